@@ -1,0 +1,112 @@
+"""The one place that turns a dotted path and plain arguments into an object.
+
+Arguments are checked against the signature first, so that a misspelt or missing one is answered
+with the names that exist and nothing half-built is left behind.
+"""
+
+import importlib
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
+
+# Optional packages a shipped configuration may point at, and the extra that installs each.
+EXTRAS = {"timm": "timm", "tensorboard": "tensorboard"}
+
+
+def locate(path: str, where: str) -> Callable[..., Any]:
+    """The class or function at the dotted `path`; `where` names the setting in errors."""
+    module_name, _, attribute = path.rpartition(".")
+    if os.getcwd() not in sys.path:  # a user's own module lies beside the command they type
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in EXTRAS:
+            raise MissingExtraError(missing, EXTRAS[missing], where) from None
+        raise ConfigError(
+            f"{where}._target_={path}: there is no module '{error.name}'. "
+            "Install it, or run from the folder that holds it."
+        ) from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        hint = did_you_mean(attribute, dir(module))
+        raise ConfigError(f"{where}._target_={path}: '{module_name}' has no '{attribute}'.{hint}")
+    if not callable(found):
+        raise ConfigError(f"{where}._target_={path} is neither a class nor a function.")
+    return typing.cast(Callable[..., Any], found)
+
+
+def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
+    """Call the target with `kwargs`, and with those of `offered` that its signature names.
+
+    Raises ConfigError naming every argument that is unknown, missing or of the wrong type.
+    """
+    target = locate(path, where)
+    parameters = inspect.signature(target).parameters
+    check_arguments(target, kwargs, where, offered=set(offered))
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    extra = {k: v for k, v in offered.items() if (k in parameters or takes_any) and k not in kwargs}
+    return target(**kwargs, **extra)
+
+
+def check_arguments(
+    target: Callable[..., Any], kwargs: dict[str, Any], where: str, offered: set[str] | None = None
+) -> None:
+    """Raise ConfigError for arguments that `target` does not take, lacks or cannot use."""
+    parameters = inspect.signature(target).parameters
+    names = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    problems = []
+    for key, value in kwargs.items():
+        if key in names:
+            problems += _type_problem(target, key, value, where)
+        elif not takes_any:
+            hint = did_you_mean(key, names) or f" It takes: {', '.join(sorted(names))}."
+            problems.append(f"{where}.{key} does not exist.{hint}")
+    given = set(kwargs) | (offered or set())
+    for name in sorted(names - given):
+        if parameters[name].default is inspect.Parameter.empty:
+            problems.append(f"{where}.{name} has no value: add +{where}.{name}=... to the command.")
+    if problems:
+        raise ConfigError(" ".join(problems))
+
+
+def _type_problem(target: Callable[..., Any], key: str, value: Any, where: str) -> list[str]:
+    """A sentence when `value` is plainly not what the annotation of `key` says."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return []
+    hint = hints.get(key)
+    if hint is None or _fits(value, hint):
+        return []
+    name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    return [f"{where}.{key}={value!r} is not of type {name}."]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be what the annotation says; unknown annotations always fit."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple) or hint in (list, tuple):
+        return isinstance(value, list | tuple)
+    return True

@@ -1,0 +1,265 @@
+"""From composed YAML to the dataclasses of `kdrun.config.schema`, with types checked.
+
+Free-form nodes (`dataset`, `student`, `teacher`, `loss.*`) carry their own arguments beside a few
+reserved keys; the reserved keys become fields, everything else becomes `kwargs` of `_target_`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from kdrun.config import schema
+from kdrun.errors import ConfigError, did_you_mean
+
+DataclassT = TypeVar("DataclassT")
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Plain containers with every interpolation resolved and every `???` filled in."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or str(error).split(": ")[-1].strip()
+        raise ConfigError(f"{key} has no value: add {key}=... to the command.") from None
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def train_teacher_config(cfg: DictConfig) -> schema.TrainTeacherConfig:
+    """The typed configuration of `kdrun train-teacher`."""
+    plain = resolve(cfg)
+    _set_recipe(plain, plain["teacher"]["schedule"])
+    plain["teacher"]["seed"] = plain["seed"]
+    return schema.TrainTeacherConfig(
+        dataset=_dataset(plain["dataset"]),
+        teacher=_teacher(plain["teacher"]),
+        val_fraction=_number(plain, "val_fraction"),
+        runtime=_runtime(plain),
+        logger=_logger(plain["logger"]),
+    )
+
+
+def distill_config(cfg: DictConfig) -> schema.DistillConfig:
+    """The typed configuration of `kdrun distill`."""
+    plain = resolve(cfg)
+    _set_recipe(plain, plain["schedule"])
+    loss = _loss(plain["loss"])
+    needs_teacher = any(term != "ce" for term in loss)
+    return schema.DistillConfig(
+        dataset=_dataset(plain["dataset"]),
+        teacher=_teacher(plain["teacher"]) if needs_teacher else None,
+        student=_network(plain["student"], "student"),
+        loss=loss,
+        schedule=typed(schema.ScheduleConfig, plain["schedule"], "schedule"),
+        scheme=_scheme(plain["scheme"]),
+        val_fraction=_number(plain, "val_fraction"),
+        seed=_integer(plain, "seed"),
+        T=_optional_number(plain, "T"),
+        alpha=_optional_number(plain, "alpha"),
+        ce=_optional_number(plain, "ce"),
+        alone=_boolean(plain, "alone"),
+        runtime=_runtime(plain),
+        logger=_logger(plain["logger"]),
+    )
+
+
+def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
+    """The typed configuration of `kdrun evaluate`."""
+    plain = resolve(cfg)
+    dataset = plain.get("dataset")
+    return schema.EvaluateConfig(
+        run=str(plain["run"]),
+        dataset=_dataset(dataset) if dataset else None,
+        batch_size=_integer(plain, "batch_size"),
+        precision=str(plain["precision"]),
+        runtime=_runtime(plain),
+    )
+
+
+def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
+    """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{where}.{key} does not exist.{did_you_mean(key, names)}")
+    node = OmegaConf.structured(cls)
+    _unlock(node)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(node, key, value, merge=False)
+        except ConfigKeyError as error:
+            raise ConfigError(f"{where}.{key}: {_first_line(error)}.") from None
+        except OmegaConfBaseException:
+            expected = _type_name(cls, key)
+            raise ConfigError(f"{_public(where, key)}={value!r} is not {expected}.") from None
+    result = OmegaConf.to_object(node)
+    assert isinstance(result, cls)
+    return result
+
+
+def _unlock(node: Any) -> None:
+    """Frozen dataclasses make read-only nodes; these are still being filled."""
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _unlock(child)
+
+
+def _type_name(cls: type[Any], key: str) -> str:
+    text = str(next(f.type for f in dataclasses.fields(cls) if f.name == key))
+    for name, words in (
+        ("list", "a list of numbers"),
+        ("bool", "true or false"),
+        ("int", "a whole number"),
+        ("float", "a number"),
+        ("str", "a text"),
+    ):
+        if name in text:
+            return words
+    return "a group of settings"
+
+
+def _public(where: str, key: str) -> str:
+    """The name the user typed: top-level names stand for those of the schedule."""
+    return f"{where}.{key}" if where else key
+
+
+def _set_recipe(plain: dict[str, Any], schedule: dict[str, Any]) -> None:
+    """Write the top-level recipe (`epochs=5`) into the schedule it stands for.
+
+    The types are checked here, under the name the user typed.
+    """
+    for key, check in (
+        ("epochs", _integer),
+        ("batch_size", _integer),
+        ("lr", _number),
+        ("precision", _text),
+    ):
+        schedule[key] = check(plain, key)
+
+
+def _split(node: dict[str, Any], reserved: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(reserved keys, the target's own arguments)."""
+    own = {k: v for k, v in node.items() if k not in reserved and k != "_target_"}
+    return {k: v for k, v in node.items() if k in reserved}, own
+
+
+def _dataset(node: dict[str, Any]) -> schema.DatasetConfig:
+    reserved_names = {f.name for f in dataclasses.fields(schema.DatasetConfig)}
+    reserved, kwargs = _split(node, reserved_names - {"target", "kwargs"})
+    reserved["resident"] = str(reserved.get("resident", "auto")).lower()
+    if reserved.get("name") is None:
+        root = kwargs.get("root")
+        reserved["name"] = Path(str(root)).resolve().name if root else "dataset"
+    augment = typed(schema.AugmentConfig, reserved.pop("augment", None) or {}, "dataset.augment")
+    target = _target(node, "dataset")
+    base = typed(schema.DatasetConfig, {**reserved, "target": target}, "dataset")
+    return dataclasses.replace(base, augment=augment, kwargs=kwargs)
+
+
+def _network(node: dict[str, Any], where: str) -> schema.NetworkConfig:
+    reserved, kwargs = _split(node, {"name", "taps"})
+    target = _target(node, where)
+    name = str(reserved.get("name") or target.rsplit(".", 1)[-1])
+    taps = {str(k): str(v) for k, v in (reserved.get("taps") or {}).items()}
+    return schema.NetworkConfig(name=name, target=target, kwargs=kwargs, taps=taps)
+
+
+def _teacher(node: dict[str, Any]) -> schema.TeacherConfig:
+    reserved, rest = _split(node, {"schedule", "seed", "checkpoint", "augment"})
+    network = _network({**rest, "_target_": node.get("_target_")}, "teacher")
+    augment = reserved.get("augment")
+    checkpoint = reserved.get("checkpoint")
+    return schema.TeacherConfig(
+        network=network,
+        schedule=typed(schema.ScheduleConfig, reserved.get("schedule") or {}, "teacher.schedule"),
+        seed=_integer({"teacher.seed": reserved.get("seed", 0)}, "teacher.seed"),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        augment=None if augment is None else typed(schema.AugmentConfig, augment, "teacher.augment"),
+    )
+
+
+def _loss(node: Any) -> dict[str, schema.TermConfig]:
+    if not isinstance(node, dict) or not node:
+        raise ConfigError("The objective is empty: choose a loss, e.g. loss=kd or 'loss=[kd,sp]'.")
+    terms = {}
+    for term_id, term in node.items():
+        where = f"loss.{term_id}"
+        if not isinstance(term, dict):
+            raise ConfigError(f"{where} must be a group of settings with a _target_.")
+        reserved, kwargs = _split(term, {"weight"})
+        weight = _number({f"{where}.weight": reserved.get("weight", 1.0)}, f"{where}.weight")
+        terms[str(term_id)] = schema.TermConfig(str(term_id), _target(term, where), weight, kwargs)
+    return terms
+
+
+def _scheme(node: dict[str, Any]) -> schema.SchemeConfig:
+    reserved, kwargs = _split(node, {"name"})
+    return schema.SchemeConfig(str(reserved["name"]), _target(node, "scheme"), kwargs)
+
+
+def _logger(node: dict[str, Any]) -> schema.LoggerConfig:
+    reserved, kwargs = _split(node, {"name"})
+    return schema.LoggerConfig(str(reserved["name"]), node.get("_target_"), kwargs)
+
+
+def _runtime(plain: dict[str, Any]) -> schema.RuntimeConfig:
+    names = [field.name for field in dataclasses.fields(schema.RuntimeConfig)]
+    return typed(schema.RuntimeConfig, {name: plain[name] for name in names}, "")
+
+
+def _target(node: dict[str, Any], where: str) -> str:
+    target = node.get("_target_")
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(
+            f"{where}._target_ must be the dotted path of a class or function, "
+            f"e.g. {where}._target_=mypackage.MyClass."
+        )
+    return target
+
+
+def _number(plain: dict[str, Any], key: str) -> float:
+    value = plain[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key}={value!r} is not a number.")
+    return float(value)
+
+
+def _optional_number(plain: dict[str, Any], key: str) -> float | None:
+    return None if plain[key] is None else _number(plain, key)
+
+
+def _integer(plain: dict[str, Any], key: str) -> int:
+    value = plain[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key}={value!r} is not a whole number.")
+    return value
+
+
+def _boolean(plain: dict[str, Any], key: str) -> bool:
+    value = plain[key]
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}={value!r} is neither true nor false.")
+    return value
+
+
+def _text(plain: dict[str, Any], key: str) -> str:
+    value = plain[key]
+    if not isinstance(value, str):
+        raise ConfigError(f"{key}={value!r} is not a text.")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,191 @@
+"""The typed form of a configuration: what the rest of the program receives instead of YAML.
+
+`kdrun.config.parse` turns the composed YAML into these; `kdrun.config.validate` checks what a
+type cannot say. Nothing here imports torch or OmegaConf.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images, drawn as integers per image and epoch.
+
+    crop_padding: pixels of black border; the image is cropped back at a random place.
+    flip: mirror left-right with probability one half.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where the images come from and how they are split.
+
+    target, kwargs: the source function and its arguments (`root`, `download`, ...).
+    mean, std: per channel, of pixels scaled to 0..1; None measures them on the training split.
+    split_seed: chooses the validation images; separate from `seed`, so all seeds share a teacher.
+    resident: auto | true | false: keep all images in memory, or stream them from disk.
+    workers: loader processes when streaming.
+    """
+
+    name: str
+    target: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    augment: AugmentConfig = AugmentConfig()
+    split_seed: int = 0
+    resident: str = "auto"
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network: the class or function that makes it, and its arguments.
+
+    taps: extra or replaced tap names → module paths (see `kdrun.models.taps`).
+    """
+
+    name: str
+    target: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    taps: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How a network is trained.
+
+    epochs, steps: the length; a set `steps` (optimiser steps) replaces `epochs`.
+    curve: constant | step | linear | cosine | onecycle, the shape of the learning rate.
+    milestones: with `step`: after this many epochs the rate is multiplied by `gamma`.
+    warmup_epochs: linear rise from zero over this many epochs, before the curve.
+    final_lr: the rate at the end of `linear`, `cosine` and `onecycle`, as a share of `lr`.
+    grad_clip: largest gradient norm; 0 leaves gradients alone.
+    eval_every: epochs between two measurements of the validation split.
+    """
+
+    epochs: int = 30
+    steps: int | None = None
+    batch_size: int = 64
+    eval_batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 5e-4
+    curve: str = "cosine"
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    final_lr: float = 0.0
+    label_smoothing: float = 0.0
+    grad_clip: float = 0.0
+    precision: str = "fp32"
+    eval_every: int = 1
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A teacher: its network, and everything that shapes its training.
+
+    checkpoint: load these weights instead of looking in the store or training.
+    augment: None trains it on the data set's own augmentation.
+    """
+
+    network: NetworkConfig
+    schedule: ScheduleConfig
+    seed: int = 0
+    checkpoint: str | None = None
+    augment: AugmentConfig | None = None
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """One loss of the objective: its class, its arguments, its weight."""
+
+    id: str
+    target: str
+    weight: float
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SchemeConfig:
+    """Who teaches whom."""
+
+    name: str
+    target: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """A tracker besides the files of the run folder."""
+
+    name: str
+    target: str | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how a command runs; nothing of this changes what is learnt."""
+
+    device: str = "auto"
+    compile: bool = False
+    threads: int | None = None
+    output_root: str = "outputs"
+    ui: str = "auto"
+    checkpoint_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class TrainTeacherConfig:
+    """Everything `kdrun train-teacher` needs."""
+
+    dataset: DatasetConfig
+    teacher: TeacherConfig
+    val_fraction: float
+    runtime: RuntimeConfig
+    logger: LoggerConfig
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Everything `kdrun distill` needs.
+
+    teacher: None when the objective is labels alone.
+    T, alpha, ce: as given on the command line; None leaves the terms' own values.
+    alone: also train (or find) the same student on labels only.
+    """
+
+    dataset: DatasetConfig
+    teacher: TeacherConfig | None
+    student: NetworkConfig
+    loss: dict[str, TermConfig]
+    schedule: ScheduleConfig
+    scheme: SchemeConfig
+    val_fraction: float
+    seed: int
+    T: float | None
+    alpha: float | None
+    ce: float | None
+    alone: bool
+    runtime: RuntimeConfig
+    logger: LoggerConfig
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Everything `kdrun evaluate` needs. dataset: None measures on the run's own data set."""
+
+    run: str
+    dataset: DatasetConfig | None
+    batch_size: int
+    precision: str
+    runtime: RuntimeConfig

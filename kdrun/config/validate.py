@@ -1,0 +1,166 @@
+"""Ranges and rules between settings: everything a type cannot say, before anything is built."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kdrun.config import schema
+from kdrun.errors import ConfigError, did_you_mean
+
+CURVES = ("constant", "step", "linear", "cosine", "onecycle")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("fp32", "bf16", "fp16")
+RESIDENT = ("auto", "true", "false")
+UI = ("auto", "rich", "plain", "quiet")
+
+
+def validate_distill(config: schema.DistillConfig) -> None:
+    """Raise ConfigError for the first thing in a `distill` configuration that cannot be."""
+    _common(config.dataset, config.val_fraction, config.runtime)
+    schedule("schedule", config.schedule, short=("epochs", "batch_size", "lr", "precision"))
+    if config.teacher is not None:
+        _teacher(config.teacher)
+    for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
+        if value is not None:
+            _objective_number(name, value)
+    for term in config.loss.values():
+        _require(term.weight >= 0, f"loss.{term.id}.weight={term.weight:g} must not be negative.")
+
+
+def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
+    """Raise ConfigError for the first thing in a `train-teacher` configuration that cannot be."""
+    _common(config.dataset, config.val_fraction, config.runtime)
+    schedule(
+        "teacher.schedule",
+        config.teacher.schedule,
+        short=("epochs", "batch_size", "lr", "precision"),
+    )
+    _teacher(config.teacher)
+
+
+def validate_evaluate(config: schema.EvaluateConfig) -> None:
+    """Raise ConfigError for the first thing in an `evaluate` configuration that cannot be."""
+    _require(config.batch_size >= 1, f"batch_size={config.batch_size} must be at least 1.")
+    one_of("precision", config.precision, PRECISIONS)
+    _runtime(config.runtime)
+    if config.dataset is not None:
+        _dataset(config.dataset)
+
+
+def _objective_number(name: str, value: float) -> None:
+    if name == "T":
+        _require(value > 0, f"T={value:g} must be above 0 (usual: 1 to 20).")
+    elif name == "alpha":
+        _require(
+            0 <= value <= 1,
+            f"alpha={value:g} must lie between 0 and 1: it weighs the soft term, and CE gets the "
+            "rest. For other weights set ce and loss.<term>.weight.",
+        )
+    else:
+        _require(value >= 0, f"{name}={value:g} must not be negative.")
+
+
+def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = ()) -> None:
+    """Check one schedule; names in `short` are reported as the top-level key the user types."""
+
+    def name(key: str) -> str:
+        return key if key in short else f"{where}.{key}"
+
+    def at_least(key: str, low: float) -> None:
+        value = getattr(config, key)
+        _require(value >= low, f"{name(key)}={value:g} must be at least {low:g}.")
+
+    at_least("epochs", 1)
+    at_least("batch_size", 1)
+    at_least("eval_batch_size", 1)
+    at_least("eval_every", 1)
+    for key in ("momentum", "weight_decay", "warmup_epochs", "final_lr", "grad_clip"):
+        at_least(key, 0)
+    _require(config.steps is None or config.steps >= 1, f"{name('steps')} must be at least 1.")
+    _require(config.lr > 0, f"{name('lr')}={config.lr:g} must be above 0.")
+    _require(config.gamma > 0, f"{name('gamma')}={config.gamma:g} must be above 0.")
+    _require(
+        0 <= config.label_smoothing < 1,
+        f"{name('label_smoothing')}={config.label_smoothing:g} must lie in [0, 1).",
+    )
+    one_of(name("optimizer"), config.optimizer, OPTIMIZERS)
+    one_of(name("curve"), config.curve, CURVES)
+    one_of(name("precision"), config.precision, PRECISIONS)
+    if config.nesterov and config.momentum == 0:
+        raise ConfigError(f"{name('nesterov')}=true needs {name('momentum')} above 0.")
+    _milestones(name, config)
+    if config.curve == "onecycle" and config.warmup_epochs:
+        raise ConfigError(
+            f"{name('curve')}=onecycle has its own rise: set {name('warmup_epochs')}=0."
+        )
+    if config.steps is None and config.warmup_epochs > config.epochs:
+        raise ConfigError(
+            f"{name('warmup_epochs')}={config.warmup_epochs:g} is longer than the "
+            f"{config.epochs} epochs of training."
+        )
+
+
+def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> None:
+    if config.curve == "step" and config.steps is None:
+        _require(
+            bool(config.milestones),
+            f"{name('curve')}=step needs {name('milestones')}, e.g. [150,180,210].",
+        )
+    _require(
+        all(b > a > 0 for a, b in zip([*config.milestones[:-1]], config.milestones[1:], strict=True))
+        and all(m > 0 for m in config.milestones),
+        f"{name('milestones')}={config.milestones} must be rising epoch numbers above 0.",
+    )
+
+
+def _teacher(config: schema.TeacherConfig) -> None:
+    schedule("teacher.schedule", config.schedule)
+    if config.augment is not None:
+        _augment("teacher.augment", config.augment)
+
+
+def _common(
+    dataset: schema.DatasetConfig, val_fraction: float, runtime: schema.RuntimeConfig
+) -> None:
+    _dataset(dataset)
+    _require(
+        0 <= val_fraction < 1, f"val_fraction={val_fraction:g} must lie in [0, 1), e.g. 0.1."
+    )
+    _runtime(runtime)
+
+
+def _runtime(config: schema.RuntimeConfig) -> None:
+    one_of("ui", config.ui, UI)
+    _require(
+        config.threads is None or config.threads >= 1,
+        f"threads={config.threads} must be at least 1, or null for all.",
+    )
+    _require(config.checkpoint_minutes > 0, "checkpoint_minutes must be above 0.")
+
+
+def _dataset(config: schema.DatasetConfig) -> None:
+    one_of("dataset.resident", config.resident, RESIDENT)
+    _require(config.workers >= 0, f"dataset.workers={config.workers} must not be negative.")
+    _augment("dataset.augment", config.augment)
+    if (config.mean is None) != (config.std is None):
+        raise ConfigError("Set dataset.mean and dataset.std together, or neither (measured).")
+    if config.std is not None and min(config.std) <= 0:
+        raise ConfigError(f"dataset.std={config.std} must be above 0 in every channel.")
+
+
+def _augment(where: str, config: schema.AugmentConfig) -> None:
+    _require(
+        config.crop_padding >= 0,
+        f"{where}.crop_padding={config.crop_padding} must not be negative.",
+    )
+
+
+def one_of(name: str, value: Any, options: Iterable[str]) -> None:
+    """Raise ConfigError unless `value` is one of `options`."""
+    if value not in options:
+        hint = did_you_mean(str(value), options)
+        raise ConfigError(f"{name}={value} is not one of {', '.join(options)}.{hint}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)

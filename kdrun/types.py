@@ -1,0 +1,91 @@
+"""What a batch is, and what a network says about it: the tensors every layer passes on.
+
+Shape letters used throughout: B batch, C classes, D embedding width, H height, W width.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One step's images and labels, on the device that computes.
+
+    images: `[B, ...]` float, normalised for the student.
+    targets: `[B]` int64 class numbers.
+    index: `[B]` int64 position of each image in the transfer set.
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+
+@dataclass
+class Outputs:
+    """What one network computed for a batch.
+
+    logits: `[B, C]`.
+    features: tap name → tensor, e.g. `stage3` → `[B, channels, H, W]`.
+    embedding: `[B, D]`, the input of the classifier; None when nobody asked for it.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
+
+    def detached(self) -> "Outputs":
+        """The same tensors cut from the graph."""
+        return Outputs(
+            self.logits.detach(),
+            {name: tensor.detach() for name, tensor in self.features.items()},
+            None if self.embedding is None else self.embedding.detach(),
+        )
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """What a network must know of the data to be built.
+
+    image_size: (height, width) in pixels.
+    """
+
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel constants: a network sees `(pixel / 255 - mean) / std`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass
+class StepOutput:
+    """What a scheme returns for one batch.
+
+    loss: scalar, what is minimised.
+    logits: `[B, C]` of the network being trained, for the training accuracy.
+    parts: name → detached scalar tensor, what is logged beside the loss.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`, copied asynchronously where the memory is pinned."""
+    return Batch(
+        batch.images.to(device, non_blocking=True),
+        batch.targets.to(device, non_blocking=True),
+        batch.index.to(device, non_blocking=True),
+    )
