@@ -61,7 +61,9 @@ def check_arguments(
 ) -> None:
     """Raise ConfigError for arguments that `target` does not take, lacks or cannot use."""
     parameters = inspect.signature(target).parameters
-    names = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    names = {
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     problems = []
     for key, value in kwargs.items():

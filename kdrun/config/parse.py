@@ -41,7 +41,7 @@ def train_teacher_config(cfg: DictConfig) -> schema.TrainTeacherConfig:
     _set_recipe(plain, plain["teacher"]["schedule"])
     plain["teacher"]["seed"] = plain["seed"]
     return schema.TrainTeacherConfig(
-        dataset=_dataset(plain["dataset"]),
+        dataset=dataset_config(plain["dataset"]),
         teacher=_teacher(plain["teacher"]),
         val_fraction=_number(plain, "val_fraction"),
         runtime=_runtime(plain),
@@ -56,7 +56,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     loss = _loss(plain["loss"])
     needs_teacher = any(term != "ce" for term in loss)
     return schema.DistillConfig(
-        dataset=_dataset(plain["dataset"]),
+        dataset=dataset_config(plain["dataset"]),
         teacher=_teacher(plain["teacher"]) if needs_teacher else None,
         student=_network(plain["student"], "student"),
         loss=loss,
@@ -79,7 +79,7 @@ def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     dataset = plain.get("dataset")
     return schema.EvaluateConfig(
         run=str(plain["run"]),
-        dataset=_dataset(dataset) if dataset else None,
+        dataset=dataset_config(dataset) if dataset else None,
         batch_size=_integer(plain, "batch_size"),
         precision=str(plain["precision"]),
         runtime=_runtime(plain),
@@ -155,7 +155,8 @@ def _split(node: dict[str, Any], reserved: set[str]) -> tuple[dict[str, Any], di
     return {k: v for k, v in node.items() if k in reserved}, own
 
 
-def _dataset(node: dict[str, Any]) -> schema.DatasetConfig:
+def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
+    """The typed configuration of a `dataset` node."""
     reserved_names = {f.name for f in dataclasses.fields(schema.DatasetConfig)}
     reserved, kwargs = _split(node, reserved_names - {"target", "kwargs"})
     reserved["resident"] = str(reserved.get("resident", "auto")).lower()
@@ -186,7 +187,9 @@ def _teacher(node: dict[str, Any]) -> schema.TeacherConfig:
         schedule=typed(schema.ScheduleConfig, reserved.get("schedule") or {}, "teacher.schedule"),
         seed=_integer({"teacher.seed": reserved.get("seed", 0)}, "teacher.seed"),
         checkpoint=None if checkpoint is None else str(checkpoint),
-        augment=None if augment is None else typed(schema.AugmentConfig, augment, "teacher.augment"),
+        augment=None
+        if augment is None
+        else typed(schema.AugmentConfig, augment, "teacher.augment"),
     )
 
 

@@ -92,10 +92,10 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
         raise ConfigError(
             f"{name('curve')}=onecycle has its own rise: set {name('warmup_epochs')}=0."
         )
-    if config.steps is None and config.warmup_epochs > config.epochs:
+    if config.steps is None and config.warmup_epochs >= config.epochs:
         raise ConfigError(
-            f"{name('warmup_epochs')}={config.warmup_epochs:g} is longer than the "
-            f"{config.epochs} epochs of training."
+            f"{name('warmup_epochs')}={config.warmup_epochs:g} leaves nothing of the "
+            f"{config.epochs} epochs of training: shorten one or lengthen the other."
         )
 
 
@@ -106,7 +106,9 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
             f"{name('curve')}=step needs {name('milestones')}, e.g. [150,180,210].",
         )
     _require(
-        all(b > a > 0 for a, b in zip([*config.milestones[:-1]], config.milestones[1:], strict=True))
+        all(
+            b > a > 0 for a, b in zip([*config.milestones[:-1]], config.milestones[1:], strict=True)
+        )
         and all(m > 0 for m in config.milestones),
         f"{name('milestones')}={config.milestones} must be rising epoch numbers above 0.",
     )
@@ -122,9 +124,7 @@ def _common(
     dataset: schema.DatasetConfig, val_fraction: float, runtime: schema.RuntimeConfig
 ) -> None:
     _dataset(dataset)
-    _require(
-        0 <= val_fraction < 1, f"val_fraction={val_fraction:g} must lie in [0, 1), e.g. 0.1."
-    )
+    _require(0 <= val_fraction < 1, f"val_fraction={val_fraction:g} must lie in [0, 1), e.g. 0.1.")
     _runtime(runtime)
 
 

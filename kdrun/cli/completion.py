@@ -1,0 +1,150 @@
+"""Tab completion: the scripts for the shells, and the candidates they ask for.
+
+A shell calls `kdrun --complete` with the line up to the cursor in COMP_LINE and gets one candidate
+per line, each a whole word. Everything is read from YAML; neither Hydra nor torch is imported.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from kdrun.cli import groups, runs
+from kdrun.cli.output import say
+from kdrun.cli.scripts import SCRIPTS
+from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+
+USAGE = """\
+kdrun completion bash | zsh | fish
+Prints a script that makes the shell complete verbs, settings, options and run folders.
+
+Try:
+  eval "$(kdrun completion bash)"                                          in ~/.bashrc
+  eval "$(kdrun completion zsh)"                                           in ~/.zshrc
+  kdrun completion fish > ~/.config/fish/completions/kdrun.fish
+"""
+FLAGS = ("--cfg", "--config-dir", "--help", "--info", "--multirun", "--package", "--resolve")
+# As many run folders as are offered at once; the newest come first.
+OFFERED = 50
+
+
+def run(argv: list[str]) -> int:
+    """Print the script for the shell that `argv` names."""
+    if argv[:1] in ([], ["--help"], ["-h"]):
+        say(USAGE)
+        return EXIT_DONE
+    if len(argv) != 1 or argv[0] not in SCRIPTS:
+        hint = did_you_mean(argv[0], SCRIPTS) or f" There are {', '.join(SCRIPTS)}."
+        raise ConfigError(f"There is no completion for '{' '.join(argv)}'.{hint}")
+    say(SCRIPTS[argv[0]])
+    return EXIT_DONE
+
+
+def complete(verbs: list[str]) -> int:
+    """Print the candidates for the line in COMP_LINE; `verbs` are those kdrun has."""
+    found = candidates(os.environ.get("COMP_LINE", ""), verbs)
+    if found:
+        say("\n".join(found))
+    return EXIT_DONE
+
+
+def candidates(line: str, verbs: list[str]) -> list[str]:
+    """Whole words that could stand where the cursor is, at the end of `line`."""
+    words = line.split()[1:]
+    word = "" if not line or line[-1].isspace() or not words else words.pop()
+    word = word.lstrip("'\"")
+    if not words:
+        return _starting(word, [*verbs, "--help", "--version"])
+    verb, given = words[0], [text.strip("'\"") for text in words[1:]]
+    config_dir = _config_dir(given)
+    if verb in groups.CONFIG_NAMES:
+        return _for_hydra(groups.CONFIG_NAMES[verb], given, word, config_dir)
+    if verb == "ls":
+        return _starting(word, [*groups.list_groups(config_dir), "runs", "teachers", "--all"])
+    if verb == "show":
+        known = groups.list_groups(config_dir)
+        options = [f"{group}/{name}" for group in known for name in known[group]]
+        return _starting(word, options) or _runs(word, "")
+    if verb == "completion":
+        return _starting(word, list(SCRIPTS))
+    if verb == "doctor":
+        return _starting(word, ["--json"])
+    return _runs(word, "") if verb in verbs else []
+
+
+def _for_hydra(config_name: str, given: list[str], word: str, config_dir: Path | None) -> list[str]:
+    if word.startswith("-"):
+        return _starting(word, list(FLAGS))
+    known = groups.primary(config_name)
+    sign = word[: len(word) - len(word.lstrip("+~"))]
+    body = word[len(sign) :]
+    key, equals, value = body.partition("=")
+    if equals:
+        return [f"{sign}{key}={v}" for v in _values(known, key, value, config_dir)]
+    if "." in body and "@" not in body:
+        return [f"{sign}{path}" for path in _paths(known, given, body, config_dir)]
+    names = [*known.groups, *known.keys]
+    return [f"{sign}{name}=" for name in _starting(body, names)]
+
+
+def _values(known: groups.Primary, key: str, value: str, config_dir: Path | None) -> list[str]:
+    """What can follow `key=`, after what is typed of it; inside lists and sweeps too."""
+    cut = max(value.rfind(","), value.rfind("[")) + 1
+    before, last = value[:cut], value[cut:]
+    if key in known.groups:
+        options = groups.list_groups(config_dir).get(key.split("@")[0], [])
+        return [f"{before}{name}" for name in _starting(last, options)]
+    if key == "run":
+        return _runs(value, "")
+    setting = known.keys.get(key)
+    if setting is None:
+        return []
+    if isinstance(setting.value, bool):
+        return [before + word for word in _starting(last, ["true", "false"])]
+    listed = [part.strip() for part in setting.comment.split(" | ")]
+    listed = [part for part in listed if part.islower() or part[-1:].isdigit()]  # not `cuda:N`
+    return [before + word for word in _starting(last, listed)] if len(listed) > 1 else []
+
+
+def _paths(
+    known: groups.Primary, given: list[str], word: str, config_dir: Path | None
+) -> list[str]:
+    """Settings below a group, as far as the word goes: `loss.kd.`, `student.widths=`."""
+    chosen = dict(text.split("=", 1) for text in given if "=" in text)
+    tree: dict[str, Any] = {}
+    for name, default in known.groups.items():
+        group, _, package = name.partition("@")
+        choice = chosen.get(name, default)
+        options = choice.strip("[]").split(",") if isinstance(choice, str) else choice or []
+        node = tree
+        for part in (package or group).split("."):
+            node = node.setdefault(part, {})
+        for option in options:
+            node |= groups.option_tree(group, str(option).strip(), config_dir)
+    *parents, last = word.split(".")
+    here: Any = tree
+    for parent in parents:
+        here = here.get(parent, {}) if isinstance(here, dict) else {}
+    if not isinstance(here, dict):
+        return []
+    prefix = ".".join(parents)
+    names = [name for name in here if not str(name).startswith("_")]
+    ends = {name: "." if isinstance(here[name], dict) else "=" for name in names}
+    return [f"{prefix}.{name}{ends[name]}" for name in _starting(last, names)]
+
+
+def _runs(word: str, prefix: str) -> list[str]:
+    folders = [str(folder) for folder in runs.run_folders()]
+    return [f"{prefix}{folder}" for folder in _starting(word, folders)[:OFFERED]]
+
+
+def _config_dir(given: list[str]) -> Path | None:
+    for position, word in enumerate(given):
+        name, _, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = Path(value or "".join(given[position + 1 : position + 2])).expanduser()
+            return folder if folder.is_dir() else None
+    return None
+
+
+def _starting(word: str, options: list[str]) -> list[str]:
+    return [option for option in options if option.startswith(word)]

@@ -1,0 +1,210 @@
+"""`kdrun doctor`: versions, processor, memory, devices, data: what this machine has."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdrun import __version__
+from kdrun.cli import runs
+from kdrun.cli.ls import columns
+from kdrun.cli.output import say
+from kdrun.cli.words import split
+from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+
+USAGE = """\
+kdrun doctor [--json] [output_root=DIR]
+Reports what this machine has, what is missing and how to install it. Exit code 1: not usable.
+"""
+PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "rich")
+# What each optional package is for: module, extra of kdrun or None, package.
+OPTIONAL = (
+    ("tensorboard", "kdrun[tensorboard]", "logger=tensorboard"),
+    ("timm", "kdrun[timm]", "networks of timm"),
+    ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher", "jobs of a sweep in parallel"),
+)
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
+GIB = 1024**3
+
+
+def run(argv: list[str]) -> int:
+    """Print the report; 0 when kdrun can work here."""
+    words = split("doctor", argv, flags=("--json",))
+    if words.help:
+        say(USAGE)
+        return EXIT_DONE
+    if words.plain:
+        raise ConfigError(f"doctor takes no '{words.plain[0]}'. See kdrun doctor --help.")
+    report = examine(words.output_root)
+    say(json.dumps(report, indent=2) if "--json" in words.flags else as_text(report))
+    return EXIT_DONE if report["usable"] else EXIT_FAILED
+
+
+def examine(output_root: Path) -> dict[str, Any]:
+    """Everything the report says, as plain data; `problems` holds a sentence per failure."""
+    problems: list[str] = []
+    torch_facts = _attempt("torch", _torch, problems)
+    _attempt("torchvision", _torchvision, problems)
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        problems.append("Python must be 3.11, 3.12 or 3.13: Hydra does not run on others.")
+    return {
+        "usable": not problems,
+        "problems": problems,
+        "versions": {"kdrun": __version__, "python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
+        "processor": _processor() | torch_facts.pop("threads", {}),
+        "memory_gib": _memory(),
+        "disk_free_gib": _disk_free(output_root),
+        "output_root": str(output_root.resolve()),
+        "devices": torch_facts.get("devices", []),
+        "precision": torch_facts.get("precision", {}),
+        "optional": {
+            package: {"present": _present(module), "for": purpose}
+            for module, package, purpose in OPTIONAL
+        },
+        "data": _data(),
+        "teachers": len(runs.find_teachers(output_root)),
+        "runs": len(runs.run_folders(output_root)),
+    }
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    processor, memory = report["processor"], report["memory_gib"]
+    rows = [(name, version or "missing") for name, version in report["versions"].items()]
+    cores = f"{processor['cores']} cores, torch uses {processor.get('torch_threads', '?')} threads"
+    rows += [
+        ("processor", f"{processor['name']}, {cores}"),
+        ("instructions", ", ".join(processor["flags"]) or "unknown"),
+        ("memory", "unknown" if memory is None else f"{memory:.1f} GiB"),
+        ("disk", f"{report['disk_free_gib']:.1f} GiB free at {report['output_root']}"),
+    ]
+    for device in report["devices"]:
+        size = device.get("memory_gib")
+        rows.append(
+            (f"device={device['name']}", device["about"] + (f", {size:.1f} GiB" if size else ""))
+        )
+    for name, about in report["precision"].items():
+        rows.append((f"precision={name}", about))
+    for package, fact in report["optional"].items():
+        state = "present" if fact["present"] else f"missing: pip install '{package}'"
+        rows.append((fact["for"], state))
+    rows += [(f"data {place}", about) for place, about in report["data"].items()]
+    rows.append(
+        ("made so far", f"{report['teachers']} teachers in the store, {report['runs']} runs")
+    )
+    verdict = "kdrun can work here." if report["usable"] else "\n".join(report["problems"])
+    return f"{columns(rows)}\n\n{verdict}"
+
+
+def _attempt(
+    what: str, examine_it: Callable[[], dict[str, Any]], problems: list[str]
+) -> dict[str, Any]:
+    """What `examine_it` finds; a failure becomes a sentence, whatever its kind."""
+    try:
+        return examine_it()
+    except Exception as error:  # a broken installation can fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problems.append(f"{what} cannot be imported: {reason}. Install it: pip install {what}")
+        return {}
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    devices: list[dict[str, Any]] = []
+    for number in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(number)
+        devices.append(
+            {"name": f"cuda:{number}", "about": facts.name, "memory_gib": facts.total_memory / GIB}
+        )
+    if torch.backends.mps.is_available():
+        devices.append({"name": "mps", "about": "Apple GPU"})
+    devices.append({"name": "cpu", "about": "the processor"})
+    return {
+        "threads": {"torch_threads": torch.get_num_threads()},
+        "devices": devices,
+        "precision": _precision(torch, bool(devices[:-1])),
+    }
+
+
+def _precision(torch: Any, has_gpu: bool) -> dict[str, str]:
+    native = {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()["flags"])
+    bf16 = "on the processor: " + ("fast" if native else "works, without instructions for it")
+    if torch.cuda.is_available():
+        bf16 += ", on the GPU: " + ("yes" if torch.cuda.is_bf16_supported() else "no")
+    return {
+        "fp32": "everywhere",
+        "bf16": bf16,
+        "fp16": "on the GPU" if has_gpu else "needs a GPU",
+    }
+
+
+def _torchvision() -> dict[str, Any]:
+    from kdrun.vision import import_torchvision
+
+    import_torchvision()
+    return {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _processor() -> dict[str, Any]:
+    """Model name, cores this process may use, and the instruction sets that matter for speed."""
+    name, flags = platform.processor() or platform.machine(), ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = value
+    except OSError:
+        pass  # not Linux: the names above are all there is
+    available = getattr(os, "sched_getaffinity", None)
+    cores = len(available(0)) if available is not None else os.cpu_count()
+    return {"name": name, "cores": cores, "flags": [f for f in FLAGS if f in flags.split()]}
+
+
+def _memory() -> float | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _disk_free(output_root: Path) -> float:
+    place = output_root.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / GIB
+
+
+def _data() -> dict[str, str]:
+    """The folders data are looked for in, and what lies there."""
+    places = {"./data": Path("data")}
+    if os.environ.get("KDRUN_TEST_DATA"):
+        places["$KDRUN_TEST_DATA"] = Path(os.environ["KDRUN_TEST_DATA"])
+    found = {}
+    for label, place in places.items():
+        inside = sorted(p.name for p in place.iterdir()) if place.is_dir() else None
+        found[label] = "not there" if inside is None else ", ".join(inside) or "empty"
+    return found

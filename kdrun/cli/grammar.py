@@ -1,0 +1,120 @@
+"""Explaining an override that Hydra's grammar cannot read."""
+
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from kdrun.errors import ConfigError
+
+BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """The overrides in `words`. Raises ConfigError with the most likely repair."""
+    parser = OverridesParser.create()
+    found = []
+    for position, word in enumerate(words):
+        override = _try(parser, word)
+        if override is None:
+            raise ConfigError(_explain(parser, list(words), position))
+        found.append(override)
+    return found
+
+
+def shell_quoted(text: str) -> str:
+    """`text` as it has to be typed in a shell."""
+    if not any(character in text for character in " []{}()$*?<>|&;'\"\\`#~!"):
+        return text
+    return f"'{text}'" if "'" not in text else f'"{text}"'
+
+
+def with_quoted_value(word: str) -> str:
+    """The override with its value as one quoted text: `a=b,c` becomes `a='b,c'`."""
+    key, _, value = word.partition("=")
+    return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+
+
+def _try(parser: OverridesParser, word: str) -> Override | None:
+    try:
+        override = parser.parse_override(word)
+    except HydraException:
+        return None
+    return override if override.key_or_group else None
+
+
+def _explain(parser: OverridesParser, words: list[str], position: int) -> str:
+    word = words[position]
+    following = words[position + 1] if position + 1 < len(words) else ""
+    if "=" not in word and not word.startswith("~"):
+        return _no_value(words[position:])
+    key, _, value = word.partition("=")
+    if not key.strip("+~ "):
+        before = words[position - 1] if position else "NAME"
+        repaired = f"{before}={value or following or 'VALUE'}"
+        return f"There must be no spaces around '=': type {shell_quoted(repaired)}."
+    joined = _joined(parser, words, position)
+    if joined is not None:
+        return f"The shell cut '{word}' at a space: type it in quotes, {shell_quoted(joined)}."
+    message = f"'{word}' cannot be read{_place(word)}."
+    if _try(parser, word.rstrip(",")) is not None:
+        return f"{message} Leave out the comma at its end: {shell_quoted(word.rstrip(','))}."
+    for quote in "'", '"':
+        if word.count(quote) % 2 and _try(parser, word + quote) is not None:
+            return f"{message} The closing quote is missing: {shell_quoted(word + quote)}."
+    if _open(word):
+        repaired = word + "".join(reversed(_open(word)))
+        if _try(parser, repaired) is not None:
+            return f"{message} A closing bracket is missing: {shell_quoted(repaired)}."
+    repaired = with_quoted_value(word)
+    if _try(parser, repaired) is not None:
+        return f"{message} If the value is meant as a text, quote it: {shell_quoted(repaired)}."
+    return f"{message} An override is typed NAME=VALUE, a list as 'NAME=[A,B]'."
+
+
+def _no_value(words: list[str]) -> str:
+    """What to type for `student = x` and `student x`."""
+    word, rest = words[0], " ".join(words[1:3])
+    if rest.startswith("="):
+        value = rest.removeprefix("=").split()[:1] or ["VALUE"]
+        return f"There must be no spaces around '=': type {shell_quoted(f'{word}={value[0]}')}."
+    value = words[1:2] if "=" not in "".join(words[1:2]) else []
+    example = f"{word}={(value or ['VALUE'])[0]}"
+    return f"'{word}' has no value: settings are typed NAME=VALUE, e.g. {shell_quoted(example)}."
+
+
+def _joined(parser: OverridesParser, words: list[str], position: int) -> str | None:
+    """The shortest run of words from `position` that is one override, if brackets were cut."""
+    if not _open(words[position]):
+        return None
+    for end in range(position + 2, len(words) + 1):
+        text = " ".join(words[position:end])
+        if not _open(text) and _try(parser, text) is not None:
+            return text
+    return None
+
+
+def _open(text: str) -> list[str]:
+    """The closing brackets still missing at the end of `text`."""
+    missing: list[str] = []
+    for character in text:
+        if character in BRACKETS:
+            missing.append(BRACKETS[character])
+        elif missing and character == missing[-1]:
+            missing.pop()
+    return missing
+
+
+def _place(word: str) -> str:
+    """Where the value stops making sense, in words."""
+    _, _, value = word.partition("=")
+    if "=" in value:
+        return f": there is a second '=' in its value, before '{value.partition('=')[2]}'"
+    opened = _open(word)
+    if opened:
+        return f": a bracket is not closed after '{word}'"
+    for closing in BRACKETS.values():
+        if closing in value:
+            return f": something is wrong around '{closing}'"
+    return ""

@@ -1,0 +1,160 @@
+"""What can be chosen: config groups, their options and the keys of each verb.
+
+Read from the YAML files themselves, the package's and those of `--config-dir`, so nothing has to
+be kept in step by hand and nothing heavy is imported.
+"""
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+# `model/x.yaml` is what student/x and teacher/x are made of; nobody chooses it by that name.
+INTERNAL = ("model",)
+
+# The verbs that Hydra composes a configuration for, and its file.
+CONFIG_NAMES = {"train-teacher": "train_teacher", "distill": "distill", "evaluate": "evaluate"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A top-level setting of a verb: its value in the YAML, and the comment beside it."""
+
+    value: Any
+    comment: str
+
+
+@dataclass(frozen=True)
+class Primary:
+    """What a verb's configuration is made of.
+
+    groups: group, or `group@package`, → the default choice (None: nothing is chosen).
+    keys: top-level settings.
+    """
+
+    groups: dict[str, Any]
+    keys: dict[str, Key]
+
+    def names(self) -> list[str]:
+        """All first words an override of this verb can begin with."""
+        return [*self.keys, *(group for group in self.groups if "@" not in group)]
+
+
+def package_dir() -> Path:
+    """The folder of the configurations that ship with kdrun."""
+    return Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+
+
+def roots(config_dir: Path | None = None) -> list[Path]:
+    """The folders options are looked for in, the package's own first."""
+    return [package_dir(), *([config_dir] if config_dir is not None else [])]
+
+
+def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """Group → its options, both sorted; a group within a group is named `outer/inner`."""
+    found: dict[str, set[str]] = {}
+    for root in roots(config_dir):
+        for path in root.rglob("*.yaml"):
+            group = path.parent.relative_to(root).as_posix()
+            if group != ".":
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def option_path(group: str, name: str, config_dir: Path | None = None) -> Path | None:
+    """The YAML of an option; the package's own wins, as it does in Hydra."""
+    candidates = (root / group / f"{name}.yaml" for root in roots(config_dir))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[str, Any]:
+    """The settings of an option as nested dicts: its own over those of what it is made of.
+
+    A reading of the files that is good enough to offer names; Hydra's composition is the truth.
+    """
+    path = option_path(group, name, config_dir)
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError:
+        return {}
+    tree: dict[str, Any] = {}
+    for entry in content.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            bare = entry.removesuffix("@_here_")
+            above, _, base = (bare[1:] if bare.startswith("/") else f"{group}/{bare}").rpartition(
+                "/"
+            )
+            tree |= option_tree(above, base, config_dir)
+    return tree | content
+
+
+def first_comment(path: Path) -> str:
+    """The sentence a YAML opens with; that of the file it is made of when it has none itself."""
+    text = path.read_text(encoding="utf-8")
+    words: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if line.startswith("# @package"):
+            continue
+        words.append(line.lstrip("#").strip())
+        if words[-1].endswith((".", ":")) or len(words) == 2:
+            break
+    if words:
+        return " ".join(words).strip()
+    base = re.search(r"^\s*-\s*/(\S+?)@_here_", text, re.MULTILINE)
+    if base is None:
+        return ""
+    below = path.parents[len(Path(path.parent.name).parts)] / f"{base.group(1)}.yaml"
+    if not below.is_file():
+        below = package_dir() / f"{base.group(1)}.yaml"
+    return first_comment(below) if below.is_file() else ""
+
+
+@cache
+def primary(config_name: str) -> Primary:
+    """Groups and top-level keys of a verb's configuration, in the order of its YAML."""
+    text = (package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    groups: dict[str, Any] = {}
+    keys: dict[str, Key] = {}
+    included: dict[str, Key] = {}
+    content = yaml.safe_load(text)
+    for entry in content.pop("defaults", []):
+        if isinstance(entry, dict):
+            group, choice = next(iter(entry.items()))
+            if not group.startswith("override "):
+                groups[group.removeprefix("optional ")] = choice
+        elif entry != "_self_":
+            included |= _keys((package_dir() / f"{entry}.yaml").read_text(encoding="utf-8"))
+    keys = _keys(text) | included
+    return Primary(groups, keys)
+
+
+def _keys(text: str) -> dict[str, Key]:
+    content = yaml.safe_load(text)
+    comments = dict(re.findall(r"^(\w+):[^#\n]*#[ ]*(.*)$", text, re.MULTILINE))
+    return {
+        name: Key(value, comments.get(name, ""))
+        for name, value in content.items()
+        if name not in ("defaults", "hydra")
+    }
+
+
+def broken_yaml(config_dir: Path) -> str | None:
+    """`file, line N: what` for the first YAML of the user's folder that does not parse."""
+    for path in sorted(config_dir.rglob("*.yaml")):
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = f", line {mark.line + 1}" if mark is not None else ""
+            return f"{path}{line}: {error.problem}"
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            return f"{path}: {str(error).splitlines()[0]}"
+    return None

@@ -1,0 +1,102 @@
+"""Mistakes in choosing an option of a group: `student=resnet9`, `+experiment=x`, `loss=[]`."""
+
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from kdrun.cli.groups import INTERNAL
+from kdrun.cli.request import Request, full_key, near, value_text, values
+from kdrun.errors import ConfigError
+
+# More options than this are counted, not listed.
+LISTED = 15
+
+
+def check(asked: Request, override: Override) -> None:
+    """Raise ConfigError for a group or an option that does not exist or does not fit."""
+    key, full = override.key_or_group, full_key(override)
+    used = asked.primary.groups
+    added = override.is_add() or override.is_force_add()
+    if key not in asked.group_options:
+        raise ConfigError(_unknown_group(asked, key))
+    if full in used:
+        if added:
+            value = value_text(override)
+            raise ConfigError(f"{key} is already there: type {full}={value}, without '+'.")
+    elif not added:
+        raise ConfigError(_unused_group(asked, override))
+    for value in values(asked, override):
+        _check_choice(asked, key, full, value)
+
+
+def _unknown_group(asked: Request, key: str) -> str:
+    match = near(key, asked.group_options)
+    meant = f" Did you mean {match}=...?" if match else ""
+    return f"There is no group '{key}'.{meant or ' kdrun ls lists the groups.'}"
+
+
+def _unused_group(asked: Request, override: Override) -> str:
+    key = override.key_or_group
+    used = list(asked.primary.groups)
+    value = value_text(override)
+    same = [name for name in used if name.split("@")[0] == key]
+    if same:
+        choices = " or ".join(f"{name}={value}" for name in same)
+        return f"{full_key(override)} is not a place {asked.verb} knows: type {choices}."
+    if key in INTERNAL:
+        roles = [f"{name}={value}" for name in ("student", "teacher") if name in used]
+        return f"'{key}' is not chosen as such: type {' or '.join(roles) or 'another verb'}."
+    return f"{asked.verb} does not use the group '{key}'. It has: {', '.join(used)}."
+
+
+def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
+    default = asked.primary.groups.get(full)
+    options = asked.options(key)
+    if value is None:
+        if default is not None:
+            raise ConfigError(f"{full}=null: {asked.verb} needs a {key}. {_listed(key, options)}")
+        return
+    if isinstance(value, list):
+        if not isinstance(default, list):
+            first = value[0] if value else "NAME"
+            raise ConfigError(
+                f"{full} takes one option, e.g. {full}={first}; "
+                f"to run several, one after the other: -m {full}={','.join(map(str, value))}."
+            )
+        if not value:
+            pair = [*default, *(name for name in reversed(options) if name not in default)][:2]
+            raise ConfigError(
+                f"The objective is empty: choose a {key}, e.g. {key}={pair[0]} "
+                f"or '{key}=[{','.join(pair)}]'."
+            )
+        for item in value:
+            _check_option(key, full, item, options)
+        return
+    _check_option(key, full, value, options)
+
+
+def _check_option(key: str, full: str, value: Any, options: list[str]) -> None:
+    name = str(value)
+    if isinstance(value, str) and name in options:
+        return
+    if isinstance(value, list | dict):
+        raise ConfigError(f"{full} takes names, e.g. '{full}=[{','.join(options[:2])}]'.")
+    if not name:
+        raise ConfigError(f"{full}= has no value. {_listed(key, options)}")
+    if not options:
+        raise ConfigError(
+            f"There is no {key} '{name}', nor any other: put {name}.yaml into DIR/{key}/ and add "
+            "--config-dir DIR."
+        )
+    bare = name.removesuffix(".yaml")
+    match = bare if bare in options else near(name, options, cutoff=0.5)
+    if match is not None and match.lower() == name.lower():
+        raise ConfigError(f"There is no {key} '{name}': names are case-sensitive, type '{match}'.")
+    meant = f" Did you mean '{match}'?" if match else ""
+    raise ConfigError(f"There is no {key} '{name}'.{meant} {_listed(key, options)}")
+
+
+def _listed(key: str, options: list[str]) -> str:
+    if len(options) > LISTED:
+        return f"kdrun ls {key} lists all {len(options)} options."
+    return f"Options: {', '.join(options)}."

@@ -1,0 +1,269 @@
+"""One or two sentences for each mistake in a command: what is wrong, and what to type instead.
+
+`check_names` looks at the words alone, `check_value` at a value's place in the composed
+configuration, `check_composed` at what came out, `explain` at what Hydra could not compose.
+"""
+
+import re
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from kdrun.cli import groups, hint_groups
+from kdrun.cli.grammar import shell_quoted, with_quoted_value
+from kdrun.cli.request import Request, full_key, is_hydra, near, value_text, values
+from kdrun.errors import ConfigError
+
+# What other tools call these settings.
+SYNONYMS = {
+    "temperature": "T",
+    "tau": "T",
+    "temp": "T",
+    "learning_rate": "lr",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "random_seed": "seed",
+    "amp": "precision",
+    "model": "student",
+    "data": "dataset",
+    "losses": "loss",
+    "gpu": "device",
+}
+RECIPE = ("epochs", "batch_size", "lr", "precision")
+
+
+def check_names(asked: Request, overrides: list[Override]) -> None:
+    """Raise ConfigError for mistakes that show in the overrides alone."""
+    for override in overrides:
+        if is_hydra(override):
+            _check_hydra(override)
+            continue
+        if override.is_delete():
+            _check_delete(asked, override)
+        elif asked.is_group(override):
+            hint_groups.check(asked, override)
+        else:
+            _check_package(asked, override)
+    _check_aliases(asked, overrides)
+
+
+def _check_hydra(override: Override) -> None:
+    if override.key_or_group == "hydra/sweeper":
+        raise ConfigError(
+            "kdrun's sweeps run every combination that is typed; another hydra/sweeper cannot be "
+            "used. Leave it out, and list the values: -m T=1,4,20."
+        )
+
+
+def _check_delete(asked: Request, override: Override) -> None:
+    key = override.key_or_group
+    required = key in asked.primary.keys or asked.primary.groups.get(full_key(override)) is not None
+    if required:
+        raise ConfigError(
+            f"~{key}: {asked.verb} cannot do without {key}. Leave it out for its default, "
+            f"or choose another: {key}=..."
+        )
+
+
+def _check_package(asked: Request, override: Override) -> None:
+    """`teacher.schedule=x` chooses nothing: the group is spelt `schedule@teacher.schedule`."""
+    for name in asked.primary.groups:
+        group, _, package = name.partition("@")
+        if package == override.key_or_group and not isinstance(override.value(), dict):
+            value = value_text(override)
+            raise ConfigError(
+                f"{package} is a group of settings. To choose one of {group} for it, type "
+                f"{name}={value}."
+            )
+
+
+def _check_aliases(asked: Request, overrides: list[Override]) -> None:
+    given = [o.key_or_group for o in overrides if not o.is_delete()]
+    for short in given:
+        for long in given:
+            if _same_thing(asked.verb, short, long):
+                raise ConfigError(
+                    f"{short}= and {long}= are two names of one thing: give only one of them."
+                )
+
+
+def _same_thing(verb: str, short: str, long: str) -> bool:
+    if verb == "distill":
+        if short == "T":
+            return long.startswith("loss.") and long.endswith(".temperature")
+        if short == "alpha":
+            return long in ("loss.kd.weight", "loss.logits.weight")
+        return short in RECIPE and long == f"schedule.{short}"
+    if verb == "train-teacher":
+        if short == "seed":
+            return long == "teacher.seed"
+        return short in RECIPE and long == f"teacher.schedule.{short}"
+    return False
+
+
+def check_value(asked: Request, tree: dict[str, Any], override: Override) -> None:
+    """Raise ConfigError unless the setting exists; `tree` is the configuration it is set in."""
+    words = override.key_or_group.split(".")
+    node: Any = tree
+    for depth, word in enumerate(words):
+        if isinstance(node, list):
+            return  # an item of a list, by position
+        if not isinstance(node, dict):
+            parent = ".".join(words[:depth])
+            raise ConfigError(f"{parent} is a single value: it has no '{word}'.")
+        if word not in node:
+            raise ConfigError(_missing(asked, tree, words[:depth], word, override))
+        node = node[word]
+    value = override.value()
+    key = override.key_or_group
+    if isinstance(node, dict) and not isinstance(value, dict):
+        if value is None and words[0] == "loss":
+            raise ConfigError(f"To take a term out of the objective, type ~{key}.")
+        if value is not None and any(not name.startswith("_") for name in node):
+            inside = ", ".join(f"{key}.{name}" for name in node if not name.startswith("_"))
+            raise ConfigError(f"{key} is a group of settings; set one of {inside}.")
+
+
+def _missing(
+    asked: Request, tree: dict[str, Any], parents: list[str], word: str, override: Override
+) -> str:
+    if not parents:
+        return _missing_top(asked, tree, word, override)
+    parent = ".".join(parents)
+    node: dict[str, Any] = tree
+    for name in parents:
+        node = node[name]
+    if parents == ["loss"]:
+        return _missing_term(asked, node, word)
+    own = [str(name) for name in node if not str(name).startswith("_")]
+    start = f"There is no {parent}.{word}."
+    match = near(word, own)
+    if match is not None:
+        return f"{start} Did you mean {parent}.{match} (={_shown(node[match])})?"
+    if "_target_" in node:
+        value = value_text(override)
+        added = shell_quoted(f"+{override.key_or_group}={value}")
+        has = f" It has: {', '.join(own)}." if own else ""
+        return f"{start}{has} If {node['_target_']} takes it as an argument, add it: {added}."
+    return f"{start} It has: {', '.join(own)}."
+
+
+def _missing_top(asked: Request, tree: dict[str, Any], word: str, override: Override) -> str:
+    names = asked.primary.names()
+    value = value_text(override)
+    rest = override.key_or_group.removeprefix(word)
+    start = f"There is no setting '{word}'."
+    synonym = SYNONYMS.get(word.lower())
+    match = near(word, names) or (synonym if synonym in names else None)
+    if match is not None:
+        return f"{start} Did you mean {match}{rest}={value}?"
+    places = _leaves(tree)
+    exact = [place for place in places if place.split(".")[-1] == word]
+    leaf = near(word, {place.split(".")[-1] for place in places})
+    found = exact or [place for place in places if leaf and place.split(".")[-1] == leaf]
+    if found:
+        shown = " or ".join(f"{place} (={_shown(places[place])})" for place in found[:3])
+        return f"{start} Did you mean {shown}?"
+    for verb, config_name in groups.CONFIG_NAMES.items():
+        if word in groups.primary(config_name).names():
+            start = f"'{word}' is a setting of {verb}, not of {asked.verb}."
+            break
+    return f"{start} {asked.verb} has: {', '.join(names)}."
+
+
+def _missing_term(asked: Request, chosen: dict[str, Any], word: str) -> str:
+    options = asked.options("loss")
+    both = ",".join([*map(str, chosen), word])
+    if word in options:
+        return f"{word} is not in the objective: choose it as well, 'loss=[{both}]'."
+    match = near(word, chosen) or near(word, options)
+    if match is None:
+        return f"There is no loss '{word}'. Options: {', '.join(options)}."
+    hint = f"There is no loss '{word}'. Did you mean loss.{match}?"
+    if match not in chosen:
+        hint += f" It has to be chosen first: 'loss=[{','.join([*map(str, chosen), match])}]'."
+    return hint
+
+
+def check_composed(asked: Request, tree: dict[str, Any]) -> None:
+    """Raise ConfigError for settings nobody reads and for terms that were never chosen."""
+    text = repr(tree)
+    roots = {group.split("@")[0] for group in asked.primary.groups}
+    known = roots | set(asked.primary.keys) | {"hydra"}
+    for name in tree:
+        if name not in known and f"${{{name}" not in text:
+            match = near(str(name), asked.primary.names())
+            meant = f" Did you mean {match}?" if match else ""
+            raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
+    loss = tree.get("loss")
+    for term, node in (loss if isinstance(loss, dict) else {}).items():
+        if isinstance(node, dict) and "_target_" not in node and term in asked.options("loss"):
+            rest = {name: value for name, value in (loss or {}).items() if name != term}
+            raise ConfigError(_missing_term(asked, rest, str(term)))
+
+
+def ambiguous(asked: Request, tree: dict[str, Any], override: Override) -> str:
+    """What to type for `a=1,2` without -m."""
+    key = full_key(override)
+    text = override.input_line or key
+    choices = values(asked, override)
+    start = f"'{text}' names {len(choices)} values. To run once for each, add -m"
+    value = value_text(override)
+    current: Any = tree
+    for word in override.key_or_group.split("."):
+        current = current.get(word) if isinstance(current, dict) else None
+    takes_list = isinstance(asked.primary.groups.get(key), list)
+    if takes_list:
+        return f"{start}; to combine them in one objective, type '{key}=[{value}]'."
+    if isinstance(current, list):
+        return f"{start}; for a list, type '{key}=[{value}]'."
+    if asked.is_group(override) or all(isinstance(choice, int | float) for choice in choices):
+        return f"{start}."
+    return f"{start}; if it is one text, quote it: {shell_quoted(with_quoted_value(text))}."
+
+
+def explain(asked: Request, error: Exception) -> ConfigError:
+    """Hydra's own message in one line, without its search path and its advice to use '+'."""
+    for folder in groups.roots(asked.config_dir):
+        broken = groups.broken_yaml(folder)
+        if broken is not None:
+            return ConfigError(f"A configuration file cannot be read: {broken}.")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    missing = getattr(error, "missing_cfg_file", None)
+    if isinstance(missing, str) and "/" in missing:
+        group, _, name = missing.rpartition("/")
+        match = near(name, asked.options(group))
+        options = ", ".join(asked.options(group))
+        if missing == "hydra/launcher/joblib":
+            text = "Jobs in parallel need a launcher: pip install hydra-joblib-launcher"
+        elif match is not None:
+            text += f". Did you mean '{match}'?"
+        elif options:
+            text += f". Options of {group}: {options}"
+    absent = re.search(r"Could not delete from config. '(.+)' does not exist", text)
+    if absent is not None:
+        text = (
+            f"~{absent.group(1)} takes nothing away: there is no {absent.group(1)} in this command"
+        )
+    return ConfigError(text if text.endswith("?") else f"{text}.")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path → value of every setting, the networks' and losses' own included."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if str(name).startswith("_") or path == "hydra":
+            continue
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{path}.")
+        else:
+            found[path] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "{...}" if isinstance(value, dict) else str(value)

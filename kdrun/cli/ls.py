@@ -1,0 +1,141 @@
+"""`kdrun ls`: the groups, the options of one, the runs, the teachers."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdrun.cli import groups, runs
+from kdrun.cli.output import say
+from kdrun.cli.words import split
+from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+
+USAGE = """\
+kdrun ls [GROUP | runs | teachers]
+Lists what there is to choose from, or what has been made.
+
+Try:
+  kdrun ls                               the groups
+  kdrun ls loss                          the losses, with a line on each
+  kdrun ls runs                          the newest runs; --all: every one
+  kdrun ls teachers                      the teacher store
+  kdrun ls student --config-dir my       your own options as well
+  kdrun ls runs output_root=elsewhere    below another folder
+"""
+NEWEST = 20
+SINGULAR = {"losses": "loss"}
+
+
+def run(argv: list[str]) -> int:
+    """Print the listing that `argv` asks for."""
+    words = split("ls", argv, flags=("--all",))
+    if words.help:
+        say(USAGE)
+        return EXIT_DONE
+    if len(words.plain) > 1:
+        raise ConfigError(f"ls lists one thing at a time: kdrun ls {words.plain[0]}.")
+    what = words.plain[0] if words.plain else None
+    limit = None if "--all" in words.flags else NEWEST
+    if what is None:
+        say(overview(words.config_dir))
+    elif what in ("run", "runs"):
+        say(list_runs(words.output_root, limit))
+    elif what in ("teachers", "store"):
+        say(list_teachers(words.output_root))
+    else:
+        say(options(what, words.config_dir))
+    return EXIT_DONE
+
+
+def overview(config_dir: Path | None) -> str:
+    """All groups, their number of options, and the first few."""
+    rows = []
+    for group, names in groups.list_groups(config_dir).items():
+        if group in groups.INTERNAL:
+            continue
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        rows.append((group, str(len(names)), shown))
+    table = columns([("group", "options", ""), *rows])
+    return f"{table}\n\nkdrun ls GROUP says what each option is; kdrun show GROUP/NAME prints it."
+
+
+def options(group: str, config_dir: Path | None) -> str:
+    """The options of a group with a line on each."""
+    known = groups.list_groups(config_dir)
+    name = group.rstrip("/")
+    if name not in known:
+        name = SINGULAR.get(name, name.removesuffix("s"))
+    if name not in known:
+        hint = did_you_mean(group, [*known, "runs", "teachers"])
+        names = ", ".join(g for g in known if g not in groups.INTERNAL)
+        raise ConfigError(f"There is no group '{group}'.{hint or f' There are {names}.'}")
+    rows = []
+    for option in known[name]:
+        path = groups.option_path(name, option, config_dir)
+        rows.append((option, groups.first_comment(path) if path is not None else ""))
+    return columns(rows)
+
+
+def list_runs(root: Path, limit: int | None) -> str:
+    """The runs below `root`, newest first: when, status, test top-1, what, where."""
+    found = runs.find_runs(root)
+    if not found:
+        return f"There are no runs below {root}. kdrun distill makes one."
+    rows = [("when", "status", "test top-1", "command", "objective", "folder")]
+    for one in found[:limit]:
+        values = one.values
+        rows.append(
+            (
+                _when(one.modified),
+                str(values.get("status", "unreadable")),
+                runs.percent(_main_number(values)),
+                str(values.get("command", "-")),
+                str(values.get("objective") or "-"),
+                str(one.folder),
+            )
+        )
+    hidden = len(found) - len(rows) + 1
+    more = f"\n\n{hidden} older ones: kdrun ls runs --all" if hidden else ""
+    return columns(rows) + more
+
+
+def list_teachers(root: Path) -> str:
+    """The teacher store below `root`, newest first."""
+    found = runs.find_teachers(root)
+    if not found:
+        return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
+    rows = [("when", "test top-1", "network", "data set", "parameters", "folder")]
+    for one in found:
+        params = runs.number(one.values, "params")
+        rows.append(
+            (
+                _when(one.modified),
+                runs.percent(runs.number(one.values, "extra", "test", "top1")),
+                str(one.values.get("name", "unreadable")),
+                one.folder.parent.name,
+                "-" if params is None else f"{int(params):,}",
+                str(one.folder),
+            )
+        )
+    return columns(rows)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as aligned text; the last column runs on, nothing is cut."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _main_number(values: dict[str, object]) -> float | None:
+    """Test top-1 of the student; of the teacher where only that was trained."""
+    top1 = runs.number(values, "student", "test", "top1")
+    teachers = values.get("teachers")
+    if top1 is None and isinstance(teachers, list) and teachers and isinstance(teachers[0], dict):
+        return runs.number(teachers[0], "test", "top1")
+    return top1 if top1 is not None else runs.number(values, "test", "top1")
+
+
+def _when(modified: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))

@@ -1,0 +1,166 @@
+"""The command line: `kdrun VERB ...` finds the verb, runs it and turns errors into exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from kdrun import __version__
+from kdrun.cli.output import say
+from kdrun.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    KdrunError,
+    did_you_mean,
+)
+
+Handler = Callable[[list[str]], int]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its name, one line on what it does, and what runs it (lazily imported)."""
+
+    name: str
+    summary: str
+    handler: Handler
+
+
+def _hydra(name: str) -> Handler:
+    def run_hydra_verb(argv: list[str]) -> int:
+        from kdrun.cli import app
+
+        return app.run_verb(name, argv)
+
+    return run_hydra_verb
+
+
+def _resume(argv: list[str]) -> int:
+    from kdrun.cli import app
+
+    return app.resume(argv)
+
+
+def _ls(argv: list[str]) -> int:
+    from kdrun.cli import ls
+
+    return ls.run(argv)
+
+
+def _show(argv: list[str]) -> int:
+    from kdrun.cli import show
+
+    return show.run(argv)
+
+
+def _doctor(argv: list[str]) -> int:
+    from kdrun.cli import doctor
+
+    return doctor.run(argv)
+
+
+def _completion(argv: list[str]) -> int:
+    from kdrun.cli import completion
+
+    return completion.run(argv)
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "train-teacher",
+            "train a teacher, or find it in the teacher store",
+            _hydra("train-teacher"),
+        ),
+        Verb("distill", "train or find the teacher, then distil the student", _hydra("distill")),
+        Verb(
+            "evaluate", "measure a finished student, or any checkpoint, again", _hydra("evaluate")
+        ),
+        Verb("resume", "go on with an interrupted run or sweep", _resume),
+        Verb("ls", "list the options of a group, the runs or the teachers", _ls),
+        Verb("show", "print an option's YAML and documentation, or a run's result", _show),
+        Verb("doctor", "report what this machine has and what is missing", _doctor),
+        Verb("completion", "print the tab-completion script for bash, zsh or fish", _completion),
+    )
+}
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command in `argv` (default: the process's own) and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run the command in `argv` and return its exit code; errors are said on standard error."""
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except KdrunError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`kdrun ls | head`); Python's own flush at exit must find no pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:
+        say_bug(error)
+        return EXIT_FAILED
+
+
+def say_bug(error: BaseException) -> None:
+    """Print the traceback of an error that no user should meet, and what it is."""
+    traceback.print_exception(error, file=sys.stderr)
+    _say("This is a bug in kdrun, not a mistake of yours. Please report it with the lines above.")
+
+
+def _say(text: str) -> None:
+    from kdrun.ui import console
+
+    console.error(text)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if "COMP_LINE" in os.environ and argv[:1] == ["--complete"]:
+        from kdrun.cli import completion
+
+        return completion.complete(list(VERBS))
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        return _help(argv[1:])
+    if argv[0] in ("--version", "-V", "version"):
+        say(f"kdrun {__version__}")
+        return EXIT_DONE
+    verb = VERBS.get(argv[0])
+    if verb is None:
+        raise ConfigError(_unknown_verb(argv))
+    return verb.handler(argv[1:])
+
+
+def _help(words: list[str]) -> int:
+    from kdrun.cli import pages
+
+    if words and words[0] in VERBS:
+        return VERBS[words[0]].handler(["--help"])
+    if words:
+        raise ConfigError(_unknown_verb(words))
+    say(pages.front([(verb.name, verb.summary) for verb in VERBS.values()]))
+    return EXIT_DONE
+
+
+def _unknown_verb(argv: list[str]) -> str:
+    word, names = argv[0], ", ".join(VERBS)
+    if word.startswith("-") and word not in ("-m", "--multirun"):
+        return f"kdrun has no option {word} of its own. Put a verb first: {names}."
+    if "=" in word or word in ("-m", "--multirun"):
+        rest = " ".join(argv)
+        return f"A verb is missing: put distill (or another verb) first: kdrun distill {rest}"
+    underscored = word.replace("_", "-")
+    hint = did_you_mean(underscored, VERBS) or f" The verbs are {names}."
+    return f"kdrun has no verb '{word}'.{hint}"

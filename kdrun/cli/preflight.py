@@ -1,0 +1,220 @@
+"""Answering everything a user can mistype before anything is built.
+
+The command's overrides are parsed, expanded and composed here as Hydra will do it, every job of a
+sweep included, and turned into checked dataclasses. What fails is explained by `kdrun.cli.hints`.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from kdrun.cli import grammar, groups, hints
+from kdrun.cli.flags import Flags
+from kdrun.cli.request import Request, elements, is_hydra, request
+from kdrun.config import parse, validate
+from kdrun.config.schema import DistillConfig, EvaluateConfig, TrainTeacherConfig
+from kdrun.errors import ConfigError
+
+Config = TrainTeacherConfig | DistillConfig | EvaluateConfig
+VERSION_BASE = "1.3"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command will run. sweep_dir: None for a single run.
+
+    configs, argvs: per job of a sweep its typed configuration, and what to type after `kdrun`.
+    """
+
+    sweep_dir: Path | None = None
+    configs: list[Config] = field(default_factory=list)
+    argvs: list[list[str]] = field(default_factory=list)
+
+
+def typed_config(verb: str, cfg: DictConfig) -> Config:
+    """The composed configuration of `verb` as its dataclass, types and ranges checked."""
+    if verb == "train-teacher":
+        train = parse.train_teacher_config(cfg)
+        validate.validate_train_teacher(train)
+        return train
+    if verb == "distill":
+        distill = parse.distill_config(cfg)
+        validate.validate_distill(distill)
+        return distill
+    evaluate = parse.evaluate_config(cfg)
+    validate.validate_evaluate(evaluate)
+    return evaluate
+
+
+def check(verb: str, config_name: str, flags: Flags) -> Plan:
+    """What `kdrun VERB` with these flags will run. Raises ConfigError for every mistake in it.
+
+    With --cfg or --info only the names are checked: an incomplete configuration may be looked at.
+    """
+    if flags.config_dir is not None:
+        broken = groups.broken_yaml(flags.config_dir)
+        if broken is not None:
+            raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
+    asked = request(verb, config_name, flags.config_dir)
+    overrides = grammar.parse(flags.overrides)
+    hints.check_names(asked, overrides)
+    with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
+        return _plan(Composer(asked), overrides, flags)
+
+
+def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
+    swept = [override for override in overrides if override.is_sweep_override()]
+    cfg = composer.compose([o for o in overrides if not o.is_sweep_override()])
+    is_sweep = flags.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+    if swept and not is_sweep:
+        tree = composer.tree([o for o in overrides if not o.is_sweep_override()])
+        raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
+    if flags.only_shows:
+        return Plan()
+    if not is_sweep:
+        composer.typed(overrides)
+        return Plan()
+    params = cfg.hydra.sweeper.get("params") or {}
+    overrides = grammar.parse([f"{key}={value}" for key, value in params.items()]) + overrides
+    return _sweep(composer, overrides, flags)
+
+
+def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
+    """Every job in Hydra's order; each value is met early, so that a mistake is found early."""
+    columns = [elements(composer.asked, override) for override in overrides]
+    jobs = list(itertools.product(*columns))
+    configs: dict[int, Config] = {}
+    for number in _values_first(columns, jobs):
+        configs[number] = composer.typed(composer.parse(jobs[number]))
+    first = composer.parse(jobs[0])
+    sweep_dir = Path(str(composer.compose(first).hydra.sweep.dir))
+    folder = ["--config-dir", str(flags.config_dir)] if flags.config_dir is not None else []
+    argvs = [
+        [
+            composer.asked.verb,
+            *folder,
+            *(o.input_line or "" for o in composer.parse(job) if not is_hydra(o)),
+        ]
+        for job in jobs
+    ]
+    return Plan(sweep_dir, [configs[number] for number in range(len(jobs))], argvs)
+
+
+def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:
+    """All job numbers, those first that together hold every value once."""
+    cover = []
+    for position, column in enumerate(columns):
+        stride = 1
+        for later in columns[position + 1 :]:
+            stride *= len(later)
+        cover += [index * stride for index in range(len(column))]
+    return dict.fromkeys([*cover, *range(len(jobs))])
+
+
+class Composer:
+    """Composes like Hydra, but does the slow part once per choice of groups.
+
+    Values that only replace others (`T=4`) are written into a copy of what Hydra composed for
+    the rest of the overrides, which is what Hydra itself does with them.
+    """
+
+    def __init__(self, asked: Request) -> None:
+        self.asked = asked
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._plain: dict[tuple[str, ...], DictConfig] = {}
+        self._trees: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._parsed: dict[str, Override] = {}
+
+    def parse(self, words: Iterable[str]) -> list[Override]:
+        """The overrides in `words`; each distinct one is parsed once."""
+        found = []
+        for word in words:
+            if word not in self._parsed:
+                self._parsed[word] = grammar.parse([word])[0]
+            found.append(self._parsed[word])
+        return found
+
+    def compose(self, overrides: list[Override]) -> DictConfig:
+        """The configuration, Hydra's own part included. Raises ConfigError with the repair."""
+        key = self._base(overrides)
+        return self._with_values(self._bases[key], key, overrides)
+
+    def tree(self, overrides: list[Override]) -> dict[str, Any]:
+        """The configuration without the plain values, as nested dicts, unresolved."""
+        return self._trees[self._base(overrides)]
+
+    def typed(self, overrides: list[Override]) -> Config:
+        """The checked dataclass of one job. Raises ConfigError with the repair."""
+        key = self._base(overrides)
+        hints.check_composed(self.asked, self._trees[key])
+        config = typed_config(self.asked.verb, self._with_values(self._plain[key], key, overrides))
+        _check_paths(config)
+        return config
+
+    def _with_values(
+        self, base: DictConfig, key: tuple[str, ...], overrides: list[Override]
+    ) -> DictConfig:
+        cfg = copy.deepcopy(base)
+        for override in overrides:
+            if self.asked.is_structural(override):
+                continue
+            hints.check_value(self.asked, self._trees[key], override)
+            try:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"'{override.input_line}' does not fit: {reason}.") from None
+        return cfg
+
+    def _base(self, overrides: list[Override]) -> tuple[str, ...]:
+        lines = tuple(o.input_line or "" for o in overrides if self.asked.is_structural(o))
+        if lines in self._bases:
+            return lines
+        folder = self.asked.config_dir
+        extra = [] if folder is None else [f"hydra.searchpath=[{_file_url(folder)}]"]
+        name = self.asked.config_name
+        try:
+            full = compose(name, [*lines, *extra], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+            raise hints.explain(self.asked, error) from None
+        plain = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
+        self._bases[lines], self._plain[lines] = full, plain
+        tree = OmegaConf.to_container(plain, resolve=False)
+        assert isinstance(tree, dict)
+        self._trees[lines] = {str(key): value for key, value in tree.items()}
+        return lines
+
+
+def _file_url(folder: Path) -> str:
+    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'file://{escaped}'"
+
+
+def _check_paths(config: Config) -> None:
+    """What has to be there already is looked for before anything is built."""
+    if isinstance(config, EvaluateConfig):
+        if not Path(config.run).expanduser().exists():
+            raise ConfigError(
+                f"run={config.run}: there is no such folder or file. kdrun ls runs lists the runs."
+            )
+        return
+    teacher = config.teacher
+    if teacher is None or teacher.checkpoint is None:
+        return
+    if not Path(teacher.checkpoint).expanduser().exists():
+        raise ConfigError(
+            f"teacher.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave it "
+            f"out to find or train the teacher, or train it alone: kdrun train-teacher "
+            f"teacher={teacher.network.name} dataset={config.dataset.name}."
+        )

@@ -1,0 +1,115 @@
+"""What the pre-flight knows about a command: its verb, its groups and its overrides."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Glob, Override, ValueType
+
+from kdrun.cli import grammar, groups
+from kdrun.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Request:
+    """A Hydra verb and everything that can be chosen for it."""
+
+    verb: str
+    config_name: str
+    config_dir: Path | None
+    group_options: dict[str, list[str]]
+    primary: groups.Primary
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, those in folders below it as `folder/name`."""
+        nested = [
+            f"{name.removeprefix(group + '/')}/{option}"
+            for name, options in self.group_options.items()
+            if name.startswith(f"{group}/")
+            for option in options
+        ]
+        return [*self.group_options.get(group, []), *nested]
+
+    def is_group(self, override: Override) -> bool:
+        """Whether the override chooses options of a group, rather than setting a value."""
+        key = override.key_or_group
+        chooses = key in self.group_options or "/" in key or override.package is not None
+        return chooses and not isinstance(override.value(), dict)
+
+    def is_structural(self, override: Override) -> bool:
+        """Whether Hydra has to compose anew for it; the rest only replaces values."""
+        plain = not (override.is_delete() or override.is_add() or override.is_force_add())
+        return self.is_group(override) or is_hydra(override) or not plain
+
+
+def request(verb: str, config_name: str, config_dir: Path | None) -> Request:
+    """Look up what `verb` can be given."""
+    known = groups.primary(config_name)
+    # A group of the defaults list is one even where it has no option yet.
+    empty: dict[str, list[str]] = {name.split("@")[0]: [] for name in known.groups}
+    return Request(verb, config_name, config_dir, empty | groups.list_groups(config_dir), known)
+
+
+def is_hydra(override: Override) -> bool:
+    """Whether it is for Hydra itself (`hydra.sweep.dir=...`, `hydra/launcher=joblib`)."""
+    return override.key_or_group.replace("/", ".").split(".")[0] == "hydra"
+
+
+def full_key(override: Override) -> str:
+    """`schedule@teacher.schedule`, or the key alone."""
+    package = override.package
+    return override.key_or_group if package is None else f"{override.key_or_group}@{package}"
+
+
+def value_text(override: Override) -> str:
+    """The value as it was typed; of a sweep, all its values."""
+    return (override.input_line or "").partition("=")[2]
+
+
+def elements(asked: Request, override: Override) -> list[str]:
+    """Every single override a swept one stands for, as text.
+
+    Raises ConfigError for a sweep that cannot be enumerated.
+    """
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        glob = override.value()
+        assert isinstance(glob, Glob)
+        names = _glob(glob, asked.options(override.key_or_group))
+        if not names:
+            raise ConfigError(
+                f"{override.input_line} matches no option of {override.key_or_group}: "
+                f"{', '.join(asked.options(override.key_or_group)) or 'it has none'}."
+            )
+        return [f"{key}={name}" for name in names]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line} has no list of values to run: name them, e.g. {key}=1,2,4."
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def values(asked: Request, override: Override) -> list[Any]:
+    """The value of an override; of a swept one, all its values."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return [one.value() for one in grammar.parse(elements(asked, override))]
+
+
+def near(word: str, options: Iterable[str], cutoff: float = 0.65) -> str | None:
+    """The option a typing mistake away from `word`, or None."""
+    known = list(options)
+    same = next((option for option in known if option.lower() == word.lower()), None)
+    return same or next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+
+
+def _glob(glob: Glob, names: list[str]) -> list[str]:
+    def matches(name: str, patterns: list[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    return [n for n in names if matches(n, glob.include) and not matches(n, glob.exclude)]

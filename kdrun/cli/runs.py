@@ -1,0 +1,78 @@
+"""Finding runs and teachers on disk, quickly and whatever state they are in."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder and what its JSON file says; values: empty when it cannot be read."""
+
+    folder: Path
+    modified: float
+    values: dict[str, Any]
+
+
+def find_runs(root: Path = OUTPUTS) -> list[Found]:
+    """Every folder below `root` with a result.json, newest first."""
+    return _newest_first(root / name for name in _below(root, "result.json"))
+
+
+def run_folders(root: Path = OUTPUTS) -> list[Path]:
+    """The folders of `find_runs`, newest first, without reading any of them."""
+    paths = [root / name for name in _below(root, "result.json")]
+    return [path.parent for path in sorted(paths, key=_modified, reverse=True)]
+
+
+def find_teachers(root: Path = OUTPUTS) -> list[Found]:
+    """Every finished teacher in the store below `root`, newest first."""
+    return _newest_first((root / "teachers").glob("*/*/teacher.json"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; empty when there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def number(values: dict[str, Any], *path: str) -> float | None:
+    """The number at `path` within nested objects; None when there is none."""
+    node: Any = values
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else None
+    return float(node) if isinstance(node, int | float) and not isinstance(node, bool) else None
+
+
+def percent(value: float | None) -> str:
+    """`93.10 %`; a dash for None."""
+    return "-" if value is None else f"{value:.2f} %"
+
+
+def _below(root: Path, name: str) -> Iterator[str]:
+    for folder, inner, files in os.walk(root):
+        inner[:] = [i for i in inner if not i.startswith(".") and i not in ("checkpoints",)]
+        if Path(folder) == root:
+            inner[:] = [i for i in inner if i != "teachers"]
+        if name in files:
+            yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _newest_first(paths: Iterator[Path]) -> list[Found]:
+    found = [Found(path.parent, _modified(path), read(path)) for path in paths]
+    return sorted(found, key=lambda one: one.modified, reverse=True)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,180 @@
+"""`kdrun show`: an option's YAML and its documentation, or a run's result in short."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kdrun.cli import groups, runs, source
+from kdrun.cli.ls import columns
+from kdrun.cli.output import say
+from kdrun.cli.words import split
+from kdrun.errors import EXIT_DONE, ConfigError, closest
+
+USAGE = """\
+kdrun show GROUP/NAME | NAME | RUN_FOLDER
+Prints an option's YAML and what its class says about itself, or a run's result in short.
+
+Try:
+  kdrun show loss/sp
+  kdrun show cifar240
+  kdrun show outputs/distill/digits/...
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Print what `argv` names."""
+    words = split("show", argv)
+    if words.help:
+        say(USAGE)
+        return EXIT_DONE
+    if len(words.plain) != 1:
+        raise ConfigError("show takes one name: kdrun show loss/sp, or a run's folder.")
+    name = words.plain[0]
+    folder = Path(name)
+    if folder.is_dir() and ((folder / "result.json").is_file() or _card(folder) is not None):
+        say(show_run(folder))
+    else:
+        say(show_option(*find(name, words.config_dir), words.config_dir))
+    return EXIT_DONE
+
+
+def find(name: str, config_dir: Path | None) -> tuple[str, str]:
+    """(group, option) for `group/option`, `group=option` or an option's name alone."""
+    known = groups.list_groups(config_dir)
+    wanted = name.removesuffix(".yaml").replace("=", "/").strip("/")
+    group, _, option = wanted.rpartition("/")
+    if group in known and option in known[group]:
+        return group, option
+    everything = [f"{g}/{o}" for g, options in known.items() for o in options]
+    if group in known:
+        hint = closest(option, known[group])
+        meant = f" Did you mean '{group}/{hint}'?" if hint else ""
+        raise ConfigError(
+            f"There is no {group} '{option}'.{meant} Options: {', '.join(known[group])}."
+        )
+    places = [g for g, options in known.items() if wanted in options and g not in groups.INTERNAL]
+    if len(places) == 1:
+        return places[0], wanted
+    if places:
+        choices = " or ".join(f"kdrun show {place}/{wanted}" for place in places)
+        raise ConfigError(f"'{wanted}' is an option of {len(places)} groups: {choices}.")
+    if wanted in known:
+        raise ConfigError(f"'{wanted}' is a group: kdrun ls {wanted} lists its options.")
+    if Path(name).exists():
+        raise ConfigError(f"{name} holds no result.json: it is not a run's folder.")
+    last = {place.rpartition("/")[2]: place for place in everything}
+    match = closest(wanted, everything) or last.get(closest(wanted, last) or "")
+    meant = f" Did you mean '{match}'?" if match else ""
+    raise ConfigError(f"There is neither an option nor a run '{name}'.{meant} kdrun ls lists both.")
+
+
+def show_option(group: str, name: str, config_dir: Path | None) -> str:
+    """The YAML of an option, of what it is made of, and the docstrings of its targets."""
+    path = groups.option_path(group, name, config_dir)
+    assert path is not None
+    parts = []
+    targets: list[str] = []
+    for file in (path, *_bases(path, config_dir)):
+        text = file.read_text(encoding="utf-8").rstrip()
+        parts.append(f"# {file}\n{text}")
+        targets += re.findall(r"^\s*_target_:\s*([\w.]+\.\w+)", text, re.MULTILINE)
+    for target in dict.fromkeys(targets):
+        about = source.docstring(target)
+        parts.append(f"{target}\n\n{about}" if about else f"{target} (no documentation found)")
+    return "\n\n".join(parts)
+
+
+def _bases(path: Path, config_dir: Path | None) -> list[Path]:
+    """The files an option takes over whole: `/model/x@_here_`, or a sibling in its folder."""
+    content = path.read_text(encoding="utf-8")
+    head = re.search(r"^defaults:\n((?:\s*-.*\n?)*)", content, re.MULTILINE)
+    found = []
+    for entry in re.findall(r"^\s*-\s*(\S+)\s*$", head.group(1) if head else "", re.MULTILINE):
+        bare = entry.removesuffix("@_here_")
+        for root in groups.roots(config_dir):
+            file = root / bare.lstrip("/") if bare.startswith("/") else path.parent / bare
+            file = file.with_name(f"{file.name}.yaml")
+            if file.is_file() and file not in found:
+                found.append(file)
+    return found
+
+
+def show_run(folder: Path) -> str:
+    """What a run's result.json (or a teacher's card) says, in short."""
+    values = runs.read(folder / "result.json") or _card(folder) or {}
+    if not values:
+        raise ConfigError(f"{folder}/result.json cannot be read.")
+    rows = [(key, _text(values[key])) for key in _FACTS if values.get(key) not in (None, [], {})]
+    rows += [("data set", _text(values.get("dataset", {}).get("name")))] if _has(values) else []
+    text = columns([("folder", str(folder)), *rows])
+    numbers = _numbers(values)
+    if numbers:
+        text += "\n\n" + columns([("", "test top-1", "errors", "parameters"), *numbers])
+    after = [
+        f"{label}: {value:{form}}"
+        for label, key, form in (
+            ("gain over alone", "gain", "+.2f"),
+            ("agreement", "agreement", ".2f"),
+        )
+        if (value := runs.number(values, key)) is not None
+    ]
+    return text + ("\n\n" + "\n".join(after) if after else "")
+
+
+_FACTS = (
+    "status",
+    "error",
+    "command",
+    "objective",
+    "seed",
+    "epochs",
+    "device",
+    "precision",
+    "name",
+)
+
+
+def _has(values: dict[str, Any]) -> bool:
+    return isinstance(values.get("dataset"), dict) and "name" in values["dataset"]
+
+
+def _card(folder: Path) -> dict[str, Any] | None:
+    values = runs.read(folder / "teacher.json")
+    if not values:
+        return None
+    extra = values.get("extra")
+    extra = extra if isinstance(extra, dict) else {}
+    network = {
+        "name": values.get("name"),
+        "params": values.get("params"),
+        "test": extra.get("test"),
+    }
+    return {"name": values.get("name"), "status": "completed", "teachers": [network]}
+
+
+def _numbers(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """A row for each network that was measured on the test split."""
+    named: list[tuple[str, Any]] = []
+    teachers = values.get("teachers")
+    for teacher in teachers if isinstance(teachers, list) else []:
+        named.append((f"teacher {teacher.get('name', '')}", teacher))
+    student = values.get("student")
+    if isinstance(student, dict):
+        named += [(f"student {student.get('name', '')}", student)]
+        if isinstance(student.get("best_val"), dict):
+            epoch = student["best_val"].get("epoch")
+            named += [(f"  best on validation (epoch {epoch})", student["best_val"])]
+    named += [("  student alone", values.get("alone"))]
+    rows = []
+    for label, node in named:
+        top1 = runs.number({"n": node}, "n", "test", "top1")
+        errors = runs.number({"n": node}, "n", "test", "errors")
+        params = runs.number({"n": node}, "n", "params")
+        if top1 is not None:
+            shown = ["-" if x is None else f"{int(x):,}" for x in (errors, params)]
+            rows.append((label.rstrip(), runs.percent(top1), *shown))
+    return [(a, b, c, d) for a, b, c, d in rows]
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,94 @@
+"""From the typed configuration back to the plain form that `kdrun.config.parse` reads.
+
+A run's `config.yaml` is written through this: every value is the effective one, and reading it
+gives the same configuration again.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from kdrun.config import schema
+
+
+def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
+    """Plain containers for `parse.distill_config`."""
+    schedule = asdict(config.schedule)
+    return {
+        "dataset": dataset_plain(config.dataset),
+        "teacher": None if config.teacher is None else _teacher(config.teacher),
+        "student": _network(config.student),
+        "loss": {name: _term(term) for name, term in config.loss.items()},
+        "schedule": schedule,
+        "scheme": {
+            "name": config.scheme.name,
+            "_target_": config.scheme.target,
+            **config.scheme.kwargs,
+        },
+        "logger": _logger(config.logger),
+        "T": config.T,
+        "alpha": config.alpha,
+        "ce": config.ce,
+        "seed": config.seed,
+        "val_fraction": config.val_fraction,
+        "alone": config.alone,
+        **_recipe(schedule),
+        **asdict(config.runtime),
+    }
+
+
+def train_teacher_plain(config: schema.TrainTeacherConfig) -> dict[str, Any]:
+    """Plain containers for `parse.train_teacher_config`."""
+    teacher = _teacher(config.teacher)
+    return {
+        "dataset": dataset_plain(config.dataset),
+        "teacher": teacher,
+        "logger": _logger(config.logger),
+        "val_fraction": config.val_fraction,
+        "seed": config.teacher.seed,
+        **_recipe(teacher["schedule"]),
+        **asdict(config.runtime),
+    }
+
+
+def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
+    """Plain containers for `parse.evaluate_config`."""
+    return {
+        "run": config.run,
+        "dataset": None if config.dataset is None else dataset_plain(config.dataset),
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        **asdict(config.runtime),
+    }
+
+
+def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:
+    """Plain containers for `parse.dataset_config`."""
+    values = asdict(config)
+    kwargs = values.pop("kwargs")
+    return {"name": values.pop("name"), "_target_": values.pop("target"), **kwargs, **values}
+
+
+def _network(config: schema.NetworkConfig) -> dict[str, Any]:
+    return {"name": config.name, "_target_": config.target, **config.kwargs, "taps": config.taps}
+
+
+def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
+    return {
+        **_network(config.network),
+        "schedule": asdict(config.schedule),
+        "seed": config.seed,
+        "checkpoint": config.checkpoint,
+        "augment": None if config.augment is None else asdict(config.augment),
+    }
+
+
+def _term(config: schema.TermConfig) -> dict[str, Any]:
+    return {"_target_": config.target, "weight": config.weight, **config.kwargs}
+
+
+def _logger(config: schema.LoggerConfig) -> dict[str, Any]:
+    return {"name": config.name, "_target_": config.target, **config.kwargs}
+
+
+def _recipe(schedule: dict[str, Any]) -> dict[str, Any]:
+    return {key: schedule[key] for key in ("epochs", "batch_size", "lr", "precision")}

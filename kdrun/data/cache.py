@@ -1,0 +1,164 @@
+"""Images decoded once: a folder of arrays that later runs map into memory.
+
+`<cache_root>/<name>-<key>/` holds `train.npy` (`val.npy`, `test.npy`), uint8 `[N, C, H, W]`, and
+`meta.json`. The key says what was read and how; `meta.json` says from which state of the files,
+so that changed files are decoded again. The folder is built under another name and renamed, by
+one process at a time: a folder of the right name is complete.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from kdrun.data import measure
+from kdrun.data.decode import Form, in_blocks, read_image
+from kdrun.data.images import MappedImages, RawDataset, Split
+from kdrun.data.measure import Progress
+from kdrun.data.tree import Tree
+from kdrun.errors import DataError
+from kdrun.files import read_json, write_json
+from kdrun.types import Normalisation
+
+SCHEMA = 1
+FormChoice = Callable[[], tuple[Form, list[str]]]
+
+
+def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
+    """The cache folder's name for a tree read with `settings` (size, channels)."""
+    text = json.dumps([SCHEMA, str(tree.root.resolve()), settings], sort_keys=True)
+    name = re.sub(r"[^\w.-]", "_", tree.root.resolve().name) or "images"
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
+    """The metadata of a complete cache of the files as they are now; None when there is none."""
+    try:
+        meta = read_json(folder / "meta.json")
+        if meta["schema"] != SCHEMA or meta["files"] != tree.digest():
+            return None
+        for name, size in meta["bytes"].items():
+            if (folder / f"{name}.npy").stat().st_size != size:
+                return None
+            MappedImages(folder / f"{name}.npy")  # a damaged header is a ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(meta)
+
+
+def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
+    """The data set in a cache folder that `find` approved."""
+    found = {
+        name: Split(MappedImages(folder / f"{name}.npy"), torch.tensor(files.targets))
+        for name, files in tree.splits.items()
+    }
+    return RawDataset(
+        tree.classes,
+        found["train"],
+        found.get("val"),
+        found.get("test"),
+        meta["fingerprint"],
+        Normalisation(tuple(meta["mean"]), tuple(meta["std"])),
+        tuple(meta["notes"]),
+    )
+
+
+def build_once(
+    folder: Path, tree: Tree, choose: FormChoice, progress: Progress | None
+) -> dict[str, Any]:
+    """Decode the tree into `folder` unless another process just did; returns its metadata.
+
+    `choose` says which form the images get, and what to tell the user about it.
+    Raises DataError for a file that cannot be decoded and for a folder that cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, progress):
+            return find(folder, tree) or _build(folder, tree, choose, progress)
+    except OSError as error:
+        fix = "free some space" if error.errno == errno.ENOSPC else "check its permissions"
+        raise DataError(
+            f"The decoded images cannot be kept in {folder} ({error.strerror}): {fix}, set "
+            "output_root=... to another disk, or dataset.cache=false to keep none."
+        ) from None
+
+
+@contextmanager
+def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
+    """Hold the lock of a cache folder; says so when another process has it."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if progress is not None:
+            progress("waiting for another run that decodes these images", 0, 1)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(
+    folder: Path, tree: Tree, choose: FormChoice, progress: Progress | None
+) -> dict[str, Any]:
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    outdated = folder.with_name(f".{folder.name}.old")
+    for leftover in (unfinished, outdated):  # of a run that was killed; the lock is ours
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        form, notes = choose()
+        splits = _decode(unfinished, tree, form, progress)
+        normalisation = measure.mean_and_std(splits["train"], progress)
+        meta = {
+            "schema": SCHEMA,
+            "files": tree.digest(),
+            "fingerprint": measure.fingerprint(list(splits.values()), progress),
+            "classes": list(tree.classes),
+            "shape": [form.channels, *form.size],
+            "counts": {name: len(split) for name, split in splits.items()},
+            "bytes": {name: (unfinished / f"{name}.npy").stat().st_size for name in splits},
+            "mean": normalisation.mean,
+            "std": normalisation.std,
+            "notes": notes,
+        }
+        write_json(unfinished / "meta.json", meta)
+        if folder.exists():
+            folder.rename(outdated)
+        unfinished.rename(folder)
+        shutil.rmtree(outdated, ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return meta
+
+
+def _decode(folder: Path, tree: Tree, form: Form, progress: Progress | None) -> dict[str, Split]:
+    """Write `<split>.npy` for every split of the tree; returns them mapped into memory."""
+    found = {}
+    done, total = 0, sum(len(files) for files in tree.splits.values())
+    for name, files in tree.splits.items():
+        path = folder / f"{name}.npy"
+        shape = (len(files), form.channels, *form.size)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with open(path, "wb") as file:  # written, not mapped: a full disk is then an error
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in in_blocks(lambda path: read_image(path, form), files):
+                file.write(np.stack(block).tobytes())
+                done += len(block)
+                if progress is not None:
+                    progress("decoding images", done, total)
+            file.flush()
+            os.fsync(file.fileno())
+        found[name] = Split(MappedImages(path), torch.tensor(files.targets))
+    return found

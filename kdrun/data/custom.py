@@ -1,0 +1,123 @@
+"""What a source function returns, and how a user's own arrays become it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrun.data.images import LazyImages, RawDataset, Split
+from kdrun.errors import DataError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+EXPECTED = (
+    "return a kdrun.data.RawDataset, or {'train': (images, targets), 'test': (images, targets)} "
+    "with optional 'val' and 'classes'"
+)
+
+
+def as_raw_dataset(returned: Any, target: str) -> RawDataset:
+    """What the function `target` returned, as a RawDataset.
+
+    Takes a RawDataset; a mapping with `train`, `test` (or none: a fifth of `train` is held out),
+    optional `val` and `classes`; or a pair (train, test). A split is a pair (images, targets) of
+    arrays or tensors: images `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]`, uint8 or float;
+    targets `[N]` whole numbers from 0.
+
+    Raises DataError saying what is wrong and what is expected.
+    """
+    if isinstance(returned, RawDataset):
+        return returned
+    if isinstance(returned, tuple | list) and len(returned) == 2:
+        returned = {"train": returned[0], "test": returned[1]}
+    if not isinstance(returned, Mapping):
+        raise DataError(f"{target} returned a {type(returned).__name__}: {EXPECTED}.")
+    for key in returned:
+        if key not in (*SPLITS, "classes"):
+            hint = did_you_mean(str(key), (*SPLITS, "classes"))
+            raise DataError(f"{target} returned an unknown entry '{key}'.{hint}")
+    if returned.get("train") is None:
+        raise DataError(f"{target} returned no 'train': {EXPECTED}.")
+    parts = {
+        name: _split(returned[name], f"{target}, {name}")
+        for name in SPLITS
+        if returned.get(name) is not None
+    }
+    classes = _classes(returned.get("classes"), parts, target)
+    return RawDataset(classes, parts["train"], parts.get("val"), parts.get("test"))
+
+
+def _classes(given: Any, parts: dict[str, Split], target: str) -> tuple[str, ...]:
+    if given is not None:
+        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+            raise DataError(f"{target}: 'classes' must be a list of names.")
+        return tuple(str(name) for name in given)
+    largest = max(int(split.targets.max()) for split in parts.values() if len(split))
+    return tuple(str(number) for number in range(largest + 1))
+
+
+def _split(value: Any, where: str) -> Split:
+    if isinstance(value, Split):
+        return value
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise DataError(f"{where} must be a pair (images, targets).")
+    images, targets = _images(value[0], where), _targets(value[1], where)
+    if len(images) != len(targets):
+        raise DataError(f"{where} has {len(images)} images and {len(targets)} targets.")
+    return Split(images, targets)
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where} must be an array or tensor of numbers, all images of one size."
+        ) from None
+
+
+def _images(value: Any, where: str) -> Tensor | LazyImages:
+    if isinstance(value, LazyImages):
+        return value
+    images = _tensor(value, f"{where} images")
+    if images.dim() == 3:
+        images = images.unsqueeze(1)
+    if images.dim() != 4:
+        raise DataError(
+            f"{where} images have the shape {list(images.shape)}; expected [N, H, W], "
+            "[N, C, H, W] or [N, H, W, C]."
+        )
+    if images.shape[1] not in (1, 2, 3, 4) and images.shape[3] in (1, 2, 3, 4):
+        images = images.permute(0, 3, 1, 2)
+    if images.dtype.is_floating_point:
+        if not bool(torch.isfinite(images).all()):
+            raise DataError(f"{where} images contain values that are not finite.")
+        images = images.float()
+    elif images.dtype != torch.uint8:
+        images = _as_bytes(images, where)
+    return images.contiguous()
+
+
+def _as_bytes(images: Tensor, where: str) -> Tensor:
+    """Whole numbers of another type, where they are bytes after all."""
+    if images.dtype == torch.bool:
+        return images.to(torch.uint8) * 255
+    if images.numel() and (int(images.min()) < 0 or int(images.max()) > 255):
+        raise DataError(
+            f"{where} images are {images.dtype} with values outside 0..255: give uint8 pixels, "
+            "or float values."
+        )
+    return images.to(torch.uint8)
+
+
+def _targets(value: Any, where: str) -> Tensor:
+    targets = _tensor(value, f"{where} targets")
+    if targets.dim() != 1 or targets.dtype.is_floating_point or targets.dtype.is_complex:
+        raise DataError(
+            f"{where} targets are {targets.dtype} of the shape {list(targets.shape)}; expected "
+            "one whole number per image, [N], counted from 0."
+        )
+    return targets.to(torch.int64)

@@ -1,0 +1,145 @@
+"""From a data set's configuration to its splits: source, held-out images, normalisation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdrun.config import build
+from kdrun.config.schema import DatasetConfig
+from kdrun.data import measure, splits
+from kdrun.data.custom import as_raw_dataset
+from kdrun.data.images import RawDataset, Split
+from kdrun.data.measure import Progress
+from kdrun.errors import ConfigError, DataError
+from kdrun.types import InputInfo, Normalisation
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for loaders.
+
+    val: None when nothing is held out.
+    fingerprint: sha256 hex over the source's training (before `val` was held out), validation and
+    test images and labels; the same however the images are read and whatever `val_fraction` is.
+    train_index: `[len(train)]` positions of the training images in the source's training set.
+    notes: what was decided for the user, one sentence each, to be said aloud.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split
+    normalisation: Normalisation
+    fingerprint: str
+    train_index: Tensor
+    notes: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> InputInfo:
+        """What a network must know of these images to be built."""
+        channels, height, width = self.train.shape
+        return InputInfo(len(self.classes), channels, (height, width))
+
+
+def open_dataset(
+    config: DatasetConfig,
+    val_fraction: float,
+    cache_root: Path,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read a data set and split it.
+
+    `val_fraction` of the training images, class by class (`splits.stratified`), becomes the
+    validation split; a source with validation images of its own keeps those instead, and they
+    are unused with `val_fraction` 0. A source without test images gives a fifth of its training
+    images for them first. Decoded images are kept below `cache_root`.
+
+    Raises DataError for data that are missing or damaged, ConfigError for settings that do not
+    fit them.
+    """
+    returned = build.call(
+        config.target,
+        config.kwargs,
+        "dataset",
+        cache_root=Path(cache_root),
+        split_seed=config.split_seed,
+        progress=progress,
+    )
+    raw = as_raw_dataset(returned, config.target)
+    _check(raw, config.name)
+    if raw.test is None:
+        raw = splits.hold_out_test(raw, splits.TEST_FRACTION, config.split_seed)
+    assert raw.test is not None
+    present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
+    digest = raw.fingerprint or measure.fingerprint(present, progress)
+    index = torch.arange(len(raw.train))
+    train, val = raw.train, None
+    if val_fraction > 0 and raw.val is not None:
+        val = raw.val
+    elif val_fraction > 0:
+        index, held = splits.stratified(
+            raw.train.targets, val_fraction, config.split_seed, "validation"
+        )
+        train, val = raw.train.select(index), raw.train.select(held)
+        if len(val) == 0:
+            raise DataError(
+                f"{config.name} has one training image per class, none to hold out for "
+                "validation: set val_fraction=0."
+            )
+    normalisation = _normalisation(config, raw, progress)
+    return Dataset(
+        config.name,
+        raw.classes,
+        train,
+        val,
+        raw.test,
+        normalisation,
+        digest,
+        index,
+        raw.notes,
+    )
+
+
+def _check(raw: RawDataset, name: str) -> None:
+    """Raise DataError for splits that cannot be trained on or measured together."""
+    if len(raw.classes) < 2:
+        raise DataError(f"{name} has {len(raw.classes)} class; a classifier needs at least two.")
+    for what, split in (("training", raw.train), ("validation", raw.val), ("test", raw.test)):
+        if split is None:
+            continue
+        if len(split) == 0:
+            raise DataError(f"{name} has no {what} images.")
+        if (split.shape, split.images.dtype) != (raw.train.shape, raw.train.images.dtype):
+            raise DataError(
+                f"{name}: the {what} images are {_words(split)} and the training images "
+                f"{_words(raw.train)} (channels × height × width); make them equal."
+            )
+        low, high = int(split.targets.min()), int(split.targets.max())
+        if low < 0 or high >= len(raw.classes):
+            raise DataError(
+                f"{name}: the {what} labels run from {low} to {high}, but there are "
+                f"{len(raw.classes)} classes, numbered from 0."
+            )
+
+
+def _words(split: Split) -> str:
+    sizes = "×".join(str(size) for size in split.shape)
+    return f"{sizes} {str(split.images.dtype).removeprefix('torch.')}"
+
+
+def _normalisation(
+    config: DatasetConfig, raw: RawDataset, progress: Progress | None
+) -> Normalisation:
+    if config.mean is None or config.std is None:
+        return raw.normalisation or measure.mean_and_std(raw.train, progress)
+    channels = raw.train.shape[0]
+    for key, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) != channels:
+            raise ConfigError(
+                f"dataset.{key} has {len(values)} values, but the images have {channels} "
+                f"channels: give {channels}, or set mean=null and std=null to measure them."
+            )
+    return Normalisation(tuple(config.mean), tuple(config.std))

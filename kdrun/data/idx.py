@@ -1,0 +1,109 @@
+"""MNIST and Fashion-MNIST from their original files, four arrays in the IDX format.
+
+Format: http://yann.lecun.com/exdb/mnist: two zero bytes, a type code (8: unsigned bytes), the
+number of dimensions, each dimension as a big-endian 32-bit number, then the values.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrun.data.images import RawDataset, Split
+from kdrun.data.torchvision_sets import absent, download_once
+from kdrun.errors import DataError
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+def mnist(*, root: str = "data", download: bool = True) -> RawDataset:
+    """MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten handwritten digits.
+
+    The four files, plain or `.gz`, lie in `root/MNIST/raw` or in `root` itself; they are
+    downloaded to the former when absent and `download` allows it. Raises DataError otherwise.
+    """
+    return _read("MNIST", tuple("0123456789"), Path(root).expanduser(), download, ())
+
+
+def fashion_mnist(*, root: str = "data", download: bool = True) -> RawDataset:
+    """Fashion-MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten kinds of clothing.
+
+    Files as for `mnist`, in `root/FashionMNIST/raw` or `root`; where Debian's package
+    `dataset-fashion-mnist` is installed, its files are read before anything is downloaded.
+    """
+    folder = Path(root).expanduser()
+    return _read("FashionMNIST", FASHION_CLASSES, folder, download, (DEBIAN_FASHION,))
+
+
+def _read(
+    name: str, classes: tuple[str, ...], root: Path, download: bool, others: tuple[Path, ...]
+) -> RawDataset:
+    own = root / name / "raw"
+    places = (own, root, *others)
+    folder = next((place for place in places if _complete(place)), None)
+    layout = f"{own}/{{{', '.join(FILES)}}}, plain or .gz"
+    if folder is None:
+        if not download:
+            raise absent(name, own, layout)
+        download_once(name, root, layout, {"train": True})
+        folder = own
+    arrays = [read_idx(_file(folder, file)) for file in FILES]
+    for images, labels, part in ((0, 1, "training"), (2, 3, "test")):
+        if arrays[images].dim() != 3 or arrays[labels].shape != arrays[images].shape[:1]:
+            raise DataError(
+                f"{folder}: the {part} images are {list(arrays[images].shape)} and the labels "
+                f"{list(arrays[labels].shape)}; these are not the files of {name}."
+            )
+    train, test = (Split(arrays[at].unsqueeze(1), arrays[at + 1].to(torch.int64)) for at in (0, 2))
+    return RawDataset(classes, train, None, test)
+
+
+def _file(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.exists() else folder / f"{name}.gz"
+
+
+def _complete(folder: Path) -> bool:
+    return all(_file(folder, name).exists() for name in FILES)
+
+
+def read_idx(path: Path) -> Tensor:
+    """The uint8 array in an IDX file, plain or gzipped; DataError when it is damaged."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
+    except (OSError, EOFError, zlib.error, struct.error):
+        raise DataError(
+            f"{path} is damaged: replace it, or remove it to download it again."
+        ) from None
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    if zeros or kind != 8 or len(values) != math.prod(shape):
+        raise DataError(
+            f"{path} is not a complete IDX file of bytes: replace it, or remove it to download it "
+            "again."
+        )
+    return torch.from_numpy(values.reshape(shape).copy())

@@ -1,0 +1,136 @@
+"""Images as raw numbers: in memory, memory-mapped, or decoded when they are asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrun.types import Normalisation
+
+BLOCK_BYTES = 32 * 2**20
+
+
+class LazyImages(ABC):
+    """A sequence of equally large images that are read when asked for; can be sent to a worker."""
+
+    shape: tuple[int, int, int, int]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def gather(self, index: Tensor) -> Tensor:
+        """The images at positions `index` `[B]`, as `[B, C, H, W]` in memory."""
+
+
+class MappedImages(LazyImages):
+    """A `.npy` file of images `[N, C, H, W]`, mapped into memory; the file must not change."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.array = np.load(path, mmap_mode="r")
+        self.shape = self.array.shape
+        self.dtype = torch.from_numpy(np.zeros(0, self.array.dtype)).dtype
+
+    def gather(self, index: Tensor) -> Tensor:
+        return torch.from_numpy(np.asarray(self.array[index.numpy()]))
+
+    def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
+        return MappedImages, (self.path,)  # a worker maps the file again; pixels are not copied
+
+
+class SelectedImages(LazyImages):
+    """Some images of a lazy sequence, in a given order, without reading them."""
+
+    def __init__(self, source: LazyImages, index: Tensor) -> None:
+        self.source = source
+        self.index = index
+        self.shape = (len(index), *source.shape[1:])
+        self.dtype = source.dtype
+
+    def gather(self, index: Tensor) -> Tensor:
+        return self.source.gather(self.index[index])
+
+
+Images = Tensor | LazyImages
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set, before normalisation.
+
+    images: `[N, C, H, W]` uint8 pixels, or float32 values of data that are no photographs.
+    targets: `[N]` int64 class numbers.
+    """
+
+    images: Images
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images as stored."""
+        channels, height, width = self.shape
+        return len(self) * channels * height * width * self.images.dtype.itemsize
+
+    def gather(self, index: Tensor) -> Tensor:
+        """The images at positions `index` `[B]` (on the CPU), as `[B, C, H, W]`."""
+        if isinstance(self.images, Tensor):
+            return self.images[index]
+        return self.images.gather(index)
+
+    def select(self, index: Tensor) -> "Split":
+        """The images and labels at positions `index` `[B]`, as a split of their own."""
+        if isinstance(self.images, Tensor):
+            return Split(self.images[index], self.targets[index])
+        return Split(SelectedImages(self.images, index), self.targets[index])
+
+    def blocks(self) -> Iterator[Tensor]:
+        """All images in order, a few at a time, `[b, C, H, W]`."""
+        size = max(1, BLOCK_BYTES * len(self) // max(1, self.nbytes))
+        for start in range(0, len(self), size):
+            yield self.gather(torch.arange(start, min(start + size, len(self))))
+
+    def in_memory(self) -> Tensor:
+        """All images, `[N, C, H, W]`; the stored tensor itself where there is one."""
+        if isinstance(self.images, Tensor):
+            return self.images
+        whole = torch.empty(len(self), *self.shape, dtype=self.images.dtype)
+        start = 0
+        for block in self.blocks():
+            whole[start : start + len(block)] = block
+            start += len(block)
+        return whole
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A source's images, as it divides them itself.
+
+    classes: names in the order of the class numbers.
+    val, test: None where the source has none.
+    fingerprint: sha256 hex over all pixels and labels, when the source knows it without a pass.
+    normalisation: mean and deviation of `train`, when the source knows them without a pass.
+    notes: what the source decided for the user, one sentence each.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    val: Split | None = None
+    test: Split | None = None
+    fingerprint: str | None = None
+    normalisation: Normalisation | None = None
+    notes: tuple[str, ...] = ()

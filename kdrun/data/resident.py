@@ -1,0 +1,87 @@
+"""Images kept as bytes on the device that computes, and whether they fit there."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdrun.config.schema import AugmentConfig
+from kdrun.data import views
+from kdrun.data.images import Split
+from kdrun.data.views import Views
+
+LARGEST_BYTES = 2 * 2**30
+
+
+class ResidentImages:
+    """A split's images with border, and mirror images beside them, as stored bytes on `device`."""
+
+    def __init__(self, split: Split, augment: AugmentConfig, device: torch.device) -> None:
+        self.size = split.shape[1:]
+        self.augment = augment
+        self.num_images = len(split)
+        self.stored = _stored(split, augment, device)
+
+    def take(self, index: Tensor, seen: Views) -> Tensor:
+        """The images at `index` `[B]` as `seen`, `[B, C, H, W]`."""
+        if not self.augment.flip:
+            return views.crop(self.stored, index, seen, self.size)
+        # A mirrored crop at dx is a crop of the mirror image at the mirrored place.
+        mirrored = 2 * self.augment.crop_padding - seen.dx
+        placed = Views(seen.dy, torch.where(seen.flip == 1, mirrored, seen.dx), seen.flip)
+        return views.crop(self.stored, index + seen.flip * self.num_images, placed, self.size)
+
+
+def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tensor:
+    images = split.in_memory().to(device)
+    border = augment.crop_padding
+    if not border and not augment.flip:
+        return images
+    number, channels, height, width = images.shape
+    copies = 2 if augment.flip else 1
+    stored = images.new_zeros(copies * number, channels, height + 2 * border, width + 2 * border)
+    inside = stored[:, :, border : border + height, border : border + width]
+    inside[:number] = images
+    if augment.flip:
+        inside[number:] = images.flip(3)
+    return stored
+
+
+def resident_bytes(split: Split, augment: AugmentConfig) -> int:
+    """Memory of a split as ResidentImages, in bytes."""
+    channels, height, width = split.shape
+    border = 2 * augment.crop_padding
+    pixels = channels * (height + border) * (width + border) * len(split)
+    return pixels * split.images.dtype.itemsize * (2 if augment.flip else 1)
+
+
+def choose_resident(
+    split: Split, augment: AugmentConfig, device: torch.device, wanted: bool | str = "auto"
+) -> bool:
+    """Whether a split is kept on `device` (True) or streamed (False).
+
+    `wanted` true or false decides; `auto` keeps what needs less than 2 GiB and less than half of
+    the device's free memory.
+    """
+    word = str(wanted).lower()
+    if word != "auto":
+        return word == "true"
+    needed = resident_bytes(split, augment)
+    free = free_bytes(device)
+    return needed < LARGEST_BYTES and (free is None or needed < free / 2)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of `device` in bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,67 @@
+"""Data sets that need nothing but the installed packages, named by `_target_` in configs/dataset.
+
+A source function takes plain keyword arguments, and may name `cache_root`, `split_seed` and
+`progress` to be given them; it returns a RawDataset (or what `custom.as_raw_dataset` takes).
+"""
+
+import numpy as np
+import torch
+
+from kdrun.data.images import RawDataset, Split
+from kdrun.data.splits import TEST_FRACTION, hold_out_test
+from kdrun.errors import ConfigError
+from kdrun.seeds import generator
+
+
+def digits(*, test_fraction: float = TEST_FRACTION, split_seed: int = 0) -> RawDataset:
+    """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]`, levels 0..16 scaled to 0..255.
+
+    They come in one piece: `test_fraction` of each class is held out as the test images.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    whole = Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return hold_out_test(RawDataset(tuple("0123456789"), whole), test_fraction, split_seed)
+
+
+def synthetic(
+    *,
+    num_classes: int = 10,
+    image_size: int | list[int] = 16,
+    channels: int = 3,
+    train_size: int = 1000,
+    test_size: int = 200,
+    noise: float = 0.5,
+    seed: int = 0,
+) -> RawDataset:
+    """Seeded random images: each class is one coarse random pattern, seen under noise.
+
+    noise: deviation of the noise, where the pattern's own values are uniform in 0..1.
+    """
+    size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+    for name, value, low in (
+        ("num_classes", num_classes, 2),
+        ("channels", channels, 1),
+        ("image_size", min(size) if len(size) == 2 else 0, 1),
+        ("train_size", train_size, num_classes),
+        ("test_size", test_size, 1),
+    ):
+        if value < low:
+            raise ConfigError(f"dataset.{name} must be at least {low}.")
+    coarse = torch.rand(num_classes, channels, 4, 4, generator=generator(seed, "prototypes"))
+    prototypes = torch.nn.functional.interpolate(coarse, size=size, mode="nearest")
+
+    def split(name: str, count: int) -> Split:
+        stream = generator(seed, "images", name)
+        targets = torch.randperm(count, generator=stream) % num_classes
+        images = torch.empty(count, channels, *size, dtype=torch.uint8)
+        for start in range(0, count, 1024):
+            part = prototypes[targets[start : start + 1024]]
+            part = part + noise * torch.randn(part.shape, generator=stream)
+            images[start : start + 1024] = (part.clamp(0, 1) * 255).round().to(torch.uint8)
+        return Split(images, targets)
+
+    names = tuple(f"class{number}" for number in range(num_classes))
+    return RawDataset(names, split("train", train_size), None, split("test", test_size))

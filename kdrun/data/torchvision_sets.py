@@ -1,0 +1,176 @@
+"""Known data sets that torchvision downloads and reads, as arrays of bytes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from kdrun.data.imagefolder import from_tree
+from kdrun.data.images import RawDataset, Split
+from kdrun.data.measure import Progress
+from kdrun.data.tree import FileList, Tree
+from kdrun.errors import ConfigError, DataError
+from kdrun.vision import import_torchvision
+
+Arguments = dict[str, Any]
+
+
+def cifar10(*, root: str = "data", download: bool = True) -> RawDataset:
+    """CIFAR-10: 50,000 and 10,000 colour images, `[3, 32, 32]`, of ten classes."""
+    return _cifar("CIFAR10", "cifar-10-batches-py/{data_batch_1..5, test_batch}", root, download)
+
+
+def cifar100(*, root: str = "data", download: bool = True) -> RawDataset:
+    """CIFAR-100: 50,000 and 10,000 colour images, `[3, 32, 32]`, of a hundred classes."""
+    return _cifar("CIFAR100", "cifar-100-python/{train, test, meta}", root, download)
+
+
+def svhn(*, root: str = "data", download: bool = True) -> RawDataset:
+    """SVHN, cropped digits: 73,257 and 26,032 colour images, `[3, 32, 32]`, of ten digits."""
+    parts = _open(
+        "SVHN",
+        Path(root).expanduser(),
+        "{train_32x32.mat, test_32x32.mat}",
+        download,
+        ({"split": "train"}, {"split": "test"}),
+    )
+    train, test = (_split(part.data, part.labels) for part in parts)
+    return RawDataset(tuple("0123456789"), train, None, test)
+
+
+def stl10(*, root: str = "data", download: bool = True) -> RawDataset:
+    """STL-10, labelled part: 5,000 and 8,000 colour images, `[3, 96, 96]`, of ten classes."""
+    train, test = _open(
+        "STL10",
+        Path(root).expanduser(),
+        "stl10_binary/{train_X.bin, train_y.bin, test_X.bin, test_y.bin, class_names.txt}",
+        download,
+        ({"split": "train"}, {"split": "test"}),
+    )
+    return RawDataset(
+        tuple(train.classes),
+        _split(train.data, train.labels),
+        None,
+        _split(test.data, test.labels),
+    )
+
+
+def dtd(
+    *,
+    root: str = "data",
+    download: bool = True,
+    partition: int = 1,
+    image_size: int | list[int] = 224,
+    cache: bool = True,
+    cache_root: Path,
+    progress: Progress | None = None,
+) -> RawDataset:
+    """Describable Textures: 1,880 training, validation and test images each, of 47 textures.
+
+    partition: which of the ten published divisions into splits.
+    image_size: the photographs differ in size; resized until they cover it, cut at the centre.
+    cache: as for `imagefolder`.
+    """
+    if not 1 <= partition <= 10:
+        raise ConfigError(f"dataset.partition={partition} must lie between 1 and 10.")
+    folder = Path(root).expanduser()
+    _open("DTD", folder, "dtd/dtd/{images, labels}", download, ({"partition": partition},))
+    base = (folder / "dtd" / "dtd").absolute()
+    names = {
+        name: (base / "labels" / f"{name}{partition}.txt").read_text().split()
+        for name in ("train", "val", "test")
+    }
+    classes = tuple(sorted({line.split("/")[0] for line in names["train"]}))
+    splits = {name: _file_list(base / "images", lines, classes) for name, lines in names.items()}
+    tree = Tree(base / "images", classes, splits)
+    return from_tree(tree, image_size, 3, cache, cache_root, progress)
+
+
+def _file_list(images: Path, lines: list[str], classes: tuple[str, ...]) -> FileList:
+    number = {name: position for position, name in enumerate(classes)}
+    paths = [images / line for line in lines]
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} is missing: remove {images.parent.parent} to download it again."
+        ) from None
+    return FileList(
+        [str(path) for path in paths],
+        [number[line.split("/")[0]] for line in lines],
+        [stat.st_size for stat in stats],
+        [stat.st_mtime_ns for stat in stats],
+    )
+
+
+def _cifar(name: str, layout: str, root: str, download: bool) -> RawDataset:
+    train, test = _open(
+        name, Path(root).expanduser(), layout, download, ({"train": True}, {"train": False})
+    )
+    splits = [_split(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test)]
+    return RawDataset(tuple(train.classes), splits[0], None, splits[1])
+
+
+def _split(images: np.ndarray, labels: Any) -> Split:
+    """`[N, C, H, W]` bytes and their labels, in memory of our own."""
+    pixels = torch.from_numpy(np.array(images, dtype=np.uint8, order="C"))
+    return Split(pixels, torch.as_tensor(np.asarray(labels), dtype=torch.int64))
+
+
+def _open(
+    name: str, root: Path, layout: str, download: bool, variants: tuple[Arguments, ...]
+) -> list[Any]:
+    """torchvision's class `name` once for each of `variants`, downloaded first if need be."""
+    where = f"{root}/{layout}"
+
+    def read() -> list[Any]:
+        make = _torchvision_class(name)
+        return [make(root=str(root), download=False, **arguments) for arguments in variants]
+
+    try:
+        return read()
+    except (RuntimeError, FileNotFoundError):
+        # torchvision's word for files that are absent or not the published ones
+        if not download:
+            raise absent(name, root, where) from None
+    for arguments in variants:
+        download_once(name, root, where, arguments)
+    try:
+        return read()
+    except (RuntimeError, FileNotFoundError) as error:
+        raise DataError(
+            f"{name} in {root} is not as published ({error}): remove {where} to download it again."
+        ) from None
+
+
+def download_once(name: str, root: Path, layout: str, arguments: Arguments) -> None:
+    """Let torchvision fetch `name` into `root`; runs that start together fetch it once.
+
+    Raises DataError when that fails, naming the files that would be found without it.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            _torchvision_class(name)(root=str(root), download=True, **arguments)
+    except Exception as error:  # network, disk, checksum: whatever torchvision lets through
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{name} is not in {root} and could not be downloaded ({reason[:200]}). Put the files "
+            f"there by hand ({layout}), or set dataset.root to the folder that has them."
+        ) from None
+
+
+def absent(name: str, looked_at: Path, layout: str) -> DataError:
+    """The error for data that are not there and may not be downloaded."""
+    return DataError(
+        f"{name} was not found in {looked_at} (expected: {layout}): set dataset.root to the folder "
+        "that has it, or dataset.download=true to download it."
+    )
+
+
+def _torchvision_class(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(import_torchvision().datasets, name)
+    return found

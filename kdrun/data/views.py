@@ -1,0 +1,72 @@
+"""Random crops and mirror images as integers, drawn once per epoch and applied to whole batches.
+
+The draws are made on the CPU from a seed, whatever device applies them, so an image of an epoch
+looks the same on every device and however it is read.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdrun.config.schema import AugmentConfig
+from kdrun.seeds import generator
+
+
+@dataclass(frozen=True)
+class Views:
+    """How each image of a set is seen in one epoch.
+
+    dy, dx: `[N]` int64, row and column of the crop's corner in the padded image.
+    flip: `[N]` int64, 1 where the crop is mirrored left-right.
+    """
+
+    dy: Tensor
+    dx: Tensor
+    flip: Tensor
+
+    def select(self, index: Tensor) -> "Views":
+        """The views of the images at `index`."""
+        return Views(self.dy[index], self.dx[index], self.flip[index])
+
+    def to(self, device: torch.device) -> "Views":
+        """The same views on `device`."""
+        return Views(self.dy.to(device), self.dx.to(device), self.flip.to(device))
+
+
+def draw(num_images: int, augment: AugmentConfig, seed: int, epoch: int) -> Views:
+    """The views of all images in `epoch`: a pure function of its arguments."""
+    stream = generator(seed, "augment", epoch)
+    places = 2 * augment.crop_padding + 1
+    dy = torch.randint(places, (num_images,), generator=stream)
+    dx = torch.randint(places, (num_images,), generator=stream)
+    flip = torch.randint(2, (num_images,), generator=stream)
+    return Views(dy, dx, flip if augment.flip else torch.zeros_like(flip))
+
+
+def pad(images: Tensor, padding: int) -> Tensor:
+    """`[N, C, H, W]` with a black border, `[N, C, H + 2·padding, W + 2·padding]`."""
+    return functional.pad(images, (padding,) * 4) if padding else images
+
+
+def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
+    """Image `rows[b]` of `padded` `[M, C, H', W']`, cut at `views` without mirroring.
+
+    Returns `[B, C, *size]`: one gather through a strided view of every possible crop.
+    """
+    height, width = size
+    if padded.shape[2:] == (height, width):
+        return padded[rows]
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[rows, :, views.dy, views.dx]
+
+
+def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
+    """The views of a batch `[B, C, H, W]` that was just read: pad, crop, mirror."""
+    height, width = images.shape[2:]
+    rows = torch.arange(len(images), device=images.device)
+    seen = crop(pad(images, augment.crop_padding), rows, views, (height, width))
+    if augment.flip:
+        seen = torch.where(views.flip.bool().view(-1, 1, 1, 1), seen.flip(3), seen)
+    return seen

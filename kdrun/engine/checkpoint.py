@@ -1,0 +1,77 @@
+"""Training states on disk: written atomically, checked when read, with one to fall back on."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdrun.errors import CheckpointError
+
+
+class CheckpointFolder:
+    """`last.pt` and, until a run has ended, the one before it as `previous.pt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = folder / "last.pt"
+        self.previous = folder / "previous.pt"
+
+    def save(self, payload: dict[str, Any]) -> None:
+        """Write `payload` so that a kill at any moment leaves a readable file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / "last.pt.tmp"
+        with open(unfinished, "wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if self.last.exists():
+            os.replace(self.last, self.previous)
+        os.replace(unfinished, self.last)
+
+    def load(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest readable state, or None when there is none; damaged ones are told of."""
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                return read_checkpoint(path)
+            except CheckpointError as error:
+                rest = (
+                    "using the one before it"
+                    if path is self.last
+                    else "starting from the beginning"
+                )
+                warn(f"{error} ({rest})")
+        return None
+
+    def remove(self) -> None:
+        """Nothing will be continued from here: delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def finish(self) -> None:
+        """The run has ended: the fallback is not needed any more."""
+        self.previous.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A training state, every byte checked against its CRC, nothing executed.
+
+    Raises CheckpointError naming the file when it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: '{damaged}' fails its checksum.")
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive can fail in any of the reader's layers
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__}.") from None
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path} is not a training state of kdrun.")
+    return payload

@@ -1,0 +1,294 @@
+"""The training loop. It knows nothing of distillation: a scheme turns a batch into a loss.
+
+for each epoch
+    for each batch: learning rate, forward, backward, step, count
+    measure the validation split, keep the best weights, write a row, save
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.schema import ScheduleConfig
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.devices import autocast
+from kdrun.engine.interrupt import StopRequest
+from kdrun.engine.lengths import Length, learning_rates, training_length
+from kdrun.engine.metrics import EpochSums, evaluate
+from kdrun.engine.optim import build_optimizer, set_learning_rate
+from kdrun.engine.state import TrainState
+from kdrun.errors import Interrupted, TrainingError
+from kdrun.seeds import derive
+from kdrun.types import Batch, StepOutput
+
+# An epoch of a small data set takes a tenth of a second; writing the state each time would not pay.
+SAVE_AFTER_SECONDS = 2.0
+
+
+class Scheme(Protocol):
+    """What the loop trains: a module whose forward turns a batch into a loss."""
+
+    def __call__(self, batch: Batch) -> StepOutput: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> Any: ...
+    def start_epoch(self, epoch: int) -> None:
+        """Called before epoch number `epoch` (from 0)."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The plain network that is measured and kept."""
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network as it takes the loader's images."""
+
+
+class TrainBatches(Protocol):
+    """Training batches as a pure function of the epoch's number."""
+
+    batches_per_epoch: int
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]: ...
+
+
+class Observer(Protocol):
+    """Who wants to know how training goes; called often, so it must be cheap."""
+
+    def training_started(self, length: Length, state: TrainState) -> None: ...
+    def step_done(self, batches: int, sums: EpochSums, images: int) -> None: ...
+    def epoch_done(self, row: dict[str, Any], length: Length) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training needs besides the scheme.
+
+    identity: text that must be equal for a saved state to be continued.
+    """
+
+    train: TrainBatches
+    val: Iterable[Batch] | None
+    schedule: ScheduleConfig
+    seed: int
+    device: torch.device
+    checkpoints: CheckpointFolder
+    checkpoint_seconds: float
+    observer: Observer
+    stop: StopRequest
+    identity: str
+    phase: str = "main"
+
+
+def fit(scheme: Scheme, training: Training) -> TrainState:
+    """Train `scheme`, going on from a saved state if there is one.
+
+    Raises Interrupted after saving when asked to stop, TrainingError when the loss is not finite.
+    """
+    return _Fit(scheme, training).run()
+
+
+class _Fit:
+    """One call of `fit`: the scheme, its optimiser and the state, with the steps as methods."""
+
+    def __init__(self, scheme: Scheme, training: Training) -> None:
+        self.scheme = scheme
+        self.training = training
+        self.schedule = training.schedule
+        self.length = training_length(training.schedule, training.train.batches_per_epoch)
+        self.rates = learning_rates(training.schedule, self.length)
+        self.optimizer = build_optimizer(scheme.parameters(), training.schedule)
+        self.scaler = torch.amp.GradScaler(
+            training.device.type, enabled=training.schedule.precision == "fp16"
+        )
+        self.state = TrainState(phase=training.phase)
+        self.random_state: dict[str, Tensor] | None = None
+        self.saved_at = -math.inf
+
+    def run(self) -> TrainState:
+        self._go_on()
+        self.training.observer.training_started(self.length, self.state)
+        while self.state.step < self.length.steps:
+            self._epoch()
+        return self.state
+
+    def _epoch(self) -> None:
+        state = self.state
+        self.scheme.train()
+        self.scheme.start_epoch(state.epoch)
+        if state.batch == 0:
+            torch.manual_seed(derive(self.training.seed, "dropout", state.epoch))
+        sums = EpochSums(self.training.device, state.sums)
+        with self.training.stop.deferred:
+            self._steps(sums)
+            self._finish_epoch(sums)
+            if time.monotonic() - self.saved_at > SAVE_AFTER_SECONDS or self._done():
+                self._save(sums)
+            self._stop_if_asked(sums)
+
+    def _steps(self, sums: EpochSums) -> None:
+        """The rest of the epoch in hand."""
+        state, training = self.state, self.training
+        batches = training.train.epoch(state.epoch, state.batch)
+        clock = time.perf_counter()
+        for batch in batches:
+            if self.random_state is not None:  # after the loader drew its own numbers
+                _set_random_state(self.random_state, training.device)
+                self.random_state = None
+            fetched = time.perf_counter()
+            state.data_seconds += fetched - clock
+            output = self._step(batch)
+            sums.add(output, batch)
+            state.batch += 1
+            state.step += 1
+            state.images += len(batch)
+            state.epoch_images += len(batch)
+            training.observer.step_done(state.batch, sums, len(batch))
+            now = time.perf_counter()
+            state.seconds += now - clock
+            state.epoch_seconds += now - clock
+            clock = now
+            if state.step == self.length.steps:
+                break
+            if training.stop.requested and state.batch < self.length.steps_per_epoch:
+                self._stop_if_asked(sums)
+            if time.monotonic() - self.saved_at > training.checkpoint_seconds:
+                self._save(sums)
+
+    def _step(self, batch: Batch) -> StepOutput:
+        """Forward, backward, update."""
+        set_learning_rate(self.optimizer, self.rates[self.state.step])
+        with autocast(self.training.device, self.schedule.precision):
+            output = self.scheme(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(output.loss).backward()
+        if self.schedule.grad_clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.scheme.parameters(), self.schedule.grad_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return output
+
+    def _finish_epoch(self, sums: EpochSums) -> None:
+        """Close the epoch: its row, the validation split, the best weights."""
+        state = self.state
+        totals = sums.totals()
+        self._require_finite(totals)
+        row = self._row(totals)
+        if self._measures_now() and self.training.val is not None:
+            self._validate(row)
+        state.history.append(row)
+        state.epoch += 1
+        state.batch = 0
+        state.epoch_seconds = 0.0
+        state.epoch_images = 0
+        sums.sums.clear()
+        self.training.observer.epoch_done(row, self.length)
+
+    def _row(self, totals: dict[str, float]) -> dict[str, Any]:
+        state = self.state
+        images = state.epoch_images
+        row: dict[str, Any] = {
+            "phase": state.phase,
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "lr": self.rates[state.step - 1],
+            "train/loss": totals["loss"] / images,
+            "train/top1_percent": 100.0 * totals["correct"] / images,
+        }
+        for name, total in totals.items():
+            if name.startswith("part/"):
+                row[f"train/{name.removeprefix('part/')}"] = total / images
+        row["epoch_seconds"] = round(state.epoch_seconds, 3)
+        row["images_per_second"] = round(images / max(state.epoch_seconds, 1e-9), 1)
+        return row
+
+    def _require_finite(self, totals: dict[str, float]) -> None:
+        bad = [name.removeprefix("part/") for name, v in totals.items() if not math.isfinite(v)]
+        if bad:
+            raise TrainingError(
+                f"Not finite in epoch {self.state.epoch + 1}, by step {self.state.step}: "
+                f"{', '.join(bad)}. Try a lower lr, schedule.grad_clip=1 or precision=fp32; "
+                "the last good state is kept."
+            )
+
+    def _measures_now(self) -> bool:
+        """On every `eval_every`-th epoch, and on the last one."""
+        return (self.state.epoch + 1) % self.schedule.eval_every == 0 or self._done()
+
+    def _done(self) -> bool:
+        return self.state.step >= self.length.steps
+
+    def _validate(self, row: dict[str, Any]) -> None:
+        assert self.training.val is not None
+        found = evaluate(
+            self.scheme.measured, self.training.val, self.training.device, self.schedule.precision
+        ).metrics
+        row["val/loss"] = found.loss
+        row["val/top1_percent"] = found.top1
+        best = self.state.best
+        if best is None or found.top1 > best["val_top1"]:
+            self.state.best = {"epoch": row["epoch"], "val_top1": found.top1}
+            self.state.best_weights = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self.scheme.network.state_dict().items()
+            }
+
+    def _stop_if_asked(self, sums: EpochSums) -> None:
+        if self.training.stop.requested:
+            self._save(sums)
+            raise Interrupted(f"stopped after step {self.state.step} of {self.length.steps}")
+
+    def _save(self, sums: EpochSums) -> None:
+        self.state.sums = sums.totals()
+        self._require_finite(self.state.sums)
+        self.training.checkpoints.save(
+            {
+                "schema": 1,
+                "identity": self.training.identity,
+                "state": self.state.as_dict(),
+                "scheme": self.scheme.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": _random_state(self.training.device),
+            }
+        )
+        self.saved_at = time.monotonic()
+
+    def _go_on(self) -> None:
+        """Take up a saved state, if there is one for this phase of this very training."""
+        saved = self.training.checkpoints.load(self.training.observer.warn)
+        if saved is None:
+            return
+        if saved["identity"] != self.training.identity:
+            self.training.observer.warn(
+                "The saved state belongs to another configuration and is not used."
+            )
+            return
+        self.scheme.load_state_dict(saved["scheme"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.state = TrainState.from_dict(saved["state"])
+        if self.state.batch:  # at an epoch's start the generators are seeded anew
+            self.random_state = saved["random"]
+        self.saved_at = time.monotonic()
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,128 @@
+"""What is measured on a split, and the running sums of a training epoch.
+
+Sums live on the device that computes; they become Python numbers only when somebody looks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.engine.devices import autocast
+from kdrun.types import Batch, Outputs, StepOutput
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A network on a split. top1, top5, ece: percent. errors: wrong answers. loss: mean CE."""
+
+    top1: float
+    top5: float
+    errors: int
+    loss: float
+    ece: float
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics, and the class each image was given `[N]`, on the CPU."""
+
+    metrics: Metrics
+    predictions: Tensor
+
+
+def measure(logits: Tensor, targets: Tensor) -> Metrics:
+    """Metrics from all logits `[N, C]` and labels `[N]` of a split.
+
+    Top-5 with fewer than five classes counts as right whatever is among all of them. ECE: expected
+    calibration error with 15 equal bins of confidence (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+    """
+    logits = logits.float()
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = ranked == targets[:, None]
+    errors = int(targets.shape[0] - hits[:, 0].sum().item())
+    total = targets.shape[0]
+    return Metrics(
+        top1=100.0 * (total - errors) / total,
+        top5=100.0 * int(hits.any(dim=1).sum().item()) / total,
+        errors=errors,
+        loss=float(nn.functional.cross_entropy(logits.double(), targets).item()),
+        ece=calibration_error(logits, targets),
+    )
+
+
+def calibration_error(logits: Tensor, targets: Tensor) -> float:
+    """ECE in percent of logits `[N, C]` against labels `[N]`."""
+    confidence, answer = logits.double().softmax(dim=1).max(dim=1)
+    correct = (answer == targets).double()
+    bins = (confidence * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
+    # per bin, count · |accuracy - confidence| is the absolute sum of the differences
+    gaps = torch.zeros(ECE_BINS, dtype=torch.float64).index_add(0, bins, correct - confidence)
+    return 100.0 * float(gaps.abs().sum().item()) / targets.shape[0]
+
+
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str
+) -> Evaluation:
+    """Run `model` in eval mode over all batches; its training mode is put back afterwards."""
+    logits, targets = collect_logits(model, batches, device, precision)
+    return Evaluation(measure(logits, targets), logits.argmax(dim=1))
+
+
+@torch.no_grad()
+def collect_logits(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """(logits `[N, C]` float32, labels `[N]`) of all batches, on the CPU."""
+    was_training = model.training
+    model.eval()
+    logits, targets = [], []
+    try:
+        for batch in batches:
+            with autocast(device, precision):
+                output = model(batch.images)
+            answer = output.logits if isinstance(output, Outputs) else output
+            logits.append(answer.float())
+            targets.append(batch.targets)
+    finally:
+        model.train(was_training)
+    return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+
+
+class EpochSums:
+    """Running sums over the images of one training epoch: loss, its parts, right answers."""
+
+    def __init__(self, device: torch.device, start: dict[str, float] | None = None) -> None:
+        # MPS has no float64; elsewhere it makes the sums independent of when they are saved
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.device = device
+        self.sums: dict[str, Tensor] = {
+            name: torch.tensor(value, dtype=self.dtype, device=device)
+            for name, value in (start or {}).items()
+        }
+
+    @torch.no_grad()
+    def add(self, output: StepOutput, batch: Batch) -> None:
+        """Add one batch; nothing is read back from the device."""
+        images = len(batch)
+        self._add("loss", output.loss.detach() * images)
+        self._add("correct", (output.logits.detach().argmax(dim=1) == batch.targets).sum())
+        for name, value in output.parts.items():
+            self._add(f"part/{name}", value.detach() * images)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        if name in self.sums:
+            self.sums[name] += value
+        else:
+            self.sums[name] = value.to(self.dtype).clone()
+
+    def totals(self) -> dict[str, float]:
+        """The sums as Python numbers; waits for the device."""
+        return {name: float(value.item()) for name, value in self.sums.items()}

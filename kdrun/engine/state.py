@@ -1,0 +1,43 @@
+"""Everything of a training that must survive a crash, in one place."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class TrainState:
+    """Where a training stands. What is not here is rebuilt from the configuration.
+
+    phase: name of the phase in hand; earlier phases are finished.
+    epoch: epochs finished. batch: batches done in the epoch after them. step: optimiser steps done.
+    sums: running sums of the epoch in hand (see `EpochSums`).
+    history: one row per finished epoch, names with split and unit.
+    best: {"epoch", "val_top1"} of the epoch best on the validation split, and its weights.
+    seconds, data_seconds: spent training, and waiting for data within that.
+    images: training images seen; epoch_seconds, epoch_images: those of the epoch in hand.
+    """
+
+    phase: str = "main"
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    best_weights: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    images: int = 0
+    epoch_seconds: float = 0.0
+    epoch_images: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors, loadable without pickle's code."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainState":
+        """The inverse of `as_dict`."""
+        return cls(**values)

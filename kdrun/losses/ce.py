@@ -1,0 +1,31 @@
+"""Hard labels."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdrun.losses.base import Term
+from kdrun.types import Batch, Outputs
+
+
+class CrossEntropy(Term):
+    """Cross-entropy with the hard labels, averaged over the batch.
+
+    `loss=ce` trains the student on labels alone; beside other terms it changes nothing, because the
+    objective always holds CE with its own weight (`ce`, or `1 - alpha`).
+    """
+
+    id = "ce"
+    full_name = "Cross-entropy with hard labels"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """CE of logits `[B, C]` and labels `[B]`; the teacher is not looked at."""
+        return F.cross_entropy(
+            student.logits.float(), batch.targets, label_smoothing=self.label_smoothing
+        )
+
+    def symbol(self) -> str:
+        return "CE"

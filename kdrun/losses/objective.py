@@ -1,0 +1,154 @@
+"""The objective: CE with the hard labels and the weighted sum of all terms."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config import build
+from kdrun.config.schema import TermConfig
+from kdrun.errors import ConfigError
+from kdrun.losses.base import Term, TermContext
+from kdrun.losses.ce import CrossEntropy
+from kdrun.types import Batch, Outputs
+
+
+class Objective(nn.Module):
+    """`ce_weight · CE + Σ weight · term`; with several teachers a term is averaged over them."""
+
+    def __init__(
+        self, ce: CrossEntropy, ce_weight: float, terms: dict[str, tuple[float, Term]]
+    ) -> None:
+        super().__init__()
+        self.ce = ce
+        self.ce_weight = ce_weight
+        self.weights = {name: weight for name, (weight, _) in terms.items()}
+        self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+
+    def term_list(self) -> list[Term]:
+        """The terms besides CE."""
+        return [term for term in self.terms.values() if isinstance(term, Term)]
+
+    def build(self, student: Outputs, teachers: Sequence[Outputs], context: TermContext) -> None:
+        """Let every term make its adapters from the outputs of a dry batch."""
+        for term in self.term_list():
+            term.build(student, teachers[0], context)
+
+    def forward(
+        self, student: Outputs, teachers: Sequence[Outputs], batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(scalar loss, its parts: unweighted, and weighted as `<name>_weighted`)."""
+        # losses are differences of near-equal numbers: they leave autocast and use float32
+        with torch.autocast(student.logits.device.type, enabled=False):
+            parts = {"ce": self.ce(student, student, batch)}
+            weights = {"ce": self.ce_weight, **self.weights}
+            for name, term in self.terms.items():
+                values = [term(student, teacher, batch) for teacher in teachers]
+                parts[name] = torch.stack(values).mean() if len(values) > 1 else values[0]
+            total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        logged = {name: value.detach() for name, value in parts.items()}
+        logged |= {f"{name}_weighted": weights[name] * value for name, value in logged.items()}
+        return total, logged
+
+    def describe(self) -> str:
+        """The objective with its numbers: `0.1*CE + 0.9*16*KL(T=4)`."""
+        pieces = [f"{self.ce_weight:g}*CE"] if self.ce_weight else []
+        for name, term in self.terms.items():
+            assert isinstance(term, Term)
+            if self.weights[name]:
+                pieces.append(f"{self.weights[name]:g}*{term.symbol()}")
+        return " + ".join(pieces)
+
+    @property
+    def temperature(self) -> float | None:
+        """T of the first term that has one."""
+        values = [getattr(term, "temperature", None) for term in self.terms.values()]
+        return next((value for value in values if value is not None), None)
+
+    @property
+    def alpha(self) -> float | None:
+        """The weight of the soft term, if there is exactly one."""
+        soft = [self.weights[n] for n, term in self.terms.items() if getattr(term, "soft", False)]
+        return soft[0] if len(soft) == 1 else None
+
+
+def build_objective(
+    loss: dict[str, TermConfig],
+    T: float | None,
+    alpha: float | None,
+    ce: float | None,
+    label_smoothing: float,
+) -> Objective:
+    """The objective a configuration describes.
+
+    `T` replaces the temperature of every term that has one; `alpha` is the weight of the soft term
+    and leaves `1 - alpha` to CE unless `ce` is set. Raises ConfigError for settings that nothing
+    would use and for an objective without weight.
+    """
+    classes = {name: _term_class(term) for name, term in loss.items() if name != "ce"}
+    soft = [name for name, cls in classes.items() if cls.soft]
+    _check_alpha(loss, soft, alpha, ce)
+    terms: dict[str, tuple[float, Term]] = {}
+    takes_temperature = False
+    for name in classes:
+        kwargs = dict(loss[name].kwargs)
+        if "temperature" in kwargs:
+            takes_temperature = True
+            if T is not None:
+                kwargs["temperature"] = T
+            _check_temperature(name, kwargs["temperature"])
+        weight = alpha if alpha is not None and name in soft else loss[name].weight
+        terms[name] = (weight, build.call(loss[name].target, kwargs, f"loss.{name}"))
+    if T is not None and not takes_temperature:
+        raise ConfigError(
+            f"T={T:g} would change nothing: none of {_names(loss)} has a temperature. "
+            "Add a term that has one, e.g. 'loss=[kd,...]'."
+        )
+    ce_weight = _ce_weight(ce, [terms[name][0] for name in soft])
+    if ce_weight == 0 and all(weight == 0 for weight, _ in terms.values()):
+        raise ConfigError("Every weight of the objective is 0: nothing would be learnt.")
+    return Objective(CrossEntropy(label_smoothing), ce_weight, terms)
+
+
+def _term_class(term: TermConfig) -> type[Term]:
+    where = f"loss.{term.id}"
+    found = build.locate(term.target, where)
+    if not (isinstance(found, type) and issubclass(found, Term)):
+        raise ConfigError(f"{where}._target_={term.target} is not a kdrun.losses.base.Term.")
+    return found
+
+
+def _check_alpha(
+    loss: dict[str, TermConfig], soft: list[str], alpha: float | None, ce: float | None
+) -> None:
+    if alpha is not None and not soft:
+        raise ConfigError(
+            f"alpha={alpha:g} would change nothing: none of {_names(loss)} is a soft-target term. "
+            f"Add one, e.g. 'loss=[kd,{','.join(loss)}]', or set loss.<term>.weight."
+        )
+    if len(soft) > 1 and (alpha is not None or ce is None):
+        raise ConfigError(
+            f"With several soft-target terms ({', '.join(soft)}) alpha has no one meaning: set "
+            "ce=... and " + ", ".join(f"loss.{name}.weight=..." for name in soft) + "."
+        )
+
+
+def _check_temperature(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"loss.{name}.temperature={value:g} must be above 0 (usual: 1 to 20).")
+
+
+def _ce_weight(ce: float | None, soft_weights: list[float]) -> float:
+    """`ce` if given, else what alpha leaves."""
+    if ce is not None:
+        return ce
+    alpha = sum(soft_weights)
+    if alpha > 1:
+        raise ConfigError(
+            f"The soft term weighs {alpha:g}, which leaves no weight for the labels: set ce=..."
+        )
+    return round(1.0 - alpha, 12)
+
+
+def _names(loss: dict[str, TermConfig]) -> str:
+    return "[" + ", ".join(loss) + "]"

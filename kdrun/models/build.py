@@ -1,0 +1,68 @@
+"""From a network's configuration to the network."""
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.build import call
+from kdrun.config.schema import NetworkConfig
+from kdrun.errors import ConfigError, KdrunError
+from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.types import InputInfo
+
+
+def build_network(config: NetworkConfig, info: InputInfo, where: str = "student") -> nn.Module:
+    """The network that `config` describes, for the images and classes of `info`, in train mode.
+
+    Its target is called with its own arguments and with those of `num_classes`, `in_channels` and
+    `image_size` that it takes. Only the construction draws from the global random state.
+    where: the setting that errors name.
+    Raises ConfigError when the target is no network or does not fit the images or classes.
+    """
+    network = call(
+        config.target,
+        config.kwargs,
+        where,
+        num_classes=info.num_classes,
+        in_channels=info.in_channels,
+        image_size=info.image_size,
+    )
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"{where}._target_={config.target} makes a {type(network).__name__}, not a network: "
+            "name a torch.nn.Module class, or a function that returns one."
+        )
+    check_network(network, config.name, info, where)
+    return network.train()
+
+
+def check_network(network: nn.Module, name: str, info: InputInfo, where: str) -> None:
+    """Run two black images through the network; raise ConfigError when that fails.
+
+    The network must return logits `[2, num_classes]`.
+    """
+    height, width = info.image_size
+    size = f"{info.in_channels}x{height}x{width} images"
+    try:
+        with dry_run(network):
+            logits = logits_of(network(sample_images(network, info)))
+    except KdrunError as error:
+        raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
+    except Exception as error:  # whatever a network's own code raises
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"The {where} {name} cannot take {size}: {reason.rstrip('.')}. Choose another network "
+            "or another image size."
+        ) from error
+    if logits.shape != (2, info.num_classes):
+        shape = "x".join(str(n) for n in logits.shape)
+        raise ConfigError(
+            f"The {where} {name} returns {shape} logits for 2 images, but the data set has "
+            f"{info.num_classes} classes: it must return 2x{info.num_classes}."
+        )
+
+
+def sample_images(network: nn.Module, info: InputInfo, count: int = 2) -> Tensor:
+    """Black images `[count, in_channels, H, W]` on the device of the network's parameters."""
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    return torch.zeros(count, info.in_channels, *info.image_size, device=device)

@@ -1,0 +1,142 @@
+"""A trained network on disk: `<stem>.safetensors`, and `<stem>.json`, its card.
+
+The card says how to rebuild the network without the configuration that made it: class path and
+arguments, classes, normalisation, input size, and the checksum of the weights.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from kdrun.config.schema import NetworkConfig
+from kdrun.errors import CheckpointError
+from kdrun.files import read_json, sha256_of, write_atomically, write_json
+from kdrun.models.build import build_network
+from kdrun.types import InputInfo, Normalisation
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """How to rebuild a network and what it expects.
+
+    params: trainable parameters. flops: per image forward, a multiply-add counted as 2.
+    normalisation: the constants its images were normalised with.
+    extra: what the one who saved it wants to keep with it (recipe, measured figures).
+    """
+
+    name: str
+    target: str
+    kwargs: dict[str, Any]
+    taps: dict[str, str]
+    classes: tuple[str, ...]
+    info: InputInfo
+    normalisation: Normalisation
+    params: int
+    flops: int
+    sha256: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The configuration that builds it; pretrained weights are not fetched again."""
+        kwargs = dict(self.kwargs)
+        if "pretrained" in kwargs:
+            kwargs["pretrained"] = False
+        return NetworkConfig(self.name, self.target, kwargs, self.taps)
+
+
+def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard) -> NetworkCard:
+    """Write weights and card; returns the card with the checksum of the weights."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    path = folder / f"{stem}.safetensors"
+    write_atomically(path, save(weights))
+    values = asdict(card) | {"sha256": sha256_of(path)}
+    write_json(folder / f"{stem}.json", {"schema": SCHEMA, "kind": "network", **values})
+    return read_card(folder / f"{stem}.json")
+
+
+def read_card(path: Path) -> NetworkCard:
+    """The card in a JSON file; raises CheckpointError when it is none."""
+    try:
+        values = read_json(path)
+        if values["schema"] != SCHEMA:
+            raise CheckpointError(
+                f"{path} has schema {values['schema']}; this kdrun reads {SCHEMA}."
+            )
+        return NetworkCard(
+            name=values["name"],
+            target=values["target"],
+            kwargs=dict(values["kwargs"]),
+            taps=dict(values["taps"]),
+            classes=tuple(values["classes"]),
+            info=InputInfo(
+                values["info"]["num_classes"],
+                values["info"]["in_channels"],
+                tuple(values["info"]["image_size"]),
+            ),
+            normalisation=Normalisation(
+                tuple(values["normalisation"]["mean"]), tuple(values["normalisation"]["std"])
+            ),
+            params=values["params"],
+            flops=values["flops"],
+            sha256=values["sha256"],
+            extra=dict(values.get("extra", {})),
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist.") from None
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a network card of kdrun ({type(error).__name__}: {error})."
+        ) from None
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, its checksum verified if one is given."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist.")
+    if sha256 and sha256_of(path) != sha256:
+        raise CheckpointError(
+            f"{path} is not the file its card describes: its SHA-256 differs. "
+            "Delete the entry to train it again, or restore the file."
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+
+
+def load_network(folder: Path, stem: str) -> tuple[nn.Module, NetworkCard]:
+    """The network that `save_network` wrote, in training mode on the CPU."""
+    card = read_card(folder / f"{stem}.json")
+    network = build_network(card.network, card.info, stem)
+    weights = read_weights(folder / f"{stem}.safetensors", card.sha256)
+    load_weights(network, weights, f"{folder / stem}.safetensors")
+    return network, card
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Copy `weights` into `network`; raises CheckpointError that names what does not fit."""
+    own = network.state_dict()
+    shapes = [
+        f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} here"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    problems = shapes[:2]
+    if missing:
+        problems.append(f"{len(missing)} tensors are missing from it, e.g. {missing[0]}")
+    if unexpected:
+        problems.append(f"{len(unexpected)} are unknown to the network, e.g. {unexpected[0]}")
+    if problems:
+        raise CheckpointError(
+            f"{source} does not fit the network {type(network).__name__}: {'; '.join(problems)}."
+        )
+    network.load_state_dict(weights)

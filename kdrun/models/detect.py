@@ -1,0 +1,219 @@
+"""Taps for networks that declare none, found by running the network once.
+
+Convolutional networks: a stage is everything computed at one spatial size, and its tap the tensor
+that enters the first block which reduces that size; for the last stage, the last map before the
+classifier. Sizes that the network leaves and comes back to (squeeze-and-excitation), that differ
+by less than a quarter (convolutions without padding), or that only global pooling makes, are no
+stages of their own. A first stage of at most one convolution is the `stem`.
+
+Transformers: the longest sequence of modules of one class that each put out tokens `[B, N, D]`
+and that no convolution follows is cut into four stages of as equal a length as possible, fewer
+when there are fewer blocks; the tap is the last block of each.
+
+The classifier is the last linear layer, or 1x1 convolution, with as many outputs as there are
+classes; its input is the `embedding`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdrun.models.dry_run import dry_run, logits_of
+
+MAX_TRANSFORMER_STAGES = 4
+
+SAME_STAGE = 0.75  # two sizes whose ratio is above this belong to one stage
+
+# (module, class) → taps of families that keep the channels last, where shapes mislead.
+KNOWN: dict[tuple[str, str], dict[str, str]] = {
+    ("torchvision.models.swin_transformer", "SwinTransformer"): {
+        "stage1": "permute",  # the last stage again, as [B, C, H, W]
+        "embedding": "head:in",
+    },
+    ("timm.models.swin_transformer", "SwinTransformer"): {"embedding": "head.fc:in"},
+    ("timm.models.swin_transformer_v2", "SwinTransformerV2"): {"embedding": "head.fc:in"},
+}
+
+Size = tuple[int, ...]
+
+
+@dataclass
+class Step:
+    """One module that ran: what went in first, what came out, and how often that had changed."""
+
+    path: str
+    module: nn.Module
+    input: Tensor | None
+    output: Tensor
+    version: int
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of what came out; empty when it was no map."""
+        return _size(self.output)
+
+    @property
+    def reduction(self) -> tuple[Size, Size]:
+        """(H, W) before and after."""
+        return _size(self.input), _size(self.output)
+
+
+def detect_taps(network: nn.Module, sample: Tensor) -> dict[str, str]:
+    """Tap name → module path, by running `network` on the first of `sample` `[B, C, H, W]`."""
+    known = KNOWN.get((type(network).__module__, type(network).__name__))
+    if known is not None:
+        return dict(known)
+    steps, num_classes = _run(network, sample[:1])
+    classifier = _classifier(steps, num_classes)
+    body = steps[:classifier]
+    taps = _token_stages(network, body) or _map_stages(body)
+    if classifier is not None:
+        taps["embedding"] = f"{steps[classifier].path}:in"
+    return taps
+
+
+def _run(network: nn.Module, sample: Tensor) -> tuple[list[Step], int]:
+    """The modules in the order in which they finish, and the number of classes.
+
+    All tensors are kept until the end, so that they can be told apart by identity.
+    """
+    steps: list[Step] = []
+    paths = {module: path for path, module in network.named_modules() if path}
+
+    def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            first = args[0] if args and isinstance(args[0], Tensor) else None
+            steps.append(Step(paths[module], module, first, output, output._version))
+
+    handles = [module.register_forward_hook(record) for module in paths]
+    try:
+        with dry_run(network):
+            logits = logits_of(network(sample))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return steps, logits.shape[1]
+
+
+def _classifier(steps: Sequence[Step], num_classes: int) -> int | None:
+    """The position of the classifier."""
+    for position in reversed(range(len(steps))):
+        module = steps[position].module
+        if isinstance(module, nn.Linear) and module.out_features == num_classes:
+            return position
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.out_channels == num_classes
+            and module.kernel_size == (1, 1)
+        ):
+            return position
+    return None
+
+
+def _token_stages(network: nn.Module, steps: Sequence[Step]) -> dict[str, str]:
+    """Taps of a network that ends in blocks on tokens; empty for any other network."""
+    convolutions = [i for i, step in enumerate(steps) if isinstance(step.module, nn.Conv2d)]
+    after = convolutions[-1] if convolutions else -1
+    makes_tokens = {step.path for step in steps[after + 1 :] if step.output.dim() == 3}
+    blocks: list[str] = []
+    for path, module in network.named_modules():
+        if not isinstance(module, nn.Sequential | nn.ModuleList):
+            continue
+        children = [f"{path}.{name}" if path else name for name, _ in module.named_children()]
+        same = len({type(child) for child in module.children()}) == 1
+        if same and len(children) > max(1, len(blocks)) and makes_tokens.issuperset(children):
+            blocks = children
+    count = min(MAX_TRANSFORMER_STAGES, len(blocks))
+    return {f"stage{i}": blocks[len(blocks) * i // count - 1] for i in range(1, count + 1)}
+
+
+def _map_stages(steps: Sequence[Step]) -> dict[str, str]:
+    """Taps of a network whose blocks shrink the map `[B, C, H, W]`."""
+    groups = _size_groups(steps)
+    ends = [_before_reduction(steps, a[-1], b[0]) for a, b in pairwise(groups)]
+    ends += [_last_at(steps, group[-1]) for group in groups[-1:]]
+    names = [end.path for end in ends if end is not None]
+    taps = {}
+    if len(names) > 1 and ends[0] is not None and _convolutions_until(steps, ends[0]) <= 1:
+        taps["stem"] = names.pop(0)
+    return taps | {f"stage{i}": name for i, name in enumerate(names, 1)}
+
+
+def _size_groups(steps: Sequence[Step]) -> list[list[Size]]:
+    """The sizes of each stage, in the order of the network."""
+    made = {step.size for step in steps if isinstance(step.module, nn.Conv2d)}
+    last = {step.size: position for position, step in enumerate(steps) if _is_candidate(step)}
+    ordered: list[Size] = []
+    for size in sorted(made & last.keys(), key=lambda size: -last[size]):
+        if not ordered or math.prod(size) > math.prod(ordered[-1]):
+            ordered.append(size)
+    groups: list[list[Size]] = []
+    for size in reversed(ordered):
+        if groups and size[0] > SAME_STAGE * groups[-1][-1][0]:
+            groups[-1].append(size)
+        else:
+            groups.append([size])
+    if len(groups) > 1 and _only_pooled(steps, groups[-2][-1], groups[-1][0]):
+        groups.pop()
+    return groups
+
+
+def _before_reduction(steps: Sequence[Step], size: Size, following: Size) -> Step | None:
+    """What puts out the tensor that enters the outermost block from `size` to `following`.
+
+    A Sequential is not a block but a row of them. None when that tensor is a pooled one, so that
+    nothing is computed at this size.
+    """
+    blocks = [
+        step
+        for step in steps
+        if step.reduction == (size, following) and not isinstance(step.module, nn.Sequential)
+    ]
+    paths = {step.path for step in blocks}
+    outermost = [step for step in blocks if not _inside(step.path, paths)]
+    if not outermost:
+        return _last_at(steps, size)
+    block = outermost[-1]
+    makers = [step for step in steps if step.output is block.input]
+    if makers and _pools(makers[0].module):
+        return None
+    usable = [step for step in makers if _is_candidate(step)]
+    return usable[-1] if usable else replace(block, path=f"{block.path}:in")
+
+
+def _last_at(steps: Sequence[Step], size: Size) -> Step:
+    return next(step for step in reversed(steps) if step.size == size and _is_candidate(step))
+
+
+def _is_candidate(step: Step) -> bool:
+    """Whether a stage may end here: not with what pooling, dropout or later changes make of it."""
+    changes = isinstance(step.module, nn.Dropout | nn.Dropout2d) or _pools(step.module)
+    return not changes and step.output._version == step.version
+
+
+def _only_pooled(steps: Sequence[Step], size: Size, following: Size) -> bool:
+    """Whether nothing but global pooling, and its containers, makes one pixel of `size`."""
+    reducing = [step.module for step in steps if step.reduction == (size, following)]
+    return math.prod(following) == 1 and not any(isinstance(m, nn.Conv2d) for m in reducing)
+
+
+def _convolutions_until(steps: Sequence[Step], end: Step) -> int:
+    before = steps[: [step.output is end.output for step in steps].index(True) + 1]
+    return sum(isinstance(step.module, nn.Conv2d) for step in before)
+
+
+def _inside(path: str, paths: set[str]) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[:i]) in paths for i in range(1, len(parts)))
+
+
+def _pools(module: nn.Module) -> bool:
+    return "pool" in type(module).__name__.lower()
+
+
+def _size(tensor: Tensor | None) -> Size:
+    return tuple(tensor.shape[2:]) if tensor is not None and tensor.dim() == 4 else ()

@@ -1,0 +1,34 @@
+"""Running a network once, to look at it, without leaving a trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.errors import ConfigError
+
+
+@contextmanager
+def dry_run(network: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients; modes and the CPU's random state are put back afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits `[B, C]` in what a network returned: a tensor, or an object with `.logits`."""
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            f"The network returns a {type(output).__name__}: it must return the logits, a tensor "
+            "[batch, classes], or an object with such .logits."
+        )
+    return logits

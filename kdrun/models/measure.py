@@ -1,0 +1,24 @@
+"""How large a network is and how much it computes."""
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdrun.models.dry_run import dry_run
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that training changes or could change; buffers such as running means not counted."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_flops(network: nn.Module, sample: Tensor) -> int:
+    """Floating-point operations per image of one forward pass in eval mode.
+
+    A multiplication with its addition counts as 2. Matrix products, convolutions and attention
+    are counted; biases, normalisation and activations, a few per cent, are not.
+    sample: `[B, C, H, W]`, any B.
+    """
+    counter = FlopCounterMode(display=False)
+    with dry_run(network), counter:
+        network(sample)
+    return int(counter.get_total_flops()) // len(sample)

@@ -1,0 +1,67 @@
+"""Which tap of the student is compared with which of the teacher."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from kdrun.errors import ConfigError
+from kdrun.models.taps import TapPaths, unknown_tap
+
+# Requests that stand for several taps, or for one by its place: symbol → suffix of its stages.
+PLURAL = {"stages": "", "stages_pre": "_pre"}
+FIRST = {"first_stage": "", "first_stage_pre": "_pre"}
+LAST = {"last_stage": "", "last_stage_pre": "_pre"}
+
+
+def pair_taps(
+    requested: Sequence[str | Sequence[str]],
+    student_paths: Mapping[str, str],
+    teacher_paths: Mapping[str, str],
+) -> list[tuple[str, str]]:
+    """(student tap, teacher tap) for each request, in order and without repetition.
+
+    A request is `stages` or `stages_pre` (all stages; when the two networks have different
+    numbers of them, aligned from the last one backwards), `first_stage`, `last_stage`,
+    `last_stage_pre`, a tap's name or a module's path that both have, or `[student's, teacher's]`.
+    Raises ConfigError that lists the taps there are when one does not exist.
+    """
+    pairs: list[tuple[str, str]] = []
+    for request in [requested] if isinstance(requested, str) else requested:
+        student_name, teacher_name = _two(request)
+        student = expand_tap(student_name, student_paths, "student")
+        teacher = expand_tap(teacher_name, teacher_paths, "teacher")
+        if (student_name in PLURAL) != (teacher_name in PLURAL):
+            raise ConfigError(
+                f"taps=[{student_name}, {teacher_name}] pairs several taps with one: name one of "
+                "each, e.g. [stage2, stage3]."
+            )
+        count = min(len(student), len(teacher))
+        pairs += zip(student[-count:], teacher[-count:], strict=True)
+    return list(dict.fromkeys(pairs))
+
+
+def expand_tap(name: str, paths: Mapping[str, str], who: str) -> list[str]:
+    """The taps that `name` stands for in one network; `who` names the network in errors."""
+    for symbols, chosen in ((PLURAL, slice(None)), (FIRST, slice(1)), (LAST, slice(-1, None))):
+        if name in symbols:
+            stages = _stages(paths, symbols[name])
+            if not stages:
+                raise unknown_tap(who, name, paths)
+            return stages[chosen]
+    known = paths if isinstance(paths, TapPaths) else TapPaths(paths)
+    if not known.has(name):
+        raise unknown_tap(who, name, paths)
+    return [name]
+
+
+def _stages(paths: Mapping[str, str], suffix: str) -> list[str]:
+    """The names `stage1`, `stage2`, ... with this suffix, by number."""
+    numbers = [int(m[1]) for name in paths if (m := re.fullmatch(rf"stage(\d+){suffix}", name))]
+    return [f"stage{number}{suffix}" for number in sorted(numbers)]
+
+
+def _two(request: str | Sequence[str]) -> tuple[str, str]:
+    if isinstance(request, str):
+        return request, request
+    if len(request) != 2 or not all(isinstance(name, str) for name in request):
+        raise ConfigError(f"taps: {list(request)} must be one name, or [student's, teacher's].")
+    return request[0], request[1]

@@ -1,0 +1,90 @@
+"""Residual networks for small images: He et al. (arXiv 1512.03385), section 4.2.
+
+Parameter names and shapes are those of the CIFAR networks of Tian, Krishnan and Isola's
+Contrastive Representation Distillation (arXiv 1910.10699), so that its published weights load.
+"""
+
+from torch import Tensor, nn
+
+from kdrun.errors import ConfigError
+from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: `[B, in, H, W]` → `[B, out, H/stride, W/stride]`."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        same = stride == 1 and in_channels == out_channels
+        self.downsample = None if same else _projection(in_channels, out_channels, stride)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        shortcut = images if self.downsample is None else self.downsample(images)
+        hidden = self.relu1(self.bn1(self.conv1(images)))
+        output: Tensor = self.relu2(self.bn2(self.conv2(hidden)) + shortcut)
+        return output
+
+
+class ResNet(nn.Module):
+    """Three stages of residual blocks at the full, half and quarter size.
+
+    images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
+    depth: 6n + 2 for n blocks in each stage.
+    widths: channels of the first convolution and of the three stages.
+    Taps: `stem`, `stage1..3` (after the ReLU), `stage1..3_pre` (before it), `embedding`.
+    """
+
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, *, depth: int, widths: list[int]
+    ) -> None:
+        super().__init__()
+        blocks = _blocks_per_stage(depth, widths)
+        self.conv1 = conv3x3(in_channels, widths[0])
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU()
+        self.layer1 = _stage(widths[0], widths[1], blocks, stride=1)
+        self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
+        self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[3], num_classes)
+        self.taps = stage_taps(
+            stages=["layer1", "layer2", "layer3"],
+            pre=[f"layer{i}.{blocks - 1}.relu2:in" for i in (1, 2, 3)],
+            classifier="fc",
+            stem="relu",
+        )
+        initialise_fan_out(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.relu(self.bn1(self.conv1(images)))
+        hidden = self.layer3(self.layer2(self.layer1(hidden)))
+        logits: Tensor = self.fc(self.average(hidden).flatten(1))
+        return logits
+
+
+def _blocks_per_stage(depth: int, widths: list[int]) -> int:
+    if depth < 8 or (depth - 2) % 6:
+        raise ConfigError(f"depth={depth} does not fit a ResNet: use 6n + 2, e.g. 8, 14, 20 or 56.")
+    if len(widths) != 4:
+        raise ConfigError(
+            f"widths={list(widths)} must be four numbers: the first convolution's channels and the "
+            "three stages', e.g. [16,16,32,64]."
+        )
+    return (depth - 2) // 6
+
+
+def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride)
+    return nn.Sequential(
+        first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))
+    )
+
+
+def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))

@@ -1,0 +1,27 @@
+"""TensorBoard events (`logger=tensorboard`)."""
+
+from pathlib import Path
+from typing import Any
+
+from kdrun.errors import MissingExtraError
+
+
+class TensorBoardLogger:
+    """Writes every number of a row as a scalar, by epoch, into the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtraError("tensorboard", "tensorboard", "logger=tensorboard") from None
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """One epoch's row."""
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "epoch":
+                self.writer.add_scalar(name, value, row["epoch"])
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self.writer.close()

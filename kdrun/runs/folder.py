@@ -1,0 +1,78 @@
+"""A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from kdrun.config.resolvers import stamp
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.errors import ConfigError
+from kdrun.files import write_atomically, write_json
+from kdrun.runs.environment import environment
+from kdrun.runs.metrics import write_metrics
+from kdrun.runs.result import ResultFile
+
+
+class RunFolder:
+    """Paths of one run, and the lock that its process holds while it works."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.result = ResultFile(path / "result.json")
+        self.checkpoints = CheckpointFolder(path / "checkpoints")
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def create_in(cls, group: Path) -> "RunFolder":
+        """A new folder `<group>/<stamp>-<uid>`; raises ConfigError when it cannot be written."""
+        while True:
+            path = group / stamp()
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:
+                continue  # somebody drew the same random letters in the same second
+            except OSError as error:
+                raise ConfigError(f"The run's folder cannot be made: {error}.") from None
+
+    def is_free(self) -> bool:
+        """Whether no living process works in it."""
+        try:
+            self.acquire()
+        except ConfigError:
+            return False
+        self.release()
+        return True
+
+    def acquire(self) -> None:
+        """Take the folder for this process; raises ConfigError when a living one has it."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"{self.path} is in use: its run is still going on.") from None
+
+    def release(self) -> None:
+        """Let others continue the run."""
+        self._lock.release()
+
+    def describe(
+        self, config: dict[str, Any], command: Iterable[str], facts: dict[str, Any]
+    ) -> None:
+        """Write `config.yaml`, `command.txt` and `env.json`."""
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config).encode())
+        write_atomically(self.path / "command.txt", f"{shlex.join(['kdrun', *command])}\n".encode())
+        write_json(self.path / "env.json", {**environment(), **facts})
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.jsonl` and `metrics.csv` with one line per epoch."""
+        write_metrics(self.path, rows)
+
+
+def safe_name(name: str) -> str:
+    """A folder name without characters that mean something in paths, and not too long."""
+    cleaned = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".")
+    return cleaned[:120] or "_"

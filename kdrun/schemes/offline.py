@@ -1,0 +1,31 @@
+"""Frozen teachers, one student: the classic scheme (Hinton et al. 2015, arXiv 1503.02531)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from kdrun.losses.objective import Objective
+from kdrun.models.taps import Tapped
+from kdrun.schemes.base import StudentScheme, ask, freeze
+from kdrun.types import Batch, Outputs
+
+
+class Offline(StudentScheme):
+    """The student learns from teachers that do not change."""
+
+    def __init__(
+        self,
+        student: Tapped,
+        teachers: Sequence[Tapped],
+        objective: Objective,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(student, objective, compiled)
+        for teacher in teachers:
+            freeze(teacher)
+        # a tuple is not registered: teachers are in no state dict and `train()` does not reach them
+        self._teachers = tuple(torch.compile(t) if compiled else t for t in teachers)
+
+    def teach(self, batch: Batch) -> Sequence[Outputs]:
+        """Each teacher's outputs, without a graph."""
+        return [ask(teacher, batch.images) for teacher in self._teachers]

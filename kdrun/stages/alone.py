@@ -1,0 +1,66 @@
+"""The student alone: the same network and recipe on labels only, trained once and found again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdrun.config.schema import DistillConfig, TermConfig
+from kdrun.files import held
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import read_result
+from kdrun.runs.search import find_run, group_folder
+from kdrun.stages.session import Session
+from kdrun.ui import format
+
+CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+
+
+def alone_config(config: DistillConfig) -> DistillConfig:
+    """The configuration of the student alone."""
+    return replace(config, teacher=None, loss={"ce": CE}, T=None, alpha=None, ce=None, alone=False)
+
+
+def alone_argv(argv: Sequence[str]) -> list[str]:
+    """The command that repeats it, from the command of the run it is for."""
+    kept = [
+        word for word in argv if not word.lstrip("+~").startswith(("loss", "T=", "alpha=", "ce="))
+    ]
+    kept = [word for word in kept if not word.startswith("alone=")]
+    return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
+
+
+def find_or_train_alone(
+    config: DistillConfig,
+    digest: str,
+    session: Session,
+    train: Callable[[DistillConfig, RunFolder], None],
+) -> dict[str, Any]:
+    """Its entry in `result.json`: found by fingerprint among finished runs, or trained.
+
+    One process trains, others wait for it; an unfinished one is continued.
+    """
+    wanted = alone_config(config)
+    name = f"none-{config.student.name}-ce"
+    group = group_folder(session.output_root, "distill", config.dataset.name, name)
+    found = find_run(group, "fingerprint", digest, finished=True)
+    if found is None:
+        lock = session.output_root / "distill" / ".locks" / f"alone-{digest[:16]}.lock"
+        with held(lock, lambda: session.reporter.say("  another run is training it; waiting")):
+            found = find_run(group, "fingerprint", digest, finished=True)
+            if found is None:
+                found = _unfinished(group, digest)
+                folder = RunFolder(found) if found else RunFolder.create_in(group)
+                train(wanted, folder)
+                found = folder.path
+    result = read_result(found)
+    assert result is not None
+    test = result["student"]["test"]
+    session.reporter.say(f"  student alone: {format.percent(test['top1'])} % ({found})")
+    return {"test": test, "run": str(found)}
+
+
+def _unfinished(group: Path, digest: str) -> Path | None:
+    """A baseline that was interrupted; runs of the user's own are left to the user."""
+    found = find_run(group, "baseline", digest, finished=False)
+    return found if found is not None and (found / "config.yaml").exists() else None

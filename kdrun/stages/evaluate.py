@@ -1,0 +1,122 @@
+"""`kdrun evaluate`: a finished network measured again, on its own data or on others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kdrun.config import parse
+from kdrun.config.dump import evaluate_plain
+from kdrun.config.schema import DatasetConfig, EvaluateConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.devices import check_precision
+from kdrun.engine.metrics import evaluate
+from kdrun.errors import CheckpointError, ConfigError
+from kdrun.models.build import build_network
+from kdrun.models.card import NetworkCard, load_weights
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import COMPLETED
+from kdrun.runs.search import group_folder
+from kdrun.stages.networks import card_facts, dataset_facts
+from kdrun.stages.recording import recording
+from kdrun.stages.session import Session, eval_loader, open_data
+from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.ui import tables
+
+
+def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
+    """Measure `config.run` on the test split, in a run folder of its own.
+
+    Raises CheckpointError or ConfigError for files without a card and data that do not fit.
+    """
+    check_precision(config.precision, session.device)
+    loaded = read_any(Path(config.run), what="run")
+    card = loaded.card
+    if card is None:
+        raise CheckpointError(
+            f"{config.run} has no card (.json) beside it that says which network it is: name a run "
+            "folder or an entry of the teacher store."
+        )
+    data, val_fraction = _data(config, card)
+    group = group_folder(session.output_root, "evaluate", data.name, card.name)
+    folder = RunFolder.create_in(group)
+    known = {
+        "dataset": None,
+        "device": str(session.device),
+        "precision": config.precision,
+        "run": config.run,
+        "sha256": card.sha256,
+        "student": None,
+    }
+    with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
+        dataset = open_data(session, data, val_fraction)
+        _check_classes(card, dataset)
+        folder.result.update(dataset=dataset_facts(dataset))
+        found = _measure(loaded, card, data, dataset, config, session)
+        folder.result.update(status=COMPLETED, student={**card_facts(card), **found})
+        _show(folder, card, dataset, found, session)
+    return folder.result.values
+
+
+def _data(config: EvaluateConfig, card: NetworkCard) -> tuple[DatasetConfig, float]:
+    """The data set asked for, or the one the network was trained on."""
+    if config.dataset is not None:
+        return config.dataset, 0.0
+    kept = card.extra.get("dataset")
+    if not isinstance(kept, dict):
+        raise ConfigError(f"The card of {config.run} names no data set: add dataset=...")
+    plain = parse.resolve(OmegaConf.create(kept))
+    return parse.dataset_config(plain), float(card.extra.get("val_fraction", 0.0))
+
+
+def _check_classes(card: NetworkCard, dataset: Dataset) -> None:
+    if len(card.classes) != len(dataset.classes):
+        raise ConfigError(
+            f"{card.name} knows {len(card.classes)} classes and {dataset.name} has "
+            f"{len(dataset.classes)}: choose data with the classes it was trained on."
+        )
+    if card.info.in_channels != dataset.info.in_channels:
+        raise ConfigError(
+            f"{card.name} takes images of {card.info.in_channels} channels and {dataset.name} has "
+            f"{dataset.info.in_channels}."
+        )
+
+
+def _measure(
+    loaded: LoadedWeights,
+    card: NetworkCard,
+    data: DatasetConfig,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    session: Session,
+) -> dict[str, Any]:
+    """Test figures, and those of the validation split where there is one."""
+    network = build_network(card.network, dataset.info, "run")
+    load_weights(network, loaded.weights, str(loaded.path))
+    session.place(network)
+    figures = {}
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        if split is None:
+            continue
+        # the network's own constants, whatever this data set would use
+        batches = eval_loader(session, split, card.normalisation, data, config.batch_size)
+        found = evaluate(network, batches, session.device, config.precision)
+        figures[name] = found.metrics.as_dict()
+    return figures
+
+
+def _show(
+    folder: RunFolder, card: NetworkCard, dataset: Dataset, found: dict[str, Any], session: Session
+) -> None:
+    reporter = session.reporter
+    reporter.heading(f"{card.name} on {tables.dataset_words(dataset_facts(dataset))}")
+    reporter.show(tables.splits_table(found))
+    before = card.extra.get("test")
+    if before and card.extra.get("dataset", {}).get("name") == dataset.name:
+        reporter.say(f"  when it was trained: {before['top1']:.2f} % ({before['errors']} errors)")
+    if card.classes != dataset.classes:
+        reporter.warn(
+            "the class names differ from those it was trained on; the numbers are as given"
+        )
+    reporter.say(f"  folder: {folder.path}")

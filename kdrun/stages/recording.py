@@ -1,0 +1,49 @@
+"""The record of one run around whatever it does: lock, log, status, and how it ended."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kdrun.errors import KdrunError
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import FAILED, INTERRUPTED
+from kdrun.stages.session import Session
+
+
+@contextmanager
+def recording(
+    folder: RunFolder,
+    session: Session,
+    command: str,
+    config: dict[str, Any],
+    argv: Sequence[str],
+    known: dict[str, Any],
+) -> Iterator[None]:
+    """Run the block as the run of `folder`; `result.json` says at any moment how it stands.
+
+    The block itself sets `completed`, as its last act before it shows the result.
+
+    known: entries of `result.json` that are known from the start, in their final order.
+    """
+    folder.acquire()
+    try:
+        with session.reporter.logging_to(folder.path / "run.log"):
+            if not (folder.path / "config.yaml").exists():
+                folder.describe(config, argv, {"device": str(session.device)})
+            folder.result.start(command, **known)
+            try:
+                yield
+            except KeyboardInterrupt as stopped:
+                folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
+                session.reporter.close()
+                session.reporter.say(
+                    f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
+                )
+                raise
+            except Exception as error:
+                text = str(error) if isinstance(error, KdrunError) else repr(error)
+                folder.result.update(status=FAILED, error=text)
+                session.reporter.log_only(f"failed: {text}")
+                raise
+    finally:
+        folder.release()

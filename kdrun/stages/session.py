@@ -1,0 +1,115 @@
+"""What every stage of one command shares: device, screen, signals, where things are written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
+from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.data.images import Split
+from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
+from kdrun.engine.interrupt import StopRequest
+from kdrun.types import Normalisation
+from kdrun.ui.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's surroundings."""
+
+    runtime: RuntimeConfig
+    device: torch.device
+    threads: int
+    reporter: Reporter
+    stop: StopRequest
+
+    @property
+    def output_root(self) -> Path:
+        """Where runs, teachers and decoded images are kept."""
+        return Path(self.runtime.output_root)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network on the device, its convolutions in channels-last layout."""
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def device_line(self) -> str:
+        """`cpu (AMD EPYC, 2 threads)`."""
+        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        return f"{self.device} ({describe_device(self.device)}{threads})"
+
+
+@contextmanager
+def open_session(runtime: RuntimeConfig) -> Iterator[Session]:
+    """A session whose signals are handled until the block ends.
+
+    Raises ConfigError for a device this machine has not.
+    """
+    fresh_start()
+    device = pick_device(runtime.device)
+    reporter = Reporter(runtime.ui)
+    with StopRequest() as stop:
+        try:
+            yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
+        finally:
+            reporter.close()
+
+
+def open_data(session: Session, config: DatasetConfig, val_fraction: float) -> Dataset:
+    """The data set of a configuration, with progress on the screen; its notes are said aloud."""
+    dataset = open_dataset(
+        config, val_fraction, session.output_root / "cache", session.reporter.progress
+    )
+    for note in dataset.notes:
+        session.reporter.say(f"  note: {note}")
+    return dataset
+
+
+def train_loader(
+    session: Session,
+    dataset: Dataset,
+    config: DatasetConfig,
+    augment: AugmentConfig,
+    batch_size: int,
+    seed: int,
+) -> TrainLoader:
+    """Shuffled, augmented batches of the training split."""
+    return TrainLoader(
+        dataset.train,
+        dataset.normalisation,
+        batch_size,
+        augment,
+        seed,
+        session.device,
+        resident=config.resident,
+        workers=config.workers,
+        memory_format=_layout(dataset.train),
+    )
+
+
+def eval_loader(
+    session: Session,
+    split: Split,
+    normalisation: Normalisation,
+    config: DatasetConfig,
+    batch_size: int,
+) -> EvalLoader:
+    """All images of a split, in order."""
+    return EvalLoader(
+        split,
+        normalisation,
+        batch_size,
+        session.device,
+        resident=config.resident,
+        workers=config.workers,
+        memory_format=_layout(split),
+    )
+
+
+def _layout(split: Split) -> torch.memory_format:
+    """Channels last for colour images: convolutions run faster on it."""
+    return torch.channels_last if split.shape[0] > 1 else torch.contiguous_format

@@ -1,0 +1,238 @@
+"""Stage 1: find the teacher, or train it under a lock, or load it from a file."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdrun.config.dump import dataset_plain
+from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.metrics import Evaluation, evaluate
+from kdrun.errors import CheckpointError
+from kdrun.files import sha256_of
+from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.objective import Objective
+from kdrun.models.card import NetworkCard, load_weights
+from kdrun.runs.metrics import write_metrics
+from kdrun.schemes.base import freeze
+from kdrun.schemes.supervised import Supervised
+from kdrun.stages.networks import (
+    card_facts,
+    make_card,
+    new_network,
+    renormalised,
+    tap_networks,
+)
+from kdrun.stages.session import Session, eval_loader
+from kdrun.stages.training import Recipe, run_training
+from kdrun.teachers.fingerprint import fingerprint, network_recipe
+from kdrun.teachers.formats import read_any
+from kdrun.teachers.store import StoreEntry, TeacherStore
+from kdrun.types import Normalisation
+from kdrun.ui import format
+
+# Another device or precision may turn a few answers; more than this is another teacher.
+TOLERATED_POINTS = 0.5
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class ReadyTeacher:
+    """A frozen teacher, measured on the test split just now.
+
+    path: its weights. reused: it was there before this command. seconds: spent training it now.
+    """
+
+    network: nn.Module
+    config: NetworkConfig
+    card: NetworkCard
+    path: Path
+    reused: bool
+    test: Evaluation
+    seconds: float
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The constants it was trained with."""
+        return self.card.normalisation
+
+    def facts(self) -> dict[str, Any]:
+        """Its entry in `result.json`."""
+        return {
+            **card_facts(self.card),
+            "checkpoint": str(self.path),
+            "sha256": self.card.sha256,
+            "reused": self.reused,
+            "test": self.test.metrics.as_dict(),
+        }
+
+
+def ready_teacher(
+    config: TeacherConfig,
+    data: DatasetConfig,
+    val_fraction: float,
+    dataset: Dataset,
+    session: Session,
+) -> ReadyTeacher:
+    """The teacher of a configuration, trained if the store lacks it.
+
+    Raises CheckpointError for files that are damaged or do not fit, Interrupted when stopped.
+    """
+    if config.checkpoint is not None:
+        return _from_file(config, data, dataset, session)
+    augment = config.augment if config.augment is not None else data.augment
+    recipe = network_recipe(config.network, config.schedule, config.seed, augment, dataset)
+    digest = fingerprint(recipe)
+    store = TeacherStore(session.output_root)
+    entry = store.entry(data.name, config.network.name, digest)
+    reporter = session.reporter
+    if entry.is_filled():
+        return _from_store(entry, config, data, dataset, session)
+
+    def waiting() -> None:
+        reporter.say(f"  another run is training {config.network.name}; waiting for it")
+
+    with store.lock(entry, waiting):
+        if entry.is_filled():
+            return _from_store(entry, config, data, dataset, session)
+        started = time.monotonic()
+        kept = {"recipe": recipe, "dataset": dataset_plain(data), "val_fraction": val_fraction}
+        training = Recipe(data, augment, config.schedule, config.seed)
+        _train(entry, config, training, digest, dataset, session, kept)
+        seconds = time.monotonic() - started
+    return _from_store(entry, config, data, dataset, session, seconds)
+
+
+def _train(
+    entry: StoreEntry,
+    config: TeacherConfig,
+    recipe: Recipe,
+    digest: str,
+    dataset: Dataset,
+    session: Session,
+    kept: dict[str, Any],
+) -> None:
+    """Train into a store entry; the card is written last and makes it a teacher."""
+    session.reporter.say(f"  training {config.network.name} into {entry.folder}")
+    entry.folder.mkdir(parents=True, exist_ok=True)
+    network = new_network(config.network, dataset, config.seed, "teacher")
+    objective = Objective(CrossEntropy(config.schedule.label_smoothing), 1.0, {})
+    tapped, _ = tap_networks(objective, network, config.network, [], dataset, config.seed)
+    card = make_card(config.network, network, dataset, {})
+    scheme = Supervised(tapped, objective, compiled=session.runtime.compile)
+    checkpoints = CheckpointFolder(entry.folder / "checkpoints")
+    trained = run_training(
+        scheme,
+        session,
+        dataset,
+        recipe,
+        checkpoints,
+        digest,
+        lambda rows: write_metrics(entry.folder, rows),
+    )
+    figures = {"test": trained.test.metrics.as_dict(), "best_val": trained.best_val}
+    extra = {**kept, **figures, "seconds": trained.state.seconds}
+    entry.fill(network, replace(card, extra=extra))
+    checkpoints.remove()
+
+
+def _from_store(
+    entry: StoreEntry,
+    config: TeacherConfig,
+    data: DatasetConfig,
+    dataset: Dataset,
+    session: Session,
+    seconds: float | None = None,
+) -> ReadyTeacher:
+    network, card = entry.load()
+    found = _measure(network, card.normalisation, config, data, dataset, session)
+    expected = card.extra.get("test", {}).get("top1")
+    if expected is not None and abs(found.metrics.top1 - expected) > TOLERATED_POINTS:
+        raise CheckpointError(
+            f"{entry.weights} has {found.metrics.top1:.2f} % on the test split, but its card says "
+            f"{expected:.2f} %. Delete {entry.folder} to train it again."
+        )
+    reused = seconds is None
+    _say(
+        session,
+        config.network.name,
+        found,
+        "from the store" if reused else "trained",
+        entry.weights,
+    )
+    return ReadyTeacher(
+        freeze(network), config.network, card, entry.weights, reused, found, seconds or 0.0
+    )
+
+
+def _from_file(
+    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session
+) -> ReadyTeacher:
+    """A teacher from `teacher.checkpoint`; a card beside the weights decides what it is."""
+    assert config.checkpoint is not None
+    if config.checkpoint == PRETRAINED:
+        return _pretrained(config, data, dataset, session)
+    loaded = read_any(Path(config.checkpoint))
+    network_config = loaded.card.network if loaded.card else config.network
+    if loaded.card and loaded.card.classes != dataset.classes:
+        raise CheckpointError(
+            f"{loaded.path} was trained on {len(loaded.card.classes)} classes "
+            f"({', '.join(loaded.card.classes[:3])}, ...), but {dataset.name} has "
+            f"{len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...)."
+        )
+    network = new_network(network_config, dataset, config.seed, "teacher")
+    load_weights(network, loaded.weights, str(loaded.path))
+    card = loaded.card
+    if card is None:
+        card = make_card(network_config, network, dataset, {})
+        card = replace(card, sha256=sha256_of(loaded.path))
+    normalisation = card.normalisation
+    found = _measure(network, normalisation, config, data, dataset, session)
+    _say(session, network_config.name, found, "loaded", loaded.path)
+    return ReadyTeacher(freeze(network), network_config, card, loaded.path, True, found, 0.0)
+
+
+def _pretrained(
+    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session
+) -> ReadyTeacher:
+    """The network's own pretrained weights, as they come (`teacher.checkpoint=pretrained`)."""
+    if not config.network.kwargs.get("pretrained"):
+        raise CheckpointError(
+            "teacher.checkpoint=pretrained needs a network with pretrained weights, e.g. "
+            "teacher=torchvision teacher.architecture=resnet50 teacher.pretrained=true."
+        )
+    network = new_network(config.network, dataset, config.seed, "teacher")
+    card = make_card(config.network, network, dataset, {})
+    found = _measure(network, card.normalisation, config, data, dataset, session)
+    path = Path(f"{config.network.name} (pretrained)")
+    _say(session, config.network.name, found, "loaded", path)
+    return ReadyTeacher(freeze(network), config.network, card, path, True, found, 0.0)
+
+
+def _measure(
+    network: nn.Module,
+    normalisation: Normalisation,
+    config: TeacherConfig,
+    data: DatasetConfig,
+    dataset: Dataset,
+    session: Session,
+) -> Evaluation:
+    """Its figures on the test split, in float32."""
+    session.place(network)
+    model = session.place(renormalised(network, dataset.normalisation, normalisation))
+    batches = eval_loader(
+        session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
+    )
+    return evaluate(model, batches, session.device, "fp32")
+
+
+def _say(session: Session, name: str, found: Evaluation, how: str, path: Path) -> None:
+    session.reporter.say(
+        f"  {name} {how}: {format.percent(found.metrics.top1)} % on the test split, "
+        f"measured now ({path})"
+    )

@@ -1,0 +1,133 @@
+"""One training from loaders to measured weights; teachers, baselines and students alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.devices import check_precision
+from kdrun.engine.lengths import Length
+from kdrun.engine.loop import Training, fit
+from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
+from kdrun.engine.state import TrainState
+from kdrun.schemes.base import StudentScheme
+from kdrun.stages.session import Session, eval_loader, train_loader
+
+WriteRows = Callable[[list[dict[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained."""
+
+    data: DatasetConfig
+    augment: AugmentConfig
+    schedule: ScheduleConfig
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left: its state, and the test figures of the last and the best epoch."""
+
+    state: TrainState
+    test: Evaluation
+    best_val: dict[str, Any] | None
+
+
+def run_training(
+    scheme: StudentScheme,
+    session: Session,
+    dataset: Dataset,
+    recipe: Recipe,
+    checkpoints: CheckpointFolder,
+    identity: str,
+    write_rows: WriteRows,
+    log: WriteRows | None = None,
+) -> Trained:
+    """Train `scheme` (or go on), then measure the test split; it chooses nothing."""
+    check_precision(recipe.schedule.precision, session.device)
+    session.place(scheme)
+    loader = train_loader(
+        session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
+    )
+    batch_size = recipe.schedule.eval_batch_size
+    val = (
+        eval_loader(session, dataset.val, dataset.normalisation, recipe.data, batch_size)
+        if dataset.val is not None
+        else None
+    )
+    observer = RowWriter(session, write_rows, log)
+    state = fit(
+        scheme,
+        Training(
+            train=loader,
+            val=val,
+            schedule=recipe.schedule,
+            seed=recipe.seed,
+            device=session.device,
+            checkpoints=checkpoints,
+            checkpoint_seconds=60.0 * session.runtime.checkpoint_minutes,
+            observer=observer,
+            stop=session.stop,
+            identity=identity,
+        ),
+    )
+    write_rows(state.history)
+    test = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
+    found = evaluate(scheme.measured, test, session.device, recipe.schedule.precision)
+    best = _best(
+        scheme,
+        state,
+        found,
+        lambda: evaluate(scheme.measured, test, session.device, recipe.schedule.precision),
+    )
+    return Trained(state, found, best)
+
+
+def _best(
+    scheme: StudentScheme, state: TrainState, last: Evaluation, measure: Callable[[], Evaluation]
+) -> dict[str, Any] | None:
+    """The epoch best on the validation split, measured on the test split."""
+    if state.best is None or state.best_weights is None:
+        return None
+    if state.best["epoch"] == state.epoch:
+        return {**state.best, "test": last.metrics.as_dict()}
+    final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
+    scheme.network.load_state_dict(state.best_weights)
+    found = measure()
+    scheme.network.load_state_dict(final)
+    return {**state.best, "test": found.metrics.as_dict()}
+
+
+class RowWriter:
+    """Passes what the loop says to the screen, and each epoch's row to the files."""
+
+    def __init__(self, session: Session, write_rows: WriteRows, log: WriteRows | None) -> None:
+        self.reporter = session.reporter
+        self.write_rows = write_rows
+        self.log = log
+        self.rows: list[dict[str, Any]] = []
+
+    def training_started(self, length: Length, state: TrainState) -> None:
+        """Keep the rows of the epochs before an interruption."""
+        self.rows = list(state.history)
+        self.reporter.training_started(length, state)
+
+    def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
+        """Pass it on."""
+        self.reporter.step_done(batches, sums, images)
+
+    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+        """Write the row everywhere."""
+        self.rows.append(row)
+        self.write_rows(self.rows)
+        if self.log is not None:
+            self.log([row])
+        self.reporter.epoch_done(row, length)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self.reporter.warn(text)

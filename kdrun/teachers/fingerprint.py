@@ -1,0 +1,41 @@
+"""What makes a trained network that network: a digest of everything that shaped its weights."""
+
+from dataclasses import asdict
+from typing import Any
+
+from kdrun.config.schema import AugmentConfig, NetworkConfig, ScheduleConfig
+from kdrun.data.dataset import Dataset
+from kdrun.files import canonical_hash
+
+VERSION = 1  # raise it when the meaning of a recipe changes, so that old entries are not found
+
+
+def network_recipe(
+    network: NetworkConfig,
+    schedule: ScheduleConfig,
+    seed: int,
+    augment: AugmentConfig,
+    dataset: Dataset,
+) -> dict[str, Any]:
+    """Everything that shaped a network trained on labels; it is hashed, and kept beside weights.
+
+    The validation split counts, because a teacher must not have seen those images.
+    """
+    shaping = asdict(schedule)
+    shaping.pop("eval_batch_size")
+    return {
+        "version": VERSION,
+        "dataset": dataset.fingerprint,
+        "train_images": canonical_hash(dataset.train_index.tolist()),
+        "normalisation": asdict(dataset.normalisation),
+        "augment": asdict(augment),
+        "target": network.target,
+        "kwargs": network.kwargs,
+        "schedule": shaping,
+        "seed": seed,
+    }
+
+
+def fingerprint(recipe: dict[str, Any]) -> str:
+    """Hexadecimal digest of a recipe."""
+    return canonical_hash(recipe)

@@ -1,0 +1,85 @@
+"""Every kind of checkpoint that `teacher.checkpoint=PATH` takes, read without running its code."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdrun.errors import CheckpointError
+from kdrun.models.card import NetworkCard, read_card, read_weights
+
+# Where the tensors are inside files of other programs, the most common first.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Tensors from a file, and its card if it has one."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    card: NetworkCard | None
+
+
+def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
+    """Weights from a run folder, a store entry, a safetensors file or a PyTorch file.
+
+    A PyTorch file may be a bare state dict or RepDistiller's `{"epoch", "model", ...}`; `module.`
+    prefixes are taken off. what: the setting that named it.
+    Raises CheckpointError saying what was looked for.
+    """
+    if path.is_dir():
+        for stem in ("student", "teacher"):
+            if (path / f"{stem}.json").is_file():
+                there = read_card(path / f"{stem}.json")
+                file = path / f"{stem}.safetensors"
+                return LoadedWeights(file, read_weights(file, there.sha256), there)
+        raise CheckpointError(
+            f"{path} holds neither a finished student nor a teacher "
+            "(student.json or teacher.json). Is its run complete?"
+        )
+    if not path.is_file():
+        raise CheckpointError(
+            f"{what}={path} does not exist. Name a run folder (kdrun ls runs), an entry of the "
+            "teacher store (kdrun ls teachers), a .safetensors or a PyTorch file."
+        )
+    if path.suffix == ".safetensors":
+        card_path = path.with_suffix(".json")
+        card = read_card(card_path) if card_path.is_file() else None
+        return LoadedWeights(path, read_weights(path, card.sha256 if card else None), card)
+    return LoadedWeights(path, _pytorch_weights(path), None)
+
+
+def _pytorch_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = "holds objects that could run code" if "Unsupported" in reason else "cannot be read"
+        if zipfile.is_zipfile(path) and "WeightsUnpickler" in reason:
+            kind = "holds objects that could run code"
+        raise CheckpointError(
+            f"{path} {kind} and is not loaded ({reason[:120]}). "
+            "Save a plain state dict with torch.save(model.state_dict(), ...) or safetensors."
+        ) from None
+    return _tensors(content, path)
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside whatever was saved."""
+    if isinstance(content, dict):
+        for key in WRAPPERS:
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        if tensors and len(tensors) == len(content):
+            if all(name.startswith("module.") for name in tensors):
+                tensors = {name.removeprefix("module."): v for name, v in tensors.items()}
+            return tensors
+    raise CheckpointError(
+        f"{path} holds no state dict: neither tensors by name nor one under {', '.join(WRAPPERS)}."
+    )

@@ -1,0 +1,46 @@
+"""Numbers as people read them, always with their unit."""
+
+import math
+
+
+def percent(value: float) -> str:
+    """`93.10`, of a value already in percent."""
+    return f"{value:.2f}"
+
+
+def points(value: float) -> str:
+    """A difference of percentages, signed: `+1.40`."""
+    return f"{value:+.2f}"
+
+
+def loss(value: float) -> str:
+    """Four significant digits."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f}" if digits <= 6 else f"{value:.3e}"
+
+
+def count(value: int) -> str:
+    """`1,233,540`."""
+    return f"{value:,}"
+
+
+def seconds(value: float) -> str:
+    """`0.8 s`, `42 s`, `1m 23s`, `2h 05m`."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def flops(value: float) -> str:
+    """`25.1 M`, `2.17 G`: multiply-adds count as 2."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:g}"

@@ -1,0 +1,220 @@
+"""What a run says while it works: on the screen, and in `run.log`.
+
+With a terminal: one live line for the epoch in hand and a permanent line for each finished one.
+Otherwise: plain lines at a steady interval, without control characters.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from kdrun.engine.lengths import Length
+from kdrun.engine.metrics import EpochSums
+from kdrun.engine.state import TrainState
+from kdrun.ui import format
+from kdrun.ui.console import PLAIN_WIDTH, console, is_live
+
+PLAIN_INTERVAL_SECONDS = 10.0
+LIVE_INTERVAL_SECONDS = 0.25
+
+
+class Reporter:
+    """Implements the loop's observer, and everything else a stage has to say.
+
+    choice: auto | rich | plain | quiet (nothing on the screen but errors).
+    """
+
+    def __init__(self, choice: str) -> None:
+        self.quiet = choice == "quiet"
+        self.live = not self.quiet and is_live(choice)
+        self.console = console()
+        self._logs: list[TextIO] = []
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._watch = _Watch()
+        self._length: Length | None = None
+        self._epoch = 0
+        self._interval = LIVE_INTERVAL_SECONDS if self.live else PLAIN_INTERVAL_SECONDS
+
+    @contextmanager
+    def logging_to(self, path: Path) -> Iterator[None]:
+        """Also write every line to `path`, with the time before it."""
+        with open(path, "a", encoding="utf-8") as log:
+            self._logs.append(log)
+            try:
+                yield
+            finally:
+                self._logs.remove(log)
+                self.close()
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """One permanent line."""
+        self._log(text)
+        if not self.quiet:
+            self.console.print(text, style=style, markup=False)
+
+    def log_only(self, text: str) -> None:
+        """A line for `run.log` that the screen gets in another way."""
+        self._log(text)
+
+    def warn(self, text: str) -> None:
+        """Something the user should know, though the run goes on."""
+        self.say(f"warning: {text}", style="yellow")
+
+    def heading(self, text: str) -> None:
+        """The start of a stage."""
+        self.close()
+        self.say()
+        self.say(text, style="bold")
+
+    def facts(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Names and values, aligned."""
+        rows = list(rows)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            self.say(f"  {name:<{width}}  {value}")
+
+    def show(self, table: RenderableType) -> None:
+        """A table on the screen and, drawn plainly, in the log."""
+        self.close()
+        for log in self._logs:
+            Console(file=log, width=PLAIN_WIDTH, color_system=None, force_terminal=False).print(
+                table
+            )
+        if not self.quiet:
+            self.console.print(table, soft_wrap=False)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A long job outside training: decoding, downloading, measuring."""
+        if self.live:
+            text = f"{what}  {format.count(done)}/{format.count(total)}"
+            self._draw(text, done, total)
+            if done >= total:
+                self.close()
+        elif self._watch.due(self._interval):
+            self.say(f"  {what}: {format.count(done)} of {format.count(total)}")
+
+    # -- the loop's observer ----------------------------------------------------------------
+
+    def training_started(self, length: Length, state: TrainState) -> None:
+        """The loop begins, or goes on."""
+        self._length = length
+        self._epoch = state.epoch
+        self._watch = _Watch(state.step)
+        if state.step and state.step < length.steps:
+            self.say(f"  going on after step {state.step:,} of {length.steps:,}")
+
+    def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
+        """A step has ended; most of the time nothing is drawn."""
+        self._watch.step(images)
+        if self.quiet or not self._watch.due(self._interval):
+            return
+        length = self._length
+        assert length is not None
+        text = (
+            f"  epoch {self._epoch + 1}/{length.epochs}  {self._watch.rate:,.0f} img/s  "
+            f"left {format.seconds(self._watch.left(length.steps))}"
+        )
+        if self.live:
+            self._draw(text, batches, length.steps_per_epoch)
+        else:
+            self.say(f"{text}  step {batches}/{length.steps_per_epoch}")
+
+    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+        """An epoch has ended: its permanent line."""
+        self._epoch = row["epoch"]
+        last = row["step"] >= length.steps
+        line = epoch_line(row, length, self._watch.left(length.steps))
+        if self.live or last or self._watch.due(self._interval):
+            self.say(line)
+        else:
+            self._log(line)
+
+    # ---------------------------------------------------------------------------------------
+
+    def _draw(self, text: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}", markup=False),
+                console=self.console,
+                transient=True,
+                auto_refresh=False,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=total)
+        assert self._task is not None
+        self._bar.update(self._task, description=text, completed=done, total=total, refresh=True)
+
+    def _log(self, text: str) -> None:
+        for log in self._logs:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n" if text else "\n")
+            log.flush()
+
+
+def epoch_line(row: dict[str, Any], length: Length, left_seconds: float) -> str:
+    """One finished epoch, fixed order, with units."""
+    parts = [
+        f"  epoch {row['epoch']:>{len(str(length.epochs))}}/{length.epochs}",
+        f"loss {format.loss(row['train/loss'])}",
+        f"train {format.percent(row['train/top1_percent'])} %",
+    ]
+    if "val/top1_percent" in row:
+        parts.append(f"val {format.percent(row['val/top1_percent'])} %")
+    parts.append(f"lr {row['lr']:.3g}")
+    parts.append(f"{row['images_per_second']:,.0f} img/s")
+    parts.append(format.seconds(row["epoch_seconds"]))
+    if row["step"] < length.steps:
+        parts.append(f"left {format.seconds(left_seconds)}")
+    return "  ".join(parts)
+
+
+class _Watch:
+    """Rate and time left since training began or went on, without the first step."""
+
+    def __init__(self, first_step: int = 0) -> None:
+        self.steps = first_step
+        self.counted_steps = 0
+        self.images = 0
+        self.started: float | None = None
+        self.drawn = time.monotonic()
+
+    def step(self, images: int) -> None:
+        self.steps += 1
+        if self.started is None:  # the first step includes warming up
+            self.started = time.monotonic()
+            return
+        self.counted_steps += 1
+        self.images += images
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started if self.started is not None else 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.elapsed if self.elapsed > 0 else 0.0
+
+    def left(self, steps: int) -> float:
+        if not self.counted_steps:
+            return 0.0
+        return self.elapsed / self.counted_steps * (steps - self.steps)
+
+    def due(self, interval: float) -> bool:
+        """True at most once per interval."""
+        now = time.monotonic()
+        if now - self.drawn < interval:
+            return False
+        self.drawn = now
+        return True

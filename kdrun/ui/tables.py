@@ -1,0 +1,140 @@
+"""The tables a command ends in."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from kdrun.config.schema import ScheduleConfig
+from kdrun.ui import format
+
+
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """A plain table: the first column left, all others right."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """Teacher, student alone, student distilled: from a `result.json`."""
+    table = new_table("test split", "top-1 %", "top-5 %", "errors", "ECE %", "params", "FLOPs")
+    for teacher in result.get("teachers", []):
+        _network_row(table, f"teacher  {teacher['name']}", teacher["test"], teacher)
+    student = result["student"]
+    alone = result.get("alone")
+    if alone:
+        _network_row(table, f"student alone  {student['name']}", alone["test"], student)
+    what = "student distilled" if result.get("teachers") else "student"
+    _network_row(table, f"{what}  {student['name']}", student["test"], student)
+    best = student.get("best_val")
+    if best:
+        label = f"  its epoch {best['epoch']}, best on validation"
+        _network_row(table, label, best["test"], None)
+    return table
+
+
+def teacher_table(teachers: list[dict[str, Any]]) -> Table:
+    """Teachers on the test split: entries of `result.json`."""
+    table = new_table("test split", "top-1 %", "top-5 %", "errors", "ECE %", "params", "FLOPs")
+    for teacher in teachers:
+        _network_row(table, f"teacher  {teacher['name']}", teacher["test"], teacher)
+    return table
+
+
+def splits_table(figures: dict[str, dict[str, Any]]) -> Table:
+    """One network on several splits: name → metrics."""
+    table = new_table("split", "top-1 %", "top-5 %", "errors", "ECE %", "loss")
+    for name, found in figures.items():
+        table.add_row(
+            {"val": "validation"}.get(name, name),
+            format.percent(found["top1"]),
+            format.percent(found["top5"]),
+            format.count(found["errors"]),
+            format.percent(found["ece"]),
+            format.loss(found["loss"]),
+        )
+    return table
+
+
+def _network_row(
+    table: Table, name: str, test: dict[str, Any], size: dict[str, Any] | None
+) -> None:
+    table.add_row(
+        name,
+        format.percent(test["top1"]),
+        format.percent(test["top5"]),
+        format.count(test["errors"]),
+        format.percent(test["ece"]),
+        format.count(size["params"]) if size else "",
+        format.flops(size["flops"]) if size else "",
+    )
+
+
+def summary_lines(result: dict[str, Any]) -> list[str]:
+    """What the table means, in sentences: the gap closed and the agreement."""
+    lines = []
+    student, alone = result["student"]["test"], result.get("alone")
+    teachers = result.get("teachers", [])
+    if alone and teachers:
+        gap = teachers[0]["test"]["top1"] - alone["test"]["top1"]
+        gain = result["gain"]
+        if gap > 0:
+            lines.append(
+                f"gap closed: {100 * gain / gap:.0f} % of the {format.points(gap)[1:]} points "
+                f"between student alone and teacher (gain {format.points(gain)} points)"
+            )
+        else:
+            lines.append(
+                f"gain over the student alone: {format.points(gain)} points "
+                "(there was no gap: alone it is as good as the teacher)"
+            )
+    if result.get("agreement") is not None:
+        lines.append(
+            f"agreement with the teacher: {format.percent(result['agreement'])} % of the test split"
+        )
+    if result.get("seed") is not None:
+        size = result["dataset"]["test_size"]
+        lines.append(
+            f"one run (n=1, seed {result['seed']}); one test image is {100 / size:.2f} points"
+        )
+    if not alone and student and teachers:
+        lines.append("student alone: not measured (alone=true trains it)")
+    return lines
+
+
+def next_commands(result: dict[str, Any], folder: str) -> list[str]:
+    """What a user would try after this result."""
+    commands = [f"kdrun evaluate run={folder}"]
+    if result.get("teachers"):
+        commands.append(
+            "kdrun distill -m T=1,4,20 alpha=0.1,0.9    # a sweep: one teacher, six students"
+        )
+        if result["loss"] == ["kd"]:
+            commands.append("kdrun distill 'loss=[kd,sp]'               # another objective")
+    return commands
+
+
+def dataset_words(facts: dict[str, Any]) -> str:
+    """`digits: 10 classes, 1,293 train, 144 validation, 360 test images`."""
+    sizes = ", ".join(
+        f"{facts[f'{split}_size']:,} {words}"
+        for split, words in (("train", "train"), ("val", "validation"), ("test", "test images"))
+    )
+    return f"{facts['name']}: {facts['num_classes']} classes, {sizes}"
+
+
+def network_words(facts: dict[str, Any]) -> str:
+    """`resnet8: 78,042 parameters, 25.1 M FLOPs per image`."""
+    size = f"{format.count(facts['params'])} parameters"
+    return f"{facts['name']}: {size}, {format.flops(facts['flops'])} FLOPs per image"
+
+
+def schedule_words(schedule: ScheduleConfig) -> str:
+    """`30 epochs, batch 64, sgd lr 0.05, cosine`."""
+    length = f"{schedule.epochs} epochs"
+    if schedule.steps is not None:
+        length = f"{schedule.steps:,} steps (schedule.steps is set, epochs is not used)"
+    optimizer = f"{schedule.optimizer} lr {schedule.lr:g}, {schedule.curve}"
+    return f"{length}, batch {schedule.batch_size}, {optimizer}"

@@ -1,0 +1,90 @@
+"""The command line with the stages replaced by a recorder, in an empty folder."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import kdrun.stages
+from kdrun.cli.main import run
+
+
+@dataclass
+class Recorder:
+    """What the command line asked the stages to do; `react` may raise in their place."""
+
+    calls: list[tuple[str, Any, list[str], Path | None, int]] = field(default_factory=list)
+    announced: list[tuple[Path, list[Any], list[list[str]]]] = field(default_factory=list)
+    summarised: list[Path] = field(default_factory=list)
+    resumed: list[Path] = field(default_factory=list)
+    react: Callable[[Any], None] = lambda config: None
+    react_to_announcement: Callable[[], None] = lambda: None
+
+    def verb(self, name: str) -> Callable[..., None]:
+        def called(config: Any, argv: list[str], *, sweep_dir: Path | None, job: int) -> None:
+            self.calls.append((name, config, argv, sweep_dir, job))
+            self.react(config)
+
+        return called
+
+    def announce(self, sweep_dir: Path, configs: list[Any], argvs: list[list[str]]) -> None:
+        self.announced.append((sweep_dir, configs, argvs))
+        self.react_to_announcement()
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
+    """Fake stages, in whose place nothing is trained; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder()
+    commands = ModuleType("kdrun.stages.commands")
+    for name in ("train_teacher", "distill", "evaluate"):
+        setattr(commands, name, recorder.verb(name))
+    commands.resume = recorder.resumed.append  # type: ignore[attr-defined]
+    sweep = ModuleType("kdrun.stages.sweep")
+    sweep.announce = recorder.announce  # type: ignore[attr-defined]
+    sweep.summarise = recorder.summarised.append  # type: ignore[attr-defined]
+    for name, module in (("commands", commands), ("sweep", sweep)):
+        monkeypatch.setitem(sys.modules, f"kdrun.stages.{name}", module)
+        monkeypatch.setattr(kdrun.stages, name, module, raising=False)
+    return recorder
+
+
+@pytest.fixture
+def refused(stages: Recorder, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Type a command that must be refused: exit code 2, one message, nothing run or written."""
+
+    def type_it(*words: str) -> str:
+        code = run(list(words))
+        printed = capsys.readouterr()
+        assert code == 2, printed
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1, printed.err
+        assert stages.calls == [] == stages.announced
+        assert not Path("outputs").exists()
+        return printed.err
+
+    return type_it
+
+
+@pytest.fixture
+def my_configs(tmp_path: Path) -> Path:
+    """A folder with a user's own student and experiment."""
+    folder = tmp_path / "my"
+    texts = {
+        "student/mine.yaml": "# My own student.\n"
+        "defaults: [/model/cnn_tiny@_here_, _self_]\nwidths: [2]\n",
+        "experiment/first.yaml": "# @package _global_\n# My own experiment.\n"
+        "defaults:\n  - override /loss: [sp]\nepochs: 3\nschedule:\n  lr: 0.125\n",
+    }
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder

@@ -1,0 +1,82 @@
+"""Every data set's YAML composes, parses, and fits the signature of its source."""
+
+import inspect
+from importlib.resources import files
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from kdrun.config import build, parse, resolvers, validate
+from kdrun.config.schema import DatasetConfig
+from kdrun.errors import ConfigError
+
+NAMES = sorted(
+    entry.name.removesuffix(".yaml")
+    for entry in files("kdrun.configs").joinpath("dataset").iterdir()
+    if entry.name.endswith(".yaml")
+)
+FILL = {
+    "imagefolder": ["dataset.root=some/photos"],
+    "custom": ["dataset._target_=kdrun.data.sources.digits"],
+}
+OFFERED = {"cache_root", "split_seed", "progress"}
+
+
+def dataset(name: str, *more: str) -> DatasetConfig:
+    resolvers.register()
+    with initialize_config_module("kdrun.configs", version_base="1.3"):
+        cfg = compose("distill", [f"dataset={name}", *FILL.get(name, []), *more])
+    config = parse.distill_config(cfg)
+    validate.validate_distill(config)
+    return config.dataset
+
+
+def test_all_data_sets_are_there() -> None:
+    assert {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10"} <= {*NAMES}
+    assert {"dtd", "imagefolder", "synthetic", "custom"} <= {*NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_composes_parses_and_fits_its_source(name: str) -> None:
+    config = dataset(name)
+    assert config.name == ("photos" if name == "imagefolder" else name)
+    target = build.locate(config.target, "dataset")
+    build.check_arguments(target, config.kwargs, "dataset", offered=OFFERED)
+    if name == "custom":
+        return
+    keywords = set(inspect.signature(target).parameters) - OFFERED
+    assert set(config.kwargs) == keywords, "the YAML lists every argument of its source"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opens_with_a_line_that_says_what_it_is(name: str) -> None:
+    text = files("kdrun.configs").joinpath("dataset", f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+
+
+def test_cifar_is_augmented_as_in_the_field_and_digits_are_not_mirrored() -> None:
+    for name, padding, flip in (
+        ("cifar10", 4, True),
+        ("cifar100", 4, True),
+        ("svhn", 4, False),
+        ("mnist", 0, False),
+        ("fashion_mnist", 0, False),
+        ("digits", 0, False),
+    ):
+        augment = dataset(name).augment
+        assert (augment.crop_padding, augment.flip) == (padding, flip)
+
+
+def test_published_constants() -> None:
+    cifar, mnist = dataset("cifar100"), dataset("mnist")
+    assert (cifar.mean, cifar.std) == ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761])
+    assert (mnist.mean, mnist.std) == ([0.1307], [0.3081])
+
+
+@pytest.mark.parametrize(("name", "key"), [("imagefolder", "root"), ("custom", "_target_")])
+def test_what_only_the_user_knows_is_asked_for(name: str, key: str) -> None:
+    resolvers.register()
+    with initialize_config_module("kdrun.configs", version_base="1.3"):
+        cfg = compose("distill", [f"dataset={name}"])
+    with pytest.raises(ConfigError, match=rf"dataset\.{key} has no value"):
+        parse.distill_config(cfg)

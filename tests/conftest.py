@@ -1,0 +1,24 @@
+"""Fixtures and gates shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with real data sets, or a skip that says how to name one."""
+    root = os.environ.get("KDRUN_TEST_DATA")
+    if not root:
+        pytest.skip("needs real data: set KDRUN_TEST_DATA to the folder that holds it")
+    return Path(root)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip GPU tests where there is no GPU."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

@@ -1,0 +1,94 @@
+"""A user's own arrays: the forms that are taken, and the sentence for the others."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdrun.data.custom import as_raw_dataset
+from kdrun.data.images import RawDataset, Split
+from kdrun.errors import DataError
+
+LABELS = [0, 1, 2, 0]
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 5, 6), (1, 5, 6)),
+        ((4, 3, 5, 6), (3, 5, 6)),
+        ((4, 5, 6, 3), (3, 5, 6)),
+        ((4, 5, 6, 1), (1, 5, 6)),
+        ((4, 1, 5, 3), (1, 5, 3)),
+    ],
+)
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy])
+def test_shapes(shape: tuple[int, ...], expected: tuple[int, ...], make: object) -> None:
+    pixels = images(*shape)
+    raw = as_raw_dataset({"train": (make(pixels), LABELS)}, "f")  # type: ignore[operator]
+    assert raw.train.shape == expected
+    assert raw.train.images.dtype == torch.uint8
+    assert raw.classes == ("0", "1", "2")
+    assert raw.test is None
+    assert raw.train.in_memory().numel() == pixels.size
+
+
+def test_channels_last_is_turned() -> None:
+    pixels = images(4, 5, 6, 3)
+    raw = as_raw_dataset({"train": (pixels, LABELS)}, "f")
+    assert np.array_equal(raw.train.in_memory().numpy(), pixels.transpose(0, 3, 1, 2))
+
+
+def test_all_entries_and_a_pair() -> None:
+    part = (images(4, 5, 5), np.array(LABELS, np.int32))
+    raw = as_raw_dataset({"train": part, "val": part, "test": part, "classes": list("abc")}, "f")
+    assert raw.classes == ("a", "b", "c")
+    assert raw.val is not None
+    assert raw.test is not None
+    assert raw.train.targets.dtype == torch.int64
+    pair = as_raw_dataset((part, part), "f")
+    assert pair.test is not None
+    assert pair.val is None
+
+
+def test_raw_data_sets_and_splits_pass_through() -> None:
+    split = Split(torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]))
+    raw = RawDataset(("a", "b"), split)
+    assert as_raw_dataset(raw, "f") is raw
+    assert as_raw_dataset({"train": split}, "f").train is split
+
+
+def test_values() -> None:
+    for values, dtype in (
+        (np.random.default_rng(0).random((4, 2, 2)), torch.float32),
+        (np.array([[[0, 255]]] * 4, np.int64), torch.uint8),
+        (np.array([[[True, False]]] * 4), torch.uint8),
+    ):
+        found = as_raw_dataset({"train": (values, LABELS)}, "f").train
+        assert found.images.dtype == dtype
+    assert found.in_memory().max() == 255
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, "returned a NoneType: return a kdrun.data.RawDataset, or"),
+        ({}, "returned no 'train'"),
+        ({"train": images(4, 5, 5)}, "train must be a pair"),
+        ({"trian": ()}, "unknown entry 'trian'. Did you mean 'train'"),
+        ({"train": (images(4, 5, 5), [0, 1])}, "has 4 images and 2 targets"),
+        ({"train": (images(4, 5), LABELS)}, r"images have the shape \[4, 5\]; expected"),
+        ({"train": ([[1, 2], [3]], [0, 1])}, "array or tensor of numbers"),
+        ({"train": (images(4, 5, 5), [0.5] * 4)}, r"targets are torch.float64 .* whole number"),
+        ({"train": (images(4, 5, 5), [[0]] * 4)}, r"targets are torch.int64 of the shape \[4, 1\]"),
+        ({"train": (images(4, 5, 5).astype(int) * 300, LABELS)}, "outside 0..255"),
+        ({"train": (np.full((4, 5, 5), np.nan), LABELS)}, "not finite"),
+        ({"train": (images(4, 5, 5), LABELS), "classes": "abc"}, "must be a list of names"),
+    ],
+)
+def test_mistakes_are_explained(returned: object, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        as_raw_dataset(returned, "f")
