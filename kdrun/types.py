@@ -33,11 +33,13 @@ class Outputs:
     logits: `[B, C]`.
     features: tap name → tensor, e.g. `stage3` → `[B, channels, H, W]`.
     embedding: `[B, D]`, the input of the classifier; None when nobody asked for it.
+    strong: the same of a strongly augmented view of the batch, for losses that read one.
     """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
     embedding: Tensor | None = None
+    strong: "Outputs | None" = None
 
     def detached(self) -> "Outputs":
         """The same tensors cut from the graph."""
@@ -45,6 +47,7 @@ class Outputs:
             self.logits.detach(),
             {name: tensor.detach() for name, tensor in self.features.items()},
             None if self.embedding is None else self.embedding.detach(),
+            None if self.strong is None else self.strong.detached(),
         )
 
 
@@ -75,11 +78,14 @@ class StepOutput:
     loss: scalar, what is minimised.
     logits: `[B, C]` of the network being trained, for the training accuracy.
     parts: name → detached scalar tensor, what is logged beside the loss.
+    groups: name → scalar in the graph; they add up to the loss, and an optimiser may treat them
+        differently (`task`: the labels, `distill`: the teacher).
     """
 
     loss: Tensor
     logits: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    groups: dict[str, Tensor] = field(default_factory=dict)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

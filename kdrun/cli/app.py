@@ -21,7 +21,7 @@ from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
 from kdrun.config import resolvers
-from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, KdrunError
+from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, KdrunError
 
 # At import, not at call: a launcher's worker processes import this module for its tasks.
 resolvers.register()
@@ -74,27 +74,6 @@ def run_verb(verb: str, argv: list[str]) -> int:
     return _sweep(verb, flags, plan)
 
 
-def resume(argv: list[str]) -> int:
-    """Run `kdrun resume RUN`."""
-    if argv[:1] in (["--help"], ["-h"]):
-        from kdrun.cli import pages
-
-        say(pages.RESUME)
-        return EXIT_DONE
-    if len(argv) != 1:
-        raise ConfigError(
-            "resume takes one run or sweep folder: kdrun resume outputs/... "
-            "(kdrun ls runs lists them)."
-        )
-    path = Path(argv[0].removeprefix("run="))
-    if not path.exists():
-        raise ConfigError(f"There is no folder {path}. kdrun ls runs lists the runs there are.")
-    from kdrun.stages import commands
-
-    commands.resume(path)
-    return EXIT_DONE
-
-
 def _single(verb: str, flags: Flags) -> int:
     _errors.clear()
     _hydra_main(verb, flags.to_argv())
@@ -119,8 +98,7 @@ def _sweep(verb: str, flags: Flags, plan: preflight.Plan) -> int:
         shutil.rmtree(jobs_dir, ignore_errors=True)
         if codes:
             sweep.summarise(sweep_dir)
-    # A job that left no code was killed with its process.
-    return max((int(code or EXIT_FAILED) for code in codes), default=EXIT_FAILED)
+    return max((int(code) for code in codes), default=EXIT_FAILED)
 
 
 def _hydra_main(verb: str, argv: list[str]) -> None:
@@ -160,35 +138,43 @@ def _task(verb: str, cfg: DictConfig) -> None:
 
 
 def _job(verb: str, cfg: DictConfig, sweep_dir: Path, number: int) -> None:
-    """One job of a sweep: a failure is said in a line and does not stop the others."""
+    """One job of a sweep; its exit code is left in a file for the process that runs the sweep."""
+    marker = sweep_dir / JOBS_FOLDER / str(number)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(str(EXIT_INTERRUPTED))
+    marker.write_text(
+        str(job_code(number, lambda: _call(verb, cfg, sweep_dir=sweep_dir, job=number)))
+    )
+
+
+def job_code(number: int, call: Callable[[], object]) -> int:
+    """Run one job of a sweep: a failure is said, and returned as a code that stops nothing."""
     from kdrun.cli.main import say_bug
     from kdrun.ui import console
 
-    marker = sweep_dir / JOBS_FOLDER / str(number)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    code = EXIT_DONE
     try:
-        _call(verb, cfg, sweep_dir=sweep_dir, job=number)
+        call()
     except KdrunError as error:
         console.error(f"job {number}: {error}")
-        code = error.exit_code
-    except KeyboardInterrupt:
-        marker.write_text(str(EXIT_INTERRUPTED))
-        raise
+        return error.exit_code
     except Exception as error:
         console.error(f"job {number} failed:")
         say_bug(error)
-        code = EXIT_FAILED
-    marker.write_text(str(code))
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
 def _call(verb: str, cfg: DictConfig, sweep_dir: Path | None, job: int) -> None:
+    config = preflight.typed_config(verb, cfg)
+    command(verb)(config, _job_argv(verb), sweep_dir=sweep_dir, job=job)
+
+
+def command(verb: str) -> Callable[..., object]:
+    """What runs the verb, given its configuration; importing it imports torch."""
     from kdrun.stages import commands
 
-    config = preflight.typed_config(verb, cfg)
-    function = getattr(commands, verb.replace("-", "_"))
-    function(config, _job_argv(verb), sweep_dir=sweep_dir, job=job)
+    function: Callable[..., object] = getattr(commands, verb.replace("-", "_"))
+    return function
 
 
 def _job_argv(verb: str) -> list[str]:

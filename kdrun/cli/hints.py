@@ -55,6 +55,8 @@ def _check_hydra(override: Override) -> None:
             "kdrun's sweeps run every combination that is typed; another hydra/sweeper cannot be "
             "used. Leave it out, and list the values: -m T=1,4,20."
         )
+    if override.key_or_group == "hydra.searchpath":
+        raise ConfigError("Name the folder of your own options with --config-dir DIR instead.")
 
 
 def _check_delete(asked: Request, override: Override) -> None:

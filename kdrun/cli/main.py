@@ -40,9 +40,9 @@ def _hydra(name: str) -> Handler:
 
 
 def _resume(argv: list[str]) -> int:
-    from kdrun.cli import app
+    from kdrun.cli import resume
 
-    return app.resume(argv)
+    return resume.run(argv)
 
 
 def _ls(argv: list[str]) -> int:

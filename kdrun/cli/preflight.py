@@ -34,7 +34,8 @@ VERSION_BASE = "1.3"
 class Plan:
     """What the command will run. sweep_dir: None for a single run.
 
-    configs, argvs: per job of a sweep its typed configuration, and what to type after `kdrun`.
+    configs: the typed configuration of every job; of a single run, its own.
+    argvs: per job of a sweep, what to type after `kdrun` to run it alone.
     """
 
     sweep_dir: Path | None = None
@@ -83,8 +84,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     if flags.only_shows:
         return Plan()
     if not is_sweep:
-        composer.typed(overrides)
-        return Plan()
+        return Plan(configs=[composer.typed(overrides)])
     params = cfg.hydra.sweeper.get("params") or {}
     overrides = grammar.parse([f"{key}={value}" for key, value in params.items()]) + overrides
     return _sweep(composer, overrides, flags)

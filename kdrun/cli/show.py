@@ -157,7 +157,8 @@ def _numbers(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     named: list[tuple[str, Any]] = []
     teachers = values.get("teachers")
     for teacher in teachers if isinstance(teachers, list) else []:
-        named.append((f"teacher {teacher.get('name', '')}", teacher))
+        if isinstance(teacher, dict):
+            named.append((f"teacher {teacher.get('name', '')}", teacher))
     student = values.get("student")
     if isinstance(student, dict):
         named += [(f"student {student.get('name', '')}", student)]

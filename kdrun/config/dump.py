@@ -83,7 +83,8 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
 
 
 def _term(config: schema.TermConfig) -> dict[str, Any]:
-    return {"_target_": config.target, "weight": config.weight, **config.kwargs}
+    epochs = {"warmup_epochs": config.warmup_epochs, "decay_epochs": config.decay_epochs}
+    return {"_target_": config.target, "weight": config.weight, **epochs, **config.kwargs}
 
 
 def _logger(config: schema.LoggerConfig) -> dict[str, Any]:

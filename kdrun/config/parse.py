@@ -21,6 +21,9 @@ from kdrun.errors import ConfigError, did_you_mean
 
 DataclassT = TypeVar("DataclassT")
 
+# How a term's weight follows the epoch.
+EPOCH_KEYS = ("warmup_epochs", "decay_epochs")
+
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Plain containers with every interpolation resolved and every `???` filled in."""
@@ -201,9 +204,14 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
         where = f"loss.{term_id}"
         if not isinstance(term, dict):
             raise ConfigError(f"{where} must be a group of settings with a _target_.")
-        reserved, kwargs = _split(term, {"weight"})
+        reserved, kwargs = _split(term, {"weight", *EPOCH_KEYS})
         weight = _number({f"{where}.weight": reserved.get("weight", 1.0)}, f"{where}.weight")
-        terms[str(term_id)] = schema.TermConfig(str(term_id), _target(term, where), weight, kwargs)
+        epochs = {
+            key: _integer({f"{where}.{key}": reserved.get(key, 0)}, f"{where}.{key}")
+            for key in EPOCH_KEYS
+        }
+        target = _target(term, where)
+        terms[str(term_id)] = schema.TermConfig(str(term_id), target, weight, kwargs, **epochs)
     return terms
 
 

@@ -106,12 +106,18 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class TermConfig:
-    """One loss of the objective: its class, its arguments, its weight."""
+    """One loss of the objective: its class, its arguments, its weight.
+
+    warmup_epochs: the weight rises linearly and is full in this epoch (1: from the start).
+    decay_epochs: the weight falls linearly to zero over so many epochs; 0 keeps it.
+    """
 
     id: str
     target: str
     weight: float
     kwargs: dict[str, Any] = field(default_factory=dict)
+    warmup_epochs: int = 0
+    decay_epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ def validate_distill(config: schema.DistillConfig) -> None:
         if value is not None:
             _objective_number(name, value)
     for term in config.loss.values():
-        _require(term.weight >= 0, f"loss.{term.id}.weight={term.weight:g} must not be negative.")
+        for key in ("weight", "warmup_epochs", "decay_epochs"):
+            value = getattr(term, key)
+            _require(value >= 0, f"loss.{term.id}.{key}={value:g} must not be negative.")
 
 
 def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:

@@ -75,20 +75,7 @@ def open_dataset(
     assert raw.test is not None
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
-    index = torch.arange(len(raw.train))
-    train, val = raw.train, None
-    if val_fraction > 0 and raw.val is not None:
-        val = raw.val
-    elif val_fraction > 0:
-        index, held = splits.stratified(
-            raw.train.targets, val_fraction, config.split_seed, "validation"
-        )
-        train, val = raw.train.select(index), raw.train.select(held)
-        if len(val) == 0:
-            raise DataError(
-                f"{config.name} has one training image per class, none to hold out for "
-                "validation: set val_fraction=0."
-            )
+    train, val, index = _with_validation(raw, val_fraction, config)
     normalisation = _normalisation(config, raw, progress)
     return Dataset(
         config.name,
@@ -101,6 +88,22 @@ def open_dataset(
         index,
         raw.notes,
     )
+
+
+def _with_validation(
+    raw: RawDataset, val_fraction: float, config: DatasetConfig
+) -> tuple[Split, Split | None, Tensor]:
+    """(train, val, positions of train in the source's training images)."""
+    whole = torch.arange(len(raw.train))
+    if val_fraction == 0 or raw.val is not None:
+        return raw.train, raw.val if val_fraction > 0 else None, whole
+    kept, held = splits.stratified(raw.train.targets, val_fraction, config.split_seed, "validation")
+    if len(held) == 0:
+        raise DataError(
+            f"{config.name} has one training image per class, none to hold out for validation: "
+            "set val_fraction=0."
+        )
+    return raw.train.select(kept), raw.train.select(held), kept
 
 
 def _check(raw: RawDataset, name: str) -> None:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -140,16 +141,25 @@ def in_blocks(function: Callable[[str], ResultT], files: FileList) -> Iterator[l
     blocks = [files.paths[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
     large = sum(files.sizes) >= THREADS_FROM_BYTES * len(files)
     workers = min(os.cpu_count() or 1, 16) if large else 1
+    if workers == 1:
+        for block in blocks:
+            with _without_warnings():
+                results = [function(path) for path in block]
+            yield results
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for block in blocks:
+            with _without_warnings():
+                results = list(pool.map(function, block))
+            yield results
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of odd EXIF data and of large pictures; what it cannot read is an error."""
     with warnings.catch_warnings():
-        # Pillow warns of odd EXIF data and of large pictures; what it cannot read is an error.
         warnings.simplefilter("ignore")
-        if workers == 1:
-            for block in blocks:
-                yield [function(path) for path in block]
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            for block in blocks:
-                yield list(pool.map(function, block))
+        yield
 
 
 class DecodedImages(LazyImages):
@@ -163,8 +173,7 @@ class DecodedImages(LazyImages):
 
     def gather(self, index: Tensor) -> Tensor:
         images = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _without_warnings():
             for row, position in enumerate(index.tolist()):
                 images[row] = torch.from_numpy(read_image(self.paths[position], self.form).copy())
         return images

@@ -38,8 +38,11 @@ class Scheme(Protocol):
     def parameters(self) -> Iterable[nn.Parameter]: ...
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: dict[str, Tensor]) -> Any: ...
-    def start_epoch(self, epoch: int) -> None:
-        """Called before epoch number `epoch` (from 0)."""
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before epoch number `epoch` (from 0) of `epochs`."""
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser."""
 
     @property
     def network(self) -> nn.Module:
@@ -72,6 +75,8 @@ class Training:
     """What one training needs besides the scheme.
 
     identity: text that must be equal for a saved state to be continued.
+    phase, phases: the name of this phase, and those of all, in order; they share `checkpoints`.
+    earlier: rows of the phases before, which stay in the history.
     """
 
     train: TrainBatches
@@ -85,6 +90,8 @@ class Training:
     stop: StopRequest
     identity: str
     phase: str = "main"
+    phases: tuple[str, ...] = ("main",)
+    earlier: tuple[dict[str, Any], ...] = ()
 
 
 def fit(scheme: Scheme, training: Training) -> TrainState:
@@ -108,7 +115,7 @@ class _Fit:
         self.scaler = torch.amp.GradScaler(
             training.device.type, enabled=training.schedule.precision == "fp16"
         )
-        self.state = TrainState(phase=training.phase)
+        self.state = TrainState(phase=training.phase, history=list(training.earlier))
         self.random_state: dict[str, Tensor] | None = None
         self.saved_at = -math.inf
 
@@ -122,8 +129,9 @@ class _Fit:
     def _epoch(self) -> None:
         state = self.state
         self.scheme.train()
-        self.scheme.start_epoch(state.epoch)
+        self.scheme.start_epoch(state.epoch, self.length.epochs)
         if state.batch == 0:
+            self.random_state = None
             torch.manual_seed(derive(self.training.seed, "dropout", state.epoch))
         sums = EpochSums(self.training.device, state.sums)
         with self.training.stop.deferred:
@@ -174,6 +182,7 @@ class _Fit:
             nn.utils.clip_grad_norm_(self.scheme.parameters(), self.schedule.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.scheme.after_step()
         return output
 
     def _finish_epoch(self, sums: EpochSums) -> None:
@@ -272,7 +281,15 @@ class _Fit:
                 "The saved state belongs to another configuration and is not used."
             )
             return
+        phases = self.training.phases
+        where = phases.index(saved["state"]["phase"]) - phases.index(self.training.phase)
+        if where < 0:  # the phase before has just ended; its networks are in the scheme
+            return
         self.scheme.load_state_dict(saved["scheme"])
+        if where > 0:  # this phase ended long ago; what it left is in the later one's state
+            self.state.step = self.length.steps
+            self.state.history = saved["state"]["history"]
+            return
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainState.from_dict(saved["state"])

@@ -5,7 +5,7 @@ it reads, builds its trainable adapters from the shapes that a dry batch shows, 
 unweighted scalar in float32. The objective weighs it; the loop never hears of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,15 +18,48 @@ TapRequest = str | Sequence[str]
 
 
 @dataclass(frozen=True)
+class NetworkView:
+    """A network for the few methods that need one of its modules (its classifier, a BatchNorm).
+
+    paths: tap name → module path, optionally with `:in`.
+    """
+
+    network: nn.Module
+    paths: Mapping[str, str]
+
+    def module(self, tap: str) -> nn.Module:
+        """The module at a tap; for `embedding` the classifier."""
+        return self.network.get_submodule(self.paths.get(tap, tap).removesuffix(":in"))
+
+
+@dataclass(frozen=True)
 class TermContext:
     """What a term may know besides shapes when it builds its adapters.
 
-    transfer_size: images in the transfer set. seed: for the term's own random numbers.
+    transfer_size: images in the transfer set; their labels `[transfer_size]` are `targets`.
+    batch_size: of the training. seed: for the term's own random numbers.
     """
 
     num_classes: int
     transfer_size: int
+    targets: Tensor
+    batch_size: int
     seed: int
+    student: NetworkView
+    teacher: NetworkView
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A phase before the main one in which only a term's `pretrain_loss` is minimised.
+
+    optimizer: sgd | adam | adamw; the other settings are the student's own.
+    lr: None takes the student's.
+    """
+
+    epochs: int
+    lr: float | None = None
+    optimizer: str = "sgd"
 
 
 class Term(nn.Module):
@@ -34,6 +67,7 @@ class Term(nn.Module):
 
     soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
     reads_embedding: True when it needs `Outputs.embedding`.
+    reads_strong_view: True when it needs `Outputs.strong`.
     pairs: the (student tap, teacher tap) names that the objective resolved from `taps`.
     """
 
@@ -41,6 +75,7 @@ class Term(nn.Module):
     full_name: ClassVar[str]
     soft: ClassVar[bool] = False
     reads_embedding: ClassVar[bool] = False
+    reads_strong_view: ClassVar[bool] = False
 
     def __init__(self, taps: Sequence[TapRequest] = ()) -> None:
         super().__init__()
@@ -50,9 +85,23 @@ class Term(nn.Module):
     def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
         """Make adapters from the outputs of a dry batch, or refuse shapes that cannot be used."""
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before epoch number `epoch` (from 0) of `epochs`."""
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The unweighted scalar."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def after_step(self) -> None:
+        """Called when the optimiser has used the last forward's gradients (memory updates)."""
+
+    def pretraining(self) -> Pretraining | None:
+        """The phase this term wants before the main one, if any."""
+        return None
+
+    def pretrain_loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The scalar minimised in that phase; it may move adapters and the student."""
+        raise TypeError(f"{type(self).__name__} has no pre-training")
 
     def symbol(self) -> str:
         """The term as it stands in the printed objective, after its weight: `16*KL(T=4)`."""

@@ -1,6 +1,7 @@
 """The objective: CE with the hard labels and the weighted sum of all terms."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,62 +14,97 @@ from kdrun.losses.ce import CrossEntropy
 from kdrun.types import Batch, Outputs
 
 
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term and how much it counts.
+
+    warmup_epochs: the weight rises linearly to its full value in this epoch, counted from 1.
+    decay_epochs: the weight falls linearly to zero over so many epochs.
+    """
+
+    term: Term
+    weight: float
+    warmup_epochs: int = 0
+    decay_epochs: int = 0
+
+    def factor(self, epoch: int) -> float:
+        """The share of the weight in epoch number `epoch` (from 0)."""
+        rise = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        fall = max(1.0 - epoch / self.decay_epochs, 0.0) if self.decay_epochs else 1.0
+        return rise * fall
+
+    def describe(self) -> str:
+        """`0.9*16*KL(T=4)`, with the change over the epochs in brackets."""
+        notes = [f"full from epoch {self.warmup_epochs}"] if self.warmup_epochs > 1 else []
+        notes += [f"to 0 in {self.decay_epochs} epochs"] if self.decay_epochs else []
+        return f"{self.weight:g}*{self.term.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
+
+
 class Objective(nn.Module):
     """`ce_weight · CE + Σ weight · term`; with several teachers a term is averaged over them."""
 
-    def __init__(
-        self, ce: CrossEntropy, ce_weight: float, terms: dict[str, tuple[float, Term]]
-    ) -> None:
+    def __init__(self, ce: CrossEntropy, ce_weight: float, terms: dict[str, WeightedTerm]) -> None:
         super().__init__()
         self.ce = ce
         self.ce_weight = ce_weight
-        self.weights = {name: weight for name, (weight, _) in terms.items()}
-        self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+        self.weighted = terms
+        self.terms = nn.ModuleDict({name: weighted.term for name, weighted in terms.items()})
+        self.weights = {"ce": ce_weight, **{name: w.weight for name, w in terms.items()}}
 
     def term_list(self) -> list[Term]:
         """The terms besides CE."""
-        return [term for term in self.terms.values() if isinstance(term, Term)]
+        return [weighted.term for weighted in self.weighted.values()]
+
+    @property
+    def reads_strong_view(self) -> bool:
+        """Whether a term needs a second, strongly augmented view of the batch."""
+        return any(term.reads_strong_view for term in self.term_list())
 
     def build(self, student: Outputs, teachers: Sequence[Outputs], context: TermContext) -> None:
         """Let every term make its adapters from the outputs of a dry batch."""
         for term in self.term_list():
             term.build(student, teachers[0], context)
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the weights of epoch number `epoch` (from 0) of `epochs`."""
+        for name, weighted in self.weighted.items():
+            self.weights[name] = weighted.weight * weighted.factor(epoch)
+            weighted.term.start_epoch(epoch, epochs)
+
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(scalar loss, its parts: unweighted, and weighted as `<name>_weighted`)."""
+        """(scalar loss, its parts in the graph: unweighted, by name)."""
         # losses are differences of near-equal numbers: they leave autocast and use float32
         with torch.autocast(student.logits.device.type, enabled=False):
             parts = {"ce": self.ce(student, student, batch)}
-            weights = {"ce": self.ce_weight, **self.weights}
-            for name, term in self.terms.items():
-                values = [term(student, teacher, batch) for teacher in teachers]
+            for name, weighted in self.weighted.items():
+                values = [weighted.term(student, teacher, batch) for teacher in teachers]
                 parts[name] = torch.stack(values).mean() if len(values) > 1 else values[0]
-            total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        logged = {name: value.detach() for name, value in parts.items()}
-        logged |= {f"{name}_weighted": weights[name] * value for name, value in logged.items()}
-        return total, logged
+            weighed = self.weigh(parts)
+            total = torch.stack(list(weighed.values())).sum()
+        return total, parts
+
+    def weigh(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each part times its weight in this epoch."""
+        return {name: self.weights[name] * value for name, value in parts.items()}
 
     def describe(self) -> str:
         """The objective with its numbers: `0.1*CE + 0.9*16*KL(T=4)`."""
         pieces = [f"{self.ce_weight:g}*CE"] if self.ce_weight else []
-        for name, term in self.terms.items():
-            assert isinstance(term, Term)
-            if self.weights[name]:
-                pieces.append(f"{self.weights[name]:g}*{term.symbol()}")
+        pieces += [weighted.describe() for weighted in self.weighted.values() if weighted.weight]
         return " + ".join(pieces)
 
     @property
     def temperature(self) -> float | None:
         """T of the first term that has one."""
-        values = [getattr(term, "temperature", None) for term in self.terms.values()]
-        return next((value for value in values if value is not None), None)
+        values = [getattr(term, "temperature", None) for term in self.term_list()]
+        return next((float(value) for value in values if value is not None), None)
 
     @property
     def alpha(self) -> float | None:
         """The weight of the soft term, if there is exactly one."""
-        soft = [self.weights[n] for n, term in self.terms.items() if getattr(term, "soft", False)]
+        soft = [w.weight for w in self.weighted.values() if w.term.soft]
         return soft[0] if len(soft) == 1 else None
 
 
@@ -85,10 +121,15 @@ def build_objective(
     and leaves `1 - alpha` to CE unless `ce` is set. Raises ConfigError for settings that nothing
     would use and for an objective without weight.
     """
+    if "ce" in loss and (loss["ce"].kwargs or loss["ce"].weight != 1.0):
+        raise ConfigError(
+            "loss.ce takes no settings: its weight is ce=..., its smoothing "
+            "schedule.label_smoothing=..."
+        )
     classes = {name: _term_class(term) for name, term in loss.items() if name != "ce"}
     soft = [name for name, cls in classes.items() if cls.soft]
     _check_alpha(loss, soft, alpha, ce)
-    terms: dict[str, tuple[float, Term]] = {}
+    terms: dict[str, WeightedTerm] = {}
     takes_temperature = False
     for name in classes:
         kwargs = dict(loss[name].kwargs)
@@ -98,14 +139,15 @@ def build_objective(
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
         weight = alpha if alpha is not None and name in soft else loss[name].weight
-        terms[name] = (weight, build.call(loss[name].target, kwargs, f"loss.{name}"))
+        term = build.call(loss[name].target, kwargs, f"loss.{name}")
+        terms[name] = WeightedTerm(term, weight, loss[name].warmup_epochs, loss[name].decay_epochs)
     if T is not None and not takes_temperature:
         raise ConfigError(
             f"T={T:g} would change nothing: none of {_names(loss)} has a temperature. "
             "Add a term that has one, e.g. 'loss=[kd,...]'."
         )
-    ce_weight = _ce_weight(ce, [terms[name][0] for name in soft])
-    if ce_weight == 0 and all(weight == 0 for weight, _ in terms.values()):
+    ce_weight = _ce_weight(ce, [terms[name].weight for name in soft])
+    if ce_weight == 0 and all(weighted.weight == 0 for weighted in terms.values()):
         raise ConfigError("Every weight of the objective is 0: nothing would be learnt.")
     return Objective(CrossEntropy(label_smoothing), ce_weight, terms)
 

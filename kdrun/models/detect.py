@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.hooks import INPUT_SUFFIX
 
 MAX_TRANSFORMER_STAGES = 4
 
@@ -43,13 +44,17 @@ Size = tuple[int, ...]
 
 @dataclass
 class Step:
-    """One module that ran: what went in first, what came out, and how often that had changed."""
+    """One module that ran: what went in first, what came out, and how often that had changed.
+
+    dropped: what came out is, in training, the result of dropout.
+    """
 
     path: str
     module: nn.Module
     input: Tensor | None
     output: Tensor
     version: int
+    dropped: bool
 
     @property
     def size(self) -> Size:
@@ -72,7 +77,7 @@ def detect_taps(network: nn.Module, sample: Tensor) -> dict[str, str]:
     body = steps[:classifier]
     taps = _token_stages(network, body) or _map_stages(body)
     if classifier is not None:
-        taps["embedding"] = f"{steps[classifier].path}:in"
+        taps["embedding"] = steps[classifier].path + INPUT_SUFFIX
     return taps
 
 
@@ -82,12 +87,16 @@ def _run(network: nn.Module, sample: Tensor) -> tuple[list[Step], int]:
     All tensors are kept until the end, so that they can be told apart by identity.
     """
     steps: list[Step] = []
+    dropped: set[int] = set()
     paths = {module: path for path, module in network.named_modules() if path}
 
     def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
+            if "dropout" in type(module).__name__.lower():
+                dropped.add(id(output))
             first = args[0] if args and isinstance(args[0], Tensor) else None
-            steps.append(Step(paths[module], module, first, output, output._version))
+            is_dropped = id(output) in dropped
+            steps.append(Step(paths[module], module, first, output, output._version, is_dropped))
 
     handles = [module.register_forward_hook(record) for module in paths]
     try:
@@ -182,7 +191,7 @@ def _before_reduction(steps: Sequence[Step], size: Size, following: Size) -> Ste
     if makers and _pools(makers[0].module):
         return None
     usable = [step for step in makers if _is_candidate(step)]
-    return usable[-1] if usable else replace(block, path=f"{block.path}:in")
+    return usable[-1] if usable else replace(block, path=block.path + INPUT_SUFFIX)
 
 
 def _last_at(steps: Sequence[Step], size: Size) -> Step:
@@ -191,8 +200,8 @@ def _last_at(steps: Sequence[Step], size: Size) -> Step:
 
 def _is_candidate(step: Step) -> bool:
     """Whether a stage may end here: not with what pooling, dropout or later changes make of it."""
-    changes = isinstance(step.module, nn.Dropout | nn.Dropout2d) or _pools(step.module)
-    return not changes and step.output._version == step.version
+    changed = step.output._version != step.version
+    return not (changed or step.dropped or _pools(step.module))
 
 
 def _only_pooled(steps: Sequence[Step], size: Size, following: Size) -> bool:
@@ -202,11 +211,18 @@ def _only_pooled(steps: Sequence[Step], size: Size, following: Size) -> bool:
 
 
 def _convolutions_until(steps: Sequence[Step], end: Step) -> int:
-    before = steps[: [step.output is end.output for step in steps].index(True) + 1]
-    return sum(isinstance(step.module, nn.Conv2d) for step in before)
+    """How many convolutions have run when the tensor of `end` is there."""
+    path = end.path.removesuffix(INPUT_SUFFIX)
+    before = steps[: [step.path for step in steps].index(path) + 1]
+    within = {path} if path != end.path else set()
+    return sum(
+        isinstance(step.module, nn.Conv2d) and not _inside(f"{step.path}.", within)
+        for step in before
+    )
 
 
 def _inside(path: str, paths: set[str]) -> bool:
+    """Whether one of `paths` holds the module at `path`; `PATH.` counts as inside `PATH`."""
     parts = path.split(".")
     return any(".".join(parts[:i]) in paths for i in range(1, len(parts)))
 

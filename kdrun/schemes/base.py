@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdrun.data.strong_view import strong_view
 from kdrun.losses.objective import Objective
 from kdrun.models.taps import Tapped
 from kdrun.types import Batch, Outputs, StepOutput
@@ -28,8 +29,14 @@ class StudentScheme(nn.Module):
         run = torch.compile(student) if compiled else student
         self._run_student: tuple[Callable[[Tensor], Outputs]] = (run,)  # a tuple: not registered
 
-    def start_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch in the plain schemes."""
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Weights and terms may follow the epoch."""
+        self.objective.start_epoch(epoch, epochs)
+
+    def after_step(self) -> None:
+        """The optimiser has used the gradients of the last forward."""
+        for term in self.objective.term_list():
+            term.after_step()
 
     @property
     def network(self) -> nn.Module:
@@ -41,16 +48,33 @@ class StudentScheme(nn.Module):
         """The student as it takes the loader's images."""
         return self.student
 
-    def teach(self, batch: Batch) -> Sequence[Outputs]:
-        """What the teachers say of the batch."""
+    def teach(self, images: Tensor) -> Sequence[Outputs]:
+        """What the teachers say of images `[B, ...]`, without a graph."""
         return ()
+
+    def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
+        """(student's outputs, each teacher's), of every view that the objective reads."""
+        student = self._run_student[0](batch.images)
+        teachers = self.teach(batch.images)
+        if self.objective.reads_strong_view:
+            strong = strong_view(batch.images)
+            student.strong = self._run_student[0](strong)
+            for teacher, outputs in zip(teachers, self.teach(strong), strict=True):
+                teacher.strong = outputs
+        return student, teachers
 
     def forward(self, batch: Batch) -> StepOutput:
         """One step's loss for a batch."""
-        teachers = self.teach(batch)
-        student = self._run_student[0](batch.images)
+        student, teachers = self.see(batch)
         loss, parts = self.objective(student, teachers, batch)
-        return StepOutput(loss, student.logits, parts)
+        weighed = self.objective.weigh(parts)
+        logged = {name: value.detach() for name, value in parts.items()}
+        logged |= {f"{name}_weighted": value.detach() for name, value in weighed.items()}
+        distil = [value for name, value in weighed.items() if name != "ce"]
+        groups = {"task": weighed["ce"]}
+        if distil:
+            groups["distill"] = torch.stack(distil).sum()
+        return StepOutput(loss, student.logits, logged, groups)
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from kdrun.losses.objective import Objective
 from kdrun.models.taps import Tapped
 from kdrun.schemes.base import StudentScheme, ask, freeze
-from kdrun.types import Batch, Outputs
+from kdrun.types import Outputs
 
 
 class Offline(StudentScheme):
@@ -26,6 +27,6 @@ class Offline(StudentScheme):
         # a tuple is not registered: teachers are in no state dict and `train()` does not reach them
         self._teachers = tuple(torch.compile(t) if compiled else t for t in teachers)
 
-    def teach(self, batch: Batch) -> Sequence[Outputs]:
+    def teach(self, images: Tensor) -> Sequence[Outputs]:
         """Each teacher's outputs, without a graph."""
-        return [ask(teacher, batch.images) for teacher in self._teachers]
+        return [ask(teacher, images) for teacher in self._teachers]

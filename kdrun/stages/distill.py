@@ -15,13 +15,22 @@ from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.card import NetworkCard, save_network
+from kdrun.models.taps import Tapped
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.supervised import Supervised
 from kdrun.stages.alone import alone_argv, find_or_train_alone
-from kdrun.stages.networks import card_facts, dataset_facts, make_card, new_network, tap_networks
+from kdrun.stages.networks import (
+    Member,
+    card_facts,
+    dataset_facts,
+    make_card,
+    new_network,
+    own_normalisation,
+    tap_networks,
+)
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
 from kdrun.stages.train_teacher import ReadyTeacher, ready_teacher
@@ -137,10 +146,23 @@ def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
     if config.teacher is not None:
         network = new_network(config.teacher.network, dataset, config.teacher.seed, "teacher")
         teacher_card = make_card(config.teacher.network, network, dataset, {})
-        teachers.append((network, config.teacher.network, teacher_card.normalisation))
+        teachers.append(Member(network, config.teacher.network, teacher_card.normalisation))
     student = new_network(config.student, dataset, config.seed, "student")
-    tap_networks(objective, student, config.student, teachers, dataset, config.seed)
-    return Plan(objective, make_card(config.student, student, dataset, {}), teacher_card)
+    card = make_card(config.student, student, dataset, {})
+    _tap(config, objective, student, teachers, dataset)
+    return Plan(objective, card, teacher_card)
+
+
+def _tap(
+    config: DistillConfig,
+    objective: Objective,
+    student: nn.Module,
+    teachers: list[Member],
+    dataset: Dataset,
+) -> tuple[Tapped, list[Tapped]]:
+    member = Member(student, config.student, own_normalisation(student, dataset.normalisation))
+    size = config.schedule.batch_size
+    return tap_networks(objective, member, teachers, dataset, size, config.seed)
 
 
 def _say_plan(
@@ -221,8 +243,8 @@ def _assemble(
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
     network = new_network(config.student, dataset, config.seed, "student")
-    known = [(t.network.cpu(), t.config, t.normalisation) for t in teachers]
-    student, tapped = tap_networks(objective, network, config.student, known, dataset, config.seed)
+    members = [Member(t.network.cpu(), t.config, t.normalisation) for t in teachers]
+    student, tapped = _tap(config, objective, network, members, dataset)
     compiled = session.runtime.compile
     if not teachers:
         return network, Supervised(student, objective, compiled)

@@ -1,5 +1,7 @@
 """Networks as the stages need them: seeded, with taps, measured, and described by a card."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
-from kdrun.losses.base import TermContext
+from kdrun.losses.base import NetworkView, TermContext
 from kdrun.losses.objective import Objective
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard
@@ -17,7 +19,7 @@ from kdrun.models.normalise import Renormalise
 from kdrun.models.pairs import pair_taps
 from kdrun.models.taps import Tapped, tap_paths
 from kdrun.seeds import derive
-from kdrun.types import InputInfo, Normalisation
+from kdrun.types import InputInfo, Normalisation, Outputs
 
 
 def new_network(config: NetworkConfig, dataset: Dataset, seed: int, where: str) -> nn.Module:
@@ -55,12 +57,21 @@ def make_card(
     )
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network in its place, student or teacher, with the constants its images need."""
+
+    network: nn.Module
+    config: NetworkConfig
+    normalisation: Normalisation
+
+
 def tap_networks(
     objective: Objective,
-    student: nn.Module,
-    student_config: NetworkConfig,
-    teachers: list[tuple[nn.Module, NetworkConfig, Normalisation]],
+    student: Member,
+    teachers: Sequence[Member],
     dataset: Dataset,
+    batch_size: int,
     seed: int,
 ) -> tuple[Tapped, list[Tapped]]:
     """Wrap all networks with the taps that the objective reads, and build its adapters.
@@ -69,51 +80,57 @@ def tap_networks(
     that do not go together.
     """
     sample = sample_images(dataset.info)
-    source = dataset.normalisation
-    paths = tap_paths(student, sample, student_config.taps)
-    teacher_paths = [tap_paths(t, sample, config.taps) for t, config, _ in teachers]
-    for name, term in objective.terms.items():
-        for place in teacher_paths:
-            pairs = pair_taps(term.taps, paths, place)  # type: ignore[arg-type]
-            if term.pairs and pairs != term.pairs:
-                raise ConfigError(f"loss.{name}.taps name different places in different teachers.")
-            term.pairs = pairs  # type: ignore[assignment]
+    paths = [tap_paths(m.network, sample, m.config.taps) for m in (student, *teachers)]
     terms = objective.term_list()
+    for term in terms:
+        for place in paths[1:]:
+            pairs = pair_taps(term.taps, paths[0], place)
+            if term.pairs and pairs != term.pairs:
+                raise ConfigError(f"loss.{term.id}.taps name different places in the teachers.")
+            term.pairs = pairs
     embedding = any(term.reads_embedding for term in terms)
-    names = list(dict.fromkeys(s for term in terms for s, _ in term.pairs))
-    teacher_names = list(dict.fromkeys(t for term in terms for _, t in term.pairs))
-    tapped = Tapped(student, names, paths, embedding, (source, own_normalisation(student, source)))
-    tapped_teachers = [
-        Tapped(network, teacher_names, place, embedding, (source, normalisation))
-        for (network, _, normalisation), place in zip(teachers, teacher_paths, strict=True)
+    names = [
+        list(dict.fromkeys(pair[side] for term in terms for pair in term.pairs)) for side in (0, 1)
+    ]
+    tapped = [
+        Tapped(
+            m.network, names[number > 0], place, embedding, (dataset.normalisation, m.normalisation)
+        )
+        for number, (m, place) in enumerate(zip((student, *teachers), paths, strict=True))
     ]
     if teachers:
-        _build_adapters(objective, tapped, tapped_teachers, dataset, seed)
-    return tapped, tapped_teachers
+        context = TermContext(
+            num_classes=len(dataset.classes),
+            transfer_size=len(dataset.train),
+            targets=dataset.train.targets,
+            batch_size=batch_size,
+            seed=derive(seed, "terms"),
+            student=NetworkView(student.network, paths[0]),
+            teacher=NetworkView(teachers[0].network, paths[1]),
+        )
+        _build_adapters(objective, [_dry(network, sample) for network in tapped], context, seed)
+    return tapped[0], tapped[1:]
 
 
 def _build_adapters(
-    objective: Objective, student: Tapped, teachers: list[Tapped], dataset: Dataset, seed: int
+    objective: Objective, outputs: Sequence[Outputs], context: TermContext, seed: int
 ) -> None:
-    sample = sample_images(dataset.info)
-    outputs = [_dry(network, sample) for network in (student, *teachers)]
-    classes = {output.logits.shape[1] for output in outputs}
-    if len(classes) > 1:
-        counts = ", ".join(str(output.logits.shape[1]) for output in outputs[1:])
-        raise ConfigError(
-            f"The teacher has {counts} classes and the student {outputs[0].logits.shape[1]}: "
-            "both must have those of the data set."
-        )
-    context = TermContext(len(dataset.classes), len(dataset.train), derive(seed, "terms"))
+    student, *teachers = outputs
+    for teacher in teachers:
+        if teacher.logits.shape[1] != student.logits.shape[1]:
+            raise ConfigError(
+                f"The teacher has {teacher.logits.shape[1]} classes and the student "
+                f"{student.logits.shape[1]}: both must have those of the data set."
+            )
     torch.manual_seed(derive(seed, "adapters"))
-    objective.build(outputs[0], outputs[1:], context)
+    objective.build(student, teachers, context)
 
 
-def _dry(network: Tapped, sample: torch.Tensor) -> Any:
+def _dry(network: Tapped, sample: torch.Tensor) -> Outputs:
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     with torch.no_grad():
-        outputs = network(sample)
+        outputs: Outputs = network(sample)
     for module, training in modes:
         module.training = training
     return outputs

@@ -21,6 +21,7 @@ from kdrun.runs.metrics import write_metrics
 from kdrun.schemes.base import freeze
 from kdrun.schemes.supervised import Supervised
 from kdrun.stages.networks import (
+    Member,
     card_facts,
     make_card,
     new_network,
@@ -122,8 +123,9 @@ def _train(
     entry.folder.mkdir(parents=True, exist_ok=True)
     network = new_network(config.network, dataset, config.seed, "teacher")
     objective = Objective(CrossEntropy(config.schedule.label_smoothing), 1.0, {})
-    tapped, _ = tap_networks(objective, network, config.network, [], dataset, config.seed)
     card = make_card(config.network, network, dataset, {})
+    member = Member(network, config.network, card.normalisation)
+    tapped, _ = tap_networks(objective, member, [], dataset, 1, config.seed)
     scheme = Supervised(tapped, objective, compiled=session.runtime.compile)
     checkpoints = CheckpointFolder(entry.folder / "checkpoints")
     trained = run_training(

@@ -1,7 +1,7 @@
 """One training from loaders to measured weights; teachers, baselines and students alike."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
@@ -12,7 +12,10 @@ from kdrun.engine.lengths import Length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
 from kdrun.engine.state import TrainState
+from kdrun.losses.base import Pretraining
 from kdrun.schemes.base import StudentScheme
+from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
+from kdrun.seeds import derive
 from kdrun.stages.session import Session, eval_loader, train_loader
 
 WriteRows = Callable[[list[dict[str, Any]]], None]
@@ -47,7 +50,10 @@ def run_training(
     write_rows: WriteRows,
     log: WriteRows | None = None,
 ) -> Trained:
-    """Train `scheme` (or go on), then measure the test split; it chooses nothing."""
+    """Train `scheme` (or go on), then measure the test split; it chooses nothing.
+
+    Terms that ask for it are trained before the main phase, each in a phase of its own.
+    """
     check_precision(recipe.schedule.precision, session.device)
     session.place(scheme)
     loader = train_loader(
@@ -59,22 +65,19 @@ def run_training(
         if dataset.val is not None
         else None
     )
-    observer = RowWriter(session, write_rows, log)
-    state = fit(
-        scheme,
-        Training(
-            train=loader,
-            val=val,
-            schedule=recipe.schedule,
-            seed=recipe.seed,
-            device=session.device,
-            checkpoints=checkpoints,
-            checkpoint_seconds=60.0 * session.runtime.checkpoint_minutes,
-            observer=observer,
-            stop=session.stop,
-            identity=identity,
-        ),
+    main = Training(
+        train=loader,
+        val=val,
+        schedule=recipe.schedule,
+        seed=recipe.seed,
+        device=session.device,
+        checkpoints=checkpoints,
+        checkpoint_seconds=60.0 * session.runtime.checkpoint_minutes,
+        observer=RowWriter(session, write_rows, log),
+        stop=session.stop,
+        identity=identity,
     )
+    state = _run_phases(scheme, main, session)
     write_rows(state.history)
     test = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
     found = evaluate(scheme.measured, test, session.device, recipe.schedule.precision)
@@ -85,6 +88,44 @@ def run_training(
         lambda: evaluate(scheme.measured, test, session.device, recipe.schedule.precision),
     )
     return Trained(state, found, best)
+
+
+def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
+    """The pre-training phases that terms ask for, then the main one; one state file for all."""
+    terms = list(pretrain_phases(scheme))
+    phases = (*(name for name, _ in terms), main.phase)
+    earlier: tuple[dict[str, Any], ...] = ()
+    for name, term in terms:
+        plan = term.pretraining()
+        assert plan is not None
+        session.reporter.say(f"  {name}: {plan.epochs} epochs")
+        phase = replace(
+            main,
+            phase=name,
+            phases=phases,
+            earlier=earlier,
+            val=None,
+            schedule=_pretrain_schedule(plan, main.schedule),
+            seed=derive(main.seed, name),
+        )
+        earlier = tuple(fit(PretrainScheme(scheme, term), phase).history)
+    if terms:
+        session.reporter.say("  main phase")
+    return fit(scheme, replace(main, phases=phases, earlier=earlier))
+
+
+def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfig:
+    """The student's own recipe, at a constant rate and of another length."""
+    return replace(
+        main,
+        epochs=plan.epochs,
+        steps=None,
+        optimizer=plan.optimizer,
+        lr=main.lr if plan.lr is None else plan.lr,
+        curve="constant",
+        milestones=[],
+        warmup_epochs=0.0,
+    )
 
 
 def _best(

@@ -86,8 +86,6 @@ def test_main_exits_with_the_code() -> None:
         (["-m", "T=1,4"], "kdrun distill -m T=1,4"),
         (["--cfg", "job"], "Put a verb first"),
         (["help", "distil"], "Did you mean 'distill'?"),
-        (["resume"], "kdrun resume outputs/..."),
-        (["resume", "nowhere"], "There is no folder nowhere"),
     ],
 )
 def test_wrong_verb(refused: Typed, words: list[str], said: str) -> None:
@@ -125,13 +123,6 @@ def test_bug_shows_its_traceback(stages: Any, capsys: pytest.CaptureFixture[str]
     assert "Traceback" in said
     assert "ZeroDivisionError: unexpected" in said
     assert "bug in kdrun" in said.splitlines()[-1]
-
-
-def test_resume_passes_the_folder_on(stages: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    assert run(["resume", str(folder)]) == 0
-    assert stages.resumed == [folder]
 
 
 def test_module_runs_and_returns_its_code(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ NAMES = [
     ("hydra.foo=1", "Could not override 'hydra.foo'"),
     ("hydra/launcher=joblibb", "Could not find 'hydra/launcher/joblibb'"),
     ("hydra/sweeper=other", "-m T=1,4,20"),
+    ("hydra.searchpath=[file://x]", "--config-dir DIR"),
 ]
 VALUES = [
     ("T=0", "T=0 must be above 0"),

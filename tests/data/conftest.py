@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def save(tmp_path: Path) -> Save:
         size: tuple[int, int] = (6, 6),
         mode: str = "RGB",
         seed: int = 0,
-        **options: object,
+        **options: Any,
     ) -> Path:
         path = tmp_path / where
         path.parent.mkdir(parents=True, exist_ok=True)

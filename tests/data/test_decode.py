@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def ramp(height: int = 6, width: int = 6) -> np.ndarray:
 @pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm", "gif", "webp", "tga", "pcx"])
 def test_formats_without_loss_give_their_pixels(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x.{ending}"
-    options = {"lossless": True} if ending == "webp" else {}
+    options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
     Image.fromarray(ramp()).convert("RGB" if ending != "gif" else "L").save(path, **options)
     assert np.array_equal(read_image(str(path), COLOUR), np.stack([ramp()] * 3))
 

@@ -92,7 +92,7 @@ def test_absent_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_damaged_files_are_named(tmp_path: Path, content: bytes, ending: str) -> None:
     path = tmp_path / f"images{ending}"
     path.write_bytes(gzip.compress(content) if ending else content)
-    with pytest.raises(DataError, match="images.* replace it, or remove it"):
+    with pytest.raises(DataError, match=r"images.* replace it, or remove it"):
         read_idx(path)
 
 

@@ -60,4 +60,4 @@ def test_synthetic_classes_can_be_learnt() -> None:
 )
 def test_synthetic_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"dataset.{next(iter(wrong))} must be at least"):
-        synthetic(**wrong)  # type: ignore[arg-type]
+        synthetic(**wrong)

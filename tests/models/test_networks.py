@@ -1,11 +1,14 @@
 """The shipped networks: sizes, shapes, parameter names, taps."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.cnn import ConvNet
+from kdrun.models.layers import ChannelShuffle
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.mlp import MLP
 from kdrun.models.mobilenetv2 import MobileNetV2
@@ -89,7 +92,8 @@ def test_parameters_and_flops(name: str) -> None:
     _, _, parameters, mflop = NETWORKS[name]
     network = make(name)
     assert count_parameters(network) == parameters
-    assert round(count_flops(network, meta_images(2, 3, 32, 32)) / 1e6) == mflop
+    flops = count_flops(network, meta_images(2, 3, 32, 32))
+    assert flops / 1e6 == pytest.approx(mflop, abs=0.55)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -138,9 +142,9 @@ BASIC_BLOCK_KEYS = {
 }
 # network: (number of tensors in its state dict, some of them)
 STATE = {
-    "resnet8": (62, BASIC_BLOCK_KEYS),
+    "resnet8": (56, BASIC_BLOCK_KEYS),
     "wrn_16_2": (
-        88,
+        83,
         {
             "conv1.weight": (16, 3, 3, 3),
             **bn("block1.layer.0.bn1", 16),
@@ -181,7 +185,7 @@ STATE = {
         },
     ),
     "mobilenetv2": (
-        314,
+        320,
         {
             "conv1.0.weight": (16, 3, 3, 3),
             **bn("conv1.1", 16),
@@ -275,6 +279,35 @@ def test_wrn_stages_are_raw_sums_and_pre_is_normalised() -> None:
     torch.testing.assert_close(outputs.embedding, network.bn1(stage3).relu().mean((2, 3)))
 
 
+def test_wrn_shortcut_projects_the_activated_input_or_passes_the_raw_one() -> None:
+    torch.manual_seed(0)
+    first, second = WideResNet(5, 3, depth=16, widen_factor=2).eval().block2.layer
+    images = torch.randn(2, 32, 8, 8)
+    active = first.bn1(images).relu()
+    branch = first.conv2(first.bn2(first.conv1(active)).relu())
+    output = first(images)
+    torch.testing.assert_close(output, branch + first.convShortcut(active))
+    assert second.convShortcut is None
+    branch = second.conv2(second.bn2(second.conv1(second.bn1(output).relu())).relu())
+    torch.testing.assert_close(second(output), branch + output)
+
+
+def test_shufflenetv1_concatenates_the_pooled_input_last() -> None:
+    torch.manual_seed(0)
+    network = ShuffleNetV1(5, 3, widths=[48, 96, 96], blocks=[1, 1, 1], groups=3).eval()
+    unit = network.layer1[0]
+    images = torch.rand(2, 24, 8, 8)
+    output = unit(images)
+    assert output.shape == (2, 48, 4, 4)
+    pooled = nn.functional.avg_pool2d(images, 3, stride=2, padding=1)
+    torch.testing.assert_close(output[:, 24:], pooled)
+
+
+def test_channel_shuffle_deals_the_groups_out_in_turn() -> None:
+    channels = torch.arange(6.0).view(1, 6, 1, 1)
+    assert ChannelShuffle(3)(channels).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+
+
 def test_shufflenetv2_last_relu_after_the_join_changes_nothing() -> None:
     torch.manual_seed(0)
     network = ShuffleNetV2(5, 3, widths=[8, 16, 24, 32], blocks=[1, 1, 1]).double()
@@ -359,6 +392,6 @@ def test_initialisation_follows_the_fan_out() -> None:
         (lambda: ConvNet(10, 3, widths=[]), "each stage"),
     ],
 )
-def test_impossible_shapes_are_named(build, message: str) -> None:  # noqa: ANN001
+def test_impossible_shapes_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()

@@ -1,0 +1,42 @@
+"""A second, strongly changed view of a batch, for losses that compare answers across views."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MAX_SHIFT = 0.25  # of the image's side
+MAX_ANGLE = 0.5  # radians
+MIN_SCALE, MAX_SCALE = 0.75, 1.25
+MAX_BRIGHTNESS = 0.5  # in standard deviations of the normalised pixels
+MIN_CONTRAST, MAX_CONTRAST = 0.5, 1.5
+HOLE = 0.5  # side of the erased square, as a share of the image's side
+
+
+def strong_view(images: Tensor) -> Tensor:
+    """Normalised images `[B, C, H, W]` turned, scaled, shifted, re-lit and with a hole.
+
+    Every image has its own random numbers, from the global generator of the CPU, so that a resumed
+    run draws the same ones. A stand-in for RandAugment on whole batches on the device.
+    """
+    batch, _, height, width = images.shape
+    draw = torch.rand(batch, 9).to(images.device, images.dtype)
+    angle = (2 * draw[:, 0] - 1) * MAX_ANGLE
+    scale = MIN_SCALE + draw[:, 1] * (MAX_SCALE - MIN_SCALE)
+    shift = (2 * draw[:, 2:4] - 1) * 2 * MAX_SHIFT
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    matrix = torch.stack((cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]), dim=1).view(
+        batch, 2, 3
+    )
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    contrast = MIN_CONTRAST + draw[:, 4] * (MAX_CONTRAST - MIN_CONTRAST)
+    brightness = (2 * draw[:, 5] - 1) * MAX_BRIGHTNESS
+    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    lit = (moved - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
+    rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
+    columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)
+    top = (draw[:, 6] * height).view(-1, 1, 1, 1)
+    left = (draw[:, 7] * width).view(-1, 1, 1, 1)
+    inside = ((rows - top).abs() < HOLE * height / 2) & ((columns - left).abs() < HOLE * width / 2)
+    holed = torch.where(inside, torch.zeros_like(lit), lit)
+    return torch.where((draw[:, 8] < 0.5).view(-1, 1, 1, 1), holed.flip(3), holed)

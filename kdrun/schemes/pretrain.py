@@ -1,0 +1,66 @@
+"""A phase before the main one: only one term's own loss is minimised."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.losses.base import Term
+from kdrun.schemes.base import StudentScheme
+from kdrun.types import Batch, StepOutput
+
+
+class PretrainScheme(nn.Module):
+    """The main scheme seen through one term: same networks, adapters and state, another loss.
+
+    What the term's loss does not reach has no gradient, and the optimiser leaves it alone.
+    """
+
+    def __init__(self, main: StudentScheme, term: Term) -> None:
+        super().__init__()
+        self.main = main
+        self.term = term
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Those of the main scheme, once."""
+        return self.main.parameters(recurse)
+
+    def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """That of the main scheme, so that the main phase finds all."""
+        return self.main.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> object:  # type: ignore[override]
+        """Load the main scheme."""
+        return self.main.load_state_dict(state)
+
+    @property
+    def network(self) -> nn.Module:
+        """The plain student."""
+        return self.main.network
+
+    @property
+    def measured(self) -> nn.Module:
+        """The student as it takes the loader's images."""
+        return self.main.measured
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Nothing follows the epoch here."""
+
+    def after_step(self) -> None:
+        """Nothing is updated here."""
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """The term's own loss, averaged over the teachers."""
+        student, teachers = self.main.see(batch)
+        with torch.autocast(student.logits.device.type, enabled=False):
+            values = [self.term.pretrain_loss(student, teacher, batch) for teacher in teachers]
+            loss = torch.stack(values).mean()
+        return StepOutput(loss, student.logits, {f"{self.term.id}_pretrain": loss.detach()})
+
+
+def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, Term]]:
+    """(phase name, term) of every term that wants to train before the main phase, in order."""
+    for name, weighted in scheme.objective.weighted.items():
+        plan = weighted.term.pretraining()
+        if plan is not None and plan.epochs > 0 and weighted.weight > 0:
+            yield f"pretrain-{name}", weighted.term

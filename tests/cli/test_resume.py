@@ -1,0 +1,94 @@
+"""`kdrun resume`: a run's folder is passed on, a sweep's jobs are run again where they belong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdrun.cli.main import run
+from kdrun.errors import TrainingError
+
+Typed = Callable[..., str]
+
+
+@pytest.fixture
+def sweep(stages: Any, tmp_path: Path, my_configs: Path) -> Path:
+    """The folder of a sweep of three jobs."""
+    folder = tmp_path / "outputs" / "sweeps" / "one"
+    folder.mkdir(parents=True)
+    own = ["--config-dir", str(my_configs)]
+    commands = [["distill", *own, "student=mine", f"T={T}"] for T in (1, 2, 4)]
+    jobs = [{"job": number, "command": words} for number, words in enumerate(commands)]
+    (folder / "sweep.json").write_text(json.dumps({"schema": 1, "jobs": jobs}))
+    return folder
+
+
+def test_run_is_passed_on(stages: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert run(["resume", str(folder)]) == 0
+    assert run(["resume", f"run={folder}"]) == 0
+    assert stages.resumed == [folder, folder]
+
+
+def test_jobs_of_a_sweep_are_run_in_its_folder(stages: Any, sweep: Path) -> None:
+    assert run(["resume", str(sweep)]) == 0
+    assert [(call[1].T, call[3], call[4]) for call in stages.calls] == [
+        (1.0, sweep, 0),
+        (2.0, sweep, 1),
+        (4.0, sweep, 2),
+    ]
+    assert stages.calls[0][1].student.kwargs == {"widths": [2]}
+    assert stages.summarised == [sweep]
+    assert stages.announced == []
+
+
+def test_failing_job_does_not_stop_the_others(
+    stages: Any, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: Any) -> None:
+        if config.T == 2:
+            raise TrainingError("The loss is not finite.")
+
+    stages.react = fail
+    assert run(["resume", str(sweep)]) == 1
+    assert len(stages.calls) == 3
+    assert capsys.readouterr().err == "error: job 1: The loss is not finite.\n"
+
+
+def test_interrupt_sums_up(stages: Any, sweep: Path) -> None:
+    def stop(config: Any) -> None:
+        raise KeyboardInterrupt
+
+    stages.react = stop
+    assert run(["resume", str(sweep)]) == 130
+    assert len(stages.calls) == 1
+    assert stages.summarised == [sweep]
+
+
+def test_jobs_that_make_no_sense_any_more_are_refused_first(
+    stages: Any, sweep: Path, my_configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (my_configs / "student" / "mine.yaml").unlink()
+    assert run(["resume", str(sweep)]) == 2
+    assert "There is no student 'mine'" in capsys.readouterr().err
+    assert stages.calls == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": [{"command": ["rm", "x"]}]}'])
+def test_damaged_sweep(
+    stages: Any, sweep: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sweep / "sweep.json").write_text(text)
+    assert run(["resume", str(sweep)]) == 2
+    assert "type the sweep's command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "kdrun resume outputs/..."), (["a", "b"], "one run or sweep"), (["x"], "no folder x")],
+)
+def test_mistakes(refused: Typed, words: list[str], said: str) -> None:
+    assert said in refused("resume", *words)
