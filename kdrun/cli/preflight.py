@@ -210,7 +210,7 @@ def _check_paths(config: Config) -> None:
             )
         return
     teacher = config.teacher
-    if teacher is None or teacher.checkpoint is None:
+    if teacher is None or teacher.checkpoint in (None, "pretrained"):
         return
     if not Path(teacher.checkpoint).expanduser().exists():
         raise ConfigError(

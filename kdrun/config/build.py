@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable
@@ -53,7 +54,14 @@ def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
     check_arguments(target, kwargs, where, offered=set(offered))
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     extra = {k: v for k, v in offered.items() if (k in parameters or takes_any) and k not in kwargs}
-    return target(**kwargs, **extra)
+    try:
+        return target(**kwargs, **extra)
+    except (TypeError, ValueError, ZeroDivisionError) as error:  # values that make no sense
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{where}: {path} cannot be made from these settings: {error} "
+            f"(raised at {os.path.basename(last.filename)}:{last.lineno})."
+        ) from error
 
 
 def check_arguments(
@@ -110,5 +118,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple) or hint in (list, tuple):
-        return isinstance(value, list | tuple)
+        elements = typing.get_args(hint)
+        one_kind = elements and (origin is list or elements[1:] == (...,))
+        return isinstance(value, list | tuple) and (
+            not one_kind or all(_fits(element, elements[0]) for element in value)
+        )
     return True

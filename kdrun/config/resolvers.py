@@ -7,8 +7,10 @@ from omegaconf import OmegaConf
 
 
 def stamp() -> str:
-    """A folder name no other run has: local time to the second and random letters."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    """A folder name no other run has, in the order of time: local time and random letters."""
+    milliseconds = time.time_ns() // 1_000_000
+    clock = time.strftime("%Y%m%d-%H%M%S", time.localtime(milliseconds // 1000))
+    return f"{clock}-{milliseconds % 1000:03d}-{secrets.token_hex(3)}"
 
 
 def register() -> None:

@@ -198,6 +198,7 @@ class _Fit:
         state.batch = 0
         state.epoch_seconds = 0.0
         state.epoch_images = 0
+        state.sums = {}
         sums.sums.clear()
         self.training.observer.epoch_done(row, self.length)
 

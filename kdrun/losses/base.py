@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from kdrun.types import Batch, Outputs
@@ -65,6 +66,9 @@ class Pretraining:
 class Term(nn.Module):
     """Base of all losses.
 
+    id: its file, its configuration and its name in the objective. full_name: as the field has it.
+    formula: one or two lines of plain text, with the reduction. source: authors, venue, arXiv.
+    variants: name → what it does differently, the default first; empty where there is one form.
     soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_strong_view: True when it needs `Outputs.strong`.
@@ -73,6 +77,9 @@ class Term(nn.Module):
 
     id: ClassVar[str]
     full_name: ClassVar[str]
+    formula: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    variants: ClassVar[Mapping[str, str]] = {}
     soft: ClassVar[bool] = False
     reads_embedding: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
@@ -108,6 +115,14 @@ class Term(nn.Module):
         return self.id.upper()
 
 
+def full_precision(tensor: Tensor) -> Tensor:
+    """`tensor` in at least float32: half types are converted, float64 stays."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def feature_pairs(term: Term, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-    """The (student, teacher) features of the term's taps, in float32."""
-    return [(student.features[s].float(), teacher.features[t].float()) for s, t in term.pairs]
+    """The (student, teacher) features of the term's taps, in full precision."""
+    return [
+        (full_precision(student.features[s]), full_precision(teacher.features[t]))
+        for s, t in term.pairs
+    ]

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import Term, full_precision
 from kdrun.types import Batch, Outputs
 
 
@@ -16,6 +16,8 @@ class CrossEntropy(Term):
 
     id = "ce"
     full_name = "Cross-entropy with hard labels"
+    formula = "-log softmax(z_s)[y]; mean over the batch"
+    source = "the labels; no distillation"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -24,7 +26,7 @@ class CrossEntropy(Term):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """CE of logits `[B, C]` and labels `[B]`; the teacher is not looked at."""
         return F.cross_entropy(
-            student.logits.float(), batch.targets, label_smoothing=self.label_smoothing
+            full_precision(student.logits), batch.targets, label_smoothing=self.label_smoothing
         )
 
     def symbol(self) -> str:

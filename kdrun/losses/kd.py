@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import Term, full_precision
 from kdrun.types import Batch, Outputs
 
 
@@ -18,6 +18,8 @@ class SoftTargets(Term):
 
     id = "kd"
     full_name = "Soft targets"
+    formula = "T² · KL(p_t ‖ p_s), p = softmax(z / T); sum over classes, mean over the batch"
+    source = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531, §2"
     soft = True
 
     def __init__(self, temperature: float = 4.0) -> None:
@@ -35,6 +37,6 @@ class SoftTargets(Term):
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of logits `[B, C]`, summed over classes, averaged over B."""
-    log_p = F.log_softmax(student.float() / temperature, dim=1)
-    log_q = F.log_softmax(teacher.float() / temperature, dim=1)
+    log_p = F.log_softmax(full_precision(student) / temperature, dim=1)
+    log_q = F.log_softmax(full_precision(teacher) / temperature, dim=1)
     return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import Term, full_precision
 from kdrun.types import Batch, Outputs
 
 
@@ -18,6 +18,8 @@ class LogitRegression(Term):
 
     id = "logits"
     full_name = "Logit regression"
+    formula = "½ · (Δz - mean_c Δz)², Δz = z_s - z_t; mean over classes and batch"
+    source = "Ba & Caruana 2014, arXiv 1312.6184; Hinton et al. 2015, arXiv 1503.02531, §2.1, eq. 4"
     soft = True
 
     def __init__(self, zero_mean: bool = True) -> None:
@@ -26,7 +28,7 @@ class LogitRegression(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]`."""
-        difference = student.logits.float() - teacher.logits.float()
+        difference = full_precision(student.logits) - full_precision(teacher.logits)
         if self.zero_mean:
             difference = difference - difference.mean(dim=1, keepdim=True)
         return 0.5 * difference.square().mean()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config import build
-from kdrun.config.schema import TermConfig
+from kdrun.config.schema import DistillConfig, TermConfig
 from kdrun.errors import ConfigError
 from kdrun.losses.base import Term, TermContext
 from kdrun.losses.ce import CrossEntropy
@@ -106,6 +106,12 @@ class Objective(nn.Module):
         """The weight of the soft term, if there is exactly one."""
         soft = [w.weight for w in self.weighted.values() if w.term.soft]
         return soft[0] if len(soft) == 1 else None
+
+
+def objective_of(config: DistillConfig) -> Objective:
+    """The objective of a whole configuration."""
+    smoothing = config.schedule.label_smoothing
+    return build_objective(config.loss, config.T, config.alpha, config.ce, smoothing)
 
 
 def build_objective(

@@ -19,6 +19,11 @@ class SimilarityPreserving(Term):
 
     id = "sp"
     full_name = "Similarity-preserving"
+    formula = (
+        "‖G_t - G_s‖²_F / B², G = rows of Q·Qᵀ divided by their L2 norm, Q = features as `[B, D]`; "
+        "sum over the tap pairs"
+    )
+    source = "Tung & Mori 2019, ICCV, arXiv 1907.09682, §3.1, eq. 1-4"
 
     def __init__(self, taps: Sequence[TapRequest] = ("last_stage",)) -> None:
         super().__init__(taps)

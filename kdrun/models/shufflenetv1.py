@@ -4,6 +4,8 @@ The stem is a 1x1 convolution without stride or pooling. Parameter names and sha
 `kdrun.models.resnet`.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -102,5 +104,10 @@ def _check(widths: list[int], blocks: list[int], groups: int) -> None:
         raise ConfigError(
             "widths and blocks must be three numbers each, e.g. [240,480,960], [4,8,4]."
         )
-    if any(width % (4 * groups) for width in widths):
-        raise ConfigError(f"widths={list(widths)} must be multiples of 4 * groups = {4 * groups}.")
+    step = 4 * groups
+    for before, width in pairwise([STEM_CHANNELS, *widths]):
+        if width <= before or width % step or (width - before) % step:
+            raise ConfigError(
+                f"widths={list(widths)} must rise from {STEM_CHANNELS} in multiples of 4 * groups, "
+                f"here {step}."
+            )

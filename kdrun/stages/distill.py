@@ -13,7 +13,7 @@ from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
-from kdrun.losses.objective import Objective, build_objective
+from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import NetworkCard, save_network
 from kdrun.models.taps import Tapped
 from kdrun.report.trackers import open_tracker
@@ -49,13 +49,6 @@ class Plan:
     objective: Objective
     student: NetworkCard
     teacher: NetworkCard | None
-
-
-def objective_of(config: DistillConfig) -> Objective:
-    """The objective, with everything checked that needs no data."""
-    return build_objective(
-        config.loss, config.T, config.alpha, config.ce, config.schedule.label_smoothing
-    )
 
 
 def run_name(config: DistillConfig) -> str:
@@ -179,6 +172,7 @@ def _say_plan(
     rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))
     rows.append(("seed", str(config.seed)))
     rows.append(("folder", str(folder.path)))
+    rows += [("note", note) for note in dataset.notes]
     session.reporter.facts(rows)
 
 

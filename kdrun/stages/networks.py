@@ -12,25 +12,21 @@ from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
 from kdrun.losses.base import NetworkView, TermContext
 from kdrun.losses.objective import Objective
-from kdrun.models.build import build_network
+from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
+from kdrun.models.dry_run import dry_run
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.normalise import Renormalise
 from kdrun.models.pairs import pair_taps
 from kdrun.models.taps import Tapped, tap_paths
 from kdrun.seeds import derive
-from kdrun.types import InputInfo, Normalisation, Outputs
+from kdrun.types import Normalisation, Outputs
 
 
 def new_network(config: NetworkConfig, dataset: Dataset, seed: int, where: str) -> nn.Module:
     """A network with the initial weights of that seed."""
     torch.manual_seed(derive(seed, "weights"))
     return build_network(config, dataset.info, where)
-
-
-def sample_images(info: InputInfo, batch: int = 2) -> torch.Tensor:
-    """Zeros `[batch, C, H, W]` of the data's shape, for dry runs."""
-    return torch.zeros(batch, info.in_channels, *info.image_size)
 
 
 def own_normalisation(network: nn.Module, default: Normalisation) -> Normalisation:
@@ -52,7 +48,7 @@ def make_card(
         info=dataset.info,
         normalisation=own_normalisation(network, dataset.normalisation),
         params=count_parameters(network),
-        flops=count_flops(network, sample_images(dataset.info, 1)),
+        flops=count_flops(network, sample_images(network, dataset.info, 1)),
         extra=extra,
     )
 
@@ -79,7 +75,7 @@ def tap_networks(
     Everything is on the CPU. Raises ConfigError for unknown taps, and for shapes or class counts
     that do not go together.
     """
-    sample = sample_images(dataset.info)
+    sample = sample_images(student.network, dataset.info)
     paths = [tap_paths(m.network, sample, m.config.taps) for m in (student, *teachers)]
     terms = objective.term_list()
     for term in terms:
@@ -108,7 +104,7 @@ def tap_networks(
             student=NetworkView(student.network, paths[0]),
             teacher=NetworkView(teachers[0].network, paths[1]),
         )
-        _build_adapters(objective, [_dry(network, sample) for network in tapped], context, seed)
+        _build_adapters(objective, [_outputs(network, sample) for network in tapped], context, seed)
     return tapped[0], tapped[1:]
 
 
@@ -126,13 +122,9 @@ def _build_adapters(
     objective.build(student, teachers, context)
 
 
-def _dry(network: Tapped, sample: torch.Tensor) -> Outputs:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    with torch.no_grad():
+def _outputs(network: Tapped, sample: torch.Tensor) -> Outputs:
+    with dry_run(network):
         outputs: Outputs = network(sample)
-    for module, training in modes:
-        module.training = training
     return outputs
 
 

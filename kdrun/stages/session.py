@@ -60,13 +60,9 @@ def open_session(runtime: RuntimeConfig) -> Iterator[Session]:
 
 
 def open_data(session: Session, config: DatasetConfig, val_fraction: float) -> Dataset:
-    """The data set of a configuration, with progress on the screen; its notes are said aloud."""
-    dataset = open_dataset(
-        config, val_fraction, session.output_root / "cache", session.reporter.progress
-    )
-    for note in dataset.notes:
-        session.reporter.say(f"  note: {note}")
-    return dataset
+    """The data set of a configuration, with progress on the screen."""
+    cache = session.output_root / "cache"
+    return open_dataset(config, val_fraction, cache, session.reporter.progress)
 
 
 def train_loader(

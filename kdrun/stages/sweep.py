@@ -14,6 +14,7 @@ from rich.table import Table
 
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.files import read_json, write_atomically, write_json
+from kdrun.losses.objective import objective_of
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
@@ -23,7 +24,13 @@ Config = DistillConfig | TrainTeacherConfig
 
 
 def announce(sweep_dir: Path, configs: Sequence[Any], argvs: Sequence[Sequence[str]]) -> None:
-    """Say what will be done, and note it in `sweep.json`."""
+    """Say what will be done, and note it in `sweep.json`.
+
+    Raises ConfigError for an objective that cannot be, before the first job.
+    """
+    for config in configs:
+        if isinstance(config, DistillConfig):
+            objective_of(config)
     jobs = [{"job": number, "command": list(argv)} for number, argv in enumerate(argvs)]
     write_json(sweep_dir / "sweep.json", {"schema": 1, "jobs": jobs})
     reporter = _reporter(configs)

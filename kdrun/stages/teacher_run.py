@@ -56,6 +56,7 @@ def run_train_teacher(
                 ("device", f"{session.device_line()}, {schedule.precision}"),
                 ("seed", str(config.teacher.seed)),
                 ("folder", str(folder.path)),
+                *(("note", note) for note in dataset.notes),
             ]
         )
         teacher = ready_teacher(

@@ -1,6 +1,6 @@
 """Every kind of checkpoint that `teacher.checkpoint=PATH` takes, read without running its code."""
 
-import zipfile
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,14 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
 def _pytorch_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        kind = "holds objects that could run code" if "Unsupported" in reason else "cannot be read"
-        if zipfile.is_zipfile(path) and "WeightsUnpickler" in reason:
-            kind = "holds objects that could run code"
+    except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} {kind} and is not loaded ({reason[:120]}). "
-            "Save a plain state dict with torch.save(model.state_dict(), ...) or safetensors."
+            f"{path} holds more than tensors, or is damaged; loading it could run code, so it is "
+            "refused. Save a plain state dict: torch.save(model.state_dict(), ...) or safetensors."
         ) from None
+    except Exception as error:  # zip, file system and torch each have their own errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a PyTorch file: {reason[:120]}.") from None
     return _tensors(content, path)
 
 

@@ -21,6 +21,7 @@ from kdrun.ui.console import PLAIN_WIDTH, console, is_live
 
 PLAIN_INTERVAL_SECONDS = 10.0
 LIVE_INTERVAL_SECONDS = 0.25
+SLOW_EPOCH_SECONDS = 2.0  # in a pipe, the lines of quicker epochs are left to run.log
 
 
 class Reporter:
@@ -136,7 +137,8 @@ class Reporter:
         self._epoch = row["epoch"]
         last = row["step"] >= length.steps
         line = epoch_line(row, length, self._watch.left(length.steps))
-        if self.live or last or self._watch.due(self._interval):
+        slow = row["epoch_seconds"] >= SLOW_EPOCH_SECONDS
+        if self.live or last or slow or self._watch.due(self._interval):
             self.say(line)
         else:
             self._log(line)

@@ -294,7 +294,7 @@ def test_wrn_shortcut_projects_the_activated_input_or_passes_the_raw_one() -> No
 
 def test_shufflenetv1_concatenates_the_pooled_input_last() -> None:
     torch.manual_seed(0)
-    network = ShuffleNetV1(5, 3, widths=[48, 96, 96], blocks=[1, 1, 1], groups=3).eval()
+    network = ShuffleNetV1(5, 3, widths=[48, 96, 192], blocks=[1, 1, 1], groups=3).eval()
     unit = network.layer1[0]
     images = torch.rand(2, 24, 8, 8)
     output = unit(images)

@@ -1,0 +1,108 @@
+"""The rules of the tree: who may import whom, what is imported early, how large things may grow."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "kdrun"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# A package may import from its own row and from rows below it.
+LAYERS = [
+    {"cli"},
+    {"stages"},
+    {"engine", "schemes", "teachers", "runs", "report", "ui"},
+    {"losses", "models", "data"},
+    {"config"},
+    {"errors", "types", "files", "seeds", "vision", "__init__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# run(), not a library call: the only file that may write to standard output beside kdrun/ui
+PRINTS = {"cli/output.py"}
+
+
+def package_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(path: Path) -> set[str]:
+    """First-level names under kdrun that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
+            if node.module == "kdrun":
+                modules = [f"kdrun.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        names |= {m.split(".")[1] for m in modules if m.startswith("kdrun.")}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = package_of(path)
+    if own == "__main__":
+        return
+    for other in imported(path) - {"configs"}:
+        if other in LEVEL:
+            assert LEVEL[other] >= LEVEL[own], f"{path} imports kdrun.{other}"
+
+
+def test_every_package_has_a_level() -> None:
+    known = set(LEVEL) | {"__main__"}
+    assert {package_of(path) for path in SOURCES} <= known
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 330, f"{path} is too long"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            size = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_ui_prints(path: Path) -> None:
+    relative = path.relative_to(PACKAGE).as_posix()
+    if relative.startswith("ui/") or relative in PRINTS:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{relative}:{node.lineno} prints"
+
+
+def test_below_stages_nothing_sees_omegaconf() -> None:
+    allowed = {"cli", "stages", "config", "runs"}
+    for path in SOURCES:
+        if package_of(path) not in allowed:
+            text = path.read_text()
+            assert "omegaconf" not in text and "import hydra" not in text, path
+
+
+def test_import_and_help_need_no_torch() -> None:
+    code = (
+        "import sys, kdrun, kdrun.cli.main\n"
+        "try:\n    kdrun.cli.main.main(['--help'])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_lists_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(settings["tool"]["setuptools"]["packages"])
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == there | {"kdrun.configs"}

@@ -1,0 +1,217 @@
+"""What must hold of every loss there is, whatever its formula: see `losses/checks.py`."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from losses.cases import (
+    FILES,
+    RESERVED,
+    Case,
+    leaves,
+    make_case,
+    make_term,
+    map_outputs,
+    settings_of,
+    tensors_of,
+    train,
+    with_tensors,
+)
+from losses.checks import CHECKS, REGISTRY
+from torch import Tensor
+
+from kdrun.errors import ConfigError
+
+LOSSES = sorted(FILES)
+FEWEST = 4
+LEARNT = 80.0  # percent of the digits' test images; chance is 10
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    assert name in REGISTRY, f"add {name} to REGISTRY in tests/losses/checks.py"
+    return name
+
+
+def case_of(loss: str, check: str, **changes: int | str) -> Case:
+    """The loss's case, or a skip where the registry says that the check does not apply."""
+    skip_unless(loss, check)
+    return make_case(loss, **changes, **REGISTRY[loss].settings)  # type: ignore[arg-type]
+
+
+def skip_unless(loss: str, check: str) -> None:
+    reason = REGISTRY[loss].skip.get(check)
+    if reason is not None:
+        pytest.skip(f"{check} does not apply to {loss}: {reason}")
+
+
+def values_of(case: Case) -> Iterator[Tensor]:
+    """The term's value, and that of its pre-training if it has one."""
+    yield case.loss()
+    if case.term.pretraining() is not None:
+        yield case.term.pretrain_loss(case.student, case.teacher, case.batch)
+
+
+def assert_finite(case: Case) -> None:
+    """A finite float32 scalar whose gradients are finite for student and adapters."""
+    wanted = [*case.inputs(), *(p for p in case.term.parameters() if p.requires_grad)]
+    for value in values_of(case):
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value), value
+        if not value.requires_grad:
+            continue
+        for gradient in torch.autograd.grad(value, wanted, allow_unused=True):
+            assert gradient is None or torch.isfinite(gradient).all()
+
+
+def test_there_is_a_loss_for_every_entry() -> None:
+    assert len(FILES) >= FEWEST
+    assert set(REGISTRY) == set(FILES)
+    for name, entry in REGISTRY.items():
+        assert set(entry.skip) <= set(CHECKS), name
+        assert set(entry.refuses) <= {"mlp", "mobilenet"}, name
+        assert entry.against, name
+
+
+def test_it_says_what_it_is(loss: str) -> None:
+    cls = type(make_term(loss, **REGISTRY[loss].settings).term)
+    node = settings_of(loss)
+    first = FILES[loss].read_text().splitlines()[0]
+    assert cls.id == loss
+    assert cls.__module__ == f"kdrun.losses.{loss}"
+    assert cls.full_name
+    assert cls.formula
+    assert cls.source
+    assert inspect.getdoc(cls)
+    assert first.startswith("# ")
+    assert first.endswith(".")
+    parameters = set(inspect.signature(cls).parameters)
+    assert set(node) - set(RESERVED) <= parameters
+    if loss != "ce":
+        assert set(node) - set(RESERVED) == parameters, "the YAML shows every parameter"
+        assert "weight" in node
+    if cls.variants:
+        assert node["variant"] == next(iter(cls.variants)), "the default variant comes first"
+
+
+def test_gradcheck(loss: str) -> None:
+    case = case_of(loss, "gradcheck", batch=4)
+    term = case.term.double()
+    teacher = map_outputs(case.teacher, lambda tensor, _: tensor.double())
+    student = [t.detach().double().requires_grad_() for t in case.inputs()]
+    names = [name for name, p in term.named_parameters() if p.requires_grad]
+    adapters = [p.detach().clone() for name, p in term.named_parameters() if name in names]
+    with torch.no_grad():  # whatever the first batch fixes is fixed before
+        term(with_tensors(case.student, student), teacher, case.batch)
+
+    def value(*inputs: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        outputs = with_tensors(case.student, list(inputs[: len(student)]))
+        state = {name: b.clone() for name, b in term.named_buffers()}
+        state |= dict(zip(names, inputs[len(student) :], strict=True))
+        found: Tensor = torch.func.functional_call(term, state, (outputs, teacher, case.batch))
+        return found
+
+    inputs = [*student, *(a.requires_grad_() for a in adapters)]
+    assert torch.autograd.gradcheck(value, inputs, fast_mode=True, atol=1e-6, rtol=1e-4)
+
+
+def test_equal(loss: str) -> None:
+    case = case_of(loss, "equal", pair="same")
+    case = replace(case, student=leaves(case.teacher))
+    assert_finite(case)
+    assert abs(float(case.loss().detach())) < 1e-5
+
+
+def _extreme(tensor: Tensor, kind: str) -> Tensor:
+    return 1e4 * tensor.detach().sign() if kind == "logits" else tensor.detach()
+
+
+def _zeros(tensor: Tensor, kind: str) -> Tensor:
+    return torch.zeros_like(tensor)
+
+
+def _duplicates(tensor: Tensor, kind: str) -> Tensor:
+    return tensor.detach()[:1].expand_as(tensor)
+
+
+def _constant(tensor: Tensor, kind: str) -> Tensor:
+    return torch.full_like(tensor, 0.7)
+
+
+def _bf16(tensor: Tensor, kind: str) -> Tensor:
+    return tensor.detach().bfloat16()
+
+
+@pytest.mark.parametrize("change", [_extreme, _zeros, _duplicates, _constant, _bf16])
+def test_degenerate_outputs(loss: str, change: Callable[[Tensor, str], Tensor]) -> None:
+    case = case_of(loss, change.__name__.removeprefix("_"))
+    assert_finite(case.changed(change))
+
+
+def test_single(loss: str) -> None:
+    case = case_of(loss, "single", batch=1)
+    assert_finite(case)
+
+
+def test_two_classes(loss: str) -> None:
+    assert_finite(case_of(loss, "two_classes", classes=2))
+    assert_finite(make_case(loss, batch=1, classes=2, **REGISTRY[loss].settings))
+
+
+@pytest.mark.parametrize("pair", ["mlp", "mobilenet"])
+def test_cross_architecture(loss: str, pair: str) -> None:
+    skip_unless(loss, pair)
+    if pair in REGISTRY[loss].refuses:
+        with pytest.raises(ConfigError):
+            make_case(loss, pair, **REGISTRY[loss].settings)
+        return
+    assert_finite(make_case(loss, pair, batch=3, **REGISTRY[loss].settings))
+
+
+def test_compile(loss: str) -> None:
+    case = case_of(loss, "compile")
+    twin = case_of(loss, "compile")
+    torch._dynamo.reset()
+    compiled = torch.compile(twin.term, fullgraph=True, backend="eager")
+    torch.manual_seed(0)
+    expected = case.loss()
+    torch.manual_seed(0)
+    found = compiled(twin.student, twin.teacher, twin.batch)
+    torch.testing.assert_close(found, expected)
+    assert len(tensors_of(twin.student)) == len(tensors_of(case.student))
+
+
+def test_learns_and_resumes(loss: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    skip_unless(loss, "learns")
+    folder = tmp_path_factory.getbasetemp() / "losses" / loss
+    settings = REGISTRY[loss].settings | REGISTRY[loss].training
+    whole = train(loss, folder / "whole", **settings)
+    assert whole is not None
+    falls = [row[f"train/{loss}"] for row in whole.rows]
+    if "falls" not in REGISTRY[loss].skip:
+        assert falls[-1] < falls[0]
+    assert whole.trained.test.metrics.top1 > LEARNT
+    for name, tensor in whole.teacher.state_dict().items():
+        assert torch.equal(tensor, whole.teacher_before[name]), "the teacher has changed"
+    assert all(p.grad is None for p in whole.teacher.parameters())
+    skip_unless(loss, "resume")
+    assert train(loss, folder / "part", stop_after=50, **settings) is None
+    rest = train(loss, folder / "part", **settings)
+    assert rest is not None
+    assert rest.state.keys() == whole.state.keys()
+    for name, tensor in whole.state.items():
+        assert torch.equal(tensor, rest.state[name]), name
