@@ -1,0 +1,90 @@
+"""The README's commands are real: each one is parsed, composed and checked; the first ones run."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdrun.cli import app, preflight
+from kdrun.cli.flags import split
+from kdrun.cli.groups import CONFIG_NAMES
+from kdrun.cli.main import run
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+TEXT = README.read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Every `kdrun ...` line of a text block, without the explanation after it."""
+    found = []
+    for block in blocks("text"):
+        for line in block.splitlines():
+            if line.startswith("kdrun "):
+                found.append(shlex.split(re.split(r"\s{3,}", line)[0])[1:])
+    return found
+
+
+HYDRA = [argv for argv in commands() if argv[0] in CONFIG_NAMES]
+OTHER = [argv for argv in commands() if argv[0] not in CONFIG_NAMES]
+
+
+@pytest.fixture
+def own_code(workdir: Path) -> Path:
+    """The README's own loss and network, written where its commands expect them."""
+    (loss,) = [block for block in blocks("python") if "my_losses.py" in block]
+    (config,) = [block for block in blocks("yaml") if "my_configs" in block]
+    (workdir / "my_losses.py").write_text(loss)
+    (workdir / "my_configs" / "loss").mkdir(parents=True)
+    (workdir / "my_configs" / "loss" / "cosine.yaml").write_text(config)
+    for folder in ("photos/train/cat", "outputs/distill/..."):
+        (workdir / folder).mkdir(parents=True)
+    return workdir
+
+
+def test_there_are_commands() -> None:
+    assert len(HYDRA) >= 10
+    assert len(blocks("bash")) == 2
+    assert all(block.count("\n") == 1 for block in blocks("bash")), "one line each"
+
+
+@pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
+def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
+    app.resolvers.register()
+    plan = preflight.check(argv[0], CONFIG_NAMES[argv[0]], split(argv[0], argv[1:]))
+    assert plan.configs
+
+
+@pytest.mark.parametrize("argv", [a for a in OTHER if a[0] != "resume"], ids=" ".join)
+def test_each_other_verb_answers(argv: list[str], own_code: Path) -> None:
+    assert run(argv) == 0
+
+
+def test_the_own_loss_trains(own_code: Path, kdrun: Callable[..., int]) -> None:
+    (argv,) = [argv for argv in HYDRA if "--config-dir" in argv]
+    small = ["epochs=2", "teacher.schedule.epochs=2", "alone=false", "ui=quiet"]
+    assert kdrun(*argv, *small) == 0
+
+
+def test_the_loss_example_is_what_the_readme_says(own_code: Path) -> None:
+    values = yaml.safe_load((own_code / "my_configs" / "loss" / "cosine.yaml").read_text())
+    assert values["cosine"]["weight"] == 2.0
+
+
+def test_the_first_command_runs_as_written(process: Callable[..., object], workdir: Path) -> None:
+    """`kdrun distill`, the whole default run, piped: a table, no control characters."""
+    line = blocks("bash")[0].strip().split("&&")[-1].split()
+    assert line == ["kdrun", "distill"]
+    done = process("distill")
+    assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
+    output: str = done.stdout  # type: ignore[attr-defined]
+    for words in ("teacher  cnn_large", "student alone  cnn_tiny", "student distilled  cnn_tiny",
+                  "gap closed", "agreement", "params", "FLOPs", "next:"):  # fmt: skip
+        assert words in output, words
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", output)
