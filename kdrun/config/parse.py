@@ -56,7 +56,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     """The typed configuration of `kdrun distill`."""
     plain = resolve(cfg)
     _set_recipe(plain, plain["schedule"])
-    loss = _loss(plain["loss"])
+    loss = _loss(plain.get("loss"))
     needs_teacher = any(term != "ce" for term in loss)
     return schema.DistillConfig(
         dataset=dataset_config(plain["dataset"]),

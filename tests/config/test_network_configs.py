@@ -13,6 +13,7 @@ from kdrun.config.schema import DistillConfig
 from kdrun.models.build import build_network
 from kdrun.models.measure import count_parameters
 from kdrun.types import InputInfo
+from kdrun.vision import import_torchvision
 
 ROOT = Path(next(iter(kdrun.configs.__path__)))
 NETWORKS = sorted(
@@ -55,6 +56,7 @@ def test_students_and_teachers_are_the_same_network(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_builds_and_says_its_size(name: str) -> None:
     if name == "timm":
+        import_torchvision()  # timm imports it, and it may need help
         pytest.importorskip("timm", reason="timm is an optional extra")
     config = composed(*overrides("student", name)).student
     mnist = name.startswith("mlp")

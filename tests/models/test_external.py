@@ -114,6 +114,7 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("architecture", ["resnet18", "vit_tiny_patch16_224"])
 def test_timm_networks(architecture: str) -> None:
+    import_torchvision()  # timm imports it, and it may need help
     pytest.importorskip("timm", reason="timm is an optional extra")
     network: nn.Module = timm_network(architecture, 7, 1, (32, 32)).eval()
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)

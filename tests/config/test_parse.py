@@ -1,0 +1,196 @@
+"""From YAML to dataclasses and back: types, ranges, names, round trips."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from kdrun.config import dump, parse, resolvers, validate
+from kdrun.config.build import call, check_arguments
+from kdrun.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+resolvers.register()
+
+
+def composed(name: str, *overrides: str) -> Any:
+    with initialize_config_module("kdrun.configs", version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def distill(*overrides: str) -> Any:
+    config = parse.distill_config(composed("distill", *overrides))
+    validate.validate_distill(config)
+    return config
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).rglob("*.yaml"))
+
+
+def test_defaults_are_the_digits() -> None:
+    config = distill()
+    assert (config.dataset.name, config.student.name) == ("digits", "cnn_tiny")
+    assert list(config.loss) == ["kd"]
+    assert (config.T, config.alpha, config.ce) == (None, None, None)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_every_loss_composes_alone_and_beside_kd(loss: str) -> None:
+    assert list(distill(f"loss={loss}").loss) == [loss]
+    if loss != "kd":
+        assert list(distill(f"loss=[kd,{loss}]").loss) == ["kd", loss]
+
+
+@pytest.mark.parametrize("schedule", options("schedule"))
+def test_every_schedule_composes_for_student_and_teacher(schedule: str) -> None:
+    config = distill(f"schedule={schedule}", f"schedule@teacher.schedule={schedule}")
+    assert config.teacher.schedule == config.schedule
+
+
+@pytest.mark.parametrize("logger", options("logger"))
+def test_every_logger_composes(logger: str) -> None:
+    assert distill(f"logger={logger}").logger.name == logger
+
+
+@pytest.mark.parametrize("scheme", options("scheme"))
+def test_every_scheme_composes(scheme: str) -> None:
+    assert distill(f"scheme={scheme}").scheme.name == scheme
+
+
+def test_short_names_reach_the_schedule_and_not_the_teachers() -> None:
+    config = distill("epochs=7", "lr=0.3", "batch_size=16", "precision=bf16")
+    schedule = config.schedule
+    assert (schedule.epochs, schedule.lr, schedule.batch_size) == (7, 0.3, 16)
+    assert schedule.precision == "bf16"
+    assert config.teacher.schedule == distill().teacher.schedule
+
+
+def test_short_names_of_train_teacher_are_the_teachers() -> None:
+    config = parse.train_teacher_config(composed("train_teacher", "epochs=7", "seed=4"))
+    assert (config.teacher.schedule.epochs, config.teacher.seed) == (7, 4)
+    same = distill("teacher.schedule.epochs=7", "teacher.seed=4")
+    assert config.teacher == same.teacher
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("loss=[kd,sp]", "T=2", "alpha=0.5", "ce=1", "+loss.sp.warmup_epochs=3"),
+        ("loss=ce",),
+        ("teacher=mlp1200", "teacher.augment={crop_padding: 2, flip: false}"),
+        ("dataset=cifar100", "student=resnet8", "schedule=cifar240", "teacher=wrn_40_2"),
+        ("student=custom", "student._target_=a.B", "+student.width=3", "+student.taps={x: body}"),
+    ],
+)
+def test_a_dumped_configuration_reads_back_the_same(overrides: tuple[str, ...]) -> None:
+    config = distill(*overrides)
+    plain = dump.distill_plain(config)
+    text = OmegaConf.to_yaml(plain)
+    assert parse.distill_config(OmegaConf.create(text)) == config
+
+
+def test_train_teacher_and_evaluate_read_back_the_same() -> None:
+    teacher = parse.train_teacher_config(composed("train_teacher", "seed=2"))
+    plain = OmegaConf.create(dump.train_teacher_plain(teacher))
+    assert parse.train_teacher_config(plain) == teacher
+    for words in (("run=x",), ("run=x", "dataset=mnist")):
+        config = parse.evaluate_config(composed("evaluate", *words))
+        assert parse.evaluate_config(OmegaConf.create(dump.evaluate_plain(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("T=0", "T=0 must be above 0"),
+        ("alpha=1.5", "between 0 and 1"),
+        ("alpha=-0.1", "between 0 and 1"),
+        ("ce=-1", "ce=-1"),
+        ("epochs=ten", "epochs='ten' is not a whole number"),
+        ("epochs=0", "epochs=0 must be at least 1"),
+        ("epochs=1.5", "not a whole number"),
+        ("batch_size=0", "batch_size=0 must be at least 1"),
+        ("lr=0", "lr=0 must be above 0"),
+        ("lr=fast", "lr='fast' is not a number"),
+        ("seed=a", "seed='a' is not a whole number"),
+        ("val_fraction=1", r"val_fraction=1 must lie in \[0, 1\)"),
+        ("alone=maybe", "neither true nor false"),
+        ("precision=fp8", "fp8 is not one of"),
+        ("schedule.optimizer=sdg", "Did you mean 'sgd'"),
+        ("schedule.curve=cos", "Did you mean 'cosine'"),
+        ("schedule.milestones=[3,2]", "rising"),
+        ("schedule.curve=step", "needs schedule.milestones"),
+        ("schedule.warmup_epochs=60", "leaves nothing"),
+        ("schedule.label_smoothing=1", "label_smoothing"),
+        ("teacher.schedule.epochs=-1", "teacher.schedule.epochs=-1"),
+        ("teacher.augment={crop_pading: 1}", "Did you mean 'crop_padding'"),
+        ("dataset.augment.crop_padding=-2", "must not be negative"),
+        ("dataset.resident=sometimes", "is not one of"),
+        ("+dataset.workers=-1", "dataset.workers"),
+        ("loss.kd.weight=-1", "loss.kd.weight"),
+        ("threads=0", "threads=0"),
+        ("ui=loud", "ui=loud"),
+        ("dataset.std=[0.0]", "dataset.mean and dataset.std together"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(override: str, text: str) -> None:
+    name = override.removeprefix("+")
+    with pytest.raises(ConfigError, match=text):
+        distill("++" + name if "=" in name and override.startswith("+") else override)
+
+
+def test_a_missing_value_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.root"):
+        distill("dataset=imagefolder")
+    with pytest.raises(ConfigError, match="run"):
+        parse.evaluate_config(composed("evaluate"))
+
+
+def test_an_empty_objective_is_refused() -> None:
+    with pytest.raises(ConfigError, match="objective is empty"):
+        distill("loss=[]")
+
+
+def sample(width: int, rates: list[float], name: str = "x", deep: bool = False) -> tuple[Any, ...]:
+    return width, rates, name, deep
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"widht": 3, "rates": []}, "Did you mean 'width'"),
+        ({"rates": [1.0]}, "width has no value"),
+        ({"width": "3", "rates": []}, "width='3' is not of type int"),
+        ({"width": 3, "rates": [1.0, "x"]}, "rates"),
+        ({"width": 3, "rates": [], "deep": 1}, "deep=1"),
+    ],
+)
+def test_arguments_are_checked_against_the_signature(kwargs: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        check_arguments(sample, kwargs, "student")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"widht.*width has no value"):
+        check_arguments(sample, {"widht": 3, "rates": []}, "student")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("no_such_package.Thing", "no module 'no_such_package'"),
+        ("kdrun.models.cnn.ConvNt", "Did you mean 'ConvNet'"),
+        ("kdrun.errors.EXIT_DONE", "neither a class nor a function"),
+    ],
+)
+def test_a_wrong_path_is_explained(path: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        call(path, {}, "student")
+
+
+def test_offered_arguments_go_only_where_they_are_taken() -> None:
+    path = "kdrun.config.schema.AugmentConfig"
+    assert call(path, {"flip": True}, "x", crop_padding=2, other=5).crop_padding == 2

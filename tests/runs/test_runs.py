@@ -1,0 +1,98 @@
+"""Run folders and their files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from kdrun.errors import ConfigError
+from kdrun.files import canonical_hash, write_atomically, write_json
+from kdrun.runs.folder import RunFolder, safe_name
+from kdrun.runs.metrics import write_metrics
+from kdrun.runs.result import ResultFile, read_result
+from kdrun.runs.search import find_run, group_folder, runs_in
+from kdrun.stages.alone import alone_argv
+
+
+def test_folders_are_never_shared(tmp_path: Path) -> None:
+    folders = [RunFolder.create_in(tmp_path / "group").path for _ in range(50)]
+    assert len(set(folders)) == 50
+    assert folders == sorted(folders, key=lambda path: path.name[:19])
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_matter(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        RunFolder.create_in(tmp_path / "file" / "group")
+
+
+def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
+    one, two = RunFolder(tmp_path), RunFolder(tmp_path)
+    one.acquire()
+    assert not two.is_free()
+    with pytest.raises(ConfigError, match="in use"):
+        two.acquire()
+    one.release()
+    assert two.is_free()
+
+
+def test_names_become_safe_folders() -> None:
+    assert safe_name("a/b: c*") == "a_b__c_"
+    assert safe_name("../x") == "_x"
+    assert safe_name("") == "_"
+    assert len(safe_name("x" * 500)) == 120
+
+
+def test_a_result_is_readable_at_any_time(tmp_path: Path) -> None:
+    folder = tmp_path / "group" / "run"
+    result = ResultFile(folder / "result.json")
+    result.start("distill", identity="abc")
+    assert read_result(folder) == {
+        "schema": 1, "command": "distill", "status": "running", "error": None, "identity": "abc",
+    }  # fmt: skip
+    result.update(status="completed")
+    assert find_run(folder.parent, "identity", "abc", finished=True) == folder
+    assert find_run(folder.parent, "identity", "abc", finished=False) is None
+
+
+def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    group = group_folder(tmp_path, "distill", "digits", "a-b-kd")
+    for name, text in (("1", "{"), ("2", "[]"), ("3", '{"schema": 99}')):
+        (group / name).mkdir(parents=True)
+        (group / name / "result.json").write_text(text)
+    assert list(runs_in(group)) == []
+    assert list(runs_in(tmp_path / "nowhere")) == []
+
+
+def test_metrics_are_one_line_per_epoch_in_both_files(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "train/loss": 2.5}, {"epoch": 2, "train/loss": 1.5, "val/loss": 2.0}]
+    write_metrics(tmp_path, rows)
+    write_metrics(tmp_path, rows)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    table = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["val/loss"] for row in table] == ["", "2.0"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_hashes_do_not_depend_on_the_order_of_keys() -> None:
+    assert canonical_hash({"a": 1, "b": [1.5]}) == canonical_hash({"b": [1.5], "a": 1})
+    assert canonical_hash({"a": 1}) != canonical_hash({"a": 1.5})
+
+
+def test_the_baselines_command_drops_the_objective() -> None:
+    argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
+    assert alone_argv(argv) == [
+        "distill", "seed=1", "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false",
+    ]  # fmt: skip

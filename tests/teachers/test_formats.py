@@ -1,0 +1,59 @@
+"""Reading foreign checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdrun.errors import CheckpointError
+from kdrun.teachers.formats import read_any
+
+WEIGHTS = {"conv1.weight": torch.randn(4, 3, 3, 3), "fc.bias": torch.zeros(10)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        WEIGHTS,
+        {"epoch": 240, "accuracy": torch.tensor(79.4), "model": WEIGHTS},
+        {"opt": 1, "best_acc": 74.3, "model": WEIGHTS},
+        {"state_dict": {f"module.{name}": tensor for name, tensor in WEIGHTS.items()}},
+    ],
+    ids=["bare", "repdistiller", "repdistiller-best", "parallel"],
+)
+def test_state_dicts_are_found_wherever_they_are(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "teacher.pth"
+    torch.save(content, path)
+    found = read_any(path)
+    assert found.card is None
+    assert found.weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found.weights[name], WEIGHTS[name]) for name in WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [({"a": 1}, "no state dict"), ([1, 2], "no state dict"), ({}, "no state dict")],
+)
+def test_files_without_weights_say_what_was_looked_for(
+    tmp_path: Path, content: object, text: str
+) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=text):
+        read_any(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_noise_is_not_a_checkpoint(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x00\x01not a checkpoint" * 100)
+    with pytest.raises(CheckpointError, match=name):
+        read_any(tmp_path / name)
+
+
+def test_an_unfinished_run_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="Is its run complete"):
+        read_any(tmp_path)
+
+
+def test_a_missing_path_says_what_it_could_be(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run=.*nothing does not exist.*kdrun ls"):
+        read_any(tmp_path / "nothing", what="run")

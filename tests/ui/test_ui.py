@@ -1,0 +1,116 @@
+"""Numbers as people read them, tables, and what a pipe gets."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdrun.engine.lengths import Length
+from kdrun.ui import format, tables
+from kdrun.ui.reporter import Reporter, epoch_line
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (42.4, "42 s"), (83, "1m 23s"), (3600 * 2 + 300, "2h 05m"),
+     (59.6, "1m 00s")],
+)  # fmt: skip
+def test_seconds(value: float, text: str) -> None:
+    assert format.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (1.2345678, "1.235"), (123.456, "123.5"), (0.00123456, "0.001235"),
+     (1.5e-9, "1.500e-09"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_losses_have_four_digits(value: float, text: str) -> None:
+    assert format.loss(value) == text
+
+
+def test_counts_flops_percent() -> None:
+    assert format.count(1233540) == "1,233,540"
+    assert format.flops(2.166e9) == "2.17 G"
+    assert format.flops(950) == "950"
+    assert format.percent(93.104) == "93.10"
+    assert format.points(1.4) == "+1.40"
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    def test(top1: float) -> dict[str, Any]:
+        return {"top1": top1, "top5": 100.0, "errors": 5, "loss": 0.1, "ece": 1.0}
+
+    return {
+        "loss": ["kd"],
+        "seed": 0,
+        "dataset": {"test_size": 100},
+        "teachers": [{"name": "big", "params": 1000, "flops": 10, "test": test(95.0)}],
+        "student": {"name": "small", "params": 10, "flops": 1, "test": test(93.0),
+                    "best_val": {"epoch": 3, "val_top1": 94.0, "test": test(92.0)}},
+        "alone": {"test": test(91.0), "run": "x"},
+        "agreement": 94.0,
+        "gain": 2.0,
+        **changes,
+    }  # fmt: skip
+
+
+def drawn(table: Any) -> str:
+    screen = Console(file=io.StringIO(), width=120)
+    screen.print(table)
+    return screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_final_table_has_every_row() -> None:
+    text = drawn(tables.result_table(result()))
+    for words in ("teacher  big", "student alone  small", "student distilled  small", "epoch 3"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "gap closed: 50 % of the 4.00 points"),
+        ({"alone": None, "gain": None}, "student alone: not measured"),
+        ({"gain": -1.0}, "gap closed: -25 %"),
+    ],
+)
+def test_the_gap_in_words(changes: dict[str, Any], text: str) -> None:
+    assert any(text in line for line in tables.summary_lines(result(**changes)))
+
+
+def test_without_a_gap_no_share_is_claimed() -> None:
+    strong = result()
+    strong["alone"]["test"]["top1"] = 96.0
+    assert any("there was no gap" in line for line in tables.summary_lines(strong))
+
+
+ROW = {
+    "epoch": 3, "step": 30, "lr": 0.05, "train/loss": 0.5, "train/top1_percent": 80.0,
+    "val/top1_percent": 75.0, "epoch_seconds": 4.0, "images_per_second": 1234.5,
+}  # fmt: skip
+
+
+def test_an_epochs_line_has_units_and_time_left() -> None:
+    line = epoch_line(ROW, Length(100, 10, 10), 65.0)
+    assert "epoch  3/10" in line
+    assert "val 75.00 %" in line
+    assert "1,234 img/s" in line
+    assert "left 1m 05s" in line
+    assert "left" not in epoch_line({**ROW, "step": 100}, Length(100, 10, 10), 0.0)
+
+
+def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Reporter("quiet")
+    with reporter.logging_to(tmp_path / "run.log"):
+        reporter.heading("Stage 1")
+        reporter.warn("careful")
+        reporter.epoch_done(ROW, Length(100, 10, 10))
+        reporter.show(tables.result_table(result()))
+    text = (tmp_path / "run.log").read_text()
+    for words in ("Stage 1", "warning: careful", "epoch  3/10", "teacher  big"):
+        assert words in text
+    assert capsys.readouterr().out == ""
