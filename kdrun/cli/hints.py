@@ -245,6 +245,12 @@ def explain(asked: Request, error: Exception) -> ConfigError:
             text += f". Did you mean '{match}'?"
         elif options:
             text += f". Options of {group}: {options}"
+    foreign = re.match(r"In '(experiment/\S+)': Could not override '(.+?)'", text)
+    if foreign is not None:
+        text = (
+            f"{foreign.group(1)} sets {foreign.group(2)}, which this verb does not have: it is "
+            "written for kdrun distill, which trains its teacher first"
+        )
     absent = re.search(r"Could not delete from config. '(.+)' does not exist", text)
     if absent is not None:
         text = (

@@ -38,8 +38,8 @@ class Session:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def device_line(self) -> str:
-        """`cpu (AMD EPYC, 2 threads)`."""
-        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        """`cpu (AMD EPYC, threads: 2)`."""
+        threads = f", threads: {self.threads}" if self.device.type == "cpu" else ""
         return f"{self.device} ({describe_device(self.device)}{threads})"
 
 

@@ -56,6 +56,8 @@ def run_training(
     """
     check_precision(recipe.schedule.precision, session.device)
     session.place(scheme)
+    if session.runtime.compile:
+        session.reporter.say("  compiling the networks: the first step takes up to a minute")
     loader = train_loader(
         session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
     )

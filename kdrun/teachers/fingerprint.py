@@ -21,8 +21,6 @@ def network_recipe(
 
     The validation split counts, because a teacher must not have seen those images.
     """
-    shaping = asdict(schedule)
-    shaping.pop("eval_batch_size")
     return {
         "version": VERSION,
         "dataset": dataset.fingerprint,
@@ -31,9 +29,28 @@ def network_recipe(
         "augment": asdict(augment),
         "target": network.target,
         "kwargs": network.kwargs,
-        "schedule": shaping,
+        "schedule": shaping_settings(schedule),
         "seed": seed,
     }
+
+
+def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
+    """The settings of a schedule that reach the weights; a setting nothing reads does not count."""
+    settings = asdict(schedule)
+    unread = ["eval_batch_size", "eval_every"]
+    if schedule.steps is not None and schedule.curve != "step":
+        unread.append("epochs")
+    if schedule.optimizer in ("adam", "adamw"):
+        unread += ["momentum", "nesterov"]
+    else:
+        unread.append("betas")
+    if schedule.optimizer != "dot":
+        unread.append("dot_delta")
+    if schedule.curve != "step":
+        unread += ["milestones", "gamma"]
+    if schedule.curve in ("constant", "step"):
+        unread.append("final_lr")
+    return {name: value for name, value in settings.items() if name not in unread}
 
 
 def fingerprint(recipe: dict[str, Any]) -> str:

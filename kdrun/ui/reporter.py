@@ -138,6 +138,8 @@ class Reporter:
         last = row["step"] >= length.steps
         line = epoch_line(row, length, self._watch.left(length.steps))
         slow = row["epoch_seconds"] >= SLOW_EPOCH_SECONDS
+        if last:
+            self.close()
         if self.live or last or slow or self._watch.due(self._interval):
             self.say(line)
         else:

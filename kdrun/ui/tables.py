@@ -11,7 +11,7 @@ from kdrun.ui import format
 
 def new_table(*columns: str, title: str | None = None) -> Table:
     """A plain table: the first column left, all others right."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
@@ -30,7 +30,7 @@ def result_table(result: dict[str, Any]) -> Table:
     _network_row(table, f"{what}  {student['name']}", student["test"], student)
     best = student.get("best_val")
     if best:
-        label = f"  its epoch {best['epoch']}, best on validation"
+        label = f"  at its best validation: epoch {best['epoch']}"
         _network_row(table, label, best["test"], None)
     return table
 

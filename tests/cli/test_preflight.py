@@ -243,3 +243,9 @@ def test_mistake_in_a_large_sweep_is_found_early() -> None:
     with pytest.raises(preflight.ConfigError, match="batch_size=0"):
         preflight.check("distill", "distill", flags)
     assert time.perf_counter() - start < 3
+
+
+def test_an_experiment_of_another_verb_says_so(refused: Callable[..., str]) -> None:
+    text = refused("train-teacher", "experiment=smoke")
+    assert "experiment/smoke sets loss" in text
+    assert "kdrun distill" in text
