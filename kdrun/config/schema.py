@@ -65,6 +65,7 @@ class ScheduleConfig:
     warmup_epochs: linear rise from zero over this many epochs, before the curve.
     final_lr: the rate at the end of `linear`, `cosine` and `onecycle`, as a share of `lr`.
     grad_clip: largest gradient norm; 0 leaves gradients alone.
+    dot_delta: with `dot`: how far the momenta of labels and teachers lie from `momentum`.
     eval_every: epochs between two measurements of the validation split.
     """
 
@@ -76,6 +77,7 @@ class ScheduleConfig:
     lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = False
+    dot_delta: float = 0.075
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 5e-4
     curve: str = "cosine"

@@ -7,7 +7,7 @@ from kdrun.config import schema
 from kdrun.errors import ConfigError, did_you_mean
 
 CURVES = ("constant", "step", "linear", "cosine", "onecycle")
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw", "dot")
 PRECISIONS = ("fp32", "bf16", "fp16")
 RESIDENT = ("auto", "true", "false")
 UI = ("auto", "rich", "plain", "quiet")
@@ -17,6 +17,11 @@ def validate_distill(config: schema.DistillConfig) -> None:
     """Raise ConfigError for the first thing in a `distill` configuration that cannot be."""
     _common(config.dataset, config.val_fraction, config.runtime)
     schedule("schedule", config.schedule, short=("epochs", "batch_size", "lr", "precision"))
+    if config.schedule.optimizer == "dot" and config.runtime.compile:
+        raise ConfigError(
+            "compile=true frees buffers that the second backward pass of schedule.optimizer=dot "
+            "reads: set compile=false, or another optimizer."
+        )
     if config.teacher is not None:
         _teacher(config.teacher)
     for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
@@ -89,6 +94,8 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     one_of(name("precision"), config.precision, PRECISIONS)
     if config.nesterov and config.momentum == 0:
         raise ConfigError(f"{name('nesterov')}=true needs {name('momentum')} above 0.")
+    if config.optimizer == "dot":
+        _dot(name, config)
     _milestones(name, config)
     if config.curve == "onecycle" and config.warmup_epochs:
         raise ConfigError(
@@ -98,6 +105,26 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
         raise ConfigError(
             f"{name('warmup_epochs')}={config.warmup_epochs:g} leaves nothing of the "
             f"{config.epochs} epochs of training: shorten one or lengthen the other."
+        )
+
+
+def _dot(name: Callable[[str], str], config: schema.ScheduleConfig) -> None:
+    """What the two momenta of `dot` need, and what they do not go together with."""
+    low, high = config.momentum - config.dot_delta, config.momentum + config.dot_delta
+    _require(
+        config.dot_delta >= 0 and low >= 0 and high < 1,
+        f"{name('dot_delta')}={config.dot_delta:g} with {name('momentum')}={config.momentum:g} "
+        f"gives the momenta {low:g} and {high:g}: both must lie in [0, 1), e.g. 0.075 with 0.9.",
+    )
+    for key, allowed in (("nesterov", False), ("grad_clip", 0)):
+        if getattr(config, key) != allowed:
+            raise ConfigError(
+                f"{name('optimizer')}=dot keeps two gradients apart and takes no "
+                f"{name(key)}: set {name(key)}={str(allowed).lower()}, or optimizer=sgd."
+            )
+    if config.precision == "fp16":
+        raise ConfigError(
+            f"{name('optimizer')}=dot has no loss scaling: set {name('precision')}=bf16 or fp32."
         )
 
 

@@ -20,7 +20,7 @@ from kdrun.engine.devices import autocast
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.lengths import Length, learning_rates, training_length
 from kdrun.engine.metrics import EpochSums, evaluate
-from kdrun.engine.optim import build_optimizer, set_learning_rate
+from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.state import TrainState
 from kdrun.errors import Interrupted, TrainingError
 from kdrun.seeds import derive
@@ -175,8 +175,7 @@ class _Fit:
         set_learning_rate(self.optimizer, self.rates[self.state.step])
         with autocast(self.training.device, self.schedule.precision):
             output = self.scheme(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(output.loss).backward()
+        backward(self.optimizer, output, self.scaler)
         if self.schedule.grad_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.scheme.parameters(), self.schedule.grad_clip)

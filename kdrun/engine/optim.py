@@ -1,10 +1,13 @@
-"""Optimisers by name."""
+"""Optimisers by name, and how each of them takes its gradients."""
 
 from collections.abc import Iterable
 
+import torch
 from torch import nn, optim
 
 from kdrun.config.schema import ScheduleConfig
+from kdrun.engine.dot import Dot
+from kdrun.types import StepOutput
 
 
 def build_optimizer(
@@ -12,8 +15,8 @@ def build_optimizer(
 ) -> optim.Optimizer:
     """The optimiser a schedule names, over `parameters`.
 
-    SGD and Adam decay every parameter, as the field's CIFAR recipes do; AdamW decays matrices and
-    convolutions only, as transformer recipes do.
+    SGD, Dot and Adam decay every parameter, as the field's CIFAR recipes do; AdamW decays matrices
+    and convolutions only, as transformer recipes do.
     """
     trained = [p for p in parameters if p.requires_grad]
     if schedule.optimizer == "sgd":
@@ -24,6 +27,14 @@ def build_optimizer(
             nesterov=schedule.nesterov,
             weight_decay=schedule.weight_decay,
         )
+    if schedule.optimizer == "dot":
+        return Dot(
+            trained,
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            delta=schedule.dot_delta,
+            weight_decay=schedule.weight_decay,
+        )
     betas = (schedule.betas[0], schedule.betas[1])
     if schedule.optimizer == "adam":
         return optim.Adam(trained, lr=schedule.lr, betas=betas, weight_decay=schedule.weight_decay)
@@ -32,6 +43,17 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return optim.AdamW([g for g in groups if g["params"]], lr=schedule.lr, betas=betas)
+
+
+def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.GradScaler) -> None:
+    """The gradients of a step's loss; for Dot those of its two parts apart."""
+    optimizer.zero_grad(set_to_none=True)
+    if isinstance(optimizer, Dot) and "distill" in output.groups:
+        output.groups["distill"].backward(retain_graph=True)
+        optimizer.hold_distill()
+        output.groups["task"].backward()
+    else:
+        scaler.scale(output.loss).backward()
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:

@@ -12,7 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdrun.types import Batch, Outputs
+from kdrun.config.schema import NetworkConfig
+from kdrun.errors import ConfigError, did_you_mean
+from kdrun.types import Batch, InputInfo, Outputs
 
 # A requested tap: a name for both networks, or [student's, teacher's].
 TapRequest = str | Sequence[str]
@@ -70,8 +72,10 @@ class Term(nn.Module):
     formula: one or two lines of plain text, with the reduction. source: authors, venue, arXiv.
     variants: name → what it does differently, the default first; empty where there is one form.
     soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
+    ce_weight: what CE weighs beside this term when neither `ce` nor a soft term says it.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_strong_view: True when it needs `Outputs.strong`.
+    replaces_student: True when `final_network` returns another network than the plain student.
     pairs: the (student tap, teacher tap) names that the objective resolved from `taps`.
     """
 
@@ -81,8 +85,10 @@ class Term(nn.Module):
     source: ClassVar[str] = ""
     variants: ClassVar[Mapping[str, str]] = {}
     soft: ClassVar[bool] = False
+    ce_weight: ClassVar[float] = 1.0
     reads_embedding: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
+    replaces_student: ClassVar[bool] = False
 
     def __init__(self, taps: Sequence[TapRequest] = ()) -> None:
         super().__init__()
@@ -110,9 +116,30 @@ class Term(nn.Module):
         """The scalar minimised in that phase; it may move adapters and the student."""
         raise TypeError(f"{type(self).__name__} has no pre-training")
 
+    def final_network(
+        self, student: "NetworkView", config: NetworkConfig, teacher: "NetworkView", info: InputInfo
+    ) -> tuple[nn.Module, NetworkConfig]:
+        """The network that is trained instead of the plain student, and what builds it again.
+
+        Only asked where `replaces_student` is set, and before anything else, so that taps, figures
+        and the card are those of the network that is kept.
+        """
+        raise TypeError(f"{type(self).__name__} keeps the plain student")
+
+    def notes(self) -> list[str]:
+        """Sentences for the head of a run, when the term is built; what it costs, for instance."""
+        return []
+
     def symbol(self) -> str:
         """The term as it stands in the printed objective, after its weight: `16*KL(T=4)`."""
         return self.id.upper()
+
+
+def require_variant(cls: type[Term], variant: str) -> None:
+    """Raise ConfigError unless `variant` is one of the class's."""
+    if variant not in cls.variants:
+        hint = did_you_mean(variant, cls.variants) or f" There are: {', '.join(cls.variants)}."
+        raise ConfigError(f"loss.{cls.id}.variant={variant} does not exist.{hint}")
 
 
 def full_precision(tensor: Tensor) -> Tensor:

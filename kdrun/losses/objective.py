@@ -152,7 +152,7 @@ def build_objective(
             f"T={T:g} would change nothing: none of {_names(loss)} has a temperature. "
             "Add a term that has one, e.g. 'loss=[kd,...]'."
         )
-    ce_weight = _ce_weight(ce, [terms[name].weight for name in soft])
+    ce_weight = _ce_weight(ce, terms)
     if ce_weight == 0 and all(weighted.weight == 0 for weighted in terms.values()):
         raise ConfigError("Every weight of the objective is 0: nothing would be learnt.")
     return Objective(CrossEntropy(label_smoothing), ce_weight, terms)
@@ -186,11 +186,14 @@ def _check_temperature(name: str, value: float) -> None:
         raise ConfigError(f"loss.{name}.temperature={value:g} must be above 0 (usual: 1 to 20).")
 
 
-def _ce_weight(ce: float | None, soft_weights: list[float]) -> float:
-    """`ce` if given, else what alpha leaves."""
+def _ce_weight(ce: float | None, terms: dict[str, WeightedTerm]) -> float:
+    """`ce` if given, else what alpha leaves, else what the terms' own recipes give to CE."""
     if ce is not None:
         return ce
-    alpha = sum(soft_weights)
+    soft = [weighted.weight for weighted in terms.values() if weighted.term.soft]
+    if not soft:
+        return min((weighted.term.ce_weight for weighted in terms.values()), default=1.0)
+    alpha = sum(soft)
     if alpha > 1:
         raise ConfigError(
             f"The soft term weighs {alpha:g}, which leaves no weight for the labels: set ce=..."

@@ -3,18 +3,27 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from kdrun.losses.base import TapRequest, Term, feature_pairs
+from kdrun.losses.base import TapRequest, Term, feature_pairs, require_variant
+from kdrun.losses.shapes import tap_names, unit
 from kdrun.types import Batch, Outputs
+
+# The layers a variant compares when `taps` does not say.
+OWN_TAPS = {"repdistiller": "last_stage", "paper": "stages", "cosine": "last_stage"}
 
 
 class SimilarityPreserving(Term):
     """‖G_teacher - G_student‖²_F / B², summed over the tap pairs.
 
-    G is the batch similarity matrix Q·Qᵀ of the flattened activations Q `[B, channels·H·W]`, each
-    row divided by its L2 norm (paper §3.1, eq. 1-4). Shapes may differ in everything but B.
-    weight: 3000 (paper §4.1).
+    G is the batch similarity matrix `[B, B]` of the flattened activations Q `[B, channels·H·W]`:
+    Q·Qᵀ with each row divided by its L2 norm (paper §3.1, eq. 1-4). Shapes may differ in
+    everything but B. weight: 3000 (paper §4.1; RepDistiller uses the same).
+
+    taps: None takes those of the variant.
+    variant: see `variants`. `repdistiller` and `paper` share the formula and differ in the layers:
+    the sum of the paper's eq. 4 runs over pairs of layers, the published tables use the last one.
+    `cosine` divides the rows of Q before the product and leaves G as it is.
+    Raises ConfigError for a variant that does not exist.
     """
 
     id = "sp"
@@ -24,23 +33,40 @@ class SimilarityPreserving(Term):
         "sum over the tap pairs"
     )
     source = "Tung & Mori 2019, ICCV, arXiv 1907.09682, §3.1, eq. 1-4"
+    variants = {  # noqa: RUF012
+        "repdistiller": "the last stage alone; rows of the Gram matrix divided by their norm",
+        "paper": "all stages summed; rows of the Gram matrix divided by their norm",
+        "cosine": "the last stage alone; rows of the features divided by their norm, then the Gram "
+        "matrix as it is",
+    }
 
-    def __init__(self, taps: Sequence[TapRequest] = ("last_stage",)) -> None:
-        super().__init__(taps)
+    def __init__(
+        self, taps: Sequence[TapRequest] | None = None, variant: str = "repdistiller"
+    ) -> None:
+        require_variant(type(self), variant)
+        super().__init__([OWN_TAPS[variant]] if taps is None else taps)
+        self.variant = variant
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from features `[B, ...]` of each tap pair."""
+        similarity = cosines if self.variant == "cosine" else gram_rows
         losses = [
-            (similarity(t) - similarity(s)).square().mean()
+            (similarity(t.detach()) - similarity(s)).square().mean()
             for s, t in feature_pairs(self, student, teacher)
         ]
         return sum(losses[1:], losses[0])
 
     def symbol(self) -> str:
-        return "SP(" + "+".join(s for s, _ in self.pairs) + ")"
+        return f"SP({tap_names(self)})"
 
 
-def similarity(features: Tensor) -> Tensor:
-    """Row-normalised Gram matrix `[B, B]` of features `[B, ...]`; zero rows stay zero."""
+def gram_rows(features: Tensor) -> Tensor:
+    """Gram matrix `[B, B]` of features `[B, ...]`, each row divided by its norm; zero rows stay."""
     flat = features.flatten(1)
-    return F.normalize(flat @ flat.T, p=2.0, dim=1)
+    return unit(flat @ flat.T, dim=1)
+
+
+def cosines(features: Tensor) -> Tensor:
+    """Cosine `[B, B]` of each two rows of features `[B, ...]`; 0 with a zero row."""
+    flat = unit(features.flatten(1), dim=1)
+    return flat @ flat.T

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from kdrun.errors import ConfigError
 from kdrun.models.taps import TapPaths, unknown_tap
@@ -10,6 +11,7 @@ from kdrun.models.taps import TapPaths, unknown_tap
 PLURAL = {"stages": "", "stages_pre": "_pre"}
 FIRST = {"first_stage": "", "first_stage_pre": "_pre"}
 LAST = {"last_stage": "", "last_stage_pre": "_pre"}
+CROSSED = {"stages_crossed": "stages", "stages_crossed_pre": "stages_pre"}
 
 
 def pair_taps(
@@ -20,12 +22,18 @@ def pair_taps(
     """(student tap, teacher tap) for each request, in order and without repetition.
 
     A request is `stages` or `stages_pre` (all stages; when the two networks have different
-    numbers of them, aligned from the last one backwards), `first_stage`, `last_stage`,
-    `last_stage_pre`, a tap's name or a module's path that both have, or `[student's, teacher's]`.
+    numbers of them, aligned from the last one backwards), `stages_crossed` (every stage of one
+    with every stage of the other), `first_stage`, `last_stage`, `last_stage_pre`, a tap's name or
+    a module's path that both have, or `[student's, teacher's]`.
     Raises ConfigError that lists the taps there are when one does not exist.
     """
     pairs: list[tuple[str, str]] = []
     for request in [requested] if isinstance(requested, str) else requested:
+        if isinstance(request, str) and request in CROSSED:
+            name = CROSSED[request]
+            students = expand_tap(name, student_paths, "student")
+            pairs += product(students, expand_tap(name, teacher_paths, "teacher"))
+            continue
         student_name, teacher_name = _two(request)
         student = expand_tap(student_name, student_paths, "student")
         teacher = expand_tap(teacher_name, teacher_paths, "teacher")

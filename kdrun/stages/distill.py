@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from kdrun.config import build
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
@@ -26,6 +24,7 @@ from kdrun.stages.networks import (
     Member,
     card_facts,
     dataset_facts,
+    final_student,
     make_card,
     new_network,
     own_normalisation,
@@ -140,22 +139,31 @@ def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
         network = new_network(config.teacher.network, dataset, config.teacher.seed, "teacher")
         teacher_card = make_card(config.teacher.network, network, dataset, {})
         teachers.append(Member(network, config.teacher.network, teacher_card.normalisation))
-    student = new_network(config.student, dataset, config.seed, "student")
-    card = make_card(config.student, student, dataset, {})
+    student = _new_student(config, objective, teachers, dataset)
+    card = make_card(student.config, student.network, dataset, {})
     _tap(config, objective, student, teachers, dataset)
     return Plan(objective, card, teacher_card)
+
+
+def _new_student(
+    config: DistillConfig, objective: Objective, teachers: list[Member], dataset: Dataset
+) -> Member:
+    """The network that is trained and kept."""
+    network = new_network(config.student, dataset, config.seed, "student")
+    normalisation = own_normalisation(network, dataset.normalisation)
+    plain = Member(network, config.student, normalisation)
+    return final_student(objective, plain, teachers, dataset, config.seed)
 
 
 def _tap(
     config: DistillConfig,
     objective: Objective,
-    student: nn.Module,
+    student: Member,
     teachers: list[Member],
     dataset: Dataset,
 ) -> tuple[Tapped, list[Tapped]]:
-    member = Member(student, config.student, own_normalisation(student, dataset.normalisation))
     size = config.schedule.batch_size
-    return tap_networks(objective, member, teachers, dataset, size, config.seed)
+    return tap_networks(objective, student, teachers, dataset, size, config.seed)
 
 
 def _say_plan(
@@ -172,7 +180,8 @@ def _say_plan(
     rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))
     rows.append(("seed", str(config.seed)))
     rows.append(("folder", str(folder.path)))
-    rows += [("note", note) for note in dataset.notes]
+    notes = [note for term in plan.objective.term_list() for note in term.notes()]
+    rows += [("note", note) for note in [*dataset.notes, *notes]]
     session.reporter.facts(rows)
 
 
@@ -205,7 +214,7 @@ def _student(
     folder: RunFolder,
 ) -> None:
     """Stage 2: train the student, save it, and complete the result."""
-    network, scheme = _assemble(config, dataset, teachers, session)
+    student, scheme = _assemble(config, dataset, teachers, session)
     recipe = Recipe(config.dataset, config.dataset.augment, config.schedule, config.seed)
     with open_tracker(config.logger, folder.path) as track:
         trained = run_training(
@@ -218,30 +227,30 @@ def _student(
             folder.write_metrics,
             track,
         )
-    network.cpu()
+    student.network.cpu()
     extra = {
         "objective": scheme.objective.describe(),
         "test": trained.test.metrics.as_dict(),
         "dataset": distill_plain(config)["dataset"],
         "val_fraction": config.val_fraction,
     }
-    card = make_card(config.student, network, dataset, extra)
-    save_network(folder.path, STEM, network, card)
+    card = make_card(student.config, student.network, dataset, extra)
+    save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
     folder.result.update(**_figures(card, trained, teachers, folder.result.values.get("alone")))
 
 
 def _assemble(
     config: DistillConfig, dataset: Dataset, teachers: list[ReadyTeacher], session: Session
-) -> tuple[nn.Module, StudentScheme]:
+) -> tuple[Member, StudentScheme]:
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
-    network = new_network(config.student, dataset, config.seed, "student")
     members = [Member(t.network.cpu(), t.config, t.normalisation) for t in teachers]
-    student, tapped = _tap(config, objective, network, members, dataset)
+    member = _new_student(config, objective, members, dataset)
+    student, tapped = _tap(config, objective, member, members, dataset)
     compiled = session.runtime.compile
     if not teachers:
-        return network, Supervised(student, objective, compiled)
+        return member, Supervised(student, objective, compiled)
     for teacher in tapped:
         session.place(teacher)
     scheme: StudentScheme = build.call(
@@ -253,7 +262,7 @@ def _assemble(
         objective=objective,
         compiled=compiled,
     )
-    return network, scheme
+    return member, scheme
 
 
 def _figures(

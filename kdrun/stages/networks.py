@@ -62,6 +62,24 @@ class Member:
     normalisation: Normalisation
 
 
+def final_student(
+    objective: Objective, student: Member, teachers: Sequence[Member], dataset: Dataset, seed: int
+) -> Member:
+    """The student that is trained and kept: the plain one, or what a term makes of it."""
+    sample = sample_images(student.network, dataset.info)
+    for term in objective.term_list():
+        if not term.replaces_student or not teachers:
+            continue
+        own, other = (
+            NetworkView(m.network, tap_paths(m.network, sample, m.config.taps))
+            for m in (student, teachers[0])
+        )
+        torch.manual_seed(derive(seed, "final network", term.id))
+        made = term.final_network(own, student.config, other, dataset.info)
+        student = Member(*made, student.normalisation)
+    return student
+
+
 def tap_networks(
     objective: Objective,
     student: Member,

@@ -127,7 +127,7 @@ def test_a_damaged_state_is_told_and_the_one_before_used(
 
 
 def test_a_run_that_still_goes_on_is_left_alone(workdir: Path) -> None:
-    process = start(workdir, "distill", *LONG, "epochs=2000")
+    process = start(workdir, "distill", *LONG, "epochs=2000", "alone=false")
     wait_for(workdir, in_student, process)
     second = start(workdir, "resume", str(run_folder(workdir)))
     output = second.communicate()[0]

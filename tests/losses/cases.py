@@ -22,6 +22,7 @@ from kdrun.config.schema import (
     NetworkConfig,
     RuntimeConfig,
     ScheduleConfig,
+    TermConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -29,11 +30,11 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.errors import Interrupted
 from kdrun.losses.base import Term
 from kdrun.losses.ce import CrossEntropy
-from kdrun.losses.objective import Objective, WeightedTerm
+from kdrun.losses.objective import Objective, WeightedTerm, build_objective
 from kdrun.models.taps import Tapped
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.supervised import Supervised
-from kdrun.stages.networks import Member, new_network, tap_networks
+from kdrun.stages.networks import Member, final_student, new_network, tap_networks
 from kdrun.stages.session import Session
 from kdrun.stages.training import Recipe, Trained, run_training
 from kdrun.types import Batch, Outputs
@@ -120,6 +121,19 @@ def make_term(loss: str, **settings: Any) -> WeightedTerm:
     return WeightedTerm(term, float(node.get("weight", 1.0)), **epochs)
 
 
+def make_objective(*losses: str, **settings: Any) -> Objective:
+    """The objective of `loss=[...]` with each YAML's own weights; settings are of the first."""
+    terms = {}
+    for number, loss in enumerate(losses):
+        node = settings_of(loss)
+        kwargs = {k: v for k, v in node.items() if k not in RESERVED}
+        kwargs |= settings if number == 0 else {}
+        epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
+        weight = float(node.get("weight", 1.0))
+        terms[loss] = TermConfig(loss, node["_target_"], weight, kwargs, **epochs)
+    return build_objective(terms, None, None, None, 0.0)
+
+
 def make_case(
     loss: str, pair: str = "cnn", batch: int = 6, classes: int = 5, seed: int = 0, **settings: Any
 ) -> Case:
@@ -142,14 +156,24 @@ def make_case(
 
 
 def tap(
-    objective: Objective, pair: str, dataset: Dataset, seed: int = 0
+    objective: Objective,
+    pair: str,
+    dataset: Dataset,
+    seed: int = 0,
+    weights: dict[str, Tensor] | None = None,
 ) -> tuple[nn.Module, nn.Module]:
-    """(student, teacher) of a pair with the taps that the objective reads; builds its terms."""
+    """(student, teacher) of a pair with the taps that the objective reads; builds its terms.
+
+    weights: the teacher's, instead of random ones.
+    """
     members = []
     for config, where in ((PAIRS[pair].student, "student"), (PAIRS[pair].teacher, "teacher")):
         network = new_network(config, dataset, seed + (where == "teacher"), where)
+        if weights is not None and where == "teacher":
+            network.load_state_dict(weights)
         members.append(Member(network, config, dataset.normalisation))
-    student, (teacher,) = tap_networks(objective, members[0], members[1:], dataset, 64, seed)
+    kept = final_student(objective, members[0], members[1:], dataset, seed)
+    student, (teacher,) = tap_networks(objective, kept, members[1:], dataset, 64, seed)
     return student, teacher
 
 
@@ -232,32 +256,42 @@ PAIRS["digits"] = Pair(_conv(16, 32), _conv(8, 16))
 
 @dataclass
 class Run:
-    """What a training left: its figures, all trained tensors, the teacher before and after."""
+    """What a training left: its figures, all trained tensors, the teacher before and after.
+
+    rows: of the main phase's epochs. early: of pre-training's.
+    """
 
     trained: Trained
     state: dict[str, Tensor]
     teacher_before: dict[str, Tensor]
     teacher: nn.Module
     rows: list[dict[str, Any]]
+    early: list[dict[str, Any]]
 
 
-def train(loss: str, folder: Path, stop_after: int | None = None, **settings: Any) -> Run | None:
-    """Train a student on the digits with `ce=1` and the loss's own weight; go on if begun.
+def train(
+    loss: str,
+    folder: Path,
+    stop_after: int | None = None,
+    schedule: ScheduleConfig = SCHEDULE,
+    **settings: Any,
+) -> Run | None:
+    """Train a student on the digits with the loss's own weights; go on if begun.
 
-    None when it was stopped after `stop_after` steps.
+    settings: parameters of the loss. None when it was stopped after `stop_after` steps.
     """
-    objective = Objective(CrossEntropy(), 1.0, {loss: make_term(loss, **settings)})
+    objective = make_objective(loss, **settings)
     before = _teacher_weights(folder.parents[1] / "teacher")
-    student, teacher = tap(objective, "digits", digits())
-    teacher.network.load_state_dict(before)
+    student, teacher = tap(objective, "digits", digits(), weights=before)
     scheme = Offline(student, [teacher], objective)
     try:
-        trained = _run(scheme, folder, stop_after, SCHEDULE)
+        trained = _run(scheme, folder, stop_after, schedule)
     except Interrupted:
         return None
     state = {name: tensor.clone() for name, tensor in scheme.state_dict().items()}
     rows = [row for row in trained.state.history if row["phase"] == "main"]
-    return Run(trained, state, before, teacher.network, rows)
+    early = [row for row in trained.state.history if row["phase"] != "main"]
+    return Run(trained, state, before, teacher.network, rows, early)
 
 
 def _run(scheme: Any, folder: Path, stop_after: int | None, schedule: ScheduleConfig) -> Trained:

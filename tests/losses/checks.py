@@ -6,7 +6,12 @@ meaning for the method, not that it fails.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from kdrun.losses.catalogue import Proof, losses_markdown
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
 
 # The checks by name, in the order of the table, with what each of them shows.
 CHECKS = {
@@ -22,7 +27,7 @@ CHECKS = {
     "compile": "one graph under torch.compile(fullgraph=True), same value",
     "mlp": "a convolutional teacher and a fully connected student",
     "mobilenet": "a ResNet teacher and a MobileNetV2 student, 32×32 pixels",
-    "falls": "the term's value falls while training on the digits",
+    "falls": "the term's value falls in training on the digits, in a pre-training phase always",
     "learns": "the student learns the digits (more than 80 % right), the teacher stays as it was",
     "resume": "stopped within an epoch and continued: the same weights bit for bit",
 }
@@ -36,6 +41,7 @@ class Checks:
     skip: check → why it does not apply.
     settings: parameters of the term in all common checks (e.g. a smaller memory).
     training: further parameters for `learns` and `resume` (e.g. pretrain_epochs).
+    schedule: fields of the schedule that `learns` and `resume` replace (e.g. lr).
     refuses: pair of networks (`mlp`, `mobilenet`) → why it is refused with a ConfigError.
     """
 
@@ -43,8 +49,11 @@ class Checks:
     skip: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
     refuses: dict[str, str] = field(default_factory=dict)
 
+
+ENTROPY = "a cross-entropy: the teacher's entropy is left, and is a constant for the student"
 
 # Labels and soft targets.
 LOGITS = {
@@ -54,14 +63,121 @@ LOGITS = {
     ),
     "kd": Checks("p log(p / q) summed in loops over images and classes"),
     "logits": Checks("squared differences in loops; the limit of kd at T = 1e4"),
+    "logit_std": Checks("z-scores by NumPy in float64, KL in loops"),
+    "dkd": Checks("probabilities p and 1 - p in float64 loops; at C = 2 the binary KL alone"),
+    "dist": Checks("numpy.corrcoef of every row and column"),
+    "nkd": Checks("the equation in loops over images and classes", skip={"equal": ENTROPY}),
+    "wsld": Checks(
+        "the equation in loops over images and classes",
+        skip={
+            "equal": ENTROPY,
+            "gradcheck": "the images' weights pass no gradient on purpose; its own test checks it",
+        },
+    ),
+    "mlkd": Checks(
+        "the three levels in loops over images and pairs",
+        skip={"equal": "it holds CE of the strong view as well"},
+        schedule={"lr": 0.025},  # ten KL terms add up to ten times the gradient of kd
+    ),
+    "ctkd": Checks(
+        "kd and dkd at the learned T; θ's gradient by finite differences, times -λ",
+        skip={"gradcheck": "θ's gradient is reversed on purpose; its own test checks both"},
+    ),
+    "deit_soft": Checks("p log(p / q) in loops, divided as paper and code divide"),
+    "deit_hard": Checks(
+        "the mean of -log p of the teacher's class, in a loop", skip={"equal": ENTROPY}
+    ),
 }
 
 # Feature maps.
-FEATURES: dict[str, Checks] = {}
+ADAPTED = "an adapter stands between: equal features are not equal after it"
+NO_PLACES = "units of a fully connected layer have no places to compare"
+BEFORE = "the term works before the main phase and is 0 in it"
+FEATURES = {
+    "fitnet": Checks(
+        "the regression's squared errors in loops over images and channels",
+        skip={"equal": ADAPTED},
+    ),
+    "at": Checks(
+        "attention maps in loops over channels",
+        schedule={"epochs": 30},  # the weight is meant for 32×32 pixels: see its docstring
+        refuses={"mlp": NO_PLACES},
+    ),
+    "vid": Checks("torch.distributions.Normal, without its constant", skip={"equal": ADAPTED}),
+    "nst": Checks("the kernel in loops over pairs of channels", refuses={"mlp": NO_PLACES}),
+    "fsp": Checks(
+        "FSP matrices in loops over pairs of channels",
+        skip={"falls": BEFORE},
+        settings={"connectors": True},
+        training={"pretrain_epochs": 2},
+    ),
+    "ab": Checks(
+        "the cases of the hinge, element by element",
+        skip={"falls": BEFORE, "equal": "the hinge asks for a margin beyond the teacher's signs"},
+        training={"pretrain_epochs": 2},
+    ),
+    "ft": Checks(
+        "factors image by image from the same layers",
+        skip={
+            "equal": ADAPTED,
+            "gradcheck": "the paraphraser is left out of the graph on purpose; its own test checks "
+            "the student and the translator",
+        },
+        training={"pretrain_epochs": 2},
+        schedule={"epochs": 30},  # as at
+        refuses={"mlp": NO_PLACES},
+    ),
+    "ofd": Checks(
+        "the cases of the partial distance, element by element; margins by sampling",
+        skip={"equal": ADAPTED},
+    ),
+    "reviewkd": Checks(
+        "fusion and pooled errors written out with einsum and loops", skip={"equal": ADAPTED}
+    ),
+}
 
 # Relations between images, contrast, borrowed classifiers.
 RELATIONS = {
     "sp": Checks("Gram matrices in loops over pairs of images"),
+    "cc": Checks(
+        "differences in loops over neighbouring images; the Gaussian kernel's series by hand",
+        skip={"equal": ADAPTED},
+    ),
+    "rkd": Checks("norms and angles of the vectors themselves, in loops over triplets"),
+    "pkt": Checks("cosines and probabilities in loops over pairs of images"),
+    "kdsvd": Checks(
+        "numpy.linalg.svd image by image; gradients by finite differences",
+        refuses={"mlp": NO_PLACES},
+    ),
+    "crd": Checks(
+        "the authors' form with gathered memories, h and Z as such, in float64",
+        skip={"equal": ADAPTED},
+        settings={"negatives": 64},
+    ),
+    "srrl": Checks("features and logits in loops over images", skip={"equal": ADAPTED}),
+    "semckd": Checks(
+        "attention and distances image by image, layer by layer", skip={"equal": ADAPTED}
+    ),
+    "simkd": Checks(
+        "squared differences in loops; the kept network rebuilt from its parts",
+        skip={"equal": "the projector belongs to the student: its own test has equal features"},
+    ),
 }
 
 REGISTRY = {**LOGITS, **FEATURES, **RELATIONS}
+
+
+def documented() -> str:
+    """docs/losses.md as it should be."""
+    proofs = {
+        name: Proof(
+            entry.against,
+            entry.skip | {pair: f"refused: {why}" for pair, why in entry.refuses.items()},
+        )
+        for name, entry in REGISTRY.items()
+    }
+    return losses_markdown(proofs, CHECKS)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(documented(), encoding="utf-8")

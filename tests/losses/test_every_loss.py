@@ -9,6 +9,7 @@ import torch
 from losses.cases import (
     FILES,
     RESERVED,
+    SCHEDULE,
     Case,
     leaves,
     make_case,
@@ -20,12 +21,14 @@ from losses.cases import (
     with_tensors,
 )
 from losses.checks import CHECKS, REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
+from kdrun.losses.base import Term
+from kdrun.types import Batch, Outputs
 
 LOSSES = sorted(FILES)
-FEWEST = 4
+FEWEST = 30
 LEARNT = 80.0  # percent of the digits' test images; chance is 10
 
 
@@ -107,25 +110,42 @@ def test_it_says_what_it_is(loss: str) -> None:
         assert node["variant"] == next(iter(cls.variants)), "the default variant comes first"
 
 
+class Pretraining(nn.Module):
+    """A term's pre-training loss as a module of its own."""
+
+    def __init__(self, term: Term) -> None:
+        super().__init__()
+        self.term = term
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return self.term.pretrain_loss(student, teacher, batch)
+
+
 def test_gradcheck(loss: str) -> None:
     case = case_of(loss, "gradcheck", batch=4)
     term = case.term.double()
     teacher = map_outputs(case.teacher, lambda tensor, _: tensor.double())
+    check_gradients(case, term, teacher)
+    if term.pretraining() is not None:
+        check_gradients(case, Pretraining(term), teacher)
+
+
+def check_gradients(case: Case, module: nn.Module, teacher: Outputs) -> None:
+    """Finite differences for the student's tensors and all trainable parameters."""
     student = [t.detach().double().requires_grad_() for t in case.inputs()]
-    names = [name for name, p in term.named_parameters() if p.requires_grad]
-    adapters = [p.detach().clone() for name, p in term.named_parameters() if name in names]
+    adapters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     with torch.no_grad():  # whatever the first batch fixes is fixed before
-        term(with_tensors(case.student, student), teacher, case.batch)
+        module(with_tensors(case.student, student), teacher, case.batch)
 
     def value(*inputs: Tensor) -> Tensor:
         torch.manual_seed(0)
         outputs = with_tensors(case.student, list(inputs[: len(student)]))
-        state = {name: b.clone() for name, b in term.named_buffers()}
-        state |= dict(zip(names, inputs[len(student) :], strict=True))
-        found: Tensor = torch.func.functional_call(term, state, (outputs, teacher, case.batch))
+        state = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        state |= dict(zip(adapters, inputs[len(student) :], strict=True))
+        found: Tensor = torch.func.functional_call(module, state, (outputs, teacher, case.batch))
         return found
 
-    inputs = [*student, *(a.requires_grad_() for a in adapters)]
+    inputs = [*student, *(p.detach().clone().requires_grad_() for p in adapters.values())]
     assert torch.autograd.gradcheck(value, inputs, fast_mode=True, atol=1e-6, rtol=1e-4)
 
 
@@ -133,7 +153,7 @@ def test_equal(loss: str) -> None:
     case = case_of(loss, "equal", pair="same")
     case = replace(case, student=leaves(case.teacher))
     assert_finite(case)
-    assert abs(float(case.loss().detach())) < 1e-5
+    assert all(abs(float(value.detach())) < 1e-5 for value in values_of(case))
 
 
 def _extreme(tensor: Tensor, kind: str) -> Tensor:
@@ -199,18 +219,22 @@ def test_learns_and_resumes(loss: str, tmp_path_factory: pytest.TempPathFactory)
     skip_unless(loss, "learns")
     folder = tmp_path_factory.getbasetemp() / "losses" / loss
     settings = REGISTRY[loss].settings | REGISTRY[loss].training
-    whole = train(loss, folder / "whole", **settings)
+    schedule = replace(SCHEDULE, **REGISTRY[loss].schedule)
+    whole = train(loss, folder / "whole", schedule=schedule, **settings)
     assert whole is not None
     falls = [row[f"train/{loss}"] for row in whole.rows]
     if "falls" not in REGISTRY[loss].skip:
+        assert falls[-1] < falls[0]
+    if whole.early:
+        falls = [row[f"train/{loss}_pretrain"] for row in whole.early]
         assert falls[-1] < falls[0]
     assert whole.trained.test.metrics.top1 > LEARNT
     for name, tensor in whole.teacher.state_dict().items():
         assert torch.equal(tensor, whole.teacher_before[name]), "the teacher has changed"
     assert all(p.grad is None for p in whole.teacher.parameters())
     skip_unless(loss, "resume")
-    assert train(loss, folder / "part", stop_after=50, **settings) is None
-    rest = train(loss, folder / "part", **settings)
+    assert train(loss, folder / "part", 50, schedule, **settings) is None
+    rest = train(loss, folder / "part", schedule=schedule, **settings)
     assert rest is not None
     assert rest.state.keys() == whole.state.keys()
     for name, tensor in whole.state.items():

@@ -1,0 +1,196 @@
+"""The reference of all losses, docs/losses.md, from their classes and configurations."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from kdrun.config import build
+from kdrun.losses.base import Term
+
+FOLDER = Path(next(iter(importlib.import_module("kdrun.configs").__path__))) / "loss"
+RESERVED = {"_target_", "weight", "warmup_epochs", "decay_epochs"}
+
+PREFACE = """\
+# Losses
+
+This file is generated from the classes in `kdrun/losses` and the files in `configs/loss`.
+
+`loss=kd` takes one term, `'loss=[kd,crd]'` several. The objective is `ce · CE + Σ weight · term`;
+every number in it can be set (`loss.crd.weight=0.8`, `ce=1`), and a run prints it before it starts.
+Each term is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`).
+
+- `alpha` is the weight of the *soft* term, and CE then weighs `1 - alpha`. Beside terms that are
+  not soft CE weighs 1, or what the method's published recipe gives it. `ce` overrides both.
+- `T` replaces the temperature of every term that has one.
+- `loss.ID.warmup_epochs=20` lets a weight rise linearly until it is full in epoch 20,
+  `loss.ID.decay_epochs=100` lets it fall to zero over 100 epochs.
+- `taps` name the features a term reads: `stages` is every stage of both networks, paired from the
+  last one backwards; `last_stage`, `stage2`, any module path, or `[student's, teacher's]`. `_pre`
+  is the tensor before a stage's last activation.
+- `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with SGD
+  that keeps one momentum buffer for CE, at `momentum - dot_delta`, and one for all other terms, at
+  `momentum + dot_delta` (0.075 as published for CIFAR). It takes a second backward pass per step.
+
+Letters: B batch, C classes, D embedding width, H×W places, z logits, p probabilities, T
+temperature, index s student, index t teacher. All arithmetic is in float32, outside autocast.
+"""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is known of one loss's correctness.
+
+    against: what its value and gradient were compared with.
+    skipped: common check → why it does not apply; all others it passes.
+    """
+
+    against: str
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One loss: its configuration file, its node there, the term it makes."""
+
+    path: Path
+    node: Mapping[str, Any]
+    term: Term
+
+    @property
+    def cls(self) -> type[Term]:
+        """The term's class."""
+        return type(self.term)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the file."""
+        return self.path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+    @property
+    def family(self) -> str:
+        """What it reads, which is how the reference groups the losses."""
+        if "taps" in self.node:
+            return "Feature maps"
+        return "Embeddings" if self.cls.reads_embedding else "Labels and logits"
+
+
+def entries() -> dict[str, Entry]:
+    """All shipped losses by id, alphabetically."""
+    found = {}
+    for path in sorted(FOLDER.rglob("*.yaml"), key=lambda path: path.stem):
+        ((name, node),) = yaml.safe_load(path.read_text(encoding="utf-8")).items()
+        kwargs = {key: value for key, value in node.items() if key not in RESERVED}
+        term = build.call(node["_target_"], kwargs, f"loss.{name}")
+        found[str(name)] = Entry(path, node, term)
+    return found
+
+
+def losses_markdown(proofs: Mapping[str, Proof], checks: Mapping[str, str]) -> str:
+    """The whole reference as Markdown.
+
+    proofs: loss → what was tested. checks: common check → what it shows, in order.
+    """
+    known = entries()
+    families: dict[str, list[str]] = {}
+    for name, entry in known.items():
+        families.setdefault(entry.family, []).append(name)
+    order = sorted(families, key=["Labels and logits", "Feature maps", "Embeddings"].index)
+    parts = [PREFACE, _overview(known, families, order)]
+    for family in order:
+        parts.append(f"## {family}\n")
+        parts += [_method(name, known[name], proofs[name]) for name in families[family]]
+    parts.append(_proof_table(known, proofs, checks))
+    return "\n".join(parts)
+
+
+def _overview(
+    known: Mapping[str, Entry], families: Mapping[str, list[str]], order: list[str]
+) -> str:
+    rows = ["| id | name | reads | weight | CE |", "|---|---|---|---|---|"]
+    for family in order:
+        for name in families[family]:
+            entry = known[name]
+            weight = f"{entry.node.get('weight', 1.0):g}" if name != "ce" else "-"
+            rows.append(
+                f"| [`{name}`](#{name}) | {entry.cls.full_name} | {_reads(entry)} | {weight} | "
+                f"{_ce(entry)} |"
+            )
+    return "## Overview\n\n" + "\n".join(rows) + "\n"
+
+
+def _ce(entry: Entry) -> str:
+    """What CE weighs beside this loss alone."""
+    if entry.cls.soft:
+        return f"{1.0 - entry.node['weight']:g}"
+    return f"{entry.cls.ce_weight:g}"
+
+
+def _reads(entry: Entry) -> str:
+    taps = [f"`{_tap(tap)}`" for tap in entry.term.taps]
+    reads = taps or ["embedding" if entry.cls.reads_embedding else "logits"]
+    if taps and entry.cls.reads_embedding:
+        reads.append("embedding")
+    if entry.cls.reads_strong_view:
+        reads.append("a strong view")
+    return ", ".join(reads)
+
+
+def _tap(tap: Any) -> str:
+    return tap if isinstance(tap, str) else "[" + ", ".join(tap) + "]"
+
+
+def _method(name: str, entry: Entry, proof: Proof) -> str:
+    cls = entry.cls
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    weight = "no settings" if name == "ce" else f"weight {entry.node['weight']:g}"
+    if "warmup_epochs" in entry.node:
+        weight += f", full in epoch {entry.node['warmup_epochs']}"
+    facts = [
+        f"- **Formula:** {cls.formula}",
+        f"- **Source:** {cls.source}",
+        f"- **Reads:** {_reads(entry)}",
+        f"- **Default:** {weight}; CE weighs {_ce(entry)}",
+        *(f"- **Variant `{key}`:** {text}" for key, text in cls.variants.items()),
+        f"- **Value and gradient tested against:** {proof.against}",
+    ]
+    text = [f"### {name}\n", f"**{cls.full_name}.** {entry.summary}\n", "\n".join(facts), ""]
+    text += ["```text", doc, "```", ""]
+    if set(entry.node) - RESERVED:
+        text += ["```yaml", *entry.path.read_text(encoding="utf-8").splitlines()[1:], "```", ""]
+    return "\n".join(text)
+
+
+def _proof_table(
+    known: Mapping[str, Entry], proofs: Mapping[str, Proof], checks: Mapping[str, str]
+) -> str:
+    """Losses against checks: passed, or the number of the note that says why there is none."""
+    notes: dict[str, int] = {}
+    rows = ["| | " + " | ".join(checks) + " |", "|---" * (len(checks) + 1) + "|"]
+    for name in known:
+        cells = []
+        for check in checks:
+            reason = proofs[name].skipped.get(check)
+            number = notes.setdefault(reason, len(notes) + 1) if reason else 0
+            cells.append(f"[{number}]" if reason else "✓")
+        rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    legend = [f"- `{check}`: {shown}" for check, shown in checks.items()]
+    reasons = [f"- [{number}] {reason}" for reason, number in notes.items()]
+    return "\n".join(
+        [
+            "## What each loss was put through\n",
+            "Beside its own test (value and gradient against an independent formulation on several "
+            "shapes,\nfrozen numbers, variants, refusals) every loss passes these; a number says "
+            "why one does not apply.\n",
+            *rows,
+            "",
+            *legend,
+            "",
+            *reasons,
+            "",
+        ]
+    )

@@ -1,0 +1,64 @@
+"""The inputs of the two classifiers, and the teacher's classifier itself."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdrun.errors import ConfigError
+from kdrun.losses.base import NetworkView, full_precision
+from kdrun.types import Outputs
+
+TOLERANCE = 1e-3  # of the largest logit
+
+
+def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """The student's embedding `[B, D_s]` and the teacher's `[B, D_t]`, which has no gradient."""
+    assert student.embedding is not None, "the term must set reads_embedding"
+    assert teacher.embedding is not None, "the term must set reads_embedding"
+    return full_precision(student.embedding), full_precision(teacher.embedding).detach()
+
+
+def teacher_classifier(
+    loss: str, teacher: NetworkView, outputs: Outputs
+) -> nn.Linear | nn.Conv2d:
+    """The module that makes the teacher's logits from its embedding.
+
+    loss: its id, for errors. outputs: the teacher's, of a dry batch.
+    Raises ConfigError when the logits are not one linear map of the embedding.
+    """
+    module = teacher.module("embedding")
+    while isinstance(module, nn.Sequential) and len(module) == 1:
+        module = module[0]
+    if isinstance(module, nn.Linear | nn.Conv2d) and _is_linear(module) and outputs.embedding is not None:
+        with torch.no_grad():
+            found = classify(module, outputs.embedding.float())
+        allowed = TOLERANCE * (1.0 + _largest(outputs.logits))
+        if found.shape == outputs.logits.shape and _largest(found - outputs.logits) <= allowed:
+            return module
+    raise ConfigError(
+        f"loss={loss} needs a teacher whose logits are one linear layer of its embedding; "
+        f"{type(teacher.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "
+        "or another loss on the embedding."
+    )
+
+
+def classify(classifier: nn.Linear | nn.Conv2d, embedding: Tensor) -> Tensor:
+    """Logits `[B, C]` of embeddings `[B, D]`, whose precision decides; the classifier is frozen."""
+    weight = classifier.weight.detach().flatten(1).to(embedding.dtype)
+    bias = None if classifier.bias is None else classifier.bias.detach().to(embedding.dtype)
+    return F.linear(embedding, weight, bias)
+
+
+def is_rectified(features: Tensor) -> bool:
+    """Whether no feature is negative, as behind a ReLU."""
+    return bool((features >= 0).all())
+
+
+def _is_linear(module: nn.Linear | nn.Conv2d) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return True
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max())

@@ -1,0 +1,95 @@
+"""FitNet hints: Romero et al., ICLR 2015, arXiv 1412.6550."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdrun.errors import ConfigError
+from kdrun.losses.adapters import regressor
+from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
+from kdrun.losses.shapes import map_pairs, tap_names, zero_of
+from kdrun.types import Batch, Outputs
+
+
+class FitNet(Term):
+    """Squared difference of a regression of the student's map and the teacher's map.
+
+    The regressor r makes `[B, C_s, H_s, W_s]` into the teacher's `[B, C_t, H_t, W_t]`: one
+    convolution, chosen by the ratio of the sizes (see `kdrun.losses.adapters.to_shape`), batch
+    normalisation, ReLU. Loss: mean over all elements of (r(f_s) - f_t)², summed over the tap
+    pairs, beside the labels. weight: 100 on the middle stage (the recipe of the tables in Tian et
+    al., arXiv 1910.10699).
+
+    variant: see `variants`. `paper` has two stages (§2.3): the student's layers up to the hint are
+    trained with eq. 3, then this term is done and the student learns from labels and soft targets:
+    `'loss=[kd,fitnet]'`. The sum of eq. 3 needs an optimiser that divides by the gradient's size:
+    Adam here, RMSProp in the paper.
+    pretrain_epochs, pretrain_lr: of that first stage; only `paper` uses them.
+    Raises ConfigError for tokens that fill no square, an unknown variant, and `paper` without
+    epochs.
+    """
+
+    id = "fitnet"
+    full_name = "FitNet hints"
+    formula = "(r(f_s) - f_t)²; mean over all elements, sum over the tap pairs"
+    source = "Romero et al. 2015, ICLR, arXiv 1412.6550, §2.2, eq. 3"
+    variants = {  # noqa: RUF012
+        "repdistiller": "beside the labels from the start; r = convolution, BN, ReLU; mean squares",
+        "paper": "before the main phase, which it leaves to the other terms; r = convolution, "
+        "ReLU; ½ ‖r(f_s) - f_t‖² per image",
+    }
+
+    def __init__(
+        self,
+        taps: Sequence[TapRequest] = ("stage2",),
+        variant: str = "repdistiller",
+        pretrain_epochs: int = 30,
+        pretrain_lr: float = 0.005,
+    ) -> None:
+        super().__init__(taps)
+        require_variant(type(self), variant)
+        if variant == "paper" and pretrain_epochs < 1:
+            raise ConfigError(
+                "loss.fitnet.variant=paper trains the hints before the main phase: set "
+                "loss.fitnet.pretrain_epochs=30, or use variant=repdistiller."
+            )
+        self.variant = variant
+        self.pretrain_epochs = pretrain_epochs
+        self.pretrain_lr = pretrain_lr
+        self.regressors = nn.ModuleList()
+
+    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+        norm = self.variant == "repdistiller"
+        self.regressors = nn.ModuleList(
+            regressor(s, t, norm=norm, relu=True) for s, t in map_pairs(self, student, teacher)
+        )
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Scalar from features of each tap pair; 0 in the variant `paper`."""
+        if self.variant == "paper":
+            return zero_of(student)
+        losses = [F.mse_loss(s, t) for s, t in self._regressed(student, teacher)]
+        return sum(losses[1:], losses[0])
+
+    def pretraining(self) -> Pretraining | None:
+        if self.variant != "paper":
+            return None
+        return Pretraining(self.pretrain_epochs, self.pretrain_lr, "adam")
+
+    def pretrain_loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """½ ‖r(f_s) - f_t‖² (eq. 3), averaged over the images."""
+        losses = [
+            0.5 * F.mse_loss(s, t, reduction="sum") / len(s)
+            for s, t in self._regressed(student, teacher)
+        ]
+        return sum(losses[1:], losses[0])
+
+    def symbol(self) -> str:
+        when = "; before the main phase" if self.variant == "paper" else ""
+        return f"FitNet({tap_names(self)}{when})"
+
+    def _regressed(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+        """(regression of the student's map, teacher's map) of each tap pair."""
+        pairs = map_pairs(self, student, teacher)
+        return [(r(s), t) for r, (s, t) in zip(self.regressors, pairs, strict=True)]

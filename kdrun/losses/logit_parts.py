@@ -1,0 +1,31 @@
+"""Pieces of logits that several losses use: z-scores, the target's logit, all the others."""
+
+import torch
+from torch import Tensor
+
+# Added to the deviation that z-scores are divided by, as the method's published code does.
+DEVIATION_FLOOR = 1e-7
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Each row of logits `[B, C]` less its mean, divided by its (unbiased) standard deviation.
+
+    Sun et al. 2024 (arXiv 2403.01427). A row without spread has no
+    z-scores: it becomes zeros that pass no gradient, where the plain formula would give NaN.
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (logits.shape[1] - 1)
+    spread = variance > DEVIATION_FLOOR**2
+    deviation = torch.where(spread, variance, torch.ones_like(variance)).sqrt()
+    return torch.where(spread, centred / (deviation + DEVIATION_FLOOR), torch.zeros_like(centred))
+
+
+def target_logit(logits: Tensor, targets: Tensor) -> Tensor:
+    """`[B, 1]`: the logit of each image's own class."""
+    return logits.gather(1, targets[:, None])
+
+
+def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """`[B, C - 1]`: the logits of all other classes, in order."""
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)[None, :]
+    return logits.gather(1, columns + (columns >= targets[:, None]))

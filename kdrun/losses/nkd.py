@@ -1,0 +1,47 @@
+"""Normalised knowledge distillation: Yang et al., ICCV 2023, arXiv 2303.13005."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdrun.losses.base import Term, full_precision
+from kdrun.losses.logit_parts import other_logits, target_logit
+from kdrun.types import Batch, Outputs
+
+
+class NormalisedDistillation(Term):
+    """-p_t,y · log p_s,y - gamma · T² · Σ q_t · log q_s of logits `[B, C]`, averaged over B.
+
+    p is the softmax at temperature 1 and y the label; q is the softmax at T over the other classes
+    alone, so that both sides sum to one. Cross-entropies, not divergences: a student equal
+    to its teacher leaves their entropy. With two classes the second part is zero. weight: 1 beside
+    1 · CE, gamma 1.5 and T 1, the authors' values.
+
+    temperature: T of the second part, above 0. gamma: its weight.
+    """
+
+    id = "nkd"
+    full_name = "Normalised knowledge distillation"
+    formula = (
+        "-p_t,y · log p_s,y - gamma · T² · Σ_{c≠y} q_t,c · log q_s,c, "
+        "q = softmax(z / T) over the classes other than y; mean over the batch"
+    )
+    source = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, ICCV, arXiv 2303.13005"
+
+    def __init__(self, temperature: float = 1.0, gamma: float = 1.5) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.gamma = gamma
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
+        z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
+        targets = batch.targets
+        log_own = target_logit(F.log_softmax(z_student, dim=1), targets)
+        own = -(target_logit(F.softmax(z_teacher, dim=1), targets) * log_own).mean()
+        log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
+        q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
+        others = -(q * log_q).sum(dim=1).mean()
+        return own + self.gamma * self.temperature**2 * others
+
+    def symbol(self) -> str:
+        return f"NKD(T={self.temperature:g}, gamma={self.gamma:g})"

@@ -1,0 +1,32 @@
+"""docs/losses.md says what the classes, the configurations and the registry of checks say."""
+
+from losses.checks import DOCUMENT, REGISTRY, documented
+
+from kdrun.losses.catalogue import entries
+
+COMMAND = "python tests/losses/checks.py"
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert DOCUMENT.is_file(), f"docs/losses.md is missing; write it with: {COMMAND}"
+    same = DOCUMENT.read_text(encoding="utf-8") == documented()
+    assert same, f"docs/losses.md is not what the losses say; write it anew with: {COMMAND}"
+
+
+def test_every_loss_has_its_section_and_its_row() -> None:
+    text = documented()
+    assert set(entries()) == set(REGISTRY)
+    for name, entry in entries().items():
+        assert f"\n### {name}\n" in text
+        assert f"\n| `{name}` |" in text
+        assert entry.cls.formula in text
+        assert entry.cls.source in text
+        for variant in entry.cls.variants:
+            assert f"**Variant `{variant}`:**" in text
+
+
+def test_the_defaults_are_those_of_the_objective() -> None:
+    text = documented()
+    assert "- **Default:** weight 9; CE weighs 0.1\n" in text  # logit_std
+    assert "- **Default:** weight 1, full in epoch 20; CE weighs 1\n" in text  # dkd
+    assert "- **Default:** weight 0.9; CE weighs 0.1\n" in text  # kd
