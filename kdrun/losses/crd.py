@@ -48,6 +48,7 @@ class ContrastiveDistillation(Term):
         "relax": "the positive is any image of its class",
     }
     reads_embedding = True
+    step: Tensor
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class Memory(nn.Module):
         scores = (anchors @ rows.T / tau).gather(1, columns)
         self._set_constant(scores.detach())
         noise = math.log((columns.shape[1] - 1) / len(rows))
-        # log h - log (K/N): log(h / (h + c)) = logsigmoid, and log(c / (h + c)) that of its negative
+        # with r = log h - log c, c = K/N: log h / (h + c) = logsigmoid(r), log c / (h + c) = of -r
         ratio = scores - self.log_constant.to(scores.dtype) - noise
         positive, negative = F.logsigmoid(ratio[:, :1]), F.logsigmoid(-ratio[:, 1:])
         return -(positive.sum() + negative.sum()) / len(anchors)
@@ -162,8 +163,8 @@ class Memory(nn.Module):
     def _set_constant(self, scores: Tensor) -> None:
         """log Z = log N + log mean exp(scores), of the first batch only."""
         mean = scores.flatten().logsumexp(0) - math.log(scores.numel()) + math.log(len(self.rows))
-        first = self.log_constant.isinf()
-        self.log_constant.copy_(torch.where(first, mean.to(self.log_constant.dtype), self.log_constant))
+        kept = self.log_constant
+        kept.copy_(torch.where(kept.isinf(), mean.to(kept.dtype), kept))
 
     def write(self, index: Tensor, embeddings: Tensor, momentum: float) -> None:
         """Move the rows of `index` `[B]` towards `embeddings` `[B, dim]`, and to unit length."""

@@ -18,9 +18,7 @@ def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     return full_precision(student.embedding), full_precision(teacher.embedding).detach()
 
 
-def teacher_classifier(
-    loss: str, teacher: NetworkView, outputs: Outputs
-) -> nn.Linear | nn.Conv2d:
+def teacher_classifier(loss: str, teacher: NetworkView, outputs: Outputs) -> nn.Linear | nn.Conv2d:
     """The module that makes the teacher's logits from its embedding.
 
     loss: its id, for errors. outputs: the teacher's, of a dry batch.
@@ -29,12 +27,8 @@ def teacher_classifier(
     module = teacher.module("embedding")
     while isinstance(module, nn.Sequential) and len(module) == 1:
         module = module[0]
-    if isinstance(module, nn.Linear | nn.Conv2d) and _is_linear(module) and outputs.embedding is not None:
-        with torch.no_grad():
-            found = classify(module, outputs.embedding.float())
-        allowed = TOLERANCE * (1.0 + _largest(outputs.logits))
-        if found.shape == outputs.logits.shape and _largest(found - outputs.logits) <= allowed:
-            return module
+    if isinstance(module, nn.Linear | nn.Conv2d) and _makes(module, outputs):
+        return module
     raise ConfigError(
         f"loss={loss} needs a teacher whose logits are one linear layer of its embedding; "
         f"{type(teacher.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "
@@ -54,11 +48,13 @@ def is_rectified(features: Tensor) -> bool:
     return bool((features >= 0).all())
 
 
-def _is_linear(module: nn.Linear | nn.Conv2d) -> bool:
-    if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (1, 1) and module.groups == 1
-    return True
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(tensor.abs().max())
+def _makes(classifier: nn.Linear | nn.Conv2d, outputs: Outputs) -> bool:
+    """Whether the classifier turns the embedding into the logits."""
+    if outputs.embedding is None or classifier.weight[0].numel() != outputs.embedding.shape[1]:
+        return False
+    with torch.no_grad():
+        found = classify(classifier, outputs.embedding.float())
+    if found.shape != outputs.logits.shape:
+        return False
+    allowed = TOLERANCE * (1.0 + float(outputs.logits.abs().max()))
+    return float((found - outputs.logits).abs().max()) <= allowed

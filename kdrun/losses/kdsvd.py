@@ -26,6 +26,8 @@ class SingularVectors(Term):
     consecutive taps; mean over the batch. The larger of two maps is averaged down to the smaller.
     weight: 1 (mdistiller's; no tables were published with it).
 
+    A decomposition leaves the signs open, and R depends on those of consecutive taps: here the
+    teacher's vectors have a sum that is not negative (common code takes the signs as they come).
     The choice among the candidates passes no gradient; the gradient of the vectors is bounded
     where singular values meet (`losses.singular`), where the authors clip it.
 
@@ -97,6 +99,7 @@ class SingularVectors(Term):
     def _vectors(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned and scaled vectors `[B, n, k]` of two maps `[B, C, H, W]`."""
         v_t, values = right_vectors(self._matrix(teacher), self.k)
+        v_t = torch.where(v_t.sum(dim=1, keepdim=True) < 0, -v_t, v_t)
         v_s, _ = right_vectors(self._matrix(student), self.k + CANDIDATES)
         scale = F.normalize(values, dim=1)[:, None]
         return aligned(v_s, v_t) * scale, v_t * scale

@@ -29,7 +29,9 @@ class NegativeSampler(nn.Module):
     A row of n others is walked in steps a from a start b, both random and a without common factor
     with n: position b + a·j mod n for j = 0 .. count - 1. Positions stand for images in one random
     order of the transfer set; the images of the own class among the first n are replaced by the
-    others among the last, one by one. That takes two random numbers a row, not `count`.
+    others among the last, one by one. That takes two random numbers a row, not `count`. Two images
+    are drawn together about as often as any others, except the few whose distance in that order
+    has a large factor in common with n.
     """
 
     order: Tensor
@@ -89,9 +91,10 @@ class NegativeSampler(nn.Module):
         return torch.where(sizes > 0, found, index)
 
     def _coprime(self, others: Tensor, rows: Tensor, step: Tensor) -> Tensor:
-        """For each row a random number about `others`, without common factor with it."""
-        first = others // 3 + self._draw(step, 0, rows) % (others // 3 + 1)
-        near = first[:, None] + torch.arange(1, COPRIME_WITHIN + 1, device=others.device)
+        """For each row a random number up to `others`, without common factor with it."""
+        near = (self._draw(step, 0, rows) % others)[:, None] + torch.arange(
+            1, COPRIME_WITHIN + 1, device=others.device
+        )
         fits = torch.gcd(near, others[:, None]) == 1
         return near.gather(1, fits.int().argmax(dim=1, keepdim=True))[:, 0]
 

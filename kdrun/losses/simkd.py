@@ -69,5 +69,12 @@ class ReusedTeacherClassifier(Term):
         height, width = projected.shape[2:]
         return F.mse_loss(projected, pooled(target, (height, width)))
 
+    def notes(self) -> list[str]:
+        """Which network the figures are of."""
+        return [
+            "simkd: the student keeps a projector and the teacher's classifier, and its parameters "
+            "and FLOPs count both"
+        ]
+
     def symbol(self) -> str:
         return "SimKD"

@@ -55,9 +55,11 @@ def find_or_train_alone(
                 found = folder.path
     result = read_result(found)
     assert result is not None
-    test = result["student"]["test"]
-    session.reporter.say(f"  student alone: {format.percent(test['top1'])} % ({found})")
-    return {"test": test, "run": str(found)}
+    student = result["student"]
+    top1 = format.percent(student["test"]["top1"])
+    session.reporter.say(f"  student alone: {top1} % ({found})")
+    # its own size: a method may keep another network than the plain student
+    return {"run": str(found), **{key: student[key] for key in ("test", "params", "flops")}}
 
 
 def _unfinished(group: Path, digest: str) -> Path | None:

@@ -25,7 +25,8 @@ def result_table(result: dict[str, Any]) -> Table:
     student = result["student"]
     alone = result.get("alone")
     if alone:
-        _network_row(table, f"student alone  {student['name']}", alone["test"], student)
+        size = {**student, **alone}
+        _network_row(table, f"student alone  {student['name']}", alone["test"], size)
     what = "student distilled" if result.get("teachers") else "student"
     _network_row(table, f"{what}  {student['name']}", student["test"], student)
     best = student.get("best_val")

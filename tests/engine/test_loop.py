@@ -171,16 +171,16 @@ def test_continued_from_a_state_saved_after_the_last_batch_of_an_epoch(tmp_path:
     """With a save after every step, the newest state may hold a full epoch that is not closed."""
     expected, _, _ = run(tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     class Killing(Watcher):
         def epoch_done(self, row: dict[str, Any], length: Length) -> None:
             if row["epoch"] == 2:
-                raise Killed
+                raise KilledError
 
     killer = Killing()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(Plain(), training(tmp_path / "part", killer, checkpoint_seconds=-1.0))
     found, _, _ = run(tmp_path / "part")
     assert same_weights(found, expected)

@@ -122,12 +122,14 @@ def make_term(loss: str, **settings: Any) -> WeightedTerm:
 
 
 def make_objective(*losses: str, **settings: Any) -> Objective:
-    """The objective of `loss=[...]` with each YAML's own weights; settings are of the first."""
+    """The objective of `loss=[...]` with each YAML's own weights.
+
+    settings: parameters of the first, which may include `weight`.
+    """
     terms = {}
     for number, loss in enumerate(losses):
-        node = settings_of(loss)
+        node = settings_of(loss) | (settings if number == 0 else {})
         kwargs = {k: v for k, v in node.items() if k not in RESERVED}
-        kwargs |= settings if number == 0 else {}
         epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
         weight = float(node.get("weight", 1.0))
         terms[loss] = TermConfig(loss, node["_target_"], weight, kwargs, **epochs)

@@ -40,7 +40,7 @@ class Checks:
     against: what the loss's own test compares value and gradient with.
     skip: check → why it does not apply.
     settings: parameters of the term in all common checks (e.g. a smaller memory).
-    training: further parameters for `learns` and `resume` (e.g. pretrain_epochs).
+    training: further parameters, or a weight, for `learns` and `resume` (e.g. pretrain_epochs).
     schedule: fields of the schedule that `learns` and `resume` replace (e.g. lr).
     refuses: pair of networks (`mlp`, `mobilenet`) → why it is refused with a ConfigError.
     """
@@ -156,7 +156,9 @@ RELATIONS = {
     ),
     "srrl": Checks("features and logits in loops over images", skip={"equal": ADAPTED}),
     "semckd": Checks(
-        "attention and distances image by image, layer by layer", skip={"equal": ADAPTED}
+        "attention and distances image by image, layer by layer",
+        skip={"equal": ADAPTED},
+        training={"weight": 10.0},  # 400 is for CIFAR networks and drowns the labels here
     ),
     "simkd": Checks(
         "squared differences in loops; the kept network rebuilt from its parts",

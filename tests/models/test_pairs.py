@@ -78,3 +78,11 @@ def test_mistakes_name_what_there_is(
         pair_taps(requested, THREE, FOUR)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_crossed_stages_are_all_pairs() -> None:
+    pairs = pair_taps(["stages_crossed"], THREE, FOUR)
+    assert len(pairs) == 12
+    assert pairs[:2] == [("stage1", "stage1"), ("stage1", "stage2")]
+    assert pairs[-1] == ("stage3", "stage4")
+    assert pair_taps(["stages_crossed_pre"], THREE, THREE)[1] == ("stage1_pre", "stage2_pre")

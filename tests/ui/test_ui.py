@@ -64,7 +64,12 @@ def drawn(table: Any) -> str:
 
 def test_the_final_table_has_every_row() -> None:
     text = drawn(tables.result_table(result()))
-    for words in ("teacher  big", "student alone  small", "student distilled  small", "validation: epoch 3"):
+    for words in (
+        "teacher  big",
+        "student alone  small",
+        "student distilled  small",
+        "validation: epoch 3",
+    ):
         assert words in text
 
 
