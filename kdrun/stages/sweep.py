@@ -32,8 +32,9 @@ def announce(sweep_dir: Path, configs: Sequence[Any], argvs: Sequence[Sequence[s
         if isinstance(config, DistillConfig):
             objective_of(config)
     jobs = [{"job": number, "command": list(argv)} for number, argv in enumerate(argvs)]
-    write_json(sweep_dir / "sweep.json", {"schema": 1, "jobs": jobs})
-    reporter = _reporter(configs)
+    ui = configs[0].runtime.ui if configs else "auto"
+    write_json(sweep_dir / "sweep.json", {"schema": 1, "ui": ui, "jobs": jobs})
+    reporter = Reporter(ui)
     reporter.heading(f"sweep of {len(jobs)} jobs")
     different = _different(argvs)
     for number, words in enumerate(different):
@@ -55,7 +56,7 @@ def record_job(sweep_dir: Path, job: int, run: Path) -> None:
 
 def summarise(sweep_dir: Path) -> None:
     """The ranked table, on the screen and as `summary.csv` and `summary.md`."""
-    reporter = Reporter("auto")
+    reporter = Reporter(read_json(sweep_dir / "sweep.json").get("ui", "auto"))
     rows, failed = _rows(sweep_dir)
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -136,7 +137,3 @@ def _write(sweep_dir: Path, columns: list[str], rows: list[dict[str, Any]]) -> N
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in rows]
     write_atomically(sweep_dir / "summary.md", ("\n".join(lines) + "\n").encode())
-
-
-def _reporter(configs: Sequence[Any]) -> Reporter:
-    return Reporter(configs[0].runtime.ui if configs else "auto")
