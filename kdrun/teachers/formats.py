@@ -31,6 +31,7 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
     prefixes are taken off. what: the setting that named it.
     Raises CheckpointError saying what was looked for.
     """
+    path = path.expanduser()  # a shell leaves the ~ of `teacher.checkpoint=~/...` as it is
     if path.is_dir():
         for stem in ("student", "teacher"):
             if (path / f"{stem}.json").is_file():

@@ -72,7 +72,8 @@ def test_running_statistics_are_untouched() -> None:
 
 
 def test_an_object_with_logits_is_accepted(own: str) -> None:
-    build_network(NetworkConfig("own", f"{own}.Own", {"kind": "object"}), INFO)
+    network = build_network(NetworkConfig("own", f"{own}.Own", {"kind": "object"}), INFO)
+    assert type(network).__name__ == "Own"
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,11 @@ def test_an_unfinished_run_folder_is_named(tmp_path: Path) -> None:
 def test_a_missing_path_says_what_it_could_be(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"run=.*nothing does not exist.*kdrun ls"):
         read_any(tmp_path / "nothing", what="run")
+
+
+def test_a_path_in_the_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(WEIGHTS, tmp_path / "teacher.pth")
+    assert read_any(Path("~/teacher.pth")).weights.keys() == WEIGHTS.keys()
