@@ -209,12 +209,13 @@ def _check_paths(config: Config) -> None:
                 f"run={config.run}: there is no such folder or file. kdrun ls runs lists the runs."
             )
         return
-    teacher = config.teacher
-    if teacher is None or teacher.checkpoint in (None, "pretrained"):
-        return
-    if not Path(teacher.checkpoint).expanduser().exists():
-        raise ConfigError(
-            f"teacher.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave it "
-            f"out to find or train the teacher, or train it alone: kdrun train-teacher "
-            f"teacher={teacher.network.name} dataset={config.dataset.name}."
-        )
+    teachers = config.teachers if isinstance(config, DistillConfig) else (config.teacher,)
+    for teacher in teachers:
+        if teacher.checkpoint in (None, "pretrained"):
+            continue
+        if not Path(teacher.checkpoint).expanduser().exists():
+            raise ConfigError(
+                f"teacher.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave "
+                f"it out to find or train the teacher, or train it alone: kdrun train-teacher "
+                f"teacher={teacher.network.name} dataset={config.dataset.name}."
+            )

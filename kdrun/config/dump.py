@@ -15,7 +15,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     schedule = asdict(config.schedule)
     return {
         "dataset": dataset_plain(config.dataset),
-        "teacher": None if config.teacher is None else _teacher(config.teacher),
+        "teacher": _teacher(config.teachers[0]) if config.teachers else None,
         "student": _network(config.student),
         "loss": {name: _term(term) for name, term in config.loss.items()},
         "schedule": schedule,

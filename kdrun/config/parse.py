@@ -60,7 +60,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     needs_teacher = any(term != "ce" for term in loss)
     return schema.DistillConfig(
         dataset=dataset_config(plain["dataset"]),
-        teacher=_teacher(plain["teacher"]) if needs_teacher else None,
+        teachers=(_teacher(plain["teacher"]),) if needs_teacher else (),
         student=_network(plain["student"], "student"),
         loss=loss,
         schedule=typed(schema.ScheduleConfig, plain["schedule"], "schedule"),

@@ -167,13 +167,13 @@ class TrainTeacherConfig:
 class DistillConfig:
     """Everything `kdrun distill` needs.
 
-    teacher: None when the objective is labels alone.
+    teachers: none when the objective is labels alone.
     T, alpha, ce: as given on the command line; None leaves the terms' own values.
     alone: also train (or find) the same student on labels only.
     """
 
     dataset: DatasetConfig
-    teacher: TeacherConfig | None
+    teachers: tuple[TeacherConfig, ...]
     student: NetworkConfig
     loss: dict[str, TermConfig]
     schedule: ScheduleConfig

@@ -22,8 +22,8 @@ def validate_distill(config: schema.DistillConfig) -> None:
             "compile=true frees buffers that the second backward pass of schedule.optimizer=dot "
             "reads: set compile=false, or another optimizer."
         )
-    if config.teacher is not None:
-        _teacher(config.teacher)
+    for teacher in config.teachers:
+        _teacher(teacher)
     for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
         if value is not None:
             _objective_number(name, value)

@@ -18,7 +18,7 @@ CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 
 def alone_config(config: DistillConfig) -> DistillConfig:
     """The configuration of the student alone."""
-    return replace(config, teacher=None, loss={"ce": CE}, T=None, alpha=None, ce=None, alone=False)
+    return replace(config, teachers=(), loss={"ce": CE}, T=None, alpha=None, ce=None, alone=False)
 
 
 def alone_argv(argv: Sequence[str]) -> list[str]:

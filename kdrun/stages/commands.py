@@ -13,8 +13,9 @@ from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import find_run, group_folder
 from kdrun.stages import sweep
-from kdrun.stages.distill import identity, run_distill, run_name, show_result
+from kdrun.stages.distill import identity, run_distill, run_name
 from kdrun.stages.evaluate import run_evaluate
+from kdrun.stages.figures import show_result
 from kdrun.stages.session import Session, open_session
 from kdrun.stages.teacher_run import run_train_teacher, teacher_identity
 

@@ -47,7 +47,7 @@ def test_every_loss_composes_alone_and_beside_kd(loss: str) -> None:
 @pytest.mark.parametrize("schedule", options("schedule"))
 def test_every_schedule_composes_for_student_and_teacher(schedule: str) -> None:
     config = distill(f"schedule={schedule}", f"schedule@teacher.schedule={schedule}")
-    assert config.teacher.schedule == config.schedule
+    assert config.teachers[0].schedule == config.schedule
 
 
 @pytest.mark.parametrize("logger", options("logger"))
@@ -65,14 +65,14 @@ def test_short_names_reach_the_schedule_and_not_the_teachers() -> None:
     schedule = config.schedule
     assert (schedule.epochs, schedule.lr, schedule.batch_size) == (7, 0.3, 16)
     assert schedule.precision == "bf16"
-    assert config.teacher.schedule == distill().teacher.schedule
+    assert config.teachers[0].schedule == distill().teachers[0].schedule
 
 
 def test_short_names_of_train_teacher_are_the_teachers() -> None:
     config = parse.train_teacher_config(composed("train_teacher", "epochs=7", "seed=4"))
     assert (config.teacher.schedule.epochs, config.teacher.seed) == (7, 4)
     same = distill("teacher.schedule.epochs=7", "teacher.seed=4")
-    assert config.teacher == same.teacher
+    assert config.teacher == same.teachers[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""The measured part of a distillation's `result.json`, and how it is shown at the end."""
+
+from pathlib import Path
+from typing import Any
+
+from kdrun.models.card import NetworkCard
+from kdrun.stages.networks import card_facts
+from kdrun.stages.train_teacher import ReadyTeacher
+from kdrun.stages.training import Trained
+from kdrun.ui import tables
+from kdrun.ui.reporter import Reporter
+
+
+def figures(
+    card: NetworkCard,
+    trained: Trained,
+    teachers: list[ReadyTeacher],
+    alone: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The measured part of `result.json`."""
+    test, state = trained.test.metrics, trained.state
+    agreement = None
+    if teachers:
+        same = trained.test.predictions == teachers[0].test.predictions
+        agreement = 100.0 * float(same.double().mean().item())
+    return {
+        "student": {**card_facts(card), "test": test.as_dict(), "best_val": trained.best_val},
+        "agreement": agreement,
+        "gain": test.top1 - alone["test"]["top1"] if alone else None,
+        "time": {
+            "seconds": round(state.seconds, 3),
+            "images_per_second": round(state.images / max(state.seconds, 1e-9), 1),
+            "data_seconds": round(state.data_seconds, 3),
+            "teacher_seconds": round(sum(teacher.seconds for teacher in teachers), 3),
+        },
+    }
+
+
+def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> None:
+    """The final table, what it means, and what to type next."""
+    reporter.heading("Result")
+    reporter.show(tables.result_table(result))
+    for line in tables.summary_lines(result):
+        reporter.say(f"  {line}")
+    reporter.say(f"  folder: {folder}")
+    reporter.say("next:", style="bold")
+    for command in tables.next_commands(result, str(folder)):
+        reporter.say(f"  {command}")
