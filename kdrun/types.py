@@ -71,6 +71,21 @@ class Normalisation:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Images that belong together, such as the frames of one recording.
+
+    name: what a group is, in the singular ("word"). index: `[N]` int64, the group of each image.
+    """
+
+    name: str
+    index: Tensor
+
+    def select(self, positions: Tensor) -> "Groups":
+        """The groups of the images at `positions` `[B]`."""
+        return Groups(self.name, self.index[positions])
+
+
 @dataclass
 class StepOutput:
     """What a scheme returns for one batch.

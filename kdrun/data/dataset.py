@@ -52,7 +52,7 @@ def open_dataset(
 ) -> Dataset:
     """Read a data set and split it.
 
-    `val_fraction` of the training images, class by class (`splits.stratified`), becomes the
+    `val_fraction` of the training images, class by class (`splits.hold_out`), becomes the
     validation split; a source with validation images of its own keeps those instead, and they
     are unused with `val_fraction` 0. A source without test images gives a fifth of its training
     images for them first. Decoded images are kept below `cache_root`.
@@ -97,7 +97,7 @@ def _with_validation(
     whole = torch.arange(len(raw.train))
     if val_fraction == 0 or raw.val is not None:
         return raw.train, raw.val if val_fraction > 0 else None, whole
-    kept, held = splits.stratified(raw.train.targets, val_fraction, config.split_seed, "validation")
+    kept, held = splits.hold_out(raw.train, val_fraction, config.split_seed, "validation")
     if len(held) == 0:
         raise DataError(
             f"{config.name} has one training image per class, none to hold out for validation: "
@@ -126,6 +126,18 @@ def _check(raw: RawDataset, name: str) -> None:
                 f"{name}: the {what} labels run from {low} to {high}, but there are "
                 f"{len(raw.classes)} classes, numbered from 0."
             )
+        _check_groups(split, f"{name}, {what} images")
+
+
+def _check_groups(split: Split, where: str) -> None:
+    if split.groups is None:
+        return
+    index = split.groups.index
+    if index.shape != split.targets.shape:
+        raise DataError(f"{where}: groups must be one whole number per image, [{len(split)}].")
+    pairs = torch.stack([index, split.targets])
+    if pairs.unique(dim=1).shape[1] != len(index.unique()):
+        raise DataError(f"{where}: all images of a group must have the same label.")
 
 
 def _words(split: Split) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.types import Normalisation
+from kdrun.types import Groups, Normalisation
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -66,10 +66,13 @@ class Split:
 
     images: `[N, C, H, W]` uint8 pixels, or float32 values of data that are no photographs.
     targets: `[N]` int64 class numbers.
+    groups: which images belong together, if any do; they share their class, and no group is divided
+    between splits.
     """
 
     images: Images
     targets: Tensor
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -94,9 +97,10 @@ class Split:
 
     def select(self, index: Tensor) -> "Split":
         """The images and labels at positions `index` `[B]`, as a split of their own."""
+        groups = None if self.groups is None else self.groups.select(index)
         if isinstance(self.images, Tensor):
-            return Split(self.images[index], self.targets[index])
-        return Split(SelectedImages(self.images, index), self.targets[index])
+            return Split(self.images[index], self.targets[index], groups)
+        return Split(SelectedImages(self.images, index), self.targets[index], groups)
 
     def blocks(self) -> Iterator[Tensor]:
         """All images in order, a few at a time, `[b, C, H, W]`."""

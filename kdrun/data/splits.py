@@ -7,11 +7,26 @@ import math
 import torch
 from torch import Tensor
 
-from kdrun.data.images import RawDataset
+from kdrun.data.images import RawDataset, Split
 from kdrun.errors import ConfigError, DataError
 from kdrun.seeds import generator
 
 TEST_FRACTION = 0.2
+
+
+def hold_out(split: Split, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Positions (kept, held out) of a split's images, both rising: `stratified`.
+
+    Where images belong to groups, whole groups are drawn, in each class its share of them.
+    """
+    if split.groups is None:
+        return stratified(split.targets, fraction, seed, purpose)
+    names, group = split.groups.index.unique(return_inverse=True)
+    labels = torch.zeros_like(names)
+    labels[group] = split.targets
+    _, held_groups = stratified(labels, fraction, seed, purpose)
+    held = torch.isin(group, held_groups)
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
 def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
@@ -34,11 +49,11 @@ def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tup
 def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
     """A source without test images, with `fraction` of its training images held out for them.
 
-    The draw is `stratified`, under the name "test". A known fingerprint stays known: it then
+    The draw is `hold_out`, under the name "test". A known fingerprint stays known: it then
     also says which images were held out.
     """
     check_test_fraction(fraction)
-    train, test = stratified(raw.train.targets, fraction, seed, "test")
+    train, test = hold_out(raw.train, fraction, seed, "test")
     if len(test) == 0:
         raise DataError("There is one image per class, none to hold out as the test images.")
     known = raw.fingerprint

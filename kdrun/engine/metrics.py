@@ -5,12 +5,13 @@ Sums live on the device that computes; they become Python numbers only when some
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdrun.engine.devices import autocast
-from kdrun.types import Batch, Outputs, StepOutput
+from kdrun.types import Batch, Groups, Outputs, StepOutput
 
 ECE_BINS = 15
 
@@ -31,11 +32,39 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class GroupMetrics:
+    """Groups of images, each answered as a whole. errors: wrong answers among `count`."""
+
+    name: str
+    count: int
+    errors: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """For JSON, with the group's name: `{"words", "errors", "word_error_percent"}`."""
+        return {
+            f"{self.name}s": self.count,
+            "errors": self.errors,
+            f"{self.name}_error_percent": 100.0 * self.errors / self.count,
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Metrics, and the class each image was given `[N]`, on the CPU."""
+    """Metrics, and the class each image was given `[N]`, on the CPU.
+
+    grouped: where images belong together, the same of their groups.
+    """
 
     metrics: Metrics
     predictions: Tensor
+    grouped: GroupMetrics | None = None
+
+    def facts(self, split: str = "test") -> dict[str, Any]:
+        """For JSON: `{"test": {"top1", ...}}`, with groups also `"test_words": {...}`."""
+        found: dict[str, Any] = {split: self.metrics.as_dict()}
+        if self.grouped is not None:
+            found[f"{split}_{self.grouped.name}s"] = self.grouped.as_dict()
+        return found
 
 
 def measure(logits: Tensor, targets: Tensor) -> Metrics:
@@ -68,12 +97,38 @@ def calibration_error(logits: Tensor, targets: Tensor) -> float:
     return 100.0 * float(gaps.abs().sum().item()) / targets.shape[0]
 
 
+def measure_groups(logits: Tensor, targets: Tensor, groups: Groups) -> GroupMetrics:
+    """How many groups are answered wrongly, from all logits `[N, C]` and labels `[N]` of a split.
+
+    A group's answer is the class with the largest sum of log posteriors over its images.
+    """
+    names, group = groups.index.unique(return_inverse=True)
+    posteriors = logits.double().log_softmax(dim=1)
+    scores = posteriors.new_zeros(len(names), logits.shape[1]).index_add(0, group, posteriors)
+    labels = targets.new_zeros(len(names)).index_copy(0, group, targets)
+    errors = int((scores.argmax(dim=1) != labels).sum().item())
+    return GroupMetrics(groups.name, len(names), errors)
+
+
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: str,
+    groups: Groups | None = None,
 ) -> Evaluation:
-    """Run `model` in eval mode over all batches; its training mode is put back afterwards."""
+    """Run `model` in eval mode over all batches; its training mode is put back afterwards.
+
+    groups: which of the images belong together, if any do.
+    """
     logits, targets = collect_logits(model, batches, device, precision)
-    return Evaluation(measure(logits, targets), logits.argmax(dim=1))
+    return evaluation(logits, targets, groups)
+
+
+def evaluation(logits: Tensor, targets: Tensor, groups: Groups | None = None) -> Evaluation:
+    """All figures from the logits `[N, C]` and labels `[N]` of a split."""
+    grouped = None if groups is None else measure_groups(logits, targets, groups)
+    return Evaluation(measure(logits, targets), logits.argmax(dim=1), grouped)
 
 
 @torch.no_grad()

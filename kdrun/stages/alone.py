@@ -59,7 +59,8 @@ def find_or_train_alone(
     top1 = format.percent(student["test"]["top1"])
     session.reporter.say(f"  student alone: {top1} % ({found})")
     # its own size: a method may keep another network than the plain student
-    return {"run": str(found), **{key: student[key] for key in ("test", "params", "flops")}}
+    kept = {key: student[key] for key in student if key.startswith("test")}
+    return {"run": str(found), **kept, "params": student["params"], "flops": student["flops"]}
 
 
 def _unfinished(group: Path, digest: str) -> Path | None:

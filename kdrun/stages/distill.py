@@ -172,7 +172,7 @@ def _student(
     student.network.cpu()
     extra = {
         "objective": scheme.objective.describe(),
-        "test": trained.test.metrics.as_dict(),
+        **trained.test.facts(),
         "dataset": distill_plain(config)["dataset"],
         "val_fraction": config.val_fraction,
     }

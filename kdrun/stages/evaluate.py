@@ -95,14 +95,14 @@ def _measure(
     network = build_network(card.network, dataset.info, "run")
     load_weights(network, loaded.weights, str(loaded.path))
     session.place(network)
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, split in (("val", dataset.val), ("test", dataset.test)):
         if split is None:
             continue
         # the network's own constants, whatever this data set would use
         batches = eval_loader(session, split, card.normalisation, data, config.batch_size)
-        found = evaluate(network, batches, session.device, config.precision)
-        figures[name] = found.metrics.as_dict()
+        found = evaluate(network, batches, session.device, config.precision, split.groups)
+        figures |= found.facts(name)
     return figures
 
 

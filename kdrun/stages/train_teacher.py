@@ -69,7 +69,7 @@ class ReadyTeacher:
             "checkpoint": str(self.path),
             "sha256": self.card.sha256,
             "reused": self.reused,
-            "test": self.test.metrics.as_dict(),
+            **self.test.facts(),
         }
 
 
@@ -137,7 +137,7 @@ def _train(
         digest,
         lambda rows: write_metrics(entry.folder, rows),
     )
-    figures = {"test": trained.test.metrics.as_dict(), "best_val": trained.best_val}
+    figures = {**trained.test.facts(), "best_val": trained.best_val}
     extra = {**kept, **figures, "seconds": trained.state.seconds}
     entry.fill(network, replace(card, extra=extra))
     checkpoints.remove()
@@ -230,7 +230,7 @@ def _measure(
     batches = eval_loader(
         session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
     )
-    return evaluate(model, batches, session.device, "fp32")
+    return evaluate(model, batches, session.device, "fp32", dataset.test.groups)
 
 
 def _say(session: Session, name: str, found: Evaluation, how: str, path: Path) -> None:

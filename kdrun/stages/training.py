@@ -82,14 +82,13 @@ def run_training(
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
     test = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
-    found = evaluate(scheme.measured, test, session.device, recipe.schedule.precision)
-    best = _best(
-        scheme,
-        state,
-        found,
-        lambda: evaluate(scheme.measured, test, session.device, recipe.schedule.precision),
-    )
-    return Trained(state, found, best)
+
+    def measure() -> Evaluation:
+        precision, groups = recipe.schedule.precision, dataset.test.groups
+        return evaluate(scheme.measured, test, session.device, precision, groups)
+
+    found = measure()
+    return Trained(state, found, _best(scheme, state, found, measure))
 
 
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
@@ -137,12 +136,12 @@ def _best(
     if state.best is None or state.best_weights is None:
         return None
     if state.best["epoch"] == state.epoch:
-        return {**state.best, "test": last.metrics.as_dict()}
+        return {**state.best, **last.facts()}
     final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
     scheme.network.load_state_dict(state.best_weights)
     found = measure()
     scheme.network.load_state_dict(final)
-    return {**state.best, "test": found.metrics.as_dict()}
+    return {**state.best, **found.facts()}
 
 
 class RowWriter:

@@ -19,35 +19,42 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 def result_table(result: dict[str, Any]) -> Table:
     """Teacher, student alone, student distilled: from a `result.json`."""
-    table = new_table("test split", "top-1 %", "top-5 %", "errors", "ECE %", "params", "FLOPs")
-    for teacher in result.get("teachers", []):
-        _network_row(table, f"teacher  {teacher['name']}", teacher["test"], teacher)
     student = result["student"]
+    group = group_name(student)
+    table = _networks_table(group)
+    for teacher in result.get("teachers", []):
+        _network_row(table, f"teacher  {teacher['name']}", teacher, teacher, group)
     alone = result.get("alone")
     if alone:
         size = {**student, **alone}
-        _network_row(table, f"student alone  {student['name']}", alone["test"], size)
+        _network_row(table, f"student alone  {student['name']}", alone, size, group)
     what = "student distilled" if result.get("teachers") else "student"
-    _network_row(table, f"{what}  {student['name']}", student["test"], student)
+    _network_row(table, f"{what}  {student['name']}", student, student, group)
     best = student.get("best_val")
     if best:
         label = f"  at its best validation: epoch {best['epoch']}"
-        _network_row(table, label, best["test"], None)
+        _network_row(table, label, best, None, group)
     return table
 
 
 def teacher_table(teachers: list[dict[str, Any]]) -> Table:
     """Teachers on the test split: entries of `result.json`."""
-    table = new_table("test split", "top-1 %", "top-5 %", "errors", "ECE %", "params", "FLOPs")
+    group = group_name(teachers[0]) if teachers else None
+    table = _networks_table(group)
     for teacher in teachers:
-        _network_row(table, f"teacher  {teacher['name']}", teacher["test"], teacher)
+        _network_row(table, f"teacher  {teacher['name']}", teacher, teacher, group)
     return table
 
 
 def splits_table(figures: dict[str, dict[str, Any]]) -> Table:
-    """One network on several splits: name → metrics."""
-    table = new_table("split", "top-1 %", "top-5 %", "errors", "ECE %", "loss")
+    """One network on several splits: name → metrics, and name_words → those of its groups."""
+    group = group_name(figures)
+    extra = [f"{group} error %"] if group else []
+    table = new_table("split", "top-1 %", "top-5 %", "errors", "ECE %", "loss", *extra)
     for name, found in figures.items():
+        if group and name.endswith(f"_{group}s"):
+            continue
+        grouped = figures.get(f"{name}_{group}s")
         table.add_row(
             {"val": "validation"}.get(name, name),
             format.percent(found["top1"]),
@@ -55,19 +62,43 @@ def splits_table(figures: dict[str, dict[str, Any]]) -> Table:
             format.count(found["errors"]),
             format.percent(found["ece"]),
             format.loss(found["loss"]),
+            *([format.percent(grouped[f"{group}_error_percent"])] if grouped else []),
         )
     return table
 
 
+def group_name(figures: dict[str, Any]) -> str | None:
+    """What a group of images is called, if their figures (`test_words`) are among these."""
+    for key in figures:
+        if key.startswith("test_") and key.endswith("s"):
+            return key.removeprefix("test_").removesuffix("s")
+    return None
+
+
+def _networks_table(group: str | None) -> Table:
+    extra = [f"{group} error %"] if group else []
+    return new_table(
+        "test split", "top-1 %", "top-5 %", "errors", "ECE %", *extra, "params", "FLOPs"
+    )
+
+
 def _network_row(
-    table: Table, name: str, test: dict[str, Any], size: dict[str, Any] | None
+    table: Table,
+    name: str,
+    figures: dict[str, Any],
+    size: dict[str, Any] | None,
+    group: str | None,
 ) -> None:
+    test = figures["test"]
+    grouped = figures.get(f"test_{group}s")
+    error = format.percent(grouped[f"{group}_error_percent"]) if grouped else ""
     table.add_row(
         name,
         format.percent(test["top1"]),
         format.percent(test["top5"]),
         format.count(test["errors"]),
         format.percent(test["ece"]),
+        *([error] if group else []),
         format.count(size["params"]) if size else "",
         format.flops(size["flops"]) if size else "",
     )
@@ -91,6 +122,13 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
                 f"gain over the student alone: {format.points(gain)} points "
                 "(there was no gap: alone it is as good as the teacher)"
             )
+    group = group_name(result["student"])
+    if group:
+        counts = result["student"][f"test_{group}s"]
+        lines.append(
+            f"{group} error: the student has {counts['errors']} of {counts[f'{group}s']} {group}s "
+            f"wrong, each answered by the sum of its images' log posteriors"
+        )
     if result.get("agreement") is not None:
         lines.append(
             f"agreement with the teacher: {format.percent(result['agreement'])} % of the test split"

@@ -11,6 +11,7 @@ from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders import EvalLoader, TrainLoader
 from kdrun.errors import ConfigError, DataError
+from kdrun.types import Groups
 
 HERE = "kdrun_test_sources"
 
@@ -177,3 +178,17 @@ def test_an_image_folder_is_split_without_reading_it(tree: Path, tmp_path: Path)
     for left, right in zip(kept.epoch(0), streamed.epoch(0), strict=True):
         assert torch.equal(left.images, right.images)
         assert torch.equal(left.targets, right.targets)
+
+
+def test_groups_must_fit_the_images_and_share_a_label(source: Any) -> None:
+    def grouped(index: torch.Tensor) -> Split:
+        whole = part(20)
+        return Split(whole.images, whole.targets, Groups("word", index))
+
+    data = opened(source({"train": grouped(torch.arange(20) % 10), "test": part(6)}), 0.2)
+    assert data.train.groups is not None
+    assert data.train.groups.name == "word"
+    with pytest.raises(DataError, match="must have the same label"):
+        opened(source({"train": grouped(torch.arange(20) // 2), "test": part(6)}))
+    with pytest.raises(DataError, match="one whole number per image"):
+        opened(source({"train": grouped(torch.arange(7)), "test": part(6)}))

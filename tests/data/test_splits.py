@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kdrun.data.images import RawDataset, Split
-from kdrun.data.splits import hold_out_test, stratified
+from kdrun.data.splits import hold_out, hold_out_test, stratified
 from kdrun.errors import ConfigError, DataError
+from kdrun.types import Groups
 
 
 def counts(targets: torch.Tensor, index: torch.Tensor) -> list[int]:
@@ -79,3 +80,20 @@ def test_one_image_per_class_cannot_be_divided() -> None:
 def test_a_test_fraction_leaves_images_on_both_sides(fraction: float) -> None:
     with pytest.raises(ConfigError, match="between 0 and 1"):
         hold_out_test(raw([0, 1] * 10), fraction, 0)
+
+
+def test_whole_groups_are_held_out_class_by_class() -> None:
+    index = torch.randperm(120, generator=torch.Generator().manual_seed(0)) % 30
+    targets = index % 3  # ten groups of four images in each class
+    split = Split(torch.zeros(120, 1, 2, 2), targets, Groups("word", index + 7))
+    kept, held = hold_out(split, 0.2, 0, "validation")
+    assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(120))
+    assert not set(index[kept].tolist()) & set(index[held].tolist())
+    for label in range(3):
+        assert len(index[held][targets[held] == label].unique()) == 2
+
+
+def test_without_groups_it_is_the_stratified_draw() -> None:
+    split = Split(torch.zeros(40, 1, 2, 2), torch.arange(40) % 4)
+    found, expected = hold_out(split, 0.2, 5, "test"), stratified(split.targets, 0.2, 5, "test")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
