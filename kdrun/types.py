@@ -34,12 +34,16 @@ class Outputs:
     features: tap name → tensor, e.g. `stage3` → `[B, channels, H, W]`.
     embedding: `[B, D]`, the input of the classifier; None when nobody asked for it.
     strong: the same of a strongly augmented view of the batch, for losses that read one.
+    distillation: `[B, C]` of each distillation token's head, for networks that have such tokens;
+        `logits` are then those of the class head in training, and of the heads that the network
+        answers with in evaluation mode.
     """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
     embedding: Tensor | None = None
     strong: "Outputs | None" = None
+    distillation: tuple[Tensor, ...] = ()
 
     def detached(self) -> "Outputs":
         """The same tensors cut from the graph."""
@@ -48,6 +52,7 @@ class Outputs:
             {name: tensor.detach() for name, tensor in self.features.items()},
             None if self.embedding is None else self.embedding.detach(),
             None if self.strong is None else self.strong.detached(),
+            tuple(logits.detach() for logits in self.distillation),
         )
 
 

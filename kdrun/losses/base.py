@@ -41,6 +41,8 @@ class TermContext:
 
     transfer_size: images in the transfer set; their labels `[transfer_size]` are `targets`.
     batch_size: of the training. seed: for the term's own random numbers.
+    position, teachers: number of the teacher (from 0) that this instance learns from, of how many;
+    each teacher has an instance of the term.
     """
 
     num_classes: int
@@ -50,6 +52,8 @@ class TermContext:
     seed: int
     student: NetworkView
     teacher: NetworkView
+    position: int = 0
+    teachers: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Term(nn.Module):
     ce_weight: what CE weighs beside this term when neither `ce` nor a soft term says it.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_strong_view: True when it needs `Outputs.strong`.
+    reads_tokens: True when it acts on the head of a distillation token where the student has one.
     replaces_student: True when `final_network` returns another network than the plain student.
     pairs: the (student tap, teacher tap) names that the objective resolved from `taps`.
     """
@@ -88,6 +93,7 @@ class Term(nn.Module):
     ce_weight: ClassVar[float] = 1.0
     reads_embedding: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     replaces_student: ClassVar[bool] = False
 
     def __init__(self, taps: Sequence[TapRequest] = ()) -> None:

@@ -133,6 +133,8 @@ def _ce(entry: Entry) -> str:
 def _reads(entry: Entry) -> str:
     taps = [f"`{_tap(tap)}`" for tap in entry.term.taps]
     reads = taps or ["embedding" if entry.cls.reads_embedding else "logits"]
+    if entry.cls.reads_tokens:
+        reads.append("a distillation token's logits instead")
     if taps and entry.cls.reads_embedding:
         reads.append("embedding")
     if entry.cls.reads_strong_view:

@@ -3,15 +3,18 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.tokens import TokenTerm
 from kdrun.types import Batch, Outputs
 
 
-class DeitHard(Term):
+class DeitHard(TokenTerm):
     """Cross-entropy of the student's logits `[B, C]` with the teacher's decision, mean over B.
 
     The label is argmax_c of the teacher's logits (eq. 3). Paper and code agree; both may smooth
     the label. weight: 0.5, which leaves 0.5 to CE with the true labels; it is alpha.
+
+    A student with distillation tokens is taught through their heads: teacher i through token i, or
+    all teachers through the only one (§4); CE then reads the class head.
 
     label_smoothing: share of the label spread evenly over all classes.
     """
@@ -20,7 +23,6 @@ class DeitHard(Term):
     full_name = "DeiT hard-label distillation"
     formula = "-log softmax(z_s)[argmax z_t]; mean over the batch"
     source = "Touvron, Cord, Douze, Massa, Sablayrolles, Jégou 2021, ICML, arXiv 2012.12877, eq. 3"
-    soft = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -29,9 +31,7 @@ class DeitHard(Term):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]`."""
         decision = teacher.logits.argmax(dim=1)
-        return F.cross_entropy(
-            full_precision(student.logits), decision, label_smoothing=self.label_smoothing
-        )
+        return F.cross_entropy(self.taught(student), decision, label_smoothing=self.label_smoothing)
 
     def symbol(self) -> str:
         return "CE(teacher's class)"

@@ -5,17 +5,21 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdrun.losses.base import Term, require_variant
+from kdrun.losses.base import require_variant
 from kdrun.losses.kd import soft_target_loss
+from kdrun.losses.tokens import TokenTerm
 from kdrun.types import Batch, Outputs
 
 
-class DeitSoft(Term):
+class DeitSoft(TokenTerm):
     """T² · KL(p_teacher^T ‖ p_student^T) of logits `[B, C]`, as DeiT reduces it.
 
     paper: summed over classes, averaged over the batch (eq. 2), which is `kd`. code: averaged over
     batch and classes, C times smaller, as in the authors' code. weight: 0.1 with T 3, the paper's
     λ and τ (§5.2, "usual" distillation); it is alpha, and 1 - alpha is left to CE.
+
+    A student with distillation tokens is taught through their heads: teacher i through token i, or
+    all teachers through the only one (§4); CE then reads the class head.
 
     temperature: T, above 0. variant: see `variants`.
     """
@@ -31,7 +35,6 @@ class DeitSoft(Term):
         "code": "divided by the number of classes as well: the code behind the published figures",
         "paper": "summed over classes, as equation 2 reads",
     }
-    soft = True
 
     def __init__(self, temperature: float = 3.0, variant: str = "code") -> None:
         super().__init__()
@@ -41,8 +44,9 @@ class DeitSoft(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]`."""
-        loss = soft_target_loss(student.logits, teacher.logits, self.temperature)
-        return loss / student.logits.shape[1] if self.variant == "code" else loss
+        taught = self.taught(student)
+        loss = soft_target_loss(taught, teacher.logits, self.temperature)
+        return loss / taught.shape[1] if self.variant == "code" else loss
 
     def symbol(self) -> str:
         t = self.temperature

@@ -21,6 +21,7 @@ from kdrun.models.detect import detect_taps
 from kdrun.models.dry_run import dry_run, logits_of
 from kdrun.models.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.normalise import Renormalise
+from kdrun.models.resize import Resize
 from kdrun.types import Normalisation, Outputs
 
 
@@ -66,6 +67,10 @@ class Tapped(nn.Module):
     paths: from `tap_paths`; None takes the network's declared taps.
     embedding: also return the classifier's input, `[B, D]`.
     normalisation: (how the images come, how the network was trained to see them).
+    image_size: (H, W) the network sees, where that is not the images' own; they are resized.
+
+    A network that lists module paths in an attribute `distillation_heads`, the classifiers of its
+    distillation tokens, has their logits in `Outputs.distillation`.
 
     The wrapped network is `.network`; its own state dict and its forward are as before. The hooks
     are set once, do nothing outside this module's forward, and are removed by `close()`. A module
@@ -81,20 +86,25 @@ class Tapped(nn.Module):
         paths: Mapping[str, str] | None = None,
         embedding: bool = False,
         normalisation: tuple[Normalisation, Normalisation] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.names = tuple(names)
         self.embedding = embedding
+        self.heads = distillation_heads(network)
         self.renormalise = _renormalise(normalisation)
+        self.resize = None if image_size is None else Resize(image_size)
         self._record = Record()
-        wanted = [*names, "embedding"] if embedding else names
+        wanted = [*names, *self.heads, *(["embedding"] if embedding else [])]
         self._taps = _resolve(network, wanted, paths)
         self._handles = attach(network, self._taps, self._record)
 
     def forward(self, images: Tensor) -> Outputs:
         if self.renormalise is not None:
             images = self.renormalise(images)
+        if self.resize is not None:
+            images = self.resize(images)
         if not self._taps:
             return Outputs(logits_of(self.network(images)))
         self._record.start()
@@ -104,14 +114,22 @@ class Tapped(nn.Module):
         finally:
             self._record.stop()
         embedding = as_rows(tensors["embedding"]) if self.embedding else None
-        return Outputs(logits, {name: tensors[name] for name in self.names}, embedding)
+        features = {name: tensors[name] for name in self.names}
+        distillation = tuple(tensors[path] for path in self.heads)
+        return Outputs(logits, features, embedding, distillation=distillation)
 
     def close(self) -> None:
         """Remove the hooks; afterwards only the logits are returned."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._taps = [], {}
-        self.names, self.embedding = (), False
+        self.names, self.embedding, self.heads = (), False, ()
+
+
+def distillation_heads(network: nn.Module) -> tuple[str, ...]:
+    """The paths of the classifiers that only a teacher trains; none for most networks."""
+    declared = getattr(network, "distillation_heads", ())
+    return tuple(declared) if isinstance(declared, list | tuple) else ()
 
 
 def tap_shapes(
