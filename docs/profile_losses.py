@@ -7,8 +7,10 @@ Term: its forward and backward down to the student's outputs and its own adapter
 only works before the main phase, its pre-training loss; of one that gives the student other layers
 (simkd), without those. All parts of all
 losses take turns within each repeat, so that a slow moment of the machine hits them alike; the
-table has the medians of the repeats after one that is not counted. Data are made up; taps cost
-nothing (a hook keeps a reference).
+table has the medians of the repeats after one that is not counted. Everything is in channels-last
+layout, as in a run. GFLOP: the term's matrix products and convolutions, forward and backward, a
+multiply-add counted as 2; beside it the rate that makes of the measured time, to be compared with
+the student's. Data are made up; taps cost nothing (a hook keeps a reference).
 """
 
 import argparse
@@ -16,16 +18,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
+from kdrun.engine.allocator import keep_freed_memory
 from kdrun.losses.catalogue import entries
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective, WeightedTerm
@@ -49,13 +54,23 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    medians, refused = measure(options)
-    options.out.write_text(table(options, medians, refused), encoding="utf-8")
+    keep_freed_memory()
+    measured = measure(options)
+    options.out.write_text(table(options, measured), encoding="utf-8")
     print(options.out.read_text(encoding="utf-8"))
 
 
-def measure(options: argparse.Namespace) -> tuple[dict[str, float], dict[str, str]]:
-    """(median seconds of `teacher`, `student` and each term, losses that refuse the pair)."""
+@dataclass(frozen=True)
+class Measured:
+    """Of `teacher`, `student` and each loss: median seconds, arithmetic in FLOP; who refuses."""
+
+    seconds: dict[str, float]
+    flop: dict[str, int]
+    refused: dict[str, str]
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Time every part of a step, all in turn, `options.repeats` times."""
     device = torch.device(options.device)
     dataset = made_up_data()
     batch = Batch(
@@ -64,8 +79,9 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, float], dict[str, st
         torch.randperm(IMAGES)[: options.batch],
     )
     batch = Batch(*(t.to(device) for t in (batch.images, batch.targets, batch.index)))
-    teacher = network(options.teacher, dataset, "teacher").to(device).eval()
-    student = network(options.student, dataset, "student").to(device).train()
+    batch.images = batch.images.to(memory_format=torch.channels_last)
+    teacher = place(network(options.teacher, dataset, "teacher"), device).eval()
+    student = place(network(options.student, dataset, "student"), device).train()
     actions: dict[str, Callable[[], object]] = {
         "teacher": lambda: forward(teacher, batch.images),
         "student": step(student, batch),
@@ -82,7 +98,20 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, float], dict[str, st
             seconds = timed(action, device)
             if repeat:
                 times[name].append(seconds)
-    return {name: statistics.median(found) for name, found in times.items()}, refused
+    seconds = {name: statistics.median(found) for name, found in times.items()}
+    return Measured(seconds, {name: flop(action) for name, action in actions.items()}, refused)
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on the device in the layout of a run."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def flop(action: Callable[[], object]) -> int:
+    """Matrix products and convolutions of one call, a multiply-add counted as 2."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return int(counter.get_total_flops())
 
 
 def timed(action: Callable[[], object], device: torch.device) -> float:
@@ -147,12 +176,12 @@ def term_step(
     )
     final = final_student(objective, plain, teachers, dataset, 0)
     tapped, (teacher,) = tap_networks(objective, final, teachers, dataset, options.batch, 0)
-    objective.to(batch.images.device).train()
+    device = batch.images.device
+    place(objective, device).train()
     objective.start_epoch(0, 240)
     with torch.no_grad():
-        device = batch.images.device
-        student_outputs = leaves(tapped.to(device).train()(batch.images))
-        teacher_outputs = teacher.to(device).eval()(batch.images)
+        student_outputs = leaves(place(tapped, device).train()(batch.images))
+        teacher_outputs = place(teacher, device).eval()(batch.images)
     if term.reads_strong_view:
         student_outputs.strong, teacher_outputs.strong = student_outputs, teacher_outputs
     with torch.no_grad():  # a term that works before the main phase is 0 in it
@@ -177,33 +206,42 @@ def leaves(outputs: Outputs) -> Outputs:
     return fresh
 
 
-def table(options: argparse.Namespace, medians: dict[str, float], refused: dict[str, str]) -> str:
+def table(options: argparse.Namespace, measured: Measured) -> str:
     """The measured shares as Markdown."""
     device = (
         torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
     )
+    rate = measured.flop["student"] / measured.seconds["student"] / 1e9
     lines = [
         "# What a loss costs\n",
         f"One training step, {options.teacher} → {options.student}, batch of {options.batch}, "
         f"{SIZE}×{SIZE} pixels, {CLASSES} classes, {IMAGES:,} images; {platform.machine()} "
         f"{options.device} ({device}), torch {torch.__version__}, float32, medians of "
         f"{options.repeats} interleaved repeats. Written by `docs/profile_losses.py`, which says "
-        "what is counted.\n",
-        "| loss | teacher ms | student ms | term ms | teacher | student | term |",
-        "|---|---|---|---|---|---|---|",
+        f"what is counted. The student's own step runs at {rate:.0f} GFLOP/s.\n",
+        "| loss | teacher ms | student ms | term ms | teacher | student | term | term's GFLOP "
+        "| GFLOP/s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in entries().items():
-        if name in refused:
-            lines.append(f"| `{name}` | - | - | - | - | - | refused: {refused[name]} |")
+        if name in measured.refused:
+            lines.append(f"| `{name}` |" + " - |" * 8 + f" refused: {measured.refused[name]}")
             continue
-        views = 2 if entry.cls.reads_strong_view else 1
-        parts = [views * medians["teacher"], views * medians["student"], medians[name]]
-        if name == "ce":  # it asks no teacher, and the student's part holds it
-            parts = [0.0, medians["student"], 0.0]
-        shares = [f"{100 * part / sum(parts):.1f} %" for part in parts]
-        cells = [f"{1000 * part:.1f}" for part in parts] + shares
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append(row(name, measured, views=2 if entry.cls.reads_strong_view else 1))
     return "\n".join(lines) + "\n"
+
+
+def row(name: str, measured: Measured, views: int) -> str:
+    """One loss: milliseconds of each part, their shares, and the term's arithmetic."""
+    seconds, flop = measured.seconds, measured.flop
+    parts = [views * seconds["teacher"], views * seconds["student"], seconds[name]]
+    gflop = flop[name] / 1e9
+    if name == "ce":  # it asks no teacher, and the student's part holds it
+        parts, gflop = [0.0, seconds["student"], 0.0], 0.0
+    shares = [f"{100 * part / sum(parts):.1f} %" for part in parts]
+    busy = [f"{gflop:.2f}", f"{gflop / parts[2]:.0f}" if gflop >= 1 else "-"]
+    cells = [f"{1000 * part:.1f}" for part in parts] + shares + busy
+    return f"| `{name}` | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -99,11 +99,23 @@ class FusionBlock(nn.Module):
         fused = self.reduce(features)
         if self.attention is not None:
             assert deeper is not None
-            deeper = _nearest(deeper, (fused.shape[2], fused.shape[3]))
-            weights = torch.sigmoid(self.attention(torch.cat([fused, deeper], dim=1)))
-            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+            size_here = (fused.shape[2], fused.shape[3])
+            weights = self._weights(fused, deeper, size_here)
+            deeper = _nearest(deeper, size_here)
+            fused = torch.addcmul(fused * weights[:, :1], deeper, weights[:, 1:])
         fused = _nearest(fused, size)
         return self.expand(fused), fused
+
+    def _weights(self, fused: Tensor, deeper: Tensor, size: tuple[int, int]) -> Tensor:
+        """How much each of the two counts, `[B, 2, *size]`.
+
+        A 1×1 convolution of both maps side by side is the sum of one of each; taken apart, the
+        deeper map is read before it is repeated, and the two are not copied together.
+        """
+        assert self.attention is not None
+        own, other = self.attention.weight.split(fused.shape[1], dim=1)
+        here = F.conv2d(fused, own, self.attention.bias)
+        return torch.sigmoid(here + _nearest(F.conv2d(deeper, other), size))
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:

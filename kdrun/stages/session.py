@@ -12,6 +12,7 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
 from kdrun.engine.interrupt import StopRequest
 from kdrun.types import Normalisation
@@ -50,6 +51,7 @@ def open_session(runtime: RuntimeConfig) -> Iterator[Session]:
     Raises ConfigError for a device this machine has not.
     """
     fresh_start()
+    keep_freed_memory()
     device = pick_device(runtime.device)
     reporter = Reporter(runtime.ui)
     with StopRequest() as stop:
