@@ -26,6 +26,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """The name of a hidden file beside `path`; it becomes `path` when the block ends well.
+
+    If the block raises, the hidden file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, atomically. NaN and infinity are refused: other readers choke."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

@@ -47,10 +47,16 @@ def evaluate_task(cfg: DictConfig) -> None:
     _task("evaluate", cfg)
 
 
+def export_task(cfg: DictConfig) -> None:
+    """What Hydra calls for `kdrun export`."""
+    _task("export", cfg)
+
+
 TASKS: dict[str, Callable[[DictConfig], None]] = {
     "train-teacher": train_teacher_task,
     "distill": distill_task,
     "evaluate": evaluate_task,
+    "export": export_task,
 }
 
 

@@ -68,6 +68,8 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
         return _starting(word, list(SCRIPTS))
     if verb == "doctor":
         return _starting(word, ["--json"])
+    if verb == "predict":
+        return _runs(word[4:], "run=") if word.startswith("run=") else _starting(word, ["run="])
     return _runs(word, "") if verb in verbs else []
 
 

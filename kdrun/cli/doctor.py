@@ -27,6 +27,8 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-
 OPTIONAL = (
     ("tensorboard", "kdrun[tensorboard]", "logger=tensorboard"),
     ("timm", "kdrun[timm]", "networks of timm"),
+    ("onnx", "kdrun[onnx]", "kdrun export format=onnx"),
+    ("onnxruntime", "kdrun[onnx]", "checking and timing ONNX files, int8"),
     ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher", "jobs of a sweep in parallel"),
 )
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")

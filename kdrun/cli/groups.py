@@ -17,7 +17,12 @@ import yaml  # type: ignore[import-untyped]
 INTERNAL = ("model",)
 
 # The verbs that Hydra composes a configuration for, and its file.
-CONFIG_NAMES = {"train-teacher": "train_teacher", "distill": "distill", "evaluate": "evaluate"}
+CONFIG_NAMES = {
+    "train-teacher": "train_teacher",
+    "distill": "distill",
+    "evaluate": "evaluate",
+    "export": "export",
+}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ def _doctor(argv: list[str]) -> int:
     return doctor.run(argv)
 
 
+def _predict(argv: list[str]) -> int:
+    from kdrun.cli import predict
+
+    return predict.run(argv)
+
+
 def _completion(argv: list[str]) -> int:
     from kdrun.cli import completion
 
@@ -81,6 +87,8 @@ VERBS = {
         Verb(
             "evaluate", "measure a finished student, or any checkpoint, again", _hydra("evaluate")
         ),
+        Verb("export", "write a finished network as ONNX, PT2 or safetensors", _hydra("export")),
+        Verb("predict", "name the likeliest classes of image files", _predict),
         Verb("resume", "go on with an interrupted run or sweep", _resume),
         Verb("ls", "list the options of a group, the runs or the teachers", _ls),
         Verb("show", "print an option's YAML and documentation, or a run's result", _show),

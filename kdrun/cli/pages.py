@@ -41,6 +41,11 @@ EXAMPLES = {
         "kdrun evaluate run=outputs/distill/digits/... dataset=digits",
         "kdrun evaluate run=student.safetensors dataset=digits device=cpu",
     ),
+    "export": (
+        "kdrun export run=outputs/distill/digits/... format=onnx",
+        "kdrun export run=outputs/distill/digits/... quantize=int8",
+        "kdrun export run=outputs/teachers/digits/... format=pt2 out=deploy",
+    ),
 }
 
 RESUME = """\

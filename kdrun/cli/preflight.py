@@ -23,11 +23,12 @@ from kdrun.cli import grammar, groups, hints
 from kdrun.cli.flags import Flags
 from kdrun.cli.request import Request, elements, is_hydra, request
 from kdrun.config import parse, validate
-from kdrun.config.schema import DistillConfig, EvaluateConfig, TrainTeacherConfig
+from kdrun.config.schema import DistillConfig, EvaluateConfig, ExportConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError
 
-Config = TrainTeacherConfig | DistillConfig | EvaluateConfig
+Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig
 VERSION_BASE = "1.3"
+SINGLE = ("export",)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ def typed_config(verb: str, cfg: DictConfig) -> Config:
         distill = parse.distill_config(cfg)
         validate.validate_distill(distill)
         return distill
+    if verb == "export":
+        export = parse.export_config(cfg)
+        validate.validate_export(export)
+        return export
     evaluate = parse.evaluate_config(cfg)
     validate.validate_evaluate(evaluate)
     return evaluate
@@ -83,6 +88,11 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
     if flags.only_shows:
         return Plan()
+    if is_sweep and composer.asked.verb in SINGLE:
+        raise ConfigError(
+            f"{composer.asked.verb} makes one thing at a time and has no sweeps: type the command "
+            "once for each value, without -m."
+        )
     if not is_sweep:
         return Plan(configs=[composer.typed(overrides)])
     params = cfg.hydra.sweeper.get("params") or {}
@@ -203,7 +213,7 @@ def _file_url(folder: Path) -> str:
 
 def _check_paths(config: Config) -> None:
     """What has to be there already is looked for before anything is built."""
-    if isinstance(config, EvaluateConfig):
+    if isinstance(config, EvaluateConfig | ExportConfig):
         if not Path(config.run).expanduser().exists():
             raise ConfigError(
                 f"run={config.run}: there is no such folder or file. kdrun ls runs lists the runs."

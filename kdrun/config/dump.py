@@ -61,6 +61,14 @@ def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
     }
 
 
+def export_plain(config: schema.ExportConfig) -> dict[str, Any]:
+    """Plain containers for `parse.export_config`."""
+    values = asdict(config)
+    runtime = values.pop("runtime")
+    values["dataset"] = None if config.dataset is None else dataset_plain(config.dataset)
+    return {**values, **runtime}
+
+
 def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:
     """Plain containers for `parse.dataset_config`."""
     values = asdict(config)

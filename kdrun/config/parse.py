@@ -89,6 +89,19 @@ def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     )
 
 
+def export_config(cfg: DictConfig) -> schema.ExportConfig:
+    """The typed configuration of `kdrun export`."""
+    plain = resolve(cfg)
+    dataset = plain.get("dataset")
+    names = {field.name for field in dataclasses.fields(schema.ExportConfig)}
+    own = {key: plain[key] for key in sorted(names - {"dataset", "runtime"})}
+    return dataclasses.replace(
+        typed(schema.ExportConfig, own, ""),
+        dataset=dataset_config(dataset) if dataset else None,
+        runtime=_runtime(plain),
+    )
+
+
 def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
     """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]

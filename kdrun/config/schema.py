@@ -197,3 +197,25 @@ class EvaluateConfig:
     batch_size: int
     precision: str
     runtime: RuntimeConfig
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Everything `kdrun export` needs. dataset: None checks on the run's own data set.
+
+    out: None stands for `export/` in the run's folder.
+    images: how many test images the file is checked on; None: all.
+    tolerance: points of top-1 that int8 may lose; None: 2.
+    """
+
+    run: str
+    format: str = "onnx"
+    quantize: str | None = None
+    out: str | None = None
+    images: int | None = None
+    tolerance: float | None = None
+    calibration_images: int = 512
+    latency: bool = True
+    batch_size: int = 128
+    dataset: DatasetConfig | None = None
+    runtime: RuntimeConfig = RuntimeConfig()

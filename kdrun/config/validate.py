@@ -10,6 +10,8 @@ CURVES = ("constant", "step", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("sgd", "adam", "adamw", "dot")
 PRECISIONS = ("fp32", "bf16", "fp16")
 RESIDENT = ("auto", "true", "false")
+FORMATS = ("onnx", "pt2", "safetensors")
+QUANTIZE = ("int8",)
 UI = ("auto", "rich", "plain", "quiet")
 
 
@@ -48,6 +50,35 @@ def validate_evaluate(config: schema.EvaluateConfig) -> None:
     """Raise ConfigError for the first thing in an `evaluate` configuration that cannot be."""
     _require(config.batch_size >= 1, f"batch_size={config.batch_size} must be at least 1.")
     one_of("precision", config.precision, PRECISIONS)
+    _runtime(config.runtime)
+    if config.dataset is not None:
+        _dataset(config.dataset)
+
+
+def validate_export(config: schema.ExportConfig) -> None:
+    """Raise ConfigError for the first thing in an `export` configuration that cannot be."""
+    one_of("format", config.format, FORMATS)
+    if config.quantize is not None:
+        one_of("quantize", config.quantize, QUANTIZE)
+        _require(
+            config.format == "onnx",
+            f"quantize={config.quantize} is for format=onnx; format={config.format} keeps full "
+            "precision: leave quantize out.",
+        )
+    elif config.tolerance is not None:
+        raise ConfigError(
+            "tolerance is for quantize=int8; without it the file must equal the network: leave "
+            "tolerance out."
+        )
+    for key in ("images", "calibration_images", "batch_size"):
+        value = getattr(config, key)
+        _require(value is None or value >= 1, f"{key}={value} must be at least 1.")
+    _require((config.tolerance or 0) >= 0, "tolerance must not be negative.")
+    _require(
+        config.runtime.device in ("cpu", "auto"),
+        f"device={config.runtime.device}: export works on the processor, where the file is checked "
+        "and timed: leave device out.",
+    )
     _runtime(config.runtime)
     if config.dataset is not None:
         _dataset(config.dataset)

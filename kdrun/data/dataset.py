@@ -38,6 +38,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @property
+    def pixel_type(self) -> str:
+        """How the source stores its images: `uint8` (pixels 0..255) or `float32`."""
+        return str(self.train.images.dtype).removeprefix("torch.")
+
+    @property
     def info(self) -> InputInfo:
         """What a network must know of these images to be built."""
         channels, height, width = self.train.shape

@@ -1,13 +1,14 @@
 """The verbs, as the command line calls them: one function each."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from kdrun.config import parse
-from kdrun.config.schema import DistillConfig, EvaluateConfig, TrainTeacherConfig
+from kdrun.config.schema import DistillConfig, EvaluateConfig, ExportConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
@@ -15,6 +16,7 @@ from kdrun.runs.search import find_run, group_folder
 from kdrun.stages import sweep
 from kdrun.stages.distill import identity, run_distill, run_name
 from kdrun.stages.evaluate import run_evaluate
+from kdrun.stages.export import run_export
 from kdrun.stages.figures import show_result
 from kdrun.stages.session import Session, open_session
 from kdrun.stages.teacher_run import run_train_teacher, teacher_identity
@@ -55,6 +57,15 @@ def evaluate(
     """Measure a finished student, or any checkpoint, again."""
     with open_session(config.runtime) as session:
         return run_evaluate(config, session, argv)
+
+
+def export(
+    config: ExportConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
+) -> Result:
+    """Write a finished network for other programs."""
+    runtime = replace(config.runtime, device="cpu")
+    with open_session(runtime) as session:
+        return run_export(config, session, argv)
 
 
 def resume(path: Path) -> Result:

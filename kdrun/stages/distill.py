@@ -175,6 +175,7 @@ def _student(
         **trained.test.facts(),
         "dataset": distill_plain(config)["dataset"],
         "val_fraction": config.val_fraction,
+        "pixel_type": dataset.pixel_type,
     }
     card = make_card(student.config, student.network, dataset, extra)
     save_network(folder.path, STEM, student.network, card)

@@ -4,20 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from kdrun.config import parse
 from kdrun.config.dump import evaluate_plain
 from kdrun.config.schema import DatasetConfig, EvaluateConfig
 from kdrun.data.dataset import Dataset
+from kdrun.deploy.student import require_card
 from kdrun.engine.devices import check_precision
 from kdrun.engine.metrics import evaluate
-from kdrun.errors import CheckpointError, ConfigError
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
+from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.networks import card_facts, dataset_facts
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, eval_loader, open_data
@@ -32,13 +30,8 @@ def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) 
     """
     check_precision(config.precision, session.device)
     loaded = read_any(Path(config.run), what="run")
-    card = loaded.card
-    if card is None:
-        raise CheckpointError(
-            f"{config.run} has no card (.json) beside it that says which network it is: name a run "
-            "folder or an entry of the teacher store."
-        )
-    data, val_fraction = _data(config, card)
+    card = require_card(loaded.card, config.run)
+    data, val_fraction = data_of(card, config.dataset, config.run)
     group = group_folder(session.output_root, "evaluate", data.name, card.name)
     folder = RunFolder.create_in(group)
     known = {
@@ -51,36 +44,12 @@ def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) 
     }
     with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
         dataset = open_data(session, data, val_fraction)
-        _check_classes(card, dataset)
+        check_classes(card, dataset)
         folder.result.update(dataset=dataset_facts(dataset))
         found = _measure(loaded, card, data, dataset, config, session)
         folder.result.update(status=COMPLETED, student={**card_facts(card), **found})
         _show(folder, card, dataset, found, session)
     return folder.result.values
-
-
-def _data(config: EvaluateConfig, card: NetworkCard) -> tuple[DatasetConfig, float]:
-    """The data set asked for, or the one the network was trained on."""
-    if config.dataset is not None:
-        return config.dataset, 0.0
-    kept = card.extra.get("dataset")
-    if not isinstance(kept, dict):
-        raise ConfigError(f"The card of {config.run} names no data set: add dataset=...")
-    plain = parse.resolve(OmegaConf.create(kept))
-    return parse.dataset_config(plain), float(card.extra.get("val_fraction", 0.0))
-
-
-def _check_classes(card: NetworkCard, dataset: Dataset) -> None:
-    if len(card.classes) != len(dataset.classes):
-        raise ConfigError(
-            f"{card.name} knows {len(card.classes)} classes and {dataset.name} has "
-            f"{len(dataset.classes)}: choose data with the classes it was trained on."
-        )
-    if card.info.in_channels != dataset.info.in_channels:
-        raise ConfigError(
-            f"{card.name} takes images of {card.info.in_channels} channels and {dataset.name} has "
-            f"{dataset.info.in_channels}."
-        )
 
 
 def _measure(

@@ -102,7 +102,12 @@ def ready_teacher(
         if entry.is_filled():
             return _from_store(entry, config, data, dataset, session)
         started = time.monotonic()
-        kept = {"recipe": recipe, "dataset": dataset_plain(data), "val_fraction": val_fraction}
+        kept = {
+            "recipe": recipe,
+            "dataset": dataset_plain(data),
+            "val_fraction": val_fraction,
+            "pixel_type": dataset.pixel_type,
+        }
         training = Recipe(data, augment, config.schedule, config.seed)
         _train(entry, config, training, digest, dataset, session, kept)
         seconds = time.monotonic() - started

@@ -1,0 +1,1 @@
+"""A finished network outside kdrun: loaded in Python, or written for other programs and checked."""

@@ -1,0 +1,91 @@
+"""Whether an exported file answers as the network it came from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdrun.engine.metrics import Metrics, measure
+from kdrun.errors import KdrunError
+
+# Two orders of the same float32 sums differ by about 1e-6 of the logits; more is another network.
+TOLERATED_RELATIVE_DIFFERENCE = 1e-3
+
+
+class ExportError(KdrunError):
+    """An exported file does not do what the network does; it has been removed."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """An exported file beside its network, on the same test images.
+
+    max_difference: largest absolute difference of two logits; largest_logit: of the network.
+    agreement: percent of the images on which both name the same class.
+    """
+
+    images: int
+    max_difference: float
+    largest_logit: float
+    agreement: float
+    original: Metrics
+    exported: Metrics
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "images": self.images,
+            "max_difference": self.max_difference,
+            "largest_logit": self.largest_logit,
+            "agreement": self.agreement,
+            "original": self.original.as_dict(),
+            "exported": self.exported.as_dict(),
+        }
+
+
+def compare(original: Tensor, exported: Tensor, targets: Tensor) -> Agreement:
+    """Two sets of logits `[N, C]` of the same images, and the labels `[N]`."""
+    if not bool(torch.isfinite(exported).all()):
+        raise ExportError("The exported file's answers are not finite; it has been removed.")
+    same = (original.argmax(dim=1) == exported.argmax(dim=1)).double().mean()
+    return Agreement(
+        images=len(targets),
+        max_difference=float((original.double() - exported.double()).abs().max()),
+        largest_logit=float(original.abs().max()),
+        agreement=100.0 * float(same),
+        original=measure(original, targets),
+        exported=measure(exported, targets),
+    )
+
+
+def require_equal(found: Agreement, what: str) -> None:
+    """Raise ExportError unless the logits are equal up to the order of float32 sums."""
+    allowed = TOLERATED_RELATIVE_DIFFERENCE * max(1.0, found.largest_logit)
+    if found.max_difference > allowed:
+        raise ExportError(
+            f"{what} does not agree with the network: on {found.images:,} test images its logits "
+            f"differ by up to {found.max_difference:.3g} (allowed: {allowed:.3g}), "
+            f"{found.agreement:.2f} % of the answers are the same, top-1 is "
+            f"{found.exported.top1:.2f} % instead of {found.original.top1:.2f} %. "
+            "It has been removed."
+        )
+
+
+def require_accurate(found: Agreement, tolerance: float, what: str) -> None:
+    """Raise ExportError when more than `tolerance` points of top-1 are lost."""
+    lost = found.original.top1 - found.exported.top1
+    if lost > tolerance:
+        raise ExportError(
+            f"{what} loses {lost:.2f} points of top-1 on {found.images:,} test images "
+            f"({found.exported.top1:.2f} % instead of {found.original.top1:.2f} %; the answers "
+            f"agree on {found.agreement:.2f} %); {tolerance:g} are allowed. It has been removed: "
+            "set calibration_images higher, keep full precision, or accept it with "
+            f"tolerance={lost:.1f}."
+        )
+
+
+def answers(run: Any, batches: Iterable[Tensor]) -> Tensor:
+    """The logits `[N, C]` of all batches of raw images."""
+    return torch.cat([run(images.contiguous()).float() for images in batches])

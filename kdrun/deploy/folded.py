@@ -1,0 +1,40 @@
+"""A network with its normalisation inside: plain image arrays go in, logits come out."""
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.types import Normalisation
+
+UINT8, FLOAT32 = "uint8", "float32"
+DTYPES = {UINT8: torch.uint8, FLOAT32: torch.float32}
+
+
+class Folded(nn.Module):
+    """`network` behind the normalisation that the training loader does.
+
+    images `[B, C, H, W]` → logits `[B, classes]` in float32. `uint8` images are pixels 0..255;
+    floating-point ones are taken as scaled already (pixels of photographs: 0..1). The arithmetic
+    is the loader's own, one multiplication and one addition, so that the results are equal.
+    """
+
+    scale: Tensor
+    byte_scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        mean = torch.tensor(normalisation.mean, dtype=torch.float64).view(-1, 1, 1)
+        std = torch.tensor(normalisation.std, dtype=torch.float64).view(-1, 1, 1)
+        for name, value in (
+            ("scale", 1 / std),
+            ("byte_scale", 1 / (255.0 * std)),
+            ("shift", -mean / std),
+        ):
+            self.register_buffer(name, value.float(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = self.byte_scale if images.dtype == torch.uint8 else self.scale
+        output = self.network(images.to(torch.float32) * scale + self.shift)
+        logits: Tensor = getattr(output, "logits", output)
+        return logits

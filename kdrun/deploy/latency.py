@@ -1,0 +1,53 @@
+"""How long a network takes to answer on this machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+WARM_UP = 2
+FEWEST, MOST = 5, 200
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one batch: the median, and what 95 % of `repeats` calls stayed below."""
+
+    batch_size: int
+    p50_ms: float
+    p95_ms: float
+    repeats: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "batch_size": self.batch_size,
+            "p50_ms": round(self.p50_ms, 4),
+            "p95_ms": round(self.p95_ms, 4),
+            "repeats": self.repeats,
+        }
+
+
+def time_calls(call: Callable[[], object], batch_size: int, seconds: float) -> Latency:
+    """Time `call` for about `seconds`, at least 5 and at most 200 times, after a warm-up."""
+    for _ in range(WARM_UP):
+        call()
+    taken: list[float] = []
+    started = time.perf_counter()
+    while len(taken) < MOST:
+        before = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        taken.append(1000 * (now - before))
+        if len(taken) >= FEWEST and now - started > seconds:
+            break
+    taken.sort()
+    return Latency(batch_size, quantile(taken, 0.5), quantile(taken, 0.95), len(taken))
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie, interpolated between neighbours."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])

@@ -1,0 +1,182 @@
+"""`MODEL_CARD.md`: what a deployed network is, what it was measured to do, and its limits."""
+
+from typing import Any
+
+from kdrun.models.card import NetworkCard
+
+Facts = dict[str, Any]
+
+
+def markdown(export: Facts, card: NetworkCard, result: Facts | None) -> str:
+    """The model card.
+
+    export: what `export.json` says. result: the run's `result.json`; None for a teacher or a
+    file alone.
+    """
+    parts = [
+        f"# {card.name} on {export['dataset']['name']}",
+        _summary(export, card, result),
+        "## Input and output",
+        _interface(export["metadata"], card),
+        "## Training",
+        _training(export["dataset"], card, result),
+        "## Measured",
+        _measured(export["dataset"], card, result),
+        "## Files",
+        _files(export["files"]),
+    ]
+    if export["timing"]:
+        parts += ["## Size and latency", _latency(export["timing"])]
+    parts += ["## Use", _use(export), "## Limits", _limits(export, card, result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(export: Facts, card: NetworkCard, result: Facts | None) -> str:
+    taught = [teacher["name"] for teacher in (result or {}).get("teachers", [])]
+    how = f", distilled from {' and '.join(taught)}" if taught else ""
+    return (
+        f"An image classifier for {len(card.classes)} classes{how}: {card.params:,} parameters, "
+        f"{card.flops:,} FLOPs per image (a multiply-add counts as 2). "
+        f"Made by {export['metadata']['made_by']}."
+    )
+
+
+def _interface(metadata: Facts, card: NetworkCard) -> str:
+    shape = " × ".join(str(size) for size in metadata["input"]["shape"])
+    constants = metadata["normalisation"]
+    lines = [
+        f"- Input `{metadata['input']['name']}`: `{shape}` (batch, channels, height, width), "
+        f"{metadata['input']['values']}, {metadata['input']['channels']}.",
+        f"- Normalisation, mean {constants['mean']} and deviation {constants['std']} of "
+        f"{constants['of']}: inside ONNX and PT2 files, not inside safetensors.",
+        f"- Output `{metadata['output']['name']}`: `batch × {len(card.classes)}` logits; softmax "
+        "of them gives probabilities.",
+        f"- Classes, in order: {_listed(card.classes)}. They are inside every file.",
+    ]
+    return "\n".join(lines)
+
+
+def _listed(classes: tuple[str, ...], most: int = 20) -> str:
+    shown = ", ".join(f"`{name}`" for name in classes[:most])
+    return shown if len(classes) <= most else f"{shown} and {len(classes) - most} more"
+
+
+def _training(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
+    lines = [
+        f"- Data: {dataset['name']}, {dataset['train_size']:,} training, {dataset['val_size']:,} "
+        f"validation and {dataset['test_size']:,} test images "
+        f"(fingerprint `{dataset['fingerprint'][:16]}`).",
+        f"- Network: `{card.target}` with {card.kwargs or 'no arguments'}.",
+    ]
+    if result is None:
+        return "\n".join(lines)
+    lines += [
+        f"- Objective: `{result['objective']}`, {result['epochs']} epochs, seed {result['seed']}, "
+        f"{result['precision']} on {result['device']}.",
+        *(
+            f"- Teacher: {teacher['name']}, {teacher['params']:,} parameters, top-1 "
+            f"{teacher['test']['top1']:.2f} % (SHA-256 `{teacher['sha256'][:16]}`)."
+            for teacher in result.get("teachers", [])
+        ),
+        "- The whole recipe is `config.yaml` of the run's folder; `command.txt` repeats it.",
+    ]
+    return "\n".join(lines)
+
+
+def _measured(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
+    """Figures of the run itself, on the whole test split, last epoch."""
+    rows: list[tuple[str, Facts | None]] = []
+    if result is None:
+        rows.append((card.name, card.extra.get("test")))
+    else:
+        rows += [(f"teacher {t['name']}", t["test"]) for t in result.get("teachers", [])]
+        alone = result.get("alone")
+        rows.append(("student alone (labels only)", alone["test"] if alone else None))
+        rows.append(("this network", result["student"]["test"]))
+    lines = ["| test split | top-1 % | top-5 % | errors | ECE % |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        f"| {name} | {test['top1']:.2f} | {test['top5']:.2f} | {test['errors']:,} | "
+        f"{test['ece']:.2f} |"
+        for name, test in rows
+        if test
+    ]
+    note = f"\nLast epoch, {dataset['test_size']:,} test images, which chose nothing"
+    if result is not None and result.get("agreement") is not None:
+        note += f"; the same answer as the teacher on {result['agreement']:.2f} % of them"
+    return "\n".join(lines) + f"\n{note}."
+
+
+def _files(files: dict[str, Facts]) -> str:
+    lines = [
+        "Each file was run on test images beside the original network before it was kept.",
+        "",
+        "| file | bytes | test images | same answer % | largest difference of logits | top-1 % "
+        "(original) |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, facts in files.items():
+        check = facts["check"]
+        lines.append(
+            f"| `{name}` | {facts['bytes']:,} | {check['images']:,} | {check['agreement']:.2f} | "
+            f"{check['max_difference']:.2g} | {check['exported']['top1']:.2f} "
+            f"({check['original']['top1']:.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def _latency(timing: Facts) -> str:
+    sizes = [one["batch_size"] for one in timing["rows"][0]["latency"]]
+    heads = [f"p50 / p95 ms, batch {size}" for size in sizes]
+    lines = [
+        f"| network | runs in | bytes | {' | '.join(heads)} |",
+        f"|---|---|---:|{'---:|' * len(heads)}",
+    ]
+    for row in timing["rows"]:
+        cells = [f"{one['p50_ms']:.3g} / {one['p95_ms']:.3g}" for one in row["latency"]]
+        lines.append(
+            f"| {row['network']} | {row['program']} | {row['bytes']:,} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + f"\n\nOn {timing['processor']}, threads: {timing['threads']}."
+
+
+def _use(export: Facts) -> str:
+    """How to run the files that are there."""
+    names = list(export["files"])
+    dtype = export["metadata"]["input"]["dtype"]
+    shown = []
+    for name in names:
+        if name.endswith(".onnx"):
+            shown.append(
+                "import onnxruntime\n"
+                f'session = onnxruntime.InferenceSession("{name}")\n'
+                f'(logits,) = session.run(None, {{"images": images}})  # a NumPy array, {dtype}'
+            )
+        elif name.endswith(".pt2"):
+            shown.append(
+                "import torch\n"
+                f'network = torch.export.load("{name}").module()\n'
+                f"logits = network(images)  # a tensor, {dtype}"
+            )
+        else:
+            shown.append(f'import kdrun\nnetwork = kdrun.load("{name}")\nlogits = network(images)')
+    return "\n\n".join(f"```python\n{text}\n```" for text in dict.fromkeys(shown))
+
+
+def _limits(export: Facts, card: NetworkCard, result: Facts | None) -> str:
+    lines = [
+        "- It names one of its classes for any image, whatever the image shows.",
+        f"- The figures hold for images like those of {export['dataset']['name']}: other cameras, "
+        "crops or backgrounds were not measured.",
+        f"- Images of another size must be brought to {card.info.image_size[0]}×"
+        f"{card.info.image_size[1]} pixels as in training.",
+    ]
+    if result is not None:
+        lines.append("- One training run (one seed): another seed gives somewhat other figures.")
+    for name, facts in export["files"].items():
+        if facts["quantize"]:
+            lost = facts["check"]["original"]["top1"] - facts["check"]["exported"]["top1"]
+            lines.append(
+                f"- `{name}` computes in {facts['quantize']}: {lost:+.2f} points of top-1 lost on "
+                f"{facts['check']['images']:,} test images."
+            )
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""A finished network on data: what `evaluate` and `export` share."""
+
+from omegaconf import OmegaConf
+
+from kdrun.config import parse
+from kdrun.config.schema import DatasetConfig
+from kdrun.data.dataset import Dataset
+from kdrun.errors import ConfigError
+from kdrun.models.card import NetworkCard
+
+
+def data_of(
+    card: NetworkCard, asked: DatasetConfig | None, run: str
+) -> tuple[DatasetConfig, float]:
+    """The data set asked for, or the one the network was trained on, and its `val_fraction`."""
+    if asked is not None:
+        return asked, 0.0
+    kept = card.extra.get("dataset")
+    if not isinstance(kept, dict):
+        raise ConfigError(f"The card of {run} names no data set: add dataset=...")
+    plain = parse.resolve(OmegaConf.create(kept))
+    return parse.dataset_config(plain), float(card.extra.get("val_fraction", 0.0))
+
+
+def check_classes(card: NetworkCard, dataset: Dataset) -> None:
+    """Raise ConfigError unless the network has the data's number of classes and channels."""
+    if len(card.classes) != len(dataset.classes):
+        raise ConfigError(
+            f"{card.name} knows {len(card.classes)} classes and {dataset.name} has "
+            f"{len(dataset.classes)}: choose data with the classes it was trained on."
+        )
+    if card.info.in_channels != dataset.info.in_channels:
+        raise ConfigError(
+            f"{card.name} takes images of {card.info.in_channels} channels and {dataset.name} has "
+            f"{dataset.info.in_channels}."
+        )

@@ -1,0 +1,79 @@
+"""`kdrun predict`: what a finished network sees in image files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdrun.data.decode import Form, Header, read_header
+from kdrun.data.tree import image_extensions, natural
+from kdrun.deploy.folded import UINT8
+from kdrun.deploy.student import LoadedNetwork, load
+from kdrun.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image file, what was done to it, and its likeliest classes with their probabilities."""
+
+    path: str
+    treatment: str
+    top: list[tuple[str, float]]
+
+
+def open_network(run: str) -> LoadedNetwork:
+    """The network of a run, for image files.
+
+    Raises CheckpointError for what holds none, ConfigError for one that takes no pictures.
+    """
+    network = load(Path(run).expanduser())
+    stored = network.card.extra.get("pixel_type", UINT8)
+    if stored != UINT8:
+        raise ConfigError(
+            f"{network.card.name} was trained on {stored} values that are no pixels of pictures: "
+            "call it on arrays of yours, kdrun.load(run)(images)."
+        )
+    return network
+
+
+def predictions(network: LoadedNetwork, paths: Sequence[str], top: int) -> Iterator[Prediction]:
+    """One after the other. Raises DataError naming a file that is missing or no image."""
+    for path in image_files(paths):
+        images = network.preprocess(path)
+        yield Prediction(path, treatment(read_header(path), network.form), network.top(images, top))
+
+
+def image_files(paths: Sequence[str]) -> list[str]:
+    """The files named, and the images in and below the folders named, in the order of names."""
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        inside = sorted(_images_below(path), key=natural)
+        if not inside:
+            raise DataError(f"{path} holds no images: name a folder that does, or an image file.")
+        found += inside
+    return found
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in image_extensions():
+                yield os.path.join(place, name)
+
+
+def treatment(header: Header, form: Form) -> str:
+    """`640×480 colour → grey, resized to 28×28, the middle of 37×28`, in words."""
+    height, width = header.size
+    words = f"{width}×{height} {'grey' if header.grey else 'colour'}"
+    changes = []
+    if header.grey != (form.channels == 1):
+        changes.append("grey" if form.channels == 1 else "colour")
+    wanted = f"{form.size[1]}×{form.size[0]}"
+    if header.size != form.size:
+        same_shape = height * form.size[1] == width * form.size[0]
+        changes.append(f"resized to {wanted}" + ("" if same_shape else ", edges cut off"))
+    return f"{words} → {', '.join(changes)}" if changes else f"{words}, as it is"
