@@ -107,6 +107,17 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
+class EnsembleConfig:
+    """How several teachers count together (see `kdrun.losses.ensemble`).
+
+    average: terms | soft_targets. weights: one per teacher, of any sum; empty: all count alike.
+    """
+
+    average: str = "terms"
+    weights: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TermConfig:
     """One loss of the objective: its class, its arguments, its weight.
 
@@ -167,7 +178,7 @@ class TrainTeacherConfig:
 class DistillConfig:
     """Everything `kdrun distill` needs.
 
-    teachers: none when the objective is labels alone.
+    teachers: none when the objective is labels alone. ensemble: how several count together.
     T, alpha, ce: as given on the command line; None leaves the terms' own values.
     alone: also train (or find) the same student on labels only.
     """
@@ -186,6 +197,7 @@ class DistillConfig:
     alone: bool
     runtime: RuntimeConfig
     logger: LoggerConfig
+    ensemble: EnsembleConfig = EnsembleConfig()
 
 
 @dataclass(frozen=True)

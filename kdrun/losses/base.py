@@ -132,6 +132,13 @@ class Term(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} keeps the plain student")
 
+    def target_temperature(self) -> float | None:
+        """The one T at which softmax(z / T) is all that the term reads of a teacher.
+
+        Such a term can learn from the mean of several teachers' probabilities. None: it reads more.
+        """
+        return None
+
     def notes(self) -> list[str]:
         """Sentences for the head of a run, when the term is built; what it costs, for instance."""
         return []

@@ -33,5 +33,8 @@ class DeitHard(TokenTerm):
         decision = teacher.logits.argmax(dim=1)
         return F.cross_entropy(self.taught(student), decision, label_smoothing=self.label_smoothing)
 
+    def target_temperature(self) -> float | None:
+        return 1.0  # the class of the largest mean probability
+
     def symbol(self) -> str:
         return "CE(teacher's class)"

@@ -48,6 +48,9 @@ class DeitSoft(TokenTerm):
         loss = soft_target_loss(taught, teacher.logits, self.temperature)
         return loss / taught.shape[1] if self.variant == "code" else loss
 
+    def target_temperature(self) -> float | None:
+        return self.temperature
+
     def symbol(self) -> str:
         t = self.temperature
         return f"{t * t:g}*KL(T={t:g})" + ("/C" if self.variant == "code" else "")

@@ -62,6 +62,9 @@ class CorrelationDistillation(Term):
         factor = self.temperature**2 if self.variant == "code" else 1.0
         return factor * (self.beta * inter + self.gamma * intra)
 
+    def target_temperature(self) -> float | None:
+        return self.temperature
+
     def symbol(self) -> str:
         return f"DIST(T={self.temperature:g})"
 

@@ -53,6 +53,9 @@ class DecoupledDistillation(Term):
             z_scores=self.standardise,
         )
 
+    def target_temperature(self) -> float | None:
+        return None if self.standardise else self.temperature
+
     def symbol(self) -> str:
         z_scores = ", z-scores" if self.standardise else ""
         return f"DKD(T={self.temperature:g}, alpha={self.alpha:g}, beta={self.beta:g}{z_scores})"

@@ -35,6 +35,9 @@ class SoftTargets(Term):
             student.logits, teacher.logits, self.temperature, z_scores=self.standardise
         )
 
+    def target_temperature(self) -> float | None:
+        return None if self.standardise else self.temperature
+
     def symbol(self) -> str:
         return kl_symbol(self.temperature, self.standardise)
 

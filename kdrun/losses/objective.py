@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, TermConfig
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term, TermContext
+from kdrun.losses.base import Term
 from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
 from kdrun.types import Batch, Outputs
 
 
@@ -18,6 +19,7 @@ from kdrun.types import Batch, Outputs
 class WeightedTerm:
     """A term and how much it counts.
 
+    term, others: its instance for the first teacher, and those for each further one.
     warmup_epochs: the weight rises linearly to its full value in this epoch, counted from 1.
     decay_epochs: the weight falls linearly to zero over so many epochs.
     """
@@ -26,6 +28,12 @@ class WeightedTerm:
     weight: float
     warmup_epochs: int = 0
     decay_epochs: int = 0
+    others: tuple[Term, ...] = ()
+
+    @property
+    def instances(self) -> tuple[Term, ...]:
+        """The term for each teacher, in their order."""
+        return (self.term, *self.others)
 
     def factor(self, epoch: int) -> float:
         """The share of the weight in epoch number `epoch` (from 0)."""
@@ -41,35 +49,52 @@ class WeightedTerm:
 
 
 class Objective(nn.Module):
-    """`ce_weight · CE + Σ weight · term`; with several teachers a term is averaged over them."""
+    """`ce_weight · CE + Σ weight · term`; with several teachers a term is averaged over them.
 
-    def __init__(self, ce: CrossEntropy, ce_weight: float, terms: dict[str, WeightedTerm]) -> None:
+    Each teacher has its own instance of every term, because teachers differ in shape.
+    """
+
+    def __init__(
+        self,
+        ce: CrossEntropy,
+        ce_weight: float,
+        terms: dict[str, WeightedTerm],
+        ensemble: Ensemble | None = None,
+    ) -> None:
         super().__init__()
         self.ce = ce
         self.ce_weight = ce_weight
         self.weighted = terms
+        self.ensemble = ensemble or Ensemble()
         self.terms = nn.ModuleDict({name: weighted.term for name, weighted in terms.items()})
+        # named by the teacher's number, so that the names for one teacher are those of the terms
+        self.more_terms = nn.ModuleDict(
+            {
+                str(position): nn.ModuleDict(self.terms_of(position))
+                for position in range(1, self.ensemble.targets)
+            }
+        )
         self.weights = {"ce": ce_weight, **{name: w.weight for name, w in terms.items()}}
 
     def term_list(self) -> list[Term]:
-        """The terms besides CE."""
-        return [weighted.term for weighted in self.weighted.values()]
+        """The terms besides CE, each with all its instances."""
+        return [term for weighted in self.weighted.values() for term in weighted.instances]
+
+    def terms_of(self, position: int) -> dict[str, Term]:
+        """The terms besides CE that learn from teacher number `position` (from 0), by name."""
+        return {name: weighted.instances[position] for name, weighted in self.weighted.items()}
 
     @property
     def reads_strong_view(self) -> bool:
         """Whether a term needs a second, strongly augmented view of the batch."""
         return any(term.reads_strong_view for term in self.term_list())
 
-    def build(self, student: Outputs, teachers: Sequence[Outputs], context: TermContext) -> None:
-        """Let every term make its adapters from the outputs of a dry batch."""
-        for term in self.term_list():
-            term.build(student, teachers[0], context)
-
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the weights of epoch number `epoch` (from 0) of `epochs`."""
         for name, weighted in self.weighted.items():
             self.weights[name] = weighted.weight * weighted.factor(epoch)
-            weighted.term.start_epoch(epoch, epochs)
+            for term in weighted.instances:
+                term.start_epoch(epoch, epochs)
 
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch
@@ -78,12 +103,44 @@ class Objective(nn.Module):
         # losses are differences of near-equal numbers: they leave autocast and use float32
         with torch.autocast(student.logits.device.type, enabled=False):
             parts = {"ce": self.ce(student, student, batch)}
-            for name, weighted in self.weighted.items():
-                values = [weighted.term(student, teacher, batch) for teacher in teachers]
-                parts[name] = torch.stack(values).mean() if len(values) > 1 else values[0]
+            for name in self.weighted:
+                parts[name] = self._term(name, student, teachers, batch)
             weighed = self.weigh(parts)
             total = torch.stack(list(weighed.values())).sum()
         return total, parts
+
+    def pretrain_loss(
+        self, name: str, student: Outputs, teachers: Sequence[Outputs], batch: Batch
+    ) -> Tensor:
+        """The scalar that the pre-training phase of the term `name` minimises."""
+        with torch.autocast(student.logits.device.type, enabled=False):
+            instances = self.weighted[name].instances
+            return self.ensemble.mean(
+                [
+                    term.pretrain_loss(student, teacher, batch)
+                    for term, teacher in zip(instances, teachers, strict=True)
+                ]
+            )
+
+    def _term(
+        self, name: str, student: Outputs, teachers: Sequence[Outputs], batch: Batch
+    ) -> Tensor:
+        """The unweighted term: averaged over the teachers, or of their averaged soft targets."""
+        instances = self.weighted[name].instances
+        if len(teachers) > 1 and self.ensemble.average == SOFT_TARGETS:
+            (term,) = instances
+            temperature = term.target_temperature()
+            assert temperature is not None
+            logits = [teacher.logits for teacher in teachers]
+            mean = Outputs(mean_soft_targets(logits, self.ensemble.shares, temperature))
+            value: Tensor = term(student, mean, batch)
+            return value
+        return self.ensemble.mean(
+            [
+                term(student, teacher, batch)
+                for term, teacher in zip(instances, teachers, strict=True)
+            ]
+        )
 
     def weigh(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each part times its weight in this epoch."""
@@ -93,7 +150,7 @@ class Objective(nn.Module):
         """The objective with its numbers: `0.1*CE + 0.9*16*KL(T=4)`."""
         pieces = [f"{self.ce_weight:g}*CE"] if self.ce_weight else []
         pieces += [weighted.describe() for weighted in self.weighted.values() if weighted.weight]
-        return " + ".join(pieces)
+        return " + ".join(pieces) + (self.ensemble.describe() if self.weighted else "")
 
     @property
     def temperature(self) -> float | None:
@@ -111,7 +168,8 @@ class Objective(nn.Module):
 def objective_of(config: DistillConfig) -> Objective:
     """The objective of a whole configuration."""
     smoothing = config.schedule.label_smoothing
-    return build_objective(config.loss, config.T, config.alpha, config.ce, smoothing)
+    ensemble = Ensemble.of(config.ensemble, len(config.teachers))
+    return build_objective(config.loss, config.T, config.alpha, config.ce, smoothing, ensemble)
 
 
 def build_objective(
@@ -120,13 +178,15 @@ def build_objective(
     alpha: float | None,
     ce: float | None,
     label_smoothing: float,
+    ensemble: Ensemble | None = None,
 ) -> Objective:
     """The objective a configuration describes.
 
     `T` replaces the temperature of every term that has one; `alpha` is the weight of the soft term
-    and leaves `1 - alpha` to CE unless `ce` is set. Raises ConfigError for settings that nothing
-    would use and for an objective without weight.
+    and leaves `1 - alpha` to CE unless `ce` is set. ensemble: None for one teacher.
+    Raises ConfigError for settings that nothing would use and for an objective without weight.
     """
+    ensemble = ensemble or Ensemble()
     if "ce" in loss and (loss["ce"].kwargs or loss["ce"].weight != 1.0):
         raise ConfigError(
             "loss.ce takes no settings: its weight is ce=..., its smoothing "
@@ -145,8 +205,12 @@ def build_objective(
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
         weight = alpha if alpha is not None and name in soft else loss[name].weight
-        term = build.call(loss[name].target, kwargs, f"loss.{name}")
-        terms[name] = WeightedTerm(term, weight, loss[name].warmup_epochs, loss[name].decay_epochs)
+        term, *others = (
+            build.call(loss[name].target, kwargs, f"loss.{name}") for _ in range(ensemble.targets)
+        )
+        epochs = loss[name].warmup_epochs, loss[name].decay_epochs
+        terms[name] = WeightedTerm(term, weight, *epochs, tuple(others))
+    _check_average(terms, ensemble)
     if T is not None and not takes_temperature:
         raise ConfigError(
             f"T={T:g} would change nothing: none of {_names(loss)} has a temperature. "
@@ -155,7 +219,7 @@ def build_objective(
     ce_weight = _ce_weight(ce, terms)
     if ce_weight == 0 and all(weighted.weight == 0 for weighted in terms.values()):
         raise ConfigError("Every weight of the objective is 0: nothing would be learnt.")
-    return Objective(CrossEntropy(label_smoothing), ce_weight, terms)
+    return Objective(CrossEntropy(label_smoothing), ce_weight, terms, ensemble)
 
 
 def _term_class(term: TermConfig) -> type[Term]:
@@ -179,6 +243,18 @@ def _check_alpha(
             f"With several soft-target terms ({', '.join(soft)}) alpha has no one meaning: set "
             "ce=... and " + ", ".join(f"loss.{name}.weight=..." for name in soft) + "."
         )
+
+
+def _check_average(terms: dict[str, WeightedTerm], ensemble: Ensemble) -> None:
+    if ensemble.average != SOFT_TARGETS:
+        return
+    for name, weighted in terms.items():
+        if weighted.term.target_temperature() is None:
+            raise ConfigError(
+                f"teacher.average=soft_targets gives a term the mean of the teachers' "
+                f"probabilities, and loss={name} reads more of a teacher than those: take "
+                "teacher.average=terms, or a loss such as kd, dkd, dist, deit_soft, deit_hard."
+            )
 
 
 def _check_temperature(name: str, value: float) -> None:

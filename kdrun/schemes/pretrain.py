@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor, nn
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import Pretraining
 from kdrun.schemes.base import StudentScheme
 from kdrun.types import Batch, StepOutput
 
@@ -16,7 +15,7 @@ class PretrainScheme(nn.Module):
     What the term's loss does not reach has no gradient, and the optimiser leaves it alone.
     """
 
-    def __init__(self, main: StudentScheme, term: Term) -> None:
+    def __init__(self, main: StudentScheme, term: str) -> None:
         super().__init__()
         self.main = main
         self.term = term
@@ -52,15 +51,13 @@ class PretrainScheme(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """The term's own loss, averaged over the teachers."""
         student, teachers = self.main.see(batch)
-        with torch.autocast(student.logits.device.type, enabled=False):
-            values = [self.term.pretrain_loss(student, teacher, batch) for teacher in teachers]
-            loss = torch.stack(values).mean()
-        return StepOutput(loss, student.logits, {f"{self.term.id}_pretrain": loss.detach()})
+        loss = self.main.objective.pretrain_loss(self.term, student, teachers, batch)
+        return StepOutput(loss, student.logits, {f"{self.term}_pretrain": loss.detach()})
 
 
-def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, Term]]:
-    """(phase name, term) of every term that wants to train before the main phase, in order."""
+def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, str, Pretraining]]:
+    """(phase, term's name, plan) of every term that wants to train before the main phase."""
     for name, weighted in scheme.objective.weighted.items():
         plan = weighted.term.pretraining()
         if plan is not None and plan.epochs > 0 and weighted.weight > 0:
-            yield f"pretrain-{name}", weighted.term
+            yield f"pretrain-{name}", name, plan

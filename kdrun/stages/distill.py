@@ -123,7 +123,7 @@ def _say_plan(
     rows.append(("seed", str(config.seed)))
     rows.append(("folder", str(folder.path)))
     notes = [note for term in plan.objective.term_list() for note in term.notes()]
-    rows += [("note", note) for note in [*dataset.notes, *notes]]
+    rows += [("note", note) for note in dict.fromkeys([*dataset.notes, *notes])]
     session.reporter.facts(rows)
 
 

@@ -1,7 +1,7 @@
 """Networks as the stages need them: seeded, with taps, measured, and described by a card."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
-from kdrun.losses.base import NetworkView, TermContext
+from kdrun.losses.base import NetworkView, Term, TermContext
 from kdrun.losses.objective import Objective
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
@@ -70,6 +70,11 @@ def final_student(
     for term in objective.term_list():
         if not term.replaces_student or not teachers:
             continue
+        if len(teachers) > 1:
+            raise ConfigError(
+                f"loss={term.id} keeps a part of the teacher in the student, so it takes one "
+                f"teacher; there are {len(teachers)}. Name one: teacher=..."
+            )
         own, other = (
             NetworkView(m.network, tap_paths(m.network, sample, m.config.taps))
             for m in (student, teachers[0])
@@ -94,50 +99,72 @@ def tap_networks(
     that do not go together.
     """
     sample = sample_images(student.network, dataset.info)
-    paths = [tap_paths(m.network, sample, m.config.taps) for m in (student, *teachers)]
-    terms = objective.term_list()
-    for term in terms:
-        for place in paths[1:]:
-            pairs = pair_taps(term.taps, paths[0], place)
-            if term.pairs and pairs != term.pairs:
-                raise ConfigError(f"loss.{term.id}.taps name different places in the teachers.")
-            term.pairs = pairs
-    embedding = any(term.reads_embedding for term in terms)
-    names = [
-        list(dict.fromkeys(pair[side] for term in terms for pair in term.pairs)) for side in (0, 1)
-    ]
+    own, *others = (tap_paths(m.network, sample, m.config.taps) for m in (student, *teachers))
+    read_by_student: list[str] = []
+    read: list[list[str]] = []
+    for position, place in enumerate(others):
+        names: list[str] = []
+        for term in _terms_of(objective, position):
+            term.pairs = pair_taps(term.taps, own, place)
+            read_by_student += [pair[0] for pair in term.pairs]
+            names += [pair[1] for pair in term.pairs]
+        read.append(names)
+    embedding = any(term.reads_embedding for term in objective.term_list())
     tapped = [
         Tapped(
-            m.network, names[number > 0], place, embedding, (dataset.normalisation, m.normalisation)
+            m.network,
+            list(dict.fromkeys(names)),
+            place,
+            embedding,
+            (dataset.normalisation, m.normalisation),
         )
-        for number, (m, place) in enumerate(zip((student, *teachers), paths, strict=True))
+        for m, names, place in zip(
+            (student, *teachers), (read_by_student, *read), (own, *others), strict=True
+        )
     ]
     if teachers:
+        views = [NetworkView(m.network, p) for m, p in zip(teachers, others, strict=True)]
         context = TermContext(
             num_classes=len(dataset.classes),
             transfer_size=len(dataset.train),
             targets=dataset.train.targets,
             batch_size=batch_size,
             seed=derive(seed, "terms"),
-            student=NetworkView(student.network, paths[0]),
-            teacher=NetworkView(teachers[0].network, paths[1]),
+            student=NetworkView(student.network, own),
+            teacher=views[0],
+            teachers=objective.ensemble.targets,
         )
-        _build_adapters(objective, [_outputs(network, sample) for network in tapped], context, seed)
+        outputs = [_outputs(network, sample) for network in tapped]
+        _build_adapters(objective, outputs, views, context, seed)
     return tapped[0], tapped[1:]
 
 
+def _terms_of(objective: Objective, position: int) -> list[Term]:
+    """The terms that learn from that teacher alone; none from one of averaged soft targets."""
+    within = position < objective.ensemble.targets
+    return list(objective.terms_of(position).values()) if within else []
+
+
 def _build_adapters(
-    objective: Objective, outputs: Sequence[Outputs], context: TermContext, seed: int
+    objective: Objective,
+    outputs: Sequence[Outputs],
+    views: Sequence[NetworkView],
+    context: TermContext,
+    seed: int,
 ) -> None:
+    """Let every term make its adapters, with random numbers of its teacher's own."""
     student, *teachers = outputs
-    for teacher in teachers:
+    for position, (teacher, view) in enumerate(zip(teachers, views, strict=True)):
         if teacher.logits.shape[1] != student.logits.shape[1]:
             raise ConfigError(
                 f"The teacher has {teacher.logits.shape[1]} classes and the student "
                 f"{student.logits.shape[1]}: both must have those of the data set."
             )
-    torch.manual_seed(derive(seed, "adapters"))
-    objective.build(student, teachers, context)
+        number = (position,) if position else ()
+        torch.manual_seed(derive(seed, "adapters", *number))
+        own = replace(context, seed=derive(seed, "terms", *number), teacher=view, position=position)
+        for term in _terms_of(objective, position):
+            term.build(student, teacher, own)
 
 
 def _outputs(network: Tapped, sample: torch.Tensor) -> Outputs:

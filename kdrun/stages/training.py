@@ -94,11 +94,9 @@ def run_training(
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
     """The pre-training phases that terms ask for, then the main one; one state file for all."""
     terms = list(pretrain_phases(scheme))
-    phases = (*(name for name, _ in terms), main.phase)
+    phases = (*(name for name, _, _ in terms), main.phase)
     earlier: tuple[dict[str, Any], ...] = ()
-    for name, term in terms:
-        plan = term.pretraining()
-        assert plan is not None
+    for name, term, plan in terms:
         session.reporter.say(f"  {name}: {plan.epochs} epochs")
         phase = replace(
             main,
