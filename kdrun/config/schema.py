@@ -67,6 +67,8 @@ class ScheduleConfig:
     grad_clip: largest gradient norm; 0 leaves gradients alone.
     dot_delta: with `dot`: how far the momenta of labels and teachers lie from `momentum`.
     eval_every: epochs between two measurements of the validation split.
+    early_stopping: end when the validation figure has not improved for so many epochs; 0: never.
+    early_stopping_metric: accuracy | loss, the figure it watches.
     """
 
     epochs: int = 30
@@ -89,6 +91,8 @@ class ScheduleConfig:
     grad_clip: float = 0.0
     precision: str = "fp32"
     eval_every: int = 1
+    early_stopping: int = 0
+    early_stopping_metric: str = "accuracy"
 
 
 @dataclass(frozen=True)

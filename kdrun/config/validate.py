@@ -12,6 +12,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 RESIDENT = ("auto", "true", "false")
 FORMATS = ("onnx", "pt2", "safetensors")
 QUANTIZE = ("int8",)
+STOPPING_METRICS = ("accuracy", "loss")
 UI = ("auto", "rich", "plain", "quiet")
 
 
@@ -24,8 +25,10 @@ def validate_distill(config: schema.DistillConfig) -> None:
             "compile=true frees buffers that the second backward pass of schedule.optimizer=dot "
             "reads: set compile=false, or another optimizer."
         )
+    _stopping("schedule", config.schedule, config.val_fraction)
     for teacher in config.teachers:
         _teacher(teacher)
+        _stopping("teacher.schedule", teacher.schedule, config.val_fraction)
     for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
         if value is not None:
             _objective_number(name, value)
@@ -44,6 +47,7 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
         short=("epochs", "batch_size", "lr", "precision"),
     )
     _teacher(config.teacher)
+    _stopping("teacher.schedule", config.teacher.schedule, config.val_fraction)
 
 
 def validate_evaluate(config: schema.EvaluateConfig) -> None:
@@ -113,6 +117,8 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     at_least("eval_every", 1)
     for key in ("momentum", "weight_decay", "warmup_epochs", "final_lr", "grad_clip"):
         at_least(key, 0)
+    at_least("early_stopping", 0)
+    one_of(name("early_stopping_metric"), config.early_stopping_metric, STOPPING_METRICS)
     _require(config.steps is None or config.steps >= 1, f"{name('steps')} must be at least 1.")
     _require(config.lr > 0, f"{name('lr')}={config.lr:g} must be above 0.")
     _require(config.gamma > 0, f"{name('gamma')}={config.gamma:g} must be above 0.")
@@ -136,6 +142,15 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
         raise ConfigError(
             f"{name('warmup_epochs')}={config.warmup_epochs:g} leaves nothing of the "
             f"{config.epochs} epochs of training: shorten one or lengthen the other."
+        )
+
+
+def _stopping(where: str, config: schema.ScheduleConfig, val_fraction: float) -> None:
+    """Early stopping looks at the validation split."""
+    if config.early_stopping and val_fraction == 0:
+        raise ConfigError(
+            f"{where}.early_stopping={config.early_stopping} watches the validation split, and "
+            f"val_fraction=0 holds none out: set val_fraction=0.1, or {where}.early_stopping=0."
         )
 
 

@@ -22,6 +22,7 @@ from kdrun.engine.lengths import Length, learning_rates, training_length
 from kdrun.engine.metrics import EpochSums, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.state import TrainState
+from kdrun.engine.stopping import watch
 from kdrun.errors import Interrupted, TrainingError
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
@@ -122,7 +123,7 @@ class _Fit:
     def run(self) -> TrainState:
         self._go_on()
         self.training.observer.training_started(self.length, self.state)
-        while self.state.step < self.length.steps:
+        while not self._done():
             self._epoch()
         return self.state
 
@@ -192,6 +193,7 @@ class _Fit:
         row = self._row(totals)
         if self._measures_now() and self.training.val is not None:
             self._validate(row)
+            watch(state, row, self.schedule)
         state.history.append(row)
         state.epoch += 1
         state.batch = 0
@@ -233,7 +235,7 @@ class _Fit:
         return (self.state.epoch + 1) % self.schedule.eval_every == 0 or self._done()
 
     def _done(self) -> bool:
-        return self.state.step >= self.length.steps
+        return self.state.step >= self.length.steps or self.state.stopped_early
 
     def _validate(self, row: dict[str, Any]) -> None:
         assert self.training.val is not None

@@ -15,6 +15,8 @@ class TrainState:
     sums: running sums of the epoch in hand (see `EpochSums`).
     history: one row per finished epoch, names with split and unit.
     best: {"epoch", "val_top1"} of the epoch best on the validation split, and its weights.
+    watched: {"epoch", "value"} of the best validation figure that early stopping has seen.
+    stopped_early: it has run out of patience; training is over.
     seconds, data_seconds: spent training, and waiting for data within that.
     images: training images seen; epoch_seconds, epoch_images: those of the epoch in hand.
     """
@@ -27,6 +29,8 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     best_weights: dict[str, Tensor] | None = None
+    watched: dict[str, Any] | None = None
+    stopped_early: bool = False
     seconds: float = 0.0
     data_seconds: float = 0.0
     images: int = 0

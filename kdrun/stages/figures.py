@@ -24,7 +24,12 @@ def figures(
         same = trained.test.predictions == teachers[0].test.predictions
         agreement = 100.0 * float(same.double().mean().item())
     return {
-        "student": {**card_facts(card), **trained.test.facts(), "best_val": trained.best_val},
+        "student": {
+            **card_facts(card),
+            **trained.test.facts(),
+            "best_val": trained.best_val,
+            "stopped_early": trained.stopped_early,
+        },
         "agreement": agreement,
         "gain": test.top1 - alone["test"]["top1"] if alone else None,
         "time": {

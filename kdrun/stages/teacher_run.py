@@ -80,6 +80,9 @@ def _show(teacher: ReadyTeacher, folder: Path, reporter: Reporter) -> None:
             f"  best on validation: epoch {best['epoch']} ({best['val_top1']:.2f} %); "
             "the last epoch is the teacher"
         )
+    stopped = teacher.card.extra.get("stopped_early")
+    if stopped:
+        reporter.say(f"  {tables.stopped_words(stopped)}")
     reporter.say(f"  weights: {teacher.path}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")

@@ -142,7 +142,11 @@ def _train(
         digest,
         lambda rows: write_metrics(entry.folder, rows),
     )
-    figures = {**trained.test.facts(), "best_val": trained.best_val}
+    figures = {
+        **trained.test.facts(),
+        "best_val": trained.best_val,
+        "stopped_early": trained.stopped_early,
+    }
     extra = {**kept, **figures, "seconds": trained.state.seconds}
     entry.fill(network, replace(card, extra=extra))
     checkpoints.remove()

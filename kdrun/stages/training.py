@@ -8,15 +8,17 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import check_precision
-from kdrun.engine.lengths import Length
+from kdrun.engine.lengths import Length, training_length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
 from kdrun.engine.state import TrainState
+from kdrun.engine.stopping import stopped_facts
 from kdrun.losses.base import Pretraining
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
 from kdrun.stages.session import Session, eval_loader, train_loader
+from kdrun.ui import tables
 
 WriteRows = Callable[[list[dict[str, Any]]], None]
 
@@ -33,11 +35,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left: its state, and the test figures of the last and the best epoch."""
+    """What a training left: its state, and the test figures of the last and the best epoch.
+
+    stopped_early: which epoch was the last and why, when early stopping ended it.
+    """
 
     state: TrainState
     test: Evaluation
     best_val: dict[str, Any] | None
+    stopped_early: dict[str, Any] | None
 
 
 def run_training(
@@ -81,6 +87,11 @@ def run_training(
     )
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
+    epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
+    stopped = stopped_facts(state, recipe.schedule, epochs)
+    if stopped is not None:
+        session.reporter.close()
+        session.reporter.say(f"  {tables.stopped_words(stopped)}")
     test = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
 
     def measure() -> Evaluation:
@@ -88,7 +99,8 @@ def run_training(
         return evaluate(scheme.measured, test, session.device, precision, groups)
 
     found = measure()
-    return Trained(state, found, _best(scheme, state, found, measure))
+    best = _best(scheme, state, found, measure)
+    return Trained(state, found, best, stopped)
 
 
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
@@ -124,6 +136,7 @@ def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfi
         curve="constant",
         milestones=[],
         warmup_epochs=0.0,
+        early_stopping=0,
     )
 
 

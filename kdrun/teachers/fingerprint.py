@@ -37,7 +37,9 @@ def network_recipe(
 def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
     """The settings of a schedule that reach the weights; a setting nothing reads does not count."""
     settings = asdict(schedule)
-    unread = ["eval_batch_size", "eval_every"]
+    unread = ["eval_batch_size"]
+    if not schedule.early_stopping:
+        unread += ["eval_every", "early_stopping", "early_stopping_metric"]
     if schedule.steps is not None and schedule.curve != "step":
         unread.append("epochs")
     if schedule.optimizer in ("adam", "adamw"):

@@ -129,6 +129,9 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
             f"{group} error: the student has {counts['errors']} of {counts[f'{group}s']} {group}s "
             f"wrong, each answered by the sum of its images' log posteriors"
         )
+    stopped = result["student"].get("stopped_early")
+    if stopped:
+        lines.append(stopped_words(stopped))
     if result.get("agreement") is not None:
         lines.append(
             f"agreement with the teacher: {format.percent(result['agreement'])} % of the test split"
@@ -141,6 +144,14 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     if not alone and student and teachers:
         lines.append("student alone: not measured (alone=true trains it)")
     return lines
+
+
+def stopped_words(stopped: dict[str, Any]) -> str:
+    """`stopped after epoch 12 of 60: validation accuracy was best in epoch 7`."""
+    return (
+        f"stopped after epoch {stopped['epoch']} of {stopped['epochs']}: {stopped['metric']} was "
+        f"best in epoch {stopped['not_better_since']}; the figures are those of the last epoch"
+    )
 
 
 def next_commands(result: dict[str, Any], folder: str) -> list[str]:
@@ -176,4 +187,10 @@ def schedule_words(schedule: ScheduleConfig) -> str:
     if schedule.steps is not None:
         length = f"{schedule.steps:,} steps (schedule.steps is set, epochs is not used)"
     optimizer = f"{schedule.optimizer} lr {schedule.lr:g}, {schedule.curve}"
-    return f"{length}, batch {schedule.batch_size}, {optimizer}"
+    stopping = ""
+    if schedule.early_stopping:
+        stopping = (
+            f", stops when validation {schedule.early_stopping_metric} has not improved for "
+            f"{schedule.early_stopping} epochs"
+        )
+    return f"{length}, batch {schedule.batch_size}, {optimizer}{stopping}"

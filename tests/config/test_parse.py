@@ -133,6 +133,8 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("loss.kd.weight=-1", "loss.kd.weight"),
         ("threads=0", "threads=0"),
         ("ui=loud", "ui=loud"),
+        ("schedule.early_stopping=-1", "schedule.early_stopping=-1 must be at least 0"),
+        ("schedule.early_stopping_metric=los", "Did you mean 'loss'"),
         ("dataset.std=[0.0]", "dataset.mean and dataset.std together"),
     ],
 )
@@ -140,6 +142,13 @@ def test_what_cannot_be_is_refused_by_name(override: str, text: str) -> None:
     name = override.removeprefix("+")
     with pytest.raises(ConfigError, match=text):
         distill("++" + name if "=" in name and override.startswith("+") else override)
+
+
+@pytest.mark.parametrize("where", ["schedule", "teacher.schedule"])
+def test_early_stopping_needs_a_validation_split(where: str) -> None:
+    assert distill(f"{where}.early_stopping=3")
+    with pytest.raises(ConfigError, match=rf"{where}.early_stopping=3 watches the validation"):
+        distill(f"{where}.early_stopping=3", "val_fraction=0")
 
 
 def test_a_missing_value_is_named() -> None:

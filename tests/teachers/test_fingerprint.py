@@ -46,6 +46,7 @@ def digest(
         {"label_smoothing": 0.1},
         {"optimizer": "adam"},
         {"precision": "bf16"},
+        {"early_stopping": 3},
     ],
 )
 def test_what_shapes_the_weights_changes_it(tmp_path: Any, change: dict[str, Any]) -> None:
@@ -62,6 +63,7 @@ def test_what_shapes_the_weights_changes_it(tmp_path: Any, change: dict[str, Any
         {"milestones": [3]},
         {"gamma": 0.2},
         {"betas": [0.8, 0.9]},
+        {"early_stopping_metric": "loss"},
     ],
 )
 def test_what_nothing_reads_does_not(tmp_path: Any, change: dict[str, Any]) -> None:
@@ -80,3 +82,8 @@ def test_a_step_curve_reads_its_milestones() -> None:
     schedule = ScheduleConfig(curve="step", milestones=[3])
     assert shaping_settings(schedule)["milestones"] == [3]
     assert "final_lr" not in shaping_settings(schedule)
+
+
+def test_early_stopping_reads_what_it_watches_and_how_often() -> None:
+    schedule = ScheduleConfig(early_stopping=3)
+    assert {"early_stopping_metric", "eval_every"} <= set(shaping_settings(schedule))

@@ -85,6 +85,16 @@ def test_the_gap_in_words(changes: dict[str, Any], text: str) -> None:
     assert any(text in line for line in tables.summary_lines(result(**changes)))
 
 
+def test_an_early_end_is_said() -> None:
+    stopped = result()
+    stopped["student"]["stopped_early"] = {
+        "epoch": 9, "epochs": 60, "not_better_since": 4, "metric": "validation loss",
+    }  # fmt: skip
+    (line,) = [line for line in tables.summary_lines(stopped) if "stopped" in line]
+    assert "after epoch 9 of 60: validation loss was best in epoch 4" in line
+    assert not any("stopped" in line for line in tables.summary_lines(result()))
+
+
 def test_without_a_gap_no_share_is_claimed() -> None:
     strong = result()
     strong["alone"]["test"]["top1"] = 96.0
