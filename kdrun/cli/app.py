@@ -171,7 +171,8 @@ def job_code(number: int, call: Callable[[], object]) -> int:
 
 
 def _call(verb: str, cfg: DictConfig, sweep_dir: Path | None, job: int) -> None:
-    config = preflight.typed_config(verb, cfg)
+    folders = _config_dirs()
+    config = preflight.typed_config(verb, cfg, Path(folders[0]) if folders else None)
     command(verb)(config, _job_argv(verb), sweep_dir=sweep_dir, job=job)
 
 
@@ -185,10 +186,14 @@ def command(verb: str) -> Callable[..., object]:
 
 def _job_argv(verb: str) -> list[str]:
     """What to type after `kdrun` to run this one job again."""
-    runtime = HydraConfig.get()
-    folders = [s.path for s in runtime.runtime.config_sources if s.provider == "command-line"]
-    flags = [word for folder in folders for word in ("--config-dir", folder)]
-    return [verb, *flags, *runtime.overrides.task]
+    flags = [word for folder in _config_dirs() for word in ("--config-dir", folder)]
+    return [verb, *flags, *HydraConfig.get().overrides.task]
+
+
+def _config_dirs() -> list[str]:
+    """The folder of `--config-dir`, if it was given."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [source.path for source in sources if source.provider == "command-line"]
 
 
 def quoted(text: str) -> str:

@@ -16,6 +16,9 @@ import yaml  # type: ignore[import-untyped]
 # `model/x.yaml` is what student/x and teacher/x are made of; nobody chooses it by that name.
 INTERNAL = ("model",)
 
+# The first line of an option that also sets things outside its own group.
+GLOBAL_PACKAGE = "# @package _global_"
+
 # The verbs that Hydra composes a configuration for, and its file.
 CONFIG_NAMES = {
     "train-teacher": "train_teacher",
@@ -85,9 +88,12 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
     except yaml.YAMLError:
         return {}
+    if text.startswith(GLOBAL_PACKAGE):
+        return content.get(group) or {}
     tree: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
@@ -97,6 +103,16 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
             )
             tree |= option_tree(above, base, config_dir)
     return tree | content
+
+
+def brought_terms(scheme: str, config_dir: Path | None = None) -> set[str]:
+    """The losses that a scheme's own recipe has settings for, chosen or not."""
+    path = option_path("scheme", scheme, config_dir)
+    if path is None:
+        return set()
+    text = path.read_text(encoding="utf-8")
+    content = yaml.safe_load(text) if text.startswith(GLOBAL_PACKAGE) else {}
+    return set(content.get("loss") or {})
 
 
 def first_comment(path: Path) -> str:

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from kdrun.cli import groups, hint_groups
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.cli.request import Request, full_key, is_hydra, near, value_text, values
+from kdrun.config.schema import DistillConfig
 from kdrun.errors import ConfigError
 
 # What other tools call these settings.
@@ -118,6 +119,9 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
         if word not in node:
             raise ConfigError(_missing(asked, tree, words[:depth], word, override))
         node = node[word]
+        if words[0] == "loss" and depth == 1 and isinstance(node, dict) and "_target_" not in node:
+            rest = {name: term for name, term in tree["loss"].items() if name != word}
+            raise ConfigError(_missing_term(asked, rest, word))
     value = override.value()
     key = override.key_or_group
     if isinstance(node, dict) and not isinstance(value, dict):
@@ -200,10 +204,25 @@ def check_composed(asked: Request, tree: dict[str, Any]) -> None:
             meant = f" Did you mean {match}?" if match else ""
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
     loss = tree.get("loss")
+    brought = groups.brought_terms(str((tree.get("scheme") or {}).get("name")), asked.config_dir)
     for term, node in (loss if isinstance(loss, dict) else {}).items():
-        if isinstance(node, dict) and "_target_" not in node and term in asked.options("loss"):
+        if isinstance(node, dict) and "_target_" not in node and term not in brought:
             rest = {name: value for name, value in (loss or {}).items() if name != term}
             raise ConfigError(_missing_term(asked, rest, str(term)))
+
+
+def check_unused(config: DistillConfig, overrides: list[Override]) -> None:
+    """Raise ConfigError for a teacher that was typed for a scheme which has none."""
+    if config.scheme.uses_teacher is True:
+        return
+    for override in overrides:
+        key, _, package = full_key(override).partition("@")
+        if "teacher" in (key.split(".")[0], package.split(".")[0]):
+            who = "peers and" if config.scheme.peers else "the student itself and"
+            raise ConfigError(
+                f"'{override.input_line}' would change nothing: with scheme={config.scheme.name} "
+                f"{who} the labels teach. Leave it out, or choose scheme=offline."
+            )
 
 
 def ambiguous(asked: Request, tree: dict[str, Any], override: Override) -> str:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hints
+from kdrun.cli import grammar, groups, hints, peers
 from kdrun.cli.flags import Flags
 from kdrun.cli.request import Request, elements, is_hydra, request
 from kdrun.config import parse, validate
@@ -44,13 +44,17 @@ class Plan:
     argvs: list[list[str]] = field(default_factory=list)
 
 
-def typed_config(verb: str, cfg: DictConfig) -> Config:
-    """The composed configuration of `verb` as its dataclass, types and ranges checked."""
+def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> Config:
+    """The composed configuration of `verb` as its dataclass, types and ranges checked.
+
+    config_dir: the folder of the user's own options; Hydra must be initialised.
+    """
     if verb == "train-teacher":
         train = parse.train_teacher_config(cfg)
         validate.validate_train_teacher(train)
         return train
     if verb == "distill":
+        peers.fill_in(cfg, config_dir)
         distill = parse.distill_config(cfg)
         validate.validate_distill(distill)
         return distill
@@ -168,8 +172,11 @@ class Composer:
         """The checked dataclass of one job. Raises ConfigError with the repair."""
         key = self._base(overrides)
         hints.check_composed(self.asked, self._trees[key])
-        config = typed_config(self.asked.verb, self._with_values(self._plain[key], key, overrides))
+        cfg = self._with_values(self._plain[key], key, overrides)
+        config = typed_config(self.asked.verb, cfg, self.asked.config_dir)
         _check_paths(config)
+        if isinstance(config, DistillConfig):
+            hints.check_unused(config, overrides)
         return config
 
     def _with_values(

@@ -15,15 +15,11 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     schedule = asdict(config.schedule)
     return {
         "dataset": dataset_plain(config.dataset),
-        "teacher": _teacher(config.teachers[0]) if config.teachers else None,
+        "teacher": _given_teacher(config),
         "student": _network(config.student),
         "loss": {name: _term(term) for name, term in config.loss.items()},
         "schedule": schedule,
-        "scheme": {
-            "name": config.scheme.name,
-            "_target_": config.scheme.target,
-            **config.scheme.kwargs,
-        },
+        "scheme": _scheme(config.scheme),
         "logger": _logger(config.logger),
         "T": config.T,
         "alpha": config.alpha,
@@ -93,6 +89,22 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
 def _term(config: schema.TermConfig) -> dict[str, Any]:
     epochs = {"warmup_epochs": config.warmup_epochs, "decay_epochs": config.decay_epochs}
     return {"_target_": config.target, "weight": config.weight, **epochs, **config.kwargs}
+
+
+def _given_teacher(config: schema.DistillConfig) -> dict[str, Any] | None:
+    """The teacher that was chosen; one that the scheme makes itself is not written."""
+    chosen = config.teachers and config.scheme.uses_teacher is True
+    return _teacher(config.teachers[0]) if chosen else None
+
+
+def _scheme(config: schema.SchemeConfig) -> dict[str, Any]:
+    """Without the keys that only schemes of peers and self-distillation have, where unset."""
+    plain: dict[str, Any] = {"name": config.name, "_target_": config.target, **config.kwargs}
+    if config.uses_teacher is not True:
+        plain["uses_teacher"] = config.uses_teacher
+    if config.peers:
+        plain["peers"] = [_network(peer) for peer in config.peers]
+    return plain
 
 
 def _logger(config: schema.LoggerConfig) -> dict[str, Any]:

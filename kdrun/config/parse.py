@@ -17,6 +17,7 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
+from kdrun.config.schemes import peers, uses_teacher
 from kdrun.errors import ConfigError, did_you_mean
 
 DataclassT = TypeVar("DataclassT")
@@ -57,14 +58,16 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     plain = resolve(cfg)
     _set_recipe(plain, plain["schedule"])
     loss = _loss(plain.get("loss"))
-    needs_teacher = any(term != "ce" for term in loss)
+    student = _network(plain["student"], "student")
+    schedule = typed(schema.ScheduleConfig, plain["schedule"], "schedule")
+    scheme = _scheme(plain["scheme"], student)
     return schema.DistillConfig(
         dataset=dataset_config(plain["dataset"]),
-        teachers=(_teacher(plain["teacher"]),) if needs_teacher else (),
-        student=_network(plain["student"], "student"),
+        teachers=_teachers(plain, loss, scheme, student, schedule),
+        student=student,
         loss=loss,
-        schedule=typed(schema.ScheduleConfig, plain["schedule"], "schedule"),
-        scheme=_scheme(plain["scheme"]),
+        schedule=schedule,
+        scheme=scheme,
         val_fraction=_number(plain, "val_fraction"),
         seed=_integer(plain, "seed"),
         T=_optional_number(plain, "T"),
@@ -209,6 +212,21 @@ def _teacher(node: dict[str, Any]) -> schema.TeacherConfig:
     )
 
 
+def _teachers(
+    plain: dict[str, Any],
+    loss: dict[str, schema.TermConfig],
+    scheme: schema.SchemeConfig,
+    student: schema.NetworkConfig,
+    schedule: schema.ScheduleConfig,
+) -> tuple[schema.TeacherConfig, ...]:
+    """The teachers that the scheme and the objective ask for."""
+    if scheme.uses_teacher is False or all(term == "ce" for term in loss):
+        return ()
+    if scheme.uses_teacher == "student":
+        return (schema.TeacherConfig(student, schedule, _integer(plain, "seed")),)
+    return (_teacher(plain["teacher"]),)
+
+
 def _loss(node: Any) -> dict[str, schema.TermConfig]:
     if not isinstance(node, dict) or not node:
         raise ConfigError("The objective is empty: choose a loss, e.g. loss=kd or 'loss=[kd,sp]'.")
@@ -217,6 +235,8 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
         where = f"loss.{term_id}"
         if not isinstance(term, dict):
             raise ConfigError(f"{where} must be a group of settings with a _target_.")
+        if "_target_" not in term:  # a scheme's settings for a term that was not chosen
+            continue
         reserved, kwargs = _split(term, {"weight", *EPOCH_KEYS})
         weight = _number({f"{where}.weight": reserved.get("weight", 1.0)}, f"{where}.weight")
         epochs = {
@@ -228,9 +248,15 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
     return terms
 
 
-def _scheme(node: dict[str, Any]) -> schema.SchemeConfig:
-    reserved, kwargs = _split(node, {"name"})
-    return schema.SchemeConfig(str(reserved["name"]), _target(node, "scheme"), kwargs)
+def _scheme(node: dict[str, Any], student: schema.NetworkConfig) -> schema.SchemeConfig:
+    reserved, kwargs = _split(node, {"name", "uses_teacher", "peers"})
+    return schema.SchemeConfig(
+        name=str(reserved["name"]),
+        target=_target(node, "scheme"),
+        kwargs=kwargs,
+        uses_teacher=uses_teacher(reserved.get("uses_teacher", True), kwargs.get("variant")),
+        peers=peers(reserved.get("peers"), student, _network),
+    )
 
 
 def _logger(node: dict[str, Any]) -> schema.LoggerConfig:

@@ -137,13 +137,23 @@ class TermConfig:
     decay_epochs: int = 0
 
 
+# A scheme's teachers: those of `teacher`; nobody; the student itself, trained alone first.
+USES_TEACHER = (True, False, "student")
+
+
 @dataclass(frozen=True)
 class SchemeConfig:
-    """Who teaches whom."""
+    """Who teaches whom.
+
+    uses_teacher: one of `USES_TEACHER`.
+    peers: networks that learn beside the student, in schemes that train several.
+    """
 
     name: str
     target: str
     kwargs: dict[str, Any] = field(default_factory=dict)
+    uses_teacher: bool | str = True
+    peers: tuple[NetworkConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,8 @@ class TrainTeacherConfig:
 class DistillConfig:
     """Everything `kdrun distill` needs.
 
-    teachers: none when the objective is labels alone. ensemble: how several count together.
+    teachers: none when the objective is labels alone, or when the scheme has no teacher.
+    ensemble: how several teachers count together.
     T, alpha, ce: as given on the command line; None leaves the terms' own values.
     alone: also train (or find) the same student on labels only.
     """
@@ -202,6 +213,11 @@ class DistillConfig:
     runtime: RuntimeConfig
     logger: LoggerConfig
     ensemble: EnsembleConfig = EnsembleConfig()
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether the student learns from nothing but the labels."""
+        return self.scheme.uses_teacher is True and not self.teachers
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ trained nor saved.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from kdrun.data.strong_view import strong_view
 from kdrun.losses.objective import Objective
 from kdrun.models.taps import Tapped
+from kdrun.schemes.measured import Companion
 from kdrun.types import Batch, Outputs, StepOutput
 
 
@@ -20,7 +22,10 @@ class StudentScheme(nn.Module):
     """Base of the schemes that leave one plain student.
 
     student: the network being trained. objective: its loss. compiled: run it through the compiler.
+    reads_partner: whether every batch must hold `Batch.partner`.
     """
+
+    reads_partner: ClassVar[bool] = False
 
     def __init__(self, student: Tapped, objective: Objective, compiled: bool = False) -> None:
         super().__init__()
@@ -48,6 +53,22 @@ class StudentScheme(nn.Module):
         """The student as it takes the loader's images."""
         return self.student
 
+    def describe(self) -> str:
+        """What is minimised, with its numbers."""
+        return self.objective.describe()
+
+    def notes(self) -> list[str]:
+        """Sentences for the head of a run."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """Further entries of `result.json`, known before training."""
+        return {}
+
+    def companions(self) -> list[Companion]:
+        """What is measured beside the student when training has ended."""
+        return []
+
     def teach(self, images: Tensor) -> Sequence[Outputs]:
         """What the teachers say of images `[B, ...]`, without a graph."""
         return ()
@@ -66,15 +87,34 @@ class StudentScheme(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """One step's loss for a batch."""
         student, teachers = self.see(batch)
-        loss, parts = self.objective(student, teachers, batch)
-        weighed = self.objective.weigh(parts)
-        logged = {name: value.detach() for name, value in parts.items()}
-        logged |= {f"{name}_weighted": value.detach() for name, value in weighed.items()}
-        distil = [value for name, value in weighed.items() if name != "ce"]
-        groups = {"task": weighed["ce"]}
-        if distil:
-            groups["distill"] = torch.stack(distil).sum()
-        return StepOutput(loss, student.logits, logged, groups)
+        _, parts = self.objective(student, teachers, batch)
+        return step_output(student.logits, [("", parts, self.objective.weigh(parts))])
+
+
+# (prefix of the names, unweighted parts, weighted parts) of one objective's value.
+Value = tuple[str, dict[str, Tensor], dict[str, Tensor]]
+
+
+def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
+    """What a step returns when its loss is the sum of several objectives' weighted parts.
+
+    logits: `[B, C]` of the plain student. Parts of one name are added up.
+    """
+    logged: dict[str, Tensor] = {}
+    task: list[Tensor] = []
+    distil: list[Tensor] = []
+    for prefix, parts, weighed in values:
+        for suffix, found in (("", parts), ("_weighted", weighed)):
+            for name, value in found.items():
+                key = f"{prefix}{name}{suffix}"
+                logged[key] = logged[key] + value.detach() if key in logged else value.detach()
+        for name, value in weighed.items():
+            (task if name == "ce" else distil).append(value)
+    loss = torch.stack([*task, *distil]).sum()
+    groups = {"task": torch.stack(task).sum()}
+    if distil:
+        groups["distill"] = torch.stack(distil).sum()
+    return StepOutput(loss, logits, logged, groups)
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.schema import DistillConfig, TermConfig
+from kdrun.config.schema import DistillConfig, SchemeConfig, TermConfig
 from kdrun.files import held
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import read_result
@@ -13,20 +13,28 @@ from kdrun.runs.search import find_run, group_folder
 from kdrun.stages.session import Session
 from kdrun.ui import format
 
+OFFLINE = SchemeConfig("offline", "kdrun.schemes.offline.Offline")
 CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 
 
 def alone_config(config: DistillConfig) -> DistillConfig:
     """The configuration of the student alone."""
-    return replace(config, teachers=(), loss={"ce": CE}, T=None, alpha=None, ce=None, alone=False)
+    return replace(
+        config,
+        teachers=(),
+        scheme=OFFLINE,
+        loss={"ce": CE},
+        T=None,
+        alpha=None,
+        ce=None,
+        alone=False,
+    )
 
 
 def alone_argv(argv: Sequence[str]) -> list[str]:
     """The command that repeats it, from the command of the run it is for."""
-    kept = [
-        word for word in argv if not word.lstrip("+~").startswith(("loss", "T=", "alpha=", "ce="))
-    ]
-    kept = [word for word in kept if not word.startswith("alone=")]
+    dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=")
+    kept = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
     return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
 
 

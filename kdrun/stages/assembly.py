@@ -1,15 +1,21 @@
 """Student, teachers, taps, adapters and scheme put together, untrained or ready to train."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from kdrun.config import build
-from kdrun.config.schema import DistillConfig
+from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.losses.objective import Objective, objective_of
+from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import Tapped, tap_paths
 from kdrun.schemes.base import StudentScheme
+from kdrun.schemes.given import Given, Learner
 from kdrun.schemes.supervised import Supervised
+from kdrun.seeds import derive
 from kdrun.stages.networks import (
     Member,
     final_student,
@@ -24,11 +30,18 @@ from kdrun.stages.train_teacher import ReadyTeacher
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before anything is trained, from putting untrained networks together."""
+    """What is known before anything is trained, from putting untrained networks together.
 
-    objective: Objective
+    objective: what is minimised, in words. notes: sentences of the losses and the scheme.
+    facts: what the scheme adds to `result.json`.
+    """
+
+    objective: str
     student: NetworkCard
     teachers: tuple[NetworkCard, ...]
+    peers: tuple[NetworkCard, ...]
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
 
 
 def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
@@ -45,8 +58,22 @@ def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
         teachers.append(Member(network, teacher.network, card.normalisation))
     student = _new_student(config, objective, teachers, dataset)
     card = make_card(student.config, student.network, dataset, {})
-    _tap(config, objective, student, teachers, dataset)
-    return Plan(objective, card, tuple(cards))
+    student_tapped, tapped = _tap(config, objective, student, teachers, dataset)
+    compiled = config.runtime.compile
+    scheme = _scheme(config, dataset, objective, student, student_tapped, tapped, compiled)
+    notes = [note for term in objective.term_list() for note in term.notes()]
+    return Plan(
+        objective=scheme.describe(),
+        student=card,
+        teachers=tuple(cards),
+        peers=tuple(
+            make_card(one.learner.config, one.learner.network, dataset, {})
+            for one in scheme.companions()
+            if one.learner is not None
+        ),
+        notes=(*notes, *scheme.notes()),
+        facts=scheme.facts(),
+    )
 
 
 def assemble(
@@ -57,21 +84,67 @@ def assemble(
     members = [Member(t.network.cpu(), t.config, t.normalisation) for t in teachers]
     member = _new_student(config, objective, members, dataset)
     student, tapped = _tap(config, objective, member, members, dataset)
-    compiled = session.runtime.compile
-    if not teachers:
-        return member, Supervised(student, objective, compiled)
     for teacher in tapped:
         session.place(teacher)
+    compiled = session.runtime.compile
+    return member, _scheme(config, dataset, objective, member, student, tapped, compiled)
+
+
+def _scheme(
+    config: DistillConfig,
+    dataset: Dataset,
+    objective: Objective,
+    member: Member,
+    student: Tapped,
+    teachers: Sequence[Tapped],
+    compiled: bool,
+) -> StudentScheme:
+    """The scheme of a configuration; the student on labels alone has none."""
+    if config.labels_only:
+        return Supervised(student, objective, compiled)
     scheme: StudentScheme = build.call(
         config.scheme.target,
         config.scheme.kwargs,
         "scheme",
         student=student,
-        teachers=tapped,
+        teachers=teachers,
         objective=objective,
         compiled=compiled,
+        given=_given(config, dataset, objective, member, compiled),
     )
-    return member, scheme
+    return scheme
+
+
+def _given(
+    config: DistillConfig, dataset: Dataset, objective: Objective, member: Member, compiled: bool
+) -> Given:
+    """What schemes without a frozen teacher build their networks and terms from."""
+    sample = sample_images(member.network, dataset.info)
+
+    def learner(member: Member, seed: int) -> Learner:
+        paths = tap_paths(member.network, sample, member.config.taps)
+        constants = (dataset.normalisation, member.normalisation)
+        return Learner(member.network, member.config, paths, constants, seed)
+
+    def another(network: NetworkConfig, what: str, number: int) -> Learner:
+        seed = derive(config.seed, what, number)
+        made = new_network(network, dataset, seed, "scheme.peers" if what == "peer" else "student")
+        normalisation = own_normalisation(made, dataset.normalisation)
+        return learner(Member(made, network, normalisation), seed)
+
+    return Given(
+        student=learner(member, config.seed),
+        peers=tuple(another(peer, "peer", i) for i, peer in enumerate(config.scheme.peers, 2)),
+        another=partial(another, config.student, "branch"),
+        objective=objective,
+        new_objective=lambda: objective_of(config),
+        sample=sample,
+        num_classes=len(dataset.classes),
+        targets=dataset.train.targets,
+        batch_size=config.schedule.batch_size,
+        seed=config.seed,
+        compiled=compiled,
+    )
 
 
 def _new_student(

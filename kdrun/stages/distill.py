@@ -1,6 +1,7 @@
 """Both stages: the teacher, the student alone, and the student distilled."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from kdrun.config.dump import distill_plain
@@ -15,6 +16,7 @@ from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.assembly import Plan, assemble, rehearse
+from kdrun.stages.companions import measure_companions
 from kdrun.stages.figures import figures, show_result
 from kdrun.stages.networks import (
     card_facts,
@@ -32,8 +34,11 @@ STEM = "student"
 
 
 def run_name(config: DistillConfig) -> str:
-    """`<teachers>-<student>-<losses>`."""
+    """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
     teachers = "+".join(teacher.network.name for teacher in config.teachers) or "none"
+    if config.scheme.uses_teacher is not True:
+        peers = [peer.name for peer in config.scheme.peers]
+        teachers = "+".join([config.scheme.name, *peers])
     return f"{teachers}-{config.student.name}-{'+'.join(config.loss)}"
 
 
@@ -65,20 +70,21 @@ def run_distill(
         digest = _student_digest(config, dataset)
         folder.result.update(
             dataset=dataset_facts(dataset),
-            fingerprint=digest if not config.teachers else None,
+            fingerprint=digest if config.labels_only else None,
             baseline=digest if baseline is not None else None,
         )
         plan = rehearse(config, dataset)
-        folder.result.update(objective=plan.objective.describe())
+        folder.result.update(objective=plan.objective, **plan.facts)
         if baseline is None:
             _say_plan(config, plan, dataset, session, folder)
-        teachers = _teachers(config, dataset, session, folder)
-        if teachers and config.alone:
-            session.reporter.heading(f"Student alone: {config.student.name} on labels only")
-            folder.result.update(alone=_alone(config, dataset, digest, session, argv))
+        alone = None
+        if config.scheme.uses_teacher == "student":
+            alone = _alone(config, dataset, digest, session, folder, argv)
+        teachers = _teachers(config, dataset, session, folder, alone)
+        if alone is None and config.alone and not config.labels_only:
+            _alone(config, dataset, digest, session, folder, argv)
         if baseline is None:
-            what = "distil" if teachers else "train"
-            session.reporter.heading(f"Stage 2: {what} {config.student.name}")
+            session.reporter.heading(_stage_2(config))
         _student(config, dataset, teachers, session, folder)
         folder.result.update(status=COMPLETED)
         if baseline is None:
@@ -92,6 +98,7 @@ def _known(config: DistillConfig, objective: Objective, session: Session) -> dic
         "identity": identity(config),
         "dataset": None,
         "objective": None,
+        "scheme": config.scheme.name,
         "loss": list(config.loss),
         "T": objective.temperature,
         "alpha": objective.alpha,
@@ -117,22 +124,36 @@ def _say_plan(
     rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
     rows += [("teacher", tables.network_words(card_facts(card))) for card in plan.teachers]
     rows.append(("student", tables.network_words(card_facts(plan.student))))
-    rows.append(("objective", plan.objective.describe()))
+    rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
+    if config.scheme.uses_teacher is not True:
+        rows.append(("scheme", f"{config.scheme.name}: no teacher is trained or read"))
+    rows.append(("objective", plan.objective))
     rows.append(("schedule", tables.schedule_words(config.schedule)))
     rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))
     rows.append(("seed", str(config.seed)))
     rows.append(("folder", str(folder.path)))
-    notes = [note for term in plan.objective.term_list() for note in term.notes()]
-    rows += [("note", note) for note in dict.fromkeys([*dataset.notes, *notes])]
+    rows += [("note", note) for note in dict.fromkeys([*dataset.notes, *plan.notes])]
     session.reporter.facts(rows)
 
 
+def _stage_2(config: DistillConfig) -> str:
+    if config.scheme.uses_teacher is True:
+        return f"Stage 2: {'distil' if config.teachers else 'train'} {config.student.name}"
+    return f"Stage 2: {config.student.name} by scheme={config.scheme.name}"
+
+
 def _teachers(
-    config: DistillConfig, dataset: Dataset, session: Session, folder: RunFolder
+    config: DistillConfig,
+    dataset: Dataset,
+    session: Session,
+    folder: RunFolder,
+    alone: dict[str, Any] | None,
 ) -> list[ReadyTeacher]:
-    """Stage 1: each teacher in turn."""
+    """Stage 1: each teacher in turn. alone: the student trained alone, where it is the teacher."""
     ready: list[ReadyTeacher] = []
     for teacher in config.teachers:
+        if alone is not None:
+            teacher = replace(teacher, checkpoint=alone["run"])
         session.reporter.heading(f"Stage 1: teacher {teacher.network.name}")
         ready.append(ready_teacher(teacher, config.dataset, config.val_fraction, dataset, session))
         folder.result.update(teachers=[one.facts() for one in ready])
@@ -140,12 +161,22 @@ def _teachers(
 
 
 def _alone(
-    config: DistillConfig, dataset: Dataset, digest: str, session: Session, argv: Sequence[str]
+    config: DistillConfig,
+    dataset: Dataset,
+    digest: str,
+    session: Session,
+    run: RunFolder,
+    argv: Sequence[str],
 ) -> dict[str, Any]:
+    """The student alone, noted in the result of `run`."""
+
     def train(alone: DistillConfig, folder: RunFolder) -> None:
         run_distill(alone, folder, session, alone_argv(argv), baseline=dataset)
 
-    return find_or_train_alone(config, digest, session, train)
+    session.reporter.heading(f"Student alone: {config.student.name} on labels only")
+    alone = find_or_train_alone(config, digest, session, train)
+    run.result.update(alone=alone)
+    return alone
 
 
 def _student(
@@ -169,18 +200,20 @@ def _student(
             folder.write_metrics,
             track,
         )
-    student.network.cpu()
     extra = {
-        "objective": scheme.objective.describe(),
-        **trained.test.facts(),
+        "objective": scheme.describe(),
         "dataset": distill_plain(config)["dataset"],
         "val_fraction": config.val_fraction,
         "pixel_type": dataset.pixel_type,
     }
+    beside = measure_companions(config, scheme, dataset, session, folder, extra)
+    student.network.cpu()
+    extra = {**extra, **trained.test.facts()}
     card = make_card(student.config, student.network, dataset, extra)
     save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
-    folder.result.update(**figures(card, trained, teachers, folder.result.values.get("alone")))
+    alone = folder.result.values.get("alone")
+    folder.result.update(**figures(card, trained, teachers, alone), **beside)
 
 
 def _student_digest(config: DistillConfig, dataset: Dataset) -> str:

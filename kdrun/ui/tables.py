@@ -8,6 +8,9 @@ from rich.table import Table
 from kdrun.config.schema import ScheduleConfig
 from kdrun.ui import format
 
+# What schemes measure beside the student: lists of `result.json`, in the order they are shown.
+COMPANIONS = ("peers", "branches", "exits", "ensemble")
+
 
 def new_table(*columns: str, title: str | None = None) -> Table:
     """A plain table: the first column left, all others right."""
@@ -28,13 +31,23 @@ def result_table(result: dict[str, Any]) -> Table:
     if alone:
         size = {**student, **alone}
         _network_row(table, f"student alone  {student['name']}", alone, size, group)
-    what = "student distilled" if result.get("teachers") else "student"
-    _network_row(table, f"{what}  {student['name']}", student, student, group)
+    _network_row(table, f"{_student_words(result)}  {student['name']}", student, student, group)
     best = student.get("best_val")
     if best:
         label = f"  at its best validation: epoch {best['epoch']}"
         _network_row(table, label, best, None, group)
+    for kind in COMPANIONS:
+        for one in result.get(kind, []):
+            name = f"{one['name']}  {one['network']}" if "network" in one else one["name"]
+            _network_row(table, name, one, one if "params" in one else None, group)
     return table
+
+
+def _student_words(result: dict[str, Any]) -> str:
+    """How the student was taught."""
+    if result.get("scheme", "offline") != "offline":
+        return f"student by {result['scheme']}"
+    return "student distilled" if result.get("teachers") else "student"
 
 
 def teacher_table(teachers: list[dict[str, Any]]) -> Table:
@@ -122,6 +135,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
                 f"gain over the student alone: {format.points(gain)} points "
                 "(there was no gap: alone it is as good as the teacher)"
             )
+    elif alone and result["gain"] is not None:
+        lines.append(f"gain over the student alone: {format.points(result['gain'])} points")
     group = group_name(result["student"])
     if group:
         counts = result["student"][f"test_{group}s"]
@@ -141,7 +156,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"one run (n=1, seed {result['seed']}); one test image is {100 / size:.2f} points"
         )
-    if not alone and student and teachers:
+    taught = teachers or result.get("scheme", "offline") != "offline"
+    if not alone and student and taught:
         lines.append("student alone: not measured (alone=true trains it)")
     return lines
 

@@ -1,0 +1,45 @@
+"""What is measured beside the plain student: peers, branches, exits and ensembles."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.losses.base import full_precision
+from kdrun.models.dry_run import logits_of
+from kdrun.schemes.given import Learner
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A network, or a part of one, that is measured beside the student.
+
+    kind: its list in `result.json` (peers, branches, exits, ensemble). name: what it is called.
+    module: the loader's images → logits `[B, C]`, or `Outputs`.
+    learner: the plain network, where it is one that can stand alone and is saved.
+    """
+
+    kind: str
+    name: str
+    module: nn.Module
+    learner: Learner | None = None
+
+
+class MeanAnswer(nn.Module):
+    """The mean of several networks' probabilities, as logits: log (1/n · Σ softmax(z_i))."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images `[B, ...]` → log-probabilities `[B, C]`."""
+        return mean_logits([logits_of(member(images)) for member in self.members], 1.0)
+
+
+def mean_logits(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """Logits whose softmax at T is the mean of the given ones' at T: `[B, C]` each → `[B, C]`."""
+    answers = [(full_precision(one) / temperature).log_softmax(dim=1) for one in logits]
+    return temperature * (torch.stack(answers).logsumexp(dim=0) - math.log(len(logits)))

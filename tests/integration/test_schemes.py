@@ -1,0 +1,97 @@
+"""Schemes without a teacher as whole runs: what they leave, going on, measuring again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from support import SMALL as BOTH_STAGES
+from support import results, without_times
+
+from kdrun.engine.loop import _Fit
+from kdrun.models.card import load_network
+
+Run = Callable[..., int]
+
+SMALL = [word for word in BOTH_STAGES if not word.startswith("teacher")]
+
+# What is typed, and the lists of `result.json` that the scheme adds, with their lengths.
+SCHEMES: dict[str, tuple[list[str], dict[str, int]]] = {
+    "online": (
+        ["scheme=online", "scheme.peers=[cnn_large,student]", "loss=[kd,sp]"],
+        {"peers": 2, "ensemble": 1},
+    ),
+}
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Ask the training of the student itself to stop after so many steps."""
+    plain = _Fit._step
+
+    def step(self: Any, batch: Any) -> Any:
+        if self.state.step + 1 == steps and self.scheme.describe() != "1*CE":
+            self.training.stop.requested = True
+        return plain(self, batch)
+
+    monkeypatch.setattr(_Fit, "_step", step)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_run_and_the_same_run_interrupted(
+    kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words, lists = SCHEMES[name]
+    argv = ["distill", *SMALL, "dataset.augment.crop_padding=1", *words]
+    assert kdrun(*argv) == 0
+    (whole,) = [r for r in results(workdir) if r["scheme"] != "offline"]
+    assert {kind: len(whole[kind]) for kind in lists} == lists
+    assert whole["alone"] is not None
+    assert whole["gain"] == pytest.approx(
+        whole["student"]["test"]["top1"] - whole["alone"]["test"]["top1"]
+    )
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6)
+        assert kdrun(*argv) == 130
+    stopped = results(workdir)[-1]
+    assert stopped["status"] == "interrupted"
+    assert kdrun("resume", str(stopped["folder"])) == 0
+    resumed = results(workdir)[-1]
+    assert without_times(resumed) == without_times(whole)
+    for path in whole["folder"].glob("*.safetensors"):
+        assert path.read_bytes() == (resumed["folder"] / path.name).read_bytes()
+    check_one_plain_student(kdrun, workdir, whole)
+
+
+def check_one_plain_student(kdrun: Run, workdir: Path, result: dict[str, Any]) -> None:
+    """The weights of the plain network and nothing else, which measure the same anywhere."""
+    network, card = load_network(result["folder"], "student")
+    saved = load_file(result["folder"] / "student.safetensors")
+    assert set(saved) == set(network.state_dict())
+    assert card.params == result["student"]["params"] == result["alone"]["params"]
+    assert kdrun("evaluate", f"run={result['folder']}", "ui=quiet") == 0
+    (again,) = results(workdir, "evaluate")
+    assert again["student"]["test"] == pytest.approx(result["student"]["test"])
+
+
+def test_a_peer_can_be_measured_again(kdrun: Run, workdir: Path) -> None:
+    words, _ = SCHEMES["online"]
+    assert kdrun("distill", *SMALL, *words, "alone=false", "epochs=1") == 0
+    (result,) = results(workdir)
+    peer = result["peers"][0]
+    assert (peer["network"], peer["weights"]) == ("cnn_large", "peer-2.safetensors")
+    assert result["alone"] is None
+    path = result["folder"] / peer["weights"]
+    assert kdrun("evaluate", f"run={path}", "ui=quiet") == 0
+    (again,) = results(workdir, "evaluate")
+    assert again["student"]["test"] == pytest.approx(peer["test"])
+
+
+def test_settings_of_a_run_are_read_back(kdrun: Run, workdir: Path) -> None:
+    """A finished run is found again by a sweep: its configuration says the same after a reading."""
+    argv = ["distill", "-m", *SMALL, "epochs=1", "scheme=online", "scheme.peers=[mlp]", "T=2"]
+    assert kdrun(*argv, "alone=false") == 0
+    first = {r["identity"] for r in results(workdir)}
+    assert len(first) == 1
+    assert kdrun(*argv, "alone=false") == 0
+    assert len(results(workdir)) == 1
