@@ -1,13 +1,11 @@
 """What is measured beside the plain student: peers, branches, exits and ensembles."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from kdrun.losses.base import full_precision
+from kdrun.losses.ensemble import mean_soft_targets
 from kdrun.models.dry_run import logits_of
 from kdrun.schemes.given import Learner
 
@@ -40,6 +38,5 @@ class MeanAnswer(nn.Module):
 
 
 def mean_logits(logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Logits whose softmax at T is the mean of the given ones' at T: `[B, C]` each → `[B, C]`."""
-    answers = [(full_precision(one) / temperature).log_softmax(dim=1) for one in logits]
-    return temperature * (torch.stack(answers).logsumexp(dim=0) - math.log(len(logits)))
+    """Logits whose softmax at T is the plain mean of the given ones' at T: `[B, C]` each."""
+    return mean_soft_targets(logits, [1.0 / len(logits)] * len(logits), temperature)

@@ -180,9 +180,8 @@ def _tap(given: Given, learners: Sequence[Learner], lessons: Sequence[Lesson]) -
 
 
 def _require_one_temperature(objective: Objective) -> None:
-    temperatures = {getattr(term, "temperature", None) for term in objective.term_list()}
-    features = any(term.taps or term.reads_embedding for term in objective.term_list())
-    if features or len(temperatures) != 1 or None in temperatures:
+    temperatures = {term.target_temperature() for term in objective.term_list()}
+    if len(temperatures) != 1 or None in temperatures:
         raise ConfigError(
             "scheme.variant=mean averages the peers' probabilities at the objective's one "
             "temperature: use losses on logits with the same T, or scheme.variant=each."
@@ -193,6 +192,6 @@ def _teacher(constants: Sequence[Outputs], lesson: Lesson) -> Outputs:
     """The one that teaches: a peer, or the mean of several."""
     if len(lesson.teachers) == 1:
         return constants[lesson.teachers[0]]
-    temperature = lesson.objective.temperature
+    temperature = lesson.objective.term_list()[0].target_temperature()
     assert temperature is not None
     return Outputs(mean_logits([constants[j].logits for j in lesson.teachers], temperature))
