@@ -52,11 +52,17 @@ def export_task(cfg: DictConfig) -> None:
     _task("export", cfg)
 
 
+def benchmark_task(cfg: DictConfig) -> None:
+    """What Hydra calls for `kdrun benchmark`."""
+    _task("benchmark", cfg)
+
+
 TASKS: dict[str, Callable[[DictConfig], None]] = {
     "train-teacher": train_teacher_task,
     "distill": distill_task,
     "evaluate": evaluate_task,
     "export": export_task,
+    "benchmark": benchmark_task,
 }
 
 

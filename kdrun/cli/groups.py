@@ -25,6 +25,7 @@ CONFIG_NAMES = {
     "distill": "distill",
     "evaluate": "evaluate",
     "export": "export",
+    "benchmark": "benchmark",
 }
 
 
@@ -152,7 +153,9 @@ def primary(config_name: str) -> Primary:
             if not group.startswith("override "):
                 groups[group.removeprefix("optional ")] = choice
         elif entry != "_self_":
-            included |= _keys((package_dir() / f"{entry}.yaml").read_text(encoding="utf-8"))
+            base = primary(entry)
+            groups |= base.groups
+            included |= base.keys
     keys = _keys(text) | included
     return Primary(groups, keys)
 

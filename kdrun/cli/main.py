@@ -89,6 +89,11 @@ VERBS = {
         ),
         Verb("export", "write a finished network as ONNX, PT2 or safetensors", _hydra("export")),
         Verb("predict", "name the likeliest classes of image files", _predict),
+        Verb(
+            "benchmark",
+            "where a step's time goes, and how far it is from bare compute",
+            _hydra("benchmark"),
+        ),
         Verb("resume", "go on with an interrupted run or sweep", _resume),
         Verb("ls", "list the options of a group, the runs or the teachers", _ls),
         Verb("show", "print an option's YAML and documentation, or a run's result", _show),

@@ -36,6 +36,11 @@ EXAMPLES = {
         "kdrun distill 'loss=[kd,sp]' loss.sp.weight=1000 epochs=60",
         "kdrun distill -m T=1,4,20 alpha=0.1,0.9 seed=0,1,2",
     ),
+    "benchmark": (
+        "kdrun benchmark dataset=mnist dataset.root=data teacher=mlp1200 student=mlp800",
+        "kdrun benchmark compare=[usual,compiled] compile=false",
+        "kdrun benchmark teacher=resnet56 student=resnet8 dataset=synthetic dataset.image_size=32",
+    ),
     "evaluate": (
         "kdrun evaluate run=outputs/distill/digits/...",
         "kdrun evaluate run=outputs/distill/digits/... dataset=digits",

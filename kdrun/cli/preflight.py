@@ -23,10 +23,16 @@ from kdrun.cli import grammar, groups, hints, peers
 from kdrun.cli.flags import Flags
 from kdrun.cli.request import Request, elements, is_hydra, request
 from kdrun.config import parse, validate
-from kdrun.config.schema import DistillConfig, EvaluateConfig, ExportConfig, TrainTeacherConfig
+from kdrun.config.schema import (
+    BenchmarkConfig,
+    DistillConfig,
+    EvaluateConfig,
+    ExportConfig,
+    TrainTeacherConfig,
+)
 from kdrun.errors import ConfigError
 
-Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig
+Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig | BenchmarkConfig
 VERSION_BASE = "1.3"
 SINGLE = ("export",)
 
@@ -62,6 +68,10 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
         export = parse.export_config(cfg)
         validate.validate_export(export)
         return export
+    if verb == "benchmark":
+        benchmark = parse.benchmark_config(cfg)
+        validate.validate_benchmark(benchmark)
+        return benchmark
     evaluate = parse.evaluate_config(cfg)
     validate.validate_evaluate(evaluate)
     return evaluate
@@ -226,6 +236,8 @@ def _check_paths(config: Config) -> None:
                 f"run={config.run}: there is no such folder or file. kdrun ls runs lists the runs."
             )
         return
+    if isinstance(config, BenchmarkConfig):
+        return  # the networks are untrained: no checkpoint is read
     teachers = config.teachers if isinstance(config, DistillConfig) else (config.teacher,)
     for teacher in teachers:
         if teacher.checkpoint in (None, "pretrained"):

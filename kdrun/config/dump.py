@@ -46,6 +46,12 @@ def train_teacher_plain(config: schema.TrainTeacherConfig) -> dict[str, Any]:
     }
 
 
+def benchmark_plain(config: schema.BenchmarkConfig) -> dict[str, Any]:
+    """Plain containers for `parse.benchmark_config`."""
+    own = {"compare": config.compare, "rounds": config.rounds, "steps": config.steps}
+    return {**distill_plain(config.distill), **own}
+
+
 def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
     """Plain containers for `parse.evaluate_config`."""
     return {

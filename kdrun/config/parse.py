@@ -79,6 +79,18 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     )
 
 
+def benchmark_config(cfg: DictConfig) -> schema.BenchmarkConfig:
+    """The typed configuration of `kdrun benchmark`."""
+    plain = resolve(cfg)
+    compare = plain["compare"] or []
+    return schema.BenchmarkConfig(
+        distill=distill_config(cfg),
+        compare=[str(name) for name in (compare if isinstance(compare, list) else [compare])],
+        rounds=_integer(plain, "rounds"),
+        steps=_integer(plain, "steps"),
+    )
+
+
 def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     """The typed configuration of `kdrun evaluate`."""
     plain = resolve(cfg)

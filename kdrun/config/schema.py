@@ -221,6 +221,25 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkConfig:
+    """Everything `kdrun benchmark` needs.
+
+    distill: the configuration that is measured. compare: what is measured beside it.
+    rounds: each measures everything once. steps: of each variant in a round.
+    """
+
+    distill: DistillConfig
+    compare: list[str]
+    rounds: int
+    steps: int
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Where and how it runs."""
+        return self.distill.runtime
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Everything `kdrun evaluate` needs. dataset: None measures on the run's own data set."""
 

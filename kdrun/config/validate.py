@@ -13,6 +13,7 @@ RESIDENT = ("auto", "true", "false")
 FORMATS = ("onnx", "pt2", "safetensors")
 QUANTIZE = ("int8",)
 STOPPING_METRICS = ("accuracy", "loss")
+COMPARED = ("usual", "plain", "compiled")
 UI = ("auto", "rich", "plain", "quiet")
 
 
@@ -48,6 +49,16 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
     )
     _teacher(config.teacher)
     _stopping("teacher.schedule", config.teacher.schedule, config.val_fraction)
+
+
+def validate_benchmark(config: schema.BenchmarkConfig) -> None:
+    """Raise ConfigError for the first thing in a `benchmark` configuration that cannot be."""
+    validate_distill(config.distill)
+    for name in config.compare:
+        one_of("compare", name, COMPARED)
+    for key in ("rounds", "steps"):
+        value = getattr(config, key)
+        _require(value >= 1, f"{key}={value} must be at least 1.")
 
 
 def validate_evaluate(config: schema.EvaluateConfig) -> None:

@@ -8,12 +8,19 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kdrun.config import parse
-from kdrun.config.schema import DistillConfig, EvaluateConfig, ExportConfig, TrainTeacherConfig
+from kdrun.config.schema import (
+    BenchmarkConfig,
+    DistillConfig,
+    EvaluateConfig,
+    ExportConfig,
+    TrainTeacherConfig,
+)
 from kdrun.errors import ConfigError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import find_run, group_folder
 from kdrun.stages import sweep
+from kdrun.stages.benchmark import run_benchmark
 from kdrun.stages.distill import identity, run_distill, run_name
 from kdrun.stages.evaluate import run_evaluate
 from kdrun.stages.export import run_export
@@ -66,6 +73,19 @@ def export(
     runtime = replace(config.runtime, device="cpu")
     with open_session(runtime) as session:
         return run_export(config, session, argv)
+
+
+def benchmark(
+    config: BenchmarkConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
+) -> Result:
+    """Measure where a step's time goes; as a job of a sweep it is always measured anew."""
+    with open_session(config.distill.runtime) as session:
+        name, data = run_name(config.distill), config.distill.dataset.name
+        folder = RunFolder.create_in(group_folder(session.output_root, "benchmark", data, name))
+        if sweep_dir is not None:
+            sweep.say_job(session.reporter, sweep_dir, job)
+            sweep.record_job(sweep_dir, job, folder.path)
+        return run_benchmark(config, folder, session, argv)
 
 
 def resume(path: Path) -> Result:

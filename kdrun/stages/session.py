@@ -85,7 +85,7 @@ def train_loader(
         session.device,
         resident=config.resident,
         workers=config.workers,
-        memory_format=_layout(dataset.train),
+        memory_format=layout(dataset.train),
     )
 
 
@@ -104,10 +104,10 @@ def eval_loader(
         session.device,
         resident=config.resident,
         workers=config.workers,
-        memory_format=_layout(split),
+        memory_format=layout(split),
     )
 
 
-def _layout(split: Split) -> torch.memory_format:
+def layout(split: Split) -> torch.memory_format:
     """Channels last for colour images: convolutions run faster on it."""
     return torch.channels_last if split.shape[0] > 1 else torch.contiguous_format

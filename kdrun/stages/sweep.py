@@ -100,6 +100,13 @@ def _numbers(result: dict[str, Any]) -> dict[str, Any]:
     if result["command"] == "train-teacher":
         teacher = result["teachers"][0]
         return {"test top-1 %": teacher["test"]["top1"], "errors": teacher["test"]["errors"]}
+    if result["command"] == "benchmark":
+        measured = result["benchmark"]["variants"]["this configuration"]
+        return {
+            "ms/step": measured["step_ms"]["median"],
+            "images/s": measured["images_per_second"],
+            "bare/whole": result["benchmark"]["bare_over_whole"]["median"],
+        }
     student = result["student"]
     best = student["best_val"]
     return {

@@ -1,0 +1,246 @@
+"""What a benchmark measures: the tool's own loop, bare compute, and the usual loop.
+
+Each variant has a `block()` that does a fixed number of steps and returns the seconds of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.devices import autocast
+from kdrun.engine.loop import Training
+from kdrun.engine.measured_loop import MeasuredLoop, Repeated
+from kdrun.engine.metrics import Evaluation, Metrics
+from kdrun.engine.optim import build_optimizer
+from kdrun.engine.timing import PhaseClock
+from kdrun.losses.kd import SoftTargets
+from kdrun.losses.objective import Objective
+from kdrun.models.taps import Tapped
+from kdrun.schemes.base import StudentScheme, freeze
+from kdrun.seeds import derive
+from kdrun.stages.assembly import assemble
+from kdrun.stages.networks import make_card, new_network
+from kdrun.stages.session import Session, layout, train_loader
+from kdrun.stages.train_teacher import ReadyTeacher
+from kdrun.stages.training import RowWriter
+from kdrun.stages.usual_loop import (
+    Forward,
+    UsualLoop,
+    plain_forward,
+    soft_target_objective,
+    usual_batches,
+)
+from kdrun.types import Batch
+from kdrun.ui.reporter import Reporter
+
+DIFFERENT_BATCHES = 16  # enough that the images are not in the processor's cache
+CALIBRATION_PASSES = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all variants of one benchmark share. steps: of one block."""
+
+    dataset: Dataset
+    session: Session
+    steps: int
+
+
+class Variant(Protocol):
+    """Something that is measured."""
+
+    def block(self) -> float:
+        """Do the steps of one block; returns seconds per step."""
+
+
+def variant_config(name: str, config: DistillConfig) -> DistillConfig:
+    """The configuration of a named variant: the one that is measured with some switches set."""
+    runtime = replace(config.runtime, compile=name == "compiled")
+    return replace(config, runtime=runtime)
+
+
+class LoopVariant:
+    """The training loop itself, through the loader, on networks that nobody has trained.
+
+    The same few batches come again and again, so that what is remembered of them can be found.
+    """
+
+    def __init__(self, config: DistillConfig, bench: Bench) -> None:
+        session = replace(bench.session, runtime=config.runtime)
+        self.bench = bench
+        self.config = config
+        self.device = session.device
+        self.scheme = _untrained(config, bench.dataset, session)
+        session.place(self.scheme)
+        loader = train_loader(
+            session,
+            bench.dataset,
+            config.dataset,
+            config.dataset.augment,
+            config.schedule.batch_size,
+            config.seed,
+        )
+        training = Training(
+            train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),
+            val=None,
+            schedule=config.schedule,
+            seed=config.seed,
+            device=session.device,
+            checkpoints=CheckpointFolder(Path("unused")),
+            checkpoint_seconds=float("inf"),
+            observer=RowWriter(replace(session, reporter=Reporter("quiet")), lambda _: None, None),
+            stop=session.stop,
+            identity="benchmark",
+        )
+        self.loop = MeasuredLoop(self.scheme, training)
+        self.clock = PhaseClock(session.device)
+        self.watched_steps = 0
+        self._watch()
+
+    def block(self) -> float:
+        """The loop's steps as they are."""
+        began = self.clock.now()
+        self.loop.block()
+        return (self.clock.now() - began) / self.bench.steps
+
+    def watched_block(self) -> float:
+        """The same with the phases' clock running."""
+        data = self.loop.data_seconds
+        self.clock.active = True
+        seconds = self.block()
+        self.clock.active = False
+        spent = self.loop.data_seconds - data
+        self.clock.seconds["data"] = self.clock.seconds.get("data", 0.0) + spent
+        self.watched_steps += self.bench.steps
+        return seconds
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of a step by phase, over all watched blocks."""
+        return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
+
+    def _watch(self) -> None:
+        scheme, clock = self.scheme, self.clock
+        scheme.teach = clock.timed("teacher forward", scheme.teach)  # type: ignore[method-assign]
+        run = clock.timed("student forward", scheme._run_student[0])
+        scheme._run_student = (run,)
+        clock.watch_module("terms", scheme.objective, then="backward")
+        clock.watch_optimizer("optimiser", self.loop.optimizer, before="backward")
+
+
+class BareVariant:
+    """The networks, the objective and the optimiser of a loop, on one batch that lies ready."""
+
+    def __init__(self, loop: LoopVariant) -> None:
+        self.loop = loop
+        self.batch = _synthetic_batch(loop.config, loop.bench, loop.device)
+
+    def block(self) -> float:
+        """Forward, objective, backward, update."""
+        scheme, optimizer = self.loop.scheme, self.loop.loop.optimizer
+        began = self.loop.clock.now()
+        for _ in range(self.loop.bench.steps):
+            with autocast(self.loop.device, self.loop.config.schedule.precision):
+                loss, _ = scheme.objective(*scheme.see(self.batch), self.batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return (self.loop.clock.now() - began) / self.loop.bench.steps
+
+
+class UsualVariant:
+    """The usual loop on the same networks and objective."""
+
+    def __init__(self, config: DistillConfig, bench: Bench) -> None:
+        session = replace(bench.session, runtime=config.runtime)
+        scheme = _untrained(config, bench.dataset, session)
+        scheme.to(session.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for teacher in frozen_teachers(scheme):
+            teacher.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        scheme.train()
+        self.bench = bench
+        self.clock = PhaseClock(session.device)
+        self.loop = UsualLoop(
+            usual_forward(scheme),
+            build_optimizer(scheme.parameters(), config.schedule),
+            session.device,
+        )
+        self.batches = usual_batches(
+            bench.dataset.train,
+            config.dataset.augment,
+            bench.dataset.normalisation,
+            config.schedule.batch_size,
+        )
+
+    def block(self) -> float:
+        """Load, step, count."""
+        began = self.clock.now()
+        for _ in range(self.bench.steps):
+            self.loop.step(next(self.batches))
+        return (self.clock.now() - began) / self.bench.steps
+
+
+def usual_forward(scheme: StudentScheme) -> Forward:
+    """The scheme's mathematics as the usual loop has it: written out for CE and plain soft targets
+    of one teacher, through the scheme's own objective for all else."""
+    objective: Objective = scheme.objective
+    terms = objective.term_list()
+    teachers = frozen_teachers(scheme)
+    if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is SoftTargets:
+        term = terms[0]
+        plain = not term.standardise and objective.ce.label_smoothing == 0
+        if plain and scheme.student.renormalise is None and teachers[0].renormalise is None:
+            weight = objective.weights[term.id]
+            loss = soft_target_objective(term.temperature, weight, objective.ce_weight)
+            return plain_forward(scheme.student.network, teachers[0].network, loss)
+
+    def forward(batch: Batch) -> tuple[Tensor, Tensor]:
+        output = scheme(batch)
+        return output.loss, output.logits
+
+    return forward
+
+
+def frozen_teachers(scheme: StudentScheme) -> Sequence[Tapped]:
+    """The teachers of an offline scheme that is not compiled; none of other schemes."""
+    found: Sequence[Tapped] = getattr(scheme, "_teachers", ())
+    return found
+
+
+def _untrained(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:
+    """The scheme with random weights; teachers have seen enough images to normalise them."""
+    nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0))
+    teachers = []
+    for teacher in config.teachers:
+        network = new_network(teacher.network, dataset, teacher.seed, "teacher")
+        card = make_card(teacher.network, network, dataset, {})
+        images = _random_images(config, dataset)
+        with torch.no_grad():
+            for _ in range(CALIBRATION_PASSES):
+                network(images)
+        path = Path(f"{card.name} (untrained)")
+        frozen = freeze(network)
+        teachers.append(ReadyTeacher(frozen, teacher.network, card, path, False, nothing, 0.0))
+    _, scheme = assemble(config, dataset, teachers, session)
+    return scheme
+
+
+def _random_images(config: DistillConfig, dataset: Dataset) -> Tensor:
+    stream = torch.Generator().manual_seed(derive(config.seed, "benchmark"))
+    size = min(config.schedule.batch_size, len(dataset.train))
+    return torch.randn(size, *dataset.train.shape, generator=stream)
+
+
+def _synthetic_batch(config: DistillConfig, bench: Bench, device: torch.device) -> Batch:
+    images = _random_images(config, bench.dataset)
+    return Batch(
+        images.to(device, memory_format=layout(bench.dataset.train)),
+        (torch.arange(len(images)) % len(bench.dataset.classes)).to(device),
+        torch.arange(len(images)).to(device),
+    )
