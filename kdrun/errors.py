@@ -30,6 +30,10 @@ class DataError(KdrunError):
     exit_code = EXIT_MISTAKE
 
 
+class AbsentDataError(DataError):
+    """Known data that are not on this machine and may not be downloaded."""
+
+
 class CheckpointError(KdrunError):
     """A checkpoint is missing, damaged, unsafe to load or does not fit the network."""
 

@@ -68,6 +68,11 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
         return _starting(word, list(SCRIPTS))
     if verb == "doctor":
         return _starting(word, ["--json"])
+    if verb == "new":
+        return _starting(word, ["loss", "model", "experiment", "--dir"])
+    if verb == "validate":
+        known = groups.list_groups(config_dir)
+        return _starting(word, [*known, *(f"{g}/{name}" for g in known for name in known[g])])
     if verb == "predict":
         return _runs(word[4:], "run=") if word.startswith("run=") else _starting(word, ["run="])
     return _runs(word, "") if verb in verbs else []

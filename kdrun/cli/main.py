@@ -69,6 +69,18 @@ def _predict(argv: list[str]) -> int:
     return predict.run(argv)
 
 
+def _new(argv: list[str]) -> int:
+    from kdrun.cli import new
+
+    return new.run(argv)
+
+
+def _validate(argv: list[str]) -> int:
+    from kdrun.cli import validate
+
+    return validate.run(argv)
+
+
 def _completion(argv: list[str]) -> int:
     from kdrun.cli import completion
 
@@ -97,6 +109,8 @@ VERBS = {
         Verb("resume", "go on with an interrupted run or sweep", _resume),
         Verb("ls", "list the options of a group, the runs or the teachers", _ls),
         Verb("show", "print an option's YAML and documentation, or a run's result", _show),
+        Verb("new", "start a loss, a network or an experiment of your own", _new),
+        Verb("validate", "build every option and run one batch of it", _validate),
         Verb("doctor", "report what this machine has and what is missing", _doctor),
         Verb("completion", "print the tab-completion script for bash, zsh or fish", _completion),
     )

@@ -18,7 +18,7 @@ from kdrun.data.images import RawDataset, Split
 from kdrun.data.logmel import FilterBank
 from kdrun.data.measure import Progress
 from kdrun.data.windows import WindowedFrames
-from kdrun.errors import ConfigError, DataError
+from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.types import Groups, Normalisation
 
 RATE = 8000
@@ -96,7 +96,7 @@ def _folder(root: Path) -> Path:
     for place in PLACES:
         if root.is_dir() and any(NAME.fullmatch(p.name) for p in (root / place).glob("*.wav")):
             return root / place
-    raise DataError(
+    raise AbsentDataError(
         f"dataset.root={root} holds no recordings named <digit>_<speaker>_<number>.wav, neither "
         "itself nor in recordings/ or fsdd/recordings/. Get the Free Spoken Digit Dataset: git "
         f"clone https://github.com/Jakobovski/free-spoken-digit-dataset {root / 'fsdd'}"

@@ -12,7 +12,7 @@ from kdrun.data.imagefolder import from_tree
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.tree import FileList, Tree
-from kdrun.errors import ConfigError, DataError
+from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.vision import import_torchvision
 
 Arguments = dict[str, Any]
@@ -163,9 +163,9 @@ def download_once(name: str, root: Path, layout: str, arguments: Arguments) -> N
         ) from None
 
 
-def absent(name: str, looked_at: Path, layout: str) -> DataError:
+def absent(name: str, looked_at: Path, layout: str) -> AbsentDataError:
     """The error for data that are not there and may not be downloaded."""
-    return DataError(
+    return AbsentDataError(
         f"{name} was not found in {looked_at} (expected: {layout}): set dataset.root to the folder "
         "that has it, or dataset.download=true to download it."
     )

@@ -1,0 +1,160 @@
+"""`kdrun validate`: every option composed, built and run for one batch, each with a verdict."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.cli import groups, words
+from kdrun.cli.output import say
+from kdrun.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    ConfigError,
+    KdrunError,
+    MissingExtraError,
+    did_you_mean,
+)
+
+USAGE = """\
+kdrun validate [GROUP | GROUP/NAME]... [--config-dir DIR] [NAME=VALUE]...
+Composes and builds every option of every group, your own ones too, and runs one batch: data sets
+where they are at hand, everything else on made-up images. About a minute; exit code 1 when
+something is broken.
+
+Try:
+  kdrun validate                                    everything
+  kdrun validate loss student --config-dir my       two groups, with your own options
+  kdrun validate loss/mine --config-dir my          one option
+  kdrun validate loss teacher=resnet20 student=mlp  every loss with this pair
+"""
+OK, SKIPPED, BROKEN = "ok", "skipped", "broken"
+# `model` is what students and teachers are made of; its options are checked as those.
+# Losses are tried on networks of one family: some compare layers of equal widths.
+PAIR = ("teacher=resnet14", "student=resnet8")
+GROUPS = ("loss", "student", "teacher", "dataset", "schedule", "scheme", "logger", "experiment")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one option."""
+
+    group: str
+    option: str
+    status: str
+    words: str
+
+
+def run(argv: list[str]) -> int:
+    """Check what `argv` names; 1 when something is broken."""
+    given = words.split("validate", argv)
+    if given.help:
+        say(USAGE)
+        return EXIT_DONE
+    overrides = [word for word in given.plain if "=" in word]
+    wanted = _wanted([word for word in given.plain if "=" not in word], given)
+    if given.config_dir is not None:
+        broken = groups.broken_yaml(given.config_dir)
+        if broken is not None:
+            raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
+    width = max(len(f"{group}/{option}") for group, option in wanted)
+    counts = dict.fromkeys((OK, SKIPPED, BROKEN), 0)
+    started = time.monotonic()
+    for verdict in verdicts(wanted, overrides, given):
+        counts[verdict.status] += 1
+        name = f"{verdict.group}/{verdict.option}"
+        say(f"{verdict.status:7}  {name:{width}}  {verdict.words}")
+    parts = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    say(f"{parts} in {time.monotonic() - started:.0f} s")
+    return EXIT_FAILED if counts[BROKEN] else EXIT_DONE
+
+
+def _wanted(names: list[str], given: words.Words) -> list[tuple[str, str]]:
+    """(group, option) of everything to check, in the order of GROUPS."""
+    known = groups.list_groups(given.config_dir)
+    chosen: dict[str, set[str]] = {group: set() for group in GROUPS}
+    for name in names or GROUPS:
+        group, _, option = name.rstrip("/").partition("/")
+        if group not in GROUPS:
+            hint = did_you_mean(group, GROUPS) or f" There are {', '.join(GROUPS)}."
+            raise ConfigError(f"validate knows no group '{group}'.{hint}")
+        options = known.get(group, [])
+        if option and option not in options:
+            hint = did_you_mean(option, options) or f" There are {', '.join(options)}."
+            raise ConfigError(f"There is no {group} '{option}'.{hint}")
+        chosen[group] |= {option} if option else set(options)
+    return [(group, option) for group in GROUPS for option in sorted(chosen[group])]
+
+
+def verdicts(
+    wanted: list[tuple[str, str]], overrides: list[str], given: words.Words
+) -> Iterator[Verdict]:
+    """One after the other, in a folder that is gone afterwards."""
+    from hydra import initialize_config_module
+
+    from kdrun.cli import grammar, hints, preflight
+    from kdrun.cli.request import request
+    from kdrun.config import resolvers
+
+    resolvers.register()
+    asked = request("distill", groups.CONFIG_NAMES["distill"], given.config_dir)
+    base = grammar.parse(overrides)
+    hints.check_names(asked, base)
+    for override in base:
+        if override.is_sweep_override():
+            raise ConfigError(f"'{override.input_line}' names several values: validate takes one.")
+    composed: list[tuple[str, str, Any]] = []
+    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+        composer = preflight.Composer(asked)
+        composer.typed(base)  # a mistake in the overrides is the command's, not an option's
+        for group, option in wanted:
+            value = f"[{option}]" if group == "loss" else option
+            choice = grammar.parse([f"{group}={value}"])
+            given_keys = {o.key_or_group for o in base}
+            pair = [p for p in PAIR if group == "loss" and p.split("=")[0] not in given_keys]
+            kept = [o for o in base if o.key_or_group != group]
+            overrides_of_it = [*grammar.parse(pair), *kept, *choice]
+            composed.append((group, option, _typed(composer, overrides_of_it)))
+    from kdrun.stages.validate import Checker
+
+    with Checker(given.output_root) as checker:
+        for group, option, config in composed:
+            if isinstance(config, Verdict):
+                yield Verdict(group, option, config.status, config.words)
+            else:
+                yield _verdict(group, option, lambda g=group, c=config: checker.check(g, c))
+
+
+def _typed(composer: Any, overrides: list[Any]) -> Any:
+    """The typed configuration, or what is wrong with it."""
+    try:
+        missing = _missing(composer.tree(overrides))
+        if missing:
+            return Verdict("", "", SKIPPED, f"needs {', '.join(missing)}")
+        return composer.typed(overrides)
+    except KdrunError as error:
+        return Verdict("", "", BROKEN, str(error))
+
+
+def _missing(node: Any, path: str = "") -> list[str]:
+    """The settings below a node that the user has to give."""
+    if isinstance(node, dict):
+        inner = (_missing(value, f"{path}.{key}".lstrip(".")) for key, value in node.items())
+        return [name for names in inner for name in names]
+    return [path] if node == "???" else []
+
+
+def _verdict(group: str, option: str, check: Any) -> Verdict:
+    from kdrun.stages.validate import Skipped
+
+    before = time.monotonic()
+    try:
+        done = check()
+    except (Skipped, MissingExtraError) as reason:
+        return Verdict(group, option, SKIPPED, str(reason))
+    except KdrunError as error:
+        return Verdict(group, option, BROKEN, str(error))
+    except Exception as error:  # whatever a user's own code raises is a verdict, not an end
+        text = str(error).strip().partition("\n")[0]
+        return Verdict(group, option, BROKEN, f"{type(error).__name__}: {text}")
+    return Verdict(group, option, OK, f"{done}, {time.monotonic() - before:.1f} s")
