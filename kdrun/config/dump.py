@@ -89,6 +89,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
         "seed": config.seed,
         "checkpoint": config.checkpoint,
         "augment": None if config.augment is None else asdict(config.augment),
+        "image_size": None if config.image_size is None else list(config.image_size),
     }
 
 

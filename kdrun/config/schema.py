@@ -101,6 +101,7 @@ class TeacherConfig:
 
     checkpoint: load these weights instead of looking in the store or training.
     augment: None trains it on the data set's own augmentation.
+    image_size: (H, W) that it sees, where that is not the images' own; they are resized for it.
     """
 
     network: NetworkConfig
@@ -108,6 +109,7 @@ class TeacherConfig:
     seed: int = 0
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

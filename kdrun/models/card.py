@@ -27,6 +27,7 @@ class NetworkCard:
 
     params: trainable parameters. flops: per image forward, a multiply-add counted as 2.
     normalisation: the constants its images were normalised with.
+    resize: images are resized to `info.image_size` for it, whatever size they have.
     extra: what the one who saved it wants to keep with it (recipe, measured figures).
     """
 
@@ -40,7 +41,13 @@ class NetworkCard:
     params: int
     flops: int
     sha256: str = ""
+    resize: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def resized(self) -> tuple[int, int] | None:
+        """What images are resized to for it; None: they are taken as they come."""
+        return self.info.image_size if self.resize else None
 
     @property
     def network(self) -> NetworkConfig:
@@ -86,6 +93,7 @@ def read_card(path: Path) -> NetworkCard:
             params=values["params"],
             flops=values["flops"],
             sha256=values["sha256"],
+            resize=bool(values.get("resize", False)),
             extra=dict(values.get("extra", {})),
         )
     except FileNotFoundError:

@@ -4,13 +4,31 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError, did_you_mean
 
 READOUTS = ("class", "distillation", "both")
 FUSIONS = ("probabilities", "logits")
+
+
+class ManyHeads(nn.Module):
+    """Base of networks with a class head and heads of distillation tokens.
+
+    inference, fusion: how it answers in evaluation mode (`read_out`).
+    class_head: the module path of the class token's classifier; distillation_heads: those of the
+    distillation tokens' classifiers, in the order of the tokens.
+    """
+
+    inference: str
+    fusion: str
+    class_head: str
+    distillation_heads: list[str]
+
+    def all_heads(self, images: Tensor) -> list[Tensor]:
+        """Logits `[B, C]` of the class head, then of each distillation token's head."""
+        raise NotImplementedError
 
 
 def require_readout(inference: str, fusion: str, distillation_heads: int) -> None:
@@ -38,7 +56,9 @@ def read_out(heads: Sequence[Tensor], inference: str, fusion: str) -> Tensor:
     if len(chosen) == 1:
         return chosen[0]
     stacked = torch.stack(list(chosen))
+    if stacked.dtype in (torch.float16, torch.bfloat16):
+        stacked = stacked.float()
     if fusion == "logits":
         return stacked.mean(dim=0)
-    log_p = F.log_softmax(stacked.float(), dim=2)
+    log_p = F.log_softmax(stacked, dim=2)
     return torch.logsumexp(log_p, dim=0) - math.log(len(chosen))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.models.readout import read_out, require_readout
+from kdrun.models.readout import ManyHeads, read_out, require_readout
 
 MAX_STAGES = 4
 NORM_EPSILON = 1e-6
@@ -105,7 +105,7 @@ class PatchMap(nn.Module):
         return tokens[:, self.leading :].transpose(1, 2).unflatten(2, self.grid)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ManyHeads):
     """Images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
 
     In training the logits are those of the class head; in evaluation mode what `inference` says,
@@ -124,7 +124,7 @@ class VisionTransformer(nn.Module):
     Taps: `stem` (the patches' embeddings) and `stage1` ... `stage4` (after each quarter of the
     blocks), as maps `[B, width, H / patch_size, W / patch_size]`; `embedding`, the class token
     after the last normalisation. All tokens after block i are at the path `blocks.i`.
-    `distillation_heads` has the paths of the distillation tokens' classifiers.
+    `class_head` and `distillation_heads` are the paths of the classifiers.
     Raises ConfigError for sizes and counts that do not go together.
     """
 
@@ -161,12 +161,14 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.head = nn.Linear(width, num_classes)
         self.head_dist = _heads(distillation_tokens, width, num_classes)
+        self.class_head = "head"
         self.distillation_heads = _head_paths(distillation_tokens)
         count = min(MAX_STAGES, depth)
         self.stage_ends = {depth * i // count - 1: f"stage{i}" for i in range(1, count + 1)}
         names = ("stem", *self.stage_ends.values())
         self.maps = nn.ModuleDict({name: PatchMap(leading, grid) for name in names})
-        self.taps = {name: f"maps.{name}" for name in names} | {"embedding": "head:in"}
+        self.taps = {name: f"maps.{name}" for name in names}
+        self.taps["embedding"] = f"{self.class_head}:in"
         self._initialise()
 
     def all_heads(self, images: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from kdrun.files import held
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import read_result
 from kdrun.runs.search import find_run, group_folder
+from kdrun.stages.heads import without_tokens, without_tokens_argv
 from kdrun.stages.session import Session
 from kdrun.ui import format
 
@@ -18,11 +19,12 @@ CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 
 
 def alone_config(config: DistillConfig) -> DistillConfig:
-    """The configuration of the student alone."""
+    """The configuration of the student alone; labels teach it no distillation tokens."""
     return replace(
         config,
         teachers=(),
         scheme=OFFLINE,
+        student=without_tokens(config.student),
         loss={"ce": CE},
         T=None,
         alpha=None,
@@ -31,10 +33,11 @@ def alone_config(config: DistillConfig) -> DistillConfig:
     )
 
 
-def alone_argv(argv: Sequence[str]) -> list[str]:
-    """The command that repeats it, from the command of the run it is for."""
+def alone_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
+    """The command that repeats it, from the command and configuration of the run it is for."""
     dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=")
     kept = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
+    kept += without_tokens_argv(config.student)
     return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
 
 

@@ -16,6 +16,7 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.given import Given, Learner
 from kdrun.schemes.supervised import Supervised
 from kdrun.seeds import derive
+from kdrun.stages.heads import require_no_heads, require_taught_heads
 from kdrun.stages.networks import (
     Member,
     final_student,
@@ -52,11 +53,15 @@ def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
     objective = objective_of(config)
     cards, teachers = [], []
     for teacher in config.teachers:
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher")
-        card = make_card(teacher.network, network, dataset, {})
+        size = teacher.image_size
+        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+        card = make_card(teacher.network, network, dataset, {}, size)
         cards.append(card)
-        teachers.append(Member(network, teacher.network, card.normalisation))
+        teachers.append(Member(network, teacher.network, card.normalisation, size))
+        if teacher.checkpoint is None:
+            require_no_heads(network)
     student = _new_student(config, objective, teachers, dataset)
+    require_taught_heads(objective, student.network)
     card = make_card(student.config, student.network, dataset, {})
     student_tapped, tapped = _tap(config, objective, student, teachers, dataset)
     compiled = config.runtime.compile
@@ -81,7 +86,7 @@ def assemble(
 ) -> tuple[Member, StudentScheme]:
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
-    members = [Member(t.network.cpu(), t.config, t.normalisation) for t in teachers]
+    members = [Member(t.network.cpu(), t.config, t.normalisation, t.card.resized) for t in teachers]
     member = _new_student(config, objective, members, dataset)
     student, tapped = _tap(config, objective, member, members, dataset)
     for teacher in tapped:

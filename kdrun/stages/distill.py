@@ -18,6 +18,7 @@ from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.assembly import Plan, assemble, rehearse
 from kdrun.stages.companions import measure_companions
 from kdrun.stages.figures import figures, show_result
+from kdrun.stages.heads import student_heads, without_tokens
 from kdrun.stages.networks import (
     card_facts,
     dataset_facts,
@@ -171,7 +172,7 @@ def _alone(
     """The student alone, noted in the result of `run`."""
 
     def train(alone: DistillConfig, folder: RunFolder) -> None:
-        run_distill(alone, folder, session, alone_argv(argv), baseline=dataset)
+        run_distill(alone, folder, session, alone_argv(argv, config), baseline=dataset)
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)
@@ -200,6 +201,7 @@ def _student(
             folder.write_metrics,
             track,
         )
+    heads = student_heads(student, config, dataset, session)
     extra = {
         "objective": scheme.describe(),
         "dataset": distill_plain(config)["dataset"],
@@ -213,12 +215,16 @@ def _student(
     save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
     alone = folder.result.values.get("alone")
-    folder.result.update(**figures(card, trained, teachers, alone), **beside)
+    folder.result.update(**figures(card, trained, teachers, alone, heads), **beside)
 
 
 def _student_digest(config: DistillConfig, dataset: Dataset) -> str:
     """The fingerprint of this student trained on labels only."""
     recipe = network_recipe(
-        config.student, config.schedule, config.seed, config.dataset.augment, dataset
+        without_tokens(config.student),
+        config.schedule,
+        config.seed,
+        config.dataset.augment,
+        dataset,
     )
     return fingerprint({**recipe, "objective": "1*CE"})

@@ -1,6 +1,7 @@
 """`kdrun evaluate`: a finished network measured again, on its own data or on others."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
 from kdrun.stages.finished import check_classes, data_of
-from kdrun.stages.networks import card_facts, dataset_facts
+from kdrun.stages.heads import heads_facts
+from kdrun.stages.networks import card_facts, dataset_facts, renormalised, seen_by
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, eval_loader, open_data
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.ui import tables
+from kdrun.ui.head_tables import error_table
 
 
 def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
@@ -61,17 +64,22 @@ def _measure(
     session: Session,
 ) -> dict[str, Any]:
     """Test figures, and those of the validation split where there is one."""
-    network = build_network(card.network, dataset.info, "run")
+    info = seen_by(dataset, card.resized)
+    network = build_network(card.network, info, "run")
     load_weights(network, loaded.weights, str(loaded.path))
-    session.place(network)
+    same = card.normalisation
+    prepared = partial(renormalised, source=same, own=same, image_size=card.resized)
+    model = session.place(prepared(network))
     figures: dict[str, Any] = {}
     for name, split in (("val", dataset.val), ("test", dataset.test)):
         if split is None:
             continue
         # the network's own constants, whatever this data set would use
         batches = eval_loader(session, split, card.normalisation, data, config.batch_size)
-        found = evaluate(network, batches, session.device, config.precision, split.groups)
+        found = evaluate(model, batches, session.device, config.precision, split.groups)
         figures |= found.facts(name)
+        if name == "test":
+            figures |= heads_facts(network, prepared, batches, session.device, config.precision)
     return figures
 
 
@@ -80,7 +88,10 @@ def _show(
 ) -> None:
     reporter = session.reporter
     reporter.heading(f"{card.name} on {tables.dataset_words(dataset_facts(dataset))}")
-    reporter.show(tables.splits_table(found))
+    splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
+    reporter.show(tables.splits_table(splits))
+    if "heads" in found:
+        reporter.show(error_table({"student": {**card_facts(card), **found}}))
     before = card.extra.get("test")
     if before and card.extra.get("dataset", {}).get("name") == dataset.name:
         reporter.say(f"  when it was trained: {before['top1']:.2f} % ({before['errors']} errors)")

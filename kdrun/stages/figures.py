@@ -8,6 +8,7 @@ from kdrun.stages.networks import card_facts
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.stages.training import Trained
 from kdrun.ui import tables
+from kdrun.ui.head_tables import error_table
 from kdrun.ui.reporter import Reporter
 
 
@@ -16,8 +17,12 @@ def figures(
     trained: Trained,
     teachers: list[ReadyTeacher],
     alone: dict[str, Any] | None,
+    heads: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The measured part of `result.json`."""
+    """The measured part of `result.json`.
+
+    heads: from `student_heads`, for a student that has several.
+    """
     test, state = trained.test.metrics, trained.state
     agreement = None
     if teachers:
@@ -29,6 +34,7 @@ def figures(
             **trained.test.facts(),
             "best_val": trained.best_val,
             "stopped_early": trained.stopped_early,
+            **(heads or {}),
         },
         "agreement": agreement,
         "gain": test.top1 - alone["test"]["top1"] if alone else None,
@@ -45,6 +51,8 @@ def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> Non
     """The final table, what it means, and what to type next."""
     reporter.heading("Result")
     reporter.show(tables.result_table(result))
+    if result["student"].get("heads"):
+        reporter.show(error_table(result))
     for line in tables.summary_lines(result):
         reporter.say(f"  {line}")
     reporter.say(f"  folder: {folder}")

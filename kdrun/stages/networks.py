@@ -18,15 +18,27 @@ from kdrun.models.dry_run import dry_run
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.normalise import Renormalise
 from kdrun.models.pairs import pair_taps
-from kdrun.models.taps import Tapped, tap_paths
+from kdrun.models.resize import Resize
+from kdrun.models.taps import TapPaths, Tapped, tap_paths
 from kdrun.seeds import derive
-from kdrun.types import Normalisation, Outputs
+from kdrun.types import InputInfo, Normalisation, Outputs
 
 
-def new_network(config: NetworkConfig, dataset: Dataset, seed: int, where: str) -> nn.Module:
-    """A network with the initial weights of that seed."""
+def new_network(
+    config: NetworkConfig,
+    dataset: Dataset,
+    seed: int,
+    where: str,
+    image_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """A network with the initial weights of that seed, for images resized to `image_size`."""
     torch.manual_seed(derive(seed, "weights"))
-    return build_network(config, dataset.info, where)
+    return build_network(config, seen_by(dataset, image_size), where)
+
+
+def seen_by(dataset: Dataset, image_size: tuple[int, int] | None) -> InputInfo:
+    """What a network sees of a data set when its images are resized; None leaves them."""
+    return dataset.info if image_size is None else replace(dataset.info, image_size=image_size)
 
 
 def own_normalisation(network: nn.Module, default: Normalisation) -> Normalisation:
@@ -36,37 +48,51 @@ def own_normalisation(network: nn.Module, default: Normalisation) -> Normalisati
 
 
 def make_card(
-    config: NetworkConfig, network: nn.Module, dataset: Dataset, extra: dict[str, Any]
+    config: NetworkConfig,
+    network: nn.Module,
+    dataset: Dataset,
+    extra: dict[str, Any],
+    image_size: tuple[int, int] | None = None,
 ) -> NetworkCard:
-    """The card of a network trained on a data set."""
+    """The card of a network trained on a data set, its images resized to `image_size`."""
+    info = seen_by(dataset, image_size)
     return NetworkCard(
         name=config.name,
         target=config.target,
         kwargs=config.kwargs,
         taps=config.taps,
         classes=dataset.classes,
-        info=dataset.info,
+        info=info,
         normalisation=own_normalisation(network, dataset.normalisation),
         params=count_parameters(network),
-        flops=count_flops(network, sample_images(network, dataset.info, 1)),
+        flops=count_flops(network, sample_images(network, info, 1)),
+        resize=image_size is not None,
         extra=extra,
     )
 
 
 @dataclass(frozen=True)
 class Member:
-    """A network in its place, student or teacher, with the constants its images need."""
+    """A network in its place, student or teacher, with what its images need.
+
+    image_size: they are resized to this for it; None: taken as they come.
+    """
 
     network: nn.Module
     config: NetworkConfig
     normalisation: Normalisation
+    image_size: tuple[int, int] | None = None
+
+    def paths(self, dataset: Dataset) -> TapPaths:
+        """Its taps for the images of a data set."""
+        sample = sample_images(self.network, seen_by(dataset, self.image_size))
+        return tap_paths(self.network, sample, self.config.taps)
 
 
 def final_student(
     objective: Objective, student: Member, teachers: Sequence[Member], dataset: Dataset, seed: int
 ) -> Member:
     """The student that is trained and kept: the plain one, or what a term makes of it."""
-    sample = sample_images(student.network, dataset.info)
     for term in objective.term_list():
         if not term.replaces_student or not teachers:
             continue
@@ -75,10 +101,7 @@ def final_student(
                 f"loss={term.id} keeps a part of the teacher in the student, so it takes one "
                 f"teacher; there are {len(teachers)}. Name one: teacher=..."
             )
-        own, other = (
-            NetworkView(m.network, tap_paths(m.network, sample, m.config.taps))
-            for m in (student, teachers[0])
-        )
+        own, other = (NetworkView(m.network, m.paths(dataset)) for m in (student, teachers[0]))
         torch.manual_seed(derive(seed, "final network", term.id))
         made = term.final_network(own, student.config, other, dataset.info)
         student = Member(*made, student.normalisation)
@@ -99,7 +122,7 @@ def tap_networks(
     that do not go together.
     """
     sample = sample_images(student.network, dataset.info)
-    own, *others = (tap_paths(m.network, sample, m.config.taps) for m in (student, *teachers))
+    own, *others = (m.paths(dataset) for m in (student, *teachers))
     read_by_student: list[str] = []
     read: list[list[str]] = []
     for position, place in enumerate(others):
@@ -117,6 +140,7 @@ def tap_networks(
             place,
             embedding,
             (dataset.normalisation, m.normalisation),
+            m.image_size,
         )
         for m, names, place in zip(
             (student, *teachers), (read_by_student, *read), (own, *others), strict=True
@@ -173,9 +197,19 @@ def _outputs(network: Tapped, sample: torch.Tensor) -> Outputs:
     return outputs
 
 
-def renormalised(network: nn.Module, source: Normalisation, own: Normalisation) -> nn.Module:
-    """The network behind a conversion from the loader's constants to its own, if they differ."""
-    return network if source == own else nn.Sequential(Renormalise(source, own), network)
+def renormalised(
+    network: nn.Module,
+    source: Normalisation,
+    own: Normalisation,
+    image_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """The network behind what turns the loader's images into its own.
+
+    That is a conversion of the constants, if they differ, and a resize to `image_size`, if given.
+    """
+    before: list[nn.Module] = [] if source == own else [Renormalise(source, own)]
+    before += [] if image_size is None else [Resize(image_size)]
+    return nn.Sequential(*before, network) if before else network
 
 
 def card_facts(card: NetworkCard) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
+from kdrun.stages.heads import require_no_heads
 from kdrun.stages.networks import card_facts, dataset_facts, make_card, new_network
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
@@ -45,8 +46,11 @@ def run_train_teacher(
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
         dataset = open_data(session, config.dataset, config.val_fraction)
         folder.result.update(dataset=dataset_facts(dataset))
-        network = new_network(config.teacher.network, dataset, config.teacher.seed, "teacher")
-        card = make_card(config.teacher.network, network, dataset, {})
+        size = config.teacher.image_size
+        network = new_network(config.teacher.network, dataset, config.teacher.seed, "teacher", size)
+        if config.teacher.checkpoint is None:
+            require_no_heads(network)
+        card = make_card(config.teacher.network, network, dataset, {}, size)
         session.reporter.heading("kdrun train-teacher")
         session.reporter.facts(
             [

@@ -26,6 +26,7 @@ from kdrun.stages.networks import (
     make_card,
     new_network,
     renormalised,
+    seen_by,
     tap_networks,
 )
 from kdrun.stages.session import Session, eval_loader
@@ -87,7 +88,9 @@ def ready_teacher(
     if config.checkpoint is not None:
         return _from_file(config, data, dataset, session)
     augment = config.augment if config.augment is not None else data.augment
-    recipe = network_recipe(config.network, config.schedule, config.seed, augment, dataset)
+    recipe = network_recipe(
+        config.network, config.schedule, config.seed, augment, dataset, config.image_size
+    )
     digest = fingerprint(recipe)
     store = TeacherStore(session.output_root)
     entry = store.entry(data.name, config.network.name, digest)
@@ -126,10 +129,11 @@ def _train(
     """Train into a store entry; the card is written last and makes it a teacher."""
     session.reporter.say(f"  training {config.network.name} into {entry.folder}")
     entry.folder.mkdir(parents=True, exist_ok=True)
-    network = new_network(config.network, dataset, config.seed, "teacher")
+    size = config.image_size
+    network = new_network(config.network, dataset, config.seed, "teacher", size)
     objective = Objective(CrossEntropy(config.schedule.label_smoothing), 1.0, {})
-    card = make_card(config.network, network, dataset, {})
-    member = Member(network, config.network, card.normalisation)
+    card = make_card(config.network, network, dataset, {}, size)
+    member = Member(network, config.network, card.normalisation, size)
     tapped, _ = tap_networks(objective, member, [], dataset, 1, config.seed)
     scheme = Supervised(tapped, objective, compiled=session.runtime.compile)
     checkpoints = CheckpointFolder(entry.folder / "checkpoints")
@@ -161,7 +165,7 @@ def _from_store(
     seconds: float | None = None,
 ) -> ReadyTeacher:
     network, card = entry.load()
-    found = _measure(network, card.normalisation, config, data, dataset, session)
+    found = _measure(network, card, config, data, dataset, session)
     expected = card.extra.get("test", {}).get("top1")
     if expected is not None and abs(found.metrics.top1 - expected) > TOLERATED_POINTS:
         raise CheckpointError(
@@ -196,14 +200,16 @@ def _from_file(
             f"({', '.join(loaded.card.classes[:3])}, ...), but {dataset.name} has "
             f"{len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...)."
         )
-    network = new_network(network_config, dataset, config.seed, "teacher")
+    size = config.image_size or (loaded.card.resized if loaded.card else None)
+    network = new_network(network_config, dataset, config.seed, "teacher", size)
     load_weights(network, loaded.weights, str(loaded.path))
     card = loaded.card
     if card is None:
-        card = make_card(network_config, network, dataset, {})
+        card = make_card(network_config, network, dataset, {}, size)
         card = replace(card, sha256=sha256_of(loaded.path))
-    normalisation = card.normalisation
-    found = _measure(network, normalisation, config, data, dataset, session)
+    elif size is not None:
+        card = replace(card, info=seen_by(dataset, size), resize=True)
+    found = _measure(network, card, config, data, dataset, session)
     _say(session, network_config.name, found, "loaded", loaded.path)
     return ReadyTeacher(freeze(network), network_config, card, loaded.path, True, found, 0.0)
 
@@ -217,9 +223,10 @@ def _pretrained(
             "teacher.checkpoint=pretrained needs a network with pretrained weights, e.g. "
             "teacher=torchvision teacher.architecture=resnet50 teacher.pretrained=true."
         )
-    network = new_network(config.network, dataset, config.seed, "teacher")
-    card = make_card(config.network, network, dataset, {})
-    found = _measure(network, card.normalisation, config, data, dataset, session)
+    size = config.image_size
+    network = new_network(config.network, dataset, config.seed, "teacher", size)
+    card = make_card(config.network, network, dataset, {}, size)
+    found = _measure(network, card, config, data, dataset, session)
     path = Path(f"{config.network.name} (pretrained)")
     _say(session, config.network.name, found, "loaded", path)
     return ReadyTeacher(freeze(network), config.network, card, path, True, found, 0.0)
@@ -227,7 +234,7 @@ def _pretrained(
 
 def _measure(
     network: nn.Module,
-    normalisation: Normalisation,
+    card: NetworkCard,
     config: TeacherConfig,
     data: DatasetConfig,
     dataset: Dataset,
@@ -235,7 +242,9 @@ def _measure(
 ) -> Evaluation:
     """Its figures on the test split, in float32."""
     session.place(network)
-    model = session.place(renormalised(network, dataset.normalisation, normalisation))
+    model = session.place(
+        renormalised(network, dataset.normalisation, card.normalisation, card.resized)
+    )
     batches = eval_loader(
         session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
     )

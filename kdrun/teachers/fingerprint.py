@@ -16,11 +16,14 @@ def network_recipe(
     seed: int,
     augment: AugmentConfig,
     dataset: Dataset,
+    image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Everything that shaped a network trained on labels; it is hashed, and kept beside weights.
 
     The validation split counts, because a teacher must not have seen those images.
+    image_size: what the images were resized to for it, if they were.
     """
+    resized = {} if image_size is None else {"image_size": list(image_size)}
     return {
         "version": VERSION,
         "dataset": dataset.fingerprint,
@@ -31,6 +34,7 @@ def network_recipe(
         "kwargs": network.kwargs,
         "schedule": shaping_settings(schedule),
         "seed": seed,
+        **resized,
     }
 
 
