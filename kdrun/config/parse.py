@@ -18,6 +18,7 @@ from omegaconf.errors import (
 
 from kdrun.config import schema
 from kdrun.config.schemes import peers, uses_teacher
+from kdrun.config.sizes import image_size
 from kdrun.errors import ConfigError, did_you_mean
 
 DataclassT = TypeVar("DataclassT")
@@ -221,7 +222,7 @@ def _teacher(node: dict[str, Any]) -> schema.TeacherConfig:
         augment=None
         if augment is None
         else typed(schema.AugmentConfig, augment, "teacher.augment"),
-        image_size=_image_size(reserved.get("image_size"), "teacher.image_size"),
+        image_size=image_size(reserved.get("image_size"), "teacher.image_size"),
     )
 
 
@@ -238,17 +239,6 @@ def _teachers(
     if scheme.uses_teacher == "student":
         return (schema.TeacherConfig(student, schedule, _integer(plain, "seed")),)
     return (_teacher(plain["teacher"]),)
-
-
-def _image_size(value: Any, where: str) -> tuple[int, int] | None:
-    """(H, W) of a side, or of [height, width]."""
-    if value is None:
-        return None
-    sides = value if isinstance(value, list) else [value, value]
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 2 or not whole or min(sides) < 1:
-        raise ConfigError(f"{where}={value} must be a number of pixels, [height, width] or null.")
-    return sides[0], sides[1]
 
 
 def _loss(node: Any) -> dict[str, schema.TermConfig]:
