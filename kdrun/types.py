@@ -16,11 +16,13 @@ class Batch:
     images: `[B, ...]` float, normalised for the student.
     targets: `[B]` int64 class numbers.
     index: `[B]` int64 position of each image in the transfer set.
+    partner: `[B, ...]` another image of each one's class, for schemes that compare such pairs.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
+    partner: Tensor | None = None
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -114,4 +116,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.images.to(device, non_blocking=True),
         batch.targets.to(device, non_blocking=True),
         batch.index.to(device, non_blocking=True),
+        None if batch.partner is None else batch.partner.to(device, non_blocking=True),
     )

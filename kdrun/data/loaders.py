@@ -96,8 +96,15 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `first_batch` on."""
+        return self.take(self.batches(epoch, first_batch), epoch)
+
+    def batches(self, epoch: int, first_batch: int = 0) -> tuple[Tensor, ...]:
+        """Positions `[B]` of the images in each batch of `epoch`, from `first_batch` on."""
         batches = self.order(epoch).split(self.batch_size)
-        batches = batches[first_batch : self.batches_per_epoch]
+        return batches[first_batch : self.batches_per_epoch]
+
+    def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
+        """A batch for each tensor of positions, every image as it is seen in `epoch`."""
         seen = self.views(epoch).to(self.device)
         if self.stored is None:
             for pixels, targets, index in _stream(self.split, batches, self.workers, self.device):

@@ -106,18 +106,26 @@ class _LearningTeacher(NetworkView):
         )
 
 
-def require_one_phase(objective: Objective, scheme: str) -> None:
-    """Raise ConfigError for an objective without distillation, or whose terms need a fixed teacher.
+def pooled(features: Tensor) -> Tensor:
+    """A tensor of a network as `[B, D]`: the mean over space or tokens, where it has them."""
+    if features.dim() == 4:
+        return features.mean(dim=(2, 3))
+    return features.mean(dim=1) if features.dim() == 3 else features.flatten(1)
 
-    scheme: its name, for the message.
-    """
-    terms = objective.term_list()
-    if not terms:
+
+def require_terms(objective: Objective, scheme: str) -> None:
+    """Raise ConfigError for an objective of labels alone. scheme: its name, for the message."""
+    if not objective.term_list():
         raise ConfigError(
             f"scheme={scheme} with loss=ce teaches nothing: choose a loss, e.g. loss=kd, or "
             "scheme=offline for the labels alone."
         )
-    for term in terms:
+
+
+def require_one_phase(objective: Objective, scheme: str) -> None:
+    """Raise ConfigError for labels alone, and for terms that need a finished teacher."""
+    require_terms(objective, scheme)
+    for term in objective.term_list():
         if term.replaces_student or term.pretraining() is not None:
             raise ConfigError(
                 f"loss={term.id} needs a teacher that has finished learning, which scheme={scheme} "

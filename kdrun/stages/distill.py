@@ -126,8 +126,10 @@ def _say_plan(
     rows += [("teacher", tables.network_words(card_facts(card))) for card in plan.teachers]
     rows.append(("student", tables.network_words(card_facts(plan.student))))
     rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
-    if config.scheme.uses_teacher is not True:
+    if config.scheme.uses_teacher is False:
         rows.append(("scheme", f"{config.scheme.name}: no teacher is trained or read"))
+    if config.scheme.uses_teacher == "student":
+        rows.append(("scheme", f"{config.scheme.name}: the teacher is the student trained alone"))
     rows.append(("objective", plan.objective))
     rows.append(("schedule", tables.schedule_words(config.schedule)))
     rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))

@@ -6,6 +6,7 @@ from typing import Any
 
 from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
 from kdrun.data.dataset import Dataset
+from kdrun.data.partners import PairedLoader
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import check_precision
 from kdrun.engine.lengths import Length, training_length
@@ -74,7 +75,7 @@ def run_training(
         else None
     )
     main = Training(
-        train=loader,
+        train=PairedLoader(loader) if scheme.reads_partner else loader,
         val=val,
         schedule=recipe.schedule,
         seed=recipe.seed,

@@ -173,7 +173,7 @@ def stopped_words(stopped: dict[str, Any]) -> str:
 def next_commands(result: dict[str, Any], folder: str) -> list[str]:
     """What a user would try after this result."""
     commands = [f"kdrun evaluate run={folder}"]
-    if result.get("teachers"):
+    if result.get("teachers") and result.get("scheme", "offline") == "offline":
         commands.append(
             "kdrun distill -m T=1,4,20 alpha=0.1,0.9    # a sweep: one teacher, six students"
         )

@@ -1,0 +1,92 @@
+"""Teacher-free distillation: a teacher that is right by construction, or the student itself.
+
+Source: Yuan, Tay, Li, Wang and Feng 2020, arXiv 1909.11723.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdrun.errors import ConfigError
+from kdrun.losses.objective import Objective
+from kdrun.models.taps import Tapped
+from kdrun.schemes.base import StudentScheme
+from kdrun.schemes.given import Given, require_logits, require_terms, require_variant
+from kdrun.schemes.offline import Offline
+from kdrun.types import Batch, Outputs
+
+CORRECT = 0.99  # the paper's probability of the right class
+
+VARIANTS = {
+    "virtual": "a teacher made by hand, right every time and alike towards all other classes",
+    "self_training": "the same network, trained alone on the labels before",
+}
+
+
+def teacher_free(
+    given: Given,
+    student: Tapped,
+    teachers: Sequence[Tapped],
+    objective: Objective,
+    compiled: bool,
+    variant: str = "virtual",
+    correct: float | None = None,
+) -> StudentScheme:
+    """The objective with a teacher that is better than the student in nothing but its calm.
+
+    virtual (section 5.2, eqs. 9 and 10): the teacher gives the right class the probability a and
+    the others (1 - a) / (C - 1) each; as a teacher of logits it has the logarithms of these, so
+    that with `loss=kd` the loss is (1-α) · CE + α · T² · KL(p_d^T ‖ p^T), p_d^T ∝ p_d^(1/T). The
+    paper writes the KL without the factor T²; its program instead multiplies it by a constant and
+    softens only the teacher. self_training (section 5.1): the student alone, as it is trained for
+    comparison, is the frozen teacher of a new student, with any loss.
+
+    variant: virtual | self_training. correct: a, from above 1/C to below 1; null is 0.99; only
+    `virtual` reads it.
+    """
+    require_variant("tf_kd", variant, tuple(VARIANTS))
+    if variant == "self_training":
+        if correct is not None:
+            raise ConfigError("scheme.correct is of variant=virtual: leave it out.")
+        require_terms(objective, "tf_kd")
+        return Offline(student, teachers, objective, compiled)
+    require_logits(objective, "tf_kd", "the virtual teacher has nothing else")
+    a = CORRECT if correct is None else correct
+    if not 1 / given.num_classes < a < 1:
+        raise ConfigError(
+            f"scheme.correct={a:g} must lie above 1/{given.num_classes} (the right class is the "
+            "likeliest) and below 1, e.g. 0.99."
+        )
+    tapped = given.student.tapped()
+    output = given.dry(tapped)
+    given.build_terms(objective, (given.student, given.student), (output, output), "tf_kd")
+    return VirtualTeacher(tapped, objective, a, compiled)
+
+
+class VirtualTeacher(StudentScheme):
+    """A student whose teacher knows the labels and nothing else."""
+
+    def __init__(
+        self, student: Tapped, objective: Objective, correct: float, compiled: bool = False
+    ) -> None:
+        super().__init__(student, objective, compiled)
+        self.correct = correct
+
+    def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
+        """(student's outputs, the virtual teacher's)."""
+        student = self._run_student[0](batch.images)
+        logits = virtual_logits(batch.targets, student.logits.shape[1], self.correct)
+        return student, [Outputs(logits.to(student.logits.dtype))]
+
+    def describe(self) -> str:
+        """The objective, and who teaches."""
+        return f"{self.objective.describe()}, to a virtual teacher with a={self.correct:g}"
+
+
+def virtual_logits(targets: Tensor, num_classes: int, correct: float) -> Tensor:
+    """log p_d for labels `[B]`: `[B, C]`, log a at the label and log (1-a)/(C-1) elsewhere."""
+    rest = math.log((1.0 - correct) / (num_classes - 1))
+    logits = torch.full((len(targets), num_classes), rest, device=targets.device)
+    return logits.scatter(1, targets[:, None], math.log(correct))
