@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdrun.cli import preflight
+from kdrun.cli import preflight, teachers
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
@@ -79,11 +79,11 @@ def run_verb(verb: str, argv: list[str]) -> int:
         return EXIT_DONE
     plan = preflight.check(verb, CONFIG_NAMES[verb], flags)
     if flags.only_shows:
-        _hydra_main(verb, flags.to_argv())
+        _hydra_main(verb, plan.flags.to_argv())
         return EXIT_DONE
     if plan.sweep_dir is None:
-        return _single(verb, flags)
-    return _sweep(verb, flags, plan)
+        return _single(verb, plan.flags)
+    return _sweep(verb, plan)
 
 
 def _single(verb: str, flags: Flags) -> int:
@@ -94,7 +94,7 @@ def _single(verb: str, flags: Flags) -> int:
     return EXIT_DONE
 
 
-def _sweep(verb: str, flags: Flags, plan: preflight.Plan) -> int:
+def _sweep(verb: str, plan: preflight.Plan) -> int:
     """Run all jobs; the worst of their exit codes is the sweep's."""
     from kdrun.stages import sweep
 
@@ -104,7 +104,7 @@ def _sweep(verb: str, flags: Flags, plan: preflight.Plan) -> int:
     sweep.announce(sweep_dir, plan.configs, plan.argvs)
     jobs_dir.mkdir(parents=True, exist_ok=True)
     try:
-        _hydra_main(verb, [*flags.to_argv(), f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
+        _hydra_main(verb, [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
     finally:
         codes = [path.read_text() for path in jobs_dir.iterdir()]
         shutil.rmtree(jobs_dir, ignore_errors=True)
@@ -193,7 +193,7 @@ def command(verb: str) -> Callable[..., object]:
 def _job_argv(verb: str) -> list[str]:
     """What to type after `kdrun` to run this one job again."""
     flags = [word for folder in _config_dirs() for word in ("--config-dir", folder)]
-    return [verb, *flags, *HydraConfig.get().overrides.task]
+    return [verb, *flags, *teachers.gathered(HydraConfig.get().overrides.task)]
 
 
 def _config_dirs() -> list[str]:

@@ -127,6 +127,9 @@ def _paths(
             node = node.setdefault(part, {})
         for option in options:
             node |= groups.option_tree(group, str(option).strip(), config_dir)
+        node |= {key: found.value for key, found in known.below.get(name, {}).items()}
+    if "teacher" in tree:
+        tree |= dict.fromkeys(_numbered(chosen), tree["teacher"])
     *parents, last = word.split(".")
     here: Any = tree
     for parent in parents:
@@ -137,6 +140,16 @@ def _paths(
     names = [name for name in here if not str(name).startswith("_")]
     ends = {name: "." if isinstance(here[name], dict) else "=" for name in names}
     return [f"{prefix}.{name}{ends[name]}" for name in _starting(last, names)]
+
+
+def _numbered(chosen: dict[str, str]) -> list[str]:
+    """`teacher1`, `teacher2`, ... for as many teachers as the line names."""
+    listed = len(chosen.get("teacher", "").split(","))
+    count = chosen.get("teacher.count", "1")
+    return [
+        f"teacher{number}"
+        for number in range(1, max(listed, int(count) if count.isdigit() else 1) + 1)
+    ]
 
 
 def _runs(word: str, prefix: str) -> list[str]:

@@ -42,11 +42,12 @@ class Primary:
     """What a verb's configuration is made of.
 
     groups: group, or `group@package`, → the default choice (None: nothing is chosen).
-    keys: top-level settings.
+    keys: top-level settings. below: node → settings it has whatever is chosen for it.
     """
 
     groups: dict[str, Any]
     keys: dict[str, Key]
+    below: dict[str, dict[str, Key]]
 
     def names(self) -> list[str]:
         """All first words an override of this verb can begin with."""
@@ -146,6 +147,7 @@ def primary(config_name: str) -> Primary:
     groups: dict[str, Any] = {}
     keys: dict[str, Key] = {}
     included: dict[str, Key] = {}
+    below: dict[str, dict[str, Key]] = {}
     content = yaml.safe_load(text)
     for entry in content.pop("defaults", []):
         if isinstance(entry, dict):
@@ -153,11 +155,16 @@ def primary(config_name: str) -> Primary:
             if not group.startswith("override "):
                 groups[group.removeprefix("optional ")] = choice
         elif entry != "_self_":
-            base = primary(entry)
+            name, _, package = entry.partition("@")
+            base = primary(name)
+            if package:
+                below.setdefault(package, {}).update(base.keys)
+                continue
             groups |= base.groups
             included |= base.keys
+            below |= base.below
     keys = _keys(text) | included
-    return Primary(groups, keys)
+    return Primary(groups, keys, below)
 
 
 def _keys(text: str) -> dict[str, Key]:

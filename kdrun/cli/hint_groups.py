@@ -6,6 +6,7 @@ from hydra.core.override_parser.types import Override
 
 from kdrun.cli.groups import INTERNAL
 from kdrun.cli.request import Request, full_key, near, value_text, values
+from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 
 # More options than this are counted, not listed.
@@ -23,7 +24,7 @@ def check(asked: Request, override: Override) -> None:
         if added:
             value = value_text(override)
             raise ConfigError(f"{key} is already there: type {full}={value}, without '+'.")
-    elif not added:
+    elif not added and not (key == "teacher" and NUMBERED.match(override.package or "")):
         raise ConfigError(_unused_group(asked, override))
     for value in values(asked, override):
         _check_choice(asked, key, full, value)

@@ -13,6 +13,7 @@ from kdrun.cli import groups, hint_groups
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.cli.request import Request, full_key, is_hydra, near, value_text, values
 from kdrun.config.schema import DistillConfig
+from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 
 # What other tools call these settings.
@@ -199,7 +200,8 @@ def check_composed(asked: Request, tree: dict[str, Any]) -> None:
     roots = {group.split("@")[0] for group in asked.primary.groups}
     known = roots | set(asked.primary.keys) | {"hydra"}
     for name in tree:
-        if name not in known and f"${{{name}" not in text:
+        numbered = "teacher" in roots and NUMBERED.match(str(name))
+        if name not in known and not numbered and f"${{{name}" not in text:
             match = near(str(name), asked.primary.names())
             meant = f" Did you mean {match}?" if match else ""
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
@@ -217,7 +219,8 @@ def check_unused(config: DistillConfig, overrides: list[Override]) -> None:
         return
     for override in overrides:
         key, _, package = full_key(override).partition("@")
-        if "teacher" in (key.split(".")[0], package.split(".")[0]):
+        roots = (key.split(".")[0], package.split(".")[0])
+        if any(root == "teacher" or NUMBERED.match(root) for root in roots):
             who = "peers and" if config.scheme.peers else "the student itself and"
             raise ConfigError(
                 f"'{override.input_line}' would change nothing: with scheme={config.scheme.name} "
@@ -236,6 +239,8 @@ def ambiguous(asked: Request, tree: dict[str, Any], override: Override) -> str:
     for word in override.key_or_group.split("."):
         current = current.get(word) if isinstance(current, dict) else None
     takes_list = isinstance(asked.primary.groups.get(key), list)
+    if key == "teacher":
+        return f"{start}; to let them teach together, type '{key}=[{value}]'."
     if takes_list:
         return f"{start}; to combine them in one objective, type '{key}=[{value}]'."
     if isinstance(current, list):

@@ -7,7 +7,7 @@ sweep included, and turned into checked dataclasses. What fails is explained by 
 import copy
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hints, peers
+from kdrun.cli import grammar, groups, hints, peers, teachers
 from kdrun.cli.flags import Flags
 from kdrun.cli.request import Request, elements, is_hydra, request
 from kdrun.config import parse, validate
@@ -30,6 +30,7 @@ from kdrun.config.schema import (
     ExportConfig,
     TrainTeacherConfig,
 )
+from kdrun.config.teachers import OWN_KEYS, TOGETHER_KEYS
 from kdrun.errors import ConfigError
 
 Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig | BenchmarkConfig
@@ -43,8 +44,10 @@ class Plan:
 
     configs: the typed configuration of every job; of a single run, its own.
     argvs: per job of a sweep, what to type after `kdrun` to run it alone.
+    flags: the same command as Hydra takes it.
     """
 
+    flags: Flags
     sweep_dir: Path | None = None
     configs: list[Config] = field(default_factory=list)
     argvs: list[list[str]] = field(default_factory=list)
@@ -87,6 +90,8 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
     asked = request(verb, config_name, flags.config_dir)
+    if teachers.GROUP in asked.primary.groups:
+        flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))
     overrides = grammar.parse(flags.overrides)
     hints.check_names(asked, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
@@ -101,14 +106,14 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         tree = composer.tree([o for o in overrides if not o.is_sweep_override()])
         raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
     if flags.only_shows:
-        return Plan()
+        return Plan(flags)
     if is_sweep and composer.asked.verb in SINGLE:
         raise ConfigError(
             f"{composer.asked.verb} makes one thing at a time and has no sweeps: type the command "
             "once for each value, without -m."
         )
     if not is_sweep:
-        return Plan(configs=[composer.typed(overrides)])
+        return Plan(flags, configs=[composer.typed(overrides)])
     params = cfg.hydra.sweeper.get("params") or {}
     overrides = grammar.parse([f"{key}={value}" for key, value in params.items()]) + overrides
     return _sweep(composer, overrides, flags)
@@ -128,11 +133,11 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
         [
             composer.asked.verb,
             *folder,
-            *(o.input_line or "" for o in composer.parse(job) if not is_hydra(o)),
+            *teachers.gathered(o.input_line or "" for o in composer.parse(job) if not is_hydra(o)),
         ]
         for job in jobs
     ]
-    return Plan(sweep_dir, [configs[number] for number in range(len(jobs))], argvs)
+    return Plan(flags, sweep_dir, [configs[number] for number in range(len(jobs))], argvs)
 
 
 def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:
@@ -182,12 +187,27 @@ class Composer:
         """The checked dataclass of one job. Raises ConfigError with the repair."""
         key = self._base(overrides)
         hints.check_composed(self.asked, self._trees[key])
+        self._check_own_settings(key, overrides)
         cfg = self._with_values(self._plain[key], key, overrides)
         config = typed_config(self.asked.verb, cfg, self.asked.config_dir)
         _check_paths(config)
         if isinstance(config, DistillConfig):
             hints.check_unused(config, overrides)
         return config
+
+    def _check_own_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
+        """`teacher2.seed=1` names a setting that a teacher has."""
+        choices = self._bases[key].hydra.runtime.choices
+        for override in overrides:
+            place = teachers.own_settings(override)
+            if place is not None:
+                shared = self._trees[key].get("teacher") or {}
+                name = choices.get(f"{teachers.GROUP}@{place}")
+                own = groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
+                beside = {key: shared[key] for key in OWN_KEYS if key in shared}
+                network = own if name is not None else shared
+                known = {k: v for k, v in network.items() if k not in TOGETHER_KEYS} | beside
+                hints.check_value(self.asked, {place: known}, override)
 
     def _with_values(
         self, base: DictConfig, key: tuple[str, ...], overrides: list[Override]
@@ -238,13 +258,13 @@ def _check_paths(config: Config) -> None:
         return
     if isinstance(config, BenchmarkConfig):
         return  # the networks are untrained: no checkpoint is read
-    teachers = config.teachers if isinstance(config, DistillConfig) else (config.teacher,)
-    for teacher in teachers:
+    for number, teacher in enumerate(config.teachers, 1):
         if teacher.checkpoint in (None, "pretrained"):
             continue
         if not Path(teacher.checkpoint).expanduser().exists():
+            which = "teacher" if len(config.teachers) == 1 else f"teacher{number}"
             raise ConfigError(
-                f"teacher.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave "
+                f"{which}.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave "
                 f"it out to find or train the teacher, or train it alone: kdrun train-teacher "
                 f"teacher={teacher.network.name} dataset={config.dataset.name}."
             )

@@ -15,7 +15,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     schedule = asdict(config.schedule)
     return {
         "dataset": dataset_plain(config.dataset),
-        "teacher": _given_teacher(config),
+        **_given_teachers(config),
         "student": _network(config.student),
         "loss": {name: _term(term) for name, term in config.loss.items()},
         "schedule": schedule,
@@ -34,14 +34,14 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
 
 def train_teacher_plain(config: schema.TrainTeacherConfig) -> dict[str, Any]:
     """Plain containers for `parse.train_teacher_config`."""
-    teacher = _teacher(config.teacher)
+    first = config.teachers[0]
     return {
         "dataset": dataset_plain(config.dataset),
-        "teacher": teacher,
+        **teachers_plain(config.teachers),
         "logger": _logger(config.logger),
         "val_fraction": config.val_fraction,
-        "seed": config.teacher.seed,
-        **_recipe(teacher["schedule"]),
+        "seed": first.seed,
+        **_recipe(asdict(first.schedule)),
         **asdict(config.runtime),
     }
 
@@ -82,6 +82,21 @@ def _network(config: schema.NetworkConfig) -> dict[str, Any]:
     return {"name": config.name, "_target_": config.target, **config.kwargs, "taps": config.taps}
 
 
+def teachers_plain(
+    teachers: tuple[schema.TeacherConfig, ...],
+    ensemble: schema.EnsembleConfig | None = None,
+) -> dict[str, Any]:
+    """The nodes `teacher`, `teacher1`, `teacher2`, ...: each teacher complete in its own."""
+    if not teachers:
+        return {"teacher": None}
+    first = _teacher(teachers[0])
+    nodes = {"teacher": first if ensemble is None else {**first, **asdict(ensemble)}}
+    if len(teachers) > 1:
+        nodes["teacher"]["checkpoint"] = None  # one teacher's weights are not those of all
+        nodes |= {f"teacher{n}": _teacher(one) for n, one in enumerate(teachers, 1)}
+    return nodes
+
+
 def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
     return {
         **_network(config.network),
@@ -98,10 +113,10 @@ def _term(config: schema.TermConfig) -> dict[str, Any]:
     return {"_target_": config.target, "weight": config.weight, **epochs, **config.kwargs}
 
 
-def _given_teacher(config: schema.DistillConfig) -> dict[str, Any] | None:
-    """The teacher that was chosen; one that the scheme makes itself is not written."""
-    chosen = config.teachers and config.scheme.uses_teacher is True
-    return _teacher(config.teachers[0]) if chosen else None
+def _given_teachers(config: schema.DistillConfig) -> dict[str, Any]:
+    """The teachers that were chosen; one that the scheme makes itself is not written."""
+    chosen = config.teachers if config.scheme.uses_teacher is True else ()
+    return teachers_plain(chosen, config.ensemble)
 
 
 def _scheme(config: schema.SchemeConfig) -> dict[str, Any]:

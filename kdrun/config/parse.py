@@ -6,22 +6,20 @@ reserved keys; the reserved keys become fields, everything else becomes `kwargs`
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
-    ConfigKeyError,
     InterpolationResolutionError,
     MissingMandatoryValue,
-    OmegaConfBaseException,
 )
 
 from kdrun.config import schema
 from kdrun.config.schemes import peers, uses_teacher
 from kdrun.config.sizes import image_size
-from kdrun.errors import ConfigError, did_you_mean
-
-DataclassT = TypeVar("DataclassT")
+from kdrun.config.teachers import OWN_KEYS, refuse_twins, teacher_nodes
+from kdrun.config.values import first_line, typed
+from kdrun.errors import ConfigError
 
 # How a term's weight follows the epoch.
 EPOCH_KEYS = ("warmup_epochs", "decay_epochs")
@@ -35,7 +33,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or str(error).split(": ")[-1].strip()
         raise ConfigError(f"{key} has no value: add {key}=... to the command.") from None
     except InterpolationResolutionError as error:
-        raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}") from None
+        raise ConfigError(f"The configuration cannot be resolved: {first_line(error)}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -47,7 +45,7 @@ def train_teacher_config(cfg: DictConfig) -> schema.TrainTeacherConfig:
     plain["teacher"]["seed"] = plain["seed"]
     return schema.TrainTeacherConfig(
         dataset=dataset_config(plain["dataset"]),
-        teacher=_teacher(plain["teacher"]),
+        teachers=_chosen_teachers(plain),
         val_fraction=_number(plain, "val_fraction"),
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
@@ -62,9 +60,11 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     student = _network(plain["student"], "student")
     schedule = typed(schema.ScheduleConfig, plain["schedule"], "schedule")
     scheme = _scheme(plain["scheme"], student)
+    teachers = _teachers(plain, loss, scheme, student, schedule)
+    chosen = teachers and scheme.uses_teacher is True
     return schema.DistillConfig(
         dataset=dataset_config(plain["dataset"]),
-        teachers=_teachers(plain, loss, scheme, student, schedule),
+        teachers=teachers,
         student=student,
         loss=loss,
         schedule=schedule,
@@ -77,6 +77,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
         alone=_boolean(plain, "alone"),
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
+        ensemble=_ensemble(plain["teacher"]) if chosen else schema.EnsembleConfig(),
     )
 
 
@@ -116,55 +117,6 @@ def export_config(cfg: DictConfig) -> schema.ExportConfig:
         dataset=dataset_config(dataset) if dataset else None,
         runtime=_runtime(plain),
     )
-
-
-def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
-    """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in names:
-            raise ConfigError(f"{where}.{key} does not exist.{did_you_mean(key, names)}")
-    node = OmegaConf.structured(cls)
-    _unlock(node)
-    for key, value in values.items():
-        try:
-            OmegaConf.update(node, key, value, merge=False)
-        except ConfigKeyError as error:
-            raise ConfigError(f"{where}.{key}: {_first_line(error)}.") from None
-        except OmegaConfBaseException:
-            expected = _type_name(cls, key)
-            raise ConfigError(f"{_public(where, key)}={value!r} is not {expected}.") from None
-    result = OmegaConf.to_object(node)
-    assert isinstance(result, cls)
-    return result
-
-
-def _unlock(node: Any) -> None:
-    """Frozen dataclasses make read-only nodes; these are still being filled."""
-    OmegaConf.set_readonly(node, False)
-    for key in node:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none():
-            _unlock(child)
-
-
-def _type_name(cls: type[Any], key: str) -> str:
-    text = str(next(f.type for f in dataclasses.fields(cls) if f.name == key))
-    for name, words in (
-        ("list", "a list of numbers"),
-        ("bool", "true or false"),
-        ("int", "a whole number"),
-        ("float", "a number"),
-        ("str", "a text"),
-    ):
-        if name in text:
-            return words
-    return "a group of settings"
-
-
-def _public(where: str, key: str) -> str:
-    """The name the user typed: top-level names stand for those of the schedule."""
-    return f"{where}.{key}" if where else key
 
 
 def _set_recipe(plain: dict[str, Any], schedule: dict[str, Any]) -> None:
@@ -209,20 +161,33 @@ def _network(node: dict[str, Any], where: str) -> schema.NetworkConfig:
     return schema.NetworkConfig(name=name, target=target, kwargs=kwargs, taps=taps)
 
 
-def _teacher(node: dict[str, Any]) -> schema.TeacherConfig:
-    reserved, rest = _split(node, {"schedule", "seed", "checkpoint", "augment", "image_size"})
-    network = _network({**rest, "_target_": node.get("_target_")}, "teacher")
+def _chosen_teachers(plain: dict[str, Any]) -> tuple[schema.TeacherConfig, ...]:
+    """All teachers that `teacher`, `teacher1`, `teacher2`, ... describe."""
+    teachers = tuple(_teacher(node, where) for where, node in teacher_nodes(plain))
+    refuse_twins(teachers)
+    return teachers
+
+
+def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
+    reserved, rest = _split(node, set(OWN_KEYS))
+    network = _network({**rest, "_target_": node.get("_target_")}, where)
     augment = reserved.get("augment")
     checkpoint = reserved.get("checkpoint")
+    schedule = reserved.get("schedule") or {}
+    if not isinstance(schedule, dict):
+        raise ConfigError(
+            f"{where}.schedule is a group of settings: to choose one, type "
+            f"schedule@{where}.schedule={schedule}."
+        )
     return schema.TeacherConfig(
         network=network,
-        schedule=typed(schema.ScheduleConfig, reserved.get("schedule") or {}, "teacher.schedule"),
-        seed=_integer({"teacher.seed": reserved.get("seed", 0)}, "teacher.seed"),
+        schedule=typed(schema.ScheduleConfig, schedule, f"{where}.schedule"),
+        seed=_integer({f"{where}.seed": reserved.get("seed", 0)}, f"{where}.seed"),
         checkpoint=None if checkpoint is None else str(checkpoint),
         augment=None
         if augment is None
-        else typed(schema.AugmentConfig, augment, "teacher.augment"),
-        image_size=image_size(reserved.get("image_size"), "teacher.image_size"),
+        else typed(schema.AugmentConfig, augment, f"{where}.augment"),
+        image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
     )
 
 
@@ -238,7 +203,12 @@ def _teachers(
         return ()
     if scheme.uses_teacher == "student":
         return (schema.TeacherConfig(student, schedule, _integer(plain, "seed")),)
-    return (_teacher(plain["teacher"]),)
+    return _chosen_teachers(plain)
+
+
+def _ensemble(node: dict[str, Any]) -> schema.EnsembleConfig:
+    given = {key: node[key] for key in ("average", "weights") if node.get(key) is not None}
+    return typed(schema.EnsembleConfig, given, "teacher")
 
 
 def _loss(node: Any) -> dict[str, schema.TermConfig]:
@@ -323,7 +293,3 @@ def _text(plain: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{key}={value!r} is not a text.")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

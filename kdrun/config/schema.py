@@ -184,7 +184,7 @@ class TrainTeacherConfig:
     """Everything `kdrun train-teacher` needs."""
 
     dataset: DatasetConfig
-    teacher: TeacherConfig
+    teachers: tuple[TeacherConfig, ...]
     val_fraction: float
     runtime: RuntimeConfig
     logger: LoggerConfig

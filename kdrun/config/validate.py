@@ -6,6 +6,7 @@ from typing import Any
 from kdrun.config import schema
 from kdrun.errors import ConfigError, did_you_mean
 
+AVERAGES = ("terms", "soft_targets")
 CURVES = ("constant", "step", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("sgd", "adam", "adamw", "dot")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -27,9 +28,13 @@ def validate_distill(config: schema.DistillConfig) -> None:
             "reads: set compile=false, or another optimizer."
         )
     _stopping("schedule", config.schedule, config.val_fraction)
-    for teacher in config.teachers:
-        _teacher(teacher)
-        _stopping("teacher.schedule", teacher.schedule, config.val_fraction)
+    _teachers(config.teachers, config.val_fraction)
+    one_of("teacher.average", config.ensemble.average, AVERAGES)
+    _require(
+        all(weight > 0 for weight in config.ensemble.weights),
+        f"teacher.weights={config.ensemble.weights} must be above 0; a teacher of no weight can be "
+        "left out of the list.",
+    )
     for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
         if value is not None:
             _objective_number(name, value)
@@ -44,11 +49,10 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
     _common(config.dataset, config.val_fraction, config.runtime)
     schedule(
         "teacher.schedule",
-        config.teacher.schedule,
+        config.teachers[0].schedule,
         short=("epochs", "batch_size", "lr", "precision"),
     )
-    _teacher(config.teacher)
-    _stopping("teacher.schedule", config.teacher.schedule, config.val_fraction)
+    _teachers(config.teachers, config.val_fraction)
 
 
 def validate_benchmark(config: schema.BenchmarkConfig) -> None:
@@ -200,10 +204,13 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
     )
 
 
-def _teacher(config: schema.TeacherConfig) -> None:
-    schedule("teacher.schedule", config.schedule)
-    if config.augment is not None:
-        _augment("teacher.augment", config.augment)
+def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -> None:
+    for number, config in enumerate(teachers, 1):
+        where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+        schedule(f"{where}.schedule", config.schedule)
+        _stopping(f"{where}.schedule", config.schedule, val_fraction)
+        if config.augment is not None:
+            _augment(f"{where}.augment", config.augment)
 
 
 def _common(

@@ -34,8 +34,8 @@ class Ensemble:
         weights = config.weights or [1.0] * count
         if len(weights) != count:
             raise ConfigError(
-                f"teacher.weights has {len(weights)} numbers and there {_are(count)}: "
-                "give one for each."
+                f"teacher.weights={weights} gives {len(weights)} and there "
+                f"{_are(count)}: give one for each."
             )
         total = sum(weights)
         return cls(tuple(weight / total for weight in weights), config.average)

@@ -1,6 +1,7 @@
 """A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,9 @@ def safe_name(name: str) -> str:
     """A folder name without characters that mean something in paths, and not too long."""
     cleaned = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".")
     return cleaned[:120] or "_"
+
+
+def counted_names(names: Iterable[str]) -> str:
+    """`a+b`, equal ones counted: `3xa+b`."""
+    counts = Counter(names)
+    return "+".join(name if count == 1 else f"{count}x{name}" for name, count in counts.items())

@@ -16,7 +16,7 @@ from kdrun.config.schema import (
     TrainTeacherConfig,
 )
 from kdrun.errors import ConfigError
-from kdrun.runs.folder import RunFolder
+from kdrun.runs.folder import RunFolder, counted_names
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import find_run, group_folder
 from kdrun.stages import sweep
@@ -36,7 +36,7 @@ def train_teacher(
 ) -> Result:
     """Train a teacher, or find it in the store."""
     with open_session(config.runtime) as session:
-        name = config.teacher.network.name
+        name = counted_names(teacher.network.name for teacher in config.teachers)
         group = group_folder(session.output_root, "train-teacher", config.dataset.name, name)
 
         def run(folder: RunFolder) -> Result:

@@ -12,7 +12,7 @@ from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import save_network
 from kdrun.report.trackers import open_tracker
-from kdrun.runs.folder import RunFolder
+from kdrun.runs.folder import RunFolder, counted_names
 from kdrun.runs.result import COMPLETED
 from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.assembly import Plan, assemble, rehearse
@@ -36,7 +36,7 @@ STEM = "student"
 
 def run_name(config: DistillConfig) -> str:
     """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
-    teachers = "+".join(teacher.network.name for teacher in config.teachers) or "none"
+    teachers = counted_names(teacher.network.name for teacher in config.teachers) or "none"
     if config.scheme.uses_teacher is not True:
         peers = [peer.name for peer in config.scheme.peers]
         teachers = "+".join([config.scheme.name, *peers])

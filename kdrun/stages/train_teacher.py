@@ -1,6 +1,7 @@
 """Stage 1: find the teacher, or train it under a lock, or load it from a file."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdrun.files import sha256_of
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard, load_weights
+from kdrun.runs.folder import RunFolder
 from kdrun.runs.metrics import write_metrics
 from kdrun.schemes.base import freeze
 from kdrun.schemes.supervised import Supervised
@@ -72,6 +74,24 @@ class ReadyTeacher:
             "reused": self.reused,
             **self.test.facts(),
         }
+
+
+def ready_teachers(
+    configs: Sequence[TeacherConfig],
+    data: DatasetConfig,
+    val_fraction: float,
+    dataset: Dataset,
+    session: Session,
+    folder: RunFolder,
+) -> list[ReadyTeacher]:
+    """Stage 1: each teacher in turn, noted in the result of `folder`."""
+    ready: list[ReadyTeacher] = []
+    for number, config in enumerate(configs, 1):
+        which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
+        session.reporter.heading(f"Stage 1: teacher{which} {config.network.name}")
+        ready.append(ready_teacher(config, data, val_fraction, dataset, session))
+        folder.result.update(teachers=[one.facts() for one in ready])
+    return ready
 
 
 def ready_teacher(

@@ -35,8 +35,8 @@ def test_verb_with_a_dash(stages: Any) -> None:
     assert run(["train-teacher", "teacher=cnn_tiny", "lr=0.3"]) == 0
     name, config, argv, *_ = stages.calls[0]
     assert name == "train_teacher"
-    assert config.teacher.network.name == "cnn_tiny"
-    assert config.teacher.schedule.lr == 0.3
+    assert config.teachers[0].network.name == "cnn_tiny"
+    assert config.teachers[0].schedule.lr == 0.3
     assert argv[0] == "train-teacher"
 
 

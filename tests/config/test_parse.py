@@ -70,9 +70,9 @@ def test_short_names_reach_the_schedule_and_not_the_teachers() -> None:
 
 def test_short_names_of_train_teacher_are_the_teachers() -> None:
     config = parse.train_teacher_config(composed("train_teacher", "epochs=7", "seed=4"))
-    assert (config.teacher.schedule.epochs, config.teacher.seed) == (7, 4)
+    assert (config.teachers[0].schedule.epochs, config.teachers[0].seed) == (7, 4)
     same = distill("teacher.schedule.epochs=7", "teacher.seed=4")
-    assert config.teacher == same.teachers[0]
+    assert config.teachers[0] == same.teachers[0]
 
 
 @pytest.mark.parametrize(

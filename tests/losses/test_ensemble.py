@@ -122,7 +122,7 @@ def test_a_term_that_reads_more_than_probabilities_refuses_their_mean(loss: str)
 
 
 def test_a_weight_for_each_teacher() -> None:
-    with pytest.raises(ConfigError, match="has 2 numbers and there are 3 teachers"):
+    with pytest.raises(ConfigError, match="gives 2 and there are 3 teachers"):
         Ensemble.of(EnsembleConfig(weights=[1.0, 2.0]), 3)
     assert Ensemble.of(EnsembleConfig(weights=[2.0, 6.0]), 2).shares == (0.25, 0.75)
 

@@ -1,0 +1,65 @@
+"""Groups of settings made into dataclasses, their types checked, named as the user typed them."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from kdrun.errors import ConfigError, did_you_mean
+
+DataclassT = TypeVar("DataclassT")
+
+
+def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
+    """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{where}.{key} does not exist.{did_you_mean(key, names)}")
+    node = OmegaConf.structured(cls)
+    _unlock(node)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(node, key, value, merge=False)
+        except ConfigKeyError as error:
+            raise ConfigError(f"{where}.{key}: {first_line(error)}.") from None
+        except OmegaConfBaseException:
+            expected = _type_name(cls, key)
+            raise ConfigError(f"{_public(where, key)}={value!r} is not {expected}.") from None
+    result = OmegaConf.to_object(node)
+    assert isinstance(result, cls)
+    return result
+
+
+def _unlock(node: Any) -> None:
+    """Frozen dataclasses make read-only nodes; these are still being filled."""
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _unlock(child)
+
+
+def _type_name(cls: type[Any], key: str) -> str:
+    text = str(next(f.type for f in dataclasses.fields(cls) if f.name == key))
+    for name, words in (
+        ("list", "a list of numbers"),
+        ("bool", "true or false"),
+        ("int", "a whole number"),
+        ("float", "a number"),
+        ("str", "a text"),
+    ):
+        if name in text:
+            return words
+    return "a group of settings"
+
+
+def _public(where: str, key: str) -> str:
+    """The name the user typed: top-level names stand for those of the schedule."""
+    return f"{where}.{key}" if where else key
+
+
+def first_line(error: Exception) -> str:
+    """Of its message."""
+    return str(error).strip().splitlines()[0]
