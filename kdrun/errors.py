@@ -44,6 +44,10 @@ class TrainingError(KdrunError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
 
+class TimeLimitError(KdrunError):
+    """A job of a sweep took longer than it may; what it had saved is kept."""
+
+
 class MissingExtraError(ConfigError):
     """An optional package is needed; the message names the install line."""
 

@@ -2,13 +2,14 @@
 
 Hydra prints the errors of a task in its own way and forgets return values, so the tasks here
 never let an exception reach it: a single run keeps the error for the caller, a job of a sweep
-leaves its exit code in a file (it may run in another process).
+leaves how it ended in the sweep's folder (`kdrun.cli.sweeps`).
 """
 
 import contextlib
-import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -20,14 +21,21 @@ from kdrun.cli import preflight, teachers
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
+from kdrun.cli.request import is_sweep_setting
 from kdrun.config import resolvers
-from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, KdrunError
+from kdrun.errors import EXIT_DONE, KdrunError
+from kdrun.runs.sweeps import SweepFolder
 
 # At import, not at call: a launcher's worker processes import this module for its tasks.
 resolvers.register()
 
+# `configs/hydra/launcher` keeps the names of the plugins' own launchers, so that Hydra checks it
+# against theirs, which is wanted here.
+warnings.filterwarnings(
+    "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore"
+)
+
 CONFIG_PATH = "pkg://kdrun.configs"
-JOBS_FOLDER = ".jobs"
 
 _errors: list[BaseException] = []
 
@@ -66,8 +74,11 @@ TASKS: dict[str, Callable[[DictConfig], None]] = {
 }
 
 
-def run_verb(verb: str, argv: list[str]) -> int:
-    """Run `kdrun VERB argv...` and return its exit code. Raises KdrunError for a failed run."""
+def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
+    """Run `kdrun VERB argv...` and return its exit code. Raises KdrunError for a failed run.
+
+    sweep_dir: the folder of a sweep that goes on; None makes a new one.
+    """
     flags = split(verb, argv)
     if flags.help:
         from kdrun.cli import pages
@@ -83,7 +94,11 @@ def run_verb(verb: str, argv: list[str]) -> int:
         return EXIT_DONE
     if plan.sweep_dir is None:
         return _single(verb, plan.flags)
-    return _sweep(verb, plan)
+    from kdrun.cli import sweeps
+
+    folder = SweepFolder(sweep_dir or plan.sweep_dir)
+    words = [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(folder.path))}"]
+    return sweeps.run(folder, [verb, *flags.to_argv()], plan, lambda: _hydra_main(verb, words))
 
 
 def _single(verb: str, flags: Flags) -> int:
@@ -92,25 +107,6 @@ def _single(verb: str, flags: Flags) -> int:
     if _errors:
         raise _errors.pop()
     return EXIT_DONE
-
-
-def _sweep(verb: str, plan: preflight.Plan) -> int:
-    """Run all jobs; the worst of their exit codes is the sweep's."""
-    from kdrun.stages import sweep
-
-    sweep_dir = plan.sweep_dir
-    assert sweep_dir is not None
-    jobs_dir = sweep_dir / JOBS_FOLDER
-    sweep.announce(sweep_dir, plan.configs, plan.argvs)
-    jobs_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        _hydra_main(verb, [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
-    finally:
-        codes = [path.read_text() for path in jobs_dir.iterdir()]
-        shutil.rmtree(jobs_dir, ignore_errors=True)
-        if codes:
-            sweep.summarise(sweep_dir)
-    return max((int(code) for code in codes), default=EXIT_FAILED)
 
 
 def _hydra_main(verb: str, argv: list[str]) -> None:
@@ -140,46 +136,19 @@ def _process_argv(argv: list[str]) -> Iterator[None]:
 
 def _task(verb: str, cfg: DictConfig) -> None:
     runtime = HydraConfig.get()
+    argv, folders = _job_argv(verb), _config_dirs()
+    config_dir = Path(folders[0]) if folders else None
     if runtime.mode == RunMode.MULTIRUN:
-        _job(verb, cfg, Path(runtime.sweep.dir), int(runtime.job.num))
+        from kdrun.cli import sweeps
+
+        number, folder = int(runtime.job.num), SweepFolder(Path(runtime.sweep.dir))
+        typed = partial(preflight.typed_config, verb, cfg, config_dir)
+        sweeps.do_job(folder, number, typed, command(verb), argv)
         return
     try:
-        _call(verb, cfg, sweep_dir=None, job=0)
+        command(verb)(preflight.typed_config(verb, cfg, config_dir), argv, sweep_dir=None, job=0)
     except Exception as error:
         _errors.append(error)
-
-
-def _job(verb: str, cfg: DictConfig, sweep_dir: Path, number: int) -> None:
-    """One job of a sweep; its exit code is left in a file for the process that runs the sweep."""
-    marker = sweep_dir / JOBS_FOLDER / str(number)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(str(EXIT_INTERRUPTED))
-    marker.write_text(
-        str(job_code(number, lambda: _call(verb, cfg, sweep_dir=sweep_dir, job=number)))
-    )
-
-
-def job_code(number: int, call: Callable[[], object]) -> int:
-    """Run one job of a sweep: a failure is said, and returned as a code that stops nothing."""
-    from kdrun.cli.main import say_bug
-    from kdrun.ui import console
-
-    try:
-        call()
-    except KdrunError as error:
-        console.error(f"job {number}: {error}")
-        return error.exit_code
-    except Exception as error:
-        console.error(f"job {number} failed:")
-        say_bug(error)
-        return EXIT_FAILED
-    return EXIT_DONE
-
-
-def _call(verb: str, cfg: DictConfig, sweep_dir: Path | None, job: int) -> None:
-    folders = _config_dirs()
-    config = preflight.typed_config(verb, cfg, Path(folders[0]) if folders else None)
-    command(verb)(config, _job_argv(verb), sweep_dir=sweep_dir, job=job)
 
 
 def command(verb: str) -> Callable[..., object]:
@@ -193,7 +162,8 @@ def command(verb: str) -> Callable[..., object]:
 def _job_argv(verb: str) -> list[str]:
     """What to type after `kdrun` to run this one job again."""
     flags = [word for folder in _config_dirs() for word in ("--config-dir", folder)]
-    return [verb, *flags, *teachers.gathered(HydraConfig.get().overrides.task)]
+    words = teachers.gathered(HydraConfig.get().overrides.task)
+    return [verb, *flags, *(word for word in words if not is_sweep_setting(word.split("=")[0]))]
 
 
 def _config_dirs() -> list[str]:

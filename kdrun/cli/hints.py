@@ -9,9 +9,17 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hint_groups
+from kdrun.cli import groups, hint_groups, launchers
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
-from kdrun.cli.request import Request, full_key, is_hydra, near, value_text, values
+from kdrun.cli.request import (
+    Request,
+    full_key,
+    is_hydra,
+    is_sweep_setting,
+    near,
+    value_text,
+    values,
+)
 from kdrun.config.schema import DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
@@ -40,7 +48,7 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
     """Raise ConfigError for mistakes that show in the overrides alone."""
     for override in overrides:
         if is_hydra(override):
-            _check_hydra(override)
+            _check_hydra(asked, override)
             continue
         if override.is_delete():
             _check_delete(asked, override)
@@ -51,14 +59,36 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
     _check_aliases(asked, overrides)
 
 
-def _check_hydra(override: Override) -> None:
+def _check_hydra(asked: Request, override: Override) -> None:
     if override.key_or_group == "hydra/sweeper":
         raise ConfigError(
             "kdrun's sweeps run every combination that is typed; another hydra/sweeper cannot be "
             "used. Leave it out, and list the values: -m T=1,4,20."
         )
+    if override.key_or_group == "hydra/launcher":
+        for name in values(asked, override):
+            _check_launcher(asked, str(name))
     if override.key_or_group == "hydra.searchpath":
         raise ConfigError("Name the folder of your own options with --config-dir DIR instead.")
+
+
+def _check_launcher(asked: Request, name: str) -> None:
+    options = ["basic", *asked.options("hydra/launcher")]
+    match = near(name, options)
+    if name not in options and match is not None:
+        raise ConfigError(f"There is no hydra/launcher '{name}'. Did you mean '{match}'?")
+    launchers.require(name)
+
+
+def check_single(overrides: list[Override]) -> None:
+    """Raise ConfigError for a setting of sweeps in a command that runs once."""
+    for override in overrides:
+        key = override.key_or_group
+        if is_sweep_setting(key) or key.replace("/", ".").startswith("hydra.launcher"):
+            raise ConfigError(
+                f"{key} is for sweeps, and this command runs once: add -m and the values to try, "
+                "or leave it out."
+            )
 
 
 def _check_delete(asked: Request, override: Override) -> None:
@@ -263,9 +293,7 @@ def explain(asked: Request, error: Exception) -> ConfigError:
         group, _, name = missing.rpartition("/")
         match = near(name, asked.options(group))
         options = ", ".join(asked.options(group))
-        if missing == "hydra/launcher/joblib":
-            text = "Jobs in parallel need a launcher: pip install hydra-joblib-launcher"
-        elif match is not None:
+        if match is not None:
             text += f". Did you mean '{match}'?"
         elif options:
             text += f". Options of {group}: {options}"
@@ -298,4 +326,6 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return "{...}" if isinstance(value, dict) else str(value)

@@ -21,7 +21,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from kdrun.cli import grammar, groups, hints, peers, teachers
 from kdrun.cli.flags import Flags
-from kdrun.cli.request import Request, elements, is_hydra, request
+from kdrun.cli.launchers import Launcher, launcher_of
+from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.config import parse, validate
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -45,12 +46,14 @@ class Plan:
     configs: the typed configuration of every job; of a single run, its own.
     argvs: per job of a sweep, what to type after `kdrun` to run it alone.
     flags: the same command as Hydra takes it.
+    launcher: what runs the jobs of a sweep.
     """
 
     flags: Flags
     sweep_dir: Path | None = None
     configs: list[Config] = field(default_factory=list)
     argvs: list[list[str]] = field(default_factory=list)
+    launcher: Launcher = field(default_factory=lambda: Launcher("basic"))
 
 
 def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> Config:
@@ -113,10 +116,14 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
             "once for each value, without -m."
         )
     if not is_sweep:
+        hints.check_single(overrides)
         return Plan(flags, configs=[composer.typed(overrides)])
     params = cfg.hydra.sweeper.get("params") or {}
-    overrides = grammar.parse([f"{key}={value}" for key, value in params.items()]) + overrides
-    return _sweep(composer, overrides, flags)
+    named = grammar.parse([f"{key}={value}" for key, value in params.items()])
+    hints.check_names(composer.asked, named)
+    # as in Hydra: what is typed replaces what a named sweep says, in its place
+    last = {override.get_key_element(): override for override in [*named, *overrides]}
+    return _sweep(composer, list(last.values()), flags)
 
 
 def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
@@ -126,18 +133,27 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     configs: dict[int, Config] = {}
     for number in _values_first(columns, jobs):
         configs[number] = composer.typed(composer.parse(jobs[number]))
-    first = composer.parse(jobs[0])
-    sweep_dir = Path(str(composer.compose(first).hydra.sweep.dir))
+    hydra = composer.compose(composer.parse(jobs[0])).hydra
     folder = ["--config-dir", str(flags.config_dir)] if flags.config_dir is not None else []
     argvs = [
         [
             composer.asked.verb,
             *folder,
-            *teachers.gathered(o.input_line or "" for o in composer.parse(job) if not is_hydra(o)),
+            *teachers.gathered(
+                o.input_line or ""
+                for o in composer.parse(job)
+                if not is_hydra(o) and not is_sweep_setting(o.key_or_group)
+            ),
         ]
         for job in jobs
     ]
-    return Plan(flags, sweep_dir, [configs[number] for number in range(len(jobs))], argvs)
+    return Plan(
+        flags,
+        Path(str(hydra.sweep.dir)),
+        [configs[number] for number in range(len(jobs))],
+        argvs,
+        launcher_of(hydra.launcher, len(jobs)),
+    )
 
 
 def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:

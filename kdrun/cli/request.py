@@ -58,6 +58,11 @@ def is_hydra(override: Override) -> bool:
     return override.key_or_group.replace("/", ".").split(".")[0] == "hydra"
 
 
+def is_sweep_setting(key: str) -> bool:
+    """Whether a setting is about the sweep, not about its jobs (`sweep=lr`, `sweep.fail_fast`)."""
+    return key == "sweep" or key.startswith("sweep.")
+
+
 def full_key(override: Override) -> str:
     """`schedule@teacher.schedule`, or the key alone."""
     package = override.package

@@ -249,8 +249,10 @@ def _logger(node: dict[str, Any]) -> schema.LoggerConfig:
 
 
 def _runtime(plain: dict[str, Any]) -> schema.RuntimeConfig:
-    names = [field.name for field in dataclasses.fields(schema.RuntimeConfig)]
-    return typed(schema.RuntimeConfig, {name: plain[name] for name in names}, "")
+    names = [f.name for f in dataclasses.fields(schema.RuntimeConfig) if f.name != "sweep"]
+    runtime = typed(schema.RuntimeConfig, {name: plain[name] for name in names}, "")
+    sweep = typed(schema.SweepConfig, plain.get("sweep") or {}, "sweep")
+    return dataclasses.replace(runtime, sweep=sweep)
 
 
 def _target(node: dict[str, Any], where: str) -> str:

@@ -168,6 +168,18 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """How the jobs of a sweep are treated.
+
+    fail_fast: start no other job after one has failed.
+    job_minutes: end a job that takes longer, and go on with the others.
+    """
+
+    fail_fast: bool = False
+    job_minutes: float | None = None
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how a command runs; nothing of this changes what is learnt."""
 
@@ -177,6 +189,7 @@ class RuntimeConfig:
     output_root: str = "outputs"
     ui: str = "auto"
     checkpoint_minutes: float = 5.0
+    sweep: SweepConfig = SweepConfig()
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,11 @@ def _runtime(config: schema.RuntimeConfig) -> None:
         f"threads={config.threads} must be at least 1, or null for all.",
     )
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes must be above 0.")
+    minutes = config.sweep.job_minutes
+    _require(
+        minutes is None or minutes > 0,
+        f"sweep.job_minutes={minutes} must be above 0, or null for no limit.",
+    )
 
 
 def _dataset(config: schema.DatasetConfig) -> None:

@@ -33,6 +33,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(wanted)
 
 
+def spread(number: int) -> str:
+    """The device of job `number` where several run at once: the GPUs in turn, else `auto`."""
+    gpus = torch.cuda.device_count()
+    return f"cuda:{number % gpus}" if gpus > 1 else "auto"
+
+
 def check_precision(precision: str, device: torch.device) -> None:
     """Raise ConfigError where the device cannot compute in that precision."""
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

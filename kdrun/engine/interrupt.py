@@ -1,30 +1,69 @@
-"""Ctrl-C and SIGTERM: the loop finishes the step in hand first, all else stops at once."""
+"""Ctrl-C, SIGTERM and a time limit: the loop finishes the step in hand first, all else stops."""
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from kdrun.errors import Interrupted
+from kdrun.errors import Interrupted, TimeLimitError
+
+# How long a loop may take to notice that its time is up before it is stopped where it is.
+LONGEST_GRACE_SECONDS = 30.0
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM become `Interrupted`.
+    """While active, SIGINT and SIGTERM become `Interrupted`, the end of the time `TimeLimitError`.
 
     Inside `deferred` (a training loop) the first signal only sets `requested`, so that the loop can
-    save a consistent state; a second one stops at once.
+    save a consistent state; the same one again stops at once. So does a timer after a time of
+    grace, for a loop that hangs. What hangs in a call into C that never returns cannot be stopped
+    from here.
+
+    limit_seconds: the time it may take, or None.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, limit_seconds: float | None = None) -> None:
+        self.limit_seconds = limit_seconds
+        self._asked = False
+        self._signals: set[int] = set()
+        self._timed_out = False
+        self._alarms = 0
+        self._deadline: float | None = None
         self._depth = 0
         self._before: dict[int, Any] = {}
 
+    @property
+    def requested(self) -> bool:
+        """Whether the loop should save and stop."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._timed_out = True
+        return self._asked or self._timed_out
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self._asked = value
+
+    def error(self, where: str) -> BaseException:
+        """What to raise for the request; `where` says how far the work had come."""
+        if self._asked or self.limit_seconds is None:
+            return Interrupted(where)
+        return TimeLimitError(
+            f"It took longer than sweep.job_minutes={self.limit_seconds / 60:g} and was ended "
+            f"({where})."
+        )
+
     def __enter__(self) -> "StopRequest":
+        if self.limit_seconds is not None:
+            self._deadline = time.monotonic() + self.limit_seconds
         # Python delivers signals to the main thread only; elsewhere there is nothing to install
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
+            if self.limit_seconds is not None and hasattr(signal, "setitimer"):
+                self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
+                grace = min(LONGEST_GRACE_SECONDS, self.limit_seconds)
+                signal.setitimer(signal.ITIMER_REAL, self.limit_seconds, grace)
         return self
 
     def __exit__(
@@ -33,16 +72,26 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.limit_seconds is not None and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._depth and not self.requested:
-            self.requested = True
+        again = number in self._signals  # Ctrl-C and SIGTERM together are one request
+        self._signals.add(number)
+        self._asked = True
+        if self._depth and not again:
             return
-        self.requested = True
         raise Interrupted(signal.Signals(number).name)
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        self._timed_out = True
+        self._alarms += 1
+        if self._depth and self._alarms == 1:
+            return
+        raise self.error("it did not react" if self._depth else "before or after its training")
 
     @property
     def deferred(self) -> "_Deferred":

@@ -23,7 +23,7 @@ from kdrun.engine.metrics import EpochSums, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
-from kdrun.errors import Interrupted, TrainingError
+from kdrun.errors import TrainingError
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
@@ -98,7 +98,8 @@ class Training:
 def fit(scheme: Scheme, training: Training) -> TrainState:
     """Train `scheme`, going on from a saved state if there is one.
 
-    Raises Interrupted after saving when asked to stop, TrainingError when the loss is not finite.
+    Raises Interrupted or TimeLimitError after saving when asked to stop, TrainingError when the
+    loss is not finite.
     """
     return _Fit(scheme, training).run()
 
@@ -255,7 +256,8 @@ class _Fit:
     def _stop_if_asked(self, sums: EpochSums) -> None:
         if self.training.stop.requested:
             self._save(sums)
-            raise Interrupted(f"stopped after step {self.state.step} of {self.length.steps}")
+            where = f"stopped after step {self.state.step} of {self.length.steps}"
+            raise self.training.stop.error(where)
 
     def _save(self, sums: EpochSums) -> None:
         self.state.sums = sums.totals()

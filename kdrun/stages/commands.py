@@ -13,20 +13,23 @@ from kdrun.config.schema import (
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
+    RuntimeConfig,
     TrainTeacherConfig,
 )
 from kdrun.errors import ConfigError
-from kdrun.runs.folder import RunFolder, counted_names
+from kdrun.files import held
+from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import find_run, group_folder
+from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import sweep
 from kdrun.stages.benchmark import run_benchmark
-from kdrun.stages.distill import identity, run_distill, run_name
+from kdrun.stages.distill import run_distill, run_name
 from kdrun.stages.evaluate import run_evaluate
 from kdrun.stages.export import run_export
 from kdrun.stages.figures import show_result
 from kdrun.stages.session import Session, open_session
-from kdrun.stages.teacher_run import run_train_teacher, teacher_identity
+from kdrun.stages.teacher_run import run_train_teacher
 
 Result = dict[str, Any]
 
@@ -35,35 +38,33 @@ def train_teacher(
     config: TrainTeacherConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
 ) -> Result:
     """Train a teacher, or find it in the store."""
-    with open_session(config.runtime) as session:
-        name = counted_names(teacher.network.name for teacher in config.teachers)
-        group = group_folder(session.output_root, "train-teacher", config.dataset.name, name)
+    with open_session(config.runtime, _limit(config.runtime, sweep_dir)) as session:
 
         def run(folder: RunFolder) -> Result:
             return run_train_teacher(config, folder, session, argv)
 
-        return _run(session, group, teacher_identity(config), run, sweep_dir, job)
+        return _run(session, config, run, sweep_dir, job)
 
 
 def distill(
     config: DistillConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
 ) -> Result:
     """Train or find the teacher, then distil the student."""
-    with open_session(config.runtime) as session:
-        group = group_folder(session.output_root, "distill", config.dataset.name, run_name(config))
+    with open_session(config.runtime, _limit(config.runtime, sweep_dir)) as session:
 
         def run(folder: RunFolder) -> Result:
             return run_distill(config, folder, session, argv)
 
-        return _run(session, group, identity(config), run, sweep_dir, job)
+        return _run(session, config, run, sweep_dir, job)
 
 
 def evaluate(
     config: EvaluateConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
 ) -> Result:
     """Measure a finished student, or any checkpoint, again."""
-    with open_session(config.runtime) as session:
-        return run_evaluate(config, session, argv)
+    with open_session(config.runtime, _limit(config.runtime, sweep_dir)) as session:
+        made = (lambda path: None) if sweep_dir is None else _noting(SweepFolder(sweep_dir), job)
+        return run_evaluate(config, session, argv, made)
 
 
 def export(
@@ -83,8 +84,8 @@ def benchmark(
         name, data = run_name(config.distill), config.distill.dataset.name
         folder = RunFolder.create_in(group_folder(session.output_root, "benchmark", data, name))
         if sweep_dir is not None:
-            sweep.say_job(session.reporter, sweep_dir, job)
-            sweep.record_job(sweep_dir, job, folder.path)
+            sweep.say_job(session.reporter, SweepFolder(sweep_dir), job)
+            _noting(SweepFolder(sweep_dir), job)(folder.path)
         return run_benchmark(config, folder, session, argv)
 
 
@@ -116,27 +117,42 @@ def resume(path: Path) -> Result:
 
 def _run(
     session: Session,
-    group: Path,
-    key: str,
+    config: DistillConfig | TrainTeacherConfig,
     run: Callable[[RunFolder], Result],
     sweep_dir: Path | None,
     job: int,
 ) -> Result:
     """A new run; as a job of a sweep, the same run done or begun before is used instead."""
+    group, key = sweep.place(config)
     if sweep_dir is None:
         return run(RunFolder.create_in(group))
-    sweep.say_job(session.reporter, sweep_dir, job)
-    done = find_run(group, "identity", key, finished=True)
-    if done is not None:
-        sweep.record_job(sweep_dir, job, done)
-        session.reporter.say(f"  done before: {done}")
-        return read_result(done) or {}
-    begun = find_run(group, "identity", key, finished=False)
-    folder = (
-        RunFolder(begun) if begun and RunFolder(begun).is_free() else RunFolder.create_in(group)
-    )
-    sweep.record_job(sweep_dir, job, folder.path)
-    return run(folder)
+    folder = SweepFolder(sweep_dir)
+    sweep.say_job(session.reporter, folder, job)
+
+    def waiting() -> None:
+        session.reporter.say("  another sweep is at this very job; waiting for it")
+
+    with held(group.parent.parent / ".locks" / f"job-{key[:16]}.lock", waiting):
+        done = sweep.finished_run(config, folder)
+        if done is not None:
+            folder.update(job, run=str(done), reused=True)
+            session.reporter.say(f"  done before: {done}")
+            return read_result(done) or {}
+        begun = find_run(group, "identity", key, finished=False)
+        goes_on = begun is not None and RunFolder(begun).is_free()
+        own = RunFolder(begun) if begun and goes_on else RunFolder.create_in(group)
+        folder.update(job, run=str(own.path), reused=False)
+        return run(own)
+
+
+def _noting(folder: SweepFolder, job: int) -> Callable[[Path], None]:
+    return lambda path: folder.update(job, run=str(path), reused=False)
+
+
+def _limit(runtime: RuntimeConfig, sweep_dir: Path | None) -> float | None:
+    """Seconds that a job of a sweep may take."""
+    minutes = runtime.sweep.job_minutes
+    return None if sweep_dir is None or minutes is None else 60.0 * minutes
 
 
 def _done_before(session: Session, path: Path, result: Result) -> Result:

@@ -1,6 +1,6 @@
 """`kdrun evaluate`: a finished network measured again, on its own data or on others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,13 @@ from kdrun.ui import tables
 from kdrun.ui.head_tables import error_table
 
 
-def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
-    """Measure `config.run` on the test split, in a run folder of its own.
+def run_evaluate(
+    config: EvaluateConfig,
+    session: Session,
+    argv: Sequence[str],
+    made: Callable[[Path], None] = lambda path: None,
+) -> dict[str, Any]:
+    """Measure `config.run` on the test split, in a run folder of its own, which `made` is told.
 
     Raises CheckpointError or ConfigError for files without a card and data that do not fit.
     """
@@ -37,6 +42,7 @@ def run_evaluate(config: EvaluateConfig, session: Session, argv: Sequence[str]) 
     data, val_fraction = data_of(card, config.dataset, config.run)
     group = group_folder(session.output_root, "evaluate", data.name, card.name)
     folder = RunFolder.create_in(group)
+    made(folder.path)
     known = {
         "dataset": None,
         "device": str(session.device),

@@ -45,8 +45,8 @@ class Session:
 
 
 @contextmanager
-def open_session(runtime: RuntimeConfig) -> Iterator[Session]:
-    """A session whose signals are handled until the block ends.
+def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> Iterator[Session]:
+    """A session whose signals are handled until the block ends; it may take `limit_seconds`.
 
     Raises ConfigError for a device this machine has not.
     """
@@ -54,7 +54,7 @@ def open_session(runtime: RuntimeConfig) -> Iterator[Session]:
     keep_freed_memory()
     device = pick_device(runtime.device)
     reporter = Reporter(runtime.ui)
-    with StopRequest() as stop:
+    with StopRequest(limit_seconds) as stop:
         try:
             yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
         finally:

@@ -1,146 +1,227 @@
-"""Sweeps: the list before the first job, the ranked table after the last.
+"""What a sweep says: the list before the first job, a line after each, the ranking at the end.
 
-Hydra runs the jobs; what they left is read from the run folders, whose paths each job notes in
-`<sweep>/jobs/<number>.json`, so it makes no difference which process did them.
+Hydra runs the jobs; what they left is read from the sweep's folder (`kdrun.runs.sweeps`) and from
+the run folders, so it makes no difference which process did them.
 """
 
-import csv
-import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
-from kdrun.files import read_json, write_atomically, write_json
+from kdrun.data.dataset import Dataset
+from kdrun.errors import KdrunError
+from kdrun.files import canonical_hash
 from kdrun.losses.objective import objective_of
+from kdrun.runs.folder import counted_names
 from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.search import group_folder, runs_in
+from kdrun.runs.sweeps import SweepFolder
+from kdrun.stages import ranking
+from kdrun.stages.distill import identity, run_name
+from kdrun.stages.session import open_data, open_session
+from kdrun.stages.teacher_run import teacher_identity
+from kdrun.stages.train_teacher import teacher_entry
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
 from kdrun.ui.tables import new_table
 
-Config = DistillConfig | TrainTeacherConfig
+RunConfig = DistillConfig | TrainTeacherConfig
+WATCH_SECONDS = 0.5
 
 
-def announce(sweep_dir: Path, configs: Sequence[Any], argvs: Sequence[Sequence[str]]) -> None:
-    """Say what will be done, and note it in `sweep.json`.
+def place(config: RunConfig) -> tuple[Path, str]:
+    """(the folder whose children are the runs of that name, the identity of this one)."""
+    root = Path(config.runtime.output_root)
+    if isinstance(config, DistillConfig):
+        return group_folder(root, "distill", config.dataset.name, run_name(config)), identity(
+            config
+        )
+    name = counted_names(teacher.network.name for teacher in config.teachers)
+    group = group_folder(root, "train-teacher", config.dataset.name, name)
+    return group, teacher_identity(config)
+
+
+def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None:
+    """Say what will be done: the jobs, those done before, the teachers, the processes.
 
     Raises ConfigError for an objective that cannot be, before the first job.
     """
     for config in configs:
         if isinstance(config, DistillConfig):
             objective_of(config)
-    jobs = [{"job": number, "command": list(argv)} for number, argv in enumerate(argvs)]
-    ui = configs[0].runtime.ui if configs else "auto"
-    write_json(sweep_dir / "sweep.json", {"schema": 1, "ui": ui, "jobs": jobs})
-    reporter = Reporter(ui)
-    reporter.heading(f"sweep of {len(jobs)} jobs")
-    different = _different(argvs)
-    for number, words in enumerate(different):
-        reporter.say(f"  {number}: {' '.join(words)}")
-    reporter.say(f"  folder: {sweep_dir}")
+    settings = folder.read()
+    reporter = Reporter(settings["ui"])
+    runs = [config for config in configs if isinstance(config, RunConfig)]
+    try:
+        datasets = _datasets(runs)
+        folder.add(data=sorted({dataset.fingerprint for dataset in datasets.values()}))
+    except KdrunError as error:  # each job will meet it again, and say it as its own
+        datasets = {}
+        reporter.warn(f"the data cannot be opened here: {error}")
+    done = [finished_run(config, folder) is not None for config in runs]
+    todo = f", {sum(done)} of them done before" if any(done) else ""
+    reporter.heading(f"sweep of {len(configs)} jobs{todo}")
+    for number, words in enumerate(folder.differences()):
+        mark = "  (done before)" if number < len(done) and done[number] else ""
+        reporter.say(f"  {number}: {' '.join(words)}{mark}")
+    waiting = [config for config, ready in zip(runs, done, strict=True) if not ready]
+    for line in _teacher_lines(waiting, datasets):
+        reporter.say(f"  {line}")
+    if launcher:
+        reporter.say(f"  {launcher}")
+    reporter.say(f"  folder: {folder.path}")
 
 
-def say_job(reporter: Reporter, sweep_dir: Path, job: int) -> None:
+def finished_run(config: RunConfig, folder: SweepFolder) -> Path | None:
+    """The newest finished run of a configuration, on the data as they were when the sweep began."""
+    group, key = place(config)
+    data = folder.read().get("data", [])
+    for run, result in runs_in(group):
+        if result.get("identity") == key and result.get("status") == COMPLETED:
+            fingerprint = (result.get("dataset") or {}).get("fingerprint")
+            if not data or fingerprint in data:
+                return run
+    return None
+
+
+def _data_key(config: RunConfig) -> str:
+    return canonical_hash([repr(config.dataset), config.val_fraction])
+
+
+def _datasets(configs: Sequence[RunConfig]) -> dict[str, Dataset]:
+    """Each data set of the jobs, opened once (and decoded, if it has to be)."""
+    found: dict[str, Dataset] = {}
+    if configs:
+        with open_session(configs[0].runtime) as session:
+            for config in configs:
+                if _data_key(config) not in found:
+                    data = open_data(session, config.dataset, config.val_fraction)
+                    found[_data_key(config)] = data
+    return found
+
+
+def _teacher_lines(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -> list[str]:
+    """A line for each teacher that the jobs need and the store lacks, and for each that it has."""
+    lines: dict[str, None] = {}
+    for config in configs:
+        dataset = datasets.get(_data_key(config))
+        for teacher in config.teachers:
+            if teacher.checkpoint is not None or dataset is None:
+                continue
+            root = Path(config.runtime.output_root)
+            entry = teacher_entry(teacher, config.dataset, dataset, root)
+            how = "in the store" if entry.is_filled() else "will be trained, once"
+            name = f"{teacher.network.name} (seed {teacher.seed})"
+            lines[f"teacher {name}: {how} ({entry.folder})"] = None
+    return sorted(lines, key=lambda line: "in the store" in line)
+
+
+def say_job(reporter: Reporter, folder: SweepFolder, job: int) -> None:
     """The line above a job's own output."""
-    jobs = read_json(sweep_dir / "sweep.json")["jobs"]
-    words = _different([entry["command"] for entry in jobs])[job]
-    reporter.heading(f"job {job + 1} of {len(jobs)}: {' '.join(words)}")
+    words = folder.differences()
+    reporter.heading(f"job {job + 1} of {len(words)}: {' '.join(words[job])}")
 
 
-def record_job(sweep_dir: Path, job: int, run: Path) -> None:
-    """Note which run folder a job has."""
-    write_json(sweep_dir / "jobs" / f"{job}.json", {"job": job, "run": str(run)})
+def say_progress(folder: SweepFolder, job: int) -> None:
+    """The line after a job: how it ended, and the time left for those that wait."""
+    settings, note = folder.read(), folder.note(job)
+    if note is None or note.get("reused"):
+        return
+    total = len(settings["jobs"])
+    ended = [one for one in folder.notes() if one.get("code") is not None]
+    how = "done in" if note["code"] == 0 else "ended after"
+    line = f"job {job + 1} of {total} {how} {format.seconds(note['seconds'])}"
+    seconds = [s for one in ended if (s := _own_seconds(one)) is not None]
+    rest = total - len(ended)
+    if rest and seconds:
+        left = sum(seconds) / len(seconds) * rest / min(settings["processes"], rest)
+        line += f"; {rest} to go, about {format.seconds(left)} if each takes as long"
+    reporter = Reporter(settings["ui"])
+    if settings["launcher"] == "basic":  # after the job's own lines
+        reporter.say()
+    reporter.say(line, style="bold")
 
 
-def summarise(sweep_dir: Path) -> None:
-    """The ranked table, on the screen and as `summary.csv` and `summary.md`."""
-    reporter = Reporter(read_json(sweep_dir / "sweep.json").get("ui", "auto"))
-    rows, failed = _rows(sweep_dir)
-    if rows:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        _write(sweep_dir, columns, rows)
-        reporter.heading("sweep: ranked by validation accuracy; the test split chose nothing")
-        shown = [name for name in columns if name != "run"]
-        table: Table = new_table(*shown)
-        for row in rows:
-            table.add_row(*(_text(row.get(name)) for name in shown))
-        reporter.show(table)
-        reporter.say(f"  files: {sweep_dir}/summary.csv, summary.md")
-    for job, words, status, error in failed:
-        reporter.warn(f"job {job} ({' '.join(words)}) {status}: {error}")
-    if failed:
-        reporter.say("  the same command again goes on with these; finished jobs are not repeated")
+def _own_seconds(note: dict[str, Any]) -> float | None:
+    """What a job took, without a teacher it trained for all; None for one not really run."""
+    if note.get("reused") or note["code"] != 0:
+        return None
+    result = read_result(Path(note["run"])) if note.get("run") else None
+    teacher = ((result or {}).get("time") or {}).get("teacher_seconds", 0.0)
+    return max(0.0, note["seconds"] - teacher)
 
 
-def _rows(sweep_dir: Path) -> tuple[list[dict[str, Any]], list[tuple[int, list[str], str, str]]]:
-    """(a row per finished job, best first; the other jobs)."""
-    jobs = read_json(sweep_dir / "sweep.json")["jobs"]
-    different = _different([entry["command"] for entry in jobs])
-    rows, failed = [], []
-    for entry, words in zip(jobs, different, strict=True):
-        number = entry["job"]
-        note = sweep_dir / "jobs" / f"{number}.json"
-        run = Path(read_json(note)["run"]) if note.is_file() else None
-        result = read_result(run) if run else None
-        if run is None or result is None:
-            failed.append((number, words, "not started", "no run folder"))
-        elif result["status"] != COMPLETED:
-            error = str(result.get("error") or "").splitlines()
-            failed.append((number, words, result["status"], error[-1] if error else ""))
-        else:
-            rows.append({"job": number, **_swept(words), **_numbers(result), "run": str(run)})
-    rows.sort(key=lambda row: (-(row.get("val top-1 %") or 0.0), row["job"]))
-    return rows, failed
+@contextmanager
+def watching(folder: SweepFolder) -> Iterator[None]:
+    """Say how jobs end that other processes do."""
+    finished = threading.Event()
+    said: set[int] = set()
+
+    def look() -> None:
+        for note in folder.notes():
+            if note.get("code") is not None and note["job"] not in said:
+                said.add(note["job"])
+                say_progress(folder, note["job"])
+
+    def watch() -> None:
+        while not finished.wait(WATCH_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        look()
 
 
-def _numbers(result: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one finished job."""
-    if result["command"] == "train-teacher":
-        teacher = result["teachers"][0]
-        return {"test top-1 %": teacher["test"]["top1"], "errors": teacher["test"]["errors"]}
-    if result["command"] == "benchmark":
-        measured = result["benchmark"]["variants"]["this configuration"]
-        return {
-            "ms/step": measured["step_ms"]["median"],
-            "images/s": measured["images_per_second"],
-            "bare/whole": result["benchmark"]["bare_over_whole"]["median"],
-        }
-    student = result["student"]
-    best = student["best_val"]
-    return {
-        "val top-1 %": best["val_top1"] if best else None,
-        "test top-1 %": student["test"]["top1"],
-        "errors": student["test"]["errors"],
-        "gain": result["gain"],
-        "agreement %": result["agreement"],
-        "seconds": result["time"]["seconds"],
-    }
+def summarise(folder: SweepFolder) -> None:
+    """The ranking on the screen and in files, then the jobs that are not done."""
+    settings = folder.read()
+    reporter = Reporter(settings["ui"])
+    found = ranking.read_jobs(folder)
+    if found.rows:
+        settings_ranked = ranking.group(found.rows)
+        ranking.write_files(folder.path, found.rows, settings_ranked)
+        _show(settings_ranked, len(found.rows), folder, reporter)
+    for job in found.unfinished:
+        reporter.warn(f"job {job.number} ({' '.join(job.words)}) {job.state}: {job.error}")
+        if job.log is not None:
+            reporter.say(f"    log: {job.log}")
+    if found.unfinished:
+        reporter.say(
+            f"  go on: kdrun resume {folder.path}, or the same command again; finished jobs are "
+            "not repeated"
+        )
 
 
-def _different(argvs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The words of each command that not all of them share."""
-    shared = set.intersection(*(set(argv) for argv in argvs)) if len(argvs) > 1 else set()
-    return [[word for word in argv if word not in shared] for argv in argvs]
-
-
-def _swept(words: Sequence[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (word.partition("=") for word in words) if value}
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return format.percent(value) if isinstance(value, float) else str(value)
-
-
-def _write(sweep_dir: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(sweep_dir / "summary.csv", text.getvalue().encode())
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in rows]
-    write_atomically(sweep_dir / "summary.md", ("\n".join(lines) + "\n").encode())
+def _show(
+    ranked: list[ranking.Setting], jobs: int, folder: SweepFolder, reporter: Reporter
+) -> None:
+    by_validation = ranked[0].rank is not None
+    how = (
+        "ranked by validation accuracy; the test split chose nothing"
+        if by_validation
+        else "not ranked: there is no validation split"
+    )
+    reporter.heading(f"sweep: {how}")
+    columns = ranking.columns(ranked)
+    table = new_table(*columns)
+    for setting in ranked:
+        table.add_row(*(setting.text(name) for name in columns))
+    reporter.show(table)
+    if any(setting.count > 1 for setting in ranked):
+        reporter.say(f"  mean ± standard deviation over n seeds; {jobs} jobs")
+    if by_validation and len(ranked) > 1:
+        ties = sum(setting.rank == ranked[0].rank for setting in ranked) - 1
+        also = f" (the first of {ties + 1} alike)" if ties else ""
+        reporter.say(f"  best on validation{also}: {ranked[0].words()}")
+    reporter.say(
+        f"  files: {folder.path}/ranking.csv, ranking.md (by setting), summary.csv, summary.md "
+        "(by job)"
+    )

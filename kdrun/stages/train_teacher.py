@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdrun.config.dump import dataset_plain
-from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig
+from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.metrics import Evaluation, evaluate
@@ -73,6 +73,7 @@ class ReadyTeacher:
             "sha256": self.card.sha256,
             "reused": self.reused,
             **self.test.facts(),
+            "best_val": self.card.extra.get("best_val"),
         }
 
 
@@ -107,13 +108,11 @@ def ready_teacher(
     """
     if config.checkpoint is not None:
         return _from_file(config, data, dataset, session)
-    augment = config.augment if config.augment is not None else data.augment
-    recipe = network_recipe(
-        config.network, config.schedule, config.seed, augment, dataset, config.image_size
-    )
+    augment = _augment(config, data)
+    recipe = teacher_recipe(config, data, dataset)
     digest = fingerprint(recipe)
     store = TeacherStore(session.output_root)
-    entry = store.entry(data.name, config.network.name, digest)
+    entry = teacher_entry(config, data, dataset, session.output_root)
     reporter = session.reporter
     if entry.is_filled():
         return _from_store(entry, config, data, dataset, session)
@@ -135,6 +134,26 @@ def ready_teacher(
         _train(entry, config, training, digest, dataset, session, kept)
         seconds = time.monotonic() - started
     return _from_store(entry, config, data, dataset, session, seconds)
+
+
+def teacher_recipe(config: TeacherConfig, data: DatasetConfig, dataset: Dataset) -> dict[str, Any]:
+    """Everything that shapes a teacher's weights."""
+    augment = _augment(config, data)
+    return network_recipe(
+        config.network, config.schedule, config.seed, augment, dataset, config.image_size
+    )
+
+
+def teacher_entry(
+    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, output_root: Path
+) -> StoreEntry:
+    """Where the teacher of a configuration is in the store, or will be."""
+    digest = fingerprint(teacher_recipe(config, data, dataset))
+    return TeacherStore(output_root).entry(data.name, config.network.name, digest)
+
+
+def _augment(config: TeacherConfig, data: DatasetConfig) -> AugmentConfig:
+    return config.augment if config.augment is not None else data.augment
 
 
 def _train(

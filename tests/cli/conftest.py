@@ -1,7 +1,8 @@
 """The command line with the stages replaced by a recorder, in an empty folder."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import pytest
 
 import kdrun.stages
 from kdrun.cli.main import run
+from kdrun.runs.sweeps import SweepFolder
 
 
 @dataclass
@@ -18,7 +20,8 @@ class Recorder:
     """What the command line asked the stages to do; `react` may raise in their place."""
 
     calls: list[tuple[str, Any, list[str], Path | None, int]] = field(default_factory=list)
-    announced: list[tuple[Path, list[Any], list[list[str]]]] = field(default_factory=list)
+    announced: list[tuple[Path, list[Any], str]] = field(default_factory=list)
+    progress: list[int] = field(default_factory=list)
     summarised: list[Path] = field(default_factory=list)
     resumed: list[Path] = field(default_factory=list)
     react: Callable[[Any], None] = lambda config: None
@@ -31,9 +34,23 @@ class Recorder:
 
         return called
 
-    def announce(self, sweep_dir: Path, configs: list[Any], argvs: list[list[str]]) -> None:
-        self.announced.append((sweep_dir, configs, argvs))
+    def announce(self, folder: SweepFolder, configs: list[Any], launcher: str) -> None:
+        self.announced.append((folder.path, configs, launcher))
         self.react_to_announcement()
+
+    def say_progress(self, folder: SweepFolder, job: int) -> None:
+        self.progress.append(job)
+
+    def summarise(self, folder: SweepFolder) -> None:
+        self.summarised.append(folder.path)
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_left() -> Iterator[None]:
+    """Hydra gives the root logger a handler on the output of the test that it ran in."""
+    before = list(logging.root.handlers)
+    yield
+    logging.root.handlers[:] = before
 
 
 @pytest.fixture
@@ -46,8 +63,8 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
         setattr(commands, name, recorder.verb(name))
     commands.resume = recorder.resumed.append  # type: ignore[attr-defined]
     sweep = ModuleType("kdrun.stages.sweep")
-    sweep.announce = recorder.announce  # type: ignore[attr-defined]
-    sweep.summarise = recorder.summarised.append  # type: ignore[attr-defined]
+    for name in ("announce", "say_progress", "summarise"):
+        setattr(sweep, name, getattr(recorder, name))
     for name, module in (("commands", commands), ("sweep", sweep)):
         monkeypatch.setitem(sys.modules, f"kdrun.stages.{name}", module)
         monkeypatch.setattr(kdrun.stages, name, module, raising=False)

@@ -11,6 +11,7 @@ import pytest
 
 from kdrun.cli.main import run
 from kdrun.errors import ConfigError, Interrupted, TrainingError
+from kdrun.runs.sweeps import SweepFolder
 
 
 def everything_in(folder: Path) -> set[str]:
@@ -76,7 +77,43 @@ def test_sweep(stages: Any, tmp_path: Path) -> None:
     assert stages.announced[0][0] == folder
     assert stages.summarised == [folder]
     assert folder.parent == Path("outputs/sweeps")
-    assert everything_in(tmp_path) == {f"{folder}/multirun.yaml"}
+    assert stages.progress == [0, 1, 2, 3]
+    notes = {f"{folder}/jobs/{number}.json" for number in range(4)}
+    assert everything_in(tmp_path) == {f"{folder}/multirun.yaml", f"{folder}/sweep.json"} | notes
+
+
+def test_settings_of_the_sweep_are_not_part_of_a_jobs_command(stages: Any) -> None:
+    assert run(["distill", "sweep=lr", "sweep.fail_fast=true", "lr=0.5,0.25"]) == 0
+    commands = [call[2] for call in stages.calls]
+    assert commands[0] == ["distill", "lr=0.5", "seed=0"]  # what is typed replaces the named values
+    assert len(commands) == 6
+    folder = SweepFolder(stages.summarised[0])
+    assert [job["command"] for job in folder.read()["jobs"]] == commands
+    assert run(commands[5]) == 0
+    assert stages.calls[6][3] is None
+
+
+def test_fail_fast_starts_no_other_job(stages: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: Any) -> None:
+        if config.T == 2:
+            raise TrainingError("The loss is not finite.")
+
+    stages.react = fail
+    assert run(["distill", "-m", "T=1,2,3,4", "sweep.fail_fast=true"]) == 1
+    assert [call[1].T for call in stages.calls] == [1, 2]
+    assert len(stages.summarised) == 1
+
+
+def test_how_jobs_ended_is_noted(stages: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: Any) -> None:
+        if config.T == 2:
+            raise ValueError("first line\nlast line\n")
+
+    stages.react = fail
+    assert run(["distill", "-m", "T=1,2"]) == 1
+    notes = SweepFolder(stages.summarised[0]).notes()
+    assert [note["code"] for note in notes] == [0, 1]
+    assert [note["error"] for note in notes] == [None, "ValueError: last line"]
 
 
 def test_sweep_below_another_folder(stages: Any, tmp_path: Path) -> None:
@@ -190,7 +227,7 @@ def distill(config, argv, *, sweep_dir, job):
     time.sleep(60)
 commands.distill = distill
 sweep = types.ModuleType("kdrun.stages.sweep")
-sweep.announce = lambda *a: None
+sweep.announce = sweep.say_progress = lambda *a: None
 sweep.summarise = lambda folder: print("summary", flush=True)
 for name, module in (("commands", commands), ("sweep", sweep)):
     sys.modules["kdrun.stages." + name] = module

@@ -14,6 +14,7 @@ from kdrun.cli.flags import split
 from kdrun.cli.main import run
 from kdrun.cli.request import request
 from kdrun.config import resolvers
+from kdrun.runs.sweeps import SweepFolder
 
 Typed = Callable[..., str]
 
@@ -62,7 +63,10 @@ NAMES = [
     ("student.width=[2]", "Did you mean student.widths (=[4, 8])?"),
     ("schedule.moment=1", "Did you mean schedule.momentum"),
     ("hydra.foo=1", "Could not override 'hydra.foo'"),
-    ("hydra/launcher=joblibb", "Could not find 'hydra/launcher/joblibb'"),
+    ("hydra/launcher=joblib", "is for sweeps"),
+    ("sweep.fail_fast=true", "is for sweeps"),
+    ("sweep=temperatur", "Did you mean 'temperature'?"),
+    ("hydra/launcher=joblibb", "Did you mean 'joblib'?"),
     ("hydra/sweeper=other", "-m T=1,4,20"),
     ("hydra.searchpath=[file://x]", "--config-dir DIR"),
 ]
@@ -120,6 +124,9 @@ SWEPT = [
     (["T=interval(1,2)"], "e.g. T=1,2,4"),
     (["loss.kd.temprature=1,2"], "loss.kd.temperature"),
     (["epochs=1,ten"], "epochs='ten'"),
+    (["T=1,2", "hydra/launcher=joblibb"], "There is no hydra/launcher 'joblibb'. Did you mean"),
+    (["T=1,2", "sweep.job_minutes=0"], "sweep.job_minutes=0.0 must be above 0"),
+    (["T=1,2", "sweep.fail_last=true"], "Did you mean sweep.fail_fast (=false)?"),
 ]
 OTHERS = [
     (["train-teacher", "student=cnn_tiny"], "does not use the group 'student'"),
@@ -214,7 +221,8 @@ def test_composes_what_hydra_composes(words: list[str]) -> None:
 def test_jobs_come_in_hydras_order_with_their_configurations(stages: Any) -> None:
     words = ["-m", "T=1,2", "loss=[kd],[kd,sp]", "seed=range(0,2)", "student=glob(cnn_t*)"]
     assert run(["distill", *words]) == 0
-    ((_, configs, argvs),) = stages.announced
+    ((folder, configs, _),) = stages.announced
+    argvs = [job["command"] for job in SweepFolder(folder).read()["jobs"]]
     assert [call[1] for call in stages.calls] == configs
     assert [call[2] for call in stages.calls] == argvs
     assert [(c.T, list(c.loss), c.seed) for c in configs[:3]] == [

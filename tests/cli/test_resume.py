@@ -1,6 +1,5 @@
 """`kdrun resume`: a run's folder is passed on, a sweep's jobs are run again where they belong."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from kdrun.cli.main import run
 from kdrun.errors import TrainingError
+from kdrun.runs.sweeps import SweepFolder
 
 Typed = Callable[..., str]
 
@@ -17,11 +17,8 @@ Typed = Callable[..., str]
 def sweep(stages: Any, tmp_path: Path, my_configs: Path) -> Path:
     """The folder of a sweep of three jobs."""
     folder = tmp_path / "outputs" / "sweeps" / "one"
-    folder.mkdir(parents=True)
-    own = ["--config-dir", str(my_configs)]
-    commands = [["distill", *own, "student=mine", f"T={T}"] for T in (1, 2, 4)]
-    jobs = [{"job": number, "command": words} for number, words in enumerate(commands)]
-    (folder / "sweep.json").write_text(json.dumps({"schema": 1, "jobs": jobs}))
+    command = ["distill", "-m", "student=mine", "T=1,2,4", "--config-dir", str(my_configs)]
+    SweepFolder(folder).begin(command, [])
     return folder
 
 
@@ -42,7 +39,7 @@ def test_jobs_of_a_sweep_are_run_in_its_folder(stages: Any, sweep: Path) -> None
     ]
     assert stages.calls[0][1].student.kwargs == {"widths": [2]}
     assert stages.summarised == [sweep]
-    assert stages.announced == []
+    assert stages.announced[0][0] == sweep
 
 
 def test_failing_job_does_not_stop_the_others(
@@ -77,7 +74,7 @@ def test_jobs_that_make_no_sense_any_more_are_refused_first(
     assert stages.calls == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": [{"command": ["rm", "x"]}]}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "command": ["rm", "x"]}'])
 def test_damaged_sweep(
     stages: Any, sweep: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

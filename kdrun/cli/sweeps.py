@@ -1,0 +1,193 @@
+"""Running a sweep's jobs, and noting how each ended where every process can read it."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from kdrun.cli.launchers import Launcher
+from kdrun.cli.preflight import Config, Plan
+from kdrun.config.schema import BenchmarkConfig, RuntimeConfig
+from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, KdrunError
+from kdrun.runs.sweeps import SweepFolder
+
+# Its presence in a sweep's folder says that no further job is to start.
+STOP_FILE = "stop"
+
+
+def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[], None]) -> int:
+    """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's."""
+    from kdrun.stages import sweep
+
+    begin(folder, command, plan)
+    threads = runtime_of(plan.configs[0]).threads
+    sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
+    interrupted = False
+    try:
+        with _watched(folder, plan.launcher) as stopped:
+            launch()
+        interrupted = bool(stopped)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        codes = folder.codes()
+        if codes or not interrupted:
+            sweep.summarise(folder)
+    if interrupted or EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
+    return max(codes, default=EXIT_FAILED)
+
+
+def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
+    """Write the sweep's file."""
+    (folder.path / STOP_FILE).unlink(missing_ok=True)
+    runtime = runtime_of(plan.configs[0])
+    folder.begin(
+        command,
+        plan.argvs,
+        ui=runtime.ui,
+        fail_fast=runtime.sweep.fail_fast,
+        launcher=plan.launcher.name,
+        processes=plan.launcher.processes,
+        threads=plan.launcher.threads,
+    )
+
+
+def do_job(
+    folder: SweepFolder,
+    number: int,
+    typed: Callable[[], Config],
+    command: Callable[..., object],
+    argv: list[str],
+) -> int:
+    """Do one job, in whichever process this is; returns its exit code.
+
+    Nothing is raised but the interruption of a sweep whose jobs run in this very process.
+    """
+    settings = folder.read()
+    if _stops(folder, settings):
+        return EXIT_FAILED
+    folder.update(number, code=None, error=None, pid=os.getpid(), host=socket.gethostname())
+    started = time.monotonic()
+    error: BaseException | None = None
+    try:
+        config = _shared_out(typed(), settings, number)
+        command(config, argv, sweep_dir=folder.path, job=number)
+    except BaseException as caught:
+        error = caught
+    code = _exit_code(error)
+    seconds = round(time.monotonic() - started, 3)
+    folder.update(number, code=code, seconds=seconds, error=_last_line(error))
+    if error is not None and code != EXIT_INTERRUPTED:
+        _say(number, error)
+    if settings["launcher"] == "basic":
+        from kdrun.stages import sweep
+
+        sweep.say_progress(folder, number)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+    return code
+
+
+def _stops(folder: SweepFolder, settings: dict[str, Any]) -> bool:
+    """Whether no further job is to start: the sweep was interrupted, or must fail fast."""
+    if (folder.path / STOP_FILE).exists():
+        return True
+    codes = folder.codes()
+    failed = any(code not in (EXIT_DONE, EXIT_INTERRUPTED) for code in codes)
+    return EXIT_INTERRUPTED in codes or (settings["fail_fast"] and failed)
+
+
+def _shared_out(config: Config, settings: dict[str, Any], number: int) -> Config:
+    """The job's configuration with its share of the machine, where several jobs run at once.
+
+    Their screens would mix: the process that runs the sweep says how they stand, and everything
+    else is in each run's log.
+    """
+    if settings["launcher"] == "basic" or isinstance(config, BenchmarkConfig):
+        return config
+    runtime = replace(config.runtime, ui="quiet" if settings["launcher"] == "joblib" else "plain")
+    if runtime.threads is None:
+        runtime = replace(runtime, threads=settings["threads"])
+    if runtime.device == "auto" and settings["processes"] > 1:
+        from kdrun.engine.devices import spread
+
+        runtime = replace(runtime, device=spread(number))
+    return replace(config, runtime=runtime)
+
+
+def runtime_of(config: Config) -> RuntimeConfig:
+    """Where and how the command of that configuration runs."""
+    return config.distill.runtime if isinstance(config, BenchmarkConfig) else config.runtime
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return EXIT_DONE
+    if isinstance(error, KdrunError):
+        return error.exit_code
+    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED
+
+
+def _last_line(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[-1].strip() if lines else ""
+    if isinstance(error, KdrunError | KeyboardInterrupt):
+        return text or "stopped"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _say(number: int, error: BaseException) -> None:
+    from kdrun.cli.main import say_bug
+    from kdrun.ui import console
+
+    if isinstance(error, KdrunError):
+        console.error(f"job {number}: {error}")
+        return
+    console.error(f"job {number} failed:")
+    say_bug(error)
+
+
+@contextmanager
+def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
+    """While other processes do the jobs, say how they stand; yields the signals that came.
+
+    The first Ctrl-C (or SIGTERM) lets the jobs in hand save their state and starts no other; a
+    second one stops at once.
+    """
+    stopped: list[int] = []
+    if launcher.in_process:
+        yield stopped
+        return
+    from kdrun.stages import sweep
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+        (folder.path / STOP_FILE).touch()
+        _ask_to_stop(folder)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with sweep.watching(folder):
+            yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ask_to_stop(folder: SweepFolder) -> None:
+    """SIGTERM for the jobs in hand on this machine; a terminal's Ctrl-C has reached them already,
+    and counts with it as one request."""
+    for note in folder.notes():
+        if note.get("code") is None and note.get("host") == socket.gethostname():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(note["pid"], signal.SIGTERM)

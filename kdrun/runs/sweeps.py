@@ -1,0 +1,79 @@
+"""A sweep's folder: its jobs, and how each of them stands, whichever process does it.
+
+`sweep.json` is written once, before the first job; every job has a note of its own,
+`jobs/<number>.json`, so that processes never write the same file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json, write_json
+
+SWEEP_FILE = "sweep.json"
+SCHEMA = 2
+
+
+class SweepFolder:
+    """Paths and facts of one sweep.
+
+    A note has `code` (the exit code; None while the job runs), `run` (its folder), `reused`
+    (whether it was done before), `seconds`, and `error` (the last line of what went wrong).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._jobs = path / "jobs"
+
+    def begin(self, command: Sequence[str], jobs: Sequence[Sequence[str]], **settings: Any) -> None:
+        """Write `sweep.json` and forget how the jobs of an earlier try ended.
+
+        command: what to type after `kdrun` for the whole sweep; jobs: for each job alone.
+        """
+        for note in self._jobs.glob("*.json"):
+            note.unlink()
+        listed = [{"job": number, "command": list(words)} for number, words in enumerate(jobs)]
+        values = {"schema": SCHEMA, "command": list(command), **settings, "jobs": listed}
+        write_json(self.path / SWEEP_FILE, values)
+
+    def read(self) -> dict[str, Any]:
+        """What `begin` wrote. Raises OSError or ValueError for a damaged file."""
+        values = read_json(self.path / SWEEP_FILE)
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise ValueError(f"{self.path / SWEEP_FILE} is not the file of a sweep")
+        return values
+
+    def add(self, **settings: Any) -> None:
+        """Add to what `begin` wrote."""
+        write_json(self.path / SWEEP_FILE, {**self.read(), **settings})
+
+    def differences(self) -> list[list[str]]:
+        """For each job the words of its command that not all jobs share."""
+        return different([job["command"] for job in self.read()["jobs"]])
+
+    def update(self, job: int, **values: Any) -> None:
+        """Set some values of a job's note."""
+        write_json(self._jobs / f"{job}.json", {**(self.note(job) or {}), "job": job, **values})
+
+    def note(self, job: int) -> dict[str, Any] | None:
+        """How a job stands; None before it has begun."""
+        try:
+            values = read_json(self._jobs / f"{job}.json")
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
+
+    def notes(self) -> list[dict[str, Any]]:
+        """The notes of all jobs that have begun, in their order."""
+        numbers = sorted(int(path.stem) for path in self._jobs.glob("*.json"))
+        return [note for number in numbers if (note := self.note(number)) is not None]
+
+    def codes(self) -> list[int]:
+        """The exit codes of the jobs that have ended."""
+        return [note["code"] for note in self.notes() if note.get("code") is not None]
+
+
+def different(commands: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The words of each command that not all of them share."""
+    shared = set.intersection(*(set(words) for words in commands)) if len(commands) > 1 else set()
+    return [[word for word in words if word not in shared] for words in commands]

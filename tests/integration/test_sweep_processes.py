@@ -1,0 +1,146 @@
+"""Sweeps that are killed, and sweeps whose jobs run in several processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import SMALL, results
+
+from kdrun.cli.launchers import launcher_of, processor_cores
+
+Run = Callable[..., int]
+
+# Slow enough to be met in the middle of a job.
+SLOW = [*(word for word in SMALL if not word.startswith(("ui=", "epochs="))), "ui=plain"]
+SLOW = [*SLOW, "epochs=12", "batch_size=4", "alone=false"]
+SHARED = [word for word in SMALL if not word.startswith("threads=")]
+
+
+def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdrun", *argv],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for_training(folder: Path, runs: int, process: subprocess.Popen[str]) -> None:
+    """Until as many students have begun, and the newest is in the middle of its training."""
+    limit = time.monotonic() + 120
+    while len(list(folder.glob("outputs/distill/*/cnn_large-*/*/metrics.jsonl"))) < runs:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def test_killed_interrupted_and_finished(workdir: Path) -> None:
+    command = ["distill", "-m", *SLOW, "T=1,4,8"]
+    first = start(workdir, *command)
+    wait_for_training(workdir, 1, first)
+    first.kill()
+    first.communicate()
+    assert [r["status"] for r in results(workdir, name="cnn_large-*")] == ["running"]
+
+    second = start(workdir, *command)
+    wait_for_training(workdir, 2, second)
+    second.send_signal(signal.SIGINT)
+    said = second.communicate()[0]
+    assert second.returncode == 130, said
+    assert "going on after step" in said or "Stage 2" in said
+    stopped = results(workdir, name="cnn_large-*")
+    assert [r["status"] for r in stopped] == ["completed", "interrupted"]
+    newest = max(workdir.glob("outputs/sweeps/*"), key=lambda path: path.name)
+    assert f"kdrun resume {newest.relative_to(workdir)}" in said
+    assert "job 2 (T=8) not started" in said
+    assert "Traceback" not in said
+
+    third = start(workdir, "resume", str(newest))
+    said = third.communicate()[0]
+    assert third.returncode == 0, said
+    assert "sweep of 3 jobs, 1 of them done before" in said
+    found = results(workdir, name="cnn_large-*")
+    assert [r["status"] for r in found] == ["completed"] * 3
+    assert [r["folder"] for r in found[:2]] == [r["folder"] for r in stopped]
+    assert len(list(csv.DictReader((newest / "ranking.csv").open()))) == 3
+
+
+def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "T=1,4"]
+    assert kdrun("distill", "-m", *SHARED, *words) == 0
+    found = results(workdir, name="cnn_large-*")
+    assert [r["status"] for r in found] == ["completed"] * 2
+    assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
+    assert sum(not r["teachers"][0]["reused"] for r in found) == 1
+    (folder,) = workdir.glob("outputs/sweeps/*")
+    notes = [json.loads(path.read_text()) for path in folder.glob("jobs/*.json")]
+    assert os.getpid() not in {note["pid"] for note in notes}
+    share = max(1, processor_cores() // 2)
+    threads = {json.loads((r["folder"] / "env.json").read_text())["threads"] for r in found}
+    assert threads == {share}
+    assert (folder / "ranking.md").is_file()
+    # the same jobs, done here now, are found
+    assert kdrun("distill", "-m", *SHARED, "T=1,4") == 0
+    assert len(results(workdir, name="cnn_large-*")) == 2
+
+
+def test_jobs_as_submitit_runs_them(kdrun: Run, workdir: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["hydra/launcher=submitit_local", "T=1,4", "alone=false", "lr=0.1,1e30", "epochs=1"]
+    assert kdrun("distill", "-m", *SHARED, *words) == 1
+    found = results(workdir, name="cnn_large-*")
+    assert sorted(r["status"] for r in found) == ["completed"] * 2 + ["failed"] * 2
+    assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
+    (folder,) = workdir.glob("outputs/sweeps/*")
+    assert len(list((folder / "submitit").glob("*_result.pkl"))) == 4
+    assert len(list(csv.DictReader((folder / "summary.csv").open()))) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "jobs", "processes"), [(2, 9, 2), (-1, 900, processor_cores()), (8, 3, 3)]
+)
+def test_threads_are_shared_out(n_jobs: int, jobs: int, processes: int) -> None:
+    launcher = launcher_of({"_target_": "a.b.JoblibLauncher", "n_jobs": n_jobs}, jobs)
+    assert launcher.processes == processes
+    assert launcher.threads == max(1, processor_cores() // processes)
+    assert "more than it has" in launcher.describe(asked_threads=100 * processor_cores())
+
+
+def test_the_slurm_configuration_says_what_sbatch_gets(workdir: Path) -> None:
+    """Composed as for a sweep; every name must be one that submitit knows."""
+    submitit = pytest.importorskip("submitit")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from hydra import compose, initialize_config_module
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from omegaconf import OmegaConf
+    from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+
+    from kdrun.config import resolvers
+
+    resolvers.register()
+    words = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.job.num=0"]
+    with initialize_config_module("kdrun.configs", version_base="1.3"):
+        cfg = compose("distill", words, return_hydra_config=True)
+    hydra = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
+    assert isinstance(hydra, dict)
+    own = {key: value for key, value in hydra.items() if key not in ("_target_", "submitit_folder")}
+    assert own.pop("max_num_timeout") == 0
+    own["name"] = "distill"
+    # as the plugin passes them on, and as submitit's AutoExecutor translates them
+    shared = {key: own[key] for key in own if key in BaseQueueConf.__dataclass_fields__}
+    executor = submitit.AutoExecutor(cluster="debug", folder=workdir / "log")
+    special = {f"slurm_{key}": value for key, value in own.items() if key not in shared}
+    executor.update_parameters(**shared, **special)
+    translated = SlurmExecutor._convert_parameters(
+        {key: value for key, value in shared.items() if value is not None}
+    )
+    special = {key: value for key, value in own.items() if key not in shared and value is not None}
+    script = _make_sbatch_string(command="run", folder=workdir, **translated, **special)
+    for line in ("--partition=gpu", "--time=240", "--gpus-per-node=1", "--cpus-per-task=4"):
+        assert f"#SBATCH {line}" in script
