@@ -127,7 +127,7 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same command with more time goes on from there."""
-    slow = [*SMALL, "ui=plain", "alone=false", "batch_size=2", "epochs=60", "seed=5"]
+    slow = [*SMALL, "ui=plain", "alone=false", "batch_size=2", "epochs=30", "seed=5"]
     assert kdrun("distill", "-m", *slow, "sweep.job_minutes=0.02") == 1
     (ended,) = results(workdir)
     assert ended["status"] == "failed"

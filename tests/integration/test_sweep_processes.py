@@ -19,7 +19,7 @@ Run = Callable[..., int]
 
 # Slow enough to be met in the middle of a job.
 SLOW = [*(word for word in SMALL if not word.startswith(("ui=", "epochs="))), "ui=plain"]
-SLOW = [*SLOW, "epochs=12", "batch_size=4", "alone=false"]
+SLOW = [*SLOW, "epochs=6", "batch_size=4", "alone=false"]
 SHARED = [word for word in SMALL if not word.startswith("threads=")]
 
 
@@ -92,14 +92,14 @@ def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> N
 
 def test_jobs_as_submitit_runs_them(kdrun: Run, workdir: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    words = ["hydra/launcher=submitit_local", "T=1,4", "alone=false", "lr=0.1,1e30", "epochs=1"]
+    words = ["hydra/launcher=submitit_local", "alone=false", "lr=0.1,1e30", "epochs=1"]
     assert kdrun("distill", "-m", *SHARED, *words) == 1
     found = results(workdir, name="cnn_large-*")
-    assert sorted(r["status"] for r in found) == ["completed"] * 2 + ["failed"] * 2
+    assert sorted(r["status"] for r in found) == ["completed", "failed"]
     assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
     (folder,) = workdir.glob("outputs/sweeps/*")
-    assert len(list((folder / "submitit").glob("*_result.pkl"))) == 4
-    assert len(list(csv.DictReader((folder / "summary.csv").open()))) == 2
+    assert len(list((folder / "submitit").glob("*_result.pkl"))) == 2
+    assert len(list(csv.DictReader((folder / "summary.csv").open()))) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_the_slurm_configuration_says_what_sbatch_gets(workdir: Path) -> None:
     executor = submitit.AutoExecutor(cluster="debug", folder=workdir / "log")
     special = {f"slurm_{key}": value for key, value in own.items() if key not in shared}
     executor.update_parameters(**shared, **special)
-    translated = SlurmExecutor._convert_parameters(
+    translated = SlurmExecutor.__new__(SlurmExecutor)._convert_parameters(  # there is no sbatch
         {key: value for key, value in shared.items() if value is not None}
     )
     special = {key: value for key, value in own.items() if key not in shared and value is not None}
