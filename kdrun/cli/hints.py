@@ -9,13 +9,12 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hint_groups, launchers
+from kdrun.cli import groups, hint_groups, hint_sweeps
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.cli.request import (
     Request,
     full_key,
     is_hydra,
-    is_sweep_setting,
     near,
     value_text,
     values,
@@ -48,7 +47,7 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
     """Raise ConfigError for mistakes that show in the overrides alone."""
     for override in overrides:
         if is_hydra(override):
-            _check_hydra(asked, override)
+            hint_sweeps.check_hydra(asked, override)
             continue
         if override.is_delete():
             _check_delete(asked, override)
@@ -57,38 +56,6 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
         else:
             _check_package(asked, override)
     _check_aliases(asked, overrides)
-
-
-def _check_hydra(asked: Request, override: Override) -> None:
-    if override.key_or_group == "hydra/sweeper":
-        raise ConfigError(
-            "kdrun's sweeps run every combination that is typed; another hydra/sweeper cannot be "
-            "used. Leave it out, and list the values: -m T=1,4,20."
-        )
-    if override.key_or_group == "hydra/launcher":
-        for name in values(asked, override):
-            _check_launcher(asked, str(name))
-    if override.key_or_group == "hydra.searchpath":
-        raise ConfigError("Name the folder of your own options with --config-dir DIR instead.")
-
-
-def _check_launcher(asked: Request, name: str) -> None:
-    options = ["basic", *asked.options("hydra/launcher")]
-    match = near(name, options)
-    if name not in options and match is not None:
-        raise ConfigError(f"There is no hydra/launcher '{name}'. Did you mean '{match}'?")
-    launchers.require(name)
-
-
-def check_single(overrides: list[Override]) -> None:
-    """Raise ConfigError for a setting of sweeps in a command that runs once."""
-    for override in overrides:
-        key = override.key_or_group
-        if is_sweep_setting(key) or key.replace("/", ".").startswith("hydra.launcher"):
-            raise ConfigError(
-                f"{key} is for sweeps, and this command runs once: add -m and the values to try, "
-                "or leave it out."
-            )
 
 
 def _check_delete(asked: Request, override: Override) -> None:

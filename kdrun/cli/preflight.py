@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hints, peers, teachers
+from kdrun.cli import grammar, groups, hint_sweeps, hints, peers, teachers
 from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
@@ -116,7 +116,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
             "once for each value, without -m."
         )
     if not is_sweep:
-        hints.check_single(overrides)
+        hint_sweeps.check_single(overrides)
         return Plan(flags, configs=[composer.typed(overrides)])
     params = cfg.hydra.sweeper.get("params") or {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
