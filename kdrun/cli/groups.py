@@ -19,6 +19,9 @@ INTERNAL = ("model",)
 # The first line of an option that also sets things outside its own group.
 GLOBAL_PACKAGE = "# @package _global_"
 
+# Folders of YAML that are no options: figures that `kdrun report` sets beside measured ones.
+NO_GROUPS = ("published",)
+
 # The verbs that Hydra composes a configuration for, and its file.
 CONFIG_NAMES = {
     "train-teacher": "train_teacher",
@@ -70,7 +73,7 @@ def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     for root in roots(config_dir):
         for path in root.rglob("*.yaml"):
             group = path.parent.relative_to(root).as_posix()
-            if group != ".":
+            if group != "." and group not in NO_GROUPS:
                 found.setdefault(group, set()).add(path.stem)
     return {group: sorted(found[group]) for group in sorted(found)}
 

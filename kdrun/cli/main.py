@@ -81,6 +81,18 @@ def _validate(argv: list[str]) -> int:
     return validate.run(argv)
 
 
+def _report(argv: list[str]) -> int:
+    from kdrun.cli import report
+
+    return report.run(argv)
+
+
+def _compare(argv: list[str]) -> int:
+    from kdrun.cli import compare
+
+    return compare.run(argv)
+
+
 def _completion(argv: list[str]) -> int:
     from kdrun.cli import completion
 
@@ -107,6 +119,8 @@ VERBS = {
             _hydra("benchmark"),
         ),
         Verb("resume", "go on with an interrupted run or sweep", _resume),
+        Verb("report", "tables, a page and pictures of runs and sweeps", _report),
+        Verb("compare", "what differs between two runs", _compare),
         Verb("ls", "list the options of a group, the runs or the teachers", _ls),
         Verb("show", "print an option's YAML and documentation, or a run's result", _show),
         Verb("new", "start a loss, a network or an experiment of your own", _new),

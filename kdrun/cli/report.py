@@ -1,0 +1,124 @@
+"""`kdrun report`: from run folders to a table, a page and files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdrun.cli.output import say
+from kdrun.cli.words import split
+from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+
+USAGE = """\
+kdrun report DIR... [pictures=best|all] [to=FOLDER]
+Reads run and sweep folders, finished or not, and trains nothing: a table here, and report.html,
+report.md, report.csv (the table) and report-runs.csv (a row per run) beside the first DIR.
+
+Try:
+  kdrun report outputs/sweeps/...               a sweep
+  kdrun report outputs/distill/digits           all runs on a data set
+  kdrun report outputs                          everything
+  kdrun report outputs/sweeps/... pictures=best the best run's pictures too (loads its networks)
+  kdrun report A B to=reports                   files in another folder
+  kdrun report A --config-dir my                with published figures of your own: my/published
+
+pictures: of the row that is best on validation, its first seed; all: of every finished run.
+"""
+if TYPE_CHECKING:
+    from kdrun.report.groups import Group
+    from kdrun.report.records import Run
+
+SETTINGS = ("pictures", "to")
+CHOICES = ("best", "all", "none")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    folders: list[Path]
+    pictures: str
+    to: Path | None
+
+
+def run(argv: list[str]) -> int:
+    """Make the report that `argv` asks for."""
+    words = split("report", argv, flags=("--pictures",))
+    if words.help:
+        say(USAGE)
+        return EXIT_DONE
+    asked = _asked(argv, words.plain, "--pictures" in words.flags)
+    from kdrun.report import files, page
+    from kdrun.report.content import make_report
+    from kdrun.report.published import read_published
+    from kdrun.report.records import collect
+    from kdrun.ui.report import show_report
+
+    figures = read_published(words.config_dir)
+    report = make_report(collect(asked.folders), figures)
+    place = _place(asked)
+    show_report(report)
+    if asked.pictures != "none":
+        from kdrun.stages.pictures import draw_pictures
+
+        draw_pictures(_chosen(report.grouped.groups, asked.pictures))
+    files.write_markdown(place / "report.md", report)
+    files.write_csv(place / "report.csv", report)
+    files.write_runs_csv(place / "report-runs.csv", report)
+    page.write_page(place / "report.html", report, argv)
+    say(f"\nfiles: {place / 'report.html'}, report.md, report.csv, report-runs.csv")
+    return EXIT_DONE
+
+
+def _asked(argv: list[str], plain: list[str], pictures_flag: bool) -> Asked:
+    if any(word.startswith("output_root=") for word in argv):
+        raise ConfigError("report has no output_root: name the folders themselves; to=... says "
+                          "where its files go.")  # fmt: skip
+    settings: dict[str, str] = {"pictures": "best"} if pictures_flag else {}
+    folders = []
+    for word in plain:
+        name, equals, value = word.partition("=")
+        if equals and name in SETTINGS:
+            settings[name] = value
+        elif equals and not Path(word).exists():
+            hint = did_you_mean(name, SETTINGS) or f" It has {' and '.join(SETTINGS)}."
+            raise ConfigError(f"report has no setting {name}.{hint} See kdrun report --help.")
+        else:
+            folders.append(Path(word).expanduser())
+    if not folders:
+        raise ConfigError(
+            "report needs a folder: kdrun report outputs/sweeps/... (kdrun ls runs lists the runs "
+            "there are), or kdrun report outputs for all."
+        )
+    pictures = settings.get("pictures", "none")
+    pictures = {"true": "best", "false": "none"}.get(pictures, pictures)
+    if pictures not in CHOICES:
+        hint = did_you_mean(pictures, CHOICES)
+        raise ConfigError(f"pictures={pictures} is not one of {', '.join(CHOICES)}.{hint}")
+    to = Path(settings["to"]).expanduser() if settings.get("to") else None
+    return Asked(folders, pictures, to)
+
+
+def _place(asked: Asked) -> Path:
+    """Where the files go: beside the first folder, but never above where the user is."""
+    first = asked.folders[0]
+    place = asked.to or first.parent
+    if asked.to is None and Path.cwd().resolve().is_relative_to(first.resolve()):
+        place = Path()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK):
+            raise PermissionError(13, "it is not writable")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"The report cannot be written into {place}: {reason}. Name another folder: to=..."
+        ) from None
+    return place
+
+
+def _chosen(groups: Sequence["Group"], which: str) -> list["Run"]:
+    """The runs to draw pictures of."""
+    chosen = groups if which == "all" else groups[:1]
+    return [run for group in chosen for run in (group.runs if which == "all" else group.runs[:1])]

@@ -1,0 +1,132 @@
+"""What differs between two runs: settings, environment, results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.errors import ConfigError
+from kdrun.report.groups import teacher_top1, val_top1
+from kdrun.report.records import UNREADABLE, Run, collect, number
+from kdrun.report.settings import ABSENT, flatten, settings_of, text
+from kdrun.ui import format
+
+# What of env.json says nothing of the result.
+UNTOLD = ("executable",)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing, in both runs. difference: B minus A, where both are numbers."""
+
+    name: str
+    a: str
+    b: str
+    difference: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Whether both runs have the same."""
+        return self.a == self.b
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs beside one another: title → lines."""
+
+    a: Run
+    b: Run
+    parts: dict[str, list[Line]]
+
+
+def one_run(folder: Path) -> Run:
+    """The run in a folder, or the only one below it.
+
+    Raises ConfigError for folders that do not exist, and those with several runs or none.
+    """
+    found = collect([folder]).everything
+    if len(found) > 1:
+        raise ConfigError(
+            f"{folder} holds {len(found)} runs and compare takes one: {found[0].folder}, "
+            f"{found[1].folder}, ... kdrun report {folder} shows them all."
+        )
+    if found[0].status == UNREADABLE:
+        raise ConfigError(f"{found[0].folder}/result.json cannot be read.")
+    return found[0]
+
+
+def compare(a: Run, b: Run) -> Comparison:
+    """Every setting, fact and figure of both."""
+    environments = [_flat_text(run.environment) for run in (a, b)]
+    return Comparison(
+        a,
+        b,
+        {
+            "settings": _lines(*(_settings(run) for run in (a, b))),
+            "environment": _lines(*environments),
+            "results": _results(a, b),
+        },
+    )
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """The configuration as it is written; first what reports call a setting."""
+    known = settings_of(run)
+    configured = {
+        key: text(value)
+        for key, value in flatten(run.config).items()
+        if not key.startswith("schedule.") or key.split(".")[1] not in run.config
+    }
+    named = {f"{group}.name" for group in ("dataset", "teacher", "student", "scheme")}
+    rest = {key: value for key, value in configured.items() if key not in {*known, *named}}
+    return {**known, **rest}
+
+
+def _results(a: Run, b: Run) -> list[Line]:
+    lines = [Line("status", a.status, b.status)]
+    objectives = [str(run.result.get("objective") or ABSENT) for run in (a, b)]
+    lines.append(Line("objective", objectives[0], objectives[1]))
+    for name, path, show in _FIGURES:
+        lines += _figure(name, number(a.result, *path), number(b.result, *path), show)
+        if name == "test top-1 %":
+            lines += _figure("val top-1 %", val_top1(a), val_top1(b), format.percent)
+    lines += _figure("teacher top-1 %", teacher_top1(a), teacher_top1(b), format.percent)
+    return lines
+
+
+_FIGURES: tuple[tuple[str, tuple[str, ...], Any], ...] = (
+    ("test top-1 %", ("student", "test", "top1"), format.percent),
+    ("test top-5 %", ("student", "test", "top5"), format.percent),
+    ("test errors", ("student", "test", "errors"), lambda value: f"{value:.0f}"),
+    ("test loss", ("student", "test", "loss"), format.loss),
+    ("ECE %", ("student", "test", "ece"), format.percent),
+    ("best-val epoch", ("student", "best_val", "epoch"), lambda value: f"{value:.0f}"),
+    ("best-val test top-1 %", ("student", "best_val", "test", "top1"), format.percent),
+    ("alone top-1 %", ("alone", "test", "top1"), format.percent),
+    ("gain", ("gain",), format.points),
+    ("agreement %", ("agreement",), format.percent),
+    ("params", ("student", "params"), lambda value: f"{value:,.0f}"),
+    ("FLOPs", ("student", "flops"), format.flops),
+    ("seconds", ("time", "seconds"), lambda value: f"{value:.1f}"),
+)
+
+
+def _figure(name: str, a: float | None, b: float | None, show: Any) -> list[Line]:
+    if a is None and b is None:
+        return []
+    text_a, text_b = (ABSENT if value is None else show(value) for value in (a, b))
+    difference = ""
+    if a is not None and b is not None and a != b:
+        sign = "+" if b > a else "-"
+        difference = sign + show(abs(b - a)).lstrip("+")
+    return [Line(name, text_a, text_b, difference)]
+
+
+def _lines(a: Mapping[str, str], b: Mapping[str, str]) -> list[Line]:
+    return [
+        Line(name, a.get(name, ABSENT), b.get(name, ABSENT)) for name in dict.fromkeys([*a, *b])
+    ]
+
+
+def _flat_text(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: text(value) for key, value in flatten(values).items() if key not in UNTOLD}

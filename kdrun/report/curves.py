@@ -1,0 +1,126 @@
+"""Learning curves of all rows on one axis: validation accuracy by epoch, averaged over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdrun.report.groups import VAL, Group, alone_of
+from kdrun.report.heatmap import Chart
+from kdrun.report.records import Run, number
+from kdrun.report.statistics import mean_of
+from kdrun.report.svg import (
+    COLOURS,
+    DASHES,
+    WIDTH,
+    Axis,
+    element,
+    frame,
+    picture,
+    swatch,
+    ticks,
+)
+
+HEIGHT = 300
+LEFT, RIGHT, TOP, BOTTOM = 38, 8, 22, 38
+# As many rows in colour; further ones are grey, and beyond those not drawn.
+GREY = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """epoch → percent."""
+
+    name: str
+    points: dict[float, float]
+    colour: int
+    dash: str
+    style: str = "line"
+
+
+def learning_curves(groups: Sequence[Group], labels: Sequence[str]) -> Chart | None:
+    """None when no run has validation figures."""
+    lines = _lines(groups, labels)
+    if not lines:
+        return None
+    named = [line for line in lines if line.name]
+    ends = "; ".join(f"{line.name} ends at {_last(line):.2f} %" for line in named)
+    alt = f"Learning curves: validation top-1 % by epoch, mean over seeds. {ends}."
+    hidden = len([group for group in groups if _curve(group.runs)]) - COLOURS
+    caption = "Validation split, mean over seeds. Values of the first quarter may lie below."
+    if hidden > 0:
+        caption += f" In colour: the {COLOURS} best on validation; grey: the others"
+        caption += f", of which {hidden - GREY} are not drawn." if hidden > GREY else "."
+    legend = tuple((swatch("line", line.colour, line.dash), line.name) for line in named)
+    return Chart("Learning curves", _draw(alt, lines), caption, legend)
+
+
+def _lines(groups: Sequence[Group], labels: Sequence[str]) -> list[Line]:
+    found: list[Line] = []
+    for group, name in zip(groups, labels, strict=True):
+        points = _curve(group.runs)
+        if not points or len(found) >= COLOURS + GREY:
+            continue
+        place = len(found)
+        if place < COLOURS:
+            found.append(Line(name or "student", points, place, DASHES[place % len(DASHES)]))
+        else:
+            found.append(Line("", points, 9, "", "line faint"))
+    alone = _alone(groups)
+    if alone:
+        found.append(Line("student alone (of the first row)", alone, 8, "1 3"))
+    return found
+
+
+def _alone(groups: Sequence[Group]) -> dict[float, float]:
+    """Of the best row, where the folders of its students alone are still there."""
+    runs = [alone_of(run) for run in groups[0].runs] if groups else []
+    return _curve([run for run in runs if run is not None])
+
+
+def _curve(runs: Sequence[Run]) -> dict[float, float]:
+    """epoch → mean validation top-1 over the runs that have it."""
+    values: dict[float, list[float]] = {}
+    for run in runs:
+        for row in run.metrics:
+            epoch, value = number(row, "epoch"), number(row, VAL)
+            if epoch is not None and value is not None:
+                values.setdefault(epoch, []).append(value)
+    means = {epoch: mean_of(list(values[epoch])) for epoch in sorted(values)}
+    return {epoch: mean.mean for epoch, mean in means.items() if mean is not None}
+
+
+def _draw(alt: str, lines: Sequence[Line]) -> Markup:
+    last = max(max(line.points) for line in lines)
+    first = min(min(line.points) for line in lines)
+    later = [v for line in lines for e, v in line.points.items() if e >= first + (last - first) / 4]
+    low, high = min(later), max(later)
+    margin = max((high - low) * 0.05, 0.5)
+    x = Axis(first, max(last, first + 1), LEFT, WIDTH - RIGHT)
+    y = Axis(max(0.0, low - margin), min(100.0, high + margin), HEIGHT - BOTTOM, TOP)
+    axes = frame(
+        x,
+        y,
+        [(t, f"{t:g}") for t in ticks(x.low, x.high) if t == int(t)],
+        [(t, f"{t:g}") for t in ticks(y.low, y.high)],
+        "epoch",
+        "validation top-1 %",
+    )
+    box = {"x": float(LEFT), "y": float(TOP), "width": x.end - x.start, "height": y.start - y.end}
+    clip = element("clipPath", element("rect", **box), id="curves")
+    drawn = [
+        element(
+            "polyline",
+            element("title", line.name),
+            points=" ".join(f"{x.at(e):.1f},{y.at(v):.1f}" for e, v in line.points.items()),
+            class_=f"{line.style} c{line.colour}",
+            stroke_dasharray=line.dash or None,
+        )
+        for line in reversed(lines)  # the best on top
+    ]
+    inside = element("g", *drawn, clip_path="url(#curves)")
+    return picture(WIDTH, HEIGHT, alt, clip, *axes, inside)
+
+
+def _last(line: Line) -> float:
+    return line.points[max(line.points)]

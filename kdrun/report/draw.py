@@ -1,0 +1,132 @@
+"""What the pictures of a run are drawn from, and the paper they are drawn on.
+
+Every picture is drawn twice, for light and for dark screens, with the page's colours.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kdrun.report.album import Picture
+
+DPI = 144
+CSS_DPI = 96
+TEACHER, ALONE, DISTILLED = "teacher", "student alone", "student distilled"
+# More classes than this are not named on an axis.
+NAMED = 24
+# Where class names are not Latin; matplotlib asks them in turn.
+FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans CJK SC", "NanumGothic",
+         "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The networks of one run on the test split.
+
+    classes: names by number. targets: `[N]`. logits: who → `[N, C]`; the run's student is there.
+    images: `[S, C, H, W]`, 0..1, and sample: `[S]`, their positions in the test split.
+    features: who → tap → `[S, ...]` of the stages, in order; embeddings where there are no stages.
+    shown: positions in the test split → image `[C, H, W]`, 0..1.
+    """
+
+    classes: tuple[str, ...]
+    targets: Tensor
+    logits: dict[str, Tensor]
+    sample: Tensor
+    features: dict[str, dict[str, Tensor]]
+    shown: Callable[[Tensor], Tensor]
+    temperature: float | None = None
+    student: str = DISTILLED
+
+    def name(self, number: int, most: int = 14) -> str:
+        """A class's name, cut to fit."""
+        name = self.classes[number]
+        return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one kind of screen."""
+
+    back: str
+    ink: str
+    edge: str
+    of: dict[str, str]
+    low: str
+    high: str
+
+    @property
+    def ramp(self) -> Colormap:
+        """From the paper's colour to the strongest."""
+        return LinearSegmentedColormap.from_list("ramp", [self.low, self.high])
+
+
+Paint = Callable[[Figure, Theme], None]
+
+THEMES = {
+    "light": Theme("#f6f7f9", "#1b2530", "#d5dae0",
+                   {TEACHER: "#d55e00", ALONE: "#6b7178", DISTILLED: "#0072b2"},
+                   "#f6f7f9", "#08306b"),
+    "dark": Theme("#1d242c", "#e7ebef", "#37414c",
+                  {TEACHER: "#ff8c42", ALONE: "#aab2ba", DISTILLED: "#4da6e0"},
+                  "#1d242c", "#a9d6ff"),
+}  # fmt: skip
+
+
+def draw(
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
+    inches: tuple[float, float],
+    paint: "Paint",
+) -> Picture:
+    """The picture that `paint` puts on a figure of that size."""
+    drawn = {key: _png(inches, theme, paint) for key, theme in THEMES.items()}
+    width, height = (round(side * CSS_DPI) for side in inches)
+    return Picture(name, title, caption, alt, width, height, drawn["light"], drawn["dark"])
+
+
+def show_image(axes: Axes, image: Tensor) -> None:
+    """An image `[C, H, W]` in 0..1: grey, or the first three channels as colours."""
+    axes.set_axis_off()
+    if image.shape[0] >= 3:
+        axes.imshow(image[:3].permute(1, 2, 0).numpy(), interpolation="nearest")
+    else:
+        axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _png(
+    inches: tuple[float, float], theme: Theme, paint: Callable[[Figure, Theme], None]
+) -> bytes:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    settings: Any = {
+        "font.family": [name for name in FONTS if name in installed],
+        "font.size": 9.0,
+        "axes.titlesize": 9.0,
+        "text.parse_math": False,  # a class may be called `$x^`
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.edge,
+        "axes.facecolor": theme.back,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "legend.frameon": False,
+    }
+    content = io.BytesIO()
+    # letters that no font has are drawn as boxes; saying so for each helps nobody
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.back, layout="constrained")
+        paint(figure, theme)
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()

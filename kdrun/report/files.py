@@ -1,0 +1,131 @@
+"""The report as Markdown to paste, and as CSV to compute with: every number unrounded."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import write_atomically
+from kdrun.report.columns import Column
+from kdrun.report.content import Report, notes, status_rows, summary
+from kdrun.report.groups import teacher_top1, val_top1
+from kdrun.report.records import Run, find, number
+
+STATUS_COLUMNS = ("status", "folder", "command", "why")
+
+
+def write_markdown(path: Path, report: Report) -> None:
+    """The tables and what they mean."""
+    parts = ["# Report", escaped(summary(report))]
+    if report.columns:
+        parts.append(_markdown(report.columns))
+        parts.append("\n".join(f"- {escaped(note)}" for note in notes(report)))
+    for listing in report.others:
+        parts += [f"## {listing.title}", _markdown(listing.columns)]
+    unfinished = status_rows(report)
+    if unfinished:
+        parts += ["## Not finished", _markdown_rows(STATUS_COLUMNS, unfinished)]
+    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
+
+
+def write_csv(path: Path, report: Report) -> None:
+    """The main table: a row per row of it, with means, standard deviations and numbers of values.
+
+    Without finished students, the header and no row.
+    """
+    names: list[str] = []
+    columns: list[list[Any]] = []
+    for column in report.columns:
+        names.append(_csv_name(column.name))
+        columns.append([cell.value for cell in column.cells])
+        if column.mean is not None:
+            names += [f"{names[-1]}_sd", f"{names[-1]}_n"]
+            columns.append([mean.sd if mean else None for mean in column.mean])
+            columns.append([mean.n if mean else 0 for mean in column.mean])
+    _write_csv(path, names, zip(*columns, strict=True))
+
+
+def write_runs_csv(path: Path, report: Report) -> None:
+    """A row per run, in whatever state: settings that differ, seed, figures, folder, command."""
+    names = report.grouped.names
+    settings = {id(run): group.settings for group in report.grouped.groups for run in group.runs}
+    figures = list(_run_figures(None))
+    rows = []
+    for run in report.collected.everything:
+        own = settings.get(id(run), {})
+        rows.append(
+            [run.verb, run.status, *(own.get(name) for name in names), run.seed,
+             *_run_figures(run).values(), run.folder, run.command]
+        )  # fmt: skip
+    header = ["verb", "status", *names, "seed", *figures, "folder", "command"]
+    _write_csv(path, header, rows)
+
+
+def escaped(text: str) -> str:
+    """Text that means nothing to Markdown or to the HTML inside it."""
+    for mark in ("\\", "|", "`", "*", "_", "[", "]", "#"):
+        text = text.replace(mark, f"\\{mark}")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(text.split())
+
+
+def _run_figures(run: Run | None) -> dict[str, float | None]:
+    """The measured numbers of one run; the names alone without one."""
+    result = run.result if run else {}
+    test = find(result, "student", "test")
+    return {
+        "val_top1": val_top1(run) if run else None,
+        "test_top1": number(test, "top1"),
+        "test_top5": number(test, "top5"),
+        "test_errors": number(test, "errors"),
+        "test_loss": number(test, "loss"),
+        "test_ece": number(test, "ece"),
+        "best_val_epoch": number(result, "student", "best_val", "epoch"),
+        "best_val_test_top1": number(result, "student", "best_val", "test", "top1"),
+        "alone_test_top1": number(result, "alone", "test", "top1"),
+        "teacher_test_top1": teacher_top1(run) if run else None,
+        "gain": number(result, "gain"),
+        "agreement": number(result, "agreement"),
+        "params": number(result, "student", "params"),
+        "flops": number(result, "student", "flops"),
+        "seconds": number(result, "time", "seconds"),
+        "teacher_seconds": number(result, "time", "teacher_seconds"),
+    }
+
+
+def _markdown(columns: Sequence[Column]) -> str:
+    rows = zip(*([cell.text for cell in column.cells] for column in columns), strict=True)
+    numeric = [column.numeric for column in columns]
+    return _markdown_rows([column.name for column in columns], rows, numeric)
+
+
+def _markdown_rows(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[bool] = ()
+) -> str:
+    marks = ["---:" if right else "---" for right in numeric] or ["---"] * len(header)
+    lines = [header, *rows]
+    shown = ["| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines]
+    return "\n".join([shown[0], "| " + " | ".join(marks) + " |", *shown[1:]])
+
+
+def _csv_name(name: str) -> str:
+    return re.sub(r"[^\w.]+", "_", name.replace("top-1", "top1")).strip("_")
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_value(value) for value in row] for row in rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _csv_value(value: Any) -> Any:
+    """Numbers whole; a text that a spreadsheet would take for a formula gets a quote before it."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = "" if value is None else str(value)
+    formula = isinstance(value, str | Path) and text[:1] in ("=", "+", "-", "@") and len(text) > 1
+    return f"'{text}" if formula else value

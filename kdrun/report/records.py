@@ -1,0 +1,239 @@
+"""Run folders as a report sees them: whatever state they are in, nothing is left out silently.
+
+Only files of the run folders are read (`result.json`, `config.yaml`, `metrics.jsonl`,
+`command.txt`, `env.json`); torch is not imported, and a damaged file makes a listed run, no error.
+"""
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from kdrun.errors import ConfigError, did_you_mean
+from kdrun.runs.result import COMPLETED
+
+UNREADABLE, NOT_STARTED, GONE = "unreadable", "not started", "folder gone"
+RESULT, SWEEP = "result.json", "sweep.json"
+# Folders below an output root that hold no runs.
+SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
+
+# libyaml's loader is ten times as fast; PyYAML's wheels have it, a build from source may not.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. result: empty when it cannot be read; status: then says why.
+
+    job: the command of a sweep's job, where the folder itself cannot say what it is.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    status: str
+    job: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its figures are there."""
+        return self.status == COMPLETED
+
+    @property
+    def verb(self) -> str:
+        """`distill`, `train-teacher`, ..."""
+        return str(self.result.get("command", ""))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the network that was trained."""
+        seed = self.result.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def error(self) -> str:
+        """The last line of what went wrong; empty when nothing did."""
+        lines = str(self.result.get("error") or "").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.yaml`; empty when it cannot be read."""
+        text = _text(self.folder / "config.yaml")
+        try:
+            values = yaml.load(text, Loader=LOADER)
+        except yaml.YAMLError:
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    @cached_property
+    def command(self) -> str:
+        """What to type to repeat it."""
+        return _text(self.folder / "command.txt").strip() or self.job
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """`env.json`."""
+        return read_object(self.folder / "env.json")
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row per epoch; a line that is cut off is left out."""
+        return read_rows(self.folder / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All runs below the folders asked for, each once, in the order of their folders' names."""
+
+    runs: list[Run]
+    folders: list[Path]
+    sweeps: int = 0
+    missing: list[Run] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[Run]:
+        """The runs, and the jobs of sweeps that have none."""
+        return [*self.runs, *self.missing]
+
+
+def collect(folders: Iterable[Path]) -> Collected:
+    """The runs in `folders`: run folders, sweep folders, or any folder that holds some.
+
+    Raises ConfigError for folders that do not exist and when there is no run in any.
+    """
+    folders = list(folders)
+    found: dict[Path, Run] = {}
+    missing: list[Run] = []
+    sweeps: set[Path] = set()
+    for folder in folders:
+        _require_folder(folder)
+        for path in _below(folder):
+            if path.name == RESULT:
+                found.setdefault(path.parent.resolve(), read_run(path.parent))
+            else:
+                sweeps.add(path.parent)
+    for sweep in sorted(sweeps):
+        for command, noted, run in _jobs(sweep):
+            if run is None:
+                status = NOT_STARTED if noted is None else GONE
+                missing.append(Run(noted or sweep, {}, status, command))
+            else:
+                found.setdefault(run.resolve(), read_run(run, command))
+    if not found and not missing:
+        names = ", ".join(map(str, folders))
+        raise ConfigError(
+            f"There are no runs in {names}: no result.json anywhere below. kdrun ls runs lists the "
+            "runs there are; kdrun distill makes one."
+        )
+    runs = sorted(found.values(), key=lambda run: (run.folder.name, str(run.folder)))
+    return Collected(runs, folders, len(sweeps), missing)
+
+
+def read_run(folder: Path, job: str = "") -> Run:
+    """The run in a folder, in whatever state."""
+    result = read_object(folder / RESULT)
+    status = result.get("status")
+    if result.get("schema") != 1 or not isinstance(status, str):
+        return Run(folder, {}, UNREADABLE, job)
+    return Run(folder, result, status, job)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty when there is none that can be read."""
+    try:
+        values = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects in a file of lines; lines that are none are left out."""
+    rows = []
+    for line in _text(path).splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def find(values: Any, *path: str) -> Any:
+    """The value at `path` within nested objects; None when there is none."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def number(values: Any, *path: str) -> float | None:
+    """The finite number at `path` within nested objects; None when there is none."""
+    found = find(values, *path)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if math.isfinite(found) else None
+
+
+def _require_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file: name the folder it is in, {folder.parent}.")
+    parent = folder
+    while not parent.is_dir():
+        parent, wanted = parent.parent, parent.name
+    close = did_you_mean(wanted, [path.name for path in parent.iterdir() if path.is_dir()])
+    raise ConfigError(
+        f"There is no folder {folder}: {parent} has no '{wanted}'.{close} "
+        "kdrun ls runs lists the runs there are."
+    )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every result.json and sweep.json; what a run folder holds is not searched."""
+    for place, inner, files in os.walk(folder):
+        if RESULT in files:
+            yield Path(place) / RESULT
+            inner.clear()
+            continue
+        if SWEEP in files:
+            yield Path(place) / SWEEP
+        inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in SKIPPED)
+
+
+def _jobs(sweep: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
+    """(command, run folder as noted, the same where it is now) of every job of a sweep."""
+    jobs = read_object(sweep / SWEEP).get("jobs")
+    for position, job in enumerate(jobs if isinstance(jobs, list) else []):
+        if not isinstance(job, dict):
+            continue
+        words = job.get("command")
+        command = shlex.join(["kdrun", *map(str, words)]) if isinstance(words, list) else ""
+        note = sweep / "jobs" / f"{job.get('job', position)}.json"
+        noted = read_object(note).get("run")
+        if isinstance(noted, str):
+            yield command, Path(noted), _moved(Path(noted), sweep)
+        else:
+            yield command, None, None
+
+
+def _moved(run: Path, sweep: Path) -> Path | None:
+    """The run's folder, as noted or below the output root that the sweep's folder is in now."""
+    tails = [Path(*run.parts[skipped:]) for skipped in range(len(run.parts))]
+    candidates = [run, *(above / tail for above in sweep.resolve().parents for tail in tails)]
+    return next((path for path in candidates if (path / RESULT).is_file()), None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,142 @@
+"""Accuracy against size and arithmetic: teachers, students alone, students distilled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdrun.report.groups import Group
+from kdrun.report.heatmap import Chart
+from kdrun.report.records import find, number
+from kdrun.report.statistics import Mean, mean_of
+from kdrun.report.svg import WIDTH, Axis, element, frame, log_ticks, mark, picture, swatch, ticks
+from kdrun.ui import format
+
+HEIGHT = 280
+LEFT, RIGHT, TOP, BOTTOM = 38, 14, 22, 38
+KINDS = (("teacher", 1), ("alone", 8), ("distilled", 0))
+MEASURES = (("params", "parameters"), ("flops", "FLOPs per image"))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network: what it is, its size, and its test top-1."""
+
+    kind: str
+    name: str
+    size: float
+    test: Mean
+
+
+def size_charts(groups: Sequence[Group], labels: Sequence[str]) -> list[Chart]:
+    """One for parameters and one for FLOPs; none where no network is measured."""
+    charts = []
+    for key, words in MEASURES:
+        points = _points(groups, labels, key)
+        if not points:
+            continue
+        shown = "; ".join(
+            f"{p.kind} {p.name}: {format.flops(p.size)}, {p.test.mean:.2f} %" for p in points[:20]
+        )
+        alt = f"Scatter plot: test top-1 % against {words}. {shown}."
+        kinds = [(kind, colour) for kind, colour in KINDS if any(p.kind == kind for p in points)]
+        legend = tuple((swatch(kind, colour), _kind_words(kind)) for kind, colour in kinds)
+        charts.append(
+            Chart(
+                f"Accuracy against {words}",
+                _draw(alt, points, words),
+                "Test split, mean over seeds; bars: ± standard deviation.",
+                legend,
+            )
+        )
+    return charts
+
+
+def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Point]:
+    found: dict[tuple[str, str, float], dict[str, float]] = {}
+    points = []
+    for group, name in zip(groups, labels, strict=True):
+        result = group.runs[0].result
+        size = number(result, "student", key)
+        if size and group.test:
+            student = str(find(result, "student", "name") or "student")
+            points.append(Point("distilled", f"{student} {name}".strip(), size, group.test))
+        for run in group.runs:
+            for teacher in run.result.get("teachers") or ():
+                which = str(find(teacher, "sha256"))
+                _add(found, "teacher", str(find(teacher, "name")), which, teacher, key)
+        for seed, alone in group.alone.items():
+            name_of = str(find(result, "student", "name") or "student")
+            which = str(alone.get("run", seed))
+            entry = {**(result.get("student") or {}), **alone}
+            _add(found, "alone", name_of, which, entry, key)
+    for (kind, name, size), values in found.items():
+        mean = mean_of(list(values.values()))
+        if mean is not None:
+            points.insert(0, Point(kind, name, size, mean))
+    return points
+
+
+def _add(
+    found: dict[tuple[str, str, float], dict[str, float]],
+    kind: str,
+    name: str,
+    which: str,
+    entry: object,
+    key: str,
+) -> None:
+    """Note a network once, however many rows name it. which: what tells it from its like."""
+    size, test = number(entry, key), number(entry, "test", "top1")
+    if size and test is not None:
+        found.setdefault((kind, name, size), {})[which] = test
+
+
+def _draw(alt: str, points: Sequence[Point], words: str) -> Markup:
+    sizes = [point.size for point in points]
+    tops = [p.test.mean + (p.test.sd or 0.0) for p in points]
+    bottoms = [p.test.mean - (p.test.sd or 0.0) for p in points]
+    margin = max((max(tops) - min(bottoms)) * 0.08, 0.5)
+    x = Axis(min(sizes) / 1.6, max(sizes) * 1.6, LEFT, WIDTH - RIGHT, log=True)
+    low, high = max(0.0, min(bottoms) - margin), min(100.0, max(tops) + margin)
+    y = Axis(low, high, HEIGHT - BOTTOM, TOP)
+    parts = frame(
+        x,
+        y,
+        [(t, format.flops(t)) for t in log_ticks(x.low, x.high)],
+        [(t, f"{t:g}") for t in ticks(y.low, y.high)],
+        words,
+        "test top-1 %",
+    )
+    colours = dict(KINDS)
+    for point in points:
+        at, middle = x.at(point.size), y.at(point.test.mean)
+        at += {"alone": -7, "distilled": 0, "teacher": 0}[point.kind]  # side by side, not hidden
+        if point.test.sd:
+            ends = (y.at(point.test.mean - point.test.sd), y.at(point.test.mean + point.test.sd))
+            style = f"bar c{colours[point.kind]}"
+            parts.append(element("line", x1=at, x2=at, y1=ends[0], y2=ends[1], class_=style))
+        title = f"{_kind_words(point.kind)} {point.name}: {point.test.mean:.2f} %"
+        parts.append(mark(point.kind, at, middle, colours[point.kind], title))
+    return picture(WIDTH, HEIGHT, alt, *parts, *_names(points, x, y))
+
+
+def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
+    """Each network's name once, beside its best mark, on the side where there is room."""
+    best: dict[tuple[float, str], Point] = {}
+    for point in points:
+        name = point.name.split(" ")[0]
+        there = best.get((point.size, name))
+        if there is None or point.test.mean > there.test.mean:
+            best[point.size, name] = point
+    found = []
+    for (size, name), point in list(best.items())[:12]:
+        left = x.at(size) > (x.start + x.end) / 2
+        found.append(
+            element("text", name[:24], x=x.at(size) + (-9 if left else 9),
+                    y=y.at(point.test.mean) + 4, text_anchor="end" if left else "start")
+        )  # fmt: skip
+    return found
+
+
+def _kind_words(kind: str) -> str:
+    return {"alone": "student alone", "distilled": "student distilled"}.get(kind, kind)

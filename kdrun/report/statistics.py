@@ -1,0 +1,62 @@
+"""Means over seeds, and whether a difference paired over seeds could be chance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# Fewer pairs than this say nothing about chance.
+LEAST_PAIRS = 3
+LEVEL = 0.05
+TEST_NAME = "paired t-test over seeds, two-sided"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean, sample standard deviation (n - 1; None with one value) and number of values."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+def mean_of(values: Sequence[float | None]) -> Mean | None:
+    """Of the values that are there; None when there is none."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return None
+    n = len(found)
+    mean = math.fsum(found) / n
+    if n == 1:
+        return Mean(mean, None, 1)
+    return Mean(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in found) / (n - 1)), n)
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """p of Student's t-test that the mean of the differences is 0, two-sided.
+
+    None with fewer than three of them, or when they are all equal and leave nothing to judge by.
+    """
+    found = mean_of(list(differences))
+    if found is None or found.n < LEAST_PAIRS or not found.sd:
+        return None
+    if found.sd <= 1e-12 * abs(found.mean):  # equal but for rounding
+        return None
+    from scipy.special import stdtr  # scikit-learn brings scipy; scipy.stats is slow to import
+
+    t = found.mean / (found.sd / math.sqrt(found.n))
+    return float(2.0 * stdtr(found.n - 1, -abs(t)))
+
+
+def significant(p_values: Mapping[str, float | None], level: float = LEVEL) -> set[str]:
+    """The names whose p holds at `level` after Holm's correction for all tests that were made.
+
+    Holm 1979: the smallest p is compared with level / m, the next with level / (m - 1), and so on
+    until one fails.
+    """
+    ranked = sorted((p, name) for name, p in p_values.items() if p is not None)
+    held = set()
+    for place, (p, name) in enumerate(ranked):
+        if p > level / (len(ranked) - place):
+            break
+        held.add(name)
+    return held

@@ -1,0 +1,183 @@
+"""The pictures of finished runs: their networks once more on the test split, and drawings of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from kdrun.config import parse
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.metrics import collect_logits
+from kdrun.errors import KdrunError
+from kdrun.models.build import build_network, sample_images
+from kdrun.models.card import load_weights
+from kdrun.models.taps import Tapped, tap_paths
+from kdrun.report import draw_answers, draw_errors, draw_features
+from kdrun.report.album import Picture, write_album
+from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
+from kdrun.report.records import Run, find
+from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised
+from kdrun.stages.session import Session, eval_loader, open_data, open_session
+from kdrun.stages.train_teacher import PRETRAINED
+from kdrun.teachers.formats import read_any
+
+# As many test images, evenly by class, for similarity and attention.
+SAMPLE = 120
+BATCH = 128
+
+
+def draw_pictures(runs: Sequence[Run]) -> None:
+    """Draw the pictures of each run into its folder; what cannot be drawn is said, not fatal."""
+    for run in runs:
+        config = parse.distill_config(OmegaConf.load(run.folder / "config.yaml"))  # type: ignore[arg-type]
+        runtime = replace(config.runtime, device="auto", compile=False)
+        with open_session(runtime) as session:
+            session.reporter.say(f"  drawing pictures of {run.folder}")
+            try:
+                pictures, missing = pictures_of(run, config, session)
+            except KdrunError as error:
+                session.reporter.warn(f"{run.folder} has no pictures: {error}")
+                continue
+            write_album(run.folder, pictures)
+            for what in missing:
+                session.reporter.warn(what)
+
+
+def pictures_of(
+    run: Run, config: DistillConfig, session: Session
+) -> tuple[list[Picture], list[str]]:
+    """(the pictures of a run, what is missing from them and why).
+
+    Raises KdrunError when its student or its data cannot be read any more.
+    """
+    dataset = open_data(session, config.dataset, config.val_fraction)
+    networks, missing = _networks(run, config, dataset)
+    evidence = _evidence(run, config, dataset, networks, session)
+    drawn = [
+        draw_answers.soft_labels(evidence),
+        draw_answers.disagreements(evidence),
+        draw_errors.class_change(evidence),
+        draw_errors.confusion(evidence),
+        draw_errors.reliability(evidence),
+        draw_features.similarity(evidence),
+        draw_features.attention_maps(evidence),
+    ]
+    return [picture for picture in drawn if picture is not None], missing
+
+
+def _networks(
+    run: Run, config: DistillConfig, dataset: Dataset
+) -> tuple[dict[str, Member], list[str]]:
+    """Who → network, in the order of the pictures: teacher, alone, the run's student."""
+    found: dict[str, Member] = {}
+    missing = []
+    teachers = run.result.get("teachers") or []
+    sources: list[tuple[str, Any]] = [(ALONE, find(run.result, "alone", "run"))]
+    if teachers:
+        sources.insert(0, (TEACHER, find(teachers[0], "checkpoint")))
+    for who, path in sources:
+        if not isinstance(path, str):
+            continue
+        try:
+            found[who] = _member(Path(path), config, dataset, who)
+        except KdrunError as error:
+            missing.append(f"The {who} is left out of the pictures: {error}")
+    found[_student_name(teachers)] = _member(run.folder, config, dataset, "student")
+    return found, missing
+
+
+def _student_name(teachers: Sequence[Any]) -> str:
+    return DISTILLED if teachers else ALONE
+
+
+def _member(path: Path, config: DistillConfig, dataset: Dataset, who: str) -> Member:
+    """A network from a run folder, a store entry or a teacher's file."""
+    teacher = config.teacher
+    if who == TEACHER and teacher is not None and teacher.checkpoint == PRETRAINED:
+        network = new_network(teacher.network, dataset, teacher.seed, "teacher")
+        return Member(network, teacher.network, own_normalisation(network, dataset.normalisation))
+    loaded = read_any(path, who)
+    own = teacher.network if who == TEACHER and teacher is not None else config.student
+    chosen = loaded.card.network if loaded.card else own
+    network = build_network(chosen, dataset.info, who)
+    load_weights(network, loaded.weights, str(loaded.path))
+    normalisation = loaded.card.normalisation if loaded.card else dataset.normalisation
+    return Member(network, chosen, normalisation)
+
+
+def _evidence(
+    run: Run,
+    config: DistillConfig,
+    dataset: Dataset,
+    networks: dict[str, Member],
+    session: Session,
+) -> Evidence:
+    sample = spread_sample(dataset.test.targets, SAMPLE)
+    logits, features = {}, {}
+    for who, member in networks.items():
+        network = session.place(member.network)
+        model = session.place(renormalised(network, dataset.normalisation, member.normalisation))
+        batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
+        logits[who], _ = collect_logits(model, batches, session.device, "fp32")
+        features[who] = _features(member, network, dataset, sample, config, session)
+    temperature = run.result.get("T")
+    return Evidence(
+        classes=dataset.classes,
+        targets=dataset.test.targets,
+        logits=logits,
+        sample=sample,
+        features=features,
+        shown=lambda index: _shown(dataset, index),
+        temperature=temperature if isinstance(temperature, float) and temperature > 0 else None,
+        student=list(networks)[-1],
+    )
+
+
+def spread_sample(targets: Tensor, most: int) -> Tensor:
+    """Positions `[S]` of up to `most` images, in order, as evenly over the classes as there are."""
+    places = [(targets == label).nonzero().flatten() for label in targets.unique().tolist()]
+    share = max(1, most // len(places))
+    return torch.cat([own[:share] for own in places])[:most].sort().values
+
+
+@torch.no_grad()
+def _features(
+    member: Member,
+    network: nn.Module,
+    dataset: Dataset,
+    sample: Tensor,
+    config: DistillConfig,
+    session: Session,
+) -> dict[str, Tensor]:
+    """tap → `[S, ...]` of the stages, in order; the embedding where there are none."""
+    paths = tap_paths(network, sample_images(network, dataset.info), member.config.taps)
+    names = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
+    names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
+    if not names:
+        return {}
+    tapped = Tapped(
+        network, names, paths, normalisation=(dataset.normalisation, member.normalisation)
+    )
+    network.eval()
+    batches = eval_loader(
+        session, dataset.test.select(sample), dataset.normalisation, config.dataset, BATCH
+    )
+    try:
+        found = [tapped(batch.images).features for batch in batches]
+    finally:
+        tapped.close()
+    return {name: torch.cat([features[name].cpu() for features in found]) for name in names}
+
+
+def _shown(dataset: Dataset, index: Tensor) -> Tensor:
+    """Test images `[B, C, H, W]` for the eye, in 0..1."""
+    images = dataset.test.gather(index)
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp(min=1e-12)
