@@ -66,6 +66,10 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
         return _starting(word, options) or _runs(word, "")
     if verb == "completion":
         return _starting(word, list(SCRIPTS))
+    if verb == "report":
+        sweeps = sorted(map(str, Path("outputs/sweeps").glob("*/")), reverse=True)
+        settings = ["pictures=best", "pictures=all", "to="]
+        return _starting(word, [*settings, *sweeps[:OFFERED]]) or _runs(word, "")
     if verb == "doctor":
         return _starting(word, ["--json"])
     if verb == "new":

@@ -26,6 +26,9 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-
 # What each optional package is for: module, extra of kdrun or None, package.
 OPTIONAL = (
     ("tensorboard", "kdrun[tensorboard]", "logger=tensorboard"),
+    ("wandb", "kdrun[wandb]", "logger=wandb"),
+    ("mlflow", "kdrun[mlflow]", "logger=mlflow"),
+    ("trackio", "kdrun[trackio]", "logger=trackio"),
     ("timm", "kdrun[timm]", "networks of timm"),
     ("onnx", "kdrun[onnx]", "kdrun export format=onnx"),
     ("onnxruntime", "kdrun[onnx]", "checking and timing ONNX files, int8"),

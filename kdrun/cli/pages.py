@@ -15,6 +15,7 @@ Try:
   kdrun distill 'loss=[kd,sp]' T=4 alpha=0.9      two losses, their temperature and weight
   kdrun distill -m T=1,4,20 alpha=0.1,0.9         a sweep: one teacher, six students, a ranking
   kdrun train-teacher teacher=cnn_large epochs=10 stage 1 alone
+  kdrun report outputs                            what came out, as a table and a page
   kdrun ls loss                                   what there is to choose from
   kdrun doctor                                    what this machine has
 

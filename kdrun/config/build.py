@@ -17,7 +17,7 @@ from typing import Any
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 
 # Optional packages a shipped configuration may point at, and the extra that installs each.
-EXTRAS = {"timm": "timm", "tensorboard": "tensorboard"}
+EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "trackio")}
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:

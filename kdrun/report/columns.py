@@ -9,6 +9,7 @@ from kdrun.report.records import Run, number
 from kdrun.report.settings import ABSENT
 from kdrun.report.statistics import LEAST_PAIRS, TEST_NAME, Mean
 from kdrun.ui import format
+from kdrun.ui.tables import group_name
 
 Value = str | float | None
 
@@ -40,7 +41,8 @@ class Column:
 def columns(grouped: Grouped, figures: list[Figure]) -> list[Column]:
     """Settings that differ, then what was measured; a column without any value is left out."""
     found = [_setting(name, grouped.groups) for name in grouped.names]
-    found += [column for column in _measured(grouped) if _has_values(column)]
+    measured = [*_measured(grouped), *_whole_groups(grouped.groups)]
+    found += [column for column in measured if _has_values(column)]
     published = [match(group.settings, figures) for group in grouped.groups]
     if any(published):
         cells = [Cell(one.shown, one.shown) if one else Cell("", None) for one in published]
@@ -89,6 +91,17 @@ def _measured(grouped: Grouped) -> list[Column]:
                  ("student", "flops"), format.flops),
         _of_runs("time", "Training the student, without teacher and student alone.", groups,
                  ("time", "seconds"), format.seconds),
+    ]  # fmt: skip
+
+
+def _whole_groups(groups: list[Group]) -> list[Column]:
+    """Errors of images that are answered together (the words of a recording), where there are."""
+    students = (run.result.get("student") for group in groups for run in group.runs)
+    names = {group_name(student) for student in students if isinstance(student, dict)} - {None}
+    return [
+        _of_runs(f"{name} error %", f"{name}s answered wrongly, all their parts taken together.",
+                 groups, ("student", f"test_{name}s", f"{name}_error_percent"), format.percent)
+        for name in sorted(map(str, names))
     ]  # fmt: skip
 
 

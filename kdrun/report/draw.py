@@ -4,7 +4,7 @@ Every picture is drawn twice, for light and for dark screens, with the page's co
 """
 
 import io
-import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -123,9 +123,9 @@ def _png(
         "legend.frameon": False,
     }
     content = io.BytesIO()
-    # letters that no font has are drawn as boxes; saying so for each helps nobody
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # letters that no font has are drawn as boxes; saying so for each helps nobody
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.back, layout="constrained")
         paint(figure, theme)
         figure.savefig(content, format="png", metadata={"Software": None})

@@ -62,10 +62,22 @@ def reliability(evidence: Evidence) -> Picture:
         ):
             full = share > 0
             places = (torch.arange(BINS) + 0.5) / BINS
-            axes.bar(places[full], accuracy[full], 0.9 / BINS, color=theme.of[who], alpha=0.75)
-            axes.plot(confidence[full], accuracy[full], "o", color=theme.ink, markersize=3)
+            axes.bar(
+                places[full].tolist(),
+                accuracy[full].tolist(),
+                0.9 / BINS,
+                color=theme.of[who],
+                alpha=0.75,
+            )
+            axes.plot(
+                confidence[full].tolist(),
+                accuracy[full].tolist(),
+                "o",
+                color=theme.ink,
+                markersize=3,
+            )
             axes.plot([0, 1], [0, 1], ":", color=theme.ink, linewidth=1.2)
-            axes.bar(places, share * 0.3, 0.9 / BINS, color=theme.edge)
+            axes.bar(places.tolist(), (share * 0.3).tolist(), 0.9 / BINS, color=theme.edge)
             axes.set_title(f"{who}: ECE {ece:.2f} %")
             axes.set_xlabel("confidence")
             axes.set_xlim(0, 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import MissingExtraError
+from kdrun.report.trackers import scalars
 
 
 class TensorBoardLogger:
@@ -18,9 +19,8 @@ class TensorBoardLogger:
 
     def log(self, row: dict[str, Any]) -> None:
         """One epoch's row."""
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "epoch":
-                self.writer.add_scalar(name, value, row["epoch"])
+        for name, value in scalars(row).items():
+            self.writer.add_scalar(name, value, row["epoch"])
 
     def close(self) -> None:
         """Write out what is buffered."""

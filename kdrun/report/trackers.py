@@ -1,4 +1,8 @@
-"""Trackers beside the files of the run folder: one small protocol, chosen by `logger=`."""
+"""Trackers beside the files of the run folder: one small protocol, chosen by `logger=`.
+
+The files are always written and are the truth. A tracker is a view of them: one that fails while a
+run goes on (a network that is gone, a full disk) is left out for the rest of it, and says so.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,10 +11,17 @@ from typing import Any, Protocol
 
 from kdrun.config import build
 from kdrun.config.schema import LoggerConfig
+from kdrun.report.records import read_run
+from kdrun.report.settings import flatten
 
 
 class Tracker(Protocol):
-    """Takes what `metrics.jsonl` gets."""
+    """Takes what `metrics.jsonl` gets.
+
+    Its constructor takes the settings of its YAML and the run's `folder`, whose name is unique and
+    stays the same when the run is continued; `config.yaml` is there already. An epoch may come
+    twice, when a run that was killed goes on from its last checkpoint.
+    """
 
     def log(self, row: dict[str, Any]) -> None:
         """One epoch's row."""
@@ -21,19 +32,48 @@ class Tracker(Protocol):
 
 @contextmanager
 def open_tracker(
-    config: LoggerConfig, folder: Path
+    config: LoggerConfig, folder: Path, warn: Callable[[str], None]
 ) -> Iterator[Callable[[list[dict[str, Any]]], None] | None]:
-    """A function that passes rows to the configured tracker; None when there is none."""
+    """A function that passes rows to the configured tracker; None when there is none.
+
+    Raises ConfigError for a tracker that is not installed or cannot be made.
+    """
     if config.target is None:
         yield None
         return
-    tracker: Tracker = build.call(config.target, config.kwargs, "logger", folder=folder)
+    tracker: Tracker | None = build.call(config.target, config.kwargs, "logger", folder=folder)
+
+    def attempt(call: Callable[[Tracker], None]) -> None:
+        nonlocal tracker
+        if tracker is None:
+            return
+        try:
+            call(tracker)
+        except Exception as error:  # whatever another program's client raises
+            tracker = None
+            warn(f"logger={config.name} failed and gets nothing more of this run: {error!r}")
 
     def write(rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            tracker.log(row)
+            attempt(lambda tracker, row=row: tracker.log(row))  # type: ignore[misc]
 
     try:
         yield write
     finally:
-        tracker.close()
+        attempt(lambda tracker: tracker.close())
+
+
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a row by name; those of a pre-training phase with its name before them."""
+    phase = row.get("phase", "main")
+    prefix = "" if phase == "main" else f"{phase}/"
+    return {
+        f"{prefix}{name}": float(value)
+        for name, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "epoch"
+    }
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """The run's configuration with dotted names, for a tracker's table of settings."""
+    return flatten(read_run(folder).config)

@@ -192,7 +192,7 @@ def _student(
     """Stage 2: train the student, save it, and complete the result."""
     student, scheme = assemble(config, dataset, teachers, session)
     recipe = Recipe(config.dataset, config.dataset.augment, config.schedule, config.seed)
-    with open_tracker(config.logger, folder.path) as track:
+    with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
         trained = run_training(
             scheme,
             session,

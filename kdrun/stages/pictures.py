@@ -20,7 +20,7 @@ from kdrun.models.taps import Tapped, tap_paths
 from kdrun.report import draw_answers, draw_errors, draw_features
 from kdrun.report.album import Picture, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
-from kdrun.report.records import Run, find
+from kdrun.report.records import Run, find, number
 from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised
 from kdrun.stages.session import Session, eval_loader, open_data, open_session
 from kdrun.stages.train_teacher import PRETRAINED
@@ -35,7 +35,7 @@ def draw_pictures(runs: Sequence[Run]) -> None:
     """Draw the pictures of each run into its folder; what cannot be drawn is said, not fatal."""
     for run in runs:
         config = parse.distill_config(OmegaConf.load(run.folder / "config.yaml"))  # type: ignore[arg-type]
-        runtime = replace(config.runtime, device="auto", compile=False)
+        runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
         with open_session(runtime) as session:
             session.reporter.say(f"  drawing pictures of {run.folder}")
             try:
@@ -73,18 +73,21 @@ def pictures_of(
 def _networks(
     run: Run, config: DistillConfig, dataset: Dataset
 ) -> tuple[dict[str, Member], list[str]]:
-    """Who → network, in the order of the pictures: teacher, alone, the run's student."""
+    """Who → network in the pictures' order: the best teacher, the student alone, the run's own."""
     found: dict[str, Member] = {}
     missing = []
     teachers = run.result.get("teachers") or []
+    best = max(
+        range(len(teachers)), key=lambda n: number(teachers[n], "test", "top1") or 0.0, default=0
+    )
     sources: list[tuple[str, Any]] = [(ALONE, find(run.result, "alone", "run"))]
     if teachers:
-        sources.insert(0, (TEACHER, find(teachers[0], "checkpoint")))
+        sources.insert(0, (TEACHER, find(teachers[best], "checkpoint")))
     for who, path in sources:
         if not isinstance(path, str):
             continue
         try:
-            found[who] = _member(Path(path), config, dataset, who)
+            found[who] = _member(Path(path), config, dataset, who, best)
         except KdrunError as error:
             missing.append(f"The {who} is left out of the pictures: {error}")
     found[_student_name(teachers)] = _member(run.folder, config, dataset, "student")
@@ -95,14 +98,16 @@ def _student_name(teachers: Sequence[Any]) -> str:
     return DISTILLED if teachers else ALONE
 
 
-def _member(path: Path, config: DistillConfig, dataset: Dataset, who: str) -> Member:
-    """A network from a run folder, a store entry or a teacher's file."""
-    teacher = config.teacher
-    if who == TEACHER and teacher is not None and teacher.checkpoint == PRETRAINED:
+def _member(
+    path: Path, config: DistillConfig, dataset: Dataset, who: str, place: int = 0
+) -> Member:
+    """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
+    teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
+    if teacher is not None and teacher.checkpoint == PRETRAINED:
         network = new_network(teacher.network, dataset, teacher.seed, "teacher")
         return Member(network, teacher.network, own_normalisation(network, dataset.normalisation))
     loaded = read_any(path, who)
-    own = teacher.network if who == TEACHER and teacher is not None else config.student
+    own = teacher.network if teacher is not None else config.student
     chosen = loaded.card.network if loaded.card else own
     network = build_network(chosen, dataset.info, who)
     load_weights(network, loaded.weights, str(loaded.path))

@@ -44,6 +44,7 @@ NAMES = list(VERBS)
         ("kdrun ls tea", ["teacher", "teachers"]),
         ("kdrun completion b", ["bash"]),
         ("kdrun doctor ", ["--json"]),
+        ("kdrun report pictures=a", ["pictures=all"]),
         ("kdrun unknown ", []),
     ],
 )
@@ -81,6 +82,15 @@ def test_runs_are_offered_newest_first(tmp_path: Path, monkeypatch: pytest.Monke
     assert candidates("kdrun resume ", NAMES) == runs
     assert candidates("kdrun evaluate run=out", NAMES) == [f"run={name}" for name in runs]
     assert candidates("kdrun show outputs/distill/o", NAMES) == ["outputs/distill/old"]
+
+
+def test_sweeps_are_offered_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("outputs/sweeps/1", "outputs/sweeps/2", "outputs/distill/a"):
+        Path(name).mkdir(parents=True)
+    Path("outputs/distill/a/result.json").write_text("{}")
+    assert candidates("kdrun report outputs/s", NAMES) == ["outputs/sweeps/2", "outputs/sweeps/1"]
+    assert candidates("kdrun report outputs/d", NAMES) == ["outputs/distill/a"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,0 +1,137 @@
+"""Runs as rows: what differs, what is averaged, what is compared with what."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from kdrun.report.content import Report, notes, summary
+from kdrun.report.groups import Grouped, group
+from kdrun.report.records import collect
+from kdrun.report.settings import differing
+
+Make = Callable[..., Path]
+
+
+def grouped(*folders: Path) -> Grouped:
+    return group(collect(folders).runs)
+
+
+def test_seeds_are_averaged_and_the_rest_told_apart(sweep: Path) -> None:
+    found = grouped(sweep)
+    assert found.names == ["T", "alpha"]
+    assert [len(one.runs) for one in found.groups] == [3, 3, 3, 3]
+    values = [(one.settings["T"], one.settings["alpha"]) for one in found.groups]
+    assert values == [("4", "0.9"), ("4", "0.1"), ("1", "0.9"), ("1", "0.1")]
+
+
+def test_rows_are_ranked_by_validation_and_not_by_test(make: Make, outputs: Path) -> None:
+    make(test=99.0, val=90.0, T=1.0)
+    make(test=91.0, val=95.0, T=4.0)
+    make(test=99.9, val=90.0, T=8.0, changes={}, outcome={})
+    tops = [one.settings["T"] for one in grouped(outputs).groups]
+    assert tops[0] == "4"
+
+
+def test_the_figures_of_a_row(make: Make, outputs: Path) -> None:
+    distilled, alone = [95.0, 96.0, 94.5], [92.0, 92.5, 93.0]
+    for seed, (x, y) in enumerate(zip(distilled, alone, strict=True)):
+        make(test=x, alone=y, seed=seed)
+    (row,) = grouped(outputs).groups
+    assert row.test is not None
+    assert row.gain is not None
+    assert row.test.mean == pytest.approx(sum(distilled) / 3)
+    assert row.gain.mean == pytest.approx((3.0 + 3.5 + 1.5) / 3)
+    assert row.p == pytest.approx(stats.ttest_rel(distilled, alone).pvalue)
+    # teacher 99 in all runs: the gap from 92.5 on average, of which 8/3 points are closed
+    assert row.gap_closed == pytest.approx(100 * (8 / 3) / (99 - 92.5))
+
+
+def test_without_a_gap_none_is_closed(make: Make) -> None:
+    (row,) = grouped(make(test=99.5, alone=99.2)).groups
+    assert row.gap_closed is None
+
+
+def test_the_same_configuration_and_seed_counts_once(make: Make, outputs: Path) -> None:
+    make(test=90.0, seed=0)
+    make(test=94.0, seed=0)
+    make(test=95.0, seed=1)
+    (row,) = grouped(outputs).groups
+    assert [run.seed for run in row.runs] == [0, 1]
+    assert row.repeats == 1
+    assert row.test is not None
+    assert row.test.mean == 94.5  # the newest of the two, 94
+
+
+def test_what_changes_nothing_learnt_makes_no_row(make: Make, outputs: Path) -> None:
+    make(seed=0, threads=1, ui="rich", output_root="a")
+    make(seed=1, threads=4, ui="plain", output_root="b", changes={"dataset.workers": 4})
+    assert len(grouped(outputs).groups) == 1
+
+
+def test_a_deep_setting_makes_a_row(make: Make, outputs: Path) -> None:
+    make(changes={"schedule.warmup_epochs": 0})
+    make(changes={"schedule.warmup_epochs": 5})
+    found = grouped(outputs)
+    assert found.names == ["schedule.warmup_epochs"]
+
+
+def test_t_given_or_built_in_is_the_same(make: Make, outputs: Path) -> None:
+    make(T=4.0, seed=0)
+    make(T=4.0, seed=1, changes={"loss.kd.temperature": 1.0})  # replaced by T
+    assert len(grouped(outputs).groups) == 1
+
+
+def test_a_network_s_own_settings_are_compared_within_it() -> None:
+    other = {"student": "resnet8", "student.depth": "8", "lr": "0.1"}
+    tiny = {"student": "cnn_tiny", "student.widths": "[4,8]", "lr": "0.1"}
+    assert differing([other, tiny]) == ["student"]
+    wide = {**tiny, "student.widths": "[8,16]"}
+    assert differing([other, tiny, wide]) == ["student", "student.widths"]
+
+
+def test_settings_that_say_the_same_are_shown_once() -> None:
+    rows = [{"epochs": n, "schedule.warmup_epochs": n} for n in ("5", "10")]
+    assert differing(rows) == ["epochs"]
+
+
+def test_a_student_alone_among_the_runs_is_compared_with(make: Make, outputs: Path) -> None:
+    for seed in range(2):
+        make(seed=seed, alone=None)
+        make(seed=seed, test=90.0, val=80.0, teacher=None, loss={"ce": {"weight": 1.0}})
+    found = grouped(outputs)
+    assert [one.settings["loss"] for one in found.groups] == ["kd", "ce"]
+    gain = found.groups[0].gain
+    assert gain is not None
+    assert (gain.mean, gain.n) == (5.0, 2)
+
+
+def test_baselines_of_other_runs_are_no_rows(make: Make, outputs: Path) -> None:
+    labels = {"teacher": None, "loss": {"ce": {"weight": 1.0}}}
+    alone = make(test=92.0, outcome={"baseline": "d"}, **labels)
+    own = make(test=92.0, outcome={"baseline": None}, seed=7, **labels)
+    entry = {"run": str(alone), "test": {"top1": 92.0}}
+    make(test=95.0, outcome={"alone": entry})
+    found = grouped(outputs)
+    assert [run.folder for run in found.baselines] == [alone]
+    assert {run.folder for one in found.groups for run in one.runs} >= {own}
+    assert len(found.groups) == 2
+
+
+def test_the_summary_says_what_a_person_asks(sweep: Path, report_of: Callable[..., Report]) -> None:
+    report = report_of(sweep)
+    text = summary(report)
+    assert "12 runs, 12 of them finished." in text
+    assert "Best on validation: T=4 alpha=0.9" in text
+    assert "n=3" in text
+    assert "% of the gap" in text
+    said = " ".join(notes(report))
+    assert "paired t-test over seeds" in said
+    assert "for 4 tests" in said
+
+
+def test_few_seeds_are_not_tested(make: Make, report_of: Callable[..., Report]) -> None:
+    report = report_of(make())
+    assert all(column.name != "p" for column in report.columns)
+    assert "No test of significance" in " ".join(notes(report))

@@ -1,0 +1,105 @@
+"""Published figures: their files, and which runs they stand beside."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdrun.cli.groups import list_groups
+from kdrun.errors import ConfigError
+from kdrun.report.content import Report
+from kdrun.report.published import Figure, match, read_file, read_published
+
+Make = Callable[..., Path]
+FIGURES = read_published()
+
+
+def test_every_name_in_the_files_exists() -> None:
+    groups = list_groups()
+    for figure in FIGURES:
+        assert figure.dataset in groups["dataset"], figure
+        assert figure.student in groups["student"], figure
+        assert figure.teacher in [*groups["teacher"], "none"], figure
+        assert figure.loss in groups["loss"], figure
+
+
+def test_no_figure_is_there_twice() -> None:
+    keys = [(f.dataset, f.teacher, f.student, f.loss, f.T) for f in FIGURES]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "teacher", "student", "loss", "T", "shown"),
+    [
+        ("cifar100", "resnet32x4", "resnet8x4", "sp", None,
+         "teacher 79.42 %, alone 72.50 %, distilled 72.94 % (full schedule, 240 epochs)"),
+        ("cifar100", "wrn_40_2", "shufflenetv1", "crd", None,
+         "teacher 75.61 %, alone 70.50 %, distilled 76.05 % (full schedule, 240 epochs)"),
+        ("cifar100", "resnet56", "resnet20", "kd", "4",
+         "teacher 72.34 %, alone 69.06 %, distilled 70.66 % (full schedule, 240 epochs)"),
+        ("cifar100", "resnet56", "resnet20", "kd", "20",
+         "teacher 72.34 %, alone 69.06 % (full schedule, 240 epochs)"),
+        ("mnist", "mlp1200", "mlp800", "kd", "20",
+         "teacher 67 errors, alone 146 errors, distilled 74 errors "
+         "(full schedule, its length is not published)"),
+        ("mnist", "none", "mlp800", "ce", None,
+         "alone 146 errors (full schedule, its length is not published)"),
+    ],
+)  # fmt: skip
+def test_runs_meet_their_figures(
+    dataset: str, teacher: str, student: str, loss: str, T: str | None, shown: str
+) -> None:
+    settings = {"dataset": dataset, "teacher": teacher, "student": student, "loss": loss}
+    found = match({**settings, **({"T": T} if T else {})}, FIGURES)
+    assert found is not None
+    assert found.shown == shown
+
+
+def test_other_runs_meet_none() -> None:
+    settings = {"dataset": "digits", "teacher": "cnn_large", "student": "cnn_tiny", "loss": "kd"}
+    assert match(settings, FIGURES) is None
+
+
+def test_the_column_is_labelled_and_its_source_named(
+    make: Make, report_of: Callable[..., Report]
+) -> None:
+    names = {"dataset.name": "mnist", "teacher.name": "mlp1200", "student.name": "mlp800"}
+    report = report_of(make(changes=names, T=20.0))
+    column = report.columns[-1]
+    assert column.name == "published (full schedule)"
+    assert column.cells[0].text.startswith("teacher 67 errors")
+    assert any("1503.02531" in source for source in report.sources)
+
+
+def test_a_user_s_own_figures_come_first(tmp_path: Path) -> None:
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "mine.yaml").write_text(
+        "source: my notes\ndataset: mnist\nmetric: errors\nrows:\n"
+        "  - {teacher: mlp1200, student: mlp800, loss: kd, value: 80}\n"
+    )
+    figures = read_published(tmp_path)
+    settings = {"dataset": "mnist", "teacher": "mlp1200", "student": "mlp800", "loss": "kd"}
+    found = match({**settings, "T": "20"}, figures)
+    assert found is not None
+    assert isinstance(found.distilled, Figure)
+    assert found.distilled.value == 80
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows: 3", "needs rows"),
+        ("rows: [", "cannot be read"),
+        ("rows: [5]", "row 1 is not of the form"),
+        ("rows: [{student: a, loss: kd, value: 1, dataset: b}]", "row 1 has no metric"),
+        ("metric: top1\nrows: [{studnt: a}]", "Did you mean 'student'"),
+        ("metric: top1\nrows: [{student: a, loss: kd, value: x, dataset: b}]", "not a number"),
+        ("metric: wer\nrows: [{student: a, loss: kd, value: 1, dataset: b}]", "top1 or errors"),
+        ("sorce: a\nrows: []", "Did you mean 'source'"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_file(path)
