@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdrun.report.records import Run
 
 SETTINGS = ("pictures", "to")
+FILES = ("report.html", "report.md", "report.csv", "report-runs.csv")
 CHOICES = ("best", "all", "none")
 
 
@@ -84,7 +85,7 @@ def _asked(argv: list[str], plain: list[str], pictures_flag: bool) -> Asked:
         elif equals and not Path(word).exists():
             hint = did_you_mean(name, SETTINGS) or f" It has {' and '.join(SETTINGS)}."
             raise ConfigError(f"report has no setting {name}.{hint} See kdrun report --help.")
-        else:
+        elif Path(word).name not in FILES:  # an earlier report, which a shell's * names as well
             folders.append(Path(word).expanduser())
     if not folders:
         raise ConfigError(

@@ -74,7 +74,7 @@ def _measured(grouped: Grouped) -> list[Column]:
                lambda g: g.gain, format.points),
         _p_values(grouped),
         _plain("gap closed", "Share of the way from student alone to teacher, of the means.",
-               [g.gap_closed for g in groups], lambda value: f"{value:.0f} %"),
+               [g.gap_closed for g in groups], lambda value: f"{round(value)} %"),
         _means("teacher top-1 %", "On the test split; of several teachers the best.", groups,
                lambda g: g.teacher, format.percent),
         _of_runs("agreement %", "Share of test images on which student and teacher answer alike.",

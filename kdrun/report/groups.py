@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.report.records import Run, find, number, read_run
-from kdrun.report.settings import Settings, differing, settings_of
+from kdrun.report.settings import NONE, Settings, differing, settings_of
 from kdrun.report.statistics import Mean, mean_of, paired_p, significant
 
 DISTILL = "distill"
@@ -110,7 +110,7 @@ def group(runs: Sequence[Run]) -> Grouped:
     shown = [run for run in finished if id(run) not in hidden]
     settings = {id(run): settings_of(run) for run in finished}
     alone = {_recipe(settings[id(run)], run): run.result["student"] for run in finished
-             if settings[id(run)].get("loss") == "ce" and find(run.result, "student")}  # fmt: skip
+             if _labels_only(settings[id(run)]) and find(run.result, "student")}  # fmt: skip
     by_settings: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in shown:
         by_settings.setdefault(tuple(sorted(settings[id(run)].items())), []).append(run)
@@ -155,9 +155,15 @@ def _group(settings: Settings, runs: list[Run], alone: dict[Any, dict[str, Any]]
     for run in kept:
         own = run.result.get("alone")
         found = own if isinstance(own, dict) else alone.get(_recipe(settings, run))
-        if found is not None and settings.get("loss") != "ce":
+        if found is not None and not _labels_only(settings):
             measured[run.seed] = found
     return Group(settings, kept, measured, len(runs) - len(kept))
+
+
+def _labels_only(settings: Settings) -> bool:
+    """Whether the student learnt from nothing but the labels."""
+    without_teacher = settings.get("teacher") == NONE and settings.get("loss") == "ce"
+    return without_teacher and settings.get("scheme", "offline") == "offline"
 
 
 def _recipe(settings: Settings, run: Run) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from kdrun.stages.networks import Member, new_network, own_normalisation, renorm
 from kdrun.stages.session import Session, eval_loader, open_data, open_session
 from kdrun.stages.train_teacher import PRETRAINED
 from kdrun.teachers.formats import read_any
+from kdrun.ui.reporter import Reporter
 
 # As many test images, evenly by class, for similarity and attention.
 SAMPLE = 120
@@ -34,18 +35,21 @@ BATCH = 128
 def draw_pictures(runs: Sequence[Run]) -> None:
     """Draw the pictures of each run into its folder; what cannot be drawn is said, not fatal."""
     for run in runs:
-        config = parse.distill_config(OmegaConf.load(run.folder / "config.yaml"))  # type: ignore[arg-type]
-        runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
-        with open_session(runtime) as session:
-            session.reporter.say(f"  drawing pictures of {run.folder}")
-            try:
-                pictures, missing = pictures_of(run, config, session)
-            except KdrunError as error:
-                session.reporter.warn(f"{run.folder} has no pictures: {error}")
-                continue
-            write_album(run.folder, pictures)
-            for what in missing:
-                session.reporter.warn(what)
+        try:
+            _draw_run(run)
+        except (KdrunError, OSError) as error:
+            Reporter("auto").warn(f"{run.folder} has no pictures: {error}")
+
+
+def _draw_run(run: Run) -> None:
+    config = parse.distill_config(OmegaConf.load(run.folder / "config.yaml"))  # type: ignore[arg-type]
+    runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
+    with open_session(runtime) as session:
+        session.reporter.say(f"  drawing pictures of {run.folder}")
+        pictures, missing = pictures_of(run, config, session)
+        write_album(run.folder, pictures)
+        for what in missing:
+            session.reporter.warn(what)
 
 
 def pictures_of(
@@ -90,12 +94,10 @@ def _networks(
             found[who] = _member(Path(path), config, dataset, who, best)
         except KdrunError as error:
             missing.append(f"The {who} is left out of the pictures: {error}")
-    found[_student_name(teachers)] = _member(run.folder, config, dataset, "student")
+    found[ALONE if config.labels_only else DISTILLED] = _member(
+        run.folder, config, dataset, "student"
+    )
     return found, missing
-
-
-def _student_name(teachers: Sequence[Any]) -> str:
-    return DISTILLED if teachers else ALONE
 
 
 def _member(

@@ -10,7 +10,7 @@ def percent(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of percentages, signed: `+1.40`."""
-    return f"{value:+.2f}"
+    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0: nothing is -0.00
 
 
 def loss(value: float) -> str:

@@ -47,6 +47,14 @@ def test_the_files_lie_beside_the_first_folder(
     assert "2 runs, 2 of them finished. 2 rows by T" in printed
 
 
+def test_an_earlier_report_among_the_folders_is_passed_over(runs: Path) -> None:
+    words = [str(path) for path in sorted((runs / "outputs/distill").iterdir())]
+    assert run(["report", *words]) == 0
+    again = [str(path) for path in sorted((runs / "outputs/distill").iterdir())]
+    assert len(again) == len(words) + 4
+    assert run(["report", *again]) == 0
+
+
 def test_to_names_another_folder(runs: Path) -> None:
     assert run(["report", "outputs", "to=deep/er"]) == 0
     assert all((runs / "deep/er" / name).is_file() for name in FILES)
