@@ -42,6 +42,11 @@ def test_every_configuration_is_in_it(installed: Path) -> None:
     assert there == {path.relative_to(inside) for path in inside.rglob("*.yaml")}
 
 
+def test_the_report_s_page_is_in_it(installed: Path) -> None:
+    there = {path.name for path in (ROOT / "kdrun" / "report").glob("page.*")}
+    assert there == {path.name for path in (installed / "kdrun" / "report").glob("page.*")}
+
+
 def test_it_distils_from_another_folder(installed: Path, tmp_path: Path) -> None:
     code = "import kdrun, sys; from kdrun.cli.main import main; print(kdrun.__file__); main()"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
