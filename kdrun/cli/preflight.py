@@ -24,6 +24,7 @@ from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.config import parse, validate
+from kdrun.config.benchmark import benchmark_config
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
@@ -75,9 +76,7 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
         validate.validate_export(export)
         return export
     if verb == "benchmark":
-        benchmark = parse.benchmark_config(cfg)
-        validate.validate_benchmark(benchmark)
-        return benchmark
+        return benchmark_config(cfg)
     evaluate = parse.evaluate_config(cfg)
     validate.validate_evaluate(evaluate)
     return evaluate

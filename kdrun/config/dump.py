@@ -46,12 +46,6 @@ def train_teacher_plain(config: schema.TrainTeacherConfig) -> dict[str, Any]:
     }
 
 
-def benchmark_plain(config: schema.BenchmarkConfig) -> dict[str, Any]:
-    """Plain containers for `parse.benchmark_config`."""
-    own = {"compare": config.compare, "rounds": config.rounds, "steps": config.steps}
-    return {**distill_plain(config.distill), **own}
-
-
 def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
     """Plain containers for `parse.evaluate_config`."""
     return {
@@ -105,6 +99,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
         "checkpoint": config.checkpoint,
         "augment": None if config.augment is None else asdict(config.augment),
         "image_size": None if config.image_size is None else list(config.image_size),
+        **asdict(config.teaching),
     }
 
 

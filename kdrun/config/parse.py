@@ -17,7 +17,7 @@ from omegaconf.errors import (
 from kdrun.config import schema
 from kdrun.config.schemes import peers, uses_teacher
 from kdrun.config.sizes import image_size
-from kdrun.config.teachers import OWN_KEYS, refuse_twins, teacher_nodes
+from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher_nodes
 from kdrun.config.values import first_line, typed
 from kdrun.errors import ConfigError
 
@@ -78,18 +78,6 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
         ensemble=_ensemble(plain["teacher"]) if chosen else schema.EnsembleConfig(),
-    )
-
-
-def benchmark_config(cfg: DictConfig) -> schema.BenchmarkConfig:
-    """The typed configuration of `kdrun benchmark`."""
-    plain = resolve(cfg)
-    compare = plain["compare"] or []
-    return schema.BenchmarkConfig(
-        distill=distill_config(cfg),
-        compare=[str(name) for name in (compare if isinstance(compare, list) else [compare])],
-        rounds=_integer(plain, "rounds"),
-        steps=_integer(plain, "steps"),
     )
 
 
@@ -169,7 +157,8 @@ def _chosen_teachers(plain: dict[str, Any]) -> tuple[schema.TeacherConfig, ...]:
 
 
 def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
-    reserved, rest = _split(node, set(OWN_KEYS))
+    reserved, rest = _split(node, {*OWN_KEYS, *TEACHING_KEYS})
+    teaching = {key: value for key, value in reserved.items() if key in TEACHING_KEYS}
     network = _network({**rest, "_target_": node.get("_target_")}, where)
     augment = reserved.get("augment")
     checkpoint = reserved.get("checkpoint")
@@ -188,6 +177,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
         if augment is None
         else typed(schema.AugmentConfig, augment, f"{where}.augment"),
         image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
+        teaching=typed(schema.TeachingConfig, teaching, where),
     )
 
 

@@ -96,6 +96,26 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class TeachingConfig:
+    """How a frozen teacher is run while it teaches; the defaults change no result.
+
+    precision: fp32 | bf16 | fp16; None is the student's.
+    fold: batch normalisation folded into the convolutions before it.
+    compile: None is as the command's `compile`.
+    cache: auto | off | logits | embedding: remember its outputs per image and view.
+    cache_gb: largest size of that file, in 10^9 bytes.
+    cache_dtype: float16 halves the file and rounds; None keeps what was computed.
+    """
+
+    precision: str | None = None
+    fold: bool = False
+    compile: bool | None = None
+    cache: str = "auto"
+    cache_gb: float = 2.0
+    cache_dtype: str | None = None
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
     """A teacher: its network, and everything that shapes its training.
 
@@ -110,6 +130,7 @@ class TeacherConfig:
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
     image_size: tuple[int, int] | None = None
+    teaching: TeachingConfig = TeachingConfig()
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from kdrun.config.schema import TeachingConfig
 from kdrun.errors import ConfigError
 
 NUMBERED = re.compile(r"teacher([1-9][0-9]*)$")
 
 # What a teacher has besides its network, and what is said of all teachers together.
 OWN_KEYS = ("schedule", "seed", "checkpoint", "augment", "image_size")
+# How a frozen teacher is run while it teaches.
+TEACHING_KEYS = tuple(field.name for field in fields(TeachingConfig))
 TOGETHER_KEYS = ("count", "average", "weights")
 
 
@@ -96,7 +100,7 @@ def _node(shared: dict[str, Any], own: dict[str, Any], more_seed: int) -> dict[s
     own = {key: value for key, value in own.items() if key not in TOGETHER_KEYS}
     base = dict(shared)
     if "_target_" in own:
-        base = {key: value for key, value in shared.items() if key in OWN_KEYS}
+        base = {k: v for k, v in shared.items() if k in (*OWN_KEYS, *TEACHING_KEYS)}
     elif more_seed and "seed" not in own and isinstance(base.get("seed"), int):
         base["seed"] = base["seed"] + more_seed
     for key in ("schedule", "augment"):

@@ -14,7 +14,7 @@ RESIDENT = ("auto", "true", "false")
 FORMATS = ("onnx", "pt2", "safetensors")
 QUANTIZE = ("int8",)
 STOPPING_METRICS = ("accuracy", "loss")
-COMPARED = ("usual", "plain", "compiled")
+CACHES = ("auto", "off", "logits", "embedding")
 UI = ("auto", "rich", "plain", "quiet")
 
 
@@ -53,16 +53,11 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
         short=("epochs", "batch_size", "lr", "precision"),
     )
     _teachers(config.teachers, config.val_fraction)
-
-
-def validate_benchmark(config: schema.BenchmarkConfig) -> None:
-    """Raise ConfigError for the first thing in a `benchmark` configuration that cannot be."""
-    validate_distill(config.distill)
-    for name in config.compare:
-        one_of("compare", name, COMPARED)
-    for key in ("rounds", "steps"):
-        value = getattr(config, key)
-        _require(value >= 1, f"{key}={value} must be at least 1.")
+    if any(teacher.teaching != schema.TeachingConfig() for teacher in config.teachers):
+        raise ConfigError(
+            "teacher.precision, fold, compile and cache say how a finished teacher is run while it "
+            "teaches: they belong to kdrun distill. (The precision it is trained in is precision=.)"
+        )
 
 
 def validate_evaluate(config: schema.EvaluateConfig) -> None:
@@ -211,6 +206,21 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         _stopping(f"{where}.schedule", config.schedule, val_fraction)
         if config.augment is not None:
             _augment(f"{where}.augment", config.augment)
+        _teaching(where, config.teaching)
+
+
+def _teaching(where: str, config: schema.TeachingConfig) -> None:
+    if config.precision is not None:
+        one_of(f"{where}.precision", config.precision, PRECISIONS)
+    one_of(f"{where}.cache", config.cache, CACHES)
+    if config.cache_dtype is not None:
+        one_of(f"{where}.cache_dtype", config.cache_dtype, ("float16",))
+        _require(
+            config.cache in ("logits", "embedding"),
+            f"{where}.cache_dtype rounds what is remembered, which changes results: set "
+            f"{where}.cache=logits (or embedding) as well.",
+        )
+    _require(config.cache_gb > 0, f"{where}.cache_gb={config.cache_gb:g} must be above 0.")
 
 
 def _common(

@@ -94,6 +94,15 @@ class TrainLoader:
         """How each image of the split is seen in `epoch`, by its position in the split."""
         return views.draw(self.num_images, self.augment, self.seed, epoch)
 
+    def images(self, index: Tensor, seen: Views) -> Tensor:
+        """The images at `index` `[B]` (on the CPU) as `seen`, as a batch would have them."""
+        seen = seen.to(self.device)
+        if self.stored is None:
+            pixels = views.apply(self.split.gather(index).to(self.device), seen, self.augment)
+        else:
+            pixels = self.stored.take(index.to(self.device), seen)
+        return self.normalise(pixels)
+
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `first_batch` on."""
         return self.take(self.batches(epoch, first_batch), epoch)

@@ -118,6 +118,17 @@ class Tapped(nn.Module):
         distillation = tuple(tensors[path] for path in self.heads)
         return Outputs(logits, features, embedding, distillation=distillation)
 
+    @property
+    def places(self) -> list[str]:
+        """The module paths that are read (`PATH` or `PATH:in`)."""
+        return list(self._taps.values())
+
+    def reattach(self) -> None:
+        """Set the hooks anew, after modules of the network were replaced."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = attach(self.network, self._taps, self._record)
+
     def close(self) -> None:
         """Remove the hooks; afterwards only the logits are returned."""
         for handle in self._handles:

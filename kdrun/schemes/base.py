@@ -69,6 +69,11 @@ class StudentScheme(nn.Module):
         """What is measured beside the student when training has ended."""
         return []
 
+    @property
+    def frozen_teachers(self) -> Sequence[Any]:
+        """Teachers that never change, images → `Outputs`; none where networks teach each other."""
+        return ()
+
     def teach(self, images: Tensor) -> Sequence[Outputs]:
         """What the teachers say of images `[B, ...]`, without a graph."""
         return ()

@@ -1,8 +1,8 @@
 """Frozen teachers, one student: the classic scheme (Hinton et al. 2015, arXiv 1503.02531)."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdrun.losses.objective import Objective
@@ -24,8 +24,14 @@ class Offline(StudentScheme):
         super().__init__(student, objective, compiled)
         for teacher in teachers:
             freeze(teacher)
+        # ready to run: whoever made them decides whether they are compiled.
         # a tuple is not registered: teachers are in no state dict and `train()` does not reach them
-        self._teachers = tuple(torch.compile(t) if compiled else t for t in teachers)
+        self._teachers = tuple(teachers)
+
+    @property
+    def frozen_teachers(self) -> Sequence[Any]:
+        """The teachers, as they are run."""
+        return self._teachers
 
     def teach(self, images: Tensor) -> Sequence[Outputs]:
         """Each teacher's outputs, without a graph."""

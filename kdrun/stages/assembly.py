@@ -26,6 +26,7 @@ from kdrun.stages.networks import (
     tap_networks,
 )
 from kdrun.stages.session import Session
+from kdrun.stages.teaching import Lesson, prepare
 from kdrun.stages.train_teacher import ReadyTeacher
 
 
@@ -89,10 +90,9 @@ def assemble(
     members = [Member(t.network.cpu(), t.config, t.normalisation, t.card.resized) for t in teachers]
     member = _new_student(config, objective, members, dataset)
     student, tapped = _tap(config, objective, member, members, dataset)
-    for teacher in tapped:
-        session.place(teacher)
     compiled = session.runtime.compile
-    return member, _scheme(config, dataset, objective, member, student, tapped, compiled)
+    ready = prepare(Lesson(config, dataset, session, objective), tapped, teachers)
+    return member, _scheme(config, dataset, objective, member, student, ready, compiled)
 
 
 def _scheme(
@@ -101,7 +101,7 @@ def _scheme(
     objective: Objective,
     member: Member,
     student: Tapped,
-    teachers: Sequence[Tapped],
+    teachers: Sequence[Any],
     compiled: bool,
 ) -> StudentScheme:
     """The scheme of a configuration; the student on labels alone has none."""

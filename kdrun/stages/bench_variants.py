@@ -5,14 +5,16 @@ Each variant has a `block()` that does a fixed number of steps and returns the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from kdrun.config.schema import DistillConfig
+from kdrun.config.schema import DistillConfig, TeachingConfig
 from kdrun.data.dataset import Dataset
+from kdrun.data.loaders import TrainLoader
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
 from kdrun.engine.loop import Training
@@ -22,7 +24,6 @@ from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock
 from kdrun.losses.kd import SoftTargets
 from kdrun.losses.objective import Objective
-from kdrun.models.taps import Tapped
 from kdrun.schemes.base import StudentScheme, freeze
 from kdrun.seeds import derive
 from kdrun.stages.assembly import assemble
@@ -37,9 +38,20 @@ from kdrun.stages.usual_loop import (
     soft_target_objective,
     usual_batches,
 )
-from kdrun.types import Batch
+from kdrun.teachers.remembered import follow, memories
+from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
 
+# Variant → compile, the student's precision, how the teacher is run.
+SWITCHES: dict[str, tuple[bool, str, dict[str, Any]]] = {
+    "plain": (False, "fp32", {}),
+    "folded": (False, "fp32", {"fold": True}),
+    "compiled": (True, "fp32", {"fold": True}),
+    "teacher_bf16": (False, "fp32", {"fold": True, "precision": "bf16", "compile": True}),
+    "bf16": (True, "bf16", {"fold": True}),
+    "remembered": (False, "fp32", {"cache": "logits"}),
+    "remembered_bf16": (True, "bf16", {"fold": True, "cache": "logits"}),
+}
 DIFFERENT_BATCHES = 16  # enough that the images are not in the processor's cache
 CALIBRATION_PASSES = 4
 
@@ -61,9 +73,36 @@ class Variant(Protocol):
 
 
 def variant_config(name: str, config: DistillConfig) -> DistillConfig:
-    """The configuration of a named variant: the one that is measured with some switches set."""
-    runtime = replace(config.runtime, compile=name == "compiled")
-    return replace(config, runtime=runtime)
+    """The configuration of a named variant: the one that is measured with some switches set.
+
+    `this` is the configuration as it is; all others start from no switch at all.
+    """
+    if name == "this":
+        kept = [t.teaching.cache in ("logits", "embedding") for t in config.teachers]
+        teachings = [
+            t.teaching if keep else replace(t.teaching, cache="off")
+            for t, keep in zip(config.teachers, kept, strict=True)
+        ]
+        return _with(config, config.runtime.compile, config.schedule.precision, teachings)
+    compiled, precision, changes = SWITCHES[name]
+    plain = TeachingConfig(cache="off")
+    teachings = [replace(plain, **changes) for _ in config.teachers]
+    return _with(config, compiled, precision, teachings)
+
+
+def _with(
+    config: DistillConfig, compiled: bool, precision: str, teachings: list[TeachingConfig]
+) -> DistillConfig:
+    teachers = tuple(
+        replace(teacher, teaching=teaching)
+        for teacher, teaching in zip(config.teachers, teachings, strict=True)
+    )
+    return replace(
+        config,
+        teachers=teachers,
+        schedule=replace(config.schedule, precision=precision),
+        runtime=replace(config.runtime, compile=compiled),
+    )
 
 
 class LoopVariant:
@@ -88,7 +127,9 @@ class LoopVariant:
             config.seed,
         )
         training = Training(
-            train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),
+            train=Repeated(
+                follow(loader, loader, self.scheme.frozen_teachers), DIFFERENT_BATCHES, bench.steps
+            ),
             val=None,
             schedule=config.schedule,
             seed=config.seed,
@@ -99,6 +140,7 @@ class LoopVariant:
             stop=session.stop,
             identity="benchmark",
         )
+        self._remember(loader)
         self.loop = MeasuredLoop(self.scheme, training)
         self.clock = PhaseClock(session.device)
         self.watched_steps = 0
@@ -125,6 +167,14 @@ class LoopVariant:
         """Seconds of a step by phase, over all watched blocks."""
         return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
 
+    def _remember(self, loader: TrainLoader) -> None:
+        """Fill what teachers remember of the batches to come."""
+        if memories(self.scheme.frozen_teachers):
+            batches = follow(loader, loader, self.scheme.frozen_teachers).epoch(0)
+            for batch in islice(batches, DIFFERENT_BATCHES):
+                with autocast(self.device, self.config.schedule.precision):
+                    self.scheme.teach(batch.images)
+
     def _watch(self) -> None:
         scheme, clock = self.scheme, self.clock
         scheme.teach = clock.timed("teacher forward", scheme.teach)  # type: ignore[method-assign]
@@ -140,18 +190,30 @@ class BareVariant:
     def __init__(self, loop: LoopVariant) -> None:
         self.loop = loop
         self.batch = _synthetic_batch(loop.config, loop.bench, loop.device)
+        self.remembered: Sequence[Outputs] | None = None
+        if memories(loop.scheme.frozen_teachers):
+            self.remembered = loop.scheme.teach(self.batch.images)
 
     def block(self) -> float:
         """Forward, objective, backward, update."""
-        scheme, optimizer = self.loop.scheme, self.loop.loop.optimizer
+        optimizer = self.loop.loop.optimizer
         began = self.loop.clock.now()
         for _ in range(self.loop.bench.steps):
             with autocast(self.loop.device, self.loop.config.schedule.precision):
-                loss, _ = scheme.objective(*scheme.see(self.batch), self.batch)
+                loss = self._loss()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         return (self.loop.clock.now() - began) / self.loop.bench.steps
+
+    def _loss(self) -> Tensor:
+        scheme = self.loop.scheme
+        if self.remembered is not None:  # what is remembered costs no arithmetic
+            student = scheme._run_student[0](self.batch.images)
+            loss, _ = scheme.objective(student, self.remembered, self.batch)
+        else:
+            loss, _ = scheme.objective(*scheme.see(self.batch), self.batch)
+        return loss
 
 
 class UsualVariant:
@@ -161,8 +223,8 @@ class UsualVariant:
         session = replace(bench.session, runtime=config.runtime)
         scheme = _untrained(config, bench.dataset, session)
         scheme.to(session.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        for teacher in frozen_teachers(scheme):
-            teacher.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for teacher in scheme.frozen_teachers:
+            teacher.to(memory_format=torch.contiguous_format)
         scheme.train()
         self.bench = bench
         self.clock = PhaseClock(session.device)
@@ -191,7 +253,7 @@ def usual_forward(scheme: StudentScheme) -> Forward:
     of one teacher, through the scheme's own objective for all else."""
     objective: Objective = scheme.objective
     terms = objective.term_list()
-    teachers = frozen_teachers(scheme)
+    teachers = scheme.frozen_teachers
     if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is SoftTargets:
         term = terms[0]
         plain = not term.standardise and objective.ce.label_smoothing == 0
@@ -205,12 +267,6 @@ def usual_forward(scheme: StudentScheme) -> Forward:
         return output.loss, output.logits
 
     return forward
-
-
-def frozen_teachers(scheme: StudentScheme) -> Sequence[Tapped]:
-    """The teachers of an offline scheme that is not compiled; none of other schemes."""
-    found: Sequence[Tapped] = getattr(scheme, "_teachers", ())
-    return found
 
 
 def _untrained(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:

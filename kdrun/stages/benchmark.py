@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kdrun.config.dump import benchmark_plain
+from kdrun.config.benchmark import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
 from kdrun.data.resident import resident_bytes
 from kdrun.engine import peak
@@ -79,7 +79,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
     reporter = bench.session.reporter
     loops: dict[str, LoopVariant] = {}
     variants: dict[str, Variant] = {}
-    loops[THIS] = LoopVariant(config.distill, bench)
+    loops[THIS] = LoopVariant(variant_config("this", config.distill), bench)
     variants[BARE] = BareVariant(loops[THIS])
     for name in dict.fromkeys(config.compare):
         if name == USUAL:

@@ -14,6 +14,7 @@ from kdrun.models.card import save_network
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder, counted_names
 from kdrun.runs.result import COMPLETED
+from kdrun.stages import teaching
 from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.assembly import Plan, assemble, rehearse
 from kdrun.stages.companions import measure_companions
@@ -48,6 +49,9 @@ def identity(config: DistillConfig) -> str:
     plain = distill_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name)
+    for name, node in plain.items():
+        if name.startswith("teacher") and isinstance(node, dict):
+            plain[name] = teaching.shaping(node)
     return canonical_hash(plain)
 
 
@@ -218,6 +222,10 @@ def _student(
     folder.checkpoints.finish()
     alone = folder.result.values.get("alone")
     folder.result.update(**figures(card, trained, teachers, alone, heads), **beside)
+    remembered = teaching.facts(scheme.frozen_teachers)
+    if remembered is not None:
+        folder.result.update(teacher_cache=remembered)
+        teaching.say(scheme.frozen_teachers, session)
 
 
 def _student_digest(config: DistillConfig, dataset: Dataset) -> str:

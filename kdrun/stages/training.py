@@ -19,6 +19,7 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
 from kdrun.stages.session import Session, eval_loader, train_loader
+from kdrun.teachers.remembered import follow
 from kdrun.ui import tables
 
 WriteRows = Callable[[list[dict[str, Any]]], None]
@@ -75,7 +76,11 @@ def run_training(
         else None
     )
     main = Training(
-        train=PairedLoader(loader) if scheme.reads_partner else loader,
+        train=follow(
+            PairedLoader(loader) if scheme.reads_partner else loader,
+            loader,
+            scheme.frozen_teachers,
+        ),
         val=val,
         schedule=recipe.schedule,
         seed=recipe.seed,

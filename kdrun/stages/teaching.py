@@ -1,0 +1,299 @@
+"""Frozen teachers as they teach: their own precision, folded, compiled, remembered.
+
+What a teacher says may be remembered where every term reads only its logits (or the embedding) of
+plain views. Whether that changes a result is measured here, on this machine and this teacher,
+before the first step.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.schema import DistillConfig, TeachingConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.loaders import TrainLoader
+from kdrun.engine.devices import describe_device
+from kdrun.files import canonical_hash, read_json, write_json
+from kdrun.losses.objective import Objective
+from kdrun.models.build import sample_images
+from kdrun.models.taps import Tapped
+from kdrun.stages.session import Session, train_loader
+from kdrun.stages.train_teacher import ReadyTeacher
+from kdrun.teachers.agreement import Agreement, agreement
+from kdrun.teachers.frozen import compile_frozen, make_frozen
+from kdrun.teachers.memory import RecordFile, record_bytes
+from kdrun.teachers.remembered import (
+    STORED,
+    RememberedTeacher,
+    chunk_size,
+    memories,
+    view_count,
+)
+from kdrun.types import Outputs
+
+VERSION = 1  # raise it when the meaning of a record changes
+FOLDER = "teacher-outputs"
+LOGITS, EMBEDDING, AUTO, OFF = "logits", "embedding", "auto", "off"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the preparation of all teachers of one training needs."""
+
+    config: DistillConfig
+    dataset: Dataset
+    session: Session
+    objective: Objective
+
+
+def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeacher]) -> list[Any]:
+    """Each teacher on its device, frozen, as its settings want it, and remembered where it can be.
+
+    In the order of `tapped`; images → `Outputs`.
+    """
+    found = []
+    for one, network, teacher in zip(lesson.config.teachers, tapped, ready, strict=True):
+        lesson.session.place(network)
+        network.requires_grad_(False).eval()
+        frozen = _frozen(lesson, network, one.teaching, teacher)
+        found.append(_remembered(lesson, network, frozen, one.teaching, teacher))
+    return found
+
+
+def _frozen(
+    lesson: Lesson, tapped: Tapped, teaching: TeachingConfig, ready: ReadyTeacher
+) -> nn.Module:
+    session = lesson.session
+    sample = sample_images(tapped.network, lesson.dataset.info)
+    precision = lesson.config.schedule.precision
+    frozen, folded = make_frozen(tapped, teaching, precision, sample)
+    if teaching.fold:
+        session.reporter.say(f"  {ready.card.name}: {folded} batch normalisations folded")
+    compiled = session.runtime.compile if teaching.compile is None else teaching.compile
+    return compile_frozen(frozen, session.device) if compiled else frozen
+
+
+def _remembered(
+    lesson: Lesson,
+    tapped: Tapped,
+    frozen: nn.Module,
+    teaching: TeachingConfig,
+    ready: ReadyTeacher,
+) -> nn.Module:
+    """The teacher with its memory, or as it is, and the reason said where one was asked for."""
+    if teaching.cache == OFF:
+        return frozen
+    reason = _obstacle(lesson, tapped, teaching)
+    if reason is None:
+        made = _with_memory(lesson, tapped, frozen, teaching, ready)
+        if isinstance(made, RememberedTeacher):
+            return made
+        reason = made
+    if teaching.cache != AUTO:
+        lesson.session.reporter.warn(f"teacher.cache={teaching.cache} is not used: {reason}.")
+    else:
+        lesson.session.reporter.log_only(f"  teacher outputs are not remembered: {reason}")
+    return frozen
+
+
+def _obstacle(lesson: Lesson, tapped: Tapped, teaching: TeachingConfig) -> str | None:
+    """Why the objective needs more than what is remembered."""
+    if tapped.names:
+        return f"the objective reads feature maps ({', '.join(tapped.names)})"
+    if lesson.objective.reads_strong_view:
+        return "the objective reads a second, continuous view of every image"
+    if tapped.embedding and teaching.cache != EMBEDDING:
+        return "the objective reads the embedding (teacher.cache=embedding remembers it too)"
+    return None
+
+
+def _with_memory(
+    lesson: Lesson,
+    tapped: Tapped,
+    frozen: nn.Module,
+    teaching: TeachingConfig,
+    ready: ReadyTeacher,
+) -> RememberedTeacher | str:
+    """The remembered teacher, or why there is none."""
+    session, config, dataset = lesson.session, lesson.config, lesson.dataset
+    loader = train_loader(
+        session,
+        dataset,
+        replace(config.dataset, resident="false"),
+        config.dataset.augment,
+        config.schedule.batch_size,
+        config.seed,
+    )
+    images = _trial_images(loader, session.device)
+    outputs = _outputs(frozen, images)
+    if outputs.distillation:
+        return "it has distillation heads"
+    dtype, widths = _form(outputs, teaching)
+    if dtype not in STORED:
+        return f"its outputs are of type {dtype}"
+    augment = config.dataset.augment
+    folder = _folder(lesson, ready, teaching, dtype, widths)
+    per_image = view_count(augment) * record_bytes(sum(widths), STORED[dtype][0])
+    storable = min(len(dataset.train), int(teaching.cache_gb * 1e9) // per_image)
+    if storable == 0:
+        return f"one image needs {per_image:,} bytes, more than teacher.cache_gb allows"
+    batch_size = min(config.schedule.batch_size, len(dataset.train))
+    measured = _agreement(folder, frozen, images, batch_size, widths, session.device)
+    if teaching.cache == AUTO and not (measured.batch and teaching.cache_dtype is None):
+        return "it would change the last digits on this machine (teacher.cache=logits does)"
+    if not measured.rows:
+        session.reporter.warn(
+            "on this machine a teacher's outputs depend in their last digits on the images beside "
+            "it: with teacher.cache a repeated run may differ from the first one"
+        )
+    try:
+        file = RecordFile(
+            folder / "records.bin", storable * view_count(augment), sum(widths), STORED[dtype][0]
+        )
+    except OSError as error:
+        return f"{folder} cannot be written ({error.strerror})"
+    sizes = {batch_size} if teaching.cache == AUTO else None
+    reporter = session.reporter
+    return RememberedTeacher(
+        frozen, file, storable, augment, dtype, widths, session.device, sizes, reporter.warn
+    )
+
+
+def _trial_images(loader: TrainLoader, device: torch.device) -> Tensor:
+    """Enough training images, as the loader makes them, to try chunks and batches with."""
+    count = max(2 * chunk_size(device), loader.batch_size)
+    index = torch.arange(count) % loader.num_images
+    return loader.images(index, loader.views(0).select(index))
+
+
+@torch.no_grad()
+def _outputs(frozen: nn.Module, images: Tensor) -> Outputs:
+    outputs: Outputs = frozen(images[: chunk_size(images.device)])
+    return outputs
+
+
+def _form(outputs: Outputs, teaching: TeachingConfig) -> tuple[torch.dtype, tuple[int, int]]:
+    """(type of the stored values, (classes, embedding's width or 0))."""
+    dtype = torch.float16 if teaching.cache_dtype == "float16" else outputs.logits.dtype
+    wide = outputs.embedding if teaching.cache == EMBEDDING else None
+    return dtype, (outputs.logits.shape[1], 0 if wide is None else wide.shape[1])
+
+
+def _folder(
+    lesson: Lesson,
+    ready: ReadyTeacher,
+    teaching: TeachingConfig,
+    dtype: torch.dtype,
+    widths: tuple[int, int],
+) -> Path:
+    """Where the records of this teacher, these images and this way of computing lie."""
+    session, dataset, config = lesson.session, lesson.dataset, lesson.config
+    compiled = session.runtime.compile if teaching.compile is None else teaching.compile
+    key = {
+        "version": VERSION,
+        "network": [ready.config.target, ready.config.kwargs, ready.card.resized],
+        "weights": state_digest(ready.network),
+        "normalisation": [asdict(dataset.normalisation), asdict(ready.normalisation)],
+        "dataset": dataset.fingerprint,
+        "train_images": canonical_hash(dataset.train_index.tolist()),
+        "augment": asdict(config.dataset.augment),
+        "precision": teaching.precision or config.schedule.precision,
+        "fold": teaching.fold,
+        "compile": compiled,
+        "stored": [str(dtype), *widths],
+        "device": describe_device(session.device),
+        "threads": session.threads if session.device.type == "cpu" else None,
+        "torch": torch.__version__,
+        "chunk": chunk_size(session.device),
+    }
+    name = f"{ready.card.name}-{canonical_hash(key)[:16]}"
+    folder = session.output_root / "cache" / FOLDER / name
+    try:
+        if not (folder / "key.json").exists():
+            write_json(folder / "key.json", key)
+    except OSError:
+        pass  # the records cannot be written either, and that is said
+    return folder
+
+
+def _agreement(
+    folder: Path,
+    frozen: nn.Module,
+    images: Tensor,
+    batch_size: int,
+    widths: tuple[int, int],
+    device: torch.device,
+) -> Agreement:
+    """Measured once for each kind of computing and batch size, then read from beside the records.
+
+    What it measures is a property of kernels, sizes and threads, which are all in the key.
+    """
+    path = folder / f"agreement-{batch_size}.json"
+    try:
+        return Agreement(**read_json(path))
+    except (OSError, ValueError, TypeError):
+        pass
+
+    def run(part: Tensor) -> Tensor:
+        outputs: Outputs = frozen(part)
+        if not widths[1]:
+            return outputs.logits
+        assert outputs.embedding is not None
+        return torch.cat((outputs.logits, outputs.embedding.to(outputs.logits.dtype)), dim=1)
+
+    found = agreement(run, images, chunk_size(device), batch_size)
+    if os.access(folder, os.W_OK):
+        write_json(path, asdict(found))
+    return found
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def facts(teachers: Sequence[Any]) -> list[dict[str, Any]] | None:
+    """What `result.json` says of the memories: since the run began or was continued."""
+    found = [
+        {
+            "file": str(teacher.file.path),
+            "images": teacher.counts.images,
+            "computed": teacher.counts.computed,
+            "found_percent": round(teacher.counts.share(), 2),
+            "images_with_room": teacher.storable,
+        }
+        for teacher in memories(teachers)
+    ]
+    return found or None
+
+
+def say(teachers: Sequence[Any], session: Session) -> None:
+    """One line for each memory."""
+    for entry in facts(teachers) or []:
+        session.reporter.say(
+            f"  teacher outputs remembered: {entry['found_percent']:.1f} % of "
+            f"{entry['images']:,} found, {entry['computed']:,} computed"
+        )
+
+
+def shaping(plain: dict[str, Any]) -> dict[str, Any]:
+    """A teacher's plain settings without those that change no result, for a run's identity."""
+    defaults = asdict(TeachingConfig())
+    kept = {key: value for key, value in plain.items() if key not in defaults}
+    changing: dict[str, Any] = {
+        key: plain[key] for key in ("precision", "fold", "cache_dtype") if key in plain
+    }
+    if plain.get("cache", AUTO) not in (AUTO, OFF):
+        changing["cache"] = plain["cache"]
+    return kept | {k: v for k, v in changing.items() if v != defaults[k]}

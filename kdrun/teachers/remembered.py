@@ -1,0 +1,305 @@
+"""A teacher that is never asked twice about the same pixels.
+
+The training views are integers (`kdrun.data.views`), so what a frozen teacher says of an image's
+view can be kept under (image, dy, dx, flip) and found again, in this run and in later ones.
+
+What holds: a value depends on the image, its view, the teacher and how it is run (all in the file's
+key), never on what the file held before. Every value is computed in a batch of the same size
+(`CHUNK` images), whichever images those are, and passes through the stored precision whether it
+was found or computed. On a CPU most kernels give a row the same bits whatever the other rows are
+and wherever it stands; `agreement` measures whether this teacher's do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.schema import AugmentConfig
+from kdrun.data.loaders import TrainLoader
+from kdrun.data.views import Views
+from kdrun.teachers.memory import RecordFile
+from kdrun.types import Batch, Outputs
+
+CHUNK = {"cpu": 64, "cuda": 256}
+LOOK_AHEAD = 32  # batches: the missing images of later batches fill up a chunk
+# How many values of the largest dtype numpy has no name for are kept: as their bits.
+STORED = {
+    torch.float32: ("float32", None),
+    torch.float16: ("float16", None),
+    torch.bfloat16: ("uint16", torch.uint16),
+    torch.float64: ("float64", None),
+}
+
+
+def chunk_size(device: torch.device) -> int:
+    """Images of one forward pass whose outputs are kept."""
+    return CHUNK.get(device.type, 64)
+
+
+def view_count(augment: AugmentConfig) -> int:
+    """The views an image can have."""
+    return (2 * augment.crop_padding + 1) ** 2 * (2 if augment.flip else 1)
+
+
+def slots_of(index: Tensor, seen: Views, augment: AugmentConfig) -> Any:
+    """The record number of each (image, view), an int64 array."""
+    places = 2 * augment.crop_padding + 1
+    view = seen.dy * places + seen.dx
+    if augment.flip:
+        view = view * 2 + seen.flip
+    return (index * view_count(augment) + view).numpy()
+
+
+@dataclass
+class Counts:
+    """images: asked about. computed: put through the teacher for them, or ahead of them."""
+
+    images: int = 0
+    computed: int = 0
+
+    @property
+    def found(self) -> int:
+        """Images whose outputs were remembered."""
+        return max(self.images - self.computed, 0)
+
+    def share(self) -> float:
+        """Found images, in percent of all."""
+        return 100.0 * self.found / self.images if self.images else 0.0
+
+
+class Followed(Protocol):
+    """Training batches, as the loop takes them."""
+
+    batches_per_epoch: int
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass
+class _Place:
+    """Where the training is: the plan of an epoch and the batch in hand."""
+
+    loader: TrainLoader | None = None
+    order: tuple[Tensor, ...] = ()
+    seen: Views | None = None
+    number: int = -1
+    images: Tensor | None = None
+    ahead: dict[int, Any] = field(default_factory=dict)
+
+
+class RememberedTeacher(nn.Module):
+    """images `[B, C, H, W]` → `Outputs` with logits, and the embedding where it is kept.
+
+    teacher: the frozen one. file: its records. storable: images that the file has room for.
+    sizes: batches of other sizes are put through the teacher directly; None remembers all.
+    dtype: of the stored values. widths: classes, and the embedding's width (0: not kept).
+
+    Only the very images that the loader handed out are looked up; any other tensor (another view,
+    a mixture) goes to the teacher.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        file: RecordFile,
+        storable: int,
+        augment: AugmentConfig,
+        dtype: torch.dtype,
+        widths: tuple[int, int],
+        device: torch.device,
+        sizes: set[int] | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.file = file
+        self.storable = storable
+        self.augment = augment
+        self.dtype = dtype
+        self.widths = widths
+        self.device = device
+        self.sizes = sizes
+        self.warn = warn
+        self.counts = Counts()
+        self.writes = True
+        self._place = _Place()
+
+    def follow(self, batches: Followed, loader: TrainLoader) -> "Following":
+        """`batches` as they are; while one is in hand this teacher knows its images' views.
+
+        loader: where they come from, which plans the epochs.
+        """
+        self._place = _Place(loader)
+        return Following(self, batches, loader)
+
+    def enter_epoch(self, loader: TrainLoader, epoch: int) -> None:
+        """The plan of an epoch: a pure function of its number."""
+        order = loader.order(epoch).split(loader.batch_size)[: loader.batches_per_epoch]
+        self._place = _Place(loader, order, loader.views(epoch))
+
+    def take_up(self, number: int, images: Tensor) -> None:
+        """Batch `number` of the epoch is in hand."""
+        self._place.number = number
+        self._place.images = images
+
+    def forward(self, images: Tensor) -> Outputs:
+        place = self._place
+        plain = place.images is not None and images is place.images
+        if not plain or (self.sizes is not None and len(images) not in self.sizes):
+            direct: Outputs = self.teacher(images)
+            return direct
+        values = self._values(place, images)
+        logits, embedding = values.to(self.device, non_blocking=True).split(self.widths, dim=1)
+        return Outputs(logits, {}, embedding if self.widths[1] else None)
+
+    # -----------------------------------------------------------------------------------------
+
+    def _values(self, place: _Place, images: Tensor) -> Tensor:
+        """`[B, width]` on the CPU: found, or computed and kept."""
+        index = place.order[place.number]
+        slots = self._slots(place, index)
+        values, valid = self._find(index, slots, place.ahead)
+        self.counts.images += len(index)
+        missing = np.flatnonzero(~valid)
+        if len(missing):
+            self._compute(place, images, index, slots, missing, values)
+        return _as_tensor(values, self.dtype)
+
+    def _slots(self, place: _Place, index: Tensor) -> Any:
+        assert place.seen is not None
+        return slots_of(index, place.seen.select(index), self.augment)
+
+    def _find(self, index: Tensor, slots: Any, ahead: dict[int, Any]) -> tuple[Any, Any]:
+        kept = (index < self.storable).numpy()
+        values, valid = self.file.read(np.where(kept, slots, 0))
+        valid &= kept
+        for row in np.flatnonzero(~valid):
+            found = ahead.pop(int(slots[row]), None)
+            if found is not None:
+                values[row], valid[row] = found, True
+        return values, valid
+
+    def _compute(
+        self, place: _Place, images: Tensor, index: Tensor, slots: Any, missing: Any, values: Any
+    ) -> None:
+        """Fill the missing rows of `values`; later batches' missing images fill up the chunk."""
+        rows = torch.from_numpy(missing).to(images.device)
+        wanted, wanted_slots = images[rows], slots[missing]
+        room = -len(missing) % chunk_size(self.device)
+        extra, extra_slots = self._look_ahead(place, room)
+        computed = self._run(wanted if extra is None else torch.cat((wanted, extra)))
+        values[missing] = computed[: len(missing)]
+        self.counts.computed += len(computed)
+        keep = (index[torch.from_numpy(missing)] < self.storable).numpy()
+        self._write(wanted_slots[keep], computed[: len(missing)][keep])
+        if extra is not None:
+            self._write(extra_slots, computed[len(missing) :])
+            if not self.writes:  # else they are found in the file when their batch comes
+                place.ahead.update(zip(extra_slots.tolist(), computed[len(missing) :], strict=True))
+
+    def _look_ahead(self, place: _Place, room: int) -> tuple[Tensor | None, Any]:
+        """(images, slots) of at most `room` images that later batches of the epoch will need.
+
+        Only of resident images: a streamed one would be read twice.
+        """
+        loader = place.loader
+        if room == 0 or loader is None or loader.stored is None or place.seen is None:
+            return None, None
+        chosen: list[Tensor] = []
+        first = place.number + 1
+        for index in place.order[first : first + LOOK_AHEAD]:
+            if self.sizes is not None and len(index) not in self.sizes:
+                continue
+            index = index[index < self.storable]
+            slots = self._slots(place, index)
+            _, valid = self.file.read(slots)
+            valid |= np.array([int(slot) in place.ahead for slot in slots], dtype=bool)
+            chosen.append(index[torch.from_numpy(~valid)][:room])
+            room -= len(chosen[-1])
+            if room == 0:
+                break
+        index = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+        if not len(index):
+            return None, None
+        return loader.images(index, place.seen.select(index)), self._slots(place, index)
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> Any:
+        """The outputs of `images` in chunks of the one size, in the stored precision."""
+        size = chunk_size(self.device)
+        parts = []
+        for chunk in images.split(size):
+            parts.append(self.packed(self.teacher(self._full(chunk, size)))[: len(chunk)])
+        return _as_array(torch.cat(parts).to(self.dtype).cpu())
+
+    def packed(self, outputs: Outputs) -> Tensor:
+        """What is kept of outputs, `[B, width]`."""
+        if not self.widths[1]:
+            return outputs.logits
+        assert outputs.embedding is not None
+        return torch.cat((outputs.logits, outputs.embedding.to(outputs.logits.dtype)), dim=1)
+
+    @staticmethod
+    def _full(images: Tensor, size: int) -> Tensor:
+        """A chunk of exactly `size` images, in the layout they came in; repeats fill it up."""
+        if len(images) == size:
+            return images
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        filler = images[:1].expand(size - len(images), *images.shape[1:])
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return torch.cat((images, filler)).contiguous(memory_format=layout)
+
+    def _write(self, slots: Any, values: Any) -> None:
+        if not self.writes:
+            return
+        try:
+            self.file.write(slots, values)
+        except OSError as error:
+            self.writes = False
+            self.warn(
+                f"The teacher's outputs cannot be kept in {self.file.path} ({error.strerror}): "
+                "the training goes on without keeping more."
+            )
+
+
+class Following:
+    """A loader's batches, told to a remembered teacher as they pass."""
+
+    def __init__(self, teacher: RememberedTeacher, batches: Followed, loader: TrainLoader) -> None:
+        self.teacher = teacher
+        self.batches = batches
+        self.loader = loader
+        self.batches_per_epoch = batches.batches_per_epoch
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `first_batch` on."""
+        self.teacher.enter_epoch(self.loader, epoch)
+        for number, batch in enumerate(self.batches.epoch(epoch, first_batch), first_batch):
+            self.teacher.take_up(number, batch.images)
+            yield batch
+
+
+def memories(teachers: Sequence[Any]) -> list[RememberedTeacher]:
+    """Those of `teachers` that remember."""
+    return [teacher for teacher in teachers if isinstance(teacher, RememberedTeacher)]
+
+
+def follow(batches: Followed, loader: TrainLoader, teachers: Sequence[Any]) -> Followed:
+    """`batches`, which come from `loader`, announced to every teacher that remembers."""
+    for teacher in memories(teachers):
+        batches = teacher.follow(batches, loader)
+    return batches
+
+
+def _as_array(values: Tensor) -> Any:
+    _, bits = STORED[values.dtype]
+    return (values if bits is None else values.view(bits)).numpy()
+
+
+def _as_tensor(values: Any, dtype: torch.dtype) -> Tensor:
+    found = torch.from_numpy(values)
+    return found if STORED[dtype][1] is None else found.view(dtype)

@@ -1,0 +1,207 @@
+"""A remembered teacher: equal to the one that is asked, whatever its file held before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.schema import AugmentConfig
+from kdrun.data.images import Split
+from kdrun.data.loaders import TrainLoader
+from kdrun.models.resnet import ResNet
+from kdrun.models.taps import Tapped
+from kdrun.teachers import remembered
+from kdrun.teachers.memory import RecordFile
+from kdrun.teachers.remembered import RememberedTeacher, slots_of, view_count
+from kdrun.types import Normalisation, Outputs
+
+AUGMENT = AugmentConfig(crop_padding=1, flip=True)
+CPU = torch.device("cpu")
+IMAGES, BATCH, CLASSES = 150, 64, 5
+
+
+class Counting(nn.Module):
+    """A teacher that counts its calls and images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tapped = Tapped(ResNet(CLASSES, depth=8, widths=[4, 4, 8, 8]).eval(), embedding=True)
+        self.requires_grad_(False)
+        self.seen: list[int] = []
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.seen.append(len(images))
+        outputs: Outputs = self.tapped(images)
+        return outputs
+
+
+def loader(seed: int = 0, **changes: object) -> TrainLoader:
+    pixels = torch.randint(256, (IMAGES, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    split = Split(pixels.to(torch.uint8), torch.arange(IMAGES) % CLASSES)
+    constants = Normalisation((0.5,) * 3, (0.2,) * 3)
+    settings: dict = {"resident": True, "memory_format": torch.channels_last, **changes}
+    return TrainLoader(split, constants, BATCH, AUGMENT, seed, CPU, **settings)
+
+
+def teacher(path: Path, **changes: object) -> RememberedTeacher:
+    widths = changes.pop("widths", (CLASSES, 0))
+    dtype = changes.pop("dtype", torch.float32)
+    storable = int(changes.pop("storable", IMAGES))  # type: ignore[call-overload]
+    name = remembered.STORED[dtype][0]  # type: ignore[index]
+    file = RecordFile(path / "r.bin", storable * view_count(AUGMENT), sum(widths), name)  # type: ignore[call-overload]
+    return RememberedTeacher(
+        Counting(),
+        file,
+        storable,
+        AUGMENT,
+        dtype,
+        widths,
+        CPU,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def epoch(one: RememberedTeacher, source: TrainLoader, number: int = 0, first: int = 0) -> Tensor:
+    """The logits of all batches of an epoch, in order."""
+    return torch.cat(
+        [one(b.images).logits for b in one.follow(source, source).epoch(number, first)]
+    )
+
+
+def direct(source: TrainLoader, number: int = 0) -> Tensor:
+    plain = Counting()
+    return torch.cat([plain(batch.images).logits for batch in source.epoch(number)])
+
+
+def test_every_view_has_its_own_record() -> None:
+    places = range(3)
+    grid = torch.tensor([(y, x, f) for y in places for x in places for f in (0, 1)])
+    seen = remembered.Views(*grid.T)
+    for augment, count in ((AUGMENT, 18), (AugmentConfig(1, False), 9), (AugmentConfig(), 1)):
+        assert view_count(augment) == count
+    found = [int(n) for i in range(4) for n in slots_of(torch.full((18,), i), seen, AUGMENT)]
+    assert sorted(found) == list(range(4 * 18))
+
+
+def test_found_or_computed_the_outputs_are_the_teachers(tmp_path: Path) -> None:
+    first, source = teacher(tmp_path), loader()
+    for number in (0, 1):
+        torch.testing.assert_close(epoch(first, source, number), direct(source, number))
+    again = teacher(tmp_path)
+    for number in (0, 1):
+        torch.testing.assert_close(epoch(again, source, number), direct(source, number))
+    assert again.teacher.seen == []
+    assert again.counts.share() == 100.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_the_file_held_makes_no_difference(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = loader()
+    reference = [epoch(teacher(tmp_path / "a", dtype=dtype), source, n) for n in (0, 1)]
+    other = teacher(tmp_path / "b", dtype=dtype)
+    epoch(other, loader(seed=9))  # another seed's views, in another order
+    epoch(other, source, 1, first=1)  # and a part of an epoch
+    for number in (0, 1):
+        assert torch.equal(
+            epoch(teacher(tmp_path / "b", dtype=dtype), source, number), reference[number]
+        )
+        assert torch.equal(epoch(other, source, number), reference[number])
+
+
+def test_the_teacher_only_sees_whole_chunks_and_nothing_twice(tmp_path: Path) -> None:
+    one, source = teacher(tmp_path), loader()
+    epoch(one, source)
+    assert set(one.teacher.seen) == {remembered.CHUNK["cpu"]}
+    distinct = np.unique(slots_of(torch.arange(IMAGES), source.views(0), AUGMENT))
+    assert one.counts.images == IMAGES
+    assert one.counts.computed == len(distinct) == IMAGES
+    partly = slots_of(torch.arange(IMAGES), source.views(1), AUGMENT)
+    held = one.file.read(partly)[1].sum()
+    epoch(one, source, 1)
+    assert one.counts.computed == 2 * IMAGES - held
+
+
+def test_later_batches_fill_up_a_chunk(tmp_path: Path) -> None:
+    """Half of the first batch is known: the teacher is asked for it and for half of the second."""
+    one, source = teacher(tmp_path), loader()
+    index = source.order(0)[: BATCH // 2]
+    seen = source.views(0).select(index)
+    outputs = one.teacher(source.images(index, seen))
+    one.file.write(slots_of(index, seen, AUGMENT), outputs.logits.numpy())
+    one.teacher.seen.clear()
+    assert torch.allclose(epoch(one, source), direct(source), atol=1e-5)
+    whole = -(-(IMAGES - BATCH // 2) // remembered.CHUNK["cpu"])
+    assert len(one.teacher.seen) == whole
+
+
+def test_streamed_images_give_the_same(tmp_path: Path) -> None:
+    resident = epoch(teacher(tmp_path / "a"), loader())
+    streamed = epoch(teacher(tmp_path / "b"), loader(resident=False))
+    assert torch.equal(resident, streamed)
+
+
+def test_images_without_room_are_computed_every_time(tmp_path: Path) -> None:
+    source = loader()
+    bounded = teacher(tmp_path / "a", storable=40)
+    found = [epoch(bounded, source), epoch(bounded, source)]
+    assert torch.equal(*found)
+    assert torch.equal(found[0], epoch(teacher(tmp_path / "b"), source))
+    assert bounded.counts.computed == IMAGES + (IMAGES - 40)
+
+
+def test_other_images_are_never_looked_up(tmp_path: Path) -> None:
+    one, source = teacher(tmp_path), loader()
+    epoch(one, source)
+    for batch in one.follow(source, source).epoch(0):
+        changed = batch.images + 1.0
+        assert torch.equal(one(changed).logits, Counting()(changed).logits)
+    assert one.counts.images == IMAGES
+
+
+def test_batches_of_other_sizes_are_not_remembered_where_that_would_change_them(
+    tmp_path: Path,
+) -> None:
+    one, source = teacher(tmp_path, sizes={BATCH}), loader()
+    epoch(one, source)
+    assert one.counts.images == 2 * BATCH
+    assert IMAGES - 2 * BATCH in one.teacher.seen
+
+
+def test_the_embedding_is_kept_too(tmp_path: Path) -> None:
+    one, source = teacher(tmp_path, widths=(CLASSES, 8)), loader()
+    plain = Counting()
+    for number in (0, 0):
+        for batch in one.follow(source, source).epoch(number):
+            found, expected = one(batch.images), plain(batch.images)
+            torch.testing.assert_close(found.embedding, expected.embedding)
+            torch.testing.assert_close(found.logits, expected.logits)
+
+
+def test_a_disk_that_is_full_is_said_once_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, said = loader(), []
+    expected = epoch(teacher(tmp_path / "a"), source)
+    one = teacher(tmp_path / "b", warn=said.append)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdrun.teachers.memory.os.pwrite", full)
+    assert torch.equal(epoch(one, source), expected)
+    assert torch.equal(epoch(one, source), expected)
+    assert len(said) == 1
+    assert "No space left" in said[0]
+
+
+def test_bf16_outputs_keep_their_bits(tmp_path: Path) -> None:
+    source = loader()
+    one = teacher(tmp_path, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = epoch(one, source)
+        again = epoch(teacher(tmp_path, dtype=torch.bfloat16), source)
+    assert first.dtype == torch.bfloat16
+    assert torch.equal(first, again)
