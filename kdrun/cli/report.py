@@ -1,5 +1,6 @@
 """`kdrun report`: from run folders to a table, a page and files."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,6 @@ def run(argv: list[str]) -> int:
     figures = read_published(words.config_dir)
     report = make_report(collect(asked.folders), figures)
     place = _place(asked)
-    show_report(report)
     if asked.pictures != "none":
         from kdrun.stages.pictures import draw_pictures
 
@@ -68,6 +68,8 @@ def run(argv: list[str]) -> int:
     files.write_csv(place / "report.csv", report)
     files.write_runs_csv(place / "report-runs.csv", report)
     page.write_page(place / "report.html", report, argv)
+    with contextlib.suppress(SystemExit):  # rich's answer to a reader that went away (`| head`)
+        show_report(report)
     say(f"\nfiles: {place / 'report.html'}, report.md, report.csv, report-runs.csv")
     return EXIT_DONE
 

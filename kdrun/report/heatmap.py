@@ -14,6 +14,9 @@ from kdrun.ui import format
 ROW = 48
 LEFT, TOP, BOTTOM = 42, 8, 36
 NARROWEST = 78
+# Above this luminance black letters stand out more than white ones; either then has a contrast of
+# 4.58 or more.
+TURN = 0.179
 # Light to dark blue: read by anyone, and in print; the number in a cell says it exactly.
 SCALE = ((222, 235, 247), (158, 202, 225), (66, 146, 198), (8, 81, 156), (8, 48, 107))
 
@@ -104,9 +107,8 @@ def _cell(
         title = element("title", f"{name}: no finished run")
         return element("g", title, element("rect", **box, class_="empty"))
     share = 0.5 if high == low else (mean.mean - low) / (high - low)
-    red, green, blue = _colour(share)
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140
-    ink = "#ffffff" if dark else "#10202e"
+    red, green, blue = colour(share)
+    ink = "#ffffff" if luminance(red, green, blue) < TURN else "#000000"
     middle = left + width / 2 - 0.75
     spread = "" if mean.sd is None else f"± {mean.sd:.2f}  "
     texts = (
@@ -125,7 +127,8 @@ def _cell(
     )  # fmt: skip
 
 
-def _colour(share: float) -> tuple[int, int, int]:
+def colour(share: float) -> tuple[int, int, int]:
+    """The colour of a cell, from 0 (the lowest) to 1."""
     place = min(max(share, 0.0), 1.0) * (len(SCALE) - 1)
     first = min(int(place), len(SCALE) - 2)
     part = place - first
@@ -133,6 +136,13 @@ def _colour(share: float) -> tuple[int, int, int]:
         round(a + part * (b - a)) for a, b in zip(SCALE[first], SCALE[first + 1], strict=True)
     )
     return red, green, blue
+
+
+def luminance(red: int, green: int, blue: int) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2.2, section 1.4.3)."""
+    parts = [value / 255 for value in (red, green, blue)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def _words(mean: Mean) -> str:

@@ -120,10 +120,10 @@ def collect(folders: Iterable[Path]) -> Collected:
             else:
                 sweeps.add(path.parent)
     for sweep in sorted(sweeps):
-        for command, noted, run in _jobs(sweep):
+        for command, error, noted, run in _jobs(sweep):
             if run is None:
                 status = NOT_STARTED if noted is None else GONE
-                missing.append(Run(noted or sweep, {}, status, command))
+                missing.append(Run(noted or sweep, {"error": error}, status, command))
             else:
                 found.setdefault(run.resolve(), read_run(run, command))
     if not found and not missing:
@@ -209,8 +209,8 @@ def _below(folder: Path) -> Iterator[Path]:
         inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in SKIPPED)
 
 
-def _jobs(sweep: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
-    """(command, run folder as noted, the same where it is now) of every job of a sweep."""
+def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
+    """(command, error, run folder as noted, the same where it is now) of every job of a sweep."""
     jobs = read_object(sweep / SWEEP).get("jobs")
     for position, job in enumerate(jobs if isinstance(jobs, list) else []):
         if not isinstance(job, dict):
@@ -218,11 +218,12 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
         words = job.get("command")
         command = shlex.join(["kdrun", *map(str, words)]) if isinstance(words, list) else ""
         note = sweep / "jobs" / f"{job.get('job', position)}.json"
-        noted = read_object(note).get("run")
+        ended = read_object(note)
+        noted, error = ended.get("run"), ended.get("error")
         if isinstance(noted, str):
-            yield command, Path(noted), _moved(Path(noted), sweep)
+            yield command, error, Path(noted), _moved(Path(noted), sweep)
         else:
-            yield command, None, None
+            yield command, error, None, None
 
 
 def _moved(run: Path, sweep: Path) -> Path | None:

@@ -18,7 +18,15 @@ ABSENT = "-"
 
 _WITHOUT_EFFECT = {
     *RuntimeConfig.__dataclass_fields__,
-    *("logger", "seed", "alone", "dataset.root", "dataset.download", "dataset.resident"),
+    *(
+        "logger",
+        "seed",
+        "alone",
+        "teachers",
+        "dataset.root",
+        "dataset.download",
+        "dataset.resident",
+    ),
     "dataset.workers",
 }
 # The top level says these; the schedule repeats them.
@@ -47,7 +55,8 @@ def settings_of(run: Run) -> dict[str, str]:
     if isinstance(content, str):
         found["dataset content"] = content[:12]
     for key, value in flatten(config).items():
-        if not _left_out(key, config):
+        # unset is the same as not there: an older kdrun did not write the key at all
+        if value not in (None, []) and not _left_out(key, config):
             found[key] = text(value)
     return found
 
@@ -109,8 +118,8 @@ def _left_out(key: str, config: Mapping[str, Any]) -> bool:
     first = key.split(".")[0]
     if key in MAIN or key in _WITHOUT_EFFECT or first in _WITHOUT_EFFECT or key in _REPEATED:
         return True
-    if key in ("dataset.name", "teacher.name", "student.name", "scheme.name"):
-        return True
+    if key.count(".") == 1 and key.endswith(".name"):
+        return True  # the main settings say it
     # T and alpha replace what the terms say themselves.
     return first == "loss" and key.endswith(".temperature") and config.get("T") is not None
 
@@ -131,6 +140,8 @@ def _owner(name: str, settings: Settings) -> str | None:
         return "dataset " + settings.get("dataset", "") if name == "dataset content" else ""
     if first == "loss":
         return "" if rest.split(".")[0] in settings.get("loss", "").split("+") else None
+    if first.startswith("teacher") and first != "teacher":
+        return settings.get("teacher")  # the second of several, and so on
     if first == "teacher" and rest.startswith(("schedule.", "seed")):
         return None if settings.get("teacher") == NONE else ""
     return settings.get(first, "") if first in MAIN else ""

@@ -29,13 +29,16 @@ def element(name: str, *children: str | Markup, **attributes: str | float | None
 
 
 def picture(width: float, height: float, alt: str, *children: Markup) -> Markup:
-    """An SVG image with its description for a screen reader."""
+    """An SVG image with its description for a screen reader; one that is wide keeps its size."""
+    wide = width > 1.5 * WIDTH
     return element(
         "svg",
         element("title", alt),
         *children,
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
+        width=width if wide else None,
+        class_="wide" if wide else None,
         aria_label=alt,
         font_size=FONT,
     )

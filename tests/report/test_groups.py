@@ -91,6 +91,18 @@ def test_a_network_s_own_settings_are_compared_within_it() -> None:
     assert differing([other, tiny, wide]) == ["student", "student.widths"]
 
 
+def test_several_teachers_are_one_column(make: Make, outputs: Path) -> None:
+    teacher = {"name": "cnn_large", "schedule": {"epochs": 9}, "seed": 0}
+    two = {"teachers": ["a", "b"], "teacher2": {**teacher, "name": "mlp", "widths": [3]}}
+    entries = [{"name": name, "test": {"top1": top1}} for name, top1 in (("a", 98.0), ("b", 99.0))]
+    make(changes=two, outcome={"teachers": entries})
+    make()
+    found = grouped(outputs)
+    assert found.names == ["teacher"]
+    assert {one.settings["teacher"] for one in found.groups} == {"a+b", "cnn_large"}
+    assert [one.teacher.mean for one in found.groups if one.teacher] == [99.0, 99.0]
+
+
 def test_settings_that_say_the_same_are_shown_once() -> None:
     rows = [{"epochs": n, "schedule.warmup_epochs": n} for n in ("5", "10")]
     assert differing(rows) == ["epochs"]

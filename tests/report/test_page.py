@@ -12,7 +12,7 @@ from report.hostile import HOSTILE
 
 from kdrun.report.album import Picture, read_album, write_album
 from kdrun.report.content import Report
-from kdrun.report.heatmap import heat_maps
+from kdrun.report.heatmap import TURN, colour, heat_maps, luminance
 from kdrun.report.page import environments, write_page
 from kdrun.report.svg import Axis, element, log_ticks, ticks
 
@@ -174,6 +174,25 @@ def test_a_missing_cell_is_drawn_empty(make: Make, outputs: Path, report_of: Cal
         make(T=T, alpha=alpha)
     chart = heat_maps(report_of(outputs).grouped)[0]
     assert "T=4 alpha=0.9: no finished run" in chart.drawing
+
+
+def test_a_wide_heat_map_keeps_its_letters_readable(
+    make: Make, outputs: Path, report_of: Callable[..., Report]
+) -> None:
+    for T in range(1, 11):
+        for alpha in (0.1, 0.9):
+            make(T=float(T), alpha=alpha)
+    drawing = heat_maps(report_of(outputs).grouped)[0].drawing
+    assert 'class="wide"' in drawing
+    assert f'width="{42 + 10 * 78}"' in drawing
+
+
+def test_letters_stand_out_on_every_colour_of_the_scale() -> None:
+    for step in range(101):
+        behind = luminance(*colour(step / 100))
+        ink = 1.0 if behind < TURN else 0.0
+        light, low = max(ink, behind), min(ink, behind)
+        assert (light + 0.05) / (low + 0.05) >= 4.5, step
 
 
 def test_machines_are_told_apart(make: Make, outputs: Path, report_of: Callable) -> None:  # type: ignore[type-arg]

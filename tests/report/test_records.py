@@ -55,7 +55,7 @@ def write_sweep(folder: Path, runs: list[str | None]) -> None:
     (folder / "sweep.json").write_text(json.dumps({"schema": 1, "jobs": jobs}))
     for number_of, run in enumerate(runs):
         if run is not None:
-            note = {"job": number_of, "run": run}
+            note = {"job": number_of, "run": run, "error": "no disk" if "gone" in run else None}
             (folder / "jobs" / f"{number_of}.json").write_text(json.dumps(note))
 
 
@@ -64,9 +64,9 @@ def test_a_sweep_names_its_runs_and_what_never_started(make: Make, outputs: Path
     write_sweep(outputs / "sweeps" / "one", [str(run), None, "outputs/distill/gone"])
     found = collect([outputs / "sweeps" / "one"])
     assert [one.folder for one in found.runs] == [run]
-    assert [(one.status, one.command) for one in found.missing] == [
-        ("not started", "kdrun distill T=1"),
-        ("folder gone", "kdrun distill T=2"),
+    assert [(one.status, one.command, one.error) for one in found.missing] == [
+        ("not started", "kdrun distill T=1", ""),
+        ("folder gone", "kdrun distill T=2", "no disk"),
     ]
 
 
