@@ -1,6 +1,7 @@
 """What several test folders share: a small run, and reading what runs left."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,16 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
         for teacher in result["teachers"]
     ]
     return kept
+
+
+def writing_once(write: Callable[..., None]) -> Callable[..., None]:
+    """`write_onnx` that remembers what it wrote: tracing is the slow part, and always the same."""
+    written: dict[str, bytes] = {}
+
+    def remembered(network: Any, card: Any, dtype: str, path: Path) -> None:
+        if card.sha256 not in written:
+            write(network, card, dtype, path)
+            written[card.sha256] = path.read_bytes()
+        path.write_bytes(written[card.sha256])
+
+    return remembered

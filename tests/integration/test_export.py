@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import results
+from support import results, writing_once
 
 import kdrun
 from kdrun.cli.main import run
@@ -37,17 +37,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 @pytest.fixture(scope="module")
 def write_once() -> Callable[..., None]:
-    """`write_onnx` that remembers what it wrote: tracing is the slow part, and always the same."""
-    written: dict[str, bytes] = {}
-    write = formats.write_onnx
-
-    def remembered(network: Any, card: Any, dtype: str, path: Path) -> None:
-        if card.sha256 not in written:
-            write(network, card, dtype, path)
-            written[card.sha256] = path.read_bytes()
-        path.write_bytes(written[card.sha256])
-
-    return remembered
+    """Every network of this module is traced once."""
+    return writing_once(formats.write_onnx)
 
 
 @pytest.fixture
