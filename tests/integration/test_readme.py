@@ -1,4 +1,4 @@
-"""The README's commands are real: each one is parsed, composed and checked; the first ones run."""
+"""The READMEs' commands are real: each one is parsed, composed and checked; the first ones run."""
 
 import re
 import shlex
@@ -15,29 +15,32 @@ from kdrun.cli.main import run
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text()
+KOREAN = README.with_name("README.ko.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[list[str]]:
     """Every `kdrun ...` line of a text block, without the explanation after it."""
     found = []
-    for block in blocks("text"):
+    for block in (*blocks("text"), *blocks("text", KOREAN)):
         for line in block.splitlines():
             if line.startswith("kdrun "):
                 found.append(shlex.split(re.split(r"\s{3,}", line)[0])[1:])
     return found
 
 
-HYDRA = [argv for argv in commands() if argv[0] in CONFIG_NAMES]
-OTHER = [argv for argv in commands() if argv[0] not in CONFIG_NAMES]
+COMMANDS = [list(argv) for argv in dict.fromkeys(map(tuple, commands()))]
+NEEDS_RUNS = ("resume", "report", "new")  # `new` is what the fixture runs
+HYDRA = [argv for argv in COMMANDS if argv[0] in CONFIG_NAMES]
+OTHER = [argv for argv in COMMANDS if argv[0] not in CONFIG_NAMES]
 
 
 @pytest.fixture
 def own_code(workdir: Path) -> Path:
-    """The README's own loss and network, written where its commands expect them."""
+    """The README's own loss and what `kdrun new` makes, where the commands expect them."""
     (loss,) = [block for block in blocks("python") if "my_losses.py" in block]
     (config,) = [block for block in blocks("yaml") if "my_configs" in block]
     (workdir / "my_losses.py").write_text(loss)
@@ -45,6 +48,9 @@ def own_code(workdir: Path) -> Path:
     (workdir / "my_configs" / "loss" / "cosine.yaml").write_text(config)
     for folder in ("photos/train/cat", "outputs/distill/..."):
         (workdir / folder).mkdir(parents=True)
+    for argv in OTHER:
+        if argv[0] == "new":
+            assert run(argv) == 0
     return workdir
 
 
@@ -61,15 +67,23 @@ def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
     assert plan.configs
 
 
-@pytest.mark.parametrize("argv", [a for a in OTHER if a[0] != "resume"], ids=" ".join)
+@pytest.mark.parametrize("argv", [a for a in OTHER if a[0] not in NEEDS_RUNS], ids=" ".join)
 def test_each_other_verb_answers(argv: list[str], own_code: Path) -> None:
     assert run(argv) == 0
 
 
 def test_the_own_loss_trains(own_code: Path, kdrun: Callable[..., int]) -> None:
-    (argv,) = [argv for argv in HYDRA if "--config-dir" in argv]
+    (argv,) = [argv for argv in HYDRA if "loss=[kd,cosine]" in argv]
     small = ["epochs=2", "teacher.schedule.epochs=2", "alone=false", "ui=quiet"]
     assert kdrun(*argv, *small) == 0
+
+
+def test_the_korean_page_begins_as_the_english_one() -> None:
+    assert blocks("bash", KOREAN) == blocks("bash")[:1]
+    assert "](README.ko.md)" in TEXT
+    assert "](README.md)" in KOREAN
+    for path in re.findall(r"\]\((docs/[^)]+)\)", TEXT + KOREAN):
+        assert (README.parent / path).exists(), path
 
 
 def test_the_loss_example_is_what_the_readme_says(own_code: Path) -> None:
