@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.transfer import transfer_plain
 
 
 def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
         "seed": config.seed,
         "val_fraction": config.val_fraction,
         "alone": config.alone,
+        "transfer": transfer_plain(config.transfer),
         **_recipe(schedule),
         **asdict(config.runtime),
     }

@@ -15,9 +15,11 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
+from kdrun.config.scalars import boolean, integer, number, optional_number, text
 from kdrun.config.schemes import peers, uses_teacher
 from kdrun.config.sizes import image_size
 from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher_nodes
+from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
 from kdrun.errors import ConfigError
 
@@ -46,7 +48,7 @@ def train_teacher_config(cfg: DictConfig) -> schema.TrainTeacherConfig:
     return schema.TrainTeacherConfig(
         dataset=dataset_config(plain["dataset"]),
         teachers=_chosen_teachers(plain),
-        val_fraction=_number(plain, "val_fraction"),
+        val_fraction=number(plain, "val_fraction"),
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
     )
@@ -69,12 +71,13 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
         loss=loss,
         schedule=schedule,
         scheme=scheme,
-        val_fraction=_number(plain, "val_fraction"),
-        seed=_integer(plain, "seed"),
-        T=_optional_number(plain, "T"),
-        alpha=_optional_number(plain, "alpha"),
-        ce=_optional_number(plain, "ce"),
-        alone=_boolean(plain, "alone"),
+        val_fraction=number(plain, "val_fraction"),
+        seed=integer(plain, "seed"),
+        T=optional_number(plain, "T"),
+        alpha=optional_number(plain, "alpha"),
+        ce=optional_number(plain, "ce"),
+        alone=boolean(plain, "alone"),
+        transfer=transfer_config(plain.get("transfer")),
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
         ensemble=_ensemble(plain["teacher"]) if chosen else schema.EnsembleConfig(),
@@ -88,7 +91,7 @@ def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     return schema.EvaluateConfig(
         run=str(plain["run"]),
         dataset=dataset_config(dataset) if dataset else None,
-        batch_size=_integer(plain, "batch_size"),
+        batch_size=integer(plain, "batch_size"),
         precision=str(plain["precision"]),
         runtime=_runtime(plain),
     )
@@ -113,10 +116,10 @@ def _set_recipe(plain: dict[str, Any], schedule: dict[str, Any]) -> None:
     The types are checked here, under the name the user typed.
     """
     for key, check in (
-        ("epochs", _integer),
-        ("batch_size", _integer),
-        ("lr", _number),
-        ("precision", _text),
+        ("epochs", integer),
+        ("batch_size", integer),
+        ("lr", number),
+        ("precision", text),
     ):
         schedule[key] = check(plain, key)
 
@@ -171,7 +174,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
     return schema.TeacherConfig(
         network=network,
         schedule=typed(schema.ScheduleConfig, schedule, f"{where}.schedule"),
-        seed=_integer({f"{where}.seed": reserved.get("seed", 0)}, f"{where}.seed"),
+        seed=integer({f"{where}.seed": reserved.get("seed", 0)}, f"{where}.seed"),
         checkpoint=None if checkpoint is None else str(checkpoint),
         augment=None
         if augment is None
@@ -192,7 +195,7 @@ def _teachers(
     if scheme.uses_teacher is False or all(term == "ce" for term in loss):
         return ()
     if scheme.uses_teacher == "student":
-        return (schema.TeacherConfig(student, schedule, _integer(plain, "seed")),)
+        return (schema.TeacherConfig(student, schedule, integer(plain, "seed")),)
     return _chosen_teachers(plain)
 
 
@@ -212,9 +215,9 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
         if "_target_" not in term:  # a scheme's settings for a term that was not chosen
             continue
         reserved, kwargs = _split(term, {"weight", *EPOCH_KEYS})
-        weight = _number({f"{where}.weight": reserved.get("weight", 1.0)}, f"{where}.weight")
+        weight = number({f"{where}.weight": reserved.get("weight", 1.0)}, f"{where}.weight")
         epochs = {
-            key: _integer({f"{where}.{key}": reserved.get(key, 0)}, f"{where}.{key}")
+            key: integer({f"{where}.{key}": reserved.get(key, 0)}, f"{where}.{key}")
             for key in EPOCH_KEYS
         }
         target = _target(term, where)
@@ -253,35 +256,3 @@ def _target(node: dict[str, Any], where: str) -> str:
             f"e.g. {where}._target_=mypackage.MyClass."
         )
     return target
-
-
-def _number(plain: dict[str, Any], key: str) -> float:
-    value = plain[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{key}={value!r} is not a number.")
-    return float(value)
-
-
-def _optional_number(plain: dict[str, Any], key: str) -> float | None:
-    return None if plain[key] is None else _number(plain, key)
-
-
-def _integer(plain: dict[str, Any], key: str) -> int:
-    value = plain[key]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{key}={value!r} is not a whole number.")
-    return value
-
-
-def _boolean(plain: dict[str, Any], key: str) -> bool:
-    value = plain[key]
-    if not isinstance(value, bool):
-        raise ConfigError(f"{key}={value!r} is neither true nor false.")
-    return value
-
-
-def _text(plain: dict[str, Any], key: str) -> str:
-    value = plain[key]
-    if not isinstance(value, str):
-        raise ConfigError(f"{key}={value!r} is not a text.")
-    return value

@@ -7,6 +7,8 @@ type cannot say. Nothing here imports torch or OmegaConf.
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -232,6 +234,7 @@ class DistillConfig:
     ensemble: how several teachers count together.
     T, alpha, ce: as given on the command line; None leaves the terms' own values.
     alone: also train (or find) the same student on labels only.
+    transfer: which images and labels stage 2 sees.
     """
 
     dataset: DatasetConfig
@@ -248,6 +251,7 @@ class DistillConfig:
     alone: bool
     runtime: RuntimeConfig
     logger: LoggerConfig
+    transfer: TransferConfig = ALL_TRAINING_IMAGES
     ensemble: EnsembleConfig = EnsembleConfig()
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.transfer import validate_transfer
 from kdrun.errors import ConfigError, did_you_mean
 
 AVERAGES = ("terms", "soft_targets")
@@ -28,6 +29,13 @@ def validate_distill(config: schema.DistillConfig) -> None:
             "reads: set compile=false, or another optimizer."
         )
     _stopping("schedule", config.schedule, config.val_fraction)
+    validate_transfer(config.transfer, config.schedule.optimizer)
+    if not config.transfer.labelled and config.scheme.uses_teacher is not True:
+        raise ConfigError(
+            f"The transfer set has no labels (transfer.labels=false or transfer.folder), and "
+            f"scheme={config.scheme.name} has no teacher to learn from instead: choose "
+            "scheme=offline, or keep the labels."
+        )
     _teachers(config.teachers, config.val_fraction)
     one_of("teacher.average", config.ensemble.average, AVERAGES)
     _require(

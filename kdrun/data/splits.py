@@ -19,14 +19,24 @@ def hold_out(split: Split, fraction: float, seed: int, purpose: str) -> tuple[Te
 
     Where images belong to groups, whole groups are drawn, in each class its share of them.
     """
+    labels, unit = units(split)
+    _, chosen = stratified(labels, fraction, seed, purpose)
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[chosen] = True
+    return (~held[unit]).nonzero().flatten(), held[unit].nonzero().flatten()
+
+
+def units(split: Split) -> tuple[Tensor, Tensor]:
+    """What is drawn as a whole: (label of each unit `[U]`, unit of each image `[N]`).
+
+    A unit is a group where images belong to groups, and a single image where they do not.
+    """
     if split.groups is None:
-        return stratified(split.targets, fraction, seed, purpose)
-    names, group = split.groups.index.unique(return_inverse=True)
+        return split.targets, torch.arange(len(split))
+    names, unit = split.groups.index.unique(return_inverse=True)
     labels = torch.zeros_like(names)
-    labels[group] = split.targets
-    _, held_groups = stratified(labels, fraction, seed, purpose)
-    held = torch.isin(group, held_groups)
-    return (~held).nonzero().flatten(), held.nonzero().flatten()
+    labels[unit] = split.targets
+    return labels, unit
 
 
 def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:

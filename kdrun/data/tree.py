@@ -98,6 +98,22 @@ def read_tree(root: Path) -> Tree:
     return Tree(root, tuple(classes), {name: _listed(files[name], classes) for name in order})
 
 
+def pictures_tree(folder: Path, where: str) -> Tree:
+    """All pictures below `folder`, at any depth, as a tree of one nameless class.
+
+    Raises DataError for a folder that is missing or holds none; `where` names the setting.
+    """
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{where}={folder} {what}: give a folder of pictures.")
+    files: list[File] = []
+    _collect(str(folder), files)
+    if not files:
+        raise DataError(f"{where}={folder} holds no pictures.")
+    return Tree(folder, ("",), {"train": _listed({"": sorted(files)}, [""])})
+
+
 def natural(name: str) -> list[str | int]:
     """Sort key by which `class2` comes before `class10`."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -78,6 +78,7 @@ class Training:
     identity: text that must be equal for a saved state to be continued.
     phase, phases: the name of this phase, and those of all, in order; they share `checkpoints`.
     earlier: rows of the phases before, which stay in the history.
+    labelled: the training batches have labels, so that a training accuracy means something.
     """
 
     train: TrainBatches
@@ -93,6 +94,7 @@ class Training:
     phase: str = "main"
     phases: tuple[str, ...] = ("main",)
     earlier: tuple[dict[str, Any], ...] = ()
+    labelled: bool = True
 
 
 def fit(scheme: Scheme, training: Training) -> TrainState:
@@ -213,8 +215,9 @@ class _Fit:
             "step": state.step,
             "lr": self.rates[state.step - 1],
             "train/loss": totals["loss"] / images,
-            "train/top1_percent": 100.0 * totals["correct"] / images,
         }
+        if self.training.labelled:
+            row["train/top1_percent"] = 100.0 * totals["correct"] / images
         for name, total in totals.items():
             if name.startswith("part/"):
                 row[f"train/{name.removeprefix('part/')}"] = total / images

@@ -3,7 +3,7 @@
 Sums live on the device that computes; they become Python numbers only when somebody looks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,6 +85,19 @@ def measure(logits: Tensor, targets: Tensor) -> Metrics:
         loss=float(nn.functional.cross_entropy(logits.double(), targets).item()),
         ece=calibration_error(logits, targets),
     )
+
+
+def errors_per_class(
+    predictions: Tensor, targets: Tensor, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """For JSON, in the order of the classes: `{"class", "images", "errors"}`.
+
+    predictions, targets: `[N]` class numbers.
+    """
+    images = targets.bincount(minlength=len(classes)).tolist()
+    errors = targets[predictions != targets].bincount(minlength=len(classes)).tolist()
+    rows = zip(classes, images, errors, strict=True)
+    return [{"class": name, "images": count, "errors": wrong} for name, count, wrong in rows]
 
 
 def calibration_error(logits: Tensor, targets: Tensor) -> float:

@@ -77,6 +77,7 @@ class Term(nn.Module):
     variants: name → what it does differently, the default first; empty where there is one form.
     soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
     ce_weight: what CE weighs beside this term when neither `ce` nor a soft term says it.
+    reads_labels: True when it needs `Batch.targets` or `TermContext.targets`.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_strong_view: True when it needs `Outputs.strong`.
     reads_tokens: True when it acts on the head of a distillation token where the student has one.
@@ -91,6 +92,7 @@ class Term(nn.Module):
     variants: ClassVar[Mapping[str, str]] = {}
     soft: ClassVar[bool] = False
     ce_weight: ClassVar[float] = 1.0
+    reads_labels: bool = False
     reads_embedding: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False

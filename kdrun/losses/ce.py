@@ -18,6 +18,7 @@ class CrossEntropy(Term):
     full_name = "Cross-entropy with hard labels"
     formula = "-log softmax(z_s)[y]; mean over the batch"
     source = "the labels; no distillation"
+    reads_labels = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -43,6 +43,7 @@ class ContrastiveDistillation(Term):
         "memory of the other network's embeddings; mean over the batch, both sides"
     )
     source = "Tian, Krishnan & Isola 2020, ICLR, arXiv 1910.10699, §3, eq. 9-18"
+    reads_labels = True
     variants = {  # noqa: RUF012
         "exact": "the positive is the image itself",
         "relax": "the positive is any image of its class",

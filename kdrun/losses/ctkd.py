@@ -56,6 +56,7 @@ class CurriculumTemperature(Term):
         self.lambda_max = lambda_max
         self.lambda_epochs = lambda_epochs
         self.base = base
+        self.reads_labels = base == "dkd"
         self.standardise = standardise
         self.theta = nn.Parameter(torch.ones(()))
         self.register_buffer("strength", torch.tensor(0.0))

@@ -28,6 +28,7 @@ class DecoupledDistillation(Term):
         "q = softmax over the classes other than y; mean over the batch"
     )
     source = "Zhao, Cui, Song, Qiu, Liang 2022, CVPR, arXiv 2203.08679"
+    reads_labels = True
 
     def __init__(
         self,

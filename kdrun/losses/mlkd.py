@@ -59,6 +59,7 @@ class MultiLevelLogits(Term):
             )
         self.temperatures = list(temperatures)
         self.strong_ce = strong_ce
+        self.reads_labels = strong_ce != 0
         self.standardise = standardise
         self.variant = variant
 
@@ -69,7 +70,9 @@ class MultiLevelLogits(Term):
         weak = full_precision(student.logits), full_precision(teacher.logits)
         strong = full_precision(student.strong.logits), full_precision(teacher.strong.logits)
         images, classes = self._counted(weak[1])
-        loss = self.strong_ce * F.cross_entropy(strong[0], batch.targets)
+        loss = strong[0].new_zeros(())
+        if self.reads_labels:
+            loss = self.strong_ce * F.cross_entropy(strong[0], batch.targets)
         for temperature in self.temperatures:
             loss = loss + (images * self._divergence(weak, temperature)).mean()
             loss = loss + self._divergence(strong, temperature).mean()

@@ -26,6 +26,7 @@ class NormalisedDistillation(Term):
         "q = softmax(z / T) over the classes other than y; mean over the batch"
     )
     source = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, ICCV, arXiv 2303.13005"
+    reads_labels = True
 
     def __init__(self, temperature: float = 1.0, gamma: float = 1.5) -> None:
         super().__init__()

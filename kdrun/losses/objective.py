@@ -52,6 +52,7 @@ class Objective(nn.Module):
     """`ce_weight · CE + Σ weight · term`; with several teachers a term is averaged over them.
 
     Each teacher has its own instance of every term, because teachers differ in shape.
+    labelled: the batches have labels; without them CE is neither computed nor logged.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Objective(nn.Module):
         self.ce_weight = ce_weight
         self.weighted = terms
         self.ensemble = ensemble or Ensemble()
+        self.labelled = True
         self.terms = nn.ModuleDict({name: weighted.term for name, weighted in terms.items()})
         # named by the teacher's number, so that the names for one teacher are those of the terms
         self.more_terms = nn.ModuleDict(
@@ -102,7 +104,7 @@ class Objective(nn.Module):
         """(scalar loss, its parts in the graph: unweighted, by name)."""
         # losses are differences of near-equal numbers: they leave autocast and use float32
         with torch.autocast(student.logits.device.type, enabled=False):
-            parts = {"ce": self.ce(student, student, batch)}
+            parts = {"ce": self.ce(student, student, batch)} if self.labelled else {}
             for name in self.weighted:
                 parts[name] = self._term(name, student, teachers, batch)
             weighed = self.weigh(parts)
@@ -169,7 +171,30 @@ def objective_of(config: DistillConfig) -> Objective:
     """The objective of a whole configuration."""
     smoothing = config.schedule.label_smoothing
     ensemble = Ensemble.of(config.ensemble, len(config.teachers))
-    return build_objective(config.loss, config.T, config.alpha, config.ce, smoothing, ensemble)
+    objective = build_objective(config.loss, config.T, config.alpha, config.ce, smoothing, ensemble)
+    return objective if config.transfer.labelled else without_labels(objective)
+
+
+def without_labels(objective: Objective) -> Objective:
+    """The objective for a transfer set without labels.
+
+    Raises ConfigError when CE has a weight or a term reads labels.
+    """
+    missing = "The transfer set has no labels (transfer.labels=false or transfer.folder)"
+    if objective.ce_weight:
+        fix = "alpha=1 (soft targets alone) or ce=0"
+        if not objective.weighted:
+            fix = "a loss that learns from the teacher alone, e.g. loss=kd alpha=1"
+        raise ConfigError(
+            f"{missing}, and the objective {objective.describe()} weighs CE with labels: set {fix}."
+        )
+    for name, weighted in objective.weighted.items():
+        if weighted.term.reads_labels:
+            raise ConfigError(
+                f"{missing}, and loss={name} reads them: choose one that does not, e.g. kd."
+            )
+    objective.labelled = False
+    return objective
 
 
 def build_objective(

@@ -25,6 +25,7 @@ class WeightedSoftLabels(Term):
         "sum over classes, mean over the batch; no gradient through the first factor"
     )
     source = "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang 2021, ICLR, arXiv 2102.00650"
+    reads_labels = True
 
     def __init__(self, temperature: float = 2.0) -> None:
         super().__init__()

@@ -116,7 +116,9 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
         for name, value in weighed.items():
             (task if name == "ce" else distil).append(value)
     loss = torch.stack([*task, *distil]).sum()
-    groups = {"task": torch.stack(task).sum()}
+    groups = {}
+    if task:  # none without labels
+        groups["task"] = torch.stack(task).sum()
     if distil:
         groups["distill"] = torch.stack(distil).sum()
     return StepOutput(loss, logits, logged, groups)

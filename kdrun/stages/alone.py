@@ -19,7 +19,10 @@ CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 
 
 def alone_config(config: DistillConfig) -> DistillConfig:
-    """The configuration of the student alone; labels teach it no distillation tokens."""
+    """The configuration of the student alone: the same transfer set, its biases as they are.
+
+    Labels teach it no distillation tokens.
+    """
     return replace(
         config,
         teachers=(),
@@ -30,12 +33,13 @@ def alone_config(config: DistillConfig) -> DistillConfig:
         alpha=None,
         ce=None,
         alone=False,
+        transfer=replace(config.transfer, bias="none"),
     )
 
 
 def alone_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     """The command that repeats it, from the command and configuration of the run it is for."""
-    dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=")
+    dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias=")
     kept = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
     kept += without_tokens_argv(config.student)
     return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]

@@ -7,6 +7,7 @@ from typing import Any
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
+from kdrun.data.transfer import TransferSet
 from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
@@ -29,8 +30,10 @@ from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
 from kdrun.stages.train_teacher import ReadyTeacher, ready_teacher
 from kdrun.stages.training import Recipe, run_training
+from kdrun.stages.transfer import NO_ALONE, left_out_figures, open_transfer, transfer_facts
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
 from kdrun.ui import tables
+from kdrun.ui.transfer_tables import transfer_words
 
 STEM = "student"
 
@@ -72,13 +75,15 @@ def run_distill(
         folder, session, "distill", distill_plain(config), argv, _known(config, objective, session)
     ):
         dataset = baseline or open_data(session, config.dataset, config.val_fraction)
-        digest = _student_digest(config, dataset)
+        transfer = open_transfer(config, dataset, session)
+        digest = _student_digest(config, transfer.dataset)
         folder.result.update(
             dataset=dataset_facts(dataset),
+            transfer=transfer_facts(config.transfer, dataset, transfer),
             fingerprint=digest if config.labels_only else None,
             baseline=digest if baseline is not None else None,
         )
-        plan = rehearse(config, dataset)
+        plan = rehearse(config, transfer.dataset)
         folder.result.update(objective=plan.objective, **plan.facts)
         if baseline is None:
             _say_plan(config, plan, dataset, session, folder)
@@ -87,10 +92,13 @@ def run_distill(
             alone = _alone(config, dataset, digest, session, folder, argv)
         teachers = _teachers(config, dataset, session, folder, alone)
         if alone is None and config.alone and not config.labels_only:
-            _alone(config, dataset, digest, session, folder, argv)
+            if transfer.labelled:
+                _alone(config, dataset, digest, session, folder, argv)
+            else:
+                session.reporter.say(f"  student alone {NO_ALONE}")
         if baseline is None:
             session.reporter.heading(_stage_2(config))
-        _student(config, dataset, teachers, session, folder)
+        _student(config, dataset, transfer, teachers, session, folder)
         folder.result.update(status=COMPLETED)
         if baseline is None:
             show_result(folder.path, folder.result.values, session.reporter)
@@ -102,6 +110,7 @@ def _known(config: DistillConfig, objective: Objective, session: Session) -> dic
     return {
         "identity": identity(config),
         "dataset": None,
+        "transfer": None,
         "objective": None,
         "scheme": config.scheme.name,
         "loss": list(config.loss),
@@ -127,6 +136,9 @@ def _say_plan(
     """The header of a run: what, where, and the objective with its numbers."""
     session.reporter.heading("kdrun distill")
     rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
+    chosen = folder.result.values["transfer"]
+    if chosen is not None:
+        rows.append(("transfer", transfer_words(chosen)))
     rows += [("teacher", tables.network_words(card_facts(card))) for card in plan.teachers]
     rows.append(("student", tables.network_words(card_facts(plan.student))))
     rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
@@ -189,18 +201,21 @@ def _alone(
 def _student(
     config: DistillConfig,
     dataset: Dataset,
+    transfer: TransferSet,
     teachers: list[ReadyTeacher],
     session: Session,
     folder: RunFolder,
 ) -> None:
-    """Stage 2: train the student, save it, and complete the result."""
-    student, scheme = assemble(config, dataset, teachers, session)
-    recipe = Recipe(config.dataset, config.dataset.augment, config.schedule, config.seed)
+    """Stage 2: train the student on the transfer set, save it, and complete the result."""
+    student, scheme = assemble(config, transfer.dataset, teachers, session)
+    recipe = Recipe(
+        config.dataset, config.dataset.augment, config.schedule, config.seed, transfer.labelled
+    )
     with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
         trained = run_training(
             scheme,
             session,
-            dataset,
+            transfer.dataset,
             recipe,
             folder.checkpoints,
             identity(config),
@@ -214,14 +229,18 @@ def _student(
         "val_fraction": config.val_fraction,
         "pixel_type": dataset.pixel_type,
     }
+    left_out = left_out_figures(
+        scheme.measured, trained.test.predictions, config, dataset, transfer, session
+    )
     beside = measure_companions(config, scheme, dataset, session, folder, extra)
     student.network.cpu()
-    extra = {**extra, **trained.test.facts()}
+    extra = {**extra, **trained.test.facts(), **left_out}
     card = make_card(student.config, student.network, dataset, extra)
     save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
     alone = folder.result.values.get("alone")
-    folder.result.update(**figures(card, trained, teachers, alone, heads), **beside)
+    found = figures(card, trained, teachers, alone, {**(heads or {}), **left_out})
+    folder.result.update(**found, **beside)
     remembered = teaching.facts(scheme.frozen_teachers)
     if remembered is not None:
         folder.result.update(teacher_cache=remembered)

@@ -10,6 +10,7 @@ from kdrun.stages.training import Trained
 from kdrun.ui import tables
 from kdrun.ui.head_tables import error_table
 from kdrun.ui.reporter import Reporter
+from kdrun.ui.transfer_tables import class_table
 
 
 def figures(
@@ -17,11 +18,11 @@ def figures(
     trained: Trained,
     teachers: list[ReadyTeacher],
     alone: dict[str, Any] | None,
-    heads: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The measured part of `result.json`.
 
-    heads: from `student_heads`, for a student that has several.
+    more: further entries of the student, such as those of `student_heads`.
     """
     test, state = trained.test.metrics, trained.state
     agreement = None
@@ -34,7 +35,7 @@ def figures(
             **trained.test.facts(),
             "best_val": trained.best_val,
             "stopped_early": trained.stopped_early,
-            **(heads or {}),
+            **(more or {}),
         },
         "agreement": agreement,
         "gain": test.top1 - alone["test"]["top1"] if alone else None,
@@ -51,6 +52,9 @@ def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> Non
     """The final table, what it means, and what to type next."""
     reporter.heading("Result")
     reporter.show(tables.result_table(result))
+    classes = class_table(result)
+    if classes is not None:
+        reporter.show(classes)
     if result["student"].get("heads"):
         reporter.show(error_table(result))
     for line in tables.summary_lines(result):

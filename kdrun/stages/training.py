@@ -27,12 +27,13 @@ WriteRows = Callable[[list[dict[str, Any]]], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained."""
+    """How one network is trained. labelled: on images with labels."""
 
     data: DatasetConfig
     augment: AugmentConfig
     schedule: ScheduleConfig
     seed: int
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def run_training(
         observer=RowWriter(session, write_rows, log),
         stop=session.stop,
         identity=identity,
+        labelled=recipe.labelled,
     )
     state = _run_phases(scheme, main, session)
     write_rows(state.history)

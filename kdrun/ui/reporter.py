@@ -172,8 +172,9 @@ def epoch_line(row: dict[str, Any], length: Length, left_seconds: float) -> str:
     parts = [
         f"  epoch {row['epoch']:>{len(str(length.epochs))}}/{length.epochs}",
         f"loss {format.loss(row['train/loss'])}",
-        f"train {format.percent(row['train/top1_percent'])} %",
     ]
+    if "train/top1_percent" in row:
+        parts.append(f"train {format.percent(row['train/top1_percent'])} %")
     if "val/top1_percent" in row:
         parts.append(f"val {format.percent(row['val/top1_percent'])} %")
     parts.append(f"lr {row['lr']:.3g}")

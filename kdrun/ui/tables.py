@@ -32,6 +32,10 @@ def result_table(result: dict[str, Any]) -> Table:
         size = {**student, **alone}
         _network_row(table, f"student alone  {student['name']}", alone, size, group)
     _network_row(table, f"{_student_words(result)}  {student['name']}", student, student, group)
+    corrected = student.get("bias_corrected")
+    if corrected:
+        label = f"  bias of left-out classes {corrected['shift']:+.2f}"
+        _network_row(table, label, corrected, None, group)
     best = student.get("best_val")
     if best:
         label = f"  at its best validation: epoch {best['epoch']}"
@@ -158,8 +162,24 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
         )
     taught = teachers or result.get("scheme", "offline") != "offline"
     if not alone and student and taught:
-        lines.append("student alone: not measured (alone=true trains it)")
+        unlabelled = not (result.get("transfer") or {"labels": True})["labels"]
+        reason = "the transfer set has no labels" if unlabelled else "alone=true trains it"
+        lines.append(f"student alone: not measured ({reason})")
+    lines += _bias_lines(result["student"])
     return lines
+
+
+def _bias_lines(student: dict[str, Any]) -> list[str]:
+    """How the biases were corrected."""
+    corrected = student.get("bias_corrected")
+    if not corrected:
+        return []
+    split = corrected["counted_on"]
+    how = "as given" if split is None else f"matches their training share on the {split} images"
+    return [
+        f"bias correction: {corrected['shift']:+.3f} on the logits of {len(corrected['classes'])} "
+        f"left-out class(es), {how}; student.safetensors is the plain student"
+    ]
 
 
 def stopped_words(stopped: dict[str, Any]) -> str:

@@ -93,3 +93,8 @@ def test_frozen_numbers() -> None:
 def test_unknown_bases_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"loss\.ctkd\.base=kdd"):
         CurriculumTemperature(base="kdd")
+
+
+def test_only_its_form_on_dkd_reads_labels() -> None:
+    assert not CurriculumTemperature().reads_labels
+    assert CurriculumTemperature(base="dkd").reads_labels

@@ -110,6 +110,20 @@ def test_it_says_what_it_is(loss: str) -> None:
         assert node["variant"] == next(iter(cls.variants)), "the default variant comes first"
 
 
+def test_labels_are_read_only_where_it_says_so(loss: str) -> None:
+    case, twin = (make_case(loss, **REGISTRY[loss].settings) for _ in range(2))
+    if not case.term.reads_labels:
+        twin.batch.targets.fill_(-1)  # what a transfer set without labels has
+        for value, same in zip(values_of(case), values_of(twin), strict=True):
+            assert torch.equal(value, same)
+        return
+    twin.batch.targets.add_(1).remainder_(case.student.logits.shape[1])
+    torch.manual_seed(0)
+    value = case.loss()
+    torch.manual_seed(0)
+    assert not torch.equal(value, twin.loss())
+
+
 class Pretraining(nn.Module):
     """A term's pre-training loss as a module of its own."""
 

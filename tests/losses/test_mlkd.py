@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from losses.cases import make_objective
+from losses.cases import make_case, make_objective
 from losses.logit_cases import (
     assert_golden,
     batch_of,
@@ -123,3 +123,11 @@ def test_refusals() -> None:
         MultiLevelLogits([2.0, 0.0])
     with pytest.raises(ConfigError, match="variant=half"):
         MultiLevelLogits(variant="half")
+
+
+def test_without_ce_of_the_strong_view_it_reads_no_labels() -> None:
+    assert make_case("mlkd").term.reads_labels
+    case = make_case("mlkd", strong_ce=0.0)
+    assert not case.term.reads_labels
+    case.batch.targets.fill_(-1)
+    assert torch.isfinite(case.loss())
