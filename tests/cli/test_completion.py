@@ -114,6 +114,7 @@ def command(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.heavy  # a time: for a quiet machine
 def test_answer_is_quick(tmp_path: Path) -> None:
     seconds = []
     for _ in range(3):

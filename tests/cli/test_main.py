@@ -187,6 +187,7 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
     assert "torch" not in heavy
 
 
+@pytest.mark.heavy  # a time: for a quiet machine
 def test_help_is_quick() -> None:
     seconds = []
     for _ in range(3):
