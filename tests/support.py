@@ -29,7 +29,8 @@ def results(folder: Path, verb: str = "distill", name: str = "*") -> list[dict[s
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
     """A result without what may differ between two equal runs: times, places, first or second."""
-    kept = {k: v for k, v in result.items() if k not in ("time", "folder", "alone", "teachers")}
+    differing = ("time", "folder", "alone", "teachers", "teacher_cache")
+    kept = {k: v for k, v in result.items() if k not in differing}
     kept["alone"] = result["alone"] and result["alone"]["test"]
     kept["teachers"] = [
         {k: v for k, v in teacher.items() if k not in ("reused", "checkpoint")}

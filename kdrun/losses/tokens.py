@@ -49,4 +49,4 @@ class TokenTerm(Term):
 
 
 def _teachers(count: int) -> str:
-    return "one teacher" if count == 1 else f"{count} teachers"
+    return "one teacher, or one mean of several" if count == 1 else f"{count} teachers"

@@ -146,7 +146,8 @@ def _check_pretrained_size(architecture: str, options: dict[str, Any], weights: 
     if size is not None and size != expected:
         raise ConfigError(
             f"The pretrained weights of {architecture} are for {expected}x{expected} images, these "
-            f"are {size}x{size}: resize them, set pretrained=false, or choose another network."
+            f"are {size}x{size}: set teacher.image_size={expected} (for a student: of the data), "
+            "set pretrained=false, or choose another network."
         )
 
 

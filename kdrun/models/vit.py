@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
+from kdrun.models.layers import stage_taps
 from kdrun.models.readout import ManyHeads, read_out, require_readout
 
 MAX_STAGES = 4
@@ -122,8 +123,9 @@ class VisionTransformer(ManyHeads):
     fusion: probabilities | logits; how several of them are put together (`models.readout`).
 
     Taps: `stem` (the patches' embeddings) and `stage1` ... `stage4` (after each quarter of the
-    blocks), as maps `[B, width, H / patch_size, W / patch_size]`; `embedding`, the class token
-    after the last normalisation. All tokens after block i are at the path `blocks.i`.
+    blocks), as maps `[B, width, H / patch_size, W / patch_size]`; `stage1_pre` ... are the same,
+    because no activation ends a block; `embedding`, the class token after the last normalisation.
+    All tokens after block i are at the path `blocks.i`.
     `class_head` and `distillation_heads` are the paths of the classifiers.
     Raises ConfigError for sizes and counts that do not go together.
     """
@@ -167,8 +169,8 @@ class VisionTransformer(ManyHeads):
         self.stage_ends = {depth * i // count - 1: f"stage{i}" for i in range(1, count + 1)}
         names = ("stem", *self.stage_ends.values())
         self.maps = nn.ModuleDict({name: PatchMap(leading, grid) for name in names})
-        self.taps = {name: f"maps.{name}" for name in names}
-        self.taps["embedding"] = f"{self.class_head}:in"
+        stages = [f"maps.{name}" for name in self.stage_ends.values()]
+        self.taps = stage_taps(stages, stages, self.class_head, stem="maps.stem")
         self._initialise()
 
     def all_heads(self, images: Tensor) -> list[Tensor]:

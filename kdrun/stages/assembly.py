@@ -16,7 +16,7 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.given import Given, Learner
 from kdrun.schemes.supervised import Supervised
 from kdrun.seeds import derive
-from kdrun.stages.heads import require_no_heads, require_taught_heads
+from kdrun.stages.heads import require_no_heads, require_taught_heads, token_notes
 from kdrun.stages.networks import (
     Member,
     final_student,
@@ -77,7 +77,7 @@ def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
             for one in scheme.companions()
             if one.learner is not None
         ),
-        notes=(*notes, *scheme.notes()),
+        notes=(*notes, *scheme.notes(), *token_notes(objective, student.network, config.alone)),
         facts=scheme.facts(),
     )
 

@@ -45,6 +45,24 @@ def require_taught_heads(objective: Objective, student: nn.Module) -> None:
         raise _untaught("student", student, "take a loss that does, e.g. loss=deit_hard")
 
 
+def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[str]:
+    """Sentences for the head of a run: who teaches which head, and which of them answer."""
+    if not (isinstance(student, ManyHeads) and student.distillation_heads):
+        return []
+    count = len(student.distillation_heads)
+    terms = [name for name, w in objective.weighted.items() if w.term.reads_tokens and w.weight]
+    where = "the head of the distillation token"
+    if count > 1:
+        where = f"the heads of the {count} distillation tokens, teacher i on that of token i"
+    notes = [
+        f"{' and '.join(terms)} acts on {where}; all else on the class head; "
+        f"the student is measured by student.inference={student.inference}"
+    ]
+    if alone:
+        notes.append("the student alone has no distillation tokens: no label would train them")
+    return notes
+
+
 def require_no_heads(teacher: nn.Module) -> None:
     """Raise ConfigError for distillation tokens of a teacher to be trained on labels."""
     if distillation_heads(teacher):

@@ -14,14 +14,14 @@ from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import KdrunError
-from kdrun.models.build import build_network, sample_images
+from kdrun.models.build import build_network
 from kdrun.models.card import load_weights
-from kdrun.models.taps import Tapped, tap_paths
+from kdrun.models.taps import Tapped
 from kdrun.report import draw_answers, draw_errors, draw_features
 from kdrun.report.album import Picture, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
 from kdrun.report.records import Run, find, number
-from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised
+from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised, seen_by
 from kdrun.stages.session import Session, eval_loader, open_data, open_session
 from kdrun.stages.train_teacher import PRETRAINED
 from kdrun.teachers.formats import read_any
@@ -106,15 +106,18 @@ def _member(
     """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
     teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
     if teacher is not None and teacher.checkpoint == PRETRAINED:
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher")
-        return Member(network, teacher.network, own_normalisation(network, dataset.normalisation))
+        size = teacher.image_size
+        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+        normalisation = own_normalisation(network, dataset.normalisation)
+        return Member(network, teacher.network, normalisation, size)
     loaded = read_any(path, who)
     own = teacher.network if teacher is not None else config.student
     chosen = loaded.card.network if loaded.card else own
-    network = build_network(chosen, dataset.info, who)
+    size = (teacher and teacher.image_size) or (loaded.card and loaded.card.resized) or None
+    network = build_network(chosen, seen_by(dataset, size), who)
     load_weights(network, loaded.weights, str(loaded.path))
     normalisation = loaded.card.normalisation if loaded.card else dataset.normalisation
-    return Member(network, chosen, normalisation)
+    return Member(network, chosen, normalisation, size)
 
 
 def _evidence(
@@ -128,7 +131,9 @@ def _evidence(
     logits, features = {}, {}
     for who, member in networks.items():
         network = session.place(member.network)
-        model = session.place(renormalised(network, dataset.normalisation, member.normalisation))
+        model = session.place(
+            renormalised(network, dataset.normalisation, member.normalisation, member.image_size)
+        )
         batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
         logits[who], _ = collect_logits(model, batches, session.device, "fp32")
         features[who] = _features(member, network, dataset, sample, config, session)
@@ -162,13 +167,17 @@ def _features(
     session: Session,
 ) -> dict[str, Tensor]:
     """tap → `[S, ...]` of the stages, in order; the embedding where there are none."""
-    paths = tap_paths(network, sample_images(network, dataset.info), member.config.taps)
+    paths = member.paths(dataset)
     names = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
     names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
     if not names:
         return {}
     tapped = Tapped(
-        network, names, paths, normalisation=(dataset.normalisation, member.normalisation)
+        network,
+        names,
+        paths,
+        normalisation=(dataset.normalisation, member.normalisation),
+        image_size=member.image_size,
     )
     network.eval()
     batches = eval_loader(

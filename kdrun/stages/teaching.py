@@ -23,6 +23,7 @@ from kdrun.files import canonical_hash, read_json, write_json
 from kdrun.losses.objective import Objective
 from kdrun.models.build import sample_images
 from kdrun.models.taps import Tapped
+from kdrun.stages.networks import seen_by
 from kdrun.stages.session import Session, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.teachers.agreement import Agreement, agreement
@@ -70,7 +71,7 @@ def _frozen(
     lesson: Lesson, tapped: Tapped, teaching: TeachingConfig, ready: ReadyTeacher
 ) -> nn.Module:
     session = lesson.session
-    sample = sample_images(tapped.network, lesson.dataset.info)
+    sample = sample_images(tapped.network, seen_by(lesson.dataset, ready.card.resized))
     precision = lesson.config.schedule.precision
     frozen, folded = make_frozen(tapped, teaching, precision, sample)
     if teaching.fold:

@@ -17,6 +17,7 @@ from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import open_dataset
 from kdrun.data.loaders import EvalLoader
 from kdrun.models.card import load_network
+from kdrun.models.measure import count_parameters
 from kdrun.models.vit import VisionTransformer
 from kdrun.ui.reporter import Reporter
 
@@ -28,8 +29,8 @@ STUDENT = [
     "student.attention_heads=4", "schedule=deit_cifar", "schedule.warmup_epochs=1",
 ]  # fmt: skip
 ON_DIGITS = [
-    "distill", "dataset=digits", "teacher=cnn_tiny", "teacher.schedule.epochs=8", *STUDENT,
-    "student.distillation_tokens=1", "loss=deit_hard", "lr=3e-3", "batch_size=32", "epochs=8",
+    "distill", "dataset=digits", "teacher=[cnn_tiny,mlp]", "teacher.schedule.epochs=8", *STUDENT,
+    "student.distillation_tokens=2", "loss=deit_hard", "lr=3e-3", "batch_size=32", "epochs=8",
     "ui=quiet", "threads=1",
 ]  # fmt: skip
 LEARNT = 70.0  # percent of the digits' test images; chance is 10
@@ -62,7 +63,8 @@ def distilled(folder: Path) -> dict[str, Any]:
 def test_it_learns_and_every_readout_is_reported(result: dict[str, Any]) -> None:
     student = result["student"]
     assert student["test"]["top1"] > LEARNT
-    assert result["objective"] == "0.5*CE + 0.5*CE(teacher's class)"
+    assert result["objective"].startswith("0.5*CE + 0.5*CE(teacher's class)")
+    assert [teacher["name"] for teacher in result["teachers"]] == ["cnn_tiny", "mlp"]
     assert student["inference"] == "both"
     assert list(student["heads"]) == ["class", "distillation", "both"]
     for found in student["heads"].values():
@@ -74,7 +76,7 @@ def test_it_learns_and_every_readout_is_reported(result: dict[str, Any]) -> None
     head = 32 * 10 + 10
     params = {name: found["params"] for name, found in student["heads"].items()}
     assert params == {
-        "class": student["params"] - head,
+        "class": student["params"] - 2 * head,
         "distillation": student["params"] - head,
         "both": student["params"],
     }
@@ -104,7 +106,8 @@ def test_the_saved_network_answers_with_the_same_numbers(
     assert type(network) is VisionTransformer
     assert card.kwargs["inference"] == "both"
     names = set(network.state_dict())
-    assert {"dist_token", "head_dist.weight", "head.weight", "cls_token", "pos_embed"} <= names
+    assert {"dist_token", "head_dist.0.weight", "head_dist.1.weight", "head.weight"} <= names
+    assert not [name for name in names if "teacher" in name or "term" in name]
     network.eval()
     images, targets = digits_seen(home)
     with torch.no_grad():
@@ -156,11 +159,12 @@ def test_stopped_and_resumed_it_ends_the_same(
     def stop(self: Reporter, *args: Any) -> None:
         nonlocal steps
         steps += 1
-        if steps == 25:  # 9 of the teacher, then within the student's second epoch of 12
+        if steps == 34:  # 9 of each teacher, then within the student's second epoch of 12
             os.kill(os.getpid(), signal.SIGINT)
 
-    argv = ["distill", *SMALL, *STUDENT, "student.distillation_tokens=1", "student.drop_path=0.1",
-            "loss=deit_hard", "batch_size=16", "alone=false"]  # fmt: skip
+    argv = ["distill", *SMALL, *STUDENT, "student.distillation_tokens=2", "student.drop_path=0.1",
+            "teacher=[cnn_large,cnn_tiny]", "loss=deit_soft", "batch_size=16",
+            "alone=false"]  # fmt: skip
     assert kdrun(*argv) == 0
     whole = distilled(workdir)
     weights = (whole["folder"] / "student.safetensors").read_bytes()
@@ -190,8 +194,14 @@ def test_tokens_that_nothing_teaches_are_refused(
                    "teacher.distillation_tokens=1", "ui=quiet")  # fmt: skip
     assert "teacher.distillation_tokens=1" in text
     assert "teacher.checkpoint" in text
-    text = refused("distill", *SMALL, *STUDENT, "student.distillation_tokens=2", "loss=deit_soft")
+    two = ["student.distillation_tokens=2", "loss=deit_soft"]
+    text = refused("distill", *SMALL, *STUDENT, *two)
     assert "student.distillation_tokens=2 does not fit one teacher" in text
+    text = refused("distill", *SMALL, *STUDENT, *two, "teacher.count=3")
+    assert "student.distillation_tokens=2 does not fit 3 teachers" in text
+    text = refused("distill", *SMALL, *STUDENT, *two, "teacher.count=2",
+                   "teacher.average=soft_targets")  # fmt: skip
+    assert "student.distillation_tokens=2 does not fit" in text
     assert not (workdir / "outputs" / "teachers").exists()
 
 
@@ -203,6 +213,27 @@ def test_a_plain_transformer_learns_from_features_of_a_cnn_and_the_other_way(
     teacher = [word.replace("student", "teacher") for word in STUDENT[:5]]
     assert kdrun("distill", *SMALL, *teacher, *losses) == 0
     assert len([r for r in results(workdir) if r["status"] == "completed"]) == 2
+
+
+def test_two_teachers_may_share_a_token(kdrun: Run, workdir: Path) -> None:
+    argv = ["distill", *SMALL, *STUDENT, "student.distillation_tokens=1", "teacher.count=2",
+            "loss=deit_hard", "alone=false"]  # fmt: skip
+    assert kdrun(*argv) == 0
+    result = distilled(workdir)
+    assert len(result["teachers"]) == 2
+    assert set(result["student"]["heads"]) == {"class", "distillation", "both"}
+
+
+def test_weights_with_the_published_names_teach(kdrun: Run, workdir: Path) -> None:
+    published = VisionTransformer(
+        4, 3, (8, 8), patch_size=2, width=32, depth=2, attention_heads=4, distillation_tokens=1
+    )
+    torch.save({"model": published.state_dict()}, workdir / "deit.pth")
+    teacher = [word.replace("student", "teacher") for word in STUDENT[:5]]
+    argv = ["distill", *SMALL, *teacher, "teacher.distillation_tokens=1",
+            "teacher.checkpoint=deit.pth", "alone=false"]  # fmt: skip
+    assert kdrun(*argv) == 0
+    assert distilled(workdir)["teachers"][0]["params"] == count_parameters(published)
 
 
 def test_a_teacher_that_sees_larger_images(kdrun: Run, workdir: Path) -> None:

@@ -23,6 +23,7 @@ SIZES = {  # (width, attention heads): parameters with 1,000 classes, and distil
     (384, 6): (22_050_664, 22_436_432),
     (768, 12): (86_567_656, 87_338_192),
 }
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SMALL: dict[str, Any] = {"patch_size": 2, "width": 12, "depth": 5, "attention_heads": 3}
 
 
@@ -76,7 +77,7 @@ def test_shapes(
     grid = (size[0] // patch, size[1] // patch)
     assert network.pos_embed.shape == (1, 1 + tokens + grid[0] * grid[1], 12)
     assert tap_shapes(network, batch, list(network.taps)) == {
-        **dict.fromkeys(["stem", "stage1", "stage2", "stage3", "stage4"], (2, 12, *grid)),
+        **dict.fromkeys(["stem", *STAGES, *(f"{stage}_pre" for stage in STAGES)], (2, 12, *grid)),
         "embedding": (2, 12),
     }
 
