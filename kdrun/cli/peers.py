@@ -1,4 +1,4 @@
-"""Networks named in `scheme.peers`: each name is an option of the group `student`."""
+"""Networks named in a scheme's settings: each name is an option of the group `student`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,38 +10,41 @@ from kdrun.cli import groups
 from kdrun.config.schemes import STUDENT
 from kdrun.errors import ConfigError, did_you_mean
 
-KEY = "scheme.peers"
+KEYS = ("scheme.peers", "scheme.assistants")
 
 
 def fill_in(cfg: DictConfig, config_dir: Path | None) -> None:
-    """Replace the names in `scheme.peers` by the settings they stand for, in `cfg` itself.
+    """Replace the names in a scheme's lists by the settings they stand for, in `cfg` itself.
 
-    An entry is a name (`resnet20`), `student`, or `{name: resnet20, depth: 26}`: an option with
-    other settings. Hydra must be initialised. Raises ConfigError for names that do not exist.
+    An entry is a name (`resnet20`), `student` (of peers), or `{name: resnet20, depth: 26}`: an
+    option with other settings. Hydra must be initialised. Raises ConfigError for names that do not
+    exist.
     """
-    peers = OmegaConf.select(cfg, KEY)
-    if not OmegaConf.is_list(peers):
-        return
-    known = groups.list_groups(config_dir)["student"]
-    plain = OmegaConf.to_container(peers, resolve=False)
-    assert isinstance(plain, list)
-    OmegaConf.update(cfg, KEY, [_network(peer, known, config_dir) for peer in plain], merge=False)
+    for key in KEYS:
+        listed = OmegaConf.select(cfg, key)
+        if not OmegaConf.is_list(listed):
+            continue
+        known = groups.list_groups(config_dir)["student"]
+        plain = OmegaConf.to_container(listed, resolve=False)
+        assert isinstance(plain, list)
+        found = [_network(key, one, known, config_dir) for one in plain]
+        OmegaConf.update(cfg, key, found, merge=False)
 
 
-def _network(peer: Any, known: list[str], config_dir: Path | None) -> Any:
+def _network(where: str, peer: Any, known: list[str], config_dir: Path | None) -> Any:
     changes: dict[str, Any] = peer if isinstance(peer, dict) else {}
     name = changes.get("name") if isinstance(peer, dict) else peer
     if name == STUDENT and changes:
         raise ConfigError(
-            f"{KEY}: {{name: {STUDENT}, ...}} is another network: name the one it is made of."
+            f"{where}: {{name: {STUDENT}, ...}} is another network: name the one it is made of."
         )
     if name == STUDENT or "_target_" in changes:
         return peer
     if name not in known:
         hint = did_you_mean(str(name), known)
         raise ConfigError(
-            f"{KEY}: there is no network '{name}'.{hint} kdrun ls student lists them; "
-            f"'{STUDENT}' is another one like the student."
+            f"{where}: there is no network '{name}'.{hint} kdrun ls student lists them"
+            + (f"; '{STUDENT}' is another one like the student." if "peers" in where else ".")
         )
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     node = OmegaConf.to_container(compose("distill", [f"student={name}", *search]).student)
@@ -50,5 +53,5 @@ def _network(peer: Any, known: list[str], config_dir: Path | None) -> Any:
     for key in changes:
         if key not in settings:
             hint = did_you_mean(str(key), settings) or f" It has: {', '.join(sorted(settings))}."
-            raise ConfigError(f"{KEY}: {name} has no '{key}'.{hint}")
+            raise ConfigError(f"{where}: {name} has no '{key}'.{hint}")
     return {**node, **changes}

@@ -123,7 +123,19 @@ def _scheme(config: schema.SchemeConfig) -> dict[str, Any]:
         plain["uses_teacher"] = config.uses_teacher
     if config.peers:
         plain["peers"] = [_network(peer) for peer in config.peers]
+    if config.rounds is not None:
+        plain |= _rounds(config.rounds)
     return plain
+
+
+def _rounds(config: schema.RoundsConfig) -> dict[str, Any]:
+    if config.assistants:
+        return {"assistants": [_network(one) for one in config.assistants]}
+    return {
+        "generations": config.generations,
+        "keep_first": config.keep_first,
+        "first": "labels" if config.first_on_labels else "teacher",
+    }
 
 
 def _logger(config: schema.LoggerConfig) -> dict[str, Any]:

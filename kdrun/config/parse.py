@@ -16,7 +16,7 @@ from omegaconf.errors import (
 
 from kdrun.config import schema
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
-from kdrun.config.schemes import peers, uses_teacher
+from kdrun.config.schemes import ROUND_KEYS, STUDENT, peers, rounds, uses_teacher
 from kdrun.config.sizes import image_size
 from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher_nodes
 from kdrun.config.transfer import transfer_config
@@ -226,13 +226,18 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
 
 
 def _scheme(node: dict[str, Any], student: schema.NetworkConfig) -> schema.SchemeConfig:
-    reserved, kwargs = _split(node, {"name", "uses_teacher", "peers"})
+    reserved, kwargs = _split(node, {"name", "uses_teacher", "peers", *ROUND_KEYS})
+    several = rounds(reserved, _network)
+    uses = uses_teacher(reserved.get("uses_teacher", True), kwargs.get("variant"))
+    if several is not None and several.first_on_labels:
+        uses = STUDENT
     return schema.SchemeConfig(
         name=str(reserved["name"]),
         target=_target(node, "scheme"),
         kwargs=kwargs,
-        uses_teacher=uses_teacher(reserved.get("uses_teacher", True), kwargs.get("variant")),
+        uses_teacher=uses,
         peers=peers(reserved.get("peers"), student, _network),
+        rounds=several,
     )
 
 

@@ -167,11 +167,28 @@ USES_TEACHER = (True, False, "student")
 
 
 @dataclass(frozen=True)
+class RoundsConfig:
+    """Several distillations, one after another, each with the student of the one before.
+
+    assistants: networks between teacher and student, the first learns from the teacher.
+    generations: how often the student is trained anew, where there are no assistants.
+    keep_first: the teachers of the first round also teach in the later ones.
+    first_on_labels: the first generation has no teacher.
+    """
+
+    assistants: tuple[NetworkConfig, ...] = ()
+    generations: int = 1
+    keep_first: bool = False
+    first_on_labels: bool = False
+
+
+@dataclass(frozen=True)
 class SchemeConfig:
     """Who teaches whom.
 
     uses_teacher: one of `USES_TEACHER`.
     peers: networks that learn beside the student, in schemes that train several.
+    rounds: of schemes that distil several times; None elsewhere.
     """
 
     name: str
@@ -179,6 +196,7 @@ class SchemeConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     uses_teacher: bool | str = True
     peers: tuple[NetworkConfig, ...] = ()
+    rounds: RoundsConfig | None = None
 
 
 @dataclass(frozen=True)

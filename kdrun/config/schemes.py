@@ -10,6 +10,8 @@ from kdrun.config import schema
 from kdrun.errors import ConfigError, did_you_mean
 
 STUDENT = "student"  # as the name of a peer: another network like the student
+ROUND_KEYS = ("assistants", "generations", "keep_first", "first")
+FIRST = ("teacher", "labels")
 
 
 def uses_teacher(given: Any, variant: Any) -> bool | str:
@@ -51,4 +53,52 @@ def peers(
             found.append(network(peer, f"scheme.peers.{number}"))
         else:
             raise ConfigError(f"scheme.peers: {peer!r} is not the name of a network.")
+    return tuple(found)
+
+
+def rounds(
+    node: dict[str, Any],
+    network: Callable[[dict[str, Any], str], schema.NetworkConfig],
+) -> schema.RoundsConfig | None:
+    """The rounds of a `scheme` node that has any of `ROUND_KEYS`, else None.
+
+    network: as for `peers`. Raises ConfigError for rounds that cannot be, or would be none.
+    """
+    if not any(key in node for key in ROUND_KEYS):
+        return None
+    if "assistants" in node:
+        return schema.RoundsConfig(assistants=_assistants(node["assistants"], network))
+    count, keep, first = node.get("generations", 1), node.get("keep_first", False), node["first"]
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ConfigError(f"scheme.generations={count!r} is not a whole number.")
+    if not isinstance(keep, bool):
+        raise ConfigError(f"scheme.keep_first={keep!r} is neither true nor false.")
+    if first not in FIRST:
+        hint = did_you_mean(str(first), FIRST)
+        raise ConfigError(f"scheme.first={first} is not one of {', '.join(FIRST)}.{hint}")
+    fewest = 2 if first == "labels" else 1
+    if count < fewest:
+        why = " when the first is trained on labels only" if first == "labels" else ""
+        raise ConfigError(f"scheme.generations={count} must be at least {fewest}{why}.")
+    if keep and count == fewest:
+        raise ConfigError(
+            f"scheme.keep_first=true would change nothing: with scheme.generations={count} there "
+            f"is one round of distillation. Set scheme.generations={count + 1}."
+        )
+    return schema.RoundsConfig((), count, keep, first == "labels")
+
+
+def _assistants(
+    given: Any, network: Callable[[dict[str, Any], str], schema.NetworkConfig]
+) -> tuple[schema.NetworkConfig, ...]:
+    if not isinstance(given, list) or not given:
+        raise ConfigError(
+            "scheme=chain needs networks between teacher and student, the biggest first, e.g. "
+            "'scheme.assistants=[resnet32,resnet20]'."
+        )
+    found = []
+    for number, one in enumerate(given):
+        if not isinstance(one, dict):
+            raise ConfigError(f"scheme.assistants: {one!r} is not the name of a network.")
+        found.append(network(one, f"scheme.assistants.{number}"))
     return tuple(found)

@@ -37,6 +37,8 @@ def validate_distill(config: schema.DistillConfig) -> None:
             "scheme=offline, or keep the labels."
         )
     _teachers(config.teachers, config.val_fraction)
+    if config.scheme.rounds is not None:
+        _rounds(config, config.scheme.rounds)
     one_of("teacher.average", config.ensemble.average, AVERAGES)
     _require(
         all(weight > 0 for weight in config.ensemble.weights),
@@ -205,6 +207,18 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
         and all(m > 0 for m in config.milestones),
         f"{name('milestones')}={config.milestones} must be rising epoch numbers above 0.",
     )
+
+
+def _rounds(config: schema.DistillConfig, rounds: schema.RoundsConfig) -> None:
+    """Several rounds of distillation have something to distil, and weights a meaning."""
+    name = config.scheme.name
+    if all(term == "ce" for term in config.loss):
+        raise ConfigError(f"scheme={name} with loss=ce distils nothing: choose a loss, loss=kd.")
+    if rounds.keep_first and config.ensemble.weights:
+        raise ConfigError(
+            "teacher.weights has no number for the student that joins the teachers in "
+            "scheme.keep_first=true: leave out one of the two."
+        )
 
 
 def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -> None:

@@ -50,14 +50,19 @@ class GroupMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, and the class each image was given `[N]`, on the CPU.
+    """Metrics, what each image was given: logits `[N, C]` and class `[N]`, on the CPU.
 
     grouped: where images belong together, the same of their groups.
     """
 
     metrics: Metrics
-    predictions: Tensor
+    logits: Tensor
     grouped: GroupMetrics | None = None
+
+    @property
+    def predictions(self) -> Tensor:
+        """The class of the largest logit `[N]`."""
+        return self.logits.argmax(dim=1)
 
     def facts(self, split: str = "test") -> dict[str, Any]:
         """For JSON: `{"test": {"top1", ...}}`, with groups also `"test_words": {...}`."""
@@ -141,7 +146,7 @@ def evaluate(
 def evaluation(logits: Tensor, targets: Tensor, groups: Groups | None = None) -> Evaluation:
     """All figures from the logits `[N, C]` and labels `[N]` of a split."""
     grouped = None if groups is None else measure_groups(logits, targets, groups)
-    return Evaluation(measure(logits, targets), logits.argmax(dim=1), grouped)
+    return Evaluation(measure(logits, targets), logits, grouped)
 
 
 @torch.no_grad()

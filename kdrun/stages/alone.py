@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.schema import DistillConfig, SchemeConfig, TermConfig
+from kdrun.config.schema import DistillConfig, EnsembleConfig, SchemeConfig, TermConfig
 from kdrun.files import held
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import read_result
@@ -27,6 +27,7 @@ def alone_config(config: DistillConfig) -> DistillConfig:
         config,
         teachers=(),
         scheme=OFFLINE,
+        ensemble=EnsembleConfig(),
         student=without_tokens(config.student),
         loss={"ce": CE},
         T=None,

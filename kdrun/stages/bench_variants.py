@@ -271,7 +271,7 @@ def usual_forward(scheme: StudentScheme) -> Forward:
 
 def _untrained(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:
     """The scheme with random weights; teachers have seen enough images to normalise them."""
-    nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0))
+    nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0, 1))
     teachers = []
     for teacher in config.teachers:
         network = new_network(teacher.network, dataset, teacher.seed, "teacher")

@@ -1,7 +1,8 @@
 """Both stages: the teacher, the student alone, and the student distilled."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from kdrun.config.dump import distill_plain
@@ -15,25 +16,32 @@ from kdrun.models.card import save_network
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder, counted_names
 from kdrun.runs.result import COMPLETED
+from kdrun.runs.search import group_folder
 from kdrun.stages import teaching
 from kdrun.stages.alone import alone_argv, find_or_train_alone
-from kdrun.stages.assembly import Plan, assemble, rehearse
+from kdrun.stages.announce import say_joint, say_plan, stage_2_words
+from kdrun.stages.assembly import assemble, rehearse
 from kdrun.stages.companions import measure_companions
-from kdrun.stages.figures import figures, show_result
+from kdrun.stages.figures import Taught, figures, show_result
 from kdrun.stages.heads import student_heads, without_tokens
 from kdrun.stages.networks import (
-    card_facts,
     dataset_facts,
     make_card,
 )
 from kdrun.stages.recording import recording
+from kdrun.stages.rounds import (
+    Earlier,
+    Round,
+    rounds_facts,
+    rounds_of,
+    run_earlier,
+)
 from kdrun.stages.session import Session, open_data
-from kdrun.stages.train_teacher import ReadyTeacher, ready_teacher
+from kdrun.stages.together import teachers_together
+from kdrun.stages.train_teacher import ReadyTeacher, ready_teachers
 from kdrun.stages.training import Recipe, run_training
 from kdrun.stages.transfer import NO_ALONE, left_out_figures, open_transfer, transfer_facts
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
-from kdrun.ui import tables
-from kdrun.ui.transfer_tables import transfer_words
 
 STEM = "student"
 
@@ -41,7 +49,9 @@ STEM = "student"
 def run_name(config: DistillConfig) -> str:
     """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
     teachers = counted_names(teacher.network.name for teacher in config.teachers) or "none"
-    if config.scheme.uses_teacher is not True:
+    if config.scheme.rounds is not None:
+        teachers = f"{config.scheme.name}+{teachers}"
+    elif config.scheme.uses_teacher is not True:
         peers = [peer.name for peer in config.scheme.peers]
         teachers = "+".join([config.scheme.name, *peers])
     return f"{teachers}-{config.student.name}-{'+'.join(config.loss)}"
@@ -58,49 +68,75 @@ def identity(config: DistillConfig) -> str:
     return canonical_hash(plain)
 
 
+@dataclass(frozen=True)
+class Within:
+    """What a run that is a part of another one takes from it; the other one says the rest.
+
+    teachers: those of a round of distillation; none of the student alone.
+    """
+
+    dataset: Dataset
+    teachers: tuple[ReadyTeacher, ...] = ()
+
+
 def run_distill(
     config: DistillConfig,
     folder: RunFolder,
     session: Session,
     argv: Sequence[str],
-    baseline: Dataset | None = None,
+    within: Within | None = None,
 ) -> dict[str, Any]:
     """Do (or continue) the run of `folder`; returns its result.
 
-    baseline: the data set, when this is the student alone of another run, which says the rest.
+    within: of a run that is a part of another one.
     """
     objective = objective_of(config)
     check_precision(config.schedule.precision, session.device)
     with recording(
-        folder, session, "distill", distill_plain(config), argv, _known(config, objective, session)
+        folder,
+        session,
+        "distill",
+        distill_plain(config),
+        argv,
+        _known(config, objective, session),
+        part=within is not None,
     ):
-        dataset = baseline or open_data(session, config.dataset, config.val_fraction)
+        given = within.dataset if within else None
+        dataset = given or open_data(session, config.dataset, config.val_fraction)
         transfer = open_transfer(config, dataset, session)
         digest = _student_digest(config, transfer.dataset)
         folder.result.update(
             dataset=dataset_facts(dataset),
             transfer=transfer_facts(config.transfer, dataset, transfer),
             fingerprint=digest if config.labels_only else None,
-            baseline=digest if baseline is not None else None,
+            baseline=digest if within and config.labels_only else None,
+            **({"round": identity(config)} if within and not config.labels_only else {}),
         )
-        plan = rehearse(config, transfer.dataset)
-        folder.result.update(objective=plan.objective, **plan.facts)
-        if baseline is None:
-            _say_plan(config, plan, dataset, session, folder)
+        rounds = rounds_of(config)
+        plans = [rehearse(one.config, transfer.dataset) for one in rounds]
+        folder.result.update(objective=plans[-1].objective, **plans[-1].facts)
+        if within is None:
+            say_plan(config, rounds, plans, dataset, session, folder)
         alone = None
         if config.scheme.uses_teacher == "student":
             alone = _alone(config, dataset, digest, session, folder, argv)
-        teachers = _teachers(config, dataset, session, folder, alone)
+        teachers = _teachers(config, dataset, session, folder, alone, within)
+        joint = teachers_together(config, [one.test for one in teachers], dataset)
+        if joint is not None and within is None:
+            say_joint(len(teachers), joint, session, folder)
         if alone is None and config.alone and not config.labels_only:
             if transfer.labelled:
                 _alone(config, dataset, digest, session, folder, argv)
             else:
                 session.reporter.say(f"  student alone {NO_ALONE}")
-        if baseline is None:
-            session.reporter.heading(_stage_2(config))
-        _student(config, dataset, transfer, teachers, session, folder)
-        folder.result.update(status=COMPLETED)
-        if baseline is None:
+        earlier = _earlier(config, rounds, teachers, alone, dataset, session, argv)
+        if within is None:
+            session.reporter.heading(stage_2_words(config, rounds))
+        taught = _student(earlier.config, dataset, transfer, earlier.teachers, session, folder)
+        folder.result.update(**figures(taught, teachers, joint, folder.result.values.get("alone")))
+        more = rounds_facts(config, earlier, taught, folder, dataset)
+        folder.result.update(status=COMPLETED, **more)
+        if within is None:
             show_result(folder.path, folder.result.values, session.reporter)
     return folder.result.values
 
@@ -130,53 +166,43 @@ def _known(config: DistillConfig, objective: Objective, session: Session) -> dic
     }
 
 
-def _say_plan(
-    config: DistillConfig, plan: Plan, dataset: Dataset, session: Session, folder: RunFolder
-) -> None:
-    """The header of a run: what, where, and the objective with its numbers."""
-    session.reporter.heading("kdrun distill")
-    rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
-    chosen = folder.result.values["transfer"]
-    if chosen is not None:
-        rows.append(("transfer", transfer_words(chosen)))
-    rows += [("teacher", tables.network_words(card_facts(card))) for card in plan.teachers]
-    rows.append(("student", tables.network_words(card_facts(plan.student))))
-    rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
-    if config.scheme.uses_teacher is False:
-        rows.append(("scheme", f"{config.scheme.name}: no teacher is trained or read"))
-    if config.scheme.uses_teacher == "student":
-        rows.append(("scheme", f"{config.scheme.name}: the teacher is the student trained alone"))
-    rows.append(("objective", plan.objective))
-    rows.append(("schedule", tables.schedule_words(config.schedule)))
-    rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))
-    rows.append(("seed", str(config.seed)))
-    rows.append(("folder", str(folder.path)))
-    rows += [("note", note) for note in dict.fromkeys([*dataset.notes, *plan.notes])]
-    session.reporter.facts(rows)
-
-
-def _stage_2(config: DistillConfig) -> str:
-    if config.scheme.uses_teacher is True:
-        return f"Stage 2: {'distil' if config.teachers else 'train'} {config.student.name}"
-    return f"Stage 2: {config.student.name} by scheme={config.scheme.name}"
-
-
 def _teachers(
     config: DistillConfig,
     dataset: Dataset,
     session: Session,
     folder: RunFolder,
     alone: dict[str, Any] | None,
+    within: Within | None,
 ) -> list[ReadyTeacher]:
     """Stage 1: each teacher in turn. alone: the student trained alone, where it is the teacher."""
-    ready: list[ReadyTeacher] = []
-    for teacher in config.teachers:
-        if alone is not None:
-            teacher = replace(teacher, checkpoint=alone["run"])
-        session.reporter.heading(f"Stage 1: teacher {teacher.network.name}")
-        ready.append(ready_teacher(teacher, config.dataset, config.val_fraction, dataset, session))
-        folder.result.update(teachers=[one.facts() for one in ready])
-    return ready
+    if within is not None:
+        folder.result.update(teachers=[one.facts() for one in within.teachers])
+        return list(within.teachers)
+    configs = config.teachers
+    if alone is not None:
+        configs = tuple(replace(teacher, checkpoint=alone["run"]) for teacher in configs)
+    return ready_teachers(configs, config.dataset, config.val_fraction, dataset, session, folder)
+
+
+def _earlier(
+    config: DistillConfig,
+    rounds: Sequence[Round],
+    teachers: list[ReadyTeacher],
+    alone: dict[str, Any] | None,
+    dataset: Dataset,
+    session: Session,
+    argv: Sequence[str],
+) -> Earlier:
+    """All rounds but the last, each a run of its own."""
+
+    def train(one: DistillConfig, folder: RunFolder, ready: list[ReadyTeacher]) -> None:
+        run_distill(one, folder, session, argv, Within(dataset, tuple(ready)))
+
+    def group(one: DistillConfig) -> Path:
+        return group_folder(session.output_root, "distill", one.dataset.name, run_name(one))
+
+    first = alone if config.scheme.rounds is not None else None
+    return run_earlier(rounds, teachers, first, group, identity, train, dataset, session)
 
 
 def _alone(
@@ -190,7 +216,7 @@ def _alone(
     """The student alone, noted in the result of `run`."""
 
     def train(alone: DistillConfig, folder: RunFolder) -> None:
-        run_distill(alone, folder, session, alone_argv(argv, config), baseline=dataset)
+        run_distill(alone, folder, session, alone_argv(argv, config), Within(dataset))
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)
@@ -205,8 +231,8 @@ def _student(
     teachers: list[ReadyTeacher],
     session: Session,
     folder: RunFolder,
-) -> None:
-    """Stage 2: train the student on the transfer set, save it, and complete the result."""
+) -> Taught:
+    """Stage 2: train the student on the transfer set, save it, and measure what is beside it."""
     student, scheme = assemble(config, transfer.dataset, teachers, session)
     recipe = Recipe(
         config.dataset, config.dataset.augment, config.schedule, config.seed, transfer.labelled
@@ -238,13 +264,11 @@ def _student(
     card = make_card(student.config, student.network, dataset, extra)
     save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
-    alone = folder.result.values.get("alone")
-    found = figures(card, trained, teachers, alone, {**(heads or {}), **left_out})
-    folder.result.update(**found, **beside)
     remembered = teaching.facts(scheme.frozen_teachers)
     if remembered is not None:
-        folder.result.update(teacher_cache=remembered)
+        beside["teacher_cache"] = remembered
         teaching.say(scheme.frozen_teachers, session)
+    return Taught(card, trained, {**(heads or {}), **left_out}, beside)
 
 
 def _student_digest(config: DistillConfig, dataset: Dataset) -> str:

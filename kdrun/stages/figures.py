@@ -1,10 +1,13 @@
 """The measured part of a distillation's `result.json`, and how it is shown at the end."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdrun.engine.metrics import Evaluation
 from kdrun.models.card import NetworkCard
 from kdrun.stages.networks import card_facts
+from kdrun.stages.together import agreement, facts
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.stages.training import Trained
 from kdrun.ui import tables
@@ -13,31 +16,41 @@ from kdrun.ui.reporter import Reporter
 from kdrun.ui.transfer_tables import class_table
 
 
-def figures(
-    card: NetworkCard,
-    trained: Trained,
-    teachers: list[ReadyTeacher],
-    alone: dict[str, Any] | None,
-    more: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The measured part of `result.json`.
+@dataclass(frozen=True)
+class Taught:
+    """The student of a run, trained and saved.
 
-    more: further entries of the student, such as those of `student_heads`.
+    more: further entries of its own, such as those of `student_heads`.
+    beside: entries of the run, such as those of `measure_companions`.
     """
+
+    card: NetworkCard
+    trained: Trained
+    more: dict[str, Any]
+    beside: dict[str, Any]
+
+
+def figures(
+    taught: Taught,
+    teachers: list[ReadyTeacher],
+    joint: Evaluation | None,
+    alone: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The measured part of `result.json`. joint: the answer of several teachers together."""
+    card, trained = taught.card, taught.trained
     test, state = trained.test.metrics, trained.state
-    agreement = None
-    if teachers:
-        same = trained.test.predictions == teachers[0].test.predictions
-        agreement = 100.0 * float(same.double().mean().item())
+    answer = joint or (teachers[0].test if teachers else None)
+    found = {} if joint is None else {"teacher_ensemble": facts(len(teachers), joint, trained.test)}
     return {
         "student": {
             **card_facts(card),
             **trained.test.facts(),
             "best_val": trained.best_val,
             "stopped_early": trained.stopped_early,
-            **(more or {}),
+            **taught.more,
         },
-        "agreement": agreement,
+        **found,
+        "agreement": agreement(trained.test, answer) if answer is not None else None,
         "gain": test.top1 - alone["test"]["top1"] if alone else None,
         "time": {
             "seconds": round(state.seconds, 3),
@@ -45,6 +58,7 @@ def figures(
             "data_seconds": round(state.data_seconds, 3),
             "teacher_seconds": round(sum(teacher.seconds for teacher in teachers), 3),
         },
+        **taught.beside,
     }
 
 

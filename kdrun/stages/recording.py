@@ -18,11 +18,13 @@ def recording(
     config: dict[str, Any],
     argv: Sequence[str],
     known: dict[str, Any],
+    part: bool = False,
 ) -> Iterator[None]:
     """Run the block as the run of `folder`; `result.json` says at any moment how it stands.
 
     The block itself sets `completed`, as its last act before it shows the result.
 
+    part: of another run, which says the rest.
     known: entries of `result.json` that are known from the start, in their final order.
     """
     folder.acquire()
@@ -36,9 +38,10 @@ def recording(
             except KeyboardInterrupt as stopped:
                 folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
                 session.reporter.close()
-                session.reporter.say(
-                    f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
-                )
+                if not part:
+                    session.reporter.say(
+                        f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
+                    )
                 raise
             except Exception as error:
                 text = str(error) if isinstance(error, KdrunError) else repr(error)

@@ -1,5 +1,7 @@
 """The tables a command ends in."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -27,10 +29,15 @@ def result_table(result: dict[str, Any]) -> Table:
     table = _networks_table(group)
     for teacher in result.get("teachers", []):
         _network_row(table, f"teacher  {teacher['name']}", teacher, teacher, group)
+    joint = result.get("teacher_ensemble")
+    if joint:
+        _network_row(table, f"{joint['members']} teachers together", joint, None, group)
     alone = result.get("alone")
     if alone:
         size = {**student, **alone}
         _network_row(table, f"student alone  {student['name']}", alone, size, group)
+    for one in result.get("generations", [])[:-1]:
+        _network_row(table, f"{one['role']}  {one['name']}", one, one, group)
     _network_row(table, f"{_student_words(result)}  {student['name']}", student, student, group)
     corrected = student.get("bias_corrected")
     if corrected:
@@ -40,6 +47,9 @@ def result_table(result: dict[str, Any]) -> Table:
     if best:
         label = f"  at its best validation: epoch {best['epoch']}"
         _network_row(table, label, best, None, group)
+    joint = result.get("ensemble_of_generations")
+    if joint:
+        _network_row(table, f"{joint['members']} generations together", joint, None, group)
     for kind in COMPANIONS:
         for one in result.get(kind, []):
             name = f"{one['name']}  {one['network']}" if "network" in one else one["name"]
@@ -126,18 +136,19 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     lines = []
     student, alone = result["student"]["test"], result.get("alone")
     teachers = result.get("teachers", [])
+    taught_by = "the teachers together" if result.get("teacher_ensemble") else "the teacher"
     if alone and teachers:
-        gap = teachers[0]["test"]["top1"] - alone["test"]["top1"]
+        gap = _reference(result)["test"]["top1"] - alone["test"]["top1"]
         gain = result["gain"]
         if gap > 0:
             lines.append(
                 f"gap closed: {100 * gain / gap:.0f} % of the {format.points(gap)[1:]} points "
-                f"between student alone and teacher (gain {format.points(gain)} points)"
+                f"between student alone and {taught_by} (gain {format.points(gain)} points)"
             )
         else:
             lines.append(
                 f"gain over the student alone: {format.points(gain)} points "
-                "(there was no gap: alone it is as good as the teacher)"
+                f"(there was no gap: alone it is as good as {taught_by})"
             )
     elif alone and result["gain"] is not None:
         lines.append(f"gain over the student alone: {format.points(result['gain'])} points")
@@ -153,7 +164,7 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
         lines.append(stopped_words(stopped))
     if result.get("agreement") is not None:
         lines.append(
-            f"agreement with the teacher: {format.percent(result['agreement'])} % of the test split"
+            f"agreement with {taught_by}: {format.percent(result['agreement'])} % of the test split"
         )
     if result.get("seed") is not None:
         size = result["dataset"]["test_size"]
@@ -188,6 +199,18 @@ def stopped_words(stopped: dict[str, Any]) -> str:
         f"stopped after epoch {stopped['epoch']} of {stopped['epochs']}: {stopped['metric']} was "
         f"best in epoch {stopped['not_better_since']}; the figures are those of the last epoch"
     )
+
+
+def counted_rows(kind: str, words: Sequence[str]) -> list[tuple[str, str]]:
+    """(kind, words) for the head of a run; equal ones once, with their number."""
+    counts = Counter(words)
+    return [(kind, text if count == 1 else f"{count} × {text}") for text, count in counts.items()]
+
+
+def _reference(result: dict[str, Any]) -> dict[str, Any]:
+    """Whose figures a student is compared with: its teacher's, or those of all together."""
+    found: dict[str, Any] = result.get("teacher_ensemble") or result["teachers"][0]
+    return found
 
 
 def next_commands(result: dict[str, Any], folder: str) -> list[str]:

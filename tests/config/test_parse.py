@@ -11,6 +11,8 @@ from kdrun.config import dump, parse, resolvers, validate
 from kdrun.config.build import call, check_arguments
 from kdrun.errors import ConfigError
 
+# What a scheme leaves to the user.
+NEEDED = {"chain": ["scheme.assistants=[{name: a, _target_: b.C}]"]}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 resolvers.register()
 
@@ -57,7 +59,7 @@ def test_every_logger_composes(logger: str) -> None:
 
 @pytest.mark.parametrize("scheme", options("scheme"))
 def test_every_scheme_composes(scheme: str) -> None:
-    assert distill(f"scheme={scheme}").scheme.name == scheme
+    assert distill(f"scheme={scheme}", *NEEDED.get(scheme, [])).scheme.name == scheme
 
 
 def test_short_names_reach_the_schedule_and_not_the_teachers() -> None:
