@@ -1,6 +1,7 @@
 """Whether an exported file answers as the network it came from."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +83,10 @@ def require_accurate(found: Agreement, tolerance: float, what: str) -> None:
             f"({found.exported.top1:.2f} % instead of {found.original.top1:.2f} %; the answers "
             f"agree on {found.agreement:.2f} %); {tolerance:g} are allowed. It has been removed: "
             "set calibration_images higher, keep full precision, or accept it with "
-            f"tolerance={lost:.1f}."
+            f"tolerance={math.ceil(10 * lost) / 10:g}."
         )
 
 
-def answers(run: Any, batches: Iterable[Tensor]) -> Tensor:
+def answers(run: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
     """The logits `[N, C]` of all batches of raw images."""
     return torch.cat([run(images.contiguous()).float() for images in batches])

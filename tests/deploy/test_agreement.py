@@ -33,6 +33,18 @@ def test_lost_accuracy_is_weighed_against_the_tolerance() -> None:
         require_accurate(found, 24.9, "x.int8.onnx")
 
 
+def test_the_tolerance_that_is_offered_is_enough() -> None:
+    targets = torch.zeros(359, dtype=torch.int64)
+    original = torch.tensor([[1.0, 0.0]]).repeat(359, 1)
+    exported = original.clone()
+    exported[:31] = torch.tensor([0.0, 1.0])  # 8.635 points
+    found = compare(original, exported, targets)
+    with pytest.raises(ExportError, match=r"tolerance=8.7\.") as refused:
+        require_accurate(found, 2.0, "x.int8.onnx")
+    offered = float(str(refused.value).rstrip(".").rpartition("=")[2])
+    require_accurate(found, offered, "x.int8.onnx")
+
+
 def test_what_is_not_finite_is_refused() -> None:
     with pytest.raises(ExportError, match="not finite"):
         compare(LOGITS, LOGITS * float("nan"), TARGETS)
