@@ -23,9 +23,11 @@ class StudentScheme(nn.Module):
 
     student: the network being trained. objective: its loss. compiled: run it through the compiler.
     reads_partner: whether every batch must hold `Batch.partner`.
+    trains_peers: whether `scheme.peers` is read.
     """
 
     reads_partner: ClassVar[bool] = False
+    trains_peers: ClassVar[bool] = False
 
     def __init__(self, student: Tapped, objective: Objective, compiled: bool = False) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ Source: Zhang, Xiang, Hospedales and Lu 2018, arXiv 1706.00384.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,8 @@ def online(given: Given, variant: str = "each") -> "Online":
 
 class Online(StudentScheme):
     """Peers that teach each other; peer 1 is the student that is kept."""
+
+    trains_peers: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
+from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
@@ -117,6 +118,11 @@ def _scheme(
         compiled=compiled,
         given=_given(config, dataset, objective, member, compiled),
     )
+    if config.scheme.peers and not scheme.trains_peers:
+        raise ConfigError(
+            f"scheme={config.scheme.name} trains no peers: leave out scheme.peers, or choose "
+            "scheme=online."
+        )
     return scheme
 
 
