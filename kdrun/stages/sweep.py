@@ -26,7 +26,7 @@ from kdrun.stages.teacher_run import teacher_identity
 from kdrun.stages.train_teacher import teacher_entry
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
-from kdrun.ui.tables import new_table
+from kdrun.ui.tables import add_row, new_table
 
 RunConfig = DistillConfig | TrainTeacherConfig
 WATCH_SECONDS = 0.5
@@ -213,7 +213,7 @@ def _show(
     columns = ranking.columns(ranked)
     table = new_table(*columns)
     for setting in ranked:
-        table.add_row(*(setting.text(name) for name in columns))
+        add_row(table, *(setting.text(name) for name in columns))
     reporter.show(table)
     if any(setting.count > 1 for setting in ranked):
         reporter.say(f"  mean ± standard deviation over n seeds; {jobs} jobs")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from kdrun.config.schema import ScheduleConfig
@@ -20,6 +21,11 @@ def new_table(*columns: str, title: str | None = None) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """A row of plain text: `[kd,sp]` in it is a value, not markup."""
+    table.add_row(*(escape(cell) for cell in cells))
 
 
 def result_table(result: dict[str, Any]) -> Table:

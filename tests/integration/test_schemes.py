@@ -137,3 +137,27 @@ def test_settings_of_a_run_are_read_back(kdrun: Run, workdir: Path) -> None:
     assert len(first) == 1
     assert kdrun(*argv, "alone=false") == 0
     assert len(results(workdir)) == 1
+
+
+def test_a_users_own_scheme(kdrun: Run, workdir: Path) -> None:
+    """As docs/schemes.md says it: a YAML and a class that is given what its signature names."""
+    (workdir / "my_schemes.py").write_text(
+        "from kdrun.schemes.base import StudentScheme\n"
+        "from kdrun.types import Outputs\n\n\n"
+        "class FlippedView(StudentScheme):\n"
+        "    def see(self, batch):\n"
+        "        student = self._run_student[0](batch.images)\n"
+        "        mirrored = self._run_student[0](batch.images.flip(3)).detached()\n"
+        "        return student, [mirrored]\n"
+    )
+    folder = workdir / "my_configs" / "scheme"
+    folder.mkdir(parents=True)
+    (folder / "flipped.yaml").write_text(
+        "# The student's answer to the mirror image teaches.\n"
+        "name: flipped\n_target_: my_schemes.FlippedView\nuses_teacher: false\n"
+    )
+    argv = ["--config-dir", str(workdir / "my_configs"), *SMALL, "epochs=1", "alone=false"]
+    assert kdrun("distill", *argv, "scheme=flipped") == 0
+    (result,) = results(workdir)
+    assert (result["scheme"], result["teachers"]) == ("flipped", [])
+    assert result["objective"] == "0.1*CE + 0.9*16*KL(T=4)"

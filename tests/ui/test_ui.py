@@ -95,6 +95,30 @@ def test_an_early_end_is_said() -> None:
     assert not any("stopped" in line for line in tables.summary_lines(result()))
 
 
+def test_brackets_in_a_row_are_not_markup() -> None:
+    table = tables.new_table("setting", "value")
+    tables.add_row(table, "loss", "[kd,sp]")
+    assert "[kd,sp]" in drawn(table)
+
+
+def scheme_result() -> dict[str, Any]:
+    """A result of a scheme without a teacher, with a peer and an ensemble."""
+    test = result()["student"]["test"]
+    peer = {"name": "peer 2", "network": "mlp30", "test": test, "params": 20, "flops": 2}
+    mean = {"name": "ensemble of 2 peers", "test": test}
+    changes = {"teachers": [], "agreement": None, "peers": [peer], "ensemble": [mean]}
+    return result(scheme="online", **changes)
+
+
+def test_what_a_scheme_trained_beside_the_student_is_shown() -> None:
+    text = drawn(tables.result_table(scheme_result()))
+    for row in ("student by online", "peer 2  mlp30", "ensemble of 2 peers"):
+        assert row in text
+    lines = tables.summary_lines(scheme_result())
+    assert any(line.startswith("gain over the student alone") for line in lines)
+    assert not any("-m T=" in line for line in tables.next_commands(scheme_result(), "x"))
+
+
 def test_without_a_gap_no_share_is_claimed() -> None:
     strong = result()
     strong["alone"]["test"]["top1"] = 96.0
