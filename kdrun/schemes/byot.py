@@ -90,7 +90,7 @@ class BeYourOwnTeacher(StudentScheme):
         self, images: Tensor, run: Callable[[Tensor], Outputs] | None = None
     ) -> tuple[Outputs, list[tuple[Tensor, Tensor]]]:
         """(the student's outputs, (features, logits) of each exit)."""
-        output = (run or self.student)(images)
+        output = (self.student if run is None else run)(images)
         found = [
             leave(output.features[tap]) for tap, leave in zip(self.taps, self.exits, strict=True)
         ]
