@@ -11,9 +11,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kdrun.world import world
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step; a kill leaves the old file or the new one."""
+    """Replace `path` by `content` in one step; a kill leaves the old file or the new one.
+
+    Of several processes that train together only the first one writes.
+    """
+    if not world().is_main:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -68,8 +75,12 @@ def canonical_hash(value: Any) -> str:
 def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path` alone; `waiting` is called once when another process has it.
 
-    The system releases the lock of a killed process, so nobody waits for the dead.
+    The system releases the lock of a killed process, so nobody waits for the dead. Of several
+    processes that train together the first one holds it for all.
     """
+    if not world().is_main:
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:

@@ -23,8 +23,9 @@ from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
 from kdrun.cli.request import is_sweep_setting
 from kdrun.config import resolvers
-from kdrun.errors import EXIT_DONE, KdrunError
+from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.world import world
 
 # At import, not at call: a launcher's worker processes import this module for its tasks.
 resolvers.register()
@@ -36,6 +37,9 @@ warnings.filterwarnings(
 )
 
 CONFIG_PATH = "pkg://kdrun.configs"
+
+# What several processes, started by torchrun, can do together.
+TOGETHER = ("train-teacher", "distill", "evaluate")
 
 _errors: list[BaseException] = []
 
@@ -89,6 +93,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
         _hydra_main(verb, flags.to_argv())
         return EXIT_DONE
     plan = preflight.check(verb, CONFIG_NAMES[verb], flags)
+    _check_together(verb, plan)
     if flags.only_shows:
         _hydra_main(verb, plan.flags.to_argv())
         return EXIT_DONE
@@ -99,6 +104,21 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     folder = SweepFolder(sweep_dir or plan.sweep_dir)
     words = [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(folder.path))}"]
     return sweeps.run(folder, [verb, *flags.to_argv()], plan, lambda: _hydra_main(verb, words))
+
+
+def _check_together(verb: str, plan: preflight.Plan) -> None:
+    """Raise ConfigError for what several processes cannot do together."""
+    if world().size == 1:
+        return
+    if verb not in TOGETHER:
+        raise ConfigError(f"kdrun {verb} is the work of one process: start it without torchrun.")
+    if plan.sweep_dir is not None:
+        raise ConfigError(
+            "Under torchrun all processes train one network: leave out -m, or start the sweep "
+            "without torchrun, with hydra/launcher=joblib for several jobs at once."
+        )
+    if any(config.runtime.compile for config in plan.configs if hasattr(config, "runtime")):
+        raise ConfigError("compile=true is for one process: leave it out under torchrun.")
 
 
 def _single(verb: str, flags: Flags) -> int:

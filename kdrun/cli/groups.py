@@ -29,6 +29,7 @@ CONFIG_NAMES = {
     "evaluate": "evaluate",
     "export": "export",
     "benchmark": "benchmark",
+    "search": "search",
 }
 
 

@@ -17,6 +17,7 @@ from kdrun.errors import (
     KdrunError,
     did_you_mean,
 )
+from kdrun.world import world
 
 Handler = Callable[[list[str]], int]
 
@@ -43,6 +44,12 @@ def _resume(argv: list[str]) -> int:
     from kdrun.cli import resume
 
     return resume.run(argv)
+
+
+def _search(argv: list[str]) -> int:
+    from kdrun.cli import search
+
+    return search.run(argv)
 
 
 def _ls(argv: list[str]) -> int:
@@ -118,6 +125,7 @@ VERBS = {
             "where a step's time goes, and how far it is from bare compute",
             _hydra("benchmark"),
         ),
+        Verb("search", "find the best settings within ranges, with Optuna", _search),
         Verb("resume", "go on with an interrupted run or sweep", _resume),
         Verb("report", "tables, a page and pictures of runs and sweeps", _report),
         Verb("compare", "what differs between two runs", _compare),
@@ -133,7 +141,12 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command in `argv` (default: the process's own) and exit with its code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = run(sys.argv[1:] if argv is None else argv)
+    if world().size > 1 and code != EXIT_FAILED:
+        from kdrun.engine import distributed
+
+        distributed.leave()
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:

@@ -42,6 +42,11 @@ EXAMPLES = {
         "kdrun benchmark compare=[usual,compiled] compile=false",
         "kdrun benchmark teacher=resnet56 student=resnet8 dataset=synthetic dataset.image_size=32",
     ),
+    "search": (
+        "kdrun search 'T=interval(1,20)' 'lr=tag(log,interval(0.01,0.5))' search.trials=30",
+        "kdrun search search=kd student=cnn_tiny",
+        "kdrun search 'epochs=int(interval(10,60))' student=cnn_tiny,cnn_large",
+    ),
     "evaluate": (
         "kdrun evaluate run=outputs/distill/digits/...",
         "kdrun evaluate run=outputs/distill/digits/... dataset=digits",

@@ -66,7 +66,7 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
         train = parse.train_teacher_config(cfg)
         validate.validate_train_teacher(train)
         return train
-    if verb == "distill":
+    if verb in ("distill", "search"):
         peers.fill_in(cfg, config_dir)
         distill = parse.distill_config(cfg)
         validate.validate_distill(distill)

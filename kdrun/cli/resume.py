@@ -39,6 +39,10 @@ def _sweep(path: Path) -> int:
         verb, *words = [str(word) for word in SweepFolder(path).read()["command"]]
     except (OSError, ValueError, KeyError, TypeError):
         verb, words = "", []
+    if verb == "search":
+        from kdrun.cli import search
+
+        return search.run(words, search_dir=path)
     if verb not in CONFIG_NAMES:
         raise ConfigError(
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."

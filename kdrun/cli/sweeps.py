@@ -16,6 +16,8 @@ from kdrun.config.schema import BenchmarkConfig, RuntimeConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, KdrunError
 from kdrun.runs.sweeps import SweepFolder
 
+Command = Callable[..., object]
+
 # Its presence in a sweep's folder says that no further job is to start.
 STOP_FILE = "stop"
 
@@ -62,7 +64,7 @@ def do_job(
     folder: SweepFolder,
     number: int,
     typed: Callable[[], Config],
-    command: Callable[..., object],
+    command: Command,
     argv: list[str],
 ) -> int:
     """Do one job, in whichever process this is; returns its exit code.

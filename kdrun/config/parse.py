@@ -84,6 +84,14 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     )
 
 
+def search_config(cfg: DictConfig) -> schema.SearchConfig:
+    """The search's own part of the configuration of `kdrun search`."""
+    found = typed(schema.SearchConfig, resolve(cfg.search), "search")
+    if found.trials < 1:
+        raise ConfigError(f"search.trials={found.trials} must be at least 1.")
+    return found
+
+
 def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     """The typed configuration of `kdrun evaluate`."""
     plain = resolve(cfg)

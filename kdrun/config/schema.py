@@ -7,6 +7,8 @@ type cannot say. Nothing here imports torch or OmegaConf.
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.config.sweeping import SearchConfig as SearchConfig
+from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 
 
@@ -209,18 +211,6 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True)
-class SweepConfig:
-    """How the jobs of a sweep are treated.
-
-    fail_fast: start no other job after one has failed.
-    job_minutes: end a job that takes longer, and go on with the others.
-    """
-
-    fail_fast: bool = False
-    job_minutes: float | None = None
-
-
-@dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how a command runs; nothing of this changes what is learnt."""
 
@@ -230,7 +220,7 @@ class RuntimeConfig:
     output_root: str = "outputs"
     ui: str = "auto"
     checkpoint_minutes: float = 5.0
-    sweep: SweepConfig = SweepConfig()
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 @dataclass(frozen=True)

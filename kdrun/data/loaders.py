@@ -17,6 +17,7 @@ from kdrun.data.resident import ResidentImages, choose_resident
 from kdrun.data.views import Views
 from kdrun.seeds import generator
 from kdrun.types import Batch, Normalisation
+from kdrun.world import ALONE, World
 
 PLAIN = AugmentConfig()
 
@@ -58,6 +59,8 @@ class TrainLoader:
     resident: true | false | auto (`choose_resident`); what was chosen is in `.resident`.
     workers: loader processes when streaming; 0 reads in this process.
     memory_format: layout of the images that are handed out.
+    world: with several processes the images are this one's share of each batch; targets and index
+        are those of the whole batch.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class TrainLoader:
         resident: bool | str = "auto",
         workers: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
+        world: World = ALONE,
     ) -> None:
         self.split = split
+        self.world = world
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
@@ -115,20 +120,27 @@ class TrainLoader:
     def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
         """A batch for each tensor of positions, every image as it is seen in `epoch`."""
         seen = self.views(epoch).to(self.device)
+        shares = [slice(*self.world.share(len(index))) for index in batches]
         if self.stored is None:
-            for pixels, targets, index in _stream(self.split, batches, self.workers, self.device):
+            own = tuple(index[share] for index, share in zip(batches, shares, strict=True))
+            read = _stream(self.split, own, self.workers, self.device)
+            for whole, (pixels, targets, index) in zip(batches, read, strict=True):
                 pixels = views.apply(pixels, seen.select(index), self.augment)
+                if len(index) < len(whole):
+                    index = whole.to(self.device)
+                    targets = self.targets[whole].to(self.device)
                 yield Batch(self.normalise(pixels), targets, index)
             return
-        for index in _on_device(batches, self.device):
-            pixels = self.stored.take(index, seen.select(index))
+        for index, share in zip(_on_device(batches, self.device), shares, strict=True):
+            own_index = index[share]
+            pixels = self.stored.take(own_index, seen.select(own_index))
             yield Batch(self.normalise(pixels), self.targets[index], index)
 
 
 class EvalLoader:
     """All images of a split in order, without augmentation, on `device`; the last batch is short.
 
-    Arguments as for TrainLoader.
+    Arguments as for TrainLoader. With several processes each has a share of the split.
     """
 
     def __init__(
@@ -141,8 +153,10 @@ class EvalLoader:
         resident: bool | str = "auto",
         workers: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
+        world: World = ALONE,
     ) -> None:
         self.split = split
+        self.world = world
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.workers = workers
@@ -153,10 +167,11 @@ class EvalLoader:
         self.targets = split.targets.to(self.device) if self.resident else split.targets
 
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        first, behind = self.world.share(self.num_images)
+        return -(-(behind - first) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = torch.arange(self.num_images).split(self.batch_size)
+        batches = torch.arange(*self.world.share(self.num_images)).split(self.batch_size)
         if self.pixels is None:
             for pixels, targets, index in _stream(self.split, batches, self.workers, self.device):
                 yield Batch(self.normalise(pixels), targets, index)

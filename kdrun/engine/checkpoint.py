@@ -10,10 +10,14 @@ from typing import Any
 import torch
 
 from kdrun.errors import CheckpointError
+from kdrun.world import world
 
 
 class CheckpointFolder:
-    """`last.pt` and, until a run has ended, the one before it as `previous.pt`."""
+    """`last.pt` and, until a run has ended, the one before it as `previous.pt`.
+
+    Of several processes that train together only the first one writes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,6 +26,8 @@ class CheckpointFolder:
 
     def save(self, payload: dict[str, Any]) -> None:
         """Write `payload` so that a kill at any moment leaves a readable file."""
+        if not world().is_main:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / "last.pt.tmp"
         with open(unfinished, "wb") as file:
@@ -50,11 +56,13 @@ class CheckpointFolder:
 
     def remove(self) -> None:
         """Nothing will be continued from here: delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if world().is_main:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> None:
         """The run has ended: the fallback is not needed any more."""
-        self.previous.unlink(missing_ok=True)
+        if world().is_main:
+            self.previous.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.schema import ScheduleConfig
+from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
 from kdrun.engine.interrupt import StopRequest
@@ -169,7 +170,7 @@ class _Fit:
             clock = now
             if state.step == self.length.steps:
                 break
-            if training.stop.requested and state.batch < self.length.steps_per_epoch:
+            if state.batch < self.length.steps_per_epoch:
                 self._stop_if_asked(sums)
             if time.monotonic() - self.saved_at > training.checkpoint_seconds:
                 self._save(sums)
@@ -177,7 +178,7 @@ class _Fit:
     def _step(self, batch: Batch) -> StepOutput:
         """Forward, backward, update."""
         set_learning_rate(self.optimizer, self.rates[self.state.step])
-        with autocast(self.training.device, self.schedule.precision):
+        with autocast(self.training.device, self.schedule.precision), distributed.sharing(batch):
             output = self.scheme(batch)
         backward(self.optimizer, output, self.scaler)
         if self.schedule.grad_clip:
@@ -257,7 +258,7 @@ class _Fit:
             }
 
     def _stop_if_asked(self, sums: EpochSums) -> None:
-        if self.training.stop.requested:
+        if distributed.highest(self.training.stop.requested):  # all stop after the same step
             self._save(sums)
             where = f"stopped after step {self.state.step} of {self.length.steps}"
             raise self.training.stop.error(where)
@@ -280,7 +281,8 @@ class _Fit:
 
     def _go_on(self) -> None:
         """Take up a saved state, if there is one for this phase of this very training."""
-        saved = self.training.checkpoints.load(self.training.observer.warn)
+        training = self.training
+        saved = distributed.decided(lambda: training.checkpoints.load(training.observer.warn))
         if saved is None:
             return
         if saved["identity"] != self.training.identity:

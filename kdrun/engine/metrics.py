@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.engine.devices import autocast
+from kdrun.engine.distributed import all_rows
 from kdrun.types import Batch, Groups, Outputs, StepOutput
 
 ECE_BINS = 15
@@ -153,10 +154,13 @@ def evaluation(logits: Tensor, targets: Tensor, groups: Groups | None = None) ->
 def collect_logits(
     model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str
 ) -> tuple[Tensor, Tensor]:
-    """(logits `[N, C]` float32, labels `[N]`) of all batches, on the CPU."""
+    """(logits `[N, C]` float32, labels `[N]`) of all batches, on the CPU.
+
+    With several processes, of the batches of all of them.
+    """
     was_training = model.training
     model.eval()
-    logits, targets = [], []
+    logits, targets, index = [], [], []
     try:
         for batch in batches:
             with autocast(device, precision):
@@ -164,9 +168,10 @@ def collect_logits(
             answer = output.logits if isinstance(output, Outputs) else output
             logits.append(answer.float())
             targets.append(batch.targets)
+            index.append(batch.index)
     finally:
         model.train(was_training)
-    return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    return all_rows(torch.cat(logits).cpu(), torch.cat(targets).cpu(), torch.cat(index).cpu())
 
 
 class EpochSums:

@@ -6,6 +6,7 @@ import torch
 from torch import nn, optim
 
 from kdrun.config.schema import ScheduleConfig
+from kdrun.engine.distributed import average_gradients
 from kdrun.engine.dot import Dot
 from kdrun.types import StepOutput
 
@@ -50,10 +51,12 @@ def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.G
     optimizer.zero_grad(set_to_none=True)
     if isinstance(optimizer, Dot) and "distill" in output.groups:
         output.groups["distill"].backward(retain_graph=True)
+        average_gradients(optimizer)
         optimizer.hold_distill()
         output.groups["task"].backward()
     else:
         scaler.scale(output.loss).backward()
+    average_gradients(optimizer)
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:

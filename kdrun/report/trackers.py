@@ -13,6 +13,7 @@ from kdrun.config import build
 from kdrun.config.schema import LoggerConfig
 from kdrun.report.records import read_run
 from kdrun.report.settings import flatten
+from kdrun.world import world
 
 
 class Tracker(Protocol):
@@ -38,7 +39,7 @@ def open_tracker(
 
     Raises ConfigError for a tracker that is not installed or cannot be made.
     """
-    if config.target is None:
+    if config.target is None or not world().is_main:
         yield None
         return
     tracker: Tracker | None = build.call(config.target, config.kwargs, "logger", folder=folder)

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from kdrun.config.resolvers import stamp
+from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError
 from kdrun.files import write_atomically, write_json
@@ -30,15 +31,7 @@ class RunFolder:
     @classmethod
     def create_in(cls, group: Path) -> "RunFolder":
         """A new folder `<group>/<stamp>-<uid>`; raises ConfigError when it cannot be written."""
-        while True:
-            path = group / stamp()
-            try:
-                path.mkdir(parents=True)
-                return cls(path)
-            except FileExistsError:
-                continue  # somebody drew the same random letters in the same second
-            except OSError as error:
-                raise ConfigError(f"The run's folder cannot be made: {error}.") from None
+        return cls(distributed.decided(lambda: _make_in(group)))
 
     def is_free(self) -> bool:
         """Whether no living process works in it."""
@@ -51,6 +44,9 @@ class RunFolder:
 
     def acquire(self) -> None:
         """Take the folder for this process; raises ConfigError when a living one has it."""
+        distributed.decided(self._lock_or_refuse)
+
+    def _lock_or_refuse(self) -> None:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -71,6 +67,18 @@ class RunFolder:
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl` and `metrics.csv` with one line per epoch."""
         write_metrics(self.path, rows)
+
+
+def _make_in(group: Path) -> Path:
+    while True:
+        path = group / stamp()
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue  # somebody drew the same random letters in the same second
+        except OSError as error:
+            raise ConfigError(f"The run's folder cannot be made: {error}.") from None
 
 
 def safe_name(name: str) -> str:

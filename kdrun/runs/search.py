@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdrun.engine import distributed
 from kdrun.runs.folder import safe_name
 from kdrun.runs.result import COMPLETED, read_result
 
@@ -25,7 +26,11 @@ def runs_in(group: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def find_run(group: Path, key: str, value: str, finished: bool) -> Path | None:
     """The newest run whose result has `key` = `value`, finished or not as asked."""
-    for folder, result in runs_in(group):
-        if result.get(key) == value and (result.get("status") == COMPLETED) is finished:
-            return folder
-    return None
+
+    def find() -> Path | None:
+        for folder, result in runs_in(group):
+            if result.get(key) == value and (result.get("status") == COMPLETED) is finished:
+                return folder
+        return None
+
+    return distributed.decided(find)

@@ -44,12 +44,25 @@ class SweepFolder:
         return values
 
     def add(self, **settings: Any) -> None:
-        """Add to what `begin` wrote."""
-        write_json(self.path / SWEEP_FILE, {**self.read(), **settings})
+        """Add to what was written, or begin with it."""
+        there = self.read() if (self.path / SWEEP_FILE).is_file() else {"schema": SCHEMA}
+        write_json(self.path / SWEEP_FILE, {**there, **settings})
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs listed so far; empty before the first."""
+        return list(self.read()["jobs"]) if (self.path / SWEEP_FILE).is_file() else []
+
+    def add_job(self, job: int, command: Sequence[str], chosen: Sequence[str]) -> None:
+        """List one more job (again, if it was begun before). chosen: what tells it from others."""
+        listed = [one for one in self.jobs() if one["job"] != job]
+        entry = {"job": job, "command": list(command), "chosen": list(chosen)}
+        self.add(jobs=sorted([*listed, entry], key=lambda one: int(one["job"])))
 
     def differences(self) -> list[list[str]]:
-        """For each job the words of its command that not all jobs share."""
-        return different([job["command"] for job in self.read()["jobs"]])
+        """For each job what was chosen for it, or the words that not all jobs' commands share."""
+        jobs = self.read()["jobs"]
+        words = different([job["command"] for job in jobs])
+        return [job.get("chosen", own) for job, own in zip(jobs, words, strict=True)]
 
     def update(self, job: int, **values: Any) -> None:
         """Set some values of a job's note."""

@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
+from kdrun.engine import distributed
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.build import sample_images
@@ -93,6 +94,7 @@ def assemble(
     student, tapped = _tap(config, objective, member, members, dataset)
     compiled = session.runtime.compile
     ready = prepare(Lesson(config, dataset, session, objective), tapped, teachers)
+    distributed.gather_from(*ready)
     return member, _scheme(config, dataset, objective, member, student, ready, compiled)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
+from kdrun.engine import distributed
 from kdrun.engine.metrics import evaluate
 from kdrun.models.card import save_network
 from kdrun.runs.folder import RunFolder
@@ -35,7 +36,8 @@ def measure_companions(
             )
             stem = companion.name.replace(" ", "-")
             companion.learner.network.cpu()
-            save_network(folder.path, stem, companion.learner.network, card)
+            with distributed.main_first():
+                save_network(folder.path, stem, companion.learner.network, card)
             session.place(companion.learner.network)
             entry |= {"network": card.name, "params": card.params, "flops": card.flops}
             entry |= {"seed": companion.learner.seed, "weights": f"{stem}.safetensors"}

@@ -9,6 +9,7 @@ from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
+from kdrun.engine import distributed
 from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
@@ -262,7 +263,8 @@ def _student(
     student.network.cpu()
     extra = {**extra, **trained.test.facts(), **left_out}
     card = make_card(student.config, student.network, dataset, extra)
-    save_network(folder.path, STEM, student.network, card)
+    with distributed.main_first():
+        save_network(folder.path, STEM, student.network, card)
     folder.checkpoints.finish()
     remembered = teaching.facts(scheme.frozen_teachers)
     if remembered is not None:

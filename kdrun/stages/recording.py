@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from kdrun.engine import distributed
 from kdrun.errors import KdrunError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import FAILED, INTERRUPTED
 from kdrun.stages.session import Session
+from kdrun.world import world
 
 
 @contextmanager
@@ -30,11 +32,13 @@ def recording(
     folder.acquire()
     try:
         with session.reporter.logging_to(folder.path / "run.log"):
+            facts = {"device": str(session.device), "processes": world().size}
             if not (folder.path / "config.yaml").exists():
-                folder.describe(config, argv, {"device": str(session.device)})
+                folder.describe(config, argv, facts)
             folder.result.start(command, **known)
             try:
                 yield
+                distributed.wait()  # the files are there before another process looks for them
             except KeyboardInterrupt as stopped:
                 folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
                 session.reporter.close()

@@ -12,11 +12,13 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
 from kdrun.engine.interrupt import StopRequest
 from kdrun.types import Normalisation
 from kdrun.ui.reporter import Reporter
+from kdrun.world import world
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Session:
     def device_line(self) -> str:
         """`cpu (AMD EPYC, threads: 2)`."""
         threads = f", threads: {self.threads}" if self.device.type == "cpu" else ""
-        return f"{self.device} ({describe_device(self.device)}{threads})"
+        together = f", {world().size} processes" if world().size > 1 else ""
+        return f"{self.device} ({describe_device(self.device)}{threads}){together}"
 
 
 @contextmanager
@@ -52,7 +55,8 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
     """
     fresh_start()
     keep_freed_memory()
-    device = pick_device(runtime.device)
+    distributed.join()
+    device = pick_device(distributed.own_device(runtime.device))
     reporter = Reporter(runtime.ui)
     with StopRequest(limit_seconds) as stop:
         try:
@@ -64,7 +68,8 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
 def open_data(session: Session, config: DatasetConfig, val_fraction: float) -> Dataset:
     """The data set of a configuration, with progress on the screen."""
     cache = session.output_root / "cache"
-    return open_dataset(config, val_fraction, cache, session.reporter.progress)
+    with distributed.main_first():
+        return open_dataset(config, val_fraction, cache, session.reporter.progress)
 
 
 def train_loader(
@@ -86,6 +91,7 @@ def train_loader(
         resident=config.resident,
         workers=config.workers,
         memory_format=layout(dataset.train),
+        world=world(),
     )
 
 
@@ -105,6 +111,7 @@ def eval_loader(
         resident=config.resident,
         workers=config.workers,
         memory_format=layout(split),
+        world=world(),
     )
 
 

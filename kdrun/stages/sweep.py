@@ -121,8 +121,8 @@ def _teacher_lines(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -
 
 def say_job(reporter: Reporter, folder: SweepFolder, job: int) -> None:
     """The line above a job's own output."""
-    words = folder.differences()
-    reporter.heading(f"job {job + 1} of {len(words)}: {' '.join(words[job])}")
+    words, total = folder.differences(), folder.read().get("total")
+    reporter.heading(f"job {job + 1} of {total or len(words)}: {' '.join(words[job])}")
 
 
 def say_progress(folder: SweepFolder, job: int) -> None:
@@ -130,7 +130,7 @@ def say_progress(folder: SweepFolder, job: int) -> None:
     settings, note = folder.read(), folder.note(job)
     if note is None or note.get("reused"):
         return
-    total = len(settings["jobs"])
+    total = settings.get("total") or len(settings["jobs"])
     ended = [one for one in folder.notes() if one.get("code") is not None]
     how = "done in" if note["code"] == 0 else "ended after"
     line = f"job {job + 1} of {total} {how} {format.seconds(note['seconds'])}"

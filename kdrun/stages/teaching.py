@@ -37,6 +37,7 @@ from kdrun.teachers.remembered import (
     view_count,
 )
 from kdrun.types import Outputs
+from kdrun.world import world
 
 VERSION = 1  # raise it when the meaning of a record changes
 FOLDER = "teacher-outputs"
@@ -105,6 +106,8 @@ def _remembered(
 
 def _obstacle(lesson: Lesson, tapped: Tapped, teaching: TeachingConfig) -> str | None:
     """Why the objective needs more than what is remembered."""
+    if world().size > 1:
+        return "several processes train together"
     if tapped.names:
         return f"the objective reads feature maps ({', '.join(tapped.names)})"
     if lesson.objective.reads_strong_view:

@@ -11,6 +11,7 @@ from torch import nn
 from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
+from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.metrics import Evaluation, evaluate
 from kdrun.errors import CheckpointError
@@ -114,14 +115,14 @@ def ready_teacher(
     store = TeacherStore(session.output_root)
     entry = teacher_entry(config, data, dataset, session.output_root)
     reporter = session.reporter
-    if entry.is_filled():
+    if distributed.decided(entry.is_filled):
         return _from_store(entry, config, data, dataset, session)
 
     def waiting() -> None:
         reporter.say(f"  another run is training {config.network.name}; waiting for it")
 
     with store.lock(entry, waiting):
-        if entry.is_filled():
+        if distributed.decided(entry.is_filled):
             return _from_store(entry, config, data, dataset, session)
         started = time.monotonic()
         kept = {
@@ -191,7 +192,8 @@ def _train(
         "stopped_early": trained.stopped_early,
     }
     extra = {**kept, **figures, "seconds": trained.state.seconds}
-    entry.fill(network, replace(card, extra=extra))
+    with distributed.main_first():
+        entry.fill(network, replace(card, extra=extra))
     checkpoints.remove()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.partners import PairedLoader
+from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import check_precision
 from kdrun.engine.lengths import Length, training_length
@@ -65,6 +66,7 @@ def run_training(
     """
     check_precision(recipe.schedule.precision, session.device)
     session.place(scheme)
+    distributed.share_out(scheme)
     if session.runtime.compile:
         session.reporter.say("  compiling the networks: the first step takes up to a minute")
     loader = train_loader(

@@ -5,6 +5,8 @@ from functools import cache
 
 from rich.console import Console
 
+from kdrun.world import world
+
 PLAIN_WIDTH = 160
 
 
@@ -25,7 +27,9 @@ def is_live(choice: str) -> bool:
 
 
 def error(text: str) -> None:
-    """Say on standard error what went wrong."""
+    """Say on standard error what went wrong; of several processes the first one does."""
+    if not world().is_main:
+        return
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     stderr.print("error:", style="bold red", end=" ")
     stderr.print(text, markup=False)

@@ -18,6 +18,7 @@ from kdrun.engine.metrics import EpochSums
 from kdrun.engine.state import TrainState
 from kdrun.ui import format
 from kdrun.ui.console import PLAIN_WIDTH, console, is_live
+from kdrun.world import world
 
 PLAIN_INTERVAL_SECONDS = 10.0
 LIVE_INTERVAL_SECONDS = 0.25
@@ -31,7 +32,8 @@ class Reporter:
     """
 
     def __init__(self, choice: str) -> None:
-        self.quiet = choice == "quiet"
+        # of several processes that train together the first one speaks for all
+        self.quiet = choice == "quiet" or not world().is_main
         self.live = not self.quiet and is_live(choice)
         self.console = console()
         self._logs: list[TextIO] = []
@@ -45,6 +47,9 @@ class Reporter:
     @contextmanager
     def logging_to(self, path: Path) -> Iterator[None]:
         """Also write every line to `path`, with the time before it."""
+        if not world().is_main:
+            yield
+            return
         with open(path, "a", encoding="utf-8") as log:
             self._logs.append(log)
             try:

@@ -1,0 +1,138 @@
+"""`kdrun search`: Optuna proposes settings, each is a run of `kdrun distill` like any other."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra import initialize_config_module
+
+from kdrun.cli import grammar, hints, preflight, space, sweeps
+from kdrun.cli.flags import Flags, split
+from kdrun.cli.groups import CONFIG_NAMES
+from kdrun.cli.output import say
+from kdrun.cli.request import request
+from kdrun.config import parse
+from kdrun.config.schema import DistillConfig, SearchConfig
+from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
+from kdrun.files import canonical_hash
+from kdrun.runs.sweeps import SweepFolder
+from kdrun.stages.study import Dimension, Study, Trial
+
+VERB = "search"
+
+
+def run(argv: list[str], search_dir: Path | None = None) -> int:
+    """Search, or go on with a search, and return the exit code.
+
+    search_dir: the folder of one that goes on; None finds it by what is searched.
+    """
+    flags = split(VERB, argv)
+    if flags.help:
+        from kdrun.cli import pages
+
+        say(pages.verb(VERB, CONFIG_NAMES[VERB], flags.config_dir))
+        return EXIT_DONE
+    if flags.only_shows or flags.hydra_only or flags.multirun:
+        raise ConfigError(
+            "kdrun search takes settings and ranges only: kdrun distill --cfg job shows the "
+            "configuration of its runs."
+        )
+    asked = _Asked(flags)
+    folder = SweepFolder(search_dir or asked.folder())
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"{folder.path} is in use: this very search is going on.") from None
+    try:
+        return _search(asked, folder, [VERB, *flags.to_argv()])
+    finally:
+        lock.release()
+
+
+class _Asked:
+    """What was typed: the space, the settings that stay, and how to make a trial's run of both."""
+
+    def __init__(self, flags: Flags) -> None:
+        self.flags = flags
+        asked = request(VERB, CONFIG_NAMES[VERB], flags.config_dir)
+        overrides = grammar.parse(flags.overrides)
+        hints.check_names(asked, overrides)
+        self.composer = preflight.Composer(asked)
+        self.fixed = [o for o in overrides if not o.is_sweep_override()]
+        self._words = [
+            o.input_line or "" for o in self.fixed if o.key_or_group.split(".")[0] != VERB
+        ]
+        with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+            cfg = self.composer.compose(self.fixed)
+        self.settings: SearchConfig = parse.search_config(cfg)
+        named = space.parse(self.settings.space)
+        hints.check_names(asked, named)
+        swept = {o.get_key_element(): o for o in named}
+        for override in self.fixed:  # a setting that is typed is not searched
+            swept.pop(override.get_key_element(), None)
+        swept |= {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
+        self.dimensions: list[Dimension] = [space.dimension(asked, o) for o in swept.values()]
+        if not self.dimensions:
+            raise ConfigError(
+                "There is nothing to search: give ranges, e.g. 'T=interval(1,20)' "
+                "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
+            )
+        checked = [self.config(words) for words in space.corners(self.dimensions)]
+        self.base = checked[0]
+        if self.base.val_fraction == 0:
+            raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")
+
+    def config(self, words: list[str]) -> DistillConfig:
+        """The configuration of one trial. Raises ConfigError for one that cannot be."""
+        with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+            overrides = [*self.fixed, *self.composer.parse(words)]
+            config = self.composer.typed(overrides)
+        assert isinstance(config, DistillConfig)
+        return config
+
+    def argv(self, words: list[str]) -> list[str]:
+        """What to type after `kdrun` to run one trial alone."""
+        folder = self.flags.config_dir
+        flags = ["--config-dir", str(folder)] if folder is not None else []
+        return ["distill", *flags, *self._words, *words]
+
+    def folder(self) -> Path:
+        """The same for the same search, however many trials it is given."""
+        names = "+".join(one.name for one in self.dimensions)
+        safe = re.sub(r"[^\w.+-]", "_", names)[:60]
+        parts = [self._words, [repr(one) for one in self.dimensions], self.settings.seed]
+        root = Path(self.base.runtime.output_root)
+        return root / "searches" / f"{safe}-{canonical_hash(parts)[:8]}"
+
+
+def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
+    from kdrun.stages import commands, search
+
+    study = Study(folder.path, asked.dimensions, asked.settings.seed)
+    search.begin(folder, command, asked.settings.trials, asked.base)
+    search.announce(folder, asked.dimensions, study.ended(), asked.base)
+    codes = []
+    try:
+        while study.ended() < asked.settings.trials:
+            trial = study.next()
+            codes.append(_try(asked, folder, trial, commands.distill))
+            study.tell(trial, search.score(folder, trial.number))
+            if codes[-1] != EXIT_DONE and asked.base.runtime.sweep.fail_fast:
+                break
+    except KeyboardInterrupt:
+        codes.append(EXIT_INTERRUPTED)
+    search.summarise(folder, study)
+    if EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if codes and all(code != EXIT_DONE for code in codes) else EXIT_DONE
+
+
+def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Command) -> int:
+    words = list(trial.words)
+    folder.add_job(trial.number, asked.argv(words), words)
+    return sweeps.do_job(
+        folder, trial.number, partial(asked.config, words), distill, asked.argv(words)
+    )

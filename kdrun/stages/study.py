@@ -1,0 +1,149 @@
+"""A search as Optuna keeps it: what was tried, in a SQLite file, and what to try next."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.errors import MissingExtraError
+from kdrun.seeds import derive
+
+NAME = "search"
+DATABASE = "study.db"
+# Numbers are rounded to this many significant digits before they are used.
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, as typed."""
+
+    name: str
+    values: tuple[str, ...]
+
+    def ends(self) -> tuple[str, ...]:
+        """Every value."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number from `low` to `high`, both included; whole where both are; log: evenly by ratio."""
+
+    name: str
+    low: float | int
+    high: float | int
+    log: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are tried."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def ends(self) -> tuple[str, ...]:
+        """Both ends as text."""
+        return self.text(self.low), self.text(self.high)
+
+    def text(self, value: float | int) -> str:
+        """A value as it is typed."""
+        return str(value) if self.is_whole else f"{value:.{DIGITS}g}"
+
+
+Dimension = Choice | Interval
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting to try. words: what to add to the command."""
+
+    number: int
+    words: tuple[str, ...]
+
+
+class Study:
+    """The trials of one search.
+
+    What is tried next follows from the seed, the trial's number and the trials before it, so that
+    an interrupted search goes on as it would have gone on.
+    """
+
+    def __init__(self, folder: Path, dimensions: list[Dimension], seed: int) -> None:
+        self.optuna = _optuna()
+        self.dimensions = dimensions
+        self.seed = seed
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{(folder / DATABASE).resolve()}"
+        self.study = self.optuna.create_study(
+            study_name=NAME, storage=storage, direction="maximize", load_if_exists=True
+        )
+
+    def ended(self) -> int:
+        """How many trials have a result or have failed."""
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
+    def next(self) -> Trial:
+        """The trial that was interrupted, or a new one."""
+        running = self.optuna.trial.TrialState.RUNNING
+        stopped = self.study.get_trials(deepcopy=False, states=(running,))
+        if stopped:
+            return self._trial(stopped[0].number, stopped[0].params)
+        number = len(self.study.get_trials(deepcopy=False))
+        seed = derive(self.seed, "search", number) % 2**32
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+        asked = self.study.ask({one.name: self._distribution(one) for one in self.dimensions})
+        return self._trial(asked.number, asked.params)
+
+    def tell(self, trial: Trial, value: float | None) -> None:
+        """The trial's validation accuracy in percent; None: it failed."""
+        if value is None:
+            self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+        else:
+            self.study.tell(trial.number, value)
+
+    def plots(self, folder: Path) -> list[Path]:
+        """Write the course of the search and, with enough trials, what mattered in it."""
+        os.environ.setdefault("MPLBACKEND", "agg")
+        figures = self.optuna.visualization.matplotlib
+        written = [_save(figures.plot_optimization_history, self.study, folder / "history.png")]
+        complete = self.optuna.trial.TrialState.COMPLETE
+        values = {t.value for t in self.study.get_trials(deepcopy=False, states=(complete,))}
+        if len(values) > 1 and len(self.dimensions) > 1:
+            written.append(
+                _save(figures.plot_param_importances, self.study, folder / "importance.png")
+            )
+        return written
+
+    def _distribution(self, dimension: Dimension) -> Any:
+        kinds = self.optuna.distributions
+        if isinstance(dimension, Choice):
+            return kinds.CategoricalDistribution(dimension.values)
+        kind = kinds.IntDistribution if dimension.is_whole else kinds.FloatDistribution
+        return kind(dimension.low, dimension.high, log=dimension.log)
+
+    def _trial(self, number: int, params: dict[str, Any]) -> Trial:
+        words = []
+        for one in self.dimensions:
+            value = params[one.name]
+            words.append(f"{one.name}={one.text(value) if isinstance(one, Interval) else value}")
+        return Trial(number, tuple(words))
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        raise MissingExtraError("optuna", "search", "kdrun search") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _save(plot: Any, study: Any, path: Path) -> Path:
+    import matplotlib.pyplot as pyplot
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls these plots experimental
+        axes = plot(study)
+        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+        pyplot.close(axes.figure)
+    return path

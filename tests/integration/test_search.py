@@ -1,0 +1,82 @@
+"""Searches: ranges as typed, trials that are ordinary runs, a study that survives a kill."""
+
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import SMALL, results
+
+optuna = pytest.importorskip("optuna")
+
+Run = Callable[..., int]
+SPACE = ["T=tag(log,interval(1,20))", "lr=interval(0.01,0.3)", "epochs=range(2,5)"]
+COMMAND = [*(w for w in SMALL if not w.startswith("epochs")), "alone=false", *SPACE]
+COMMAND = ["search", *COMMAND, "search.trials=3"]
+
+
+def study_in(folder: Path) -> optuna.Study:
+    (database,) = folder.glob("outputs/searches/*/study.db")
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{database}")
+
+
+def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) -> None:
+    assert kdrun(*COMMAND, "output_root=whole/outputs") == 0
+    process = subprocess.Popen([sys.executable, "-m", "kdrun", *COMMAND], cwd=workdir)
+    limit = time.monotonic() + 120
+    while len(list(workdir.glob("outputs/distill/*/*/*/result.json"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    states = [trial.state.name for trial in study_in(workdir).trials]
+    assert states == ["COMPLETE", "RUNNING"]
+    assert kdrun(*COMMAND) == 0
+
+    one, two = study_in(workdir / "whole").trials, study_in(workdir).trials
+    assert len(one) == 3
+    assert [trial.params for trial in one] == [trial.params for trial in two]
+    assert [trial.value for trial in one] == [trial.value for trial in two]
+    assert len(results(workdir)) == 3
+    (folder,) = workdir.glob("outputs/searches/*")
+    ranked = list(csv.DictReader((folder / "ranking.csv").open()))
+    values = [float(row["val top-1 % mean"]) for row in ranked]
+    assert values == sorted(values, reverse=True)
+    assert max(trial.value or 0 for trial in two) == values[0]
+    assert (folder / "history.png").stat().st_size > 1000
+
+    # more trials go on from there, under the same name
+    assert kdrun("resume", str(folder)) == 0
+    assert kdrun(*COMMAND[:-1], "search.trials=4") == 0
+    assert len(study_in(workdir).trials) == 4
+
+
+def test_a_trial_that_fails_is_told_and_the_search_goes_on(kdrun: Run, workdir: Path) -> None:
+    small = [word for word in COMMAND[1:-1] if word not in SPACE]
+    assert kdrun("search", *small, "epochs=1", "lr=0.1,1e30", "search.trials=4") == 0
+    states = {trial.params["lr"]: trial.state.name for trial in study_in(workdir).trials}
+    assert states == {"0.1": "COMPLETE", "1e+30": "FAIL"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "There is nothing to search"),
+        (["T=interval(5,5)"], "is empty"),
+        (["T=tag(log,interval(0,5))"], "above 0"),
+        (["T=interval(0,5)"], "T=0 must be above 0"),
+        (["T=interval(1,5)", "val_fraction=0"], "val_fraction=0.1"),
+        (["T=interval(1,5)", "search.trial=3"], "Did you mean search.trials"),
+        (["T=interval(1,5)", "search.trials=0"], "at least 1"),
+        (["search=kdd"], "Did you mean 'kd'?"),
+        (["student=cnn_tiny,cnn_tinny"], "Did you mean 'cnn_tiny'?"),
+        (["-m", "T=interval(1,5)"], "takes settings and ranges only"),
+    ],
+)
+def test_mistakes(refused: Callable[..., str], workdir: Path, words: list[str], said: str) -> None:
+    assert said in refused("search", *SMALL, *words)
+    assert not results(workdir)
