@@ -66,7 +66,6 @@ def run_training(
     """
     check_precision(recipe.schedule.precision, session.device)
     session.place(scheme)
-    distributed.share_out(scheme)
     if session.runtime.compile:
         session.reporter.say("  compiling the networks: the first step takes up to a minute")
     loader = train_loader(
@@ -115,6 +114,7 @@ def run_training(
 
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
     """The pre-training phases that terms ask for, then the main one; one state file for all."""
+    distributed.share_out(scheme)
     terms = list(pretrain_phases(scheme))
     phases = (*(name for name, _, _ in terms), main.phase)
     earlier: tuple[dict[str, Any], ...] = ()
