@@ -1,4 +1,4 @@
-"""The commands of `docs/sweeps.md`: all are accepted; those one machine can do are run, shortened."""
+"""The commands of `docs/sweeps.md`: all are accepted, and run where one machine can."""
 
 import re
 import shlex
