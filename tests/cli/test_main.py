@@ -29,7 +29,7 @@ def test_front_page_names_every_verb(words: list[str], capsys: pytest.CaptureFix
     assert run(words) == 0
     page = capsys.readouterr().out
     assert all(f"  {name} " in page for name in VERBS)
-    assert page.count("\n  kdrun ") == 6
+    assert page.count("\n  kdrun ") == 7
 
 
 def test_examples_of_the_front_page_are_valid(

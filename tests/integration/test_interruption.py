@@ -61,6 +61,10 @@ def in_student(folder: Path) -> bool:
     return any(folder.glob("outputs/distill/*/cnn_large-*/*/metrics.jsonl"))
 
 
+def student_saved_twice(folder: Path) -> bool:
+    return any(folder.glob("outputs/distill/*/cnn_large-*/*/checkpoints/previous.pt"))
+
+
 STAGES = {"teacher": in_teacher, "alone": in_alone, "student": in_student}
 
 
@@ -112,7 +116,7 @@ def test_a_damaged_state_is_told_and_the_one_before_used(
     workdir: Path, reference: tuple[dict[str, Any], bytes]
 ) -> None:
     process = start(workdir, "distill", *LONG, "checkpoint_minutes=0.002")
-    wait_for(workdir, in_student, process)
+    wait_for(workdir, student_saved_twice, process)
     process.send_signal(signal.SIGINT)
     process.communicate()
     states = run_folder(workdir) / "checkpoints"

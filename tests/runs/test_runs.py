@@ -3,9 +3,12 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.errors import ConfigError
 from kdrun.files import canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
@@ -93,6 +96,8 @@ def test_hashes_do_not_depend_on_the_order_of_keys() -> None:
 
 def test_the_baselines_command_drops_the_objective() -> None:
     argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
-    assert alone_argv(argv) == [
+    network = NetworkConfig("cnn_tiny", "kdrun.models.cnn.ConvNet")
+    config = cast(DistillConfig, SimpleNamespace(student=network))
+    assert alone_argv(argv, config) == [
         "distill", "seed=1", "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false",
     ]  # fmt: skip
