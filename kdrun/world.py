@@ -7,17 +7,20 @@ import os
 from dataclasses import dataclass
 
 # What torchrun sets; without all of them this process is alone.
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
 class World:
-    """rank: number of this process, from 0. size: how many there are. local: number within the
-    machine, which is the number of its GPU."""
+    """rank: number of this process, from 0. size: how many there are.
+
+    local, local_size: the same within this machine; `local` is the number of the process's GPU.
+    """
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -44,5 +47,4 @@ def world() -> World:
     """This process among its peers."""
     if any(name not in os.environ for name in VARIABLES):
         return ALONE
-    rank, size, local = (int(os.environ[name]) for name in VARIABLES[:3])
-    return World(rank, size, local)
+    return World(*(int(os.environ[name]) for name in VARIABLES[:4]))

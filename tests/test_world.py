@@ -28,9 +28,9 @@ def test_it_is_alone_unless_torchrun_says_otherwise(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "1")  # some other tool's
     assert world() == ALONE
-    for name, value in zip(VARIABLES, ("3", "4", "1", "localhost"), strict=True):
+    for name, value in zip(VARIABLES, ("3", "4", "1", "2", "localhost"), strict=True):
         monkeypatch.setenv(name, value)
-    assert world() == World(3, 4, 1)
+    assert world() == World(3, 4, 1, 2)
     assert not world().is_main
 
 

@@ -18,6 +18,7 @@ from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages.study import Dimension, Study, Trial
+from kdrun.world import world
 
 VERB = "search"
 
@@ -38,6 +39,8 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
             "kdrun search takes settings and ranges only: kdrun distill --cfg job shows the "
             "configuration of its runs."
         )
+    if world().size > 1:
+        raise ConfigError("kdrun search is the work of one process: start it without torchrun.")
     asked = _Asked(flags)
     folder = SweepFolder(search_dir or asked.folder())
     folder.path.mkdir(parents=True, exist_ok=True)

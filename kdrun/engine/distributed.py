@@ -71,17 +71,17 @@ def own_device(name: str) -> str:
     """
     if world().size == 1 or name == "cpu":
         return name
-    gpus, local = torch.cuda.device_count(), world().local
+    gpus, here = torch.cuda.device_count(), world().local_size
     if name == "auto" and not gpus:
         return "cpu"
     if name not in ("auto", "cuda"):
         raise ConfigError(f"device={name} is one device: with several processes use cuda or cpu.")
-    if local >= gpus:
+    if here > gpus:
         raise ConfigError(
-            f"This machine has {gpus} GPUs, too few for its processes: start torchrun with "
+            f"This machine has {gpus} GPUs for {here} processes: start torchrun with "
             f"--nproc-per-node={max(gpus, 1)}, or set device=cpu."
         )
-    return f"cuda:{local}"
+    return f"cuda:{world().local}"
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def gather_from(*networks: nn.Module) -> None:
 
 def _gather_outputs(_module: nn.Module, _images: Any, outputs: Outputs) -> Outputs:
     """The forward hook: rows of this process → rows of all, in the order of the batch."""
-    if _total is None:
+    if _total is None or len(outputs.logits) == _total:  # all of them are there
         return outputs
     names = outputs.__dataclass_fields__
     return replace(outputs, **{name: _each(getattr(outputs, name)) for name in names})

@@ -28,6 +28,7 @@ def announce(
 ) -> None:
     """Say what is searched. Raises ConfigError for an objective that cannot be."""
     objective_of(config)
+    sweep.open_datasets([config], folder)
     settings = folder.read()
     reporter = Reporter(settings["ui"])
     before = f", {ended} of them done before" if ended else ""

@@ -56,8 +56,7 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     reporter = Reporter(settings["ui"])
     runs = [config for config in configs if isinstance(config, RunConfig)]
     try:
-        datasets = _datasets(runs)
-        folder.add(data=sorted({dataset.fingerprint for dataset in datasets.values()}))
+        datasets = open_datasets(runs, folder)
     except KdrunError as error:  # each job will meet it again, and say it as its own
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
@@ -91,8 +90,8 @@ def _data_key(config: RunConfig) -> str:
     return canonical_hash([repr(config.dataset), config.val_fraction])
 
 
-def _datasets(configs: Sequence[RunConfig]) -> dict[str, Dataset]:
-    """Each data set of the jobs, opened once (and decoded, if it has to be)."""
+def open_datasets(configs: Sequence[RunConfig], folder: SweepFolder) -> dict[str, Dataset]:
+    """Each data set of the jobs, opened (and decoded) once; the folder notes which they are."""
     found: dict[str, Dataset] = {}
     if configs:
         with open_session(configs[0].runtime) as session:
@@ -100,6 +99,7 @@ def _datasets(configs: Sequence[RunConfig]) -> dict[str, Dataset]:
                 if _data_key(config) not in found:
                     data = open_data(session, config.dataset, config.val_fraction)
                     found[_data_key(config)] = data
+    folder.add(data=sorted({dataset.fingerprint for dataset in found.values()}))
     return found
 
 
