@@ -103,7 +103,10 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
 
     folder = SweepFolder(sweep_dir or plan.sweep_dir)
     words = [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(folder.path))}"]
-    return sweeps.run(folder, [verb, *flags.to_argv()], plan, lambda: _hydra_main(verb, words))
+    launch = partial(_hydra_main, verb, words)
+    if verb == "distill" and any(sweeps.runtime_of(config).gang for config in plan.configs):
+        launch = partial(sweeps.run_gangs, folder, plan)
+    return sweeps.run(folder, [verb, *flags.to_argv()], plan, launch)
 
 
 def _check_together(verb: str, plan: preflight.Plan) -> None:

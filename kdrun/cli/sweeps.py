@@ -12,8 +12,8 @@ from typing import Any
 
 from kdrun.cli.launchers import Launcher
 from kdrun.cli.preflight import Config, Plan
-from kdrun.config.schema import BenchmarkConfig, RuntimeConfig
-from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, KdrunError
+from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
+from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
 
 Command = Callable[..., object]
@@ -58,6 +58,30 @@ def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
         processes=plan.launcher.processes,
         threads=plan.launcher.threads,
     )
+
+
+def run_gangs(folder: SweepFolder, plan: Plan) -> None:
+    """Do all jobs in this process, those side by side that can be.
+
+    Raises ConfigError where other processes were to do them.
+    """
+    from kdrun.stages import gang
+
+    if not plan.launcher.in_process:
+        raise ConfigError(
+            f"gang=true trains jobs side by side in one process, and hydra/launcher="
+            f"{plan.launcher.name} gives them to several: leave one of the two out."
+        )
+
+    def guard(job: gang.Job, call: Callable[..., object]) -> int:
+        return do_job(folder, job.number, lambda: job.config, call, list(job.argv))
+
+    jobs = [
+        gang.Job(number, config, argv)
+        for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
+        if isinstance(config, DistillConfig)
+    ]
+    gang.run_jobs(jobs, guard)
 
 
 def do_job(

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
+from kdrun.config.teaching import AS_IT_IS, TeachingConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 
 
@@ -100,26 +101,6 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class TeachingConfig:
-    """How a frozen teacher is run while it teaches; the defaults change no result.
-
-    precision: fp32 | bf16 | fp16; None is the student's.
-    fold: batch normalisation folded into the convolutions before it.
-    compile: None is as the command's `compile`.
-    cache: auto | off | logits | embedding: remember its outputs per image and view.
-    cache_gb: largest size of that file, in 10^9 bytes.
-    cache_dtype: float16 halves the file and rounds; None keeps what was computed.
-    """
-
-    precision: str | None = None
-    fold: bool = False
-    compile: bool | None = None
-    cache: str = "auto"
-    cache_gb: float = 2.0
-    cache_dtype: str | None = None
-
-
-@dataclass(frozen=True)
 class TeacherConfig:
     """A teacher: its network, and everything that shapes its training.
 
@@ -134,7 +115,7 @@ class TeacherConfig:
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
     image_size: tuple[int, int] | None = None
-    teaching: TeachingConfig = TeachingConfig()
+    teaching: TeachingConfig = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -217,6 +198,7 @@ class RuntimeConfig:
     device: str = "auto"
     compile: bool = False
     threads: int | None = None
+    gang: bool = False
     output_root: str = "outputs"
     ui: str = "auto"
     checkpoint_minutes: float = 5.0

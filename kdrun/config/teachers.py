@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from kdrun.config.schema import TeachingConfig
+from kdrun.config.teaching import TeachingConfig
 from kdrun.errors import ConfigError
 
 NUMBERED = re.compile(r"teacher([1-9][0-9]*)$")

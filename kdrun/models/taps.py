@@ -110,13 +110,32 @@ class Tapped(nn.Module):
         self._record.start()
         try:
             logits = logits_of(self.network(images))
-            tensors = self._record.take()
+            return self._outputs(logits)
         finally:
             self._record.stop()
+
+    def _outputs(self, logits: Tensor) -> Outputs:
+        if not self._taps:
+            return Outputs(logits)
+        tensors = self._record.take()
         embedding = as_rows(tensors["embedding"]) if self.embedding else None
         features = {name: tensors[name] for name in self.names}
         distillation = tuple(tensors[path] for path in self.heads)
         return Outputs(logits, features, embedding, distillation=distillation)
+
+    def beside(self, others: Sequence["Tapped"], images: Tensor) -> list[Outputs]:
+        """This one's outputs and then those of `others`, from one forward of the network.
+
+        others: of the same network, its constants and its image size.
+        """
+        for other in others:
+            other._record.start()
+        try:
+            own: Outputs = self(images)
+            return [own, *(other._outputs(own.logits) for other in others)]
+        finally:
+            for other in others:
+                other._record.stop()
 
     @property
     def places(self) -> list[str]:

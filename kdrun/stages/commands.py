@@ -51,11 +51,22 @@ def distill(
 ) -> Result:
     """Train or find the teacher, then distil the student."""
     with open_session(config.runtime, _limit(config.runtime, sweep_dir)) as session:
+        return distill_in(session, config, argv, sweep_dir, job)
 
-        def run(folder: RunFolder) -> Result:
-            return run_distill(config, folder, session, argv)
 
-        return _run(session, config, run, sweep_dir, job)
+def distill_in(
+    session: Session,
+    config: DistillConfig,
+    argv: Sequence[str],
+    sweep_dir: Path | None = None,
+    job: int = 0,
+) -> Result:
+    """`distill` in surroundings that are there already."""
+
+    def run(folder: RunFolder) -> Result:
+        return run_distill(config, folder, session, argv)
+
+    return _run(session, config, run, sweep_dir, job)
 
 
 def evaluate(

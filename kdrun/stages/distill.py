@@ -197,7 +197,7 @@ def _earlier(
     """All rounds but the last, each a run of its own."""
 
     def train(one: DistillConfig, folder: RunFolder, ready: list[ReadyTeacher]) -> None:
-        run_distill(one, folder, session, argv, Within(dataset, tuple(ready)))
+        run_distill(one, folder, session.alone(), argv, Within(dataset, tuple(ready)))
 
     def group(one: DistillConfig) -> Path:
         return group_folder(session.output_root, "distill", one.dataset.name, run_name(one))
@@ -217,7 +217,8 @@ def _alone(
     """The student alone, noted in the result of `run`."""
 
     def train(alone: DistillConfig, folder: RunFolder) -> None:
-        run_distill(alone, folder, session, alone_argv(argv, config), Within(dataset))
+        words = alone_argv(argv, config)
+        run_distill(alone, folder, session.alone(), words, Within(dataset))
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)

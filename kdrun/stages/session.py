@@ -1,9 +1,10 @@
 """What every stage of one command shares: device, screen, signals, where things are written."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -16,20 +17,40 @@ from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
 from kdrun.engine.interrupt import StopRequest
+from kdrun.models.taps import Tapped
 from kdrun.types import Normalisation
 from kdrun.ui.reporter import Reporter
 from kdrun.world import world
 
+T = TypeVar("T")
+
+
+class Seat(Protocol):
+    """A job's place in a gang: what its jobs make once for all (see `kdrun.stages.gang`)."""
+
+    def once(self, key: str, make: Callable[[], T]) -> T: ...
+    def loader(self, loader: TrainLoader) -> TrainLoader: ...
+    def teacher(self, teacher: nn.Module, tapped: Tapped, key: str) -> nn.Module: ...
+
 
 @dataclass(frozen=True)
 class Session:
-    """One command's surroundings."""
+    """One command's surroundings. seat: in a gang of a sweep's jobs."""
 
     runtime: RuntimeConfig
     device: torch.device
     threads: int
     reporter: Reporter
     stop: StopRequest
+    seat: Seat | None = None
+
+    def alone(self) -> "Session":
+        """The same without the gang: what is done in it is shared when it is done."""
+        return replace(self, seat=None)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` makes; in a gang, for all its jobs that ask with the same key."""
+        return make() if self.seat is None else self.seat.once(repr(key), make)
 
     @property
     def output_root(self) -> Path:
@@ -68,8 +89,12 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
 def open_data(session: Session, config: DatasetConfig, val_fraction: float) -> Dataset:
     """The data set of a configuration, with progress on the screen."""
     cache = session.output_root / "cache"
-    with distributed.main_first():
-        return open_dataset(config, val_fraction, cache, session.reporter.progress)
+
+    def make() -> Dataset:
+        with distributed.main_first():
+            return open_dataset(config, val_fraction, cache, session.reporter.progress)
+
+    return session.once(("data", config, val_fraction), make)
 
 
 def train_loader(
@@ -81,18 +106,25 @@ def train_loader(
     seed: int,
 ) -> TrainLoader:
     """Shuffled, augmented batches of the training split."""
-    return TrainLoader(
-        dataset.train,
-        dataset.normalisation,
-        batch_size,
-        augment,
-        seed,
-        session.device,
-        resident=config.resident,
-        workers=config.workers,
-        memory_format=layout(dataset.train),
-        world=world(),
-    )
+
+    def make() -> TrainLoader:
+        return TrainLoader(
+            dataset.train,
+            dataset.normalisation,
+            batch_size,
+            augment,
+            seed,
+            session.device,
+            resident=config.resident,
+            workers=config.workers,
+            memory_format=layout(dataset.train),
+            world=world(),
+        )
+
+    if session.seat is None:
+        return make()
+    key = ("loader", dataset.fingerprint, config, augment, batch_size, seed)
+    return session.seat.loader(session.once(key, make))
 
 
 def eval_loader(

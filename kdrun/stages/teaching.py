@@ -64,7 +64,12 @@ def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeach
         lesson.session.place(network)
         network.requires_grad_(False).eval()
         frozen = _frozen(lesson, network, one.teaching, teacher)
-        found.append(_remembered(lesson, network, frozen, one.teaching, teacher))
+        made = _remembered(lesson, network, frozen, one.teaching, teacher)
+        seat = lesson.session.seat
+        if seat is not None:
+            key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision))
+            made = seat.teacher(made, network, key)
+        found.append(made)
     return found
 
 
@@ -125,7 +130,7 @@ def _with_memory(
     ready: ReadyTeacher,
 ) -> RememberedTeacher | str:
     """The remembered teacher, or why there is none."""
-    session, config, dataset = lesson.session, lesson.config, lesson.dataset
+    session, config, dataset = lesson.session.alone(), lesson.config, lesson.dataset
     loader = train_loader(
         session,
         dataset,
@@ -147,7 +152,8 @@ def _with_memory(
     storable = min(len(dataset.train), int(teaching.cache_gb * 1e9) // per_image)
     if storable == 0:
         return f"one image needs {per_image:,} bytes, more than teacher.cache_gb allows"
-    batch_size = min(config.schedule.batch_size, len(dataset.train))
+    first, behind = world().share(min(config.schedule.batch_size, len(dataset.train)))
+    batch_size = behind - first  # this process's share of a batch
     measured = _agreement(folder, frozen, images, batch_size, widths, session.device)
     if teaching.cache == AUTO and not (measured.batch and teaching.cache_dtype is None):
         return "it would change the last digits on this machine (teacher.cache=logits does)"
@@ -277,9 +283,14 @@ def facts(teachers: Sequence[Any]) -> list[dict[str, Any]] | None:
             "found_percent": round(teacher.counts.share(), 2),
             "images_with_room": teacher.storable,
         }
-        for teacher in memories(teachers)
+        for teacher in _remembering(teachers)
     ]
     return found or None
+
+
+def _remembering(teachers: Sequence[Any]) -> list[RememberedTeacher]:
+    """Those that remember, also where a gang asks them for several jobs."""
+    return memories([getattr(t, "teacher", t) if not memories([t]) else t for t in teachers])
 
 
 def say(teachers: Sequence[Any], session: Session) -> None:

@@ -91,9 +91,27 @@ def ready_teachers(
     for number, config in enumerate(configs, 1):
         which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
         session.reporter.heading(f"Stage 1: teacher{which} {config.network.name}")
-        ready.append(ready_teacher(config, data, val_fraction, dataset, session))
+        ready.append(_made_once(config, data, val_fraction, dataset, session))
         folder.result.update(teachers=[one.facts() for one in ready])
     return ready
+
+
+def _made_once(
+    config: TeacherConfig,
+    data: DatasetConfig,
+    val_fraction: float,
+    dataset: Dataset,
+    session: Session,
+) -> ReadyTeacher:
+    """`ready_teacher`; the first job of a gang makes it ready for all."""
+    made: list[bool] = []
+
+    def make() -> ReadyTeacher:
+        made.append(True)
+        return ready_teacher(config, data, val_fraction, dataset, session.alone())
+
+    found = session.once(("teacher", config, data, val_fraction), make)
+    return found if made else replace(found, reused=True, seconds=0.0)
 
 
 def ready_teacher(

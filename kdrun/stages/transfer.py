@@ -20,7 +20,10 @@ NO_ALONE = "left out: the transfer set has no labels, and alone it would have no
 def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> TransferSet:
     """The transfer set of a run, with progress on the screen."""
     cache = session.output_root / "cache"
-    return transfer_set(dataset, config.transfer, cache, session.reporter.progress)
+    return session.once(
+        ("transfer", config.transfer, config.dataset, config.val_fraction),
+        lambda: transfer_set(dataset, config.transfer, cache, session.reporter.progress),
+    )
 
 
 def transfer_facts(

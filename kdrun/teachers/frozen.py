@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import TeachingConfig
+from kdrun.config.teaching import TeachingConfig
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.taps import Tapped
 from kdrun.types import Outputs

@@ -138,8 +138,9 @@ class RememberedTeacher(nn.Module):
 
     def enter_epoch(self, loader: TrainLoader, epoch: int) -> None:
         """The plan of an epoch: a pure function of its number."""
-        order = loader.order(epoch).split(loader.batch_size)[: loader.batches_per_epoch]
-        self._place = _Place(loader, order, loader.views(epoch))
+        batches = loader.batches(epoch)
+        own = tuple(index[slice(*loader.world.share(len(index)))] for index in batches)
+        self._place = _Place(loader, own, loader.views(epoch))
 
     def take_up(self, number: int, images: Tensor) -> None:
         """Batch `number` of the epoch is in hand."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdrun.config.schema import TeachingConfig
+from kdrun.config.teaching import TeachingConfig
 from kdrun.models.resnet import ResNet
 from kdrun.models.taps import Tapped
 from kdrun.teachers.frozen import FrozenTeacher, make_frozen

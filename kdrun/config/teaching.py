@@ -1,0 +1,26 @@
+"""How a frozen teacher is run while it teaches."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TeachingConfig:
+    """How a frozen teacher is run while it teaches; the defaults change no result.
+
+    precision: fp32 | bf16 | fp16; None is the student's.
+    fold: batch normalisation folded into the convolutions before it.
+    compile: None is as the command's `compile`.
+    cache: auto | off | logits | embedding: remember its outputs per image and view.
+    cache_gb: largest size of that file, in 10^9 bytes.
+    cache_dtype: float16 halves the file and rounds; None keeps what was computed.
+    """
+
+    precision: str | None = None
+    fold: bool = False
+    compile: bool | None = None
+    cache: str = "auto"
+    cache_gb: float = 2.0
+    cache_dtype: str | None = None
+
+
+AS_IT_IS = TeachingConfig()
