@@ -10,7 +10,7 @@ from kdrun.errors import ConfigError, did_you_mean
 AVERAGES = ("terms", "soft_targets")
 CURVES = ("constant", "step", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("sgd", "adam", "adamw", "dot")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 RESIDENT = ("auto", "true", "false")
 FORMATS = ("onnx", "pt2", "safetensors")
 QUANTIZE = ("int8",)

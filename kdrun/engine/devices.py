@@ -43,15 +43,23 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise ConfigError where the device cannot compute in that precision."""
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision=bf16 is not supported by {device}: use fp16 or fp32.")
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError("precision=tf32 is for NVIDIA GPUs; on a processor use bf16 or fp32.")
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("precision=fp16 is for GPUs; on a processor use bf16 or fp32.")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Run what is inside in `precision`: fp32 | bf16 | fp16."""
-    if precision == "fp32":
+    """Run what is inside in `precision`: fp32 | tf32 | bf16 | fp16."""
+    if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def use_precision(precision: str, device: torch.device) -> None:
+    """`check_precision`; with tf32 a GPU rounds the factors of float32 products to 10 bits."""
+    check_precision(precision, device)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def set_threads(threads: int | None) -> int:

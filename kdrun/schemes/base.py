@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdrun.data.strong_view import strong_view
 from kdrun.losses.objective import Objective
+from kdrun.models.compiled import begin_step, compile_network
 from kdrun.models.taps import Tapped
 from kdrun.schemes.measured import Companion
 from kdrun.types import Batch, Outputs, StepOutput
@@ -33,7 +34,7 @@ class StudentScheme(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
-        run = torch.compile(student) if compiled else student
+        run = compile_network(student) if compiled else student
         self._run_student: tuple[Callable[[Tensor], Outputs]] = (run,)  # a tuple: not registered
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
@@ -82,6 +83,7 @@ class StudentScheme(nn.Module):
 
     def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(student's outputs, each teacher's), of every view that the objective reads."""
+        begin_step()
         student = self._run_student[0](batch.images)
         teachers = self.teach(batch.images)
         if self.objective.reads_strong_view:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from kdrun.data.strong_view import strong_view
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
+from kdrun.models.compiled import compile_network
 from kdrun.models.pairs import pair_taps
 from kdrun.models.taps import Tapped
 from kdrun.schemes.base import StudentScheme, step_output
@@ -84,7 +84,7 @@ class Online(StudentScheme):
         self.others = nn.ModuleList(peers[1:])
         self.more_objectives = nn.ModuleList(lesson.objective for lesson in lessons[1:])
         self.lessons = tuple(lessons)
-        others = [torch.compile(peer) if compiled else peer for peer in peers[1:]]
+        others = [compile_network(peer) if compiled else peer for peer in peers[1:]]
         self._run_others: tuple[Callable[[Tensor], Outputs], ...] = tuple(others)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:

@@ -9,7 +9,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.partners import PairedLoader
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
-from kdrun.engine.devices import check_precision
+from kdrun.engine.devices import use_precision
 from kdrun.engine.lengths import Length, training_length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
@@ -64,7 +64,7 @@ def run_training(
 
     Terms that ask for it are trained before the main phase, each in a phase of its own.
     """
-    check_precision(recipe.schedule.precision, session.device)
+    use_precision(recipe.schedule.precision, session.device)
     session.place(scheme)
     if session.runtime.compile:
         session.reporter.say("  compiling the networks: the first step takes up to a minute")

@@ -1,0 +1,96 @@
+"""Measures every line of docs/performance.md on this machine and writes the table.
+
+    python docs/measure_performance.py             all lines; an hour on two quiet cores
+    python docs/measure_performance.py r56 mnist   those of the pairs named
+
+Each line is an ordinary `kdrun benchmark` whose command is printed; the figures are medians of
+ratios taken round by round. Nothing else should run meanwhile.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PHOTOS = [
+    "dataset=synthetic",
+    "dataset.image_size=32",
+    "dataset.num_classes=100",
+    "dataset.train_size=5000",
+    "dataset.augment.crop_padding=4",
+    "dataset.augment.flip=true",
+    "loss=kd",
+    "batch_size=64",
+]
+DIGITS = [
+    "dataset=synthetic",
+    "dataset.image_size=28",
+    "dataset.channels=1",
+    "dataset.num_classes=10",
+    "dataset.train_size=5000",
+    "loss=kd",
+    "batch_size=128",
+    "steps=40",
+]
+PAIRS = {
+    "r32x4": [*PHOTOS, "teacher=resnet32x4", "student=resnet8x4"],
+    "wrn": [*PHOTOS, "teacher=wrn_40_2", "student=wrn_16_2"],
+    "r56": [*PHOTOS, "teacher=resnet56", "student=resnet8", "steps=8"],
+    "mnist": [*DIGITS, "teacher=mlp1200", "student=mlp800"],
+}
+VARIANTS = "plain,folded,compiled,teacher_bf16,bf16,remembered,remembered_bf16"
+# What is to be reached: whole step over bare compute, then each variant over the usual loop.
+BARS = {
+    "r32x4": [0.95, 1.15, 1.15, 1.25, 1.8, 2.35, 3.1, 5.5],
+    "wrn": [0.95, 1.2, 1.2, 1.25, 1.6, 2.4, 2.35, 4.2],
+    "r56": [0.95, 1.5, 1.5, 1.6, 2.3, 2.9, 5.0, 7.5],
+    "mnist": [0.95, 2.0, None, None, None, None, 3.2, None],
+}
+
+
+def benchmark(words: list[str], folder: Path) -> dict[str, Any]:
+    """One `kdrun benchmark`; returns its figures."""
+    command = ["benchmark", *words, f"output_root={folder}"]
+    print("kdrun " + " ".join(command), flush=True)
+    subprocess.run([sys.executable, "-m", "kdrun", *command], check=True)
+    newest = max(folder.glob("benchmark/*/*/*/benchmark.json"), key=os.path.getmtime)
+    return dict(json.loads(newest.read_text()))
+
+
+def lines(name: str, found: dict[str, Any]) -> list[tuple[str, str, float, float, float, Any]]:
+    """(pair, what, median, lower quartile, upper quartile, bar) of a pair's figures."""
+    bare = found["bare_over_whole"]
+    rows = [(name, "whole step / bare compute", *_spread(bare), BARS[name][0])]
+    usual = found["variants"]["usual"]["times_this"]["median"]
+    for variant, bar in zip(VARIANTS.split(","), BARS[name][1:], strict=True):
+        times = found["variants"][variant]["times_this"]
+        over = [times[key] / usual for key in ("median", "low", "high")]
+        rows.append((name, f"{variant} / usual loop", over[0], over[1], over[2], bar))
+    return rows
+
+
+def _spread(values: dict[str, float]) -> tuple[float, float, float]:
+    return values["median"], values["low"], values["high"]
+
+
+def main() -> None:
+    """Measure the pairs that were named, or all, and print the table."""
+    chosen = sys.argv[1:] or list(PAIRS)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in chosen:
+            words = [*PAIRS[name], f"compare=[usual,{VARIANTS}]", "rounds=10"]
+            rows += lines(name, benchmark(words, Path(folder)))
+    print("\n| pair | measure | median | quartiles | at least | reached |")
+    print("|---|---|---|---|---|---|")
+    for name, what, median, low, high, bar in rows:
+        reached = "" if bar is None else "yes" if median >= bar else "no"
+        shown = "" if bar is None else f"{bar:g}"
+        print(f"| {name} | {what} | {median:.2f} | {low:.2f}-{high:.2f} | {shown} | {reached} |")
+
+
+if __name__ == "__main__":
+    main()
