@@ -101,8 +101,8 @@ def heads_facts(
     for readout in readouts:
         metrics = measure(read_out(heads, readout, network.fusion), targets).as_dict()
         found[readout] = {
-            "top1_error": 100.0 - metrics["top1"],
-            "top5_error": 100.0 - metrics["top5"],
+            "top1_error": round(100.0 - metrics["top1"], 6),
+            "top5_error": round(100.0 - metrics["top5"], 6),
             "params": _parameters(network, readout),
             **metrics,
         }
