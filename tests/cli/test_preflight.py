@@ -81,7 +81,7 @@ VALUES = [
     ("epochs=", "epochs='' is not a whole number"),
     ("seed=1 2", "seed='1 2' is not a whole number"),
     ("batch_size=0", "batch_size=0 must be at least 1"),
-    ("precision=fp8", "fp32, bf16, fp16"),
+    ("precision=fp8", "fp32, tf32, bf16, fp16"),
     ("schedule.curve=cosin", "Did you mean 'cosine'?"),
     ("teacher.checkpoint=nope.pt", "kdrun train-teacher teacher=cnn_large dataset=digits"),
 ]
