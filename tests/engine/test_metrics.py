@@ -129,3 +129,11 @@ def test_facts_name_the_split_and_the_groups() -> None:
     found = evaluate(network, batches, device, "fp32", groups).facts("val")
     assert set(found) == {"val", "val_words"}
     assert found["val_words"]["words"] == 2
+
+
+def test_equal_logits_are_answered_by_the_first_everywhere() -> None:
+    logits = torch.zeros(50, 20)
+    logits[:, 5:9] = 1.0
+    found = measure(logits, logits.argmax(dim=1))
+    assert (found.errors, found.top1, found.top5) == (0, 100.0, 100.0)
+    assert measure(logits, torch.full((50,), 6)).errors == 50
