@@ -13,7 +13,7 @@ from kdrun.config.transfer import transfer_plain
 
 def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     """Plain containers for `parse.distill_config`."""
-    schedule = asdict(config.schedule)
+    schedule = _schedule(config.schedule)
     return {
         "dataset": dataset_plain(config.dataset),
         **_given_teachers(config),
@@ -96,7 +96,7 @@ def teachers_plain(
 def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
     return {
         **_network(config.network),
-        "schedule": asdict(config.schedule),
+        "schedule": _schedule(config.schedule),
         "seed": config.seed,
         "checkpoint": config.checkpoint,
         "augment": None if config.augment is None else asdict(config.augment),
@@ -140,6 +140,14 @@ def _rounds(config: schema.RoundsConfig) -> dict[str, Any]:
 
 def _logger(config: schema.LoggerConfig) -> dict[str, Any]:
     return {"name": config.name, "_target_": config.target, **config.kwargs}
+
+
+def _schedule(config: schema.ScheduleConfig) -> dict[str, Any]:
+    """Without a bound that is not set: runs of before there was one stay the same runs."""
+    plain = asdict(config)
+    if not config.max_norm:
+        del plain["max_norm"]
+    return plain
 
 
 def _recipe(schedule: dict[str, Any]) -> dict[str, Any]:

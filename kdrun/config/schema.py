@@ -70,6 +70,7 @@ class ScheduleConfig:
     warmup_epochs: linear rise from zero over this many epochs, before the curve.
     final_lr: the rate at the end of `linear`, `cosine` and `onecycle`, as a share of `lr`.
     grad_clip: largest gradient norm; 0 leaves gradients alone.
+    max_norm: largest norm of the weights into a unit, kept after every step; 0 bounds nothing.
     dot_delta: with `dot`: how far the momenta of labels and teachers lie from `momentum`.
     eval_every: epochs between two measurements of the validation split.
     early_stopping: end when the validation figure has not improved for so many epochs; 0: never.
@@ -94,6 +95,7 @@ class ScheduleConfig:
     final_lr: float = 0.0
     label_smoothing: float = 0.0
     grad_clip: float = 0.0
+    max_norm: float = 0.0
     precision: str = "fp32"
     eval_every: int = 1
     early_stopping: int = 0

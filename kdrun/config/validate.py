@@ -135,7 +135,7 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     at_least("batch_size", 1)
     at_least("eval_batch_size", 1)
     at_least("eval_every", 1)
-    for key in ("momentum", "weight_decay", "warmup_epochs", "final_lr", "grad_clip"):
+    for key in ("momentum", "weight_decay", "warmup_epochs", "final_lr", "grad_clip", "max_norm"):
         at_least(key, 0)
     at_least("early_stopping", 0)
     one_of(name("early_stopping_metric"), config.early_stopping_metric, STOPPING_METRICS)

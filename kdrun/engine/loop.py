@@ -20,6 +20,7 @@ from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.lengths import Length, learning_rates, training_length
+from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.state import TrainState
@@ -38,6 +39,7 @@ class Scheme(Protocol):
     def __call__(self, batch: Batch) -> StepOutput: ...
     def train(self, mode: bool = True) -> Any: ...
     def parameters(self) -> Iterable[nn.Parameter]: ...
+    def modules(self) -> Iterable[nn.Module]: ...
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: dict[str, Tensor]) -> Any: ...
     def start_epoch(self, epoch: int, epochs: int) -> None:
@@ -117,6 +119,7 @@ class _Fit:
         self.length = training_length(training.schedule, training.train.batches_per_epoch)
         self.rates = learning_rates(training.schedule, self.length)
         self.optimizer = build_optimizer(scheme.parameters(), training.schedule)
+        self.max_norm = MaxNorm(scheme.modules(), training.schedule.max_norm)
         self.scaler = torch.amp.GradScaler(
             training.device.type, enabled=training.schedule.precision == "fp16"
         )
@@ -186,6 +189,7 @@ class _Fit:
             nn.utils.clip_grad_norm_(self.scheme.parameters(), self.schedule.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.max_norm.apply()
         self.scheme.after_step()
         return output
 

@@ -54,6 +54,8 @@ def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
         unread.append("dot_delta")
     if schedule.curve != "step":
         unread += ["milestones", "gamma"]
+    if not schedule.max_norm:
+        unread.append("max_norm")
     if schedule.curve in ("constant", "step"):
         unread.append("final_lr")
     return {name: value for name, value in settings.items() if name not in unread}

@@ -258,4 +258,5 @@ def schedule_words(schedule: ScheduleConfig) -> str:
             f", stops when validation {schedule.early_stopping_metric} has not improved for "
             f"{schedule.early_stopping} epochs"
         )
-    return f"{length}, batch {schedule.batch_size}, {optimizer}{stopping}"
+    bound = f", weights into a unit of norm ≤ {schedule.max_norm:g}" if schedule.max_norm else ""
+    return f"{length}, batch {schedule.batch_size}, {optimizer}{bound}{stopping}"

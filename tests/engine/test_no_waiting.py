@@ -87,7 +87,9 @@ def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
     return MeasuredLoop(Offline(Tapped(student), [Tapped(teacher)], objective), training)
 
 
-@pytest.mark.parametrize("schedule", [{}, {"precision": "bf16"}, {"grad_clip": 1.0}])
+@pytest.mark.parametrize(
+    "schedule", [{}, {"precision": "bf16"}, {"grad_clip": 1.0}, {"max_norm": 0.5}]
+)
 def test_an_epochs_steps_read_nothing_back(tmp_path: Path, schedule: dict[str, Any]) -> None:
     measured = loop(tmp_path, **schedule)
     measured.block()

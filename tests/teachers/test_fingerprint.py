@@ -47,6 +47,7 @@ def digest(
         {"optimizer": "adam"},
         {"precision": "bf16"},
         {"early_stopping": 3},
+        {"max_norm": 3.5},
     ],
 )
 def test_what_shapes_the_weights_changes_it(tmp_path: Any, change: dict[str, Any]) -> None:
@@ -82,6 +83,11 @@ def test_a_step_curve_reads_its_milestones() -> None:
     schedule = ScheduleConfig(curve="step", milestones=[3])
     assert shaping_settings(schedule)["milestones"] == [3]
     assert "final_lr" not in shaping_settings(schedule)
+
+
+def test_a_bound_that_is_not_set_leaves_older_teachers_found() -> None:
+    assert "max_norm" not in shaping_settings(ScheduleConfig())
+    assert shaping_settings(ScheduleConfig(max_norm=3.5))["max_norm"] == 3.5
 
 
 def test_early_stopping_reads_what_it_watches_and_how_often() -> None:
