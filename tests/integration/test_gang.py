@@ -54,8 +54,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     "grid",
     [
         ["loss=kd,at", "lr=0.05,0.1"],
-        ["student=mlp30", "student.dropout=0.2", "T=1,4", "lr=0.05,0.1", "teacher.cache=off"]
-        + ["schedule.max_norm=0.5"],
+        [
+            "student=mlp30",
+            "student.dropout=0.2",
+            "T=1,4",
+            "lr=0.05,0.1",
+            "teacher.cache=off",
+            "schedule.max_norm=0.5",
+        ],
     ],
     ids=["losses and rates", "students with dropout"],
 )

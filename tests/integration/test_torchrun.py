@@ -62,7 +62,7 @@ def test_two_processes_minimise_what_one_does(kdrun: Run, workdir: Path) -> None
         "loss=[kd,sp,watched,fitnet]",
         "loss.fitnet.taps=[stage1]",
         "schedule.nesterov=true",
-        "schedule.max_norm=0.5",
+        "schedule.max_norm=1.4",
     ]
     command += ["teacher=resnet14", "lr=0.001"]
     assert kdrun(*command) == 0
