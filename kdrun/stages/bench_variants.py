@@ -20,10 +20,7 @@ from kdrun.engine.devices import autocast
 from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.metrics import Evaluation, Metrics
-from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock
-from kdrun.losses.kd import SoftTargets
-from kdrun.losses.objective import Objective
 from kdrun.schemes.base import StudentScheme, freeze
 from kdrun.seeds import derive
 from kdrun.stages.assembly import assemble
@@ -31,13 +28,6 @@ from kdrun.stages.networks import make_card, new_network
 from kdrun.stages.session import Session, layout, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.stages.training import RowWriter
-from kdrun.stages.usual_loop import (
-    Forward,
-    UsualLoop,
-    plain_forward,
-    soft_target_objective,
-    usual_batches,
-)
 from kdrun.teachers.remembered import follow, memories
 from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
@@ -116,7 +106,7 @@ class LoopVariant:
         self.bench = bench
         self.config = config
         self.device = session.device
-        self.scheme = _untrained(config, bench.dataset, session)
+        self.scheme = untrained_scheme(config, bench.dataset, session)
         session.place(self.scheme)
         loader = train_loader(
             session,
@@ -216,60 +206,7 @@ class BareVariant:
         return loss
 
 
-class UsualVariant:
-    """The usual loop on the same networks and objective."""
-
-    def __init__(self, config: DistillConfig, bench: Bench) -> None:
-        session = replace(bench.session, runtime=config.runtime)
-        scheme = _untrained(config, bench.dataset, session)
-        scheme.to(session.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        for teacher in scheme.frozen_teachers:
-            teacher.to(memory_format=torch.contiguous_format)
-        scheme.train()
-        self.bench = bench
-        self.clock = PhaseClock(session.device)
-        self.loop = UsualLoop(
-            usual_forward(scheme),
-            build_optimizer(scheme.parameters(), config.schedule),
-            session.device,
-        )
-        self.batches = usual_batches(
-            bench.dataset.train,
-            config.dataset.augment,
-            bench.dataset.normalisation,
-            config.schedule.batch_size,
-        )
-
-    def block(self) -> float:
-        """Load, step, count."""
-        began = self.clock.now()
-        for _ in range(self.bench.steps):
-            self.loop.step(next(self.batches))
-        return (self.clock.now() - began) / self.bench.steps
-
-
-def usual_forward(scheme: StudentScheme) -> Forward:
-    """The scheme's mathematics as the usual loop has it: written out for CE and plain soft targets
-    of one teacher, through the scheme's own objective for all else."""
-    objective: Objective = scheme.objective
-    terms = objective.term_list()
-    teachers = scheme.frozen_teachers
-    if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is SoftTargets:
-        term = terms[0]
-        plain = not term.standardise and objective.ce.label_smoothing == 0
-        if plain and scheme.student.renormalise is None and teachers[0].renormalise is None:
-            weight = objective.weights[term.id]
-            loss = soft_target_objective(term.temperature, weight, objective.ce_weight)
-            return plain_forward(scheme.student.network, teachers[0].network, loss)
-
-    def forward(batch: Batch) -> tuple[Tensor, Tensor]:
-        output = scheme(batch)
-        return output.loss, output.logits
-
-    return forward
-
-
-def _untrained(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:
+def untrained_scheme(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:
     """The scheme with random weights; teachers have seen enough images to normalise them."""
     nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0, 1))
     teachers = []

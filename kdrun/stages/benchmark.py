@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,20 +20,15 @@ from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.stages.assembly import Plan, rehearse
-from kdrun.stages.bench_variants import (
-    BareVariant,
-    Bench,
-    LoopVariant,
-    UsualVariant,
-    Variant,
-    variant_config,
-)
+from kdrun.stages.bench_usual import UsualVariant
+from kdrun.stages.bench_variants import BareVariant, Bench, LoopVariant, Variant, variant_config
 from kdrun.stages.networks import dataset_facts
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
 from kdrun.ui import bench_tables, tables
 
-THIS, BARE, WATCHED, USUAL = "this configuration", "bare compute", "watched", "usual"
+THIS, BARE, USUAL = "this configuration", "bare compute", "usual"
+WATCHED, WATCHED_USUAL = "watched", "watched usual"
 PHASES = ("data", "teacher forward", "student forward", "terms", "backward", "optimiser")
 Peaks = dict[str, Callable[[], float]]
 
@@ -95,7 +90,10 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
         first[name] = time.perf_counter() - began
     peaks = _peaks(bench.session.device)
     blocks = {name: variant.block for name, variant in variants.items()}
-    blocks[WATCHED] = loops[THIS].watched_block
+    watched: dict[str, LoopVariant | UsualVariant] = {WATCHED: loops[THIS]}
+    if USUAL in variants:
+        watched[WATCHED_USUAL] = cast(UsualVariant, variants[USUAL])
+    blocks |= {name: variant.watched_block for name, variant in watched.items()}
     seconds = interleave(
         {**blocks, **peaks},
         config.rounds,
@@ -107,6 +105,9 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
         "variants": {name: _variant(seconds, name, first[name], config, plan) for name in variants},
         "bare_over_whole": ratios(seconds[BARE], seconds[THIS]).as_dict(),
         "phases_ms": _phases(loops[THIS], seconds[WATCHED]),
+        "usual_phases_ms": _phases(watched[WATCHED_USUAL], seconds[WATCHED_USUAL])
+        if USUAL in variants
+        else None,
         "peak_gflops": {name: round(max(seconds[name]) / 1e9, 1) for name in peaks},
         "memory": _memory(config, bench),
     }
@@ -148,7 +149,7 @@ def _variant(
     }
 
 
-def _phases(loop: LoopVariant, watched: list[float]) -> dict[str, float]:
+def _phases(loop: LoopVariant | UsualVariant, watched: list[float]) -> dict[str, float]:
     """Milliseconds of a step by phase; what belongs to none is `other`."""
     found = {name: 1000 * loop.phases().get(name, 0.0) for name in PHASES}
     whole = 1000 * sum(watched) / len(watched)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
+from kdrun.engine.timing import PhaseClock
 from kdrun.errors import ConfigError
 from kdrun.types import Batch, Normalisation, to_device
 from kdrun.vision import import_torchvision
@@ -25,14 +26,13 @@ Forward = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 class PilImages:
-    """A map-style data set of PIL images and labels, transformed one by one.
+    """A map-style data set of images and labels, each made a PIL image and transformed when it is
+    asked for, as torchvision's own data sets do.
 
     Raises ConfigError for values that no PIL image holds.
     """
 
     def __init__(self, split: Split, augment: AugmentConfig, normalisation: Normalisation) -> None:
-        from PIL import Image
-
         channels, height, width = split.shape
         if split.images.dtype != torch.uint8 or channels not in (1, 3):
             raise ConfigError(
@@ -40,15 +40,18 @@ class PilImages:
                 "leave 'usual' out of compare."
             )
         pixels = split.in_memory().permute(0, 2, 3, 1).contiguous().numpy()
-        self.images = [Image.fromarray(p[:, :, 0] if channels == 1 else p) for p in pixels]
+        self.pixels = pixels[:, :, :, 0] if channels == 1 else pixels
         self.targets = split.targets.tolist()
         self.transform = _transform(augment, normalisation, (height, width))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
     def __getitem__(self, number: int) -> tuple[Tensor, int, int]:
-        return self.transform(self.images[number]), self.targets[number], number
+        from PIL import Image
+
+        image = Image.fromarray(self.pixels[number])
+        return self.transform(image), self.targets[number], number
 
 
 def _transform(
@@ -118,13 +121,16 @@ def plain_forward(student: nn.Module, teacher: nn.Module, loss: LossFunction) ->
 class UsualLoop:
     """One step at a time, with the meters that such code keeps.
 
-    forward: batch → (loss, student's logits).
+    forward: batch → (loss, student's logits). clock: told when the backward pass begins.
     """
 
-    def __init__(self, forward: Forward, optimizer: optim.Optimizer, device: torch.device) -> None:
+    def __init__(
+        self, forward: Forward, optimizer: optim.Optimizer, device: torch.device, clock: PhaseClock
+    ) -> None:
         self.forward = forward
         self.optimizer = optimizer
         self.device = device
+        self.clock = clock
         self.loss_sum = 0.0
         self.correct1 = self.correct5 = 0.0
 
@@ -138,6 +144,7 @@ class UsualLoop:
         self.correct1 += answers[:, 0].sum().item()
         self.correct5 += answers.sum().item()
         self.optimizer.zero_grad()
+        self.clock.start("backward")
         loss.backward()
         self.optimizer.step()
         return value

@@ -54,9 +54,10 @@ def _variants(found: dict[str, Any], reporter: Reporter) -> None:
 
 
 def _phases(found: dict[str, Any], reporter: Reporter) -> None:
-    phases = found["phases_ms"]
-    table = new_table("phase of a step", "ms", "share %")
+    phases, usual = found["phases_ms"], found["usual_phases_ms"]
+    table = new_table("phase of a step", "ms", "share %", *(["usual loop ms"] if usual else []))
     for name, value in phases.items():
-        table.add_row(name, f"{value:.3f}", format.percent(100 * value / phases["whole"]))
+        cells = [f"{value:.3f}", format.percent(100 * value / phases["whole"])]
+        table.add_row(name, *cells, *([f"{usual[name]:.3f}"] if usual else []))
     reporter.heading("Where the time goes")
     reporter.show(table)

@@ -14,16 +14,19 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.optim import build_optimizer
+from kdrun.engine.timing import PhaseClock
 from kdrun.errors import ConfigError
+from kdrun.losses.base import NetworkView, Term, TermContext
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
 from kdrun.models.taps import Tapped
 from kdrun.schemes.offline import Offline
-from kdrun.stages.bench_variants import usual_forward
+from kdrun.stages.bench_usual import usual_forward
 from kdrun.stages.usual_loop import PilImages, UsualLoop, usual_batches
 from kdrun.types import Batch, Normalisation
 
 KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
+CRD = TermConfig("crd", "kdrun.losses.crd.ContrastiveDistillation", 0.8, {"negatives": 40})
 SP = TermConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 10.0, {"taps": ["stage1"]})
 CPU = torch.device("cpu")
 SCHEDULE = ScheduleConfig(lr=0.1, curve="constant")
@@ -57,12 +60,28 @@ def scheme(loss: dict[str, TermConfig]) -> Offline:
     teacher: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[8])
     objective = build_objective(loss, None, None, None, 0.0)
     names = ["stage1"] if "sp" in loss else []
+    embedding = "crd" in loss
+    if embedding:
+        build_crd(objective.term_list()[0], student, teacher)
     for term in objective.term_list():
         term.pairs = [("stage1", "stage1")]
-    return Offline(Tapped(student, names), [Tapped(teacher, names)], objective)
+    tapped = [Tapped(network, names, embedding=embedding) for network in (student, teacher)]
+    return Offline(tapped[0], [tapped[1]], objective)
 
 
-@pytest.mark.parametrize("loss", [{"kd": KD}, {"sp": SP}], ids=["written out", "through the terms"])
+def build_crd(term: Term, student: nn.Module, teacher: nn.Module) -> None:
+    dry = [
+        Tapped(network, embedding=True)(torch.zeros(2, 1, 8, 8)) for network in (student, teacher)
+    ]
+    views = [NetworkView(network, {}) for network in (student, teacher)]
+    term.build(*dry, TermContext(5, 80, torch.arange(80) % 5, 16, 0, *views))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [{"kd": KD}, {"crd": CRD}, {"sp": SP}],
+    ids=["soft targets written out", "crd with all rows gathered", "through the terms"],
+)
 def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
     loss: dict[str, TermConfig], tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
@@ -82,7 +101,8 @@ def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
     )
     loop = MeasuredLoop(tool, training)
     other.train()
-    usual = UsualLoop(usual_forward(other), build_optimizer(other.parameters(), SCHEDULE), CPU)
+    optimizer = build_optimizer(other.parameters(), SCHEDULE)
+    usual = UsualLoop(usual_forward(other), optimizer, CPU, PhaseClock(CPU))
     for _ in range(4):  # twenty steps
         loop.block()
         for batch in Batches().epoch(0):
