@@ -34,6 +34,7 @@ class UsualVariant:
         for teacher in scheme.frozen_teachers:
             teacher.to(memory_format=torch.contiguous_format)
         scheme.train()
+        self.scheme = scheme
         self.bench = bench
         self.clock = PhaseClock(session.device)
         self.loop = UsualLoop(
