@@ -19,7 +19,7 @@ class TeachingConfig:
     fold: bool = False
     compile: bool | None = None
     cache: str = "auto"
-    cache_gb: float = 2.0
+    cache_gb: float = 4.0
     cache_dtype: str | None = None
 
 

@@ -174,10 +174,14 @@ class RememberedTeacher(nn.Module):
         assert place.seen is not None
         return slots_of(index, place.seen.select(index), self.augment)
 
-    def _find(self, index: Tensor, slots: Any, ahead: dict[int, Any]) -> tuple[Any, Any]:
+    def _read(self, index: Tensor, slots: Any) -> tuple[Any, Any]:
+        """(values, which are valid); images that the file has no room for never are."""
         kept = (index < self.storable).numpy()
         values, valid = self.file.read(np.where(kept, slots, 0))
-        valid &= kept
+        return values, valid & kept
+
+    def _find(self, index: Tensor, slots: Any, ahead: dict[int, Any]) -> tuple[Any, Any]:
+        values, valid = self._read(index, slots)
         for row in np.flatnonzero(~valid):
             found = ahead.pop(int(slots[row]), None)
             if found is not None:
@@ -189,44 +193,44 @@ class RememberedTeacher(nn.Module):
     ) -> None:
         """Fill the missing rows of `values`; later batches' missing images fill up the chunk."""
         rows = torch.from_numpy(missing).to(images.device)
-        wanted, wanted_slots = images[rows], slots[missing]
-        room = -len(missing) % chunk_size(self.device)
-        extra, extra_slots = self._look_ahead(place, room)
-        computed = self._run(wanted if extra is None else torch.cat((wanted, extra)))
+        wanted = images[rows]
+        extra = self._look_ahead(place, -len(missing) % chunk_size(self.device))
+        if extra is not None:
+            assert place.loader is not None
+            assert place.seen is not None
+            wanted = torch.cat((wanted, place.loader.images(extra, place.seen.select(extra))))
+        computed = self._run(wanted)
         values[missing] = computed[: len(missing)]
         self.counts.computed += len(computed)
-        keep = (index[torch.from_numpy(missing)] < self.storable).numpy()
-        self._write(wanted_slots[keep], computed[: len(missing)][keep])
+        self._write(index[torch.from_numpy(missing)], slots[missing], computed[: len(missing)])
         if extra is not None:
-            self._write(extra_slots, computed[len(missing) :])
-            if not self.writes:  # else they are found in the file when their batch comes
-                place.ahead.update(zip(extra_slots.tolist(), computed[len(missing) :], strict=True))
+            ahead, ahead_slots = computed[len(missing) :], self._slots(place, extra)
+            kept = self._write(extra, ahead_slots, ahead)
+            for row in np.flatnonzero(~kept):  # the others are in the file when their batch comes
+                place.ahead[int(ahead_slots[row])] = ahead[row]
 
-    def _look_ahead(self, place: _Place, room: int) -> tuple[Tensor | None, Any]:
-        """(images, slots) of at most `room` images that later batches of the epoch will need.
+    def _look_ahead(self, place: _Place, room: int) -> Tensor | None:
+        """Positions of at most `room` images that later batches of the epoch will need.
 
         Only of resident images: a streamed one would be read twice.
         """
         loader = place.loader
         if room == 0 or loader is None or loader.stored is None or place.seen is None:
-            return None, None
+            return None
         chosen: list[Tensor] = []
         first = place.number + 1
         for index in place.order[first : first + LOOK_AHEAD]:
             if self.sizes is not None and len(index) not in self.sizes:
                 continue
-            index = index[index < self.storable]
             slots = self._slots(place, index)
-            _, valid = self.file.read(slots)
+            _, valid = self._read(index, slots)
             valid |= np.array([int(slot) in place.ahead for slot in slots], dtype=bool)
             chosen.append(index[torch.from_numpy(~valid)][:room])
             room -= len(chosen[-1])
             if room == 0:
                 break
-        index = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
-        if not len(index):
-            return None, None
-        return loader.images(index, place.seen.select(index)), self._slots(place, index)
+        found = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+        return found if len(found) else None
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Any:
@@ -254,17 +258,18 @@ class RememberedTeacher(nn.Module):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return torch.cat((images, filler)).contiguous(memory_format=layout)
 
-    def _write(self, slots: Any, values: Any) -> None:
-        if not self.writes:
-            return
+    def _write(self, index: Tensor, slots: Any, values: Any) -> Any:
+        """Keep what the file has room for; which rows it has now."""
+        kept: Any = (index < self.storable).numpy() & self.writes
         try:
-            self.file.write(slots, values)
+            self.file.write(slots[kept], values[kept])
         except OSError as error:
             self.writes = False
             self.warn(
                 f"The teacher's outputs cannot be kept in {self.file.path} ({error.strerror}): "
                 "the training goes on without keeping more."
             )
+        return kept & self.writes
 
 
 class Following:

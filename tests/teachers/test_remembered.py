@@ -152,6 +152,15 @@ def test_images_without_room_are_computed_every_time(tmp_path: Path) -> None:
     assert bounded.counts.computed == IMAGES + (IMAGES - 40)
 
 
+def test_images_without_room_fill_whole_chunks_too(tmp_path: Path) -> None:
+    source = loader()
+    epoch(teacher(tmp_path, storable=110), source)
+    bounded = teacher(tmp_path, storable=110)
+    epoch(bounded, source)  # 40 of 150 images have no room: one chunk
+    assert bounded.teacher.seen == [64]
+    assert bounded.counts.computed == 40
+
+
 def test_other_images_are_never_looked_up(tmp_path: Path) -> None:
     one, source = teacher(tmp_path), loader()
     epoch(one, source)
