@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from kdrun.models.dropout import Dropout
 from kdrun.models.layers import stage_taps
 
 
@@ -30,7 +31,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_channels * image_size[0] * image_size[1], *hidden]
         self.flatten = nn.Flatten()
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = Dropout(input_dropout)
         self.layers = nn.ModuleList(_layer(a, b, dropout) for a, b in pairwise(widths))
         self.fc = nn.Linear(widths[-1], num_classes)
         self.taps = stage_taps(
@@ -49,7 +50,5 @@ class MLP(nn.Module):
 
 def _layer(in_units: int, out_units: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        OrderedDict(
-            linear=nn.Linear(in_units, out_units), relu=nn.ReLU(), dropout=nn.Dropout(dropout)
-        )
+        OrderedDict(linear=nn.Linear(in_units, out_units), relu=nn.ReLU(), dropout=Dropout(dropout))
     )
