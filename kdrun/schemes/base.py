@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdrun.data.strong_view import strong_view
 from kdrun.losses.objective import Objective
-from kdrun.models.compiled import begin_step, compile_network
+from kdrun.models.compiled import begin_step, compile_network, compile_seconds
 from kdrun.models.taps import Tapped
 from kdrun.schemes.measured import Companion
 from kdrun.types import Batch, Outputs, StepOutput
@@ -71,6 +71,11 @@ class StudentScheme(nn.Module):
     def companions(self) -> list[Companion]:
         """What is measured beside the student when training has ended."""
         return []
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the student and the frozen teachers took; 0 where nothing is compiled."""
+        return compile_seconds((*self._run_student, *self.frozen_teachers))
 
     @property
     def frozen_teachers(self) -> Sequence[Any]:

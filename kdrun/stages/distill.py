@@ -260,7 +260,7 @@ def _student(
     left_out = left_out_figures(
         scheme.measured, trained.test.predictions, config, dataset, transfer, session
     )
-    beside = measure_companions(config, scheme, dataset, session, folder, extra)
+    beside: dict[str, Any] = measure_companions(config, scheme, dataset, session, folder, extra)
     student.network.cpu()
     extra = {**extra, **trained.test.facts(), **left_out}
     card = make_card(student.config, student.network, dataset, extra)
@@ -271,6 +271,10 @@ def _student(
     if remembered is not None:
         beside["teacher_cache"] = remembered
         teaching.say(scheme.frozen_teachers, session)
+    if scheme.compile_seconds:
+        beside["compile_seconds"] = round(scheme.compile_seconds, 1)
+        words = f"compiled in {scheme.compile_seconds:.1f} s of {trained.state.seconds:.0f} s"
+        session.reporter.say(f"  {words} of training")
     return Taught(card, trained, {**(heads or {}), **left_out}, beside)
 
 

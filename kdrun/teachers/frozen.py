@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.teaching import TeachingConfig
+from kdrun.models.compiled import TimedFirst
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.taps import Tapped
 from kdrun.types import Outputs
@@ -84,5 +85,5 @@ def compile_frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
     On a GPU with CUDA graphs, so that many small kernels are started as one.
     """
     if device.type == "cuda":
-        return torch.compile(teacher, mode="reduce-overhead")  # type: ignore[return-value]
-    return torch.compile(teacher, options={"freezing": True})  # type: ignore[return-value]
+        return TimedFirst(torch.compile(teacher, mode="reduce-overhead"))
+    return TimedFirst(torch.compile(teacher, options={"freezing": True}))

@@ -287,5 +287,7 @@ def test_compiled_networks_give_close_results(kdrun: Run, workdir: Path) -> None
     kdrun("distill", *SMALL, "epochs=1", "alone=false")
     kdrun("distill", *SMALL, "epochs=1", "alone=false", "compile=true")
     one, two = [r for r in results(workdir) if r["teachers"]]
+    assert "compile_seconds" not in one
+    assert two["compile_seconds"] > 0
     for name, tensor in student_of(one).items():
         torch.testing.assert_close(student_of(two)[name], tensor, rtol=1e-3, atol=1e-4)
