@@ -21,7 +21,6 @@ from kdrun.cli import preflight, teachers
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
-from kdrun.cli.request import is_sweep_setting
 from kdrun.config import resolvers
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
@@ -159,17 +158,19 @@ def _process_argv(argv: list[str]) -> Iterator[None]:
 
 def _task(verb: str, cfg: DictConfig) -> None:
     runtime = HydraConfig.get()
-    argv, folders = _job_argv(verb), _config_dirs()
+    folders = _config_dirs()
     config_dir = Path(folders[0]) if folders else None
     if runtime.mode == RunMode.MULTIRUN:
         from kdrun.cli import sweeps
 
         number, folder = int(runtime.job.num), SweepFolder(Path(runtime.sweep.dir))
         typed = partial(preflight.typed_config, verb, cfg, config_dir)
+        argv = folder.read()["jobs"][number]["command"]
         sweeps.do_job(folder, number, typed, command(verb), argv)
         return
     try:
-        command(verb)(preflight.typed_config(verb, cfg, config_dir), argv, sweep_dir=None, job=0)
+        config, argv = preflight.typed_config(verb, cfg, config_dir), _argv(verb)
+        command(verb)(config, argv, sweep_dir=None, job=0)
     except Exception as error:
         _errors.append(error)
 
@@ -182,11 +183,11 @@ def command(verb: str) -> Callable[..., object]:
     return function
 
 
-def _job_argv(verb: str) -> list[str]:
-    """What to type after `kdrun` to run this one job again."""
+def _argv(verb: str) -> list[str]:
+    """What to type after `kdrun` to run this again, once."""
     flags = [word for folder in _config_dirs() for word in ("--config-dir", folder)]
-    words = teachers.gathered(HydraConfig.get().overrides.task)
-    return [verb, *flags, *(word for word in words if not is_sweep_setting(word.split("=")[0]))]
+    once = [word for word in sys.argv if word == preflight.ONCE]  # Hydra itself notes it always
+    return [verb, *flags, *teachers.gathered(HydraConfig.get().overrides.task), *once]
 
 
 def _config_dirs() -> list[str]:

@@ -6,6 +6,7 @@ be kept in step by hand and nothing heavy is imported.
 
 import importlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,9 @@ GLOBAL_PACKAGE = "# @package _global_"
 
 # Folders of YAML that are no options: figures that `kdrun report` sets beside measured ones.
 NO_GROUPS = ("published",)
+
+# Hydra's own groups lie one folder deeper: `hydra/launcher`.
+HYDRA = ("hydra",)
 
 # The verbs that Hydra composes a configuration for, and its file.
 CONFIG_NAMES = {
@@ -69,14 +73,22 @@ def roots(config_dir: Path | None = None) -> list[Path]:
 
 
 def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
-    """Group → its options, both sorted; a group within a group is named `outer/inner`."""
+    """Group → its options, both sorted; those in a folder of a group are named `folder/option`."""
     found: dict[str, set[str]] = {}
     for root in roots(config_dir):
         for path in root.rglob("*.yaml"):
-            group = path.parent.relative_to(root).as_posix()
-            if group != "." and group not in NO_GROUPS:
-                found.setdefault(group, set()).add(path.stem)
+            folders = path.parent.relative_to(root).parts
+            depth = 2 if folders[:1] == HYDRA else 1
+            group = "/".join(folders[:depth])
+            if group and group not in NO_GROUPS:
+                found.setdefault(group, set()).add("/".join([*folders[depth:], path.stem]))
     return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def split_name(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """(group, option) of `group/option`, where there is such a group; else ("", name)."""
+    group = next((group for group in known if name.startswith(f"{group}/")), "")
+    return group, name.removeprefix(f"{group}/") if group else name
 
 
 def option_path(group: str, name: str, config_dir: Path | None = None) -> Path | None:

@@ -90,11 +90,19 @@ def _check_option(key: str, full: str, value: Any, options: list[str]) -> None:
             "--config-dir DIR."
         )
     bare = name.removesuffix(".yaml")
-    match = bare if bare in options else near(name, options, cutoff=0.5)
+    match = _closest(bare, options)
     if match is not None and match.lower() == name.lower():
         raise ConfigError(f"There is no {key} '{name}': names are case-sensitive, type '{match}'.")
     meant = f" Did you mean '{match}'?" if match else ""
     raise ConfigError(f"There is no {key} '{name}'.{meant} {_listed(key, options)}")
+
+
+def _closest(name: str, options: list[str]) -> str | None:
+    """The option that was meant; one in a folder may be named without it."""
+    last = {option.rpartition("/")[2]: option for option in reversed(options)}
+    if name in options or name in last:
+        return name if name in options else last[name]
+    return near(name, options, cutoff=0.5) or last.get(near(name, last, cutoff=0.5) or "")
 
 
 def _listed(key: str, options: list[str]) -> str:

@@ -257,7 +257,7 @@ def explain(asked: Request, error: Exception) -> ConfigError:
     text = lines[0].rstrip(".") if lines else type(error).__name__
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(missing, str) and "/" in missing:
-        group, _, name = missing.rpartition("/")
+        group, name = groups.split_name(missing, asked.group_options)
         match = near(name, asked.options(group))
         options = ", ".join(asked.options(group))
         if match is not None:

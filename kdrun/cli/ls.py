@@ -10,7 +10,7 @@ from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 
 USAGE = """\
-kdrun ls [GROUP | runs | teachers]
+kdrun ls [GROUP | GROUP/FOLDER | runs | teachers]
 Lists what there is to choose from, or what has been made.
 
 Try:
@@ -59,9 +59,13 @@ def overview(config_dir: Path | None) -> str:
 
 
 def options(group: str, config_dir: Path | None) -> str:
-    """The options of a group with a line on each."""
+    """The options of a group with a line on each; of a folder in a group those in it."""
     known = groups.list_groups(config_dir)
-    name = group.rstrip("/")
+    name, folder = group.rstrip("/"), ""
+    if name not in known:
+        above, below = groups.split_name(name, known)
+        if any(option.startswith(f"{below}/") for option in known.get(above, [])):
+            name, folder = above, f"{below}/"
     if name not in known:
         name = SINGULAR.get(name, name.removesuffix("s"))
     if name not in known:
@@ -70,6 +74,8 @@ def options(group: str, config_dir: Path | None) -> str:
         raise ConfigError(f"There is no group '{group}'.{hint or f' There are {names}.'}")
     rows = []
     for option in known[name]:
+        if not option.startswith(folder):
+            continue
         path = groups.option_path(name, option, config_dir)
         rows.append((option, groups.first_comment(path) if path is not None else ""))
     return columns(rows)

@@ -38,6 +38,8 @@ from kdrun.errors import ConfigError
 Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig | BenchmarkConfig
 VERSION_BASE = "1.3"
 SINGLE = ("export",)
+# Added to the command of one job of an experiment that is a sweep by itself.
+ONCE = "hydra.mode=RUN"
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,13 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
 
 def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
     swept = [override for override in overrides if override.is_sweep_override()]
-    cfg = composer.compose([o for o in overrides if not o.is_sweep_override()])
-    is_sweep = flags.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+    fixed = [o for o in overrides if not o.is_sweep_override()]
+    hydra = composer.hydra(fixed)
+    is_sweep = flags.multirun or hydra.mode == RunMode.MULTIRUN
+    if not swept or not is_sweep or flags.only_shows:
+        composer.compose(fixed)  # else they are set where all groups are chosen, job by job
     if swept and not is_sweep:
-        tree = composer.tree([o for o in overrides if not o.is_sweep_override()])
+        tree = composer.tree(fixed)
         raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
     if flags.only_shows:
         return Plan(flags)
@@ -117,7 +122,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     if not is_sweep:
         hint_sweeps.check_single(overrides)
         return Plan(flags, configs=[composer.typed(overrides)])
-    params = cfg.hydra.sweeper.get("params") or {}
+    params = hydra.sweeper.get("params") or {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
     hints.check_names(composer.asked, named)
     # as in Hydra: what is typed replaces what a named sweep says, in its place
@@ -127,12 +132,16 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
 
 def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
     """Every job in Hydra's order; each value is met early, so that a mistake is found early."""
-    columns = [elements(composer.asked, override) for override in overrides]
+    asked = composer.asked
+    if any(asked.is_group(override) for override in overrides if override.is_sweep_override()):
+        flags = replace(flags, overrides=[_in_each_job(asked, word) for word in flags.overrides])
+    columns = [elements(asked, override) for override in overrides]
     jobs = list(itertools.product(*columns))
     configs: dict[int, Config] = {}
     for number in _values_first(columns, jobs):
         configs[number] = composer.typed(composer.parse(jobs[number]))
     hydra = composer.compose(composer.parse(jobs[0])).hydra
+    once = [composer.run_once(composer.parse(job)) for job in jobs]
     folder = ["--config-dir", str(flags.config_dir)] if flags.config_dir is not None else []
     argvs = [
         [
@@ -143,8 +152,9 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
                 for o in composer.parse(job)
                 if not is_hydra(o) and not is_sweep_setting(o.key_or_group)
             ),
+            *alone,
         ]
-        for job in jobs
+        for job, alone in zip(jobs, once, strict=True)
     ]
     return Plan(
         flags,
@@ -153,6 +163,15 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
         argvs,
         launcher_of(hydra.launcher, len(jobs)),
     )
+
+
+def _in_each_job(asked: Request, word: str) -> str:
+    """A value, for Hydra, that is set in each job: what it is set in may be chosen there."""
+    override = grammar.parse([word])[0]
+    if override.is_sweep_override() or asked.is_structural(override):
+        return word
+    key, _, value = word.partition("=")
+    return f"{key}=choice({value})"
 
 
 def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:
@@ -194,6 +213,11 @@ class Composer:
         key = self._base(overrides)
         return self._with_values(self._bases[key], key, overrides)
 
+    def hydra(self, overrides: list[Override]) -> DictConfig:
+        """Hydra's own part of the configuration, without a look at the values."""
+        found: DictConfig = self._bases[self._base(overrides)].hydra
+        return found
+
     def tree(self, overrides: list[Override]) -> dict[str, Any]:
         """The configuration without the plain values, as nested dicts, unresolved."""
         return self._trees[self._base(overrides)]
@@ -209,6 +233,22 @@ class Composer:
         if isinstance(config, DistillConfig):
             hints.check_unused(config, overrides)
         return config
+
+    def run_once(self, overrides: list[Override]) -> list[str]:
+        """What one job's command needs besides its settings, to be no sweep itself.
+
+        Raises ConfigError for an experiment among several whose own values to try would be lost.
+        """
+        own = [o for o in overrides if not is_sweep_setting(o.key_or_group) and not is_hydra(o)]
+        hydra = self.hydra(own)
+        lost = set(hydra.sweeper.get("params") or {}) - {o.get_key_element() for o in own}
+        if lost:
+            raise ConfigError(
+                f"experiment={hydra.runtime.choices.experiment} tries several values of "
+                f"{', '.join(sorted(lost))} by itself, which it cannot do as one of several "
+                "experiments: run it alone, without -m, or name the values too."
+            )
+        return [ONCE] if hydra.mode == RunMode.MULTIRUN else []
 
     def _check_own_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
         """`teacher2.seed=1` names a setting that a teacher has."""

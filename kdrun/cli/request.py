@@ -25,13 +25,7 @@ class Request:
 
     def options(self, group: str) -> list[str]:
         """The options of a group, those in folders below it as `folder/name`."""
-        nested = [
-            f"{name.removeprefix(group + '/')}/{option}"
-            for name, options in self.group_options.items()
-            if name.startswith(f"{group}/")
-            for option in options
-        ]
-        return [*self.group_options.get(group, []), *nested]
+        return self.group_options.get(group, [])
 
     def is_group(self, override: Override) -> bool:
         """Whether the override chooses options of a group, rather than setting a value."""

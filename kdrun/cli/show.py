@@ -42,11 +42,11 @@ def find(name: str, config_dir: Path | None) -> tuple[str, str]:
     """(group, option) for `group/option`, `group=option` or an option's name alone."""
     known = groups.list_groups(config_dir)
     wanted = name.removesuffix(".yaml").replace("=", "/").strip("/")
-    group, _, option = wanted.rpartition("/")
-    if group in known and option in known[group]:
+    group, option = groups.split_name(wanted, known)
+    if group and option in known[group]:
         return group, option
     everything = [f"{g}/{o}" for g, options in known.items() for o in options]
-    if group in known:
+    if group:
         hint = closest(option, known[group])
         meant = f" Did you mean '{group}/{hint}'?" if hint else ""
         raise ConfigError(

@@ -16,6 +16,24 @@ def shifted(logits: Tensor, classes: Tensor, shift: float) -> Tensor:
     return result
 
 
+# Where a curve of errors is taken: 0 to 10 in tenths, beyond the shifts of the paper (3.5 and 7.6).
+SHIFTS = tuple(tenth / 10 for tenth in range(101))
+
+
+def error_curve(logits: Tensor, targets: Tensor, classes: Tensor) -> dict[str, list[float]]:
+    """Errors of logits `[N, C]` against targets `[N]` over `SHIFTS` of the columns `classes`.
+
+    `errors` are those of all images, `errors_left_out` those of the images of `classes`.
+    """
+    of_them = torch.isin(targets, classes)
+    wrong = [shifted(logits, classes, shift).argmax(dim=1) != targets for shift in SHIFTS]
+    return {
+        "shift": list(SHIFTS),
+        "errors": [int(one.sum()) for one in wrong],
+        "errors_left_out": [int(one[of_them].sum()) for one in wrong],
+    }
+
+
 def matching_shift(logits: Tensor, classes: Tensor, share: float) -> float:
     """The shift by which `classes` are predicted for `share` of the images of logits `[N, C]`.
 

@@ -10,7 +10,7 @@ from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.transfer import TransferSet, transfer_set
-from kdrun.engine.bias import matching_shift, shifted
+from kdrun.engine.bias import error_curve, matching_shift, shifted
 from kdrun.engine.metrics import collect_logits, errors_per_class, evaluation
 from kdrun.stages.session import Session, eval_loader
 
@@ -61,7 +61,7 @@ def left_out_figures(
     plain = errors_per_class(predictions, whole.test.targets, whole.classes)
     found: dict[str, Any] = {"errors_per_class": plain}
     if config.transfer.bias != "none":
-        found["bias_corrected"] = _corrected(measured, config, whole, transfer, session)
+        found |= _corrected(measured, config, whole, transfer, session)
     return found
 
 
@@ -75,7 +75,8 @@ def _corrected(
     """The student with a shift of the left-out classes' logits.
 
     A given one, or the one by which they are predicted as often, on the validation split (on the
-    training images where there is none), as they are in the training images.
+    training images where there is none), as they are in the training images. Beside it the errors
+    over a range of shifts, for a picture: they choose nothing.
     """
 
     def logits_of(split: Split) -> Tensor:
@@ -91,13 +92,15 @@ def _corrected(
         counted_on = "validation" if whole.val is not None else "training"
         share = float(torch.isin(whole.train.targets, left_out).double().mean())
         shift = matching_shift(logits_of(whole.val or whole.train), left_out, share)
-    found = evaluation(
-        shifted(logits_of(whole.test), left_out, shift), whole.test.targets, whole.test.groups
-    )
+    logits, targets = logits_of(whole.test), whole.test.targets
+    found = evaluation(shifted(logits, left_out, shift), targets, whole.test.groups)
     return {
-        "shift": shift,
-        "classes": [whole.classes[number] for number in transfer.left_out],
-        "counted_on": counted_on,
-        **found.facts(),
-        "errors_per_class": errors_per_class(found.predictions, whole.test.targets, whole.classes),
+        "bias_corrected": {
+            "shift": shift,
+            "classes": [whole.classes[number] for number in transfer.left_out],
+            "counted_on": counted_on,
+            **found.facts(),
+            "errors_per_class": errors_per_class(found.predictions, targets, whole.classes),
+        },
+        "bias_curve": error_curve(logits, targets, left_out),
     }

@@ -74,6 +74,17 @@ def test_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows == expected
 
 
+def test_options_in_a_folder_of_their_group(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "ls", "experiment/hinton2015").splitlines()
+    folder = package_dir() / "experiment" / "hinton2015"
+    there = sorted(f"hinton2015/{path.stem}" for path in folder.glob("*.yaml"))
+    assert [line.split()[0] for line in lines] == there
+    assert set(there) < set(list_groups()["experiment"])
+    for name in ("experiment/hinton2015/mnist", "hinton2015/mnist"):
+        assert "T: 20" in printed(capsys, "show", name)
+    assert "schedule:" in printed(capsys, "show", "hinton2015/mnist_without_3")  # what it is made of
+
+
 @pytest.mark.parametrize("word", ["loss", "losses", "loss/"])
 def test_options_with_a_line_on_each(capsys: pytest.CaptureFixture[str], word: str) -> None:
     lines = printed(capsys, "ls", word).splitlines()

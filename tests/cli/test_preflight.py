@@ -35,6 +35,9 @@ NAMES = [
     ("schedule@foo=short", "type schedule@teacher.schedule=short or schedule=short"),
     ("schedule@teacher.schedule=nope", "There is no schedule 'nope'"),
     ("experiment=qqqq", "There is no experiment 'qqqq'"),
+    ("experiment=hinton2015/mnst", "Did you mean 'hinton2015/mnist'?"),
+    ("experiment=mnist_without3", "Did you mean 'hinton2015/mnist_without_3'?"),
+    ("experiment=mnist", "Did you mean 'hinton2015/mnist'?"),
     ("+experiment=x", "type experiment=x, without '+'"),
     ("+student=cnn_tiny", "type student=cnn_tiny, without '+'"),
     ("loss=[]", "The objective is empty: choose a loss, e.g. loss=kd"),
@@ -126,6 +129,7 @@ SWEPT = [
     (["epochs=1,ten"], "epochs='ten'"),
     (["T=1,2", "hydra/launcher=joblibb"], "There is no hydra/launcher 'joblibb'. Did you mean"),
     (["T=1,2", "sweep.job_minutes=0"], "sweep.job_minutes=0.0 must be above 0"),
+    (["experiment=smoke,hinton2015/mnist_temperature_wide", "seed=0"], "several values of T by"),
     (["T=1,2", "sweep.fail_last=true"], "Did you mean sweep.fail_fast (=false)?"),
 ]
 OTHERS = [
@@ -241,6 +245,23 @@ def test_sweep_named_in_an_experiment(stages: Any, my_configs: Path) -> None:
     assert run(["distill", "experiment=grid", "--config-dir", str(my_configs)]) == 0
     assert [call[1].T for call in stages.calls] == [1.0, 4.0]
     assert len(stages.announced[0][1]) == 2
+    first = stages.calls[0][2]
+    assert first[-1] == "hydra.mode=RUN"
+    assert run(first) == 0
+    assert [call[1].T for call in stages.calls] == [1.0, 4.0, 1.0]
+    assert stages.calls[2][1:] == (stages.calls[0][1], first)
+    assert len(stages.announced) == 1
+
+
+def test_values_are_set_where_a_sweep_has_chosen_what_has_them(stages: Any) -> None:
+    experiments = ["hinton2015/mnist", "hinton2015/mnist_without_3"]
+    words = [f"experiment={','.join(experiments)}", "dataset.root=x", "teacher.seed=3", "T=null"]
+    assert run(["distill", "-m", *words, "+student.extra=[1,2]", "epochs=3"]) == 0
+    configs = [call[1] for call in stages.calls]
+    assert [config.dataset.kwargs["root"] for config in configs] == ["x", "x"]
+    assert [config.transfer.by_class for config in configs] == [False, True]
+    assert [stage[2][1] for stage in stages.calls] == [f"experiment={one}" for one in experiments]
+    assert stages.announced[0][1] == configs
 
 
 def test_mistake_in_a_large_sweep_is_found_early() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdrun.engine.bias import matching_shift, shifted
+from kdrun.engine.bias import error_curve, matching_shift, shifted
 from kdrun.engine.metrics import errors_per_class
 
 
@@ -38,6 +38,18 @@ def test_raising_some_is_lowering_the_others() -> None:
     others = torch.tensor([c for c in range(10) if c not in (7, 8)])
     raised, lowered = shifted(logits, others, 7.6), shifted(logits, kept, -7.6)
     torch.testing.assert_close(raised.softmax(1), lowered.softmax(1))
+
+
+def test_the_curve_counts_errors_over_the_shifts() -> None:
+    logits, targets = torch.randn(80, 4) - 3 * torch.eye(4)[[2] * 80], torch.arange(80) % 4
+    curve = error_curve(logits, targets, torch.tensor([2]))
+    assert curve["shift"][0] == 0
+    assert {3.5, 7.6, 10.0} <= set(curve["shift"])
+    for place in (0, 35, 100):
+        moved = logits + torch.tensor([0, 0, curve["shift"][place], 0])
+        wrong = moved.argmax(1) != targets
+        assert curve["errors"][place] == int(wrong.sum())
+        assert curve["errors_left_out"][place] == int(wrong[targets == 2].sum())
 
 
 def test_it_never_wants_none_or_all() -> None:

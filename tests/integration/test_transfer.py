@@ -60,6 +60,9 @@ def test_a_left_out_class_and_its_bias(
     after = corrected["errors_per_class"]
     assert sum(row["errors"] for row in after) == corrected["test"]["errors"]
     assert after[3]["errors"] < plain[3]["errors"]
+    curve = student["bias_curve"]
+    assert curve["errors"][0] == student["test"]["errors"]
+    assert curve["errors_left_out"][0] == plain[3]["errors"]
     assert result["alone"]["test"]["errors"] >= 37  # labels alone never show it a 3
     screen = capsys.readouterr().out
     for words in (
