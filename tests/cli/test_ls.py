@@ -82,7 +82,9 @@ def test_options_in_a_folder_of_their_group(capsys: pytest.CaptureFixture[str]) 
     assert set(there) < set(list_groups()["experiment"])
     for name in ("experiment/hinton2015/mnist", "hinton2015/mnist"):
         assert "T: 20" in printed(capsys, "show", name)
-    assert "schedule:" in printed(capsys, "show", "hinton2015/mnist_without_3")  # what it is made of
+    text = printed(capsys, "show", "hinton2015/mnist_without_3")
+    assert "exclude_classes" in text
+    assert "max_norm" in text  # of what it is made of
 
 
 @pytest.mark.parametrize("word", ["loss", "losses", "loss/"])
