@@ -1,7 +1,7 @@
 """Measures every line of docs/performance.md on this machine and writes the table.
 
-    python docs/measure_performance.py             all lines; an hour on two quiet cores
-    python docs/measure_performance.py r56 mnist   those of the pairs named
+    python docs/measure_performance.py             all lines; 15 minutes on two quiet cores
+    python docs/measure_performance.py r56 mnist   those named: r32x4 wrn r56 mnist crd gpu64 gpu256
 
 Each line is an ordinary `kdrun benchmark` whose command is printed; the figures are medians of
 ratios taken round by round. Nothing else should run meanwhile.
@@ -41,6 +41,18 @@ PAIRS = {
     "r56": [*PHOTOS, "teacher=resnet56", "student=resnet8", "steps=8"],
     "mnist": [*DIGITS, "teacher=mlp1200", "student=mlp800"],
 }
+
+
+def changed(words: list[str], *changes: str) -> list[str]:
+    """`words` with some settings replaced or added."""
+    settings = dict(word.split("=", 1) for word in (*words, *changes))
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+PAIRS["crd"] = changed(PAIRS["r56"], "loss=crd", "steps=4")
+for size in (64, 256):
+    on_gpu = (f"batch_size={size}", "device=cuda", "steps=40")
+    PAIRS[f"gpu{size}"] = changed(PAIRS["r32x4"], *on_gpu)
 VARIANTS = "plain,folded,compiled,teacher_bf16,bf16,remembered,remembered_bf16"
 # What is to be reached: whole step over bare compute, then each variant over the usual loop.
 BARS = {
@@ -48,7 +60,11 @@ BARS = {
     "wrn": [0.95, 1.2, 1.2, 1.25, 1.6, 2.4, 2.35, 4.2],
     "r56": [0.95, 1.5, 1.5, 1.6, 2.3, 2.9, 5.0, 7.5],
     "mnist": [0.95, 2.0, None, None, None, None, 3.2, None],
+    "gpu64": [None, None, None, None, None, 5.0, None, None],
+    "gpu256": [None, None, None, None, None, 5.0, None, None],
 }
+# One variant alone: CRD with all negatives gathered is the usual loop.
+ALONE = {"crd": ("plain", 4.0)}
 
 
 def benchmark(words: list[str], folder: Path) -> dict[str, Any]:
@@ -63,9 +79,11 @@ def benchmark(words: list[str], folder: Path) -> dict[str, Any]:
 def lines(name: str, found: dict[str, Any]) -> list[tuple[str, str, float, float, float, Any]]:
     """(pair, what, median, lower quartile, upper quartile, bar) of a pair's figures."""
     bare = found["bare_over_whole"]
-    rows = [(name, "whole step / bare compute", *_spread(bare), BARS[name][0])]
+    over_bare, *bars = BARS.get(name, [0.95])
+    rows = [(name, "whole step / bare compute", *_spread(bare), over_bare)]
     usual = found["variants"]["usual"]["times_this"]["median"]
-    for variant, bar in zip(VARIANTS.split(","), BARS[name][1:], strict=True):
+    wanted = zip(VARIANTS.split(","), bars, strict=True) if bars else [ALONE[name]]
+    for variant, bar in wanted:
         times = found["variants"][variant]["times_this"]
         over = [times[key] / usual for key in ("median", "low", "high")]
         rows.append((name, f"{variant} / usual loop", over[0], over[1], over[2], bar))
@@ -78,11 +96,12 @@ def _spread(values: dict[str, float]) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure the pairs that were named, or all, and print the table."""
-    chosen = sys.argv[1:] or list(PAIRS)
+    chosen = sys.argv[1:] or [name for name in PAIRS if not name.startswith("gpu")]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
-            words = [*PAIRS[name], f"compare=[usual,{VARIANTS}]", "rounds=10"]
+            compared = ALONE[name][0] if name in ALONE else VARIANTS
+            words = [*PAIRS[name], f"compare=[usual,{compared}]", "rounds=10"]
             rows += lines(name, benchmark(words, Path(folder)))
     print("\n| pair | measure | median | quartiles | at least | reached |")
     print("|---|---|---|---|---|---|")
