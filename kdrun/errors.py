@@ -4,6 +4,8 @@ A message is one or two sentences: what is wrong, then what to type instead.
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 EXIT_DONE = 0
@@ -57,8 +59,52 @@ class MissingExtraError(ConfigError):
         )
 
 
+class MachineError(KdrunError):
+    """The machine cannot do it: a full disk, a folder that cannot be written, no memory left."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+
+
+# What a system refuses whoever asks, and what to do; other errors of the system may be mistakes of
+# kdrun, whose traceback is wanted.
+REMEDIES = {
+    errno.ENOSPC: "free some space or set output_root=... to another disk",
+    errno.EDQUOT: "free some space or set output_root=... to another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) or set output_root=... to another disk",
+    errno.EACCES: "check the permissions or set output_root=... to a folder you may write",
+    errno.EPERM: "check the permissions or set output_root=... to a folder you may write",
+    errno.EROFS: "set output_root=... to a folder that can be written",
+    errno.EIO: "the disk fails; set output_root=... to another one",
+    errno.EMFILE: "close other programs or raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs or raise the limit on open files",
+    errno.ENOMEM: "close other programs or take a smaller batch_size",
+}
+
+
+def machine_error(error: BaseException) -> MachineError | None:
+    """What the machine could not do, in a sentence; None when it is no such error."""
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        where = f" ({os.fspath(error.filename)})" if error.filename else ""
+        text = error.strerror or type(error).__name__
+        return MachineError(f"{text}{where}: {REMEDIES[error.errno]}.")
+    if is_out_of_memory(error):
+        return MachineError(
+            "The memory is used up: try a smaller batch_size or schedule.eval_batch_size, or "
+            "dataset.resident=false."
+        )
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, in Python, on a GPU or in torch on the processor."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )
 
 
 def closest(word: str, options: Iterable[str]) -> str | None:

@@ -1,17 +1,23 @@
 """Small files written so that a reader never sees half of one."""
 
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kdrun.world import world
+
+# A file with this name is half written; one that old belongs to a process that was killed.
+UNFINISHED = ".unfinished-"
+ABANDONED_SECONDS = 3600.0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,13 +28,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     if not world().is_main:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    unfinished = _unfinished_name(path)
     try:
         with open(unfinished, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:  # a failed write does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -40,12 +48,29 @@ def published(path: Path) -> Iterator[Path]:
     If the block raises, the hidden file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    unfinished = _unfinished_name(path)
     try:
         yield unfinished
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _unfinished_name(path: Path) -> Path:
+    """Where `path` is written until it is whole; what killed processes left of it long ago goes."""
+    remove_unfinished(path.parent, path.name, ABANDONED_SECONDS)
+    return path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}")
+
+
+def remove_unfinished(folder: Path, name: str = "*", age_seconds: float = 0.0) -> None:
+    """Delete what killed processes left half written in `folder`.
+
+    With an age of 0 nobody else may be writing there: the caller holds the folder's lock.
+    """
+    for left in folder.glob(f"{UNFINISHED}*-{glob.escape(name) if name != '*' else name}"):
+        with suppress(OSError):  # somebody else was quicker, or the folder cannot be written
+            if time.time() - left.stat().st_mtime >= age_seconds:
+                left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,6 +16,7 @@ from kdrun.errors import (
     ConfigError,
     KdrunError,
     did_you_mean,
+    machine_error,
 )
 from kdrun.world import world
 
@@ -170,7 +171,11 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
-        say_bug(error)
+        known = machine_error(error)
+        if known is None:
+            say_bug(error)
+        else:
+            _say(str(known))
         return EXIT_FAILED
 
 

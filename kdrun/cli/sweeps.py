@@ -13,7 +13,14 @@ from typing import Any
 from kdrun.cli.launchers import Launcher
 from kdrun.cli.preflight import Config, Plan
 from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
-from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, KdrunError
+from kdrun.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    KdrunError,
+    machine_error,
+)
 from kdrun.runs.sweeps import SweepFolder
 
 Command = Callable[..., object]
@@ -105,7 +112,7 @@ def do_job(
         config = _shared_out(typed(), settings, number)
         command(config, argv, sweep_dir=folder.path, job=number)
     except BaseException as caught:
-        error = caught
+        error = machine_error(caught) or caught
     code = _exit_code(error)
     seconds = round(time.monotonic() - started, 3)
     folder.update(number, code=code, seconds=seconds, error=_last_line(error))

@@ -195,7 +195,11 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how a command runs; nothing of this changes what is learnt."""
+    """Where and how a command runs; nothing of this changes what is learnt.
+
+    checkpoint_minutes, checkpoint_steps: the longest a training goes on without saving its state;
+    None: steps are not counted.
+    """
 
     device: str = "auto"
     compile: bool = False
@@ -204,6 +208,7 @@ class RuntimeConfig:
     output_root: str = "outputs"
     ui: str = "auto"
     checkpoint_minutes: float = 5.0
+    checkpoint_steps: int | None = None
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 

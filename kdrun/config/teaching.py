@@ -13,6 +13,7 @@ class TeachingConfig:
     cache: auto | off | logits | embedding: remember its outputs per image and view.
     cache_gb: largest size of that file, in 10^9 bytes.
     cache_dtype: float16 halves the file and rounds; None keeps what was computed.
+    check_accuracy: refuse it when it does not reach the accuracy on its card; False says so.
     """
 
     precision: str | None = None
@@ -21,6 +22,7 @@ class TeachingConfig:
     cache: str = "auto"
     cache_gb: float = 4.0
     cache_dtype: str | None = None
+    check_accuracy: bool = True
 
 
 AS_IT_IS = TeachingConfig()

@@ -260,6 +260,10 @@ def _runtime(config: schema.RuntimeConfig) -> None:
         f"threads={config.threads} must be at least 1, or null for all.",
     )
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes must be above 0.")
+    _require(
+        config.checkpoint_steps is None or config.checkpoint_steps >= 1,
+        f"checkpoint_steps={config.checkpoint_steps} must be at least 1, or null.",
+    )
     minutes = config.sweep.job_minutes
     _require(
         minutes is None or minutes > 0,

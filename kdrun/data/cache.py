@@ -1,9 +1,10 @@
 """Images decoded once: a folder of arrays that later runs map into memory.
 
-`<cache_root>/<name>-<key>/` holds `train.npy` (`val.npy`, `test.npy`), uint8 `[N, C, H, W]`, and
-`meta.json`. The key says what was read and how; `meta.json` says from which state of the files,
-so that changed files are decoded again. The folder is built under another name and renamed, by
-one process at a time: a folder of the right name is complete.
+`<cache_root>/<name>-<key>/` holds `train.npy` (`val.npy`, `test.npy`), uint8 `[N, C, H, W]`, the
+CRC-32 of each image beside it (`train.crc.npy`, `[N]`), and `meta.json`. The key says what was
+read and how; `meta.json` says from which state of the files, so that changed files are decoded
+again. The folder is built under another name and renamed, by one process at a time: a folder of
+the right name is complete.
 """
 
 import errno
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +23,17 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from kdrun.checksums import is_intact, seal
 from kdrun.data import measure
 from kdrun.data.decode import Form, in_blocks, read_image
-from kdrun.data.images import MappedImages, RawDataset, Split
+from kdrun.data.images import MappedImages, RawDataset, Split, sums_file
 from kdrun.data.measure import Progress
 from kdrun.data.tree import Tree
 from kdrun.errors import DataError
 from kdrun.files import read_json, write_json
 from kdrun.types import Normalisation
 
-SCHEMA = 1
+SCHEMA = 2
 FormChoice = Callable[[], tuple[Form, list[str]]]
 
 
@@ -44,6 +47,8 @@ def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
 def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
     """The metadata of a complete cache of the files as they are now; None when there is none."""
     try:
+        if not all(is_intact(path) for path in (folder / "meta.json", *folder.glob("*.crc.npy"))):
+            return None
         meta = read_json(folder / "meta.json")
         if meta["schema"] != SCHEMA or meta["files"] != tree.digest():
             return None
@@ -134,6 +139,7 @@ def _build(
             "notes": notes,
         }
         write_json(unfinished / "meta.json", meta)
+        seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])
         if folder.exists():
             folder.rename(outdated)
         unfinished.rename(folder)
@@ -150,15 +156,18 @@ def _decode(folder: Path, tree: Tree, form: Form, progress: Progress | None) -> 
     for name, files in tree.splits.items():
         path = folder / f"{name}.npy"
         shape = (len(files), form.channels, *form.size)
+        sums: list[int] = []
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         with open(path, "wb") as file:  # written, not mapped: a full disk is then an error
             np.lib.format.write_array_header_1_0(file, header)
             for block in in_blocks(lambda path: read_image(path, form), files):
                 file.write(np.stack(block).tobytes())
+                sums += [zlib.crc32(image.tobytes()) for image in block]
                 done += len(block)
                 if progress is not None:
                     progress("decoding images", done, total)
             file.flush()
             os.fsync(file.fileno())
+        np.save(sums_file(path), np.array(sums, dtype=np.uint32))
         found[name] = Split(MappedImages(path), torch.tensor(files.targets))
     return found

@@ -1,5 +1,6 @@
 """Images as raw numbers: in memory, memory-mapped, or decoded when they are asked for."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.errors import DataError
 from kdrun.types import Groups, Normalisation
 
 BLOCK_BYTES = 32 * 2**20
@@ -29,19 +31,39 @@ class LazyImages(ABC):
 
 
 class MappedImages(LazyImages):
-    """A `.npy` file of images `[N, C, H, W]`, mapped into memory; the file must not change."""
+    """A `.npy` file of images `[N, C, H, W]`, mapped into memory; the file must not change.
+
+    Where the CRC-32 of each image lies beside it (`sums_file`), what is read is checked.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.array = np.load(path, mmap_mode="r")
+        self.sums = np.load(sums_file(path)) if sums_file(path).is_file() else None
+        if self.sums is not None and self.sums.shape != self.array.shape[:1]:
+            raise ValueError(f"{sums_file(path)} does not belong to {path}")
         self.shape = self.array.shape
         self.dtype = torch.from_numpy(np.zeros(0, self.array.dtype)).dtype
 
     def gather(self, index: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(self.array[index.numpy()]))
+        """Raises DataError when an image fails its checksum."""
+        pixels = np.asarray(self.array[index.numpy()])
+        if self.sums is not None:
+            for position, image in zip(index.tolist(), pixels, strict=True):
+                if zlib.crc32(image) != self.sums[position]:
+                    raise DataError(
+                        f"Image {position} in {self.path} fails its checksum: delete the folder "
+                        f"{self.path.parent} to have the images decoded again."
+                    )
+        return torch.from_numpy(pixels)
 
     def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
         return MappedImages, (self.path,)  # a worker maps the file again; pixels are not copied
+
+
+def sums_file(path: Path) -> Path:
+    """Where the CRC-32 of each image of the file `path` is kept, uint32 `[N]`."""
+    return path.with_suffix(".crc.npy")
 
 
 class SelectedImages(LazyImages):

@@ -15,6 +15,8 @@ from kdrun.data import views
 from kdrun.data.images import Split
 from kdrun.data.resident import ResidentImages, choose_resident
 from kdrun.data.views import Views
+from kdrun.data.workers import end_with_parent
+from kdrun.errors import KdrunError
 from kdrun.seeds import generator
 from kdrun.types import Batch, Normalisation
 from kdrun.world import ALONE, World
@@ -193,23 +195,29 @@ class _Reader:
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.split.gather(index), self.split.targets[index], index
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | KdrunError:
+        try:
+            return self.split.gather(index), self.split.targets[index], index
+        except KdrunError as error:  # torch would bury its sentence under a worker's traceback
+            return error
 
 
 def _stream(
     split: Split, batches: tuple[Tensor, ...], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(pixels, targets, index) of each batch, read by `workers` processes, on `device`."""
-    loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
+    loader: DataLoader[tuple[Tensor, Tensor, Tensor] | KdrunError] = DataLoader(
         _Reader(split),  # type: ignore[arg-type]
         batch_size=None,
         sampler=batches,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every epoch would draw from the global generator
+        worker_init_fn=end_with_parent,
     )
     for part in loader:
+        if isinstance(part, KdrunError):
+            raise part
         pixels, targets, index = (tensor.to(device, non_blocking=True) for tensor in part)
         yield pixels, targets, index
 

@@ -23,6 +23,7 @@ class CheckpointFolder:
         self.folder = folder
         self.last = folder / "last.pt"
         self.previous = folder / "previous.pt"
+        self._last_is_damaged = False  # then it must not take the place of the one before it
 
     def save(self, payload: dict[str, Any]) -> None:
         """Write `payload` so that a kill at any moment leaves a readable file."""
@@ -30,13 +31,21 @@ class CheckpointFolder:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / "last.pt.tmp"
-        with open(unfinished, "wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.last.exists():
+        try:
+            with open(unfinished, "wb") as file:
+                torch.save(payload, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException as error:
+            unfinished.unlink(missing_ok=True)  # a full disk is no place for it
+            cause = error.__context__ if isinstance(error, RuntimeError) else error
+            if isinstance(cause, OSError):  # torch hides it, and it does not name the file
+                raise OSError(cause.errno, cause.strerror, str(self.last)) from None
+            raise
+        if self.last.exists() and not self._last_is_damaged:
             os.replace(self.last, self.previous)
         os.replace(unfinished, self.last)
+        self._last_is_damaged = False
 
     def load(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest readable state, or None when there is none; damaged ones are told of."""
@@ -46,6 +55,7 @@ class CheckpointFolder:
             try:
                 return read_checkpoint(path)
             except CheckpointError as error:
+                self._last_is_damaged |= path is self.last
                 rest = (
                     "using the one before it"
                     if path is self.last

@@ -23,9 +23,11 @@ from kdrun.engine.lengths import Length, learning_rates, training_length
 from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
+from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
-from kdrun.errors import TrainingError
+from kdrun.engine.trouble import not_finite, out_of_memory
+from kdrun.errors import is_out_of_memory
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
@@ -82,6 +84,8 @@ class Training:
     phase, phases: the name of this phase, and those of all, in order; they share `checkpoints`.
     earlier: rows of the phases before, which stay in the history.
     labelled: the training batches have labels, so that a training accuracy means something.
+    checkpoint_seconds, checkpoint_steps: the longest it goes on without saving its state.
+    settings: what the names of the schedule begin with on the command line.
     """
 
     train: TrainBatches
@@ -98,13 +102,15 @@ class Training:
     phases: tuple[str, ...] = ("main",)
     earlier: tuple[dict[str, Any], ...] = ()
     labelled: bool = True
+    checkpoint_steps: int | None = None
+    settings: str = "schedule."
 
 
 def fit(scheme: Scheme, training: Training) -> TrainState:
     """Train `scheme`, going on from a saved state if there is one.
 
     Raises Interrupted or TimeLimitError after saving when asked to stop, TrainingError when the
-    loss is not finite.
+    loss is not finite or memory is used up.
     """
     return _Fit(scheme, training).run()
 
@@ -126,12 +132,22 @@ class _Fit:
         self.state = TrainState(phase=training.phase, history=list(training.earlier))
         self.random_state: dict[str, Tensor] | None = None
         self.saved_at = -math.inf
+        self.saved_step: int | None = None
+        self.measuring = False
 
     def run(self) -> TrainState:
         self._go_on()
         self.training.observer.training_started(self.length, self.state)
         while not self._done():
-            self._epoch()
+            try:
+                self._epoch()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise out_of_memory(
+                    self.state, self.schedule, self.training.device, self.training.settings,
+                    self.measuring, self.saved_step,
+                ) from error  # fmt: skip
         return self.state
 
     def _epoch(self) -> None:
@@ -156,7 +172,7 @@ class _Fit:
         clock = time.perf_counter()
         for batch in batches:
             if self.random_state is not None:  # after the loader drew its own numbers
-                _set_random_state(self.random_state, training.device)
+                set_random_state(self.random_state, training.device)
                 self.random_state = None
             fetched = time.perf_counter()
             state.data_seconds += fetched - clock
@@ -175,7 +191,7 @@ class _Fit:
                 break
             if state.batch < self.length.steps_per_epoch:
                 self._stop_if_asked(sums)
-            if time.monotonic() - self.saved_at > training.checkpoint_seconds:
+            if self._save_is_due():
                 self._save(sums)
 
     def _step(self, batch: Batch) -> StepOutput:
@@ -196,9 +212,8 @@ class _Fit:
     def _finish_epoch(self, sums: EpochSums) -> None:
         """Close the epoch: its row, the validation split, the best weights."""
         state = self.state
-        totals = sums.totals()
-        self._require_finite(totals)
-        row = self._row(totals)
+        totals = self._finite_totals(sums)
+        row = state.row(totals, self.rates[state.step - 1], self.training.labelled)
         if self._measures_now() and self.training.val is not None:
             self._validate(row)
             watch(state, row, self.schedule)
@@ -211,33 +226,13 @@ class _Fit:
         sums.sums.clear()
         self.training.observer.epoch_done(row, self.length)
 
-    def _row(self, totals: dict[str, float]) -> dict[str, Any]:
-        state = self.state
-        images = state.epoch_images
-        row: dict[str, Any] = {
-            "phase": state.phase,
-            "epoch": state.epoch + 1,
-            "step": state.step,
-            "lr": self.rates[state.step - 1],
-            "train/loss": totals["loss"] / images,
-        }
-        if self.training.labelled:
-            row["train/top1_percent"] = 100.0 * totals["correct"] / images
-        for name, total in totals.items():
-            if name.startswith("part/"):
-                row[f"train/{name.removeprefix('part/')}"] = total / images
-        row["epoch_seconds"] = round(state.epoch_seconds, 3)
-        row["images_per_second"] = round(images / max(state.epoch_seconds, 1e-9), 1)
-        return row
-
-    def _require_finite(self, totals: dict[str, float]) -> None:
-        bad = [name.removeprefix("part/") for name, v in totals.items() if not math.isfinite(v)]
-        if bad:
-            raise TrainingError(
-                f"Not finite in epoch {self.state.epoch + 1}, by step {self.state.step}: "
-                f"{', '.join(bad)}. Try a lower lr, schedule.grad_clip=1 or precision=fp32; "
-                "the last good state is kept."
-            )
+    def _finite_totals(self, sums: EpochSums) -> dict[str, float]:
+        """The sums as numbers; raises TrainingError when one is not finite."""
+        totals = sums.totals()
+        if not all(math.isfinite(total) for total in totals.values()):
+            raise not_finite(self.state, self.length, sums.trail, totals, self.saved_step)
+        sums.trail.clear()
+        return totals
 
     def _measures_now(self) -> bool:
         """On every `eval_every`-th epoch, and on the last one."""
@@ -248,9 +243,11 @@ class _Fit:
 
     def _validate(self, row: dict[str, Any]) -> None:
         assert self.training.val is not None
+        self.measuring = True
         found = evaluate(
             self.scheme.measured, self.training.val, self.training.device, self.schedule.precision
         ).metrics
+        self.measuring = False
         row["val/loss"] = found.loss
         row["val/top1_percent"] = found.top1
         best = self.state.best
@@ -267,9 +264,14 @@ class _Fit:
             where = f"stopped after step {self.state.step} of {self.length.steps}"
             raise self.training.stop.error(where)
 
+    def _save_is_due(self) -> bool:
+        """Within an epoch, after so many steps or so much time."""
+        steps = self.training.checkpoint_steps
+        late = time.monotonic() - self.saved_at > self.training.checkpoint_seconds
+        return late or (steps is not None and self.state.step % steps == 0)
+
     def _save(self, sums: EpochSums) -> None:
-        self.state.sums = sums.totals()
-        self._require_finite(self.state.sums)
+        self.state.sums = self._finite_totals(sums)
         self.training.checkpoints.save(
             {
                 "schema": 1,
@@ -278,10 +280,11 @@ class _Fit:
                 "scheme": self.scheme.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "random": _random_state(self.training.device),
+                "random": random_state(self.training.device),
             }
         )
         self.saved_at = time.monotonic()
+        self.saved_step = self.state.step
 
     def _go_on(self) -> None:
         """Take up a saved state, if there is one for this phase of this very training."""
@@ -309,16 +312,4 @@ class _Fit:
         if self.state.batch:  # at an epoch's start the generators are seeded anew
             self.random_state = saved["random"]
         self.saved_at = time.monotonic()
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+        self.saved_step = self.state.step

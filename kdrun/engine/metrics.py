@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kdrun.engine.devices import autocast
 from kdrun.engine.distributed import all_rows
+from kdrun.engine.state import PART
+from kdrun.engine.trouble import Trail
 from kdrun.types import Batch, Groups, Outputs, StepOutput
 
 ECE_BINS = 15
@@ -177,7 +179,10 @@ def collect_logits(
 
 
 class EpochSums:
-    """Running sums over the images of one training epoch: loss, its parts, right answers."""
+    """Running sums over the images of one training epoch: loss, its parts, right answers.
+
+    trail: the same of each step, to find the first that is not finite.
+    """
 
     def __init__(self, device: torch.device, start: dict[str, float] | None = None) -> None:
         # MPS has no float64; elsewhere it makes the sums independent of when they are saved
@@ -187,15 +192,19 @@ class EpochSums:
             name: torch.tensor(value, dtype=self.dtype, device=device)
             for name, value in (start or {}).items()
         }
+        self.trail = Trail()
 
     @torch.no_grad()
     def add(self, output: StepOutput, batch: Batch) -> None:
         """Add one batch; nothing is read back from the device."""
         images = len(batch)
-        self._add("loss", output.loss.detach() * images)
-        self._add("correct", (output.logits.detach().argmax(dim=1) == batch.targets).sum())
+        values = {"loss": output.loss.detach() * images}
         for name, value in output.parts.items():
-            self._add(f"part/{name}", value.detach() * images)
+            values[f"{PART}{name}"] = value.detach() * images
+        for name, value in values.items():
+            self._add(name, value)
+        self._add("correct", (output.logits.detach().argmax(dim=1) == batch.targets).sum())
+        self.trail.add(values)
 
     def _add(self, name: str, value: Tensor) -> None:
         if name in self.sums:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+PART = "part/"  # what the names of the objective's parts begin with among an epoch's sums
+
 
 @dataclass
 class TrainState:
@@ -40,6 +42,28 @@ class TrainState:
     def as_dict(self) -> dict[str, Any]:
         """Plain containers and tensors, loadable without pickle's code."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def row(self, totals: dict[str, float], lr: float, labelled: bool) -> dict[str, Any]:
+        """The line of the epoch in hand, which has just seen its last batch.
+
+        totals: sums over its images. lr: of its last step. labelled: its images have labels.
+        """
+        images = self.epoch_images
+        row: dict[str, Any] = {
+            "phase": self.phase,
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": lr,
+            "train/loss": totals["loss"] / images,
+        }
+        if labelled:
+            row["train/top1_percent"] = 100.0 * totals["correct"] / images
+        for name, total in totals.items():
+            if name.startswith(PART):
+                row[f"train/{name.removeprefix(PART)}"] = total / images
+        row["epoch_seconds"] = round(self.epoch_seconds, 3)
+        row["images_per_second"] = round(images / max(self.epoch_seconds, 1e-9), 1)
+        return row
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainState":

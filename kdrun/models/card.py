@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from kdrun.checksums import damaged, is_intact
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
@@ -69,7 +70,9 @@ def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard)
 
 
 def read_card(path: Path) -> NetworkCard:
-    """The card in a JSON file; raises CheckpointError when it is none."""
+    """The card in a JSON file; raises CheckpointError when it is none, or damaged."""
+    if not is_intact(path):
+        raise CheckpointError(damaged(path))
     try:
         values = read_json(path)
         if values["schema"] != SCHEMA:

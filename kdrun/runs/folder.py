@@ -9,14 +9,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from kdrun.checksums import SUMS, seal
 from kdrun.config.resolvers import stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError
-from kdrun.files import write_atomically, write_json
+from kdrun.files import remove_unfinished, write_atomically, write_json
 from kdrun.runs.environment import environment
 from kdrun.runs.metrics import write_metrics
 from kdrun.runs.result import ResultFile
+from kdrun.world import world
+
+DESCRIPTION = ("config.yaml", "command.txt", "env.json")
+UNSEALED = (SUMS, "run.log")  # a log may get further lines
 
 
 class RunFolder:
@@ -59,10 +64,23 @@ class RunFolder:
     def describe(
         self, config: dict[str, Any], command: Iterable[str], facts: dict[str, Any]
     ) -> None:
-        """Write `config.yaml`, `command.txt` and `env.json`."""
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config).encode())
-        write_atomically(self.path / "command.txt", f"{shlex.join(['kdrun', *command])}\n".encode())
+        """Write `env.json`, `command.txt` and, last, `config.yaml`, which makes it a run."""
         write_json(self.path / "env.json", {**environment(), **facts})
+        write_atomically(self.path / "command.txt", f"{shlex.join(['kdrun', *command])}\n".encode())
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config).encode())
+
+    def begin(self) -> None:
+        """The run begins, or goes on: what a killed process left half written goes."""
+        if world().is_main:
+            remove_unfinished(self.path)
+            seal(self.path, DESCRIPTION)
+
+    def seal(self) -> None:
+        """The run has ended: the digests of all it wrote."""
+        if world().is_main:
+            own = self.path.glob("*") if self.path.is_dir() else ()
+            names = sorted(path.name for path in own if path.is_file())
+            seal(self.path, [name for name in names if name not in UNSEALED and name[0] != "."])
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl` and `metrics.csv` with one line per epoch."""

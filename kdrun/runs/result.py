@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import is_intact
 from kdrun.files import read_json, write_json
 
 SCHEMA = 1
@@ -34,9 +35,18 @@ class ResultFile:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result in a run's folder; None when there is none that can be read."""
+    """The result in a run's folder; None when there is none that can be read, or it is damaged.
+
+    That of a run which has not ended is not listed in `SHA256SUMS` yet.
+    """
+    path = folder / "result.json"
     try:
-        values = read_json(folder / "result.json")
+        values = read_json(path)
     except (OSError, ValueError):
         return None
-    return values if isinstance(values, dict) and values.get("schema") == SCHEMA else None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        return None
+    status = values.get("status")
+    if status not in (RUNNING, COMPLETED, INTERRUPTED, FAILED):
+        return None
+    return values if status != COMPLETED or is_intact(path) else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, write_json
+from kdrun.files import read_json, remove_unfinished, write_json
 
 SWEEP_FILE = "sweep.json"
 SCHEMA = 2
@@ -32,6 +32,8 @@ class SweepFolder:
         """
         for note in self._jobs.glob("*.json"):
             note.unlink()
+        for folder in (self.path, self._jobs):
+            remove_unfinished(folder)
         listed = [{"job": number, "command": list(words)} for number, words in enumerate(jobs)]
         values = {"schema": SCHEMA, "command": list(command), **settings, "jobs": listed}
         write_json(self.path / SWEEP_FILE, values)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from kdrun.checksums import damaged, is_intact
 from kdrun.config import parse
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -105,25 +106,58 @@ def resume(path: Path) -> Result:
 
     Raises ConfigError for folders that hold none.
     """
+    cfg = _config_of(path)
     result = read_result(path)
-    if result is None or not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} is not the folder of a run (no result.json and config.yaml).")
-    cfg = OmegaConf.load(path / "config.yaml")
+    command = _command_of(cfg) if result is None else result["command"]
     argv = ["resume", str(path)]
     folder = RunFolder(path)
-    if result["command"] == "train-teacher":
-        teacher_config = parse.train_teacher_config(cfg)  # type: ignore[arg-type]
+    if command == "train-teacher":
+        teacher_config = parse.train_teacher_config(cfg)
         with open_session(teacher_config.runtime) as session:
-            if result["status"] == COMPLETED:
+            if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
+            _say_without_result(session, result)
             return run_train_teacher(teacher_config, folder, session, argv)
-    if result["command"] == "distill":
-        config = parse.distill_config(cfg)  # type: ignore[arg-type]
+    if command == "distill":
+        config = parse.distill_config(cfg)
         with open_session(config.runtime) as session:
-            if result["status"] == COMPLETED:
+            if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
+            _say_without_result(session, result)
             return run_distill(config, folder, session, argv)
-    raise ConfigError(f"{path} is a run of 'kdrun {result['command']}': just type it again.")
+    raise ConfigError(f"{path} is a run of 'kdrun {command}': just type it again.")
+
+
+def _config_of(path: Path) -> DictConfig:
+    """What `config.yaml` in a run's folder says; raises ConfigError when there is none."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{path} is not the folder of a run, or of one that was stopped before it began (no "
+            "config.yaml): type its command again."
+        )
+    if not is_intact(file):
+        raise ConfigError(damaged(file))
+    try:
+        cfg = OmegaConf.load(file)
+    except Exception as error:  # the readers of YAML have many kinds
+        raise ConfigError(f"{file} cannot be read ({type(error).__name__}).") from None
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{file} is not the configuration of a run.")
+    return cfg
+
+
+def _command_of(cfg: DictConfig) -> str:
+    """The verb that such a configuration belongs to."""
+    return "distill" if "student" in cfg else "evaluate" if "run" in cfg else "train-teacher"
+
+
+def _say_without_result(session: Session, result: Result | None) -> None:
+    if result is None:
+        session.reporter.warn(
+            "result.json is missing or damaged: the run goes on from its config.yaml and its last "
+            "saved state"
+        )
 
 
 def _run(

@@ -254,6 +254,7 @@ def _student(
     extra = {
         "objective": scheme.describe(),
         "dataset": distill_plain(config)["dataset"],
+        "fingerprint": dataset.fingerprint,
         "val_fraction": config.val_fraction,
         "pixel_type": dataset.pixel_type,
     }

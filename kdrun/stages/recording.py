@@ -1,11 +1,11 @@
 """The record of one run around whatever it does: lock, log, status, and how it ended."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kdrun.engine import distributed
-from kdrun.errors import KdrunError
+from kdrun.errors import KdrunError, MachineError, machine_error
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import FAILED, INTERRUPTED
 from kdrun.stages.session import Session
@@ -36,21 +36,30 @@ def recording(
             if not (folder.path / "config.yaml").exists():
                 folder.describe(config, argv, facts)
             folder.result.start(command, **known)
+            folder.begin()
             try:
                 yield
+                folder.seal()
                 distributed.wait()  # the files are there before another process looks for them
             except KeyboardInterrupt as stopped:
-                folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
+                with suppress(OSError):
+                    folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
                 session.reporter.close()
                 if not part:
                     session.reporter.say(
                         f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
                     )
                 raise
-            except Exception as error:
+            except Exception as caught:
+                error = machine_error(caught) or caught
+                if isinstance(error, MachineError) and not part:
+                    error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
                 text = str(error) if isinstance(error, KdrunError) else repr(error)
-                folder.result.update(status=FAILED, error=text)
+                with suppress(OSError):  # it may be the disk that failed
+                    folder.result.update(status=FAILED, error=text)
                 session.reporter.log_only(f"failed: {text}")
-                raise
+                if error is caught:
+                    raise
+                raise error from caught
     finally:
         folder.release()

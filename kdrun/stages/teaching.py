@@ -6,8 +6,8 @@ before the first step.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ def _agreement(
         return torch.cat((outputs.logits, outputs.embedding.to(outputs.logits.dtype)), dim=1)
 
     found = agreement(run, images, chunk_size(device), batch_size)
-    if os.access(folder, os.W_OK):
+    with suppress(OSError):  # a full disk, or somebody else's folder: it is measured again
         write_json(path, asdict(found))
     return found
 

@@ -15,7 +15,7 @@ from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.metrics import Evaluation, evaluate
 from kdrun.errors import CheckpointError
-from kdrun.files import sha256_of
+from kdrun.files import remove_unfinished, sha256_of
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard, load_weights
@@ -34,14 +34,12 @@ from kdrun.stages.networks import (
 )
 from kdrun.stages.session import Session, eval_loader
 from kdrun.stages.training import Recipe, run_training
+from kdrun.teachers.accuracy import check_accuracy, is_measured_on
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
 from kdrun.teachers.formats import read_any
 from kdrun.teachers.store import StoreEntry, TeacherStore
 from kdrun.types import Normalisation
 from kdrun.ui import format
-
-# Another device or precision may turn a few answers; more than this is another teacher.
-TOLERATED_POINTS = 0.5
 
 PRETRAINED = "pretrained"
 
@@ -149,7 +147,8 @@ def ready_teacher(
             "val_fraction": val_fraction,
             "pixel_type": dataset.pixel_type,
         }
-        training = Recipe(data, augment, config.schedule, config.seed)
+        named = "teacher.schedule."
+        training = Recipe(data, augment, config.schedule, config.seed, settings=named)
         _train(entry, config, training, digest, dataset, session, kept)
         seconds = time.monotonic() - started
     return _from_store(entry, config, data, dataset, session, seconds)
@@ -187,6 +186,7 @@ def _train(
     """Train into a store entry; the card is written last and makes it a teacher."""
     session.reporter.say(f"  training {config.network.name} into {entry.folder}")
     entry.folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(entry.folder)
     size = config.image_size
     network = new_network(config.network, dataset, config.seed, "teacher", size)
     objective = Objective(CrossEntropy(config.schedule.label_smoothing), 1.0, {})
@@ -223,14 +223,11 @@ def _from_store(
     session: Session,
     seconds: float | None = None,
 ) -> ReadyTeacher:
+    CheckpointFolder(entry.folder / "checkpoints").remove()  # it was killed before it could
     network, card = entry.load()
     found = _measure(network, card, config, data, dataset, session)
-    expected = card.extra.get("test", {}).get("top1")
-    if expected is not None and abs(found.metrics.top1 - expected) > TOLERATED_POINTS:
-        raise CheckpointError(
-            f"{entry.weights} has {found.metrics.top1:.2f} % on the test split, but its card says "
-            f"{expected:.2f} %. Delete {entry.folder} to train it again."
-        )
+    remedy = f"delete {entry.folder} to train it again"
+    check_accuracy(found, card, entry.weights, config.teaching, session.reporter.warn, remedy)
     reused = seconds is None
     _say(
         session,
@@ -269,6 +266,9 @@ def _from_file(
     elif size is not None:
         card = replace(card, info=seen_by(dataset, size), resize=True)
     found = _measure(network, card, config, data, dataset, session)
+    if loaded.card and size == loaded.card.resized and is_measured_on(card, data, dataset):
+        warn, remedy = session.reporter.warn, "name another file"
+        check_accuracy(found, card, loaded.path, config.teaching, warn, remedy)
     _say(session, network_config.name, found, "loaded", loaded.path)
     return ReadyTeacher(freeze(network), network_config, card, loaded.path, True, found, 0.0)
 

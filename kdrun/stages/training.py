@@ -28,13 +28,18 @@ WriteRows = Callable[[list[dict[str, Any]]], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained. labelled: on images with labels."""
+    """How one network is trained.
+
+    labelled: on images with labels. settings: what the names of the schedule begin with on the
+    command line.
+    """
 
     data: DatasetConfig
     augment: AugmentConfig
     schedule: ScheduleConfig
     seed: int
     labelled: bool = True
+    settings: str = "schedule."
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,12 @@ def run_training(
         device=session.device,
         checkpoints=checkpoints,
         checkpoint_seconds=60.0 * session.runtime.checkpoint_minutes,
+        checkpoint_steps=session.runtime.checkpoint_steps,
         observer=RowWriter(session, write_rows, log),
         stop=session.stop,
         identity=identity,
         labelled=recipe.labelled,
+        settings=recipe.settings,
     )
     state = _run_phases(scheme, main, session)
     write_rows(state.history)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from torch import nn
 
+from kdrun.checksums import seal, unseal
 from kdrun.files import held
 from kdrun.models.card import NetworkCard, load_network, read_card, save_network
+from kdrun.world import world
 
 STEM = "teacher"
+FILES = (f"{STEM}.safetensors", f"{STEM}.json", "metrics.jsonl", "metrics.csv")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,11 @@ class StoreEntry:
 
     def fill(self, network: nn.Module, card: NetworkCard) -> NetworkCard:
         """Put a finished teacher here."""
-        return save_network(self.folder, STEM, network, card)
+        unseal(self.folder)
+        saved = save_network(self.folder, STEM, network, card)
+        if world().is_main:
+            seal(self.folder, FILES)
+        return saved
 
 
 class TeacherStore:

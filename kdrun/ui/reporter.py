@@ -6,7 +6,7 @@ Otherwise: plain lines at a steady interval, without control characters.
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,13 +50,15 @@ class Reporter:
         if not world().is_main:
             yield
             return
-        with open(path, "a", encoding="utf-8") as log:
-            self._logs.append(log)
-            try:
-                yield
-            finally:
-                self._logs.remove(log)
-                self.close()
+        log = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below, errors aside
+        self._logs.append(log)
+        try:
+            yield
+        finally:
+            self._logs.remove(log)
+            self.close()
+            with suppress(OSError):
+                log.close()
 
     def close(self) -> None:
         """Take the live line away."""
@@ -95,9 +97,9 @@ class Reporter:
         """A table on the screen and, drawn plainly, in the log."""
         self.close()
         for log in self._logs:
-            Console(file=log, width=PLAIN_WIDTH, color_system=None, force_terminal=False).print(
-                table
-            )
+            plain = Console(file=log, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+            with suppress(OSError):
+                plain.print(table)
         if not self.quiet:
             self.console.print(table, soft_wrap=False)
 
@@ -168,8 +170,9 @@ class Reporter:
 
     def _log(self, text: str) -> None:
         for log in self._logs:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n" if text else "\n")
-            log.flush()
+            with suppress(OSError):  # a full disk: a line less is no reason to end a run
+                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n" if text else "\n")
+                log.flush()
 
 
 def epoch_line(row: dict[str, Any], length: Length, left_seconds: float) -> str:

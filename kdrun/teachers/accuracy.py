@@ -1,0 +1,54 @@
+"""A teacher's measured accuracy against the one on its card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdrun.config.dump import dataset_plain
+from kdrun.config.schema import DatasetConfig, TeachingConfig
+from kdrun.data.dataset import Dataset
+from kdrun.engine.metrics import Evaluation
+from kdrun.errors import CheckpointError
+from kdrun.models.card import NetworkCard
+
+# Another device or precision may turn a few answers; more than this is another teacher.
+TOLERATED_POINTS = 0.5
+
+
+def is_measured_on(card: NetworkCard, data: DatasetConfig, dataset: Dataset) -> bool:
+    """Whether the figures on a card are of the test images of `dataset`."""
+    then = card.extra.get("dataset")
+    recipe = card.extra.get("recipe")
+    was = recipe.get("dataset") if isinstance(recipe, dict) else card.extra.get("fingerprint")
+    if not isinstance(then, dict) or was != dataset.fingerprint:
+        return False
+    now = dataset_plain(data)
+    return all(then.get(key) == now.get(key) for key in ("split_seed", "test_fraction"))
+
+
+def check_accuracy(
+    found: Evaluation,
+    card: NetworkCard,
+    path: Path,
+    teaching: TeachingConfig,
+    warn: Callable[[str], None],
+    remedy: str,
+) -> None:
+    """Raise CheckpointError when the card promises another accuracy on the test split.
+
+    With `teacher.check_accuracy=false` it is only said. remedy: what else can be done.
+    """
+    test = card.extra.get("test")
+    expected = test.get("top1") if isinstance(test, dict) else None
+    if not isinstance(expected, int | float):
+        return
+    if abs(found.metrics.top1 - expected) <= TOLERATED_POINTS:
+        return
+    text = (
+        f"{path} has {found.metrics.top1:.2f} % on the test split, but its card says "
+        f"{expected:.2f} %"
+    )
+    if teaching.check_accuracy:
+        raise CheckpointError(
+            f"{text}: {remedy}, or set teacher.check_accuracy=false to use it as it is."
+        )
+    warn(f"{text} (teacher.check_accuracy=false: it is used)")

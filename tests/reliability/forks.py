@@ -1,0 +1,158 @@
+"""Processes that run kdrun for a test: forks of one that has torch already, so that they start at
+once, each in a process group of its own that can be killed and watched.
+
+A child writes where it is (`PLACES`) into a file, and may carry a fault: a function that is called
+before the command and breaks something.
+"""
+
+import functools
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+# (module, attribute, what goes on while it runs); the innermost one counts.
+PLACES = (
+    ("kdrun.stages.session", "open_dataset", "opening the data"),
+    ("kdrun.data.cache", "_build", "decoding"),
+    ("kdrun.stages.train_teacher", "_train", "training the teacher"),
+    ("kdrun.stages.distill", "find_or_train_alone", "training the student alone"),
+    ("kdrun.stages.distill", "_teachers", "handing over the teacher"),
+    ("kdrun.stages.distill", "_student", "training the student"),
+    ("kdrun.engine.loop", "evaluate", "validation"),
+    ("kdrun.stages.training", "evaluate", "measuring the test split"),
+    ("kdrun.stages.train_teacher", "evaluate", "measuring the test split"),
+    ("kdrun.engine.checkpoint", "CheckpointFolder.save", "writing a checkpoint"),
+    ("kdrun.stages.distill", "save_network", "the final write"),
+    ("kdrun.teachers.store", "save_network", "the final write"),
+    ("kdrun.runs.result", "write_json", "writing result.json"),
+    ("kdrun.runs.folder", "write_metrics", "writing metrics"),
+)
+START = "start-up or end"
+PLACE_BYTES = 40
+Fault = Callable[[], None]
+
+
+@dataclass
+class Child:
+    """One kdrun command in a process group of its own."""
+
+    process: BaseProcess
+    log: Path
+    place_file: Path
+
+    @property
+    def place(self) -> str:
+        """What it was last seen doing."""
+        try:
+            return self.place_file.read_text().strip("\0 ") or START
+        except OSError:
+            return START
+
+    @property
+    def output(self) -> str:
+        """What it has said so far, on both streams."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait(self, seconds: float = 120.0) -> int | None:
+        """Its exit code, negative for a signal; None when it still runs after `seconds`."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """SIGKILL for the whole group."""
+        assert self.process.pid is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet, or has ended
+            self.process.kill()
+        self.process.join()
+
+
+@functools.cache
+def _context() -> multiprocessing.context.ForkServerContext:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preloaded"])
+    return context
+
+
+def start(
+    folder: Path, argv: Sequence[str], name: str = "log", fault: Fault | None = None
+) -> Child:
+    """`kdrun argv...` in `folder`; `name`: of the files for its output and its place."""
+    log, place = folder / f".{name}.log", folder / f".{name}.place"
+    for left in (log, place):
+        left.unlink(missing_ok=True)
+    process = _context().Process(target=_live, args=(folder, list(argv), log, place, fault))
+    process.start()
+    return Child(process, log, place)
+
+
+def run(
+    folder: Path, argv: Sequence[str], name: str = "log", fault: Fault | None = None
+) -> tuple[int | None, str]:
+    """(exit code, output) of `kdrun argv...` in `folder`; a child that hangs is killed."""
+    child = start(folder, argv, name, fault)
+    code = child.wait()
+    if code is None:
+        child.kill()
+    return code, child.output
+
+
+def _live(folder: Path, argv: list[str], log: Path, place: Path, fault: Fault | None) -> None:
+    """The child's life."""
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a command of its own, for loaders
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
+    watch_places(os.open(place, os.O_WRONLY | os.O_CREAT, 0o666))
+    if fault is not None:
+        fault()
+    from kdrun.cli.main import run as run_kdrun
+
+    code = run_kdrun(argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def watch_places(file: int) -> None:
+    """Have every function of `PLACES` write its place into `file` while it runs."""
+    inside: list[str] = [START]
+
+    def say() -> None:
+        os.pwrite(file, inside[-1].ljust(PLACE_BYTES).encode(), 0)
+
+    def watched(function: Callable[..., Any], place: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inside.append(place)
+            say()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                inside.pop()
+                say()
+
+        return call
+
+    for module, attribute, place in PLACES:
+        replace(module, attribute, lambda function, place=place: watched(function, place))
+
+
+def replace(module: str, attribute: str, change: Callable[[Any], Any]) -> None:
+    """Put `change(what is there)` in the place of `module.attribute` (`Class.method` too)."""
+    holder: Any = importlib.import_module(module)
+    *classes, name = attribute.split(".")
+    for one in classes:
+        holder = getattr(holder, one)
+    setattr(holder, name, change(getattr(holder, name)))

@@ -1,0 +1,215 @@
+"""Kills runs with SIGKILL at random moments, goes on with them, and compares their ends.
+
+    python -m tests.reliability.kill_anywhere --kills 300 --seed 0
+
+Every second run is killed at a moment drawn evenly from its duration (and, one time in three,
+again while it goes on); the others within one of their writes, drawn evenly too: before the new
+file takes its name, after it, or when half of it is written. The end must be that of a run that was
+never stopped: weights bit for bit, results and rows of metrics but for times, no file left over.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.reliability import forks
+from tests.reliability.outcome import Outcome, leftovers, outcome, run_folder
+from tests.reliability.pictures import write_pictures
+from tests.support import SMALL
+
+IMAGES = [word for word in SMALL if word.startswith("dataset")]
+RECIPE = ["threads=1", "device=cpu", "ui=plain", "batch_size=32", "epochs=4", "checkpoint_steps=3"]
+TEACHER = ["teacher.schedule.epochs=4", "teacher.schedule.batch_size=32"]
+KINDS = {
+    "offline": [*IMAGES, *RECIPE, *TEACHER, "loss=kd"],
+    "online": [*IMAGES, *RECIPE, "loss=kd", "scheme=online", "scheme.peers=[student]"],
+    "crd": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,crd]", "loss.crd.negatives=16"],
+    "pretrain": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ft]", "loss.ft.pretrain_epochs=2"],
+    "streaming": [
+        *RECIPE,
+        *TEACHER,
+        "dataset=imagefolder",
+        "dataset.root=../photos",
+        "dataset.resident=false",
+        "dataset.workers=2",
+        "dataset.augment.crop_padding=1",
+        "dataset.augment.flip=true",
+        "loss=kd",
+    ],
+}
+MOST_KILLS = 4
+AT_WRITE = ("before the new name", "after the new name", "half written")
+
+
+@dataclass
+class Tally:
+    """What happened to the runs of one kind. wrong: what went wrong, in words."""
+
+    runs: int = 0
+    places: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    different: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        """How many times a process was killed."""
+        return self.places.total()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run that was never stopped: its end, how long it took, how many files it wrote."""
+
+    outcome: Outcome
+    seconds: float
+    writes: int
+
+
+def measure(kind: str, base: Path) -> Reference:
+    """The reference of a kind; it is run twice, which must end alike."""
+    ends = []
+    for name in ("first", "second"):
+        folder = base / f"{kind}-{name}"
+        folder.mkdir()
+        counter = folder / "writes"
+        began = time.monotonic()
+        count = partial(count_writes, counter)
+        code, output = forks.run(folder, ["distill", *KINDS[kind]], fault=count)
+        seconds = time.monotonic() - began
+        assert code == 0, output
+        assert leftovers(folder) == []
+        ends.append((outcome(folder), seconds, counter.stat().st_size))
+        shutil.rmtree(folder)
+    assert ends[0][0].differences(ends[1][0]) == [], f"{kind} does not repeat itself"
+    return Reference(*ends[1])
+
+
+def trial(kind: str, reference: Reference, folder: Path, draw: random.Random, tally: Tally) -> None:
+    """One run, killed at least once where the moment drawn comes before its end."""
+    folder.mkdir()
+    tally.runs += 1
+    argv = ["distill", *KINDS[kind]]
+    at_a_write = tally.runs % 2 == 0
+    for attempt in range(MOST_KILLS + 1):
+        killed = attempt < MOST_KILLS and (attempt == 0 or draw.random() < 1 / 3)
+        fault: Callable[[], None] | None = None
+        if killed and at_a_write:
+            number = draw.randrange(reference.writes) + 1
+            fault = partial(die_at_write, number, draw.choice(AT_WRITE))
+        child = forks.start(folder, argv, f"attempt{attempt}", fault)
+        code = child.wait(draw.uniform(0, reference.seconds) if killed and not fault else 120.0)
+        if code is None:
+            place = child.place
+            child.kill()
+            tally.places[place] += 1
+        elif code == -signal.SIGKILL:
+            tally.places[child.place] += 1
+        elif code == 0:
+            break
+        else:
+            tally.lost += 1
+            tally.wrong.append(f"{folder}: exit code {code}\n{child.output[-2000:]}")
+            return
+        there = run_folder(folder)
+        argv = argv if there is None else ["resume", str(there)]
+    judge(reference, folder, tally)
+
+
+def judge(reference: Reference, folder: Path, tally: Tally) -> None:
+    """Compare the end of a run with that of the reference; removes the folder when all is well."""
+    found = reference.outcome.differences(outcome(folder))
+    left = leftovers(folder)
+    if found or left:
+        tally.different += 1
+        tally.wrong.append(f"{folder}: {', '.join(found + left)}")
+    else:
+        shutil.rmtree(folder)
+
+
+def count_writes(counter: Path) -> None:
+    """A fault that is none: a byte in `counter` for every file that takes its name."""
+    with open(counter, "wb", buffering=0) as file:
+        number = os.dup(file.fileno())
+    replace = os.replace
+
+    def counted(*args: Any) -> None:
+        os.write(number, b".")
+        replace(*args)
+
+    os.replace = counted  # type: ignore[assignment]
+
+
+def die_at_write(number: int, when: str) -> None:
+    """The process ends itself with SIGKILL at the `number`-th file that takes its name."""
+    replace, calls = os.replace, [0]
+
+    def dying(source: Any, target: Any) -> None:
+        calls[0] += 1
+        if calls[0] == number:
+            if when == "after the new name":
+                replace(source, target)
+            elif when == "half written":
+                os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = dying
+
+
+def kill_anywhere(kinds: list[str], kills: int, seed: int, base: Path) -> dict[str, Tally]:
+    """Trials of every kind until each has its share of the kills."""
+    write_pictures(base / "photos")
+    tallies = {}
+    for kind in kinds:
+        draw = random.Random(f"{seed} {kind}")
+        reference = measure(kind, base)
+        tally = tallies[kind] = Tally()
+        while tally.kills < kills / len(kinds):
+            trial(kind, reference, base / f"{kind}-{tally.runs}", draw, tally)
+    return tallies
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """The figures in Markdown: by kind, then where the kills fell."""
+    lines = ["| kind | runs | kills | lost | different |", "| --- | ---: | ---: | ---: | ---: |"]
+    for kind, one in tallies.items():
+        lines.append(f"| {kind} | {one.runs} | {one.kills} | {one.lost} | {one.different} |")
+    places = sum((one.places for one in tallies.values()), Counter[str]())
+    lines += ["", "| killed while | times |", "| --- | ---: |"]
+    lines += [f"| {place} | {count} |" for place, count in places.most_common()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line; 1 when a run was lost or ended differently."""
+    parser = argparse.ArgumentParser(description="kill runs at random moments and compare ends")
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=KINDS, action="append", help="a kind (several times)")
+    parser.add_argument("--folder", type=Path, help="where to work; what went wrong is kept there")
+    given = parser.parse_args()
+    base = given.folder or Path(tempfile.mkdtemp(prefix="kill-anywhere-"))
+    base.mkdir(parents=True, exist_ok=True)
+    tallies = kill_anywhere(given.only or list(KINDS), given.kills, given.seed, base)
+    print(table(tallies))
+    wrong = [text for one in tallies.values() for text in one.wrong]
+    print(*wrong, sep="\n")
+    if not wrong and given.folder is None:
+        shutil.rmtree(base)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

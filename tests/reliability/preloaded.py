@@ -1,0 +1,6 @@
+"""What the process that is forked has imported: all that a command needs, and nothing started."""
+
+import kdrun.cli.app
+import kdrun.cli.main
+import kdrun.cli.resume
+import kdrun.stages.commands  # noqa: F401 - torch among it
