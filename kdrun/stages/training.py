@@ -6,6 +6,8 @@ from typing import Any
 
 from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
 from kdrun.data.dataset import Dataset
+from kdrun.data.images import Split
+from kdrun.data.loaders import EvalLoader
 from kdrun.data.partners import PairedLoader
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -77,18 +79,17 @@ def run_training(
         session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
     )
     batch_size = recipe.schedule.eval_batch_size
-    val = (
-        eval_loader(session, dataset.val, dataset.normalisation, recipe.data, batch_size)
-        if dataset.val is not None
-        else None
-    )
+
+    def measured(split: Split) -> EvalLoader:
+        return eval_loader(session, split, dataset.normalisation, recipe.data, batch_size)
+
     main = Training(
         train=follow(
             PairedLoader(loader) if scheme.reads_partner else loader,
             loader,
             scheme.frozen_teachers,
         ),
-        val=val,
+        val=None if dataset.val is None else measured(dataset.val),
         schedule=recipe.schedule,
         seed=recipe.seed,
         device=session.device,
@@ -108,7 +109,7 @@ def run_training(
     if stopped is not None:
         session.reporter.close()
         session.reporter.say(f"  {tables.stopped_words(stopped)}")
-    test = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
+    test = measured(dataset.test)
 
     def measure() -> Evaluation:
         precision, groups = recipe.schedule.precision, dataset.test.groups
