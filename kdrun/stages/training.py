@@ -71,10 +71,7 @@ def run_training(
 
     Terms that ask for it are trained before the main phase, each in a phase of its own.
     """
-    use_precision(recipe.schedule.precision, session.device)
-    session.place(scheme)
-    if session.runtime.compile:
-        session.reporter.say("  compiling the networks: the first step takes up to a minute")
+    _make_ready(scheme, session, recipe.schedule.precision)
     loader = train_loader(
         session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
     )
@@ -111,13 +108,21 @@ def run_training(
         session.reporter.say(f"  {tables.stopped_words(stopped)}")
     test = measured(dataset.test)
 
+    precision, groups = recipe.schedule.precision, dataset.test.groups
+
     def measure() -> Evaluation:
-        precision, groups = recipe.schedule.precision, dataset.test.groups
         return evaluate(scheme.measured, test, session.device, precision, groups)
 
     found = measure()
     best = _best(scheme, state, found, measure)
     return Trained(state, found, best, stopped)
+
+
+def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None:
+    use_precision(precision, session.device)
+    session.place(scheme)
+    if session.runtime.compile:
+        session.reporter.say("  compiling the networks: the first step takes up to a minute")
 
 
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
