@@ -123,14 +123,18 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     return tree | content
 
 
-def brought_terms(scheme: str, config_dir: Path | None = None) -> set[str]:
-    """The losses that a scheme's own recipe has settings for, chosen or not."""
-    path = option_path("scheme", scheme, config_dir)
+def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[str]:
+    """The losses that a scheme or an experiment has settings for, chosen or not."""
+    path = option_path(group, name, config_dir)
     if path is None:
         return set()
     text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text) if text.startswith(GLOBAL_PACKAGE) else {}
-    return set(content.get("loss") or {})
+    content = (yaml.safe_load(text) if text.startswith(GLOBAL_PACKAGE) else None) or {}
+    found = set(content.get("loss") or {})
+    for entry in content.get("defaults") or []:  # what an experiment is made of
+        if isinstance(entry, str) and entry.startswith(f"/{group}/"):
+            found |= brought_terms(group, entry.removeprefix(f"/{group}/"), config_dir)
+    return found
 
 
 def first_comment(path: Path) -> str:

@@ -191,7 +191,7 @@ def _missing_term(asked: Request, chosen: dict[str, Any], word: str) -> str:
     return hint
 
 
-def check_composed(asked: Request, tree: dict[str, Any]) -> None:
+def check_composed(asked: Request, tree: dict[str, Any], experiment: str | None) -> None:
     """Raise ConfigError for settings nobody reads and for terms that were never chosen."""
     text = repr(tree)
     roots = {group.split("@")[0] for group in asked.primary.groups}
@@ -203,7 +203,11 @@ def check_composed(asked: Request, tree: dict[str, Any]) -> None:
             meant = f" Did you mean {match}?" if match else ""
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
     loss = tree.get("loss")
-    brought = groups.brought_terms(str((tree.get("scheme") or {}).get("name")), asked.config_dir)
+    scheme = str((tree.get("scheme") or {}).get("name"))
+    brought = groups.brought_terms("scheme", scheme, asked.config_dir)
+    if experiment is not None:  # those of a loss that does not exist are a mistake
+        own = groups.brought_terms("experiment", experiment, asked.config_dir)
+        brought |= own & set(asked.options("loss"))
     for term, node in (loss if isinstance(loss, dict) else {}).items():
         if isinstance(node, dict) and "_target_" not in node and term not in brought:
             rest = {name: value for name, value in (loss or {}).items() if name != term}

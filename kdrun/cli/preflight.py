@@ -225,7 +225,8 @@ class Composer:
     def typed(self, overrides: list[Override]) -> Config:
         """The checked dataclass of one job. Raises ConfigError with the repair."""
         key = self._base(overrides)
-        hints.check_composed(self.asked, self._trees[key])
+        experiment = self._bases[key].hydra.runtime.choices.get("experiment")
+        hints.check_composed(self.asked, self._trees[key], experiment)
         self._check_own_settings(key, overrides)
         cfg = self._with_values(self._plain[key], key, overrides)
         config = typed_config(self.asked.verb, cfg, self.asked.config_dir)

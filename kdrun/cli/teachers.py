@@ -142,21 +142,29 @@ def _placed_by_experiments(overrides: list[Override], config_dir: Path | None) -
     """The places that the chosen experiment's own defaults list fills (`/teacher@teacher2: b`)."""
     found: set[str] = set()
     for override in overrides:
-        if override.key_or_group != "experiment" or override.is_sweep_override():
-            continue
-        path = groups.option_path("experiment", str(override.value()), config_dir)
-        if path is None:
-            continue
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError:
-            continue  # said where the file is composed
-        for entry in content.get("defaults") or []:
-            for key in entry if isinstance(entry, dict) else []:
-                place = str(key).removeprefix("override ").strip().removeprefix(f"/{GROUP}@")
-                if NUMBERED.match(place):
-                    found.add(place)
+        if override.key_or_group == "experiment" and not override.is_sweep_override():
+            found |= _placed_by(str(override.value()), config_dir)
     return frozenset(found)
+
+
+def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
+    """Those of one experiment, and of the experiments it is made of."""
+    path = groups.option_path("experiment", experiment, config_dir)
+    if path is None:
+        return set()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError:
+        return set()  # said where the file is composed
+    found: set[str] = set()
+    for entry in content.get("defaults") or []:
+        if isinstance(entry, str) and entry.startswith("/experiment/"):
+            found |= _placed_by(entry.removeprefix("/experiment/"), config_dir)
+        for key in entry if isinstance(entry, dict) else []:
+            place = str(key).removeprefix("override ").strip().removeprefix(f"/{GROUP}@")
+            if NUMBERED.match(place):
+                found.add(place)
+    return found
 
 
 def _add(found: list[str], place: str, value: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdrun.report.groups import Group, Grouped
 from kdrun.report.published import Figure, match
-from kdrun.report.records import Run, number
+from kdrun.report.records import Run, find, number
 from kdrun.report.settings import ABSENT
 from kdrun.report.statistics import LEAST_PAIRS, TEST_NAME, Mean
 from kdrun.ui import format
@@ -77,12 +77,15 @@ def _measured(grouped: Grouped) -> list[Column]:
                [g.gap_closed for g in groups], lambda value: f"{round(value)} %"),
         _means("teacher top-1 %", "On the test split; of several teachers the best.", groups,
                lambda g: g.teacher, format.percent),
+        _of_runs("teachers together %", "Test top-1 of several teachers' mean answer.", groups,
+                 ("teacher_ensemble", "test", "top1"), format.percent),
         _of_runs("agreement %", "Share of test images on which student and teacher answer alike.",
                  groups, ("agreement",), format.percent),
         _of_runs("ECE %", "Expected calibration error of the distilled student, 15 bins.", groups,
                  ("student", "test", "ece"), format.percent),
         _of_runs("errors", "Wrong answers of the distilled student on the test split.", groups,
-                 ("student", "test", "errors"), lambda value: f"{value:.1f}".removesuffix(".0")),
+                 ("student", "test", "errors"), _few),
+        *_left_out(groups),
         _of_runs("best-val top-1 %", "Test split, at the epoch that was best on the validation "
                  "split.", groups, ("student", "best_val", "test", "top1"), format.percent),
         _of_runs("params", "Trainable parameters of the student.", groups,
@@ -92,6 +95,41 @@ def _measured(grouped: Grouped) -> list[Column]:
         _of_runs("time", "Training the student, without teacher and student alone.", groups,
                  ("time", "seconds"), format.seconds),
     ]  # fmt: skip
+
+
+def _left_out(groups: list[Group]) -> list[Column]:
+    """Errors in the classes that the transfer set left out, and after their bias was corrected."""
+
+    def errors(*path: str) -> Callable[[Run], float | None]:
+        def read(run: Run) -> float | None:
+            rows = find(run.result, "student", *path, "errors_per_class")
+            left_out = find(run.result, "transfer", "classes_left_out") or ()
+            if not isinstance(rows, list) or not left_out:
+                return None
+            return sum(number(row, "errors") or 0 for row in rows if row.get("class") in left_out)
+
+        return read
+
+    def averaged(read: Callable[[Run], float | None]) -> Callable[[Group], Mean | None]:
+        return lambda group: group.mean(read)
+
+    def corrected(run: Run) -> float | None:
+        return number(run.result, "student", "bias_corrected", "test", "errors")
+
+    read = {
+        "left-out errors": (errors(), "Wrong answers in the classes that the transfer set had no "
+                            "image of."),
+        "corrected errors": (corrected, "Wrong answers after the left-out classes' bias was "
+                             "corrected."),
+        "corrected left-out errors": (errors("bias_corrected"), "Of these, those in the left-out "
+                                      "classes."),
+    }  # fmt: skip
+    return [_means(name, about, groups, averaged(one), _few) for name, (one, about) in read.items()]
+
+
+def _few(value: float) -> str:
+    """`206`, or `205.7` as a mean."""
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def _whole_groups(groups: list[Group]) -> list[Column]:

@@ -101,6 +101,11 @@ def test_an_experiment_names_teachers_and_the_command_replaces_them(tmp_path: Pa
     assert [t.seed for t in distill(*own).teachers] == [3, 3]
     one = distill(*own, "teacher=vgg8")
     assert [t.network.name for t in one.teachers] == ["vgg8"]
+    (folder / "made_of_it.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /experiment/pair\n  - _self_\n"
+    )
+    one = distill(*own[:2], "experiment=made_of_it", "teacher=vgg8")
+    assert [t.network.name for t in one.teachers] == ["vgg8"]
     two = distill(*own, "teacher=[vgg8,vgg11]", "teacher2.seed=8")
     assert [(t.network.name, t.seed) for t in two.teachers] == [("vgg8", 3), ("vgg11", 8)]
 
