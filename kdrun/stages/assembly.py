@@ -48,20 +48,21 @@ class Plan:
     facts: dict[str, Any]
 
 
-def rehearse(config: DistillConfig, dataset: Dataset) -> Plan:
+def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
     """Put untrained networks together once, so that what cannot fit is said before training.
 
+    given: how many of the teachers are trained on labels; others are distilled before. None: all.
     Raises ConfigError for networks, taps, shapes or class counts that do not go together.
     """
     objective = objective_of(config)
     cards, teachers = [], []
-    for teacher in config.teachers:
+    for number, teacher in enumerate(config.teachers):
         size = teacher.image_size
         network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
         card = make_card(teacher.network, network, dataset, {}, size)
         cards.append(card)
         teachers.append(Member(network, teacher.network, card.normalisation, size))
-        if teacher.checkpoint is None:
+        if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     student = _new_student(config, objective, teachers, dataset)
     require_taught_heads(objective, student.network)

@@ -114,7 +114,7 @@ def run_distill(
             **({"round": identity(config)} if within and not config.labels_only else {}),
         )
         rounds = rounds_of(config)
-        plans = [rehearse(one.config, transfer.dataset) for one in rounds]
+        plans = [rehearse(one.config, transfer.dataset, one.given) for one in rounds]
         folder.result.update(objective=plans[-1].objective, **plans[-1].facts)
         if within is None:
             say_plan(config, rounds, plans, dataset, session, folder)
