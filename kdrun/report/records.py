@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from kdrun.checksums import is_intact
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.runs.result import COMPLETED
 
@@ -140,7 +141,8 @@ def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
     result = read_object(folder / RESULT)
     status = result.get("status")
-    if result.get("schema") != 1 or not isinstance(status, str):
+    known = result.get("schema") == 1 and isinstance(status, str)
+    if not known or (status == COMPLETED and not is_intact(folder / RESULT)):
         return Run(folder, {}, UNREADABLE, job)
     return Run(folder, result, status, job)
 

@@ -1,8 +1,11 @@
 """A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
 
 import shlex
+import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from kdrun.config.resolvers import stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError
-from kdrun.files import remove_unfinished, write_atomically, write_json
+from kdrun.files import ABANDONED_SECONDS, remove_unfinished, write_atomically, write_json
 from kdrun.runs.environment import environment
 from kdrun.runs.metrics import write_metrics
 from kdrun.runs.result import ResultFile
@@ -88,6 +91,7 @@ class RunFolder:
 
 
 def _make_in(group: Path) -> Path:
+    _remove_abandoned(group)
     while True:
         path = group / stamp()
         try:
@@ -97,6 +101,15 @@ def _make_in(group: Path) -> Path:
             continue  # somebody drew the same random letters in the same second
         except OSError as error:
             raise ConfigError(f"The run's folder cannot be made: {error}.") from None
+
+
+def _remove_abandoned(group: Path) -> None:
+    """Delete folders that were made long ago by processes killed before their runs began."""
+    for path in group.glob("*"):
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime >= ABANDONED_SECONDS
+            if old and not (path / "result.json").exists() and RunFolder(path).is_free():
+                shutil.rmtree(path)
 
 
 def safe_name(name: str) -> str:

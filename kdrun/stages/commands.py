@@ -116,14 +116,12 @@ def resume(path: Path) -> Result:
         with open_session(teacher_config.runtime) as session:
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
-            _say_without_result(session, result)
             return run_train_teacher(teacher_config, folder, session, argv)
     if command == "distill":
         config = parse.distill_config(cfg)
         with open_session(config.runtime) as session:
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
-            _say_without_result(session, result)
             return run_distill(config, folder, session, argv)
     raise ConfigError(f"{path} is a run of 'kdrun {command}': just type it again.")
 
@@ -150,14 +148,6 @@ def _config_of(path: Path) -> DictConfig:
 def _command_of(cfg: DictConfig) -> str:
     """The verb that such a configuration belongs to."""
     return "distill" if "student" in cfg else "evaluate" if "run" in cfg else "train-teacher"
-
-
-def _say_without_result(session: Session, result: Result | None) -> None:
-    if result is None:
-        session.reporter.warn(
-            "result.json is missing or damaged: the run goes on from its config.yaml and its last "
-            "saved state"
-        )
 
 
 def _run(

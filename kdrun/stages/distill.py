@@ -74,9 +74,11 @@ class Within:
     """What a run that is a part of another one takes from it; the other one says the rest.
 
     teachers: those of a round of distillation; none of the student alone.
+    mark: what `result.json` says from the first second, by which it is found again.
     """
 
     dataset: Dataset
+    mark: dict[str, str]
     teachers: tuple[ReadyTeacher, ...] = ()
 
 
@@ -99,7 +101,7 @@ def run_distill(
         "distill",
         distill_plain(config),
         argv,
-        _known(config, objective, session),
+        {**_known(config, objective, session), **(within.mark if within else {})},
         part=within is not None,
     ):
         given = within.dataset if within else None
@@ -110,8 +112,6 @@ def run_distill(
             dataset=dataset_facts(dataset),
             transfer=transfer_facts(config.transfer, dataset, transfer),
             fingerprint=digest if config.labels_only else None,
-            baseline=digest if within and config.labels_only else None,
-            **({"round": identity(config)} if within and not config.labels_only else {}),
         )
         rounds = rounds_of(config)
         plans = [rehearse(one.config, transfer.dataset, one.given) for one in rounds]
@@ -146,6 +146,7 @@ def _known(config: DistillConfig, objective: Objective, session: Session) -> dic
     """The entries of `result.json`, in order; what is not known yet is null."""
     return {
         "identity": identity(config),
+        "baseline": None,
         "dataset": None,
         "transfer": None,
         "objective": None,
@@ -197,7 +198,8 @@ def _earlier(
     """All rounds but the last, each a run of its own."""
 
     def train(one: DistillConfig, folder: RunFolder, ready: list[ReadyTeacher]) -> None:
-        run_distill(one, folder, session.alone(), argv, Within(dataset, tuple(ready)))
+        within = Within(dataset, {"round": identity(one)}, tuple(ready))
+        run_distill(one, folder, session.alone(), argv, within)
 
     def group(one: DistillConfig) -> Path:
         return group_folder(session.output_root, "distill", one.dataset.name, run_name(one))
@@ -218,7 +220,8 @@ def _alone(
 
     def train(alone: DistillConfig, folder: RunFolder) -> None:
         words = alone_argv(argv, config)
-        run_distill(alone, folder, session.alone(), words, Within(dataset))
+        within = Within(dataset, {"baseline": digest})
+        run_distill(alone, folder, session.alone(), words, within)
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)

@@ -7,7 +7,7 @@ from typing import Any
 from kdrun.engine import distributed
 from kdrun.errors import KdrunError, MachineError, machine_error
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import FAILED, INTERRUPTED
+from kdrun.runs.result import FAILED, INTERRUPTED, read_result
 from kdrun.stages.session import Session
 from kdrun.world import world
 
@@ -35,6 +35,11 @@ def recording(
             facts = {"device": str(session.device), "processes": world().size}
             if not (folder.path / "config.yaml").exists():
                 folder.describe(config, argv, facts)
+            elif read_result(folder.path) is None:
+                session.reporter.warn(
+                    "result.json is missing or damaged: the run goes on from its config.yaml and "
+                    "its last saved state"
+                )
             folder.result.start(command, **known)
             folder.begin()
             try:

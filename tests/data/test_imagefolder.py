@@ -99,7 +99,9 @@ def test_changed_files_are_decoded_again(
     assert len(folders(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "header", "meta", "no meta", "missing", "schema"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "header", "meta", "no meta", "missing", "schema", "digit", "sums"]
+)
 def test_a_damaged_cache_is_rebuilt(
     read: Read, decoded: list[str], tmp_path: Path, damage: str
 ) -> None:
@@ -116,11 +118,30 @@ def test_a_damaged_cache_is_rebuilt(
         meta.unlink()
     elif damage == "missing":
         (folder / "test.npy").unlink()
+    elif damage == "digit":  # of a mean, say: still JSON, and wrong
+        text = meta.read_text()
+        last = max(position for position, letter in enumerate(text) if letter.isdigit())
+        meta.write_text(text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :])
+    elif damage == "sums":
+        sums = folder / "train.crc.npy"
+        sums.write_bytes(sums.read_bytes()[:-1] + b"\0")
     else:
         meta.write_text(json.dumps(json.loads(meta.read_text()) | {"schema": 0}))
     decoded.clear()
     assert torch.equal(read().train.in_memory(), expected)
     assert len(decoded) == 10
+
+
+def test_a_turned_bit_in_a_pixel_is_refused(read: Read, tmp_path: Path) -> None:
+    read()
+    (folder,) = folders(tmp_path)
+    content = bytearray((folder / "train.npy").read_bytes())
+    content[-1] ^= 0x04
+    (folder / "train.npy").write_bytes(content)
+    images = read().train
+    images.gather(torch.tensor([0, 1]))  # the others are good
+    with pytest.raises(DataError, match=r"Image 5 in .*train\.npy fails its checksum: delete"):
+        images.in_memory()
 
 
 def test_a_killed_decode_leaves_nothing_that_counts(

@@ -1,6 +1,8 @@
 """Training states: atomic, checked, and with one to fall back on."""
 
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,35 @@ def test_the_fallback_goes_when_the_run_is_over(tmp_path: Path) -> None:
     assert not folder.previous.exists()
     folder.remove()
     assert not tmp_path.exists()
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(payload(1))
+    folder.save(payload(2))
+    folder.last.write_bytes(folder.last.read_bytes()[:-100])
+    again = CheckpointFolder(tmp_path)  # the process that goes on
+    assert again.load(lambda _: None) is not None
+    again.save(payload(3))
+    assert read_checkpoint(folder.previous)["number"] == 1
+    assert read_checkpoint(folder.last)["number"] == 3
+    again.save(payload(4))
+    assert read_checkpoint(folder.previous)["number"] == 3
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limits on file sizes here")
+def test_a_write_that_fails_midway_leaves_the_states_and_no_half_file(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(payload(1))
+    size = folder.last.stat().st_size
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large.*last\.pt"):
+            folder.save(payload(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert read_checkpoint(folder.last)["number"] == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -38,6 +39,22 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
         two.acquire()
     one.release()
     assert two.is_free()
+
+
+def test_folders_of_runs_that_never_began_go_after_a_while(tmp_path: Path) -> None:
+    names = ("never began", "just made", "at work", "has a result")
+    for name in names:
+        (tmp_path / name).mkdir()
+    write_json(tmp_path / "has a result" / "result.json", {})
+    working = RunFolder(tmp_path / "at work")
+    working.acquire()
+    for name in names:
+        if name != "just made":
+            os.utime(tmp_path / name, (0, 0))
+    made = RunFolder.create_in(tmp_path).path
+    left = {path.name for path in tmp_path.iterdir()} - {made.name}
+    assert left == {"just made", "at work", "has a result"}
+    working.release()
 
 
 def test_names_become_safe_folders() -> None:

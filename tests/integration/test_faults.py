@@ -1,0 +1,210 @@
+"""Damaged files, full disks and used-up memory, as a user meets them: a sentence, nothing lost."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import SMALL, results, without_times
+
+from kdrun.checksums import SUMS, seal
+from kdrun.engine import loop
+from kdrun.teachers.store import FILES
+
+Run = Callable[..., int]
+Refuse = Callable[..., str]
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+ALONE = [*SMALL, "alone=false"]
+STUDENTS = """
+import time
+from torch import nn
+from kdrun.models.cnn import ConvNet
+
+
+class Student(ConvNet):
+    def __init__(self, num_classes, in_channels, image_size, fate="good"):
+        super().__init__(num_classes, in_channels, widths=[4])
+        self.fate = fate
+
+    def forward(self, images):
+        if self.training and self.fate == "fails":
+            raise ValueError("a mistake in the network")
+        if self.training and self.fate == "hangs":
+            time.sleep(300)
+        if self.training and self.fate == "starves":
+            raise MemoryError
+        return super().forward(images)
+"""
+
+
+@pytest.fixture
+def distilled(kdrun: Run, workdir: Path) -> tuple[Path, dict[str, Any], bytes]:
+    """A finished run: its folder, its result, its weights."""
+    assert kdrun("distill", *ALONE) == 0
+    (result,) = results(workdir)
+    folder = result["folder"]
+    return folder, without_times(result), (folder / "student.safetensors").read_bytes()
+
+
+def turn(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_result_that_was_damaged_is_written_anew(
+    kdrun: Run,
+    workdir: Path,
+    distilled: tuple[Path, dict[str, Any], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, expected, weights = distilled
+    listed = {line.split("  ")[1] for line in (folder / SUMS).read_text().splitlines()}
+    assert listed == {
+        "config.yaml", "command.txt", "env.json", "metrics.jsonl", "metrics.csv", "result.json",
+        "student.safetensors", "student.json",
+    }  # fmt: skip
+    for damage in ("digit", "cut", "gone"):
+        path = folder / "result.json"
+        if damage == "digit":
+            turn(path, '"test_size": 60', '"test_size": 61')
+        elif damage == "cut":
+            path.write_bytes(path.read_bytes()[:200])
+        else:
+            path.unlink()
+        capsys.readouterr()
+        assert kdrun("report", str(folder)) == (2 if damage == "gone" else 0)
+        assert damage == "gone" or "result.json cannot be read" in capsys.readouterr().out
+        assert kdrun("resume", str(folder)) == 0
+        assert "result.json is missing or damaged" in (folder / "run.log").read_text()
+        (again,) = results(workdir)
+        assert without_times(again) == expected
+        assert (folder / "student.safetensors").read_bytes() == weights
+
+
+def test_a_damaged_configuration_or_card_is_refused(
+    refused: Refuse, kdrun: Run, distilled: tuple[Path, dict[str, Any], bytes]
+) -> None:
+    folder, _, _ = distilled
+    turn(folder / "student.json", '"params": ', '"params": 1')
+    assert "student.json is damaged" in refused("evaluate", f"run={folder}")
+    turn(folder / "result.json", '"completed"', '"interrupted"')
+    turn(folder / "config.yaml", "momentum: 0.9", "momentum: 0.1")
+    assert "config.yaml is damaged" in refused("resume", str(folder))
+    (folder / SUMS).unlink()  # the change was on purpose
+    assert kdrun("resume", str(folder)) == 0
+    (folder / "config.yaml").unlink()
+    assert "type its command again" in refused("resume", str(folder))
+
+
+def test_a_teacher_that_does_not_reach_its_card(
+    kdrun: Run,
+    refused: Refuse,
+    workdir: Path,
+    distilled: tuple[Path, dict[str, Any], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (entry,) = (path.parent for path in workdir.glob("outputs/teachers/*/*/teacher.json"))
+    values = json.loads((entry / "teacher.json").read_text())
+    values["extra"]["test"]["top1"] -= 2
+    (entry / "teacher.json").write_text(json.dumps(values))
+    assert "teacher.json is damaged" in refused("distill", *ALONE, "seed=1")
+    seal(entry, FILES)  # the card was like this from the beginning
+    for words in ([], [f"teacher.checkpoint={entry}"]):
+        said = refused("distill", *ALONE, *words, "seed=1")
+        assert "% on the test split, but its card says" in said
+        assert "teacher.check_accuracy=false" in said
+    spoken = [word for word in ALONE if word != "ui=quiet"]
+    capsys.readouterr()
+    assert kdrun("distill", *spoken, "seed=1", "ui=plain", "teacher.check_accuracy=false") == 0
+    assert "warning: " in (out := capsys.readouterr().out)
+    assert "but its card says" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(NO_MEMORY), "with batch_size=64: try schedule.batch_size=32"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "No space left on device (x)"),
+    ],
+    ids=["memory", "disk"],
+)
+def test_what_the_machine_lacks_is_said_and_the_run_goes_on(
+    kdrun: Run,
+    workdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    distilled: tuple[Path, dict[str, Any], bytes],
+    error: Exception,
+    said: str,
+) -> None:
+    """Used-up memory within a step, a full disk within a write of the state."""
+    other = [*ALONE, "seed=3", "checkpoint_steps=2"]
+    assert kdrun("distill", *other) == 0
+    whole = next(r for r in results(workdir) if r["seed"] == 3)
+    backward, save, calls = loop.backward, loop.CheckpointFolder.save, []
+
+    def failing(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 4:
+            raise error
+        (backward if isinstance(error, RuntimeError) else save)(*args)
+
+    with monkeypatch.context() as patch:
+        if isinstance(error, RuntimeError):
+            patch.setattr(loop, "backward", failing)
+        else:
+            patch.setattr(loop.CheckpointFolder, "save", failing)
+        capsys.readouterr()
+        assert kdrun("distill", *other) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    assert said in text
+    (part,) = [r for r in results(workdir) if r["status"] == "failed"]
+    assert said in part["error"]
+    if isinstance(error, OSError):
+        assert f"kdrun resume {part['folder'].relative_to(workdir)}" in text
+    assert kdrun("resume", str(part["folder"])) == 0
+    done = next(r for r in results(workdir) if r["folder"] == part["folder"])
+    assert without_times(done) == without_times(whole)
+    weights = (whole["folder"] / "student.safetensors").read_bytes()
+    assert (part["folder"] / "student.safetensors").read_bytes() == weights
+
+
+WHY = {
+    "fails": "a mistake in the network",
+    "starves": "Out of memory on cpu in step 1",
+    "hangs": "sweep.job_minutes=0.5",
+}
+
+
+@pytest.mark.parametrize(
+    "fates",
+    [["fails", "starves"], pytest.param(["fails", "hangs", "starves"], marks=pytest.mark.heavy)],
+    ids=len,
+)
+def test_jobs_that_fail_starve_or_hang_leave_the_others(
+    kdrun: Run,
+    workdir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fates: list[str],
+) -> None:
+    (workdir / "own_students.py").write_text(STUDENTS)
+    monkeypatch.syspath_prepend(str(workdir))
+    small = [word for word in SMALL if word != "ui=quiet"]
+    words = ["student=custom", "student._target_=own_students.Student", "loss=ce", "ui=plain"]
+    jobs = [f"+student.fate={','.join(fates)},good", "epochs=1", "sweep.job_minutes=0.5"]
+    assert kdrun("distill", "-m", *(w for w in small if w[:7] != "teacher"), *words, *jobs) == 1
+    found = {r["status"]: r for r in results(workdir)}
+    assert sorted(r["status"] for r in results(workdir)) == ["completed", *["failed"] * len(fates)]
+    assert found["completed"]["student"]["test"]["top1"] >= 0
+    end = capsys.readouterr().out
+    end = end[end.index("sweep: ranked") :]
+    for number, fate in enumerate(fates):
+        (line,) = [one for one in end.splitlines() if f"job {number} (" in one]
+        assert WHY[fate] in line
+    (sweep,) = workdir.glob("outputs/sweeps/*")
+    assert len((sweep / "summary.csv").read_text().splitlines()) == 2
