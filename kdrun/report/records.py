@@ -141,8 +141,9 @@ def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
     result = read_object(folder / RESULT)
     status = result.get("status")
-    known = result.get("schema") == 1 and isinstance(status, str)
-    if not known or (status == COMPLETED and not is_intact(folder / RESULT)):
+    if result.get("schema") != 1 or not isinstance(status, str):
+        return Run(folder, {}, UNREADABLE, job)
+    if status == COMPLETED and not is_intact(folder / RESULT):
         return Run(folder, {}, UNREADABLE, job)
     return Run(folder, result, status, job)
 
