@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -24,14 +25,12 @@ from kdrun.errors import ConfigError
 from kdrun.report.draw import ALONE, DISTILLED, Theme, draw
 from kdrun.report.groups import Group, group
 from kdrun.report.records import Run, collect, find, number
-from kdrun.report.settings import label
 from kdrun.report.statistics import mean_of
 
 TEST_ERROR = "test error, %"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1b2530", "#6b7178")
 MARKERS = "osD^vP*X"
 SP = "loss.sp.weight"
-Point = tuple[float, float, float]
 
 
 def main() -> None:
@@ -71,7 +70,8 @@ def temperature(groups: Sequence[Group]) -> Drawn:
 
 def gamma(groups: Sequence[Group]) -> Drawn:
     """Test error over the weight of SP."""
-    chosen = [one for one in groups if one.settings.get("loss") == "sp"]
+    only_sp = [one for one in groups if one.settings.get("loss") == "sp"]
+    chosen = [one for one in only_sp if float(one.settings.get(SP, 0)) > 0]
     by_pair = _by(chosen, SP, "teacher", "student")
 
     def paint(figure: Figure, theme: Theme) -> None:
@@ -87,23 +87,26 @@ def gamma(groups: Sequence[Group]) -> Drawn:
 
 def loss_error(groups: Sequence[Group]) -> Drawn:
     """Test error against the SP loss on the training images in the last epoch, a dot for a run."""
-    dots: dict[str, list[tuple[float, float]]] = {}
+    dots: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for one in groups:
-        name = label(one.settings, ("student", SP)).replace(SP, "γ").replace("student=", "")
+        student, weight = one.settings.get("student", ""), float(one.settings.get(SP, 0))
         for run in one.runs:
             loss, error = _last(run, "train/sp"), _error(run)
             if loss is not None and error is not None:
-                dots.setdefault(name, []).append((loss, error))
+                dots.setdefault((student, weight), []).append((loss, error))
     _require(dots, "no run with an sp term (loss=sp; loss.sp.weight=0 only notes it)")
 
     def paint(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        marks = zip(sorted(dots), cycle(COLOURS), cycle(MARKERS), strict=False)
-        for name, colour, marker in marks:
-            x, y = zip(*dots[name], strict=True)
-            axes.plot(x, y, marker, color=colour, markersize=6, label=name)
+        markers = dict(zip(sorted({student for student, _ in dots}), cycle(MARKERS), strict=False))
+        colours = dict(zip(sorted({weight for _, weight in dots}), cycle(COLOURS), strict=False))
+        for (student, weight), found in sorted(dots.items()):
+            x, y = zip(*found, strict=True)
+            axes.plot(x, y, markers[student], color=colours[weight], markersize=6,
+                      label=f"{student}, γ={weight:g}")  # fmt: skip
         axes.set(xscale="log", xlabel="SP loss on the training images, last epoch",
                  ylabel=TEST_ERROR)  # fmt: skip
+        _plain(axes.xaxis)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
     return "Test error against the SP loss", (7.2, 3.6), paint
@@ -122,6 +125,7 @@ def bias(groups: Sequence[Group]) -> Drawn:
             _bias_curve(axes, theme, one)
             axes.set(title=title, xlabel="shift of the left-out classes' logits",
                      ylabel="test errors", yscale="log")  # fmt: skip
+            _plain(axes.yaxis)
             axes.legend()
 
     return "Errors over the bias of left-out classes", (4.6 * len(chosen), 3.4), paint
@@ -166,7 +170,12 @@ def _over_setting(axes: Axes, theme: Theme, found: list[Group], name: str) -> No
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(x))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain(axes.xaxis)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers as such, instead of powers of ten."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _by(groups: Sequence[Group], varied: str, *names: str) -> dict[str, list[Group]]:

@@ -76,8 +76,8 @@ def test_sp_loss_against_error(script: ModuleType, make: Make, outputs: Path) ->
         rows = [{"epoch": 1, "train/sp": 9.0}, {"epoch": 2, "train/sp": loss}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (axes,) = painted(script, "loss-error", outputs).axes
-    assert curve(axes, "cnn_tiny γ=0") == [(0.002, 50.0)]
-    assert curve(axes, "cnn_tiny γ=3000")[0][1] == 45.0
+    assert curve(axes, "cnn_tiny, γ=0") == [(0.002, 50.0)]
+    assert curve(axes, "cnn_tiny, γ=3000")[0][1] == 45.0
 
 
 def test_bias_against_error(script: ModuleType, make: Make, outputs: Path) -> None:
