@@ -25,6 +25,10 @@ from kdrun.runs.sweeps import SweepFolder
 
 Command = Callable[..., object]
 
+KILLED = (
+    "a process of the sweep was killed, by the system perhaps, for want of memory: take fewer "
+    "(hydra.launcher.n_jobs=...) or a smaller batch_size, then go on with kdrun resume"
+)
 # Its presence in a sweep's folder says that no further job is to start.
 STOP_FILE = "stop"
 
@@ -39,7 +43,7 @@ def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[]
     interrupted = False
     try:
         with _watched(folder, plan.launcher) as stopped:
-            launch()
+            _launch(folder, plan.launcher, launch)
         interrupted = bool(stopped)
     except KeyboardInterrupt:
         interrupted = True
@@ -50,6 +54,44 @@ def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[]
     if interrupted or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return max(codes, default=EXIT_FAILED)
+
+
+def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:
+    """Launch the jobs; when the system kills the process of one, the others are launched again.
+
+    Joblib then ends all its processes, so the jobs that were in hand are failed together.
+    """
+    if launcher.in_process:
+        launch()
+        return
+    while True:
+        try:
+            with _full_errors():
+                launch()
+            return
+        except Exception as error:
+            if all(one.__name__ != "BrokenProcessPool" for one in type(error).__mro__):
+                raise
+            in_hand = [note["job"] for note in folder.notes() if note.get("code") is None]
+            for number in in_hand:
+                folder.update(number, code=EXIT_FAILED, error=KILLED)
+            if not in_hand:
+                raise KdrunError(KILLED) from None
+
+
+@contextmanager
+def _full_errors() -> Iterator[None]:
+    """Hydra raises what went wrong instead of printing it."""
+    name = "HYDRA_FULL_ERROR"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
@@ -103,6 +145,9 @@ def do_job(
     Nothing is raised but the interruption of a sweep whose jobs run in this very process.
     """
     settings = folder.read()
+    ended = (folder.note(number) or {}).get("code")
+    if ended is not None:  # before the jobs were launched again
+        return int(ended)
     if _stops(folder, settings):
         return EXIT_FAILED
     folder.update(number, code=None, error=None, pid=os.getpid(), host=socket.gethostname())

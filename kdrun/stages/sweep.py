@@ -133,7 +133,10 @@ def say_progress(folder: SweepFolder, job: int) -> None:
     total = settings.get("total") or len(settings["jobs"])
     ended = [one for one in folder.notes() if one.get("code") is not None]
     how = "done in" if note["code"] == 0 else "ended after"
-    line = f"job {job + 1} of {total} {how} {format.seconds(note['seconds'])}"
+    took = note.get("seconds")  # None: its process was killed
+    line = (
+        f"job {job + 1} of {total} {'ended' if took is None else f'{how} {format.seconds(took)}'}"
+    )
     seconds = [s for one in ended if (s := _own_seconds(one)) is not None]
     rest = total - len(ended)
     if rest and seconds:

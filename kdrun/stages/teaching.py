@@ -19,7 +19,13 @@ from kdrun.config.schema import DistillConfig, TeachingConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders import TrainLoader
 from kdrun.engine.devices import describe_device
-from kdrun.files import canonical_hash, read_json, write_json
+from kdrun.files import (
+    ABANDONED_SECONDS,
+    canonical_hash,
+    read_json,
+    remove_unfinished,
+    write_json,
+)
 from kdrun.losses.objective import Objective
 from kdrun.models.build import sample_images
 from kdrun.models.taps import Tapped
@@ -224,6 +230,7 @@ def _folder(
     }
     name = f"{ready.card.name}-{canonical_hash(key)[:16]}"
     folder = session.output_root / "cache" / FOLDER / name
+    remove_unfinished(folder, age_seconds=ABANDONED_SECONDS)
     try:
         if not (folder / "key.json").exists():
             write_json(folder / "key.json", key)

@@ -12,7 +12,6 @@ from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine import distributed
-from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.metrics import Evaluation, evaluate
 from kdrun.errors import CheckpointError
 from kdrun.files import remove_unfinished, sha256_of
@@ -40,6 +39,7 @@ from kdrun.teachers.formats import read_any
 from kdrun.teachers.store import StoreEntry, TeacherStore
 from kdrun.types import Normalisation
 from kdrun.ui import format
+from kdrun.world import world
 
 PRETRAINED = "pretrained"
 
@@ -132,6 +132,7 @@ def ready_teacher(
     entry = teacher_entry(config, data, dataset, session.output_root)
     reporter = session.reporter
     if distributed.decided(entry.is_filled):
+        store.tidy(entry)
         return _from_store(entry, config, data, dataset, session)
 
     def waiting() -> None:
@@ -139,6 +140,8 @@ def ready_teacher(
 
     with store.lock(entry, waiting):
         if distributed.decided(entry.is_filled):
+            if world().is_main:
+                entry.tidy()
             return _from_store(entry, config, data, dataset, session)
         started = time.monotonic()
         kept = {
@@ -194,7 +197,7 @@ def _train(
     member = Member(network, config.network, card.normalisation, size)
     tapped, _ = tap_networks(objective, member, [], dataset, 1, config.seed)
     scheme = Supervised(tapped, objective, compiled=session.runtime.compile)
-    checkpoints = CheckpointFolder(entry.folder / "checkpoints")
+    checkpoints = entry.checkpoints
     trained = run_training(
         scheme,
         session,
@@ -223,7 +226,6 @@ def _from_store(
     session: Session,
     seconds: float | None = None,
 ) -> ReadyTeacher:
-    CheckpointFolder(entry.folder / "checkpoints").remove()  # it was killed before it could
     network, card = entry.load()
     found = _measure(network, card, config, data, dataset, session)
     remedy = f"delete {entry.folder} to train it again"

@@ -5,14 +5,15 @@ a lock and `checkpoints/`, from which any later run goes on.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from kdrun.checksums import seal, unseal
-from kdrun.files import held
+from kdrun.checksums import SUMS, seal, unseal
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.files import UNFINISHED, held, remove_unfinished
 from kdrun.models.card import NetworkCard, load_network, read_card, save_network
 from kdrun.world import world
 
@@ -30,6 +31,11 @@ class StoreEntry:
     def weights(self) -> Path:
         """The weights' file."""
         return self.folder / f"{STEM}.safetensors"
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """The states of its training, until it is filled."""
+        return CheckpointFolder(self.folder / "checkpoints")
 
     def is_filled(self) -> bool:
         """True when a finished teacher lies here; the card is written last."""
@@ -51,6 +57,17 @@ class StoreEntry:
             seal(self.folder, FILES)
         return saved
 
+    def has_leftovers(self) -> bool:
+        """Whether the process that filled it was killed before it had tidied up, or still works."""
+        return self.checkpoints.folder.exists() or any(self.folder.glob(f"{UNFINISHED}*"))
+
+    def tidy(self) -> None:
+        """Delete what only a training needs; the caller holds the entry."""
+        self.checkpoints.remove()
+        remove_unfinished(self.folder)
+        if not (self.folder / SUMS).exists():
+            seal(self.folder, FILES)
+
 
 class TeacherStore:
     """All teachers under one output folder."""
@@ -61,6 +78,12 @@ class TeacherStore:
     def entry(self, dataset: str, network: str, digest: str) -> StoreEntry:
         """Where the teacher of that fingerprint is, or would be."""
         return StoreEntry(self.root / dataset / f"{network}-{digest[:12]}")
+
+    def tidy(self, entry: StoreEntry) -> None:
+        """Delete what a killed process left in a filled entry."""
+        if world().is_main and entry.has_leftovers():
+            with suppress(OSError), self.lock(entry, lambda: None):  # somebody else's, or full
+                entry.tidy()
 
     def lock(self, entry: StoreEntry, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Hold the entry alone; `waiting` is called once when another run holds it."""

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kdrun.cli.main import run
-from kdrun.errors import ConfigError, Interrupted, TrainingError
+from kdrun.errors import ConfigError, Interrupted, KdrunError, TrainingError
 from kdrun.runs.sweeps import SweepFolder
 
 
@@ -253,3 +254,44 @@ def test_ctrl_c_ends_quietly(tmp_path: Path, words: list[str], after: bytes) -> 
     assert process.returncode == 130
     assert printed == after
     assert said == b""
+
+
+def test_a_killed_process_fails_its_jobs_and_the_others_are_launched_again(
+    tmp_path: Path,
+) -> None:
+    from kdrun.cli import sweeps
+
+    class BrokenProcessPool(RuntimeError):  # noqa: N818 - its name in concurrent.futures
+        pass
+
+    class TerminatedWorkerError(BrokenProcessPool):
+        pass
+
+    folder = SweepFolder(tmp_path)
+    launches: list[list[int]] = []
+
+    def launch() -> None:
+        assert os.environ["HYDRA_FULL_ERROR"] == "1"
+        launches.append([])
+        for job in range(4):
+            note = folder.note(job)
+            if note is not None and note["code"] is not None:
+                continue
+            launches[-1].append(job)
+            folder.update(job, code=None)
+            if job == 1:
+                raise TerminatedWorkerError("SIGKILL")
+            folder.update(job, code=0, seconds=1.0)
+
+    joblib = SimpleNamespace(in_process=False)
+    sweeps._launch(folder, joblib, launch)  # type: ignore[arg-type]
+    assert launches == [[0, 1], [2, 3]]
+    assert folder.codes() == [0, 1, 0, 0]
+    assert "killed, by the system perhaps" in folder.notes()[1]["error"]
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+    def dies_at_once() -> None:
+        raise TerminatedWorkerError("SIGKILL")
+
+    with pytest.raises(KdrunError, match="was killed"):
+        sweeps._launch(folder, joblib, dies_at_once)  # type: ignore[arg-type]

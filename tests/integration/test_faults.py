@@ -18,6 +18,7 @@ Refuse = Callable[..., str]
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
 ALONE = [*SMALL, "alone=false"]
 STUDENTS = """
+import os
 import time
 from torch import nn
 from kdrun.models.cnn import ConvNet
@@ -35,6 +36,8 @@ class Student(ConvNet):
             time.sleep(300)
         if self.training and self.fate == "starves":
             raise MemoryError
+        if self.training and self.fate == "is_killed":
+            os.kill(os.getpid(), 9)
         return super().forward(images)
 """
 
@@ -136,14 +139,13 @@ def test_what_the_machine_lacks_is_said_and_the_run_goes_on(
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    distilled: tuple[Path, dict[str, Any], bytes],
     error: Exception,
     said: str,
 ) -> None:
     """Used-up memory within a step, a full disk within a write of the state."""
-    other = [*ALONE, "seed=3", "checkpoint_steps=2"]
-    assert kdrun("distill", *other) == 0
-    whole = next(r for r in results(workdir) if r["seed"] == 3)
+    words = [*ALONE, "checkpoint_steps=2"]
+    assert kdrun("distill", *words) == 0
+    (whole,) = results(workdir)
     backward, save, calls = loop.backward, loop.CheckpointFolder.save, []
 
     def failing(*args: Any) -> None:
@@ -158,7 +160,7 @@ def test_what_the_machine_lacks_is_said_and_the_run_goes_on(
         else:
             patch.setattr(loop.CheckpointFolder, "save", failing)
         capsys.readouterr()
-        assert kdrun("distill", *other) == 1
+        assert kdrun("distill", *words) == 1
     text = capsys.readouterr().err
     assert "Traceback" not in text
     assert said in text
@@ -208,3 +210,26 @@ def test_jobs_that_fail_starve_or_hang_leave_the_others(
         assert WHY[fate] in line
     (sweep,) = workdir.glob("outputs/sweeps/*")
     assert len((sweep / "summary.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.heavy
+def test_a_job_whose_process_is_killed_leaves_the_others(
+    process: Callable[..., Any], workdir: Path
+) -> None:
+    """As the system does when memory runs out; several jobs at once, each in a process."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (workdir / "own_students.py").write_text(STUDENTS)
+    small = [word for word in SMALL if word != "ui=quiet" and word[:7] != "teacher"]
+    words = ["student=custom", "student._target_=own_students.Student", "loss=ce", "epochs=1"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "ui=plain"]
+    jobs = ["+student.fate=is_killed,good,better,best"]
+    done = process("distill", "-m", *small, *words, *jobs, *launcher)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    end = done.stdout[done.stdout.index("sweep: ranked") :]
+    (line,) = [one for one in end.splitlines() if "job 0 (" in one]
+    assert "was killed, by the system perhaps" in line
+    # one more job may have been in hand, and ends with it
+    assert sum(r["status"] == "completed" for r in results(workdir)) >= 2
+    (sweep,) = workdir.glob("outputs/sweeps/*")
+    assert len((sweep / "summary.csv").read_text().splitlines()) >= 3

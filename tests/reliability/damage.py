@@ -192,9 +192,9 @@ def become_nobody() -> None:
 
 
 @contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """A tmpfs of `size` bytes at `folder`; False where the system does not let one mount it."""
-    mounted = _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+def small_disk(folder: Path, size: int | None) -> Iterator[bool]:
+    """A tmpfs of `size` bytes at `folder`; False for none, or where none may be mounted."""
+    mounted = size is not None and _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
         yield mounted
     finally:
@@ -215,19 +215,18 @@ def fill_disks(base: Path, cases: int, draw: random.Random, right: Outcome, tall
     for case in range(cases):
         folder = base / f"disk{case}"
         folder.mkdir()
-        if case % 2:
-            limit = draw.randrange(400, largest)
-            code, said = forks.run(folder, RUN, fault=partial(limit_file_size, limit))
-            tally.count("a limit on file sizes", _full(code, said, folder, right, tally))
-        else:
-            outputs = folder / "outputs"
-            outputs.mkdir()
-            with small_disk(outputs, draw.randrange(16, 4 * largest // 1024) * 1024) as mounted:
-                if not mounted:
-                    continue
+        outputs = folder / "outputs"
+        outputs.mkdir()
+        size = draw.randrange(16, 4 * largest // 1024) * 1024
+        with small_disk(outputs, size if case % 2 == 0 else None) as mounted:
+            if mounted:
                 code, said = forks.run(folder, RUN)
                 _mount("-o", "remount,size=64m", str(outputs))
                 tally.count("a full disk", _full(code, said, folder, right, tally))
+            else:
+                limit = partial(limit_file_size, draw.randrange(400, largest))
+                code, said = forks.run(folder, RUN, fault=limit)
+                tally.count("a limit on file sizes", _full(code, said, folder, right, tally))
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ PLACES = (
     ("kdrun.runs.result", "write_json", "writing result.json"),
     ("kdrun.runs.folder", "write_metrics", "writing metrics"),
 )
-START = "start-up or end"
+START = "start-up, hand-over, end"
 PLACE_BYTES = 40
 Fault = Callable[[], None]
 

@@ -54,12 +54,17 @@ AT_WRITE = ("before the new name", "after the new name", "half written")
 
 @dataclass
 class Tally:
-    """What happened to the runs of one kind. wrong: what went wrong, in words."""
+    """What happened to the runs of one kind.
+
+    lost: could not go on. different: ended otherwise. left: ended with half-written files about.
+    wrong: all of these in words.
+    """
 
     runs: int = 0
     places: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     different: int = 0
+    left: int = 0
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -132,7 +137,8 @@ def judge(reference: Reference, folder: Path, tally: Tally) -> None:
     found = reference.outcome.differences(outcome(folder))
     left = leftovers(folder)
     if found or left:
-        tally.different += 1
+        tally.different += bool(found)
+        tally.left += bool(left)
         tally.wrong.append(f"{folder}: {', '.join(found + left)}")
     else:
         shutil.rmtree(folder)
@@ -169,7 +175,7 @@ def die_at_write(number: int, when: str) -> None:
 
 
 def kill_anywhere(kinds: list[str], kills: int, seed: int, base: Path) -> dict[str, Tally]:
-    """Trials of every kind until each has its share of the kills."""
+    """Trials of every kind in turn until each has its share of the kills."""
     write_pictures(base / "photos")
     tallies = {}
     for kind in kinds:
@@ -183,9 +189,10 @@ def kill_anywhere(kinds: list[str], kills: int, seed: int, base: Path) -> dict[s
 
 def table(tallies: dict[str, Tally]) -> str:
     """The figures in Markdown: by kind, then where the kills fell."""
-    lines = ["| kind | runs | kills | lost | different |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = ["| kind | runs | kills | lost | different | files left |", f"| --- |{' ---: |' * 5}"]
     for kind, one in tallies.items():
-        lines.append(f"| {kind} | {one.runs} | {one.kills} | {one.lost} | {one.different} |")
+        figures = (one.runs, one.kills, one.lost, one.different, one.left)
+        lines.append(f"| {kind} | {' | '.join(map(str, figures))} |")
     places = sum((one.places for one in tallies.values()), Counter[str]())
     lines += ["", "| killed while | times |", "| --- | ---: |"]
     lines += [f"| {place} | {count} |" for place, count in places.most_common()]

@@ -54,13 +54,14 @@ def outcome(folder: Path) -> Outcome:
 def leftovers(folder: Path) -> list[str]:
     """Files that only a run at work may have, relative to `folder`.
 
-    Folders of processes that were killed before their runs began do not count: a later run deletes
-    them when they are an hour old.
+    What lies in folders that nobody holds does not count: that of a run which was killed before it
+    began, and that of remembered outputs. A later run deletes it when it is an hour old.
     """
     paths = [path for pattern in LEFTOVERS for path in (folder / "outputs").rglob(pattern)]
     for never in folder.glob("outputs/distill/*/*/*"):
         if not (never / "result.json").exists():
             paths = [path for path in paths if not path.is_relative_to(never)]
+    paths = [path for path in paths if "teacher-outputs" not in path.parts]
     paths += (folder / "outputs").glob("teachers/*/*/checkpoints")
     return sorted(str(path.relative_to(folder)) for path in paths)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdrun.checksums import SUMS
 from kdrun.errors import CheckpointError
+from kdrun.files import UNFINISHED
 from kdrun.models.card import NetworkCard, read_card
 from kdrun.models.cnn import ConvNet
 from kdrun.teachers.store import StoreEntry, TeacherStore
@@ -88,3 +90,27 @@ def test_only_one_holds_an_entry(tmp_path: Path) -> None:
         thread.join()
     assert told == ["waiting"]
     assert order == ["first", "second"]
+
+
+def test_what_a_killed_process_left_goes_from_a_filled_entry(tmp_path: Path) -> None:
+    store = TeacherStore(tmp_path)
+    entry = store.entry("digits", "cnn", "0123456789abcdef")
+    entry.fill(ConvNet(num_classes=2, in_channels=1, widths=[4]), CARD)
+    whole = {path.name: path.read_bytes() for path in entry.folder.iterdir()}
+    assert set(whole) == {"teacher.safetensors", "teacher.json", SUMS}
+    store.tidy(entry)
+    assert not (tmp_path / "teachers" / ".locks").exists()  # there was nothing to do
+    (entry.folder / SUMS).rename(entry.folder / f"{UNFINISHED}0123abcd-{SUMS}")
+    entry.checkpoints.save({"state": 1})
+    store.tidy(entry)
+    assert {path.name: path.read_bytes() for path in entry.folder.iterdir()} == whole
+
+
+def test_a_damaged_card_is_refused(entry: StoreEntry) -> None:
+    entry.fill(ConvNet(num_classes=2, in_channels=1, widths=[4]), CARD)
+    path = entry.folder / "teacher.json"
+    path.write_text(path.read_text().replace("0.5", "0.6", 1))
+    with pytest.raises(CheckpointError, match=r"teacher\.json is damaged"):
+        entry.load()
+    entry.fill(ConvNet(num_classes=2, in_channels=1, widths=[4]), CARD)  # trained again
+    entry.load()
