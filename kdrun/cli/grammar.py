@@ -23,6 +23,11 @@ def parse(words: Sequence[str]) -> list[Override]:
     return found
 
 
+def readable(word: str) -> bool:
+    """Whether Hydra's grammar can read this override."""
+    return _try(OverridesParser.create(), word) is not None
+
+
 def shell_quoted(text: str) -> str:
     """`text` as it has to be typed in a shell."""
     if not any(character in text for character in " []{}()$*?<>|&;'\"\\`#~!"):

@@ -171,7 +171,8 @@ def _in_each_job(asked: Request, word: str) -> str:
     if override.is_sweep_override() or asked.is_structural(override):
         return word
     key, _, value = word.partition("=")
-    return f"{key}=choice({value})"
+    in_each = f"{key}=choice({value})"
+    return in_each if grammar.readable(in_each) else word  # null, which every place takes
 
 
 def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:

@@ -249,7 +249,7 @@ def test_sweep_named_in_an_experiment(stages: Any, my_configs: Path) -> None:
     assert first[-1] == "hydra.mode=RUN"
     assert run(first) == 0
     assert [call[1].T for call in stages.calls] == [1.0, 4.0, 1.0]
-    assert stages.calls[2][1:] == (stages.calls[0][1], first)
+    assert stages.calls[2][1:3] == (stages.calls[0][1], first)
     assert len(stages.announced) == 1
 
 
