@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import damaged, is_intact
 from kdrun.cli import groups, runs, source
 from kdrun.cli.ls import columns
 from kdrun.cli.output import say
@@ -104,6 +105,8 @@ def show_run(folder: Path) -> str:
     values = runs.read(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
+    if values.get("status") == "completed" and not is_intact(folder / "result.json"):
+        raise ConfigError(damaged(folder / "result.json"))
     rows = [(key, _text(values[key])) for key in _FACTS if values.get(key) not in (None, [], {})]
     rows += [("data set", _text(values.get("dataset", {}).get("name")))] if _has(values) else []
     text = columns([("folder", str(folder)), *rows])

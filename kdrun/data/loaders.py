@@ -15,7 +15,7 @@ from kdrun.data import views
 from kdrun.data.images import Split
 from kdrun.data.resident import ResidentImages, choose_resident
 from kdrun.data.views import Views
-from kdrun.data.workers import end_with_parent
+from kdrun.data.workers import let_go_of_locks
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
 from kdrun.types import Batch, Normalisation
@@ -213,7 +213,7 @@ def _stream(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every epoch would draw from the global generator
-        worker_init_fn=end_with_parent,
+        worker_init_fn=let_go_of_locks,
     )
     for part in loader:
         if isinstance(part, KdrunError):

@@ -1,23 +1,22 @@
-"""Loader processes do not outlive the run that started them."""
+"""Loader processes hold nothing of the run that started them."""
 
-import ctypes
 import os
-import signal
 import sys
+from contextlib import suppress
 
-PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+DESCRIPTORS = "/proc/self/fd"
 
 
-def end_with_parent(worker: int) -> None:
-    """Have the system end this process when its parent dies, however that happens.
+def let_go_of_locks(worker: int) -> None:
+    """Close the lock files that this process, a fork of the run, has inherited.
 
-    On Linux a worker is a fork and holds the files its parent had open, the lock of the run's
-    folder among them. Left to itself it notices after seconds that the parent was killed, and until
-    then nobody could go on with the run. Elsewhere workers are started anew and hold nothing.
+    The system gives a lock up when the last process that has the file open is gone. A worker
+    notices only after seconds that its run was killed, and until then nobody could go on with the
+    run. Closing them here takes nothing from the run. Where workers are no forks, they have none.
     """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)
+    for name in os.listdir(DESCRIPTORS):
+        with suppress(OSError):
+            if os.readlink(f"{DESCRIPTORS}/{name}").endswith(".lock"):
+                os.close(int(name))
