@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, NullLocator
 
 from kdrun.errors import ConfigError
 from kdrun.report.draw import ALONE, DISTILLED, Theme, draw
@@ -87,23 +87,27 @@ def gamma(groups: Sequence[Group]) -> Drawn:
 
 def loss_error(groups: Sequence[Group]) -> Drawn:
     """Test error against the SP loss on the training images in the last epoch, a dot for a run."""
-    dots: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    dots: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
     for one in groups:
         student, weight = one.settings.get("student", ""), float(one.settings.get(SP, 0))
+        loss_name = one.settings.get("loss", "")
         for run in one.runs:
             loss, error = _last(run, "train/sp"), _error(run)
             if loss is not None and error is not None:
-                dots.setdefault((student, weight), []).append((loss, error))
+                dots.setdefault((student, loss_name, weight), []).append((loss, error))
     _require(dots, "no run with an sp term (loss=sp; loss.sp.weight=0 only notes it)")
 
     def paint(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        markers = dict(zip(sorted({student for student, _ in dots}), cycle(MARKERS), strict=False))
-        colours = dict(zip(sorted({weight for _, weight in dots}), cycle(COLOURS), strict=False))
-        for (student, weight), found in sorted(dots.items()):
+        students = sorted({student for student, _, _ in dots})
+        objectives = sorted({(loss != "sp", loss, weight) for _, loss, weight in dots})
+        markers = dict(zip(students, cycle(MARKERS), strict=False))
+        colours = dict(zip(objectives, cycle(COLOURS), strict=False))
+        for (student, loss, weight), found in sorted(dots.items()):
             x, y = zip(*found, strict=True)
-            axes.plot(x, y, markers[student], color=colours[weight], markersize=6,
-                      label=f"{student}, γ={weight:g}")  # fmt: skip
+            more = "" if loss == "sp" else f"{loss}, "
+            axes.plot(x, y, markers[student], color=colours[loss != "sp", loss, weight],
+                      markersize=6, label=f"{student}, {more}γ={weight:g}")  # fmt: skip
         axes.set(xscale="log", xlabel="SP loss on the training images, last epoch",
                  ylabel=TEST_ERROR)  # fmt: skip
         _plain(axes.xaxis)
@@ -176,6 +180,7 @@ def _over_setting(axes: Axes, theme: Theme, found: list[Group], name: str) -> No
 def _plain(axis: Axis) -> None:
     """Numbers as such, instead of powers of ten."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _by(groups: Sequence[Group], varied: str, *names: str) -> dict[str, list[Group]]:
