@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdrun.files import sha256_of, write_atomically
+from kdrun.limits import MIB, read_text
 
 SUMS = "SHA256SUMS"
 
@@ -33,15 +34,15 @@ def unseal(folder: Path) -> None:
 def is_intact(path: Path) -> bool:
     """Whether a file holds what its folder's list says; True where nothing is said of it."""
     try:
-        lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path.parent / SUMS, MIB).splitlines()
     except (OSError, ValueError):
         return True
     parts = (line.partition("  ") for line in lines)
     said = {name: digest for digest, _, name in parts}
     try:
         return path.name not in said or said[path.name] == sha256_of(path)
-    except OSError:
-        return True  # a file that is not there is missed by whoever reads it
+    except (OSError, ValueError):
+        return True  # what is no file is missed by whoever reads it
 
 
 def damaged(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kdrun import limits
 from kdrun.world import world
 
 # A file with this name is half written; one that old belongs to a process that was killed.
@@ -80,13 +81,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; ValueError when it holds none."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in `path`; ValueError when it holds none (see `kdrun.limits`)."""
+    return limits.read_json(path)
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
-    with open(path, "rb") as file:
+    """The file's SHA-256 in hexadecimal; ValueError for what is not a file."""
+    with open(path, "rb", opener=limits.open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

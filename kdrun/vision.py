@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -31,3 +32,10 @@ def import_torchvision() -> ModuleType:
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
     return importlib.import_module("torchvision")
+
+
+@cache
+def classifier_names() -> frozenset[str]:
+    """The classification networks that torchvision builds by name, e.g. resnet18."""
+    models = import_torchvision().models
+    return frozenset(models.list_models(module=models))

@@ -1,6 +1,7 @@
 """Fixtures and gates shared by all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ import pytest
 # Before torch is imported, here and in every process a test starts: the networks are tiny, and
 # two processes with two threads each would fight over two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What tests name (`student._target_=my_nets.Mine`) is not remembered in the developer's home.
+_state = tempfile.TemporaryDirectory(prefix="kdrun-tests-")
+os.environ["XDG_STATE_HOME"] = _state.name
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdrun.cli import preflight, teachers
+from kdrun.cli import foreign, preflight, teachers
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
@@ -100,6 +100,8 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
         return _single(verb, plan.flags)
     from kdrun.cli import sweeps
 
+    if sweep_dir is None:
+        foreign.remember(verb, flags.to_argv())
     folder = SweepFolder(sweep_dir or plan.sweep_dir)
     words = [*plan.flags.to_argv(), f"hydra.sweep.dir={quoted(str(folder.path))}"]
     launch = partial(_hydra_main, verb, words)

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from kdrun import __version__
 from kdrun.cli.output import say
+from kdrun.config import trust
 from kdrun.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -158,7 +159,9 @@ def run(argv: list[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        code = _dispatch(argv)
+        words, modules = _without_trust(argv)
+        with trust.trusting(modules):
+            code = _dispatch(words)
         sys.stdout.flush()
         return code
     except KdrunError as error:
@@ -189,6 +192,23 @@ def _say(text: str) -> None:
     from kdrun.ui import console
 
     console.error(text)
+
+
+def _without_trust(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(the words without every `--trust MODULE`, the modules): any verb may be given it."""
+    words: list[str] = []
+    modules: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name != "--trust":
+            words.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        if not value or value.startswith("-"):
+            raise ConfigError("--trust needs the name of a module: --trust my_nets.")
+        modules.append(value)
+    return words, modules
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -23,7 +23,7 @@ from kdrun.cli import grammar, groups, hint_sweeps, hints, peers, teachers
 from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
-from kdrun.config import parse, validate
+from kdrun.config import parse, trust, validate
 from kdrun.config.benchmark import benchmark_config
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -63,7 +63,9 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
     """The composed configuration of `verb` as its dataclass, types and ranges checked.
 
     config_dir: the folder of the user's own options; Hydra must be initialised.
+    What it names may be called from here on: it is what the user typed.
     """
+    trust.name(trust.targets_in(OmegaConf.to_container(cfg, resolve=False)))
     if verb == "train-teacher":
         train = parse.train_teacher_config(cfg)
         validate.validate_train_teacher(train)

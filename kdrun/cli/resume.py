@@ -32,19 +32,20 @@ def run(argv: list[str]) -> int:
 
 def _sweep(path: Path) -> int:
     """The sweep's own command again, into its folder; jobs that are done are skipped."""
-    from kdrun.cli import app
+    from kdrun.cli import app, foreign
     from kdrun.cli.groups import CONFIG_NAMES
 
     try:
         verb, *words = [str(word) for word in SweepFolder(path).read()["command"]]
     except (OSError, ValueError, KeyError, TypeError):
         verb, words = "", []
-    if verb == "search":
-        from kdrun.cli import search
-
-        return search.run(words, search_dir=path)
     if verb not in CONFIG_NAMES:
         raise ConfigError(
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."
         )
-    return app.run_verb(verb, words, sweep_dir=path)
+    with foreign.words(verb, words, str(path / SWEEP_FILE)):
+        if verb == "search":
+            from kdrun.cli import search
+
+            return search.run(words, search_dir=path)
+        return app.run_verb(verb, words, sweep_dir=path)

@@ -1,11 +1,12 @@
 """Finding runs and teachers on disk, quickly and whatever state they are in."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kdrun.limits import finite, read_json
 
 OUTPUTS = Path("outputs")
 
@@ -38,18 +39,18 @@ def find_teachers(root: Path = OUTPUTS) -> list[Found]:
 def read(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; empty when there is none that can be read."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def number(values: dict[str, Any], *path: str) -> float | None:
-    """The number at `path` within nested objects; None when there is none."""
+    """The finite number at `path` within nested objects; None when there is none."""
     node: Any = values
     for key in path:
         node = node.get(key) if isinstance(node, dict) else None
-    return float(node) if isinstance(node, int | float) and not isinstance(node, bool) else None
+    return finite(node)
 
 
 def percent(value: float | None) -> str:

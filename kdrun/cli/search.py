@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from hydra import initialize_config_module
 
-from kdrun.cli import grammar, hints, preflight, space, sweeps
+from kdrun.cli import foreign, grammar, hints, preflight, space, sweeps
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
@@ -42,6 +42,8 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     if world().size > 1:
         raise ConfigError("kdrun search is the work of one process: start it without torchrun.")
     asked = _Asked(flags)
+    if search_dir is None:
+        foreign.remember(VERB, flags.to_argv())
     folder = SweepFolder(search_dir or asked.folder())
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.path / ".lock")

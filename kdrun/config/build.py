@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from kdrun.config import trust
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 
 # Optional packages a shipped configuration may point at, and the extra that installs each.
@@ -21,9 +22,14 @@ EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "tra
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:
-    """The class or function at the dotted `path`; `where` names the setting in errors."""
+    """The class or function at the dotted `path`; `where` names the setting in errors.
+
+    Raises ConfigError for one that may not be called (see `kdrun.config.trust`).
+    """
+    trust.check(path, where)
     module_name, _, attribute = path.rpartition(".")
-    if os.getcwd() not in sys.path:  # a user's own module lies beside the command they type
+    own = not trust.is_shipped(path)
+    if own and os.getcwd() not in sys.path:  # a user's own module lies beside the command
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)

@@ -23,6 +23,7 @@ from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
 from kdrun.errors import ConfigError
 
+GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
 # How a term's weight follows the epoch.
 EPOCH_KEYS = ("warmup_epochs", "decay_epochs")
 
@@ -37,6 +38,9 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except InterpolationResolutionError as error:
         raise ConfigError(f"The configuration cannot be resolved: {first_line(error)}") from None
     assert isinstance(plain, dict)
+    for name in GROUPS:
+        if not isinstance(plain.get(name, {}), dict | None):
+            raise ConfigError(f"{name} must be a group of settings, and is {plain[name]!r:.60}.")
     return {str(key): value for key, value in plain.items()}
 
 

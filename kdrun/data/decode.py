@@ -14,10 +14,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kdrun.data.images import LazyImages
-from kdrun.data.tree import FileList
+from kdrun.data.tree import FileList, readable_formats
 from kdrun.errors import DataError
 
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+LARGEST_PIXELS = 100_000_000  # in a file; a few kilobytes can unfold to more than any memory holds
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
 BLOCK = 256
 THREADS_FROM_BYTES = 16_384
@@ -42,7 +43,7 @@ class Header:
 
 def read_header(path: str) -> Header:
     """Size and colour of an image, without decoding it; DataError naming a damaged file."""
-    with _reading(path), Image.open(path) as image:
+    with _reading(path), _opened(path) as image:
         width, height = image.size
         # A PNG keeps EXIF data behind its pixels: not asked for where it changes nothing.
         if width != height and image.getexif().get(ORIENTATION, 1) >= 5:
@@ -59,7 +60,7 @@ def read_image(path: str, form: Form) -> np.ndarray:
 
     Raises DataError naming a file that is damaged or too large to be a picture.
     """
-    with _reading(path), Image.open(path) as image:
+    with _reading(path), _opened(path) as image:
         height, width = form.size
         image.draft(None, (2 * max(form.size),) * 2)  # large JPEGs are decoded at a fraction
         turned = ImageOps.exif_transpose(image)
@@ -68,6 +69,19 @@ def read_image(path: str, form: Form) -> np.ndarray:
             plain = _cover(plain, width, height)
         pixels = np.asarray(plain)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _opened(path: str) -> Image.Image:
+    """The picture in a file, whatever its name says; never through another program."""
+    if not os.path.isfile(path):
+        raise ValueError("not a file")  # a pipe would be waited for
+    image = Image.open(path, formats=readable_formats())
+    if image.width * image.height > LARGEST_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(
+            f"{image.width}×{image.height} pixels are more than {LARGEST_PIXELS:,}"
+        )
+    return image
 
 
 class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
@@ -81,7 +95,9 @@ class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Image.DecompressionBombError):
-            raise DataError(f"{self.path} is too large to be decoded safely: {error}") from None
+            raise DataError(
+                f"{self.path} is too large to be decoded safely: {error}. Make it smaller."
+            ) from None
         if isinstance(error, Exception) and not isinstance(error, DataError):
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             if isinstance(error, Image.UnidentifiedImageError):

@@ -25,6 +25,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
+LARGEST_BYTES = 256 * 2**20  # unpacked; the largest file of the originals has 45 MiB
 FASHION_CLASSES = (
     "T-shirt/top",
     "trouser",
@@ -93,14 +94,17 @@ def _complete(folder: Path) -> bool:
 def read_idx(path: Path) -> Tensor:
     """The uint8 array in an IDX file, plain or gzipped; DataError when it is damaged."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
         zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
     except (OSError, EOFError, zlib.error, struct.error):
         raise DataError(
             f"{path} is damaged: replace it, or remove it to download it again."
         ) from None
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    values = np.frombuffer(content, np.uint8)[4 + 4 * dimensions :]
+    if len(content) > LARGEST_BYTES:
+        raise DataError(f"{path} holds more than {LARGEST_BYTES // 2**20} MiB: no file of MNIST's.")
     if zeros or kind != 8 or len(values) != math.prod(shape):
         raise DataError(
             f"{path} is not a complete IDX file of bytes: replace it, or remove it to download it "

@@ -23,6 +23,7 @@ def imagefolder(
     channels: int | None = None,
     test_fraction: float = TEST_FRACTION,
     cache: bool = True,
+    follow_links: bool = False,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
@@ -38,11 +39,12 @@ def imagefolder(
     cache: keep the decoded images below `cache_root`; false decodes them whenever they are asked
     for, which is slow and meant for data larger than the disk. Without a cache the fingerprint is
     one of the files' names and sizes, and of the form they are given.
+    follow_links: also links that lead out of `root`; a folder from elsewhere could name any file.
 
     Raises DataError for a folder or file that cannot be used, ConfigError for a wrong setting.
     """
     check_test_fraction(test_fraction)
-    tree = read_tree(Path(root).expanduser())
+    tree = read_tree(Path(root).expanduser(), follow_links)
     raw = from_tree(tree, image_size, channels, cache, cache_root, progress)
     return raw if raw.test is not None else hold_out_test(raw, test_fraction, split_seed)
 

@@ -91,6 +91,13 @@ def dtd(
 
 def _file_list(images: Path, lines: list[str], classes: tuple[str, ...]) -> FileList:
     number = {name: position for position, name in enumerate(classes)}
+    for line in lines:  # of a file that torchvision does not check again after unpacking
+        parts = line.split("/")
+        if len(parts) != 2 or parts[0] not in number or parts[1] in (".", ".."):
+            raise DataError(
+                f"The labels beside {images} name {line[:80]!r}, which is no image of a class: "
+                f"remove {images.parent.parent} to download it again."
+            )
     paths = [images / line for line in lines]
     try:
         stats = [path.stat() for path in paths]

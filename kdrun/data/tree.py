@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 
 from kdrun.errors import DataError
 
@@ -60,28 +61,61 @@ class Tree:
 
 
 @cache
+def readable_formats() -> tuple[str, ...]:
+    """The formats Pillow can read by itself, without another program."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - NOT_PICTURES))
+
+
+@cache
 def image_extensions() -> frozenset[str]:
     """Endings, such as `.png`, of the formats Pillow can read by itself."""
     from PIL import Image
 
     found = Image.registered_extensions()
-    readable = set(Image.OPEN) - NOT_PICTURES
-    return frozenset(ending for ending, name in found.items() if name in readable)
+    return frozenset(ending for ending, name in found.items() if name in readable_formats())
 
 
-def read_tree(root: Path) -> Tree:
+class Links:
+    """Which links are followed below a folder: those that stay in it, or all.
+
+    advice: what to do about one that leads out of it.
+    """
+
+    def __init__(self, root: Path, advice: str, follow: bool = False) -> None:
+        self.root = root
+        self.real = os.path.realpath(root)
+        self.advice = advice
+        self.follow = follow
+
+    def check(self, entry: os.DirEntry[str]) -> None:
+        """Raise DataError for a link that leads out of the folder."""
+        if self.follow or not entry.is_symlink():
+            return
+        target = os.path.realpath(entry.path)
+        if os.path.commonpath((self.real, target)) != self.real:
+            raise DataError(
+                f"{entry.path} is a link that leads out of {self.root}, to {target}: {self.advice}."
+            )
+
+
+def read_tree(root: Path, follow_links: bool = False) -> Tree:
     """The images below `root`: `train/<class>/…` with `test/` or `val/`, or `<class>/…` alone.
 
     `val/` (also `valid/`, `validation/`) without `test/` is the test split, the convention of
     ImageNet. Folders below a class belong to it; hidden files and other endings are passed over.
-    Links are followed. Classes are sorted by name, numbers in names by value.
+    Links within `root` are followed, and with `follow_links` those that lead out of it. Classes are
+    sorted by name, numbers in names by value.
 
-    Raises DataError for a folder that is missing, without images or classes, or with classes
-    that differ between splits.
+    Raises DataError for a folder that is missing, without images or classes, with classes that
+    differ between splits, or with a link that leads out of it or in a circle.
     """
     root = Path(root).absolute()
-    folders = _split_folders(root)
-    files = {name: _class_files(folder) for name, folder in folders.items()}
+    links = Links(root, "to follow such links, set dataset.follow_links=true", follow_links)
+    folders = _split_folders(root, links)
+    files = {name: _class_files(folder, links) for name, folder in folders.items()}
     if "val" in files and "test" not in files:
         files["test"] = files.pop("val")
         folders["test"] = folders.pop("val")
@@ -108,7 +142,7 @@ def pictures_tree(folder: Path, where: str) -> Tree:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{where}={folder} {what}: give a folder of pictures.")
     files: list[File] = []
-    _collect(str(folder), files)
+    _collect(str(folder), files, Links(folder, "name that place itself, or copy it"), set())
     if not files:
         raise DataError(f"{where}={folder} holds no pictures.")
     return Tree(folder, ("",), {"train": _listed({"": sorted(files)}, [""])})
@@ -119,7 +153,7 @@ def natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(root: Path, links: Links) -> dict[str, Path]:
     """Split name → its folder; a single tree is all `train`."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -127,7 +161,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             f"dataset.root={root} {what}: give the folder that holds train/<class>/<image>, or "
             "<class>/<image>."
         )
-    inside = {entry.name: Path(entry.path) for entry in _folders(root)}
+    inside = {entry.name: Path(entry.path) for entry in _folders(root, links)}
     named = {name: path for name, path in inside.items() if name.lower() in SPLIT_FOLDERS}
     found: dict[str, Path] = {}
     for name, path in sorted(named.items()):
@@ -137,7 +171,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
                 f"{root} holds both {found[split].name}/ and {name}/: keep one of them."
             )
         found[split] = path
-    if "train" in found and _folders(found["train"]):
+    if "train" in found and _folders(found["train"], links):
         return found
     if inside and len(named) == len(inside):
         missing = "train/ holds no class folders" if "train" in found else "there is no train/"
@@ -148,9 +182,12 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {"train": root}
 
 
-def _folders(folder: Path) -> list[os.DirEntry[str]]:
+def _folders(folder: Path, links: Links) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return [e for e in entries if not _hidden(e.name) and e.is_dir()]
+        found = [entry for entry in entries if not _hidden(entry.name) and entry.is_dir()]
+    for entry in found:
+        links.check(entry)
+    return found
 
 
 def _hidden(name: str) -> bool:
@@ -160,12 +197,12 @@ def _hidden(name: str) -> bool:
 File = tuple[str, int, int]  # path, bytes, time of change
 
 
-def _class_files(folder: Path) -> dict[str, list[File]]:
+def _class_files(folder: Path, links: Links) -> dict[str, list[File]]:
     """Class name → its images, sorted by path."""
     found = {}
-    for entry in _folders(folder):
+    for entry in _folders(folder, links):
         files: list[File] = []
-        _collect(entry.path, files)
+        _collect(entry.path, files, links, set())
         if not files:
             raise DataError(
                 f"The class folder {entry.path} holds no images: put some there or remove it."
@@ -174,14 +211,20 @@ def _class_files(folder: Path) -> dict[str, list[File]]:
     return found
 
 
-def _collect(folder: str, files: list[File]) -> None:
+def _collect(folder: str, files: list[File], links: Links, seen: set[tuple[int, int]]) -> None:
+    """Add the images in and below `folder`. seen: the folders that were entered so far."""
     endings = image_extensions()
+    own = os.stat(folder)
+    if (own.st_dev, own.st_ino) in seen:
+        raise DataError(f"{folder} leads to a folder that is read already: remove the link.")
+    seen.add((own.st_dev, own.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
             if _hidden(entry.name):
                 continue
+            links.check(entry)
             if entry.is_dir():
-                _collect(entry.path, files)
+                _collect(entry.path, files, links, seen)
             elif os.path.splitext(entry.name)[1].lower() in endings:
                 try:
                     stat = entry.stat()
@@ -189,6 +232,8 @@ def _collect(folder: str, files: list[File]) -> None:
                     raise DataError(
                         f"{entry.path} cannot be read (a link to nothing?): remove or replace it."
                     ) from None
+                if not S_ISREG(stat.st_mode):
+                    raise DataError(f"{entry.path} is neither a file nor a folder: remove it.")
                 files.append((entry.path, stat.st_size, stat.st_mtime_ns))
 
 

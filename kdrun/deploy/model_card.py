@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kdrun.markdown import code, escaped
 from kdrun.models.card import NetworkCard
 
 Facts = dict[str, Any]
@@ -14,7 +15,7 @@ def markdown(export: Facts, card: NetworkCard, result: Facts | None) -> str:
     file alone.
     """
     parts = [
-        f"# {card.name} on {export['dataset']['name']}",
+        "# " + escaped(f"{card.name} on {export['dataset']['name']}"),
         _summary(export, card, result),
         "## Input and output",
         _interface(export["metadata"], card),
@@ -32,7 +33,7 @@ def markdown(export: Facts, card: NetworkCard, result: Facts | None) -> str:
 
 
 def _summary(export: Facts, card: NetworkCard, result: Facts | None) -> str:
-    taught = [teacher["name"] for teacher in (result or {}).get("teachers", [])]
+    taught = [escaped(teacher["name"]) for teacher in (result or {}).get("teachers", [])]
     how = f", distilled from {' and '.join(taught)}" if taught else ""
     return (
         f"An image classifier for {len(card.classes)} classes{how}: {card.params:,} parameters, "
@@ -57,25 +58,26 @@ def _interface(metadata: Facts, card: NetworkCard) -> str:
 
 
 def _listed(classes: tuple[str, ...], most: int = 20) -> str:
-    shown = ", ".join(f"`{name}`" for name in classes[:most])
+    shown = ", ".join(code(name) for name in classes[:most])
     return shown if len(classes) <= most else f"{shown} and {len(classes) - most} more"
 
 
 def _training(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
     lines = [
-        f"- Data: {dataset['name']}, {dataset['train_size']:,} training, {dataset['val_size']:,} "
-        f"validation and {dataset['test_size']:,} test images "
+        f"- Data: {escaped(dataset['name'])}, {dataset['train_size']:,} training, "
+        f"{dataset['val_size']:,} validation and {dataset['test_size']:,} test images "
         f"(fingerprint `{dataset['fingerprint'][:16]}`).",
-        f"- Network: `{card.target}` with {card.kwargs or 'no arguments'}.",
+        f"- Network: {code(card.target)} with "
+        f"{code(str(card.kwargs)) if card.kwargs else 'no arguments'}.",
     ]
     if result is None:
         return "\n".join(lines)
     lines += [
-        f"- Objective: `{result['objective']}`, {result['epochs']} epochs, seed {result['seed']}, "
-        f"{result['precision']} on {result['device']}.",
+        f"- Objective: {code(result['objective'])}, {result['epochs']} epochs, seed "
+        f"{result['seed']}, {escaped(result['precision'])} on {escaped(result['device'])}.",
         *(
-            f"- Teacher: {teacher['name']}, {teacher['params']:,} parameters, top-1 "
-            f"{teacher['test']['top1']:.2f} % (SHA-256 `{teacher['sha256'][:16]}`)."
+            f"- Teacher: {escaped(teacher['name'])}, {teacher['params']:,} parameters, top-1 "
+            f"{teacher['test']['top1']:.2f} % (SHA-256 {code(teacher['sha256'][:16])})."
             for teacher in result.get("teachers", [])
         ),
         "- The whole recipe is `config.yaml` of the run's folder; `command.txt` repeats it.",
@@ -95,7 +97,7 @@ def _measured(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
         rows.append(("this network", result["student"]["test"]))
     lines = ["| test split | top-1 % | top-5 % | errors | ECE % |", "|---|---:|---:|---:|---:|"]
     lines += [
-        f"| {name} | {test['top1']:.2f} | {test['top5']:.2f} | {test['errors']:,} | "
+        f"| {escaped(name)} | {test['top1']:.2f} | {test['top5']:.2f} | {test['errors']:,} | "
         f"{test['ece']:.2f} |"
         for name, test in rows
         if test
@@ -133,9 +135,8 @@ def _latency(timing: Facts) -> str:
     ]
     for row in timing["rows"]:
         cells = [f"{one['p50_ms']:.3g} / {one['p95_ms']:.3g}" for one in row["latency"]]
-        lines.append(
-            f"| {row['network']} | {row['program']} | {row['bytes']:,} | {' | '.join(cells)} |"
-        )
+        name = escaped(row["network"])
+        lines.append(f"| {name} | {row['program']} | {row['bytes']:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\nOn {timing['processor']}, threads: {timing['threads']}."
 
 
@@ -165,8 +166,8 @@ def _use(export: Facts) -> str:
 def _limits(export: Facts, card: NetworkCard, result: Facts | None) -> str:
     lines = [
         "- It names one of its classes for any image, whatever the image shows.",
-        f"- The figures hold for images like those of {export['dataset']['name']}: other cameras, "
-        "crops or backgrounds were not measured.",
+        f"- The figures hold for images like those of {escaped(export['dataset']['name'])}: other "
+        "cameras, crops or backgrounds were not measured.",
         f"- Images of another size must be brought to {card.info.image_size[0]}×"
         f"{card.info.image_size[1]} pixels as in training.",
     ]

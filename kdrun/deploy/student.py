@@ -1,11 +1,13 @@
 """`kdrun.load`: a finished network as a module that takes images and knows its classes."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from kdrun.config.trust import trusting
 from kdrun.data.decode import Form, read_image
 from kdrun.deploy.folded import Folded
 from kdrun.errors import CheckpointError, DataError
@@ -69,15 +71,17 @@ class LoadedNetwork(Folded):
         return self.top(self.preprocess(path), count)
 
 
-def load(run: str | os.PathLike[str]) -> LoadedNetwork:
+def load(run: str | os.PathLike[str], trust: Iterable[str] = ()) -> LoadedNetwork:
     """The network of a run's folder, a teacher-store entry or a `.safetensors` with its `.json`.
 
     A network of your own is imported by the dotted path it was trained with, so its module must
     be importable: run from the folder that holds it.
+    trust: modules whose code a run from elsewhere may call (see `kdrun.config.trust`).
     Raises CheckpointError for what holds no finished network, ConfigError for a class that cannot
-    be imported.
+    be imported, or that is neither kdrun's nor trusted.
     """
-    return rebuild(read_any(Path(run), what="run"), str(run))
+    with trusting(trust):
+        return rebuild(read_any(Path(run), what="run"), str(run))
 
 
 def rebuild(loaded: LoadedWeights, run: str) -> LoadedNetwork:

@@ -82,6 +82,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise CheckpointError(f"{path} is packed, as no training state is: it is not read.")
             damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: '{damaged}' fails its checksum.")

@@ -27,7 +27,7 @@ from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
 from kdrun.engine.trouble import not_finite, out_of_memory
-from kdrun.errors import is_out_of_memory
+from kdrun.errors import CheckpointError, is_out_of_memory
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
@@ -292,11 +292,21 @@ class _Fit:
         saved = distributed.decided(lambda: training.checkpoints.load(training.observer.warn))
         if saved is None:
             return
-        if saved["identity"] != self.training.identity:
+        if saved.get("identity") != self.training.identity:
             self.training.observer.warn(
                 "The saved state belongs to another configuration and is not used."
             )
             return
+        try:
+            self._take_up(saved)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{training.checkpoints.last} is no state of this training ({reason}): delete "
+                f"{training.checkpoints.folder} to begin anew."
+            ) from error
+
+    def _take_up(self, saved: dict[str, Any]) -> None:
         phases = self.training.phases
         where = phases.index(saved["state"]["phase"]) - phases.index(self.training.phase)
         if where < 0:  # the phase before has just ended; its networks are in the scheme

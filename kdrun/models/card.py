@@ -4,15 +4,18 @@ The card says how to rebuild the network without the configuration that made it:
 arguments, classes, normalisation, input size, and the checksum of the weights.
 """
 
+import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdrun.checksums import damaged, is_intact
+from kdrun.config import trust
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
@@ -20,6 +23,8 @@ from kdrun.models.build import build_network
 from kdrun.types import InputInfo, Normalisation
 
 SCHEMA = 1
+LARGEST_SIDE = 2**16  # pixels or channels; more is no image
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,41 +75,66 @@ def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard)
 
 
 def read_card(path: Path) -> NetworkCard:
-    """The card in a JSON file; raises CheckpointError when it is none, or damaged."""
+    """The card in a JSON file.
+
+    Raises CheckpointError when it is none or damaged, ConfigError when its network may be any code.
+    """
     if not is_intact(path):
         raise CheckpointError(damaged(path))
     try:
         values = read_json(path)
         if values["schema"] != SCHEMA:
             raise CheckpointError(
-                f"{path} has schema {values['schema']}; this kdrun reads {SCHEMA}."
+                f"{path} has schema {str(values['schema'])[:20]}; this kdrun reads {SCHEMA}."
             )
-        return NetworkCard(
-            name=values["name"],
-            target=values["target"],
-            kwargs=dict(values["kwargs"]),
-            taps=dict(values["taps"]),
-            classes=tuple(values["classes"]),
-            info=InputInfo(
-                values["info"]["num_classes"],
-                values["info"]["in_channels"],
-                tuple(values["info"]["image_size"]),
-            ),
-            normalisation=Normalisation(
-                tuple(values["normalisation"]["mean"]), tuple(values["normalisation"]["std"])
-            ),
-            params=values["params"],
-            flops=values["flops"],
-            sha256=values["sha256"],
-            resize=bool(values.get("resize", False)),
-            extra=dict(values.get("extra", {})),
-        )
+        card = _card(values)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist.") from None
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a network card of kdrun ({type(error).__name__}: {error})."
         ) from None
+    trust.require({"target": card.target, "kwargs": card.kwargs}, str(path))
+    return card
+
+
+def _card(values: Any) -> NetworkCard:
+    """The card that a JSON value says; KeyError, TypeError or ValueError for any other value."""
+    info, constants = values["info"], values["normalisation"]
+    classes = tuple(_a(str, name) for name in values["classes"])
+    shape = [_a(int, n) for n in (info["in_channels"], *info["image_size"])]
+    mean, std = (tuple(float(_a((int, float), x)) for x in constants[k]) for k in ("mean", "std"))
+    if info["num_classes"] != len(classes) or len(classes) < 2:
+        raise ValueError(f"{info['num_classes']} classes with {len(classes)} names")
+    if len(shape) != 3 or not all(1 <= n <= LARGEST_SIDE for n in shape):
+        raise ValueError(f"images of {shape}")
+    if not len(mean) == len(std) == shape[0] or not all(map(math.isfinite, mean + std)):
+        raise ValueError(f"normalisation {mean}, {std} of {shape[0]} channels")
+    if not all(x > 0 for x in std):
+        raise ValueError(f"a deviation of {min(std)}")
+    if not re.fullmatch("[0-9a-f]{64}", _a(str, values["sha256"])):
+        raise ValueError("no SHA-256 of the weights")
+    return NetworkCard(
+        name=_a(str, values["name"]),
+        target=_a(str, values["target"]),
+        kwargs={_a(str, k): v for k, v in values["kwargs"].items()},
+        taps={_a(str, k): _a(str, v) for k, v in values["taps"].items()},
+        classes=classes,
+        info=InputInfo(len(classes), shape[0], (shape[1], shape[2])),
+        normalisation=Normalisation(mean, std),
+        params=_a(int, values["params"]),
+        flops=_a(int, values["flops"]),
+        sha256=values["sha256"],
+        resize=_a(bool, values.get("resize", False)),
+        extra=dict(values.get("extra", {})),
+    )
+
+
+def _a(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
+    """The value, if it is of that kind; TypeError otherwise. True is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{str(value)[:40]!r} is a {type(value).__name__}")
+    return value
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ In-place activations are replaced by ordinary ones, so that every module can be 
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +25,8 @@ from kdrun.vision import import_torchvision
 
 # Their second classifier, used by their own training recipe only, makes the output a tuple.
 WITH_AUXILIARY = ("googlenet", "inception_v3")
+# PyTorch's own variable, which stands above what the caller of torch.load says.
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def torchvision_network(
@@ -117,14 +121,32 @@ def _build(architecture: str, make: Callable[..., nn.Module], *args: Any, **opti
 
 
 def _download(architecture: str, make: Callable[..., nn.Module], *args: Any, **options: Any) -> Any:
-    """Call the library, which may fetch weights; every failure becomes ConfigError."""
+    """Call the library, which may fetch weights; every failure becomes ConfigError.
+
+    What it fetched is unpickled as tensors alone: in the file of a cache there could be any code.
+    """
     try:
-        return make(*args, **options)
+        with _weights_only():
+            return make(*args, **options)
     except Exception as error:  # each library and each of its transports has errors of its own
         raise ConfigError(
             f"The pretrained weights of {architecture} cannot be had ({_said(error)}): connect to "
             "the network once, or set pretrained=false."
         ) from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """torch.load refuses everything but tensors, whoever calls it."""
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[WEIGHTS_ONLY]
+        else:
+            os.environ[WEIGHTS_ONLY] = before
 
 
 def _said(error: Exception) -> str:

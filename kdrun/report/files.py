@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import write_atomically
+from kdrun.markdown import escaped
 from kdrun.report.columns import Column
 from kdrun.report.content import Report, notes, status_rows, summary
 from kdrun.report.groups import teacher_top1, val_top1
@@ -61,14 +62,6 @@ def write_runs_csv(path: Path, report: Report) -> None:
         )  # fmt: skip
     header = ["verb", "status", *names, "seed", *figures, "folder", "command"]
     _write_csv(path, header, rows)
-
-
-def escaped(text: str) -> str:
-    """Text that means nothing to Markdown or to the HTML inside it."""
-    for mark in ("\\", "|", "`", "*", "_", "[", "]", "#"):
-        text = text.replace(mark, f"\\{mark}")
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.split())
 
 
 def _run_figures(run: Run | None) -> dict[str, float | None]:

@@ -25,10 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from kdrun.errors import ConfigError, did_you_mean
-from kdrun.report.records import LOADER
+from kdrun.limits import read_yaml
 from kdrun.report.settings import NONE, Settings, text
 
 FOLDER = "published"
@@ -142,9 +140,9 @@ def read_published(config_dir: Path | None = None) -> list[Figure]:
 def read_file(path: Path) -> list[Figure]:
     """The figures of one file. Raises ConfigError naming the row that is not of this form."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ConfigError(f"{path} needs rows: a list of {{student, loss, value, ...}}.")
     _check_keys(path, "the file", content, FILE_KEYS)

@@ -4,8 +4,6 @@ Only files of the run folders are read (`result.json`, `config.yaml`, `metrics.j
 `command.txt`, `env.json`); torch is not imported, and a damaged file makes a listed run, no error.
 """
 
-import json
-import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator
@@ -14,19 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from kdrun.checksums import is_intact
 from kdrun.errors import ConfigError, did_you_mean
+from kdrun.limits import (
+    LARGEST_LINES,
+    MIB,
+    finite,
+    parse_json,
+    read_json,
+    read_text,
+    read_yaml,
+)
 from kdrun.runs.result import COMPLETED
+from kdrun.runs.shape import CONFIG, EPOCH, fits, is_result
 
 UNREADABLE, NOT_STARTED, GONE = "unreadable", "not started", "folder gone"
 RESULT, SWEEP = "result.json", "sweep.json"
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
-
-# libyaml's loader is ten times as fast; PyYAML's wheels have it, a build from source may not.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,11 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """`config.yaml`; empty when it cannot be read."""
-        text = _text(self.folder / "config.yaml")
         try:
-            values = yaml.load(text, Loader=LOADER)
-        except yaml.YAMLError:
+            values = read_yaml(self.folder / "config.yaml")
+        except (OSError, ValueError):
             return {}
-        return values if isinstance(values, dict) else {}
+        return values if isinstance(values, dict) and fits(values, CONFIG) else {}
 
     @cached_property
     def command(self) -> str:
@@ -85,8 +87,9 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row per epoch; a line that is cut off is left out."""
-        return read_rows(self.folder / "metrics.jsonl")
+        """A row per epoch; a line that is cut off, or whose figures cannot be, is left out."""
+        rows = read_rows(self.folder / "metrics.jsonl")
+        return [row for row in rows if fits(row, EPOCH)]
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
     result = read_object(folder / RESULT)
     status = result.get("status")
-    if result.get("schema") != 1 or not isinstance(status, str):
+    if not isinstance(status, str) or not is_result(result):
         return Run(folder, {}, UNREADABLE, job)
     if status == COMPLETED and not is_intact(folder / RESULT):
         return Run(folder, {}, UNREADABLE, job)
@@ -151,8 +154,8 @@ def read_run(folder: Path, job: str = "") -> Run:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty when there is none that can be read."""
     try:
-        values = json.loads(_text(path))
-    except ValueError:
+        values = read_json(path)
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -160,9 +163,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON objects in a file of lines; lines that are none are left out."""
     rows = []
-    for line in _text(path).splitlines():
+    for line in _text(path, LARGEST_LINES).splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict):
@@ -179,10 +182,7 @@ def find(values: Any, *path: str) -> Any:
 
 def number(values: Any, *path: str) -> float | None:
     """The finite number at `path` within nested objects; None when there is none."""
-    found = find(values, *path)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None
-    return float(found) if math.isfinite(found) else None
+    return finite(find(values, *path))
 
 
 def _require_folder(folder: Path) -> None:
@@ -236,8 +236,8 @@ def _moved(run: Path, sweep: Path) -> Path | None:
     return next((path for path in candidates if (path / RESULT).is_file()), None)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, largest: int = MIB) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return read_text(path, largest, "replace")
+    except (OSError, ValueError):
         return ""

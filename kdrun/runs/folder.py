@@ -51,10 +51,20 @@ class RunFolder:
         return True
 
     def acquire(self) -> None:
-        """Take the folder for this process; raises ConfigError when a living one has it."""
+        """Take the folder for this process.
+
+        Raises ConfigError when a living one has it, and for a folder with links in it.
+        """
         distributed.decided(self._lock_or_refuse)
 
     def _lock_or_refuse(self) -> None:
+        for folder in (self.path, self.checkpoints.folder):
+            for entry in folder.glob("*"):  # what is written here must not end up elsewhere
+                if entry.is_symlink():
+                    raise ConfigError(
+                        f"{entry} is a link, and the run writes into its folder: put what it leads "
+                        "to in its place."
+                    )
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

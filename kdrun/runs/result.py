@@ -5,6 +5,7 @@ from typing import Any
 
 from kdrun.checksums import is_intact
 from kdrun.files import read_json, write_json
+from kdrun.runs.shape import is_result
 
 SCHEMA = 1
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "running", "completed", "interrupted", "failed"
@@ -44,7 +45,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         values = read_json(path)
     except (OSError, ValueError):
         return None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+    if not is_result(values):
         return None
     status = values.get("status")
     if status not in (RUNNING, COMPLETED, INTERRUPTED, FAILED):

@@ -80,7 +80,7 @@ class SweepFolder:
 
     def notes(self) -> list[dict[str, Any]]:
         """The notes of all jobs that have begun, in their order."""
-        numbers = sorted(int(path.stem) for path in self._jobs.glob("*.json"))
+        numbers = sorted(int(p.stem) for p in self._jobs.glob("*.json") if p.stem.isdecimal())
         return [note for number in numbers if (note := self.note(number)) is not None]
 
     def codes(self) -> list[int]:

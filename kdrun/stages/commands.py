@@ -1,14 +1,11 @@
 """The verbs, as the command line calls them: one function each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from kdrun.checksums import damaged, is_intact
-from kdrun.config import parse
+from kdrun.config import parse, validate
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
@@ -19,6 +16,7 @@ from kdrun.config.schema import (
 )
 from kdrun.errors import ConfigError
 from kdrun.files import held
+from kdrun.runs.config import parsed, read_config
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import find_run, group_folder
@@ -106,19 +104,20 @@ def resume(path: Path) -> Result:
 
     Raises ConfigError for folders that hold none.
     """
-    cfg = _config_of(path)
     result = read_result(path)
-    command = _command_of(cfg) if result is None else result["command"]
+    command = read_config(path, _command_of) if result is None else result["command"]
     argv = ["resume", str(path)]
     folder = RunFolder(path)
     if command == "train-teacher":
-        teacher_config = parse.train_teacher_config(cfg)
+        teacher_config = read_config(path, parse.train_teacher_config)
+        validate.validate_train_teacher(teacher_config)
         with open_session(teacher_config.runtime) as session:
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
             return run_train_teacher(teacher_config, folder, session, argv)
     if command == "distill":
-        config = parse.distill_config(cfg)
+        config = read_config(path, parse.distill_config)
+        validate.validate_distill(config)
         with open_session(config.runtime) as session:
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
@@ -126,26 +125,7 @@ def resume(path: Path) -> Result:
     raise ConfigError(f"{path} is a run of 'kdrun {command}': just type it again.")
 
 
-def _config_of(path: Path) -> DictConfig:
-    """What `config.yaml` in a run's folder says; raises ConfigError when there is none."""
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(
-            f"{path} is not the folder of a run, or of one that was stopped before it began (no "
-            "config.yaml): type its command again."
-        )
-    if not is_intact(file):
-        raise ConfigError(damaged(file))
-    try:
-        cfg = OmegaConf.load(file)
-    except Exception as error:  # the readers of YAML have many kinds
-        raise ConfigError(f"{file} cannot be read ({type(error).__name__}).") from None
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError(f"{file} is not the configuration of a run.")
-    return cfg
-
-
-def _command_of(cfg: DictConfig) -> str:
+def _command_of(cfg: Mapping[str, Any]) -> str:
     """The verb that such a configuration belongs to."""
     return "distill" if "student" in cfg else "evaluate" if "run" in cfg else "train-teacher"
 
@@ -193,5 +173,9 @@ def _limit(runtime: RuntimeConfig, sweep_dir: Path | None) -> float | None:
 def _done_before(session: Session, path: Path, result: Result) -> Result:
     session.reporter.say(f"{path} is complete; there is nothing to go on with.")
     if result["command"] == "distill":
-        show_result(path, result, session.reporter)
+
+        def show(values: Result) -> None:
+            show_result(path, values, session.reporter)
+
+        parsed(show, result, f"{path}/result.json")
     return result

@@ -16,6 +16,7 @@ from kdrun.engine.metrics import collect_logits
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
 from kdrun.runs.result import read_result
+from kdrun.runs.shape import is_whole
 from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.session import Session, eval_loader, open_data
 from kdrun.teachers.formats import read_any
@@ -43,7 +44,8 @@ class Source:
     @property
     def result(self) -> dict[str, Any] | None:
         """`result.json` of its run; None for a teacher or a file alone."""
-        return read_result(self.weights.parent)
+        result = read_result(self.weights.parent)
+        return result if result is not None and is_whole(result) else None
 
 
 def open_source(config: ExportConfig, session: Session) -> Source:

@@ -1,12 +1,11 @@
 """A finished network on data: what `evaluate` and `export` share."""
 
-from omegaconf import OmegaConf
-
-from kdrun.config import parse
+from kdrun.config import parse, trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
+from kdrun.runs.config import parsed
 
 
 def data_of(
@@ -18,8 +17,13 @@ def data_of(
     kept = card.extra.get("dataset")
     if not isinstance(kept, dict):
         raise ConfigError(f"The card of {run} names no data set: add dataset=...")
-    plain = parse.resolve(OmegaConf.create(kept))
-    return parse.dataset_config(plain), float(card.extra.get("val_fraction", 0.0))
+    source = f"The card of {run}"
+    trust.require(kept, source)
+    config = parsed(parse.dataset_config, kept, source)
+    fraction = parsed(float, card.extra.get("val_fraction", 0.0), source)
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"{source} has val_fraction={fraction}, which is no share.")
+    return config, fraction
 
 
 def check_classes(card: NetworkCard, dataset: Dataset) -> None:

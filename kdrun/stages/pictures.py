@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from kdrun.config import parse
@@ -21,6 +20,7 @@ from kdrun.report import draw_answers, draw_errors, draw_features
 from kdrun.report.album import Picture, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
 from kdrun.report.records import Run, find, number
+from kdrun.runs.config import read_config
 from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised, seen_by
 from kdrun.stages.session import Session, eval_loader, open_data, open_session
 from kdrun.stages.train_teacher import PRETRAINED
@@ -42,7 +42,7 @@ def draw_pictures(runs: Sequence[Run]) -> None:
 
 
 def _draw_run(run: Run) -> None:
-    config = parse.distill_config(OmegaConf.load(run.folder / "config.yaml"))  # type: ignore[arg-type]
+    config = read_config(run.folder, parse.distill_config)
     runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
     with open_session(runtime) as session:
         session.reporter.say(f"  drawing pictures of {run.folder}")

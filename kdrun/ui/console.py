@@ -5,6 +5,7 @@ from functools import cache
 
 from rich.console import Console
 
+from kdrun.limits import visible
 from kdrun.world import world
 
 PLAIN_WIDTH = 160
@@ -32,4 +33,4 @@ def error(text: str) -> None:
         return
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     stderr.print("error:", style="bold red", end=" ")
-    stderr.print(text, markup=False)
+    stderr.print(visible(text), markup=False)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from rich.markup import escape
 from rich.text import Text
 
+from kdrun.limits import visible
 from kdrun.report.columns import Column
 from kdrun.report.compare import Comparison
 from kdrun.report.content import Report, notes, status_rows, summary
@@ -57,9 +59,9 @@ def show_comparison(found: Comparison, everything: bool = False) -> None:
 
 def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of texts, its first column left and the others right."""
-    table = new_table(*header, title=title)
+    table = new_table(*(escape(visible(name)) for name in header), title=title)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     console().print(table, soft_wrap=False)
 
 
@@ -109,4 +111,4 @@ def _rest(count: int) -> None:
 
 
 def _say(text: str, style: str | None = None) -> None:
-    console().print(text, style=style, markup=False)
+    console().print(visible(text), style=style, markup=False)

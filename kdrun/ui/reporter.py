@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from kdrun.engine.lengths import Length
 from kdrun.engine.metrics import EpochSums
 from kdrun.engine.state import TrainState
+from kdrun.limits import visible
 from kdrun.ui import format
 from kdrun.ui.console import PLAIN_WIDTH, console, is_live
 from kdrun.world import world
@@ -68,13 +69,14 @@ class Reporter:
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """One permanent line."""
+        text = visible(text)
         self._log(text)
         if not self.quiet:
             self.console.print(text, style=style, markup=False)
 
     def log_only(self, text: str) -> None:
         """A line for `run.log` that the screen gets in another way."""
-        self._log(text)
+        self._log(visible(text))
 
     def warn(self, text: str) -> None:
         """Something the user should know, though the run goes on."""

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdrun.config.schema import ScheduleConfig
+from kdrun.limits import visible
 from kdrun.ui import format
 
 # What schemes measure beside the student: lists of `result.json`, in the order they are shown.
@@ -25,7 +26,7 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 def add_row(table: Table, *cells: str) -> None:
     """A row of plain text: `[kd,sp]` in it is a value, not markup."""
-    table.add_row(*(escape(cell) for cell in cells))
+    table.add_row(*(escape(visible(cell)) for cell in cells))
 
 
 def result_table(result: dict[str, Any]) -> Table:

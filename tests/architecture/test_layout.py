@@ -19,7 +19,8 @@ LAYERS = [
     {"engine", "schemes", "teachers", "runs", "report", "deploy", "ui"},
     {"losses", "models", "data"},
     {"config"},
-    {"errors", "types", "files", "seeds", "vision", "world", "checksums", "__init__"},
+    {"errors", "types", "files", "seeds", "vision", "world", "checksums", "limits", "markdown"}
+    | {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

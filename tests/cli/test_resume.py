@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kdrun.cli import foreign
 from kdrun.cli.main import run
 from kdrun.errors import TrainingError
 from kdrun.runs.sweeps import SweepFolder
@@ -19,6 +20,7 @@ def sweep(stages: Any, tmp_path: Path, my_configs: Path) -> Path:
     folder = tmp_path / "outputs" / "sweeps" / "one"
     command = ["distill", "-m", "student=mine", "T=1,2,4", "--config-dir", str(my_configs)]
     SweepFolder(folder).begin(command, [])
+    foreign.remember(command[0], command[1:])  # as when it was typed
     return folder
 
 
@@ -89,3 +91,54 @@ def test_damaged_sweep(
 )
 def test_mistakes(refused: Typed, words: list[str], said: str) -> None:
     assert said in refused("resume", *words)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--config-dir=.",
+        "hydra.launcher._target_=os.system",
+        "+hydra.callbacks.x={_target_: os.system, command: touch marker}",
+        "hydra/launcher=submitit_slurm",
+        "hydra/launcher@hydra.callbacks=joblib",
+        "hydra.job_logging={version: 1, handlers: {x: {(): os.system, command: touch marker}}}",
+        "hydra.job.env_set.LD_PRELOAD=evil.so",
+        "hydra.searchpath=[.]",
+        "hydra.sweep.dir=elsewhere",
+        "hydra.launcher.n_jobs=[1]",
+    ],
+)
+def test_a_sweep_of_a_stranger_cannot_reach_hydra(
+    stages: Any, tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "theirs"
+    SweepFolder(folder).begin(["distill", "-m", "T=1,2", word], [])
+    before = (folder / "sweep.json").read_bytes()
+    assert run(["resume", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "was not started by you on this machine" in said
+    assert "kdrun distill -m T=1,2" in said
+    assert (folder / "sweep.json").read_bytes() == before
+    assert stages.calls == []
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_sweep_of_a_stranger_names_no_code(
+    stages: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evil_nets.py").write_text("open('marker', 'w')\n")
+    own = "student._target_=evil_nets.Small"
+    folder = tmp_path / "theirs"
+    SweepFolder(folder).begin(["distill", "-m", "student=custom", own, "T=1,2"], [])
+    assert run(["resume", str(folder)]) == 2
+    assert "--trust evil_nets" in capsys.readouterr().err
+    assert stages.calls == []
+    assert not (tmp_path / "marker").exists()
+    assert run(["resume", str(folder), "--trust", "evil_nets"]) == 0
+    assert len(stages.calls) == 2
+
+
+def test_a_harmless_sweep_of_a_stranger_goes_on(stages: Any, tmp_path: Path) -> None:
+    SweepFolder(tmp_path / "theirs").begin(["distill", "-m", "T=1,2"], [])
+    assert run(["resume", str(tmp_path / "theirs")]) == 0
+    assert len(stages.calls) == 2

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from kdrun.config import dump, parse, resolvers, validate
+from kdrun.config import dump, parse, resolvers, trust, validate
 from kdrun.config.build import call, check_arguments
 from kdrun.errors import ConfigError
 
@@ -200,10 +200,12 @@ def test_all_problems_are_told_at_once() -> None:
     ],
 )
 def test_a_wrong_path_is_explained(path: str, text: str) -> None:
+    trust.name([path])
     with pytest.raises(ConfigError, match=text):
         call(path, {}, "student")
 
 
 def test_offered_arguments_go_only_where_they_are_taken() -> None:
     path = "kdrun.config.schema.AugmentConfig"
+    trust.name([path])
     assert call(path, {"flip": True}, "x", crop_padding=2, other=5).crop_padding == 2

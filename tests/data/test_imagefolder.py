@@ -305,7 +305,8 @@ def test_original_cifar100_files(data_dir: Path, tmp_path: Path) -> None:
         for name in ("apple", "wolf"):
             link = tmp_path / "some" / split / name
             link.symlink_to((data_dir / "cifar100" / split / name).resolve())
-    raw = imagefolder(root=str(tmp_path / "some"), cache_root=tmp_path / "cache")
+    root, cache = str(tmp_path / "some"), tmp_path / "cache"
+    raw = imagefolder(root=root, cache_root=cache, follow_links=True)
     assert raw.classes == ("apple", "wolf")
     assert raw.test is not None
     assert (len(raw.train), len(raw.test)) == (1000, 200)

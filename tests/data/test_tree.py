@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.data.tree import image_extensions, natural, read_tree
+from kdrun.data.tree import image_extensions, natural, pictures_tree, read_tree
 from kdrun.errors import DataError
 
 Save = Callable[..., Path]
@@ -71,13 +71,35 @@ def test_folders_below_a_class_belong_to_it(tree: Path, save: Save) -> None:
     assert counts(tree)["train"] == 7
 
 
-def test_links_are_followed(tree: Path, tmp_path: Path) -> None:
+def test_links_within_the_folder_are_followed(tree: Path) -> None:
+    (tree / "train" / "cat" / "again.png").symlink_to(tree / "train" / "cat" / "0.png")
+    (tree / "val").symlink_to(tree / "test")
+    assert counts(tree) == {"train": 7, "val": 4, "test": 4}
+
+
+def test_links_out_of_the_folder_need_a_word(tree: Path, tmp_path: Path) -> None:
     linked = tmp_path / "linked"
     for name in ("cat", "dog"):
         (linked / "train" / name).mkdir(parents=True)
         (linked / "train" / name / "x.png").symlink_to(tree / "train" / name / "0.png")
     (linked / "test").symlink_to(tree / "test")
-    assert counts(linked) == {"train": 2, "test": 4}
+    with pytest.raises(DataError, match=r"leads out of .*dataset\.follow_links=true"):
+        read_tree(linked)
+    found = read_tree(linked, follow_links=True)
+    assert {name: len(files) for name, files in found.splits.items()} == {"train": 2, "test": 4}
+    with pytest.raises(DataError, match="name that place itself"):
+        pictures_tree(linked, "transfer.folder")
+
+
+def test_a_root_that_is_a_link_is_no_way_out(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").symlink_to(tree)
+    assert counts(tmp_path / "there") == {"train": 6, "test": 4}
+
+
+def test_links_in_a_circle_are_named(tree: Path) -> None:
+    (tree / "train" / "cat" / "round").symlink_to(tree / "train" / "cat")
+    with pytest.raises(DataError, match="read already"):
+        read_tree(tree)
 
 
 def test_a_link_to_nothing_is_named(tree: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from report.hostile import HOSTILE
 
+from kdrun.markdown import escaped
 from kdrun.report.content import Report
-from kdrun.report.files import escaped, write_csv, write_markdown, write_runs_csv
+from kdrun.report.files import write_csv, write_markdown, write_runs_csv
 
 Make = Callable[..., Path]
 

@@ -1,0 +1,207 @@
+"""Which code a configuration may call: kdrun's own, what the user named, what the user trusts.
+
+Run folders, cards and sweeps may come from a stranger, and their `_target_`s name code. A dotted
+path is called only when
+
+- kdrun ships it: it is a target of kdrun's own configs, for the same purpose, or one of
+  torchvision's classifiers (functions of these libraries that fetch or run code are neither);
+- the user named it in this command, by an override or in a `--config-dir`;
+- the user named it in an earlier command on this machine. That is remembered outside any run
+  folder, together with the file that the module was found in, and only for modules of the user's
+  own: what a function of an installed library does depends on its arguments;
+- the user trusts its module: `--trust my_nets`, or the environment variable KDRUN_TRUST.
+
+What is named is kept for the life of the process, as Python keeps what it has imported.
+"""
+
+import contextlib
+import importlib
+import importlib.machinery
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kdrun.errors import ConfigError
+
+VARIABLE = "KDRUN_TRUST"
+# Written into cards by kdrun itself, beside what its configs name.
+WRITTEN = ("kdrun.models.reused_classifier.ReusedClassifier",)
+# First word of the setting that names a target → where kdrun's own ones for it are.
+PLACES = {
+    "dataset": "kdrun.data.",
+    "loss": "kdrun.losses.",
+    "scheme": "kdrun.schemes.",
+    "logger": "kdrun.report.",
+}
+NETWORKS = "kdrun.models."
+TORCHVISION = "torchvision.models."
+
+_named: set[str] = set()
+_sources: list[str] = []  # whose words are being read, where they are not the user's own
+
+
+def targets_in(values: Any) -> Iterator[str]:
+    """Every dotted path in plain data: the texts under `_target_`, `target`, `student_target`."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if str(key).strip("_").endswith("target") and isinstance(value, str):
+                yield value
+            else:
+                yield from targets_in(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from targets_in(value)
+
+
+def name(targets: Iterable[str]) -> None:
+    """These come from the user's own words: they may be called, also by later commands.
+
+    Within `words_of` they are somebody else's, and are refused unless they may be called already.
+    """
+    if _sources:
+        require({"targets": [{"target": target} for target in targets]}, _sources[-1])
+        return
+    new = {target for target in targets if not is_shipped(target)} - _named
+    _named.update(new)
+    remember({line for target in new if (line := _own_line(target)) is not None})
+
+
+def require(values: Any, source: str) -> None:
+    """Raise ConfigError unless all targets in `values`, which are read from `source`, may be
+    called."""
+    for target in targets_in(values):
+        if not (is_shipped(target) or is_allowed(target)):
+            raise ConfigError(
+                f"{source} wants to call {target}, which is neither kdrun's nor named by you: it "
+                f"could be any code. If you trust it, add --trust {target.split('.')[0]} to the "
+                f"command (or set {VARIABLE})."
+            )
+
+
+def check(target: str, where: str) -> None:
+    """Raise ConfigError unless the target may be called for the setting `where`."""
+    place = PLACES.get(where.split(".")[0], NETWORKS)
+    shipped = is_shipped(target)
+    if (shipped and target.startswith((place, TORCHVISION))) or is_allowed(target):
+        return
+    if shipped:
+        raise ConfigError(f"{where}._target_={target} is not made for {where}.")
+    require({"_target_": target}, f"{where}._target_")
+
+
+def is_shipped(target: str) -> bool:
+    """Whether the target is kdrun's own, or one of torchvision's classifiers."""
+    if target.startswith(TORCHVISION):
+        from kdrun.vision import classifier_names  # imports torch
+
+        return target.removeprefix(TORCHVISION) in classifier_names()
+    return target in _shipped()
+
+
+def is_allowed(target: str) -> bool:
+    """Whether the user named the target, now or earlier, or trusts its module."""
+    if target in _named or any(_is_below(target, module) for module in trusted_modules()):
+        return True
+    line = _own_line(target)
+    return line is not None and line in _remembered()
+
+
+def trusted_modules() -> list[str]:
+    """The modules that `--trust` and the environment name."""
+    return [word for word in re.split(r"[,\s]+", os.environ.get(VARIABLE, "")) if word]
+
+
+@contextlib.contextmanager
+def words_of(source: str) -> Iterator[None]:
+    """What is composed in this block was not typed by the user: it was read from `source`."""
+    _sources.append(source)
+    try:
+        yield
+    finally:
+        _sources.pop()
+
+
+@contextlib.contextmanager
+def trusting(modules: Iterable[str]) -> Iterator[None]:
+    """Trust these modules too, in this block and in the processes it starts."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = ",".join([*trusted_modules(), *modules])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def remember(lines: Iterable[str]) -> None:
+    """Add lines to the file of this user and machine; without a place for it nothing is kept."""
+    new = [line for line in sorted(set(lines)) if line not in _remembered()]
+    if not new:
+        return
+    with contextlib.suppress(OSError):
+        path = _memory()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(path, "a", encoding="utf-8") as file:  # a few short lines: one write
+            file.write("".join(f"{line}\n" for line in new))
+
+
+def is_remembered(line: str) -> bool:
+    """Whether `remember` was given this line, in any process of this user on this machine."""
+    return line in _remembered()
+
+
+def _remembered() -> set[str]:
+    try:
+        return set(_memory().read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError):
+        return set()
+
+
+def _memory() -> Path:
+    """`~/.local/state/kdrun/trusted`, or where XDG_STATE_HOME says."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "kdrun" / "trusted"
+
+
+def _own_line(target: str) -> str | None:
+    """What is remembered of a target of the user's own; None for one of an installed library."""
+    top = target.split(".")[0]
+    if top == "kdrun":
+        return None
+    try:  # looks, but does not import
+        spec = importlib.machinery.PathFinder.find_spec(top, [os.getcwd(), *sys.path])
+    except (ImportError, ValueError, OSError):
+        return None
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
+    origin = next((os.path.realpath(place) for place in places if place), None)
+    if origin is None or "\n" in f"{target}{origin}" or _is_installed(origin):
+        return None
+    return f"target {target} {origin}"
+
+
+def _is_installed(origin: str) -> bool:
+    roots = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    roots |= {entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry}
+    return any(Path(origin).is_relative_to(os.path.realpath(root)) for root in roots)
+
+
+def _is_below(target: str, module: str) -> bool:
+    return target == module or target.startswith(f"{module}.")
+
+
+@cache
+def _shipped() -> frozenset[str]:
+    """The targets of kdrun's own configs, and those it writes itself."""
+    folder = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    found = set(WRITTEN)
+    for path in folder.rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"^\s*_target_:\s*(kdrun\.[\w.]+)\s*(?:#.*)?$", text, re.MULTILINE))
+    return frozenset(found)

@@ -1,0 +1,69 @@
+"""`config.yaml` of a run's folder, which may be old, damaged or from a stranger."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from kdrun.checksums import damaged, is_intact
+from kdrun.config import trust
+from kdrun.errors import ConfigError, KdrunError
+from kdrun.limits import read_plain_yaml
+
+CONFIG = "config.yaml"
+T = TypeVar("T")
+
+
+def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
+    """The typed configuration of a run: what `parse` makes of its `config.yaml`.
+
+    Raises ConfigError when it is none, is damaged, or wants to call what may be any code.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} is not the folder of a run, or of one that was stopped before it began (no "
+            f"{CONFIG}): type its command again."
+        )
+    if not is_intact(path):
+        raise ConfigError(damaged(path))
+    try:
+        text = read_plain_yaml(path)
+        if "${" in text:
+            raise ValueError("it is not resolved: it holds ${...}")
+        cfg = OmegaConf.load(io.StringIO(text))
+        if not isinstance(cfg, DictConfig):
+            raise ValueError("it is no group of settings")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{path} cannot be read: {reason}.") from None
+    trust.require(OmegaConf.to_container(cfg), str(path))
+    return parsed(parse, cfg, str(path))
+
+
+def parsed(parse: Callable[[Any], T], values: Any, source: str) -> T:
+    """What `parse` makes of values that are read from `source`, not composed.
+
+    Raises ConfigError where a setting is missing or of another kind than this kdrun writes.
+    """
+    try:
+        return parse(values)
+    except KdrunError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        OmegaConfBaseException,
+    ) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{source} is not what this kdrun writes ({type(error).__name__}: {reason}): type the "
+            "run's command again."
+        ) from None
