@@ -67,12 +67,14 @@ Try:
   kdrun ls runs                          the runs there are, newest first
   kdrun resume outputs/distill/...       a run's folder
   kdrun resume outputs/sweeps/...        a sweep's folder: finished jobs are skipped
+  kdrun resume theirs --trust my_nets    a stranger's, which may call code of my_nets
 """
 
 FLAGS = """\
 Flags:
   -m, --multirun         every combination of the comma-separated values, one run each
   --config-dir DIR       add the options in your own folder, e.g. DIR/student/mine.yaml
+  --trust MODULE         let a run or card from elsewhere call this module's code (any verb)
   --cfg job [--resolve]  print the configuration instead of running; -p NODE: a part of it
   --info [defaults]      print where each part of the configuration comes from
   --hydra-help           what else Hydra accepts

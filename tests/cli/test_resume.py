@@ -101,7 +101,7 @@ def test_mistakes(refused: Typed, words: list[str], said: str) -> None:
         "+hydra.callbacks.x={_target_: os.system, command: touch marker}",
         "hydra/launcher=submitit_slurm",
         "hydra/launcher@hydra.callbacks=joblib",
-        "hydra.job_logging={version: 1, handlers: {x: {(): os.system, command: touch marker}}}",
+        "hydra.job_logging.handlers={x: {class: os.system, command: touch marker}}",
         "hydra.job.env_set.LD_PRELOAD=evil.so",
         "hydra.searchpath=[.]",
         "hydra.sweep.dir=elsewhere",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.config import trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
@@ -24,6 +25,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     module = types.ModuleType(HERE)
     monkeypatch.setitem(sys.modules, HERE, module)
+    trust.name([f"{HERE}.load"])
 
     def config(value: Any, **changes: Any) -> DatasetConfig:
         module.load = value if callable(value) else lambda: value  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdrun.config import trust
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError
 from kdrun.models.build import build_network
@@ -45,6 +46,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> str:
 
     module = SimpleNamespace(Own=Own, not_a_network=not_a_network)
     monkeypatch.setitem(sys.modules, "someones_networks", module)
+    trust.name(["someones_networks.Own", "someones_networks.not_a_network"])
     return "someones_networks"
 
 
