@@ -7,7 +7,7 @@ sweep included, and turned into checked dataclasses. What fails is explained by 
 import copy
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,12 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
     config_dir: the folder of the user's own options; Hydra must be initialised.
     What it names may be called from here on: it is what the user typed.
     """
-    trust.name(trust.targets_in(OmegaConf.to_container(cfg, resolve=False)))
+    config = _typed(verb, cfg, config_dir)
+    trust.name(trust.targets_in(asdict(config)))
+    return config
+
+
+def _typed(verb: str, cfg: DictConfig, config_dir: Path | None) -> Config:
     if verb == "train-teacher":
         train = parse.train_teacher_config(cfg)
         validate.validate_train_teacher(train)

@@ -49,8 +49,9 @@ def targets_in(values: Any) -> Iterator[str]:
     """Every dotted path in plain data: the texts under `_target_`, `target`, `student_target`."""
     if isinstance(values, dict):
         for key, value in values.items():
-            if str(key).strip("_").endswith("target") and isinstance(value, str):
-                yield value
+            if isinstance(value, str):
+                if str(key).strip("_").endswith("target") and "." in value:
+                    yield value
             else:
                 yield from targets_in(value)
     elif isinstance(values, list | tuple):

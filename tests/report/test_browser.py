@@ -1,11 +1,13 @@
 """The page in a real browser: it works by mouse and keyboard, on wide and narrow screens."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from report.hostile import HOSTILE
 from report.test_page import PNG
 
@@ -184,3 +186,37 @@ def test_a_row_s_number_opens_its_commands(open_page: Callable[..., Any]) -> Non
     page.locator("#main a", has_text="3").first.click()
     assert target.get_attribute("open") is not None
     assert "kdrun distill" in target.inner_text()
+
+
+@pytest.mark.parametrize("word", HOSTILE, ids=range(len(HOSTILE)))
+def test_nothing_that_a_run_says_is_run(
+    open_page: Callable[..., Any],
+    page_path: Path,
+    sweep: Path,
+    report_of: Callable[..., Report],
+    word: str,
+) -> None:
+    """The same words in every text of a run's result, configuration, environment and command."""
+    run = next(sweep.glob("distill/*"))
+    for name in ("result.json", "env.json"):
+        values = json.loads((run / name).read_text(encoding="utf-8"))
+        (run / name).write_text(json.dumps(_with(values, word)), encoding="utf-8")
+    configured = _with(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), word)
+    (run / "config.yaml").write_text(yaml.safe_dump(configured), encoding="utf-8")
+    (run / "command.txt").write_text(word, encoding="utf-8")
+    write_page(page_path, report_of(sweep), [word])
+    page = open_page()
+    assert page.title() == "kdrun report"
+    assert page.evaluate("[...document.scripts].length") == 1
+    assert page.evaluate("document.querySelectorAll('h1').length") == 1
+    assert " ".join(word.split())[:20] in " ".join(page.inner_text("body").split())
+
+
+def _with(values: Any, word: str) -> Any:
+    """All texts but those that are read as words of kdrun's replaced; keys of groups too."""
+    if isinstance(values, dict):
+        kept = ("schema", "command", "status", "loss")
+        return {key: value if key in kept else _with(value, word) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_with(value, word) for value in values]
+    return word if isinstance(values, str) else values
