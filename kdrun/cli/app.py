@@ -21,6 +21,7 @@ from kdrun.cli import foreign, preflight, teachers
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
+from kdrun.cli.typed import typed_config
 from kdrun.config import resolvers
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
@@ -166,12 +167,12 @@ def _task(verb: str, cfg: DictConfig) -> None:
         from kdrun.cli import sweeps
 
         number, folder = int(runtime.job.num), SweepFolder(Path(runtime.sweep.dir))
-        typed = partial(preflight.typed_config, verb, cfg, config_dir)
+        typed = partial(typed_config, verb, cfg, config_dir)
         argv = folder.read()["jobs"][number]["command"]
         sweeps.do_job(folder, number, typed, command(verb), argv)
         return
     try:
-        config, argv = preflight.typed_config(verb, cfg, config_dir), _argv(verb)
+        config, argv = typed_config(verb, cfg, config_dir), _argv(verb)
         command(verb)(config, argv, sweep_dir=None, job=0)
     except Exception as error:
         _errors.append(error)

@@ -7,7 +7,7 @@ sweep included, and turned into checked dataclasses. What fails is explained by 
 import copy
 import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hint_sweeps, hints, peers, teachers
+from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers
 from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
-from kdrun.config import parse, trust, validate
-from kdrun.config.benchmark import benchmark_config
+from kdrun.cli.typed import Config, typed_config
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
-    TrainTeacherConfig,
 )
 from kdrun.config.teachers import OWN_KEYS, TOGETHER_KEYS
 from kdrun.errors import ConfigError
 
-Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig | BenchmarkConfig
 VERSION_BASE = "1.3"
 SINGLE = ("export",)
 # Added to the command of one job of an experiment that is a sweep by itself.
@@ -57,38 +54,6 @@ class Plan:
     configs: list[Config] = field(default_factory=list)
     argvs: list[list[str]] = field(default_factory=list)
     launcher: Launcher = field(default_factory=lambda: Launcher("basic"))
-
-
-def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> Config:
-    """The composed configuration of `verb` as its dataclass, types and ranges checked.
-
-    config_dir: the folder of the user's own options; Hydra must be initialised.
-    What it names may be called from here on: it is what the user typed.
-    """
-    config = _typed(verb, cfg, config_dir)
-    trust.name(trust.targets_in(asdict(config)))
-    return config
-
-
-def _typed(verb: str, cfg: DictConfig, config_dir: Path | None) -> Config:
-    if verb == "train-teacher":
-        train = parse.train_teacher_config(cfg)
-        validate.validate_train_teacher(train)
-        return train
-    if verb in ("distill", "search"):
-        peers.fill_in(cfg, config_dir)
-        distill = parse.distill_config(cfg)
-        validate.validate_distill(distill)
-        return distill
-    if verb == "export":
-        export = parse.export_config(cfg)
-        validate.validate_export(export)
-        return export
-    if verb == "benchmark":
-        return benchmark_config(cfg)
-    evaluate = parse.evaluate_config(cfg)
-    validate.validate_evaluate(evaluate)
-    return evaluate
 
 
 def check(verb: str, config_name: str, flags: Flags) -> Plan:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_module
 from kdrun.cli import flags, groups, preflight
 from kdrun.cli.main import VERBS
 from kdrun.cli.request import request
+from kdrun.cli.typed import typed_config
 from kdrun.errors import KdrunError
 from tests.reliability import spoil
 from tests.reliability.case import Case, Failed
@@ -95,7 +96,7 @@ def _check_as_hydra(verb: str, plan: preflight.Plan) -> None:
     words = [word for word in plan.flags.overrides if not word.startswith("hydra.")]
     with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
         cfg = compose(groups.CONFIG_NAMES[verb], words)
-        expected = preflight.typed_config(verb, cfg)
+        expected = typed_config(verb, cfg)
     if repr(expected) != repr(plan.configs[0]):
         raise Failed(f"Hydra composes {expected}, kdrun {plan.configs[0]}")
 
