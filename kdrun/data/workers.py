@@ -12,7 +12,8 @@ def let_go_of_locks(worker: int) -> None:
 
     The system gives a lock up when the last process that has the file open is gone. A worker
     notices only after seconds that its run was killed, and until then nobody could go on with the
-    run. Closing them here takes nothing from the run. Where workers are no forks, they have none.
+    run. Closing them here takes nothing from the run. Workers that are no forks have none, and
+    filelock 4 closes its own.
     """
     if sys.platform != "linux":
         return
