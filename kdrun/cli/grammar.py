@@ -44,7 +44,7 @@ def with_quoted_value(word: str) -> str:
 def _try(parser: OverridesParser, word: str) -> Override | None:
     try:
         override = parser.parse_override(word)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # also numbers and lists without end
         return None
     return override if override.key_or_group else None
 

@@ -139,7 +139,7 @@ def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[
 
 def first_comment(path: Path) -> str:
     """The sentence a YAML opens with; that of the file it is made of when it has none itself."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     words: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -206,6 +206,6 @@ def broken_yaml(config_dir: Path) -> str | None:
             mark = error.problem_mark
             line = f", line {mark.line + 1}" if mark is not None else ""
             return f"{path}{line}: {error.problem}"
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             return f"{path}: {str(error).splitlines()[0]}"
     return None

@@ -76,7 +76,7 @@ def show_option(group: str, name: str, config_dir: Path | None) -> str:
     parts = []
     targets: list[str] = []
     for file in (path, *_bases(path, config_dir)):
-        text = file.read_text(encoding="utf-8").rstrip()
+        text = file.read_text(encoding="utf-8", errors="replace").rstrip()
         parts.append(f"# {file}\n{text}")
         targets += re.findall(r"^\s*_target_:\s*([\w.]+\.\w+)", text, re.MULTILINE)
     for target in dict.fromkeys(targets):
@@ -87,7 +87,7 @@ def show_option(group: str, name: str, config_dir: Path | None) -> str:
 
 def _bases(path: Path, config_dir: Path | None) -> list[Path]:
     """The files an option takes over whole: `/model/x@_here_`, or a sibling in its folder."""
-    content = path.read_text(encoding="utf-8")
+    content = path.read_text(encoding="utf-8", errors="replace")
     head = re.search(r"^defaults:\n((?:\s*-.*\n?)*)", content, re.MULTILINE)
     found = []
     for entry in re.findall(r"^\s*-\s*(\S+)\s*$", head.group(1) if head else "", re.MULTILINE):

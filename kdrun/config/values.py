@@ -13,6 +13,8 @@ DataclassT = TypeVar("DataclassT")
 
 def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
     """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a group of settings, and is {values!r:.60}.")
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in names:

@@ -1,5 +1,6 @@
 """Images as raw numbers: in memory, memory-mapped, or decoded when they are asked for."""
 
+import tokenize
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class MappedImages(LazyImages):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.array = np.load(path, mmap_mode="r")
+        self.array = _mapped(path)
         self.sums = np.load(sums_file(path)) if sums_file(path).is_file() else None
         if self.sums is not None and self.sums.shape != self.array.shape[:1]:
             raise ValueError(f"{sums_file(path)} does not belong to {path}")
@@ -59,6 +60,15 @@ class MappedImages(LazyImages):
 
     def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
         return MappedImages, (self.path,)  # a worker maps the file again; pixels are not copied
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a file; ValueError for a header that is none, however NumPy puts it."""
+    try:
+        found: np.ndarray = np.load(path, mmap_mode="r")
+    except (SyntaxError, EOFError, tokenize.TokenError) as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from None
+    return found
 
 
 def sums_file(path: Path) -> Path:

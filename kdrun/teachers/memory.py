@@ -39,11 +39,12 @@ class RecordFile:
         self.value_bytes = width * self.dtype.itemsize
         self.record_bytes = record_bytes(width, dtype)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.fdopen(number, "r+b", buffering=0)  # is closed when nobody needs it
         size = count * self.record_bytes
-        if os.fstat(self._file).st_size < size:
-            os.ftruncate(self._file, size)  # only ever grows: two processes may do it at once
-        self._map = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
+        if os.fstat(number).st_size < size:
+            os.ftruncate(number, size)  # only ever grows: two processes may do it at once
+        self._map = mmap.mmap(number, size, access=mmap.ACCESS_READ)
         flat = np.frombuffer(self._map, dtype=np.uint8)
         self._records = flat.reshape(count, self.record_bytes)
         words = (self.record_bytes - CHECKSUM_BYTES) // 8
@@ -65,7 +66,7 @@ class RecordFile:
         payload = records[:, :-CHECKSUM_BYTES]
         records[:, -CHECKSUM_BYTES:] = self._checksum(payload)[:, None].view(np.uint8)
         for slot, record in zip(slots.tolist(), records, strict=True):
-            os.pwrite(self._file, record.tobytes(), slot * self.record_bytes)
+            os.pwrite(self._file.fileno(), record.tobytes(), slot * self.record_bytes)
 
     def _checksum(self, payload: npt.NDArray[np.uint8]) -> Words:
         """Of `[n, bytes]`: a sum of the words times odd constants, modulo 2⁶⁴, never that of zeros.
@@ -82,7 +83,7 @@ class RecordFile:
     def close(self) -> None:
         """Release the file. The mapping lives until nobody holds an array of it."""
         del self._records
-        os.close(self._file)
+        self._file.close()
 
 
 def record_bytes(width: int, dtype: str) -> int:
