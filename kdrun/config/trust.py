@@ -86,7 +86,8 @@ def require(values: Any, source: str) -> None:
 
 def check(target: str, where: str) -> None:
     """Raise ConfigError unless the target may be called for the setting `where`."""
-    place = PLACES.get(where.split(".")[0], NETWORKS)
+    # scheme.peers and scheme.assistants are networks
+    place = NETWORKS if where.startswith("scheme.") else PLACES.get(where.split(".")[0], NETWORKS)
     shipped = is_shipped(target)
     if (shipped and target.startswith((place, TORCHVISION))) or is_allowed(target):
         return

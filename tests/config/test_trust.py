@@ -149,3 +149,10 @@ def test_an_installed_module_is_not_shadowed_by_the_current_folder(tmp_path: Pat
     (tmp_path / "timm.py").write_text("raise SystemExit\n")
     build.locate("kdrun.models.cnn.ConvNet", "student")
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("where", ["scheme.peers", "scheme.assistants", "student", "teacher2"])
+def test_networks_are_made_wherever_a_setting_takes_one(where: str) -> None:
+    trust.check("kdrun.models.cnn.ConvNet", where)
+    with pytest.raises(ConfigError, match="is not made for"):
+        trust.check("kdrun.schemes.online.online", where)
