@@ -95,6 +95,15 @@ class RunFolder:
             names = sorted(path.name for path in own if path.is_file())
             seal(self.path, [name for name in names if name not in UNSEALED and name[0] != "."])
 
+    def tidy(self) -> None:
+        """Finish what a process left that was killed after its run was complete: the list."""
+        if not (self.path / SUMS).exists() and world().is_main:
+            with suppress(OSError, ConfigError):  # it may not be written, or is being finished
+                self._lock_or_refuse()
+                remove_unfinished(self.path)
+                self.seal()
+                self.release()
+
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl` and `metrics.csv` with one line per epoch."""
         write_metrics(self.path, rows)

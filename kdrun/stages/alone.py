@@ -69,6 +69,7 @@ def find_or_train_alone(
                 folder = RunFolder(found) if found else RunFolder.create_in(group)
                 train(wanted, folder)
                 found = folder.path
+    RunFolder(found).tidy()
     result = read_result(found)
     assert result is not None
     student = result["student"]

@@ -171,6 +171,7 @@ def _limit(runtime: RuntimeConfig, sweep_dir: Path | None) -> float | None:
 
 
 def _done_before(session: Session, path: Path, result: Result) -> Result:
+    RunFolder(path).tidy()
     session.reporter.say(f"{path} is complete; there is nothing to go on with.")
     if result["command"] == "distill":
 

@@ -9,9 +9,10 @@ from typing import cast
 
 import pytest
 
+from kdrun.checksums import SUMS
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.errors import ConfigError
-from kdrun.files import canonical_hash, write_atomically, write_json
+from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
 from kdrun.runs.metrics import write_metrics
 from kdrun.runs.result import ResultFile, read_result
@@ -55,6 +56,24 @@ def test_folders_of_runs_that_never_began_go_after_a_while(tmp_path: Path) -> No
     left = {path.name for path in tmp_path.iterdir()} - {made.name}
     assert left == {"just made", "at work", "has a result"}
     working.release()
+
+
+def test_a_finished_run_whose_list_was_not_written_gets_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_json(tmp_path / "result.json", {"schema": 1, "status": "completed"})
+    (tmp_path / f"{UNFINISHED}0123abcd-{SUMS}").write_text("half")
+    other = RunFolder(tmp_path)
+    other.acquire()
+    folder.tidy()  # somebody works there
+    assert not (tmp_path / SUMS).exists()
+    other.release()
+    folder.tidy()
+    assert (tmp_path / SUMS).read_text().endswith("  result.json\n")
+    assert not list(tmp_path.glob(f"{UNFINISHED}*"))
+    assert folder.is_free()
+    before = (tmp_path / SUMS).stat().st_mtime_ns
+    folder.tidy()
+    assert (tmp_path / SUMS).stat().st_mtime_ns == before
 
 
 def test_names_become_safe_folders() -> None:
