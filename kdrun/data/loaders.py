@@ -5,6 +5,7 @@ augmented on the device with the same integers. Both give the same batches, bit 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -195,7 +196,8 @@ class _Reader:
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | KdrunError:
+    def __getitem__(self, positions: Any) -> tuple[Tensor, Tensor, Tensor] | KdrunError:
+        index = torch.from_numpy(positions)
         try:
             return self.split.gather(index), self.split.targets[index], index
         except KdrunError as error:  # torch would bury its sentence under a worker's traceback
@@ -209,7 +211,8 @@ def _stream(
     loader: DataLoader[tuple[Tensor, Tensor, Tensor] | KdrunError] = DataLoader(
         _Reader(split),  # type: ignore[arg-type]
         batch_size=None,
-        sampler=batches,
+        # arrays: a worker asks this process for the memory of a tensor, and it may be gone by then
+        sampler=[index.numpy() for index in batches],
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every epoch would draw from the global generator
