@@ -68,7 +68,7 @@ def main() -> None:
     lines, plain = [], None
     with tempfile.TemporaryDirectory() as top:
         for name, switches in SWITCHES.items():
-            root = Path(top) / name.replace(" ", "_")
+            root = Path(top) / name.replace(" ", "_").replace("=", "_")
             root.mkdir()
             (root / "teachers").symlink_to(Path(top) / "teachers")
             (Path(top) / "teachers").mkdir(exist_ok=True)

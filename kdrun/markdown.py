@@ -1,10 +1,14 @@
 """Words from anywhere inside Markdown."""
 
+import re
+
+# Within a word an underscore means nothing, and names of networks stay readable as plain text.
+MARKS = re.compile(r"[\\|`*\[\]#]|(?<![^\W_])_|_(?![^\W_])")
+
 
 def escaped(text: str) -> str:
     """Text that means nothing to Markdown or to the HTML inside it."""
-    for mark in ("\\", "|", "`", "*", "_", "[", "]", "#"):
-        text = text.replace(mark, f"\\{mark}")
+    text = MARKS.sub(r"\\\g<0>", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(text.split())
 

@@ -72,7 +72,10 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
     overrides = grammar.parse(flags.overrides)
     hints.check_names(asked, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
-        return _plan(Composer(asked), overrides, flags)
+        try:
+            return _plan(Composer(asked), overrides, flags)
+        except OmegaConfBaseException as error:  # one of Hydra's own settings was emptied
+            raise ConfigError(f"{str(error).splitlines()[0]}.") from None
 
 
 def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:

@@ -57,7 +57,7 @@ def _experiments(sweep: str) -> list[str]:
 def test_it_opens_with_source_command_figures_and_time(name: str) -> None:
     text = (FOLDER / "experiment" / f"{name}.yaml").read_text()
     head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    figures = ["Expected:"] if name == "smoke" else ["Published", "Measured:"]
+    figures = ["Expected:"] if name == "smoke" else ["Published", "Measured"]
     for word in ("Source:", f"Command: kdrun distill experiment={name}", "Time:", *figures):
         assert word in head, word
 

@@ -20,7 +20,14 @@ def refused(*words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "word", ["T=" + "9" * 5000, "dataset.augment=5", "student=[1,2]", "teacher.augment=3"]
+    "word",
+    [
+        "T=" + "9" * 5000,
+        "dataset.augment=5",
+        "student=[1,2]",
+        "teacher.augment=3",
+        "+hydra.mode=???",
+    ],
 )
 def test_odd_values_are_refused_in_words(word: str) -> None:
     assert refused(word)

@@ -101,3 +101,9 @@ def test_no_finished_run_gives_files_without_rows(
     write_markdown(tmp_path / "report.md", report)
     assert (tmp_path / "report.csv").read_text().strip() == ""
     assert "1 run, 0 of them finished." in (tmp_path / "report.md").read_text()
+
+
+def test_names_in_markdown_stay_readable() -> None:
+    assert escaped("wrn_40_2") == "wrn_40_2"
+    assert escaped("_x_ __y") == r"\_x\_ \_\_y"
+    assert escaped("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) &lt;f&gt;"

@@ -49,6 +49,7 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
     for key, value in content.items():
         setattr(module, key, value)
     monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("KDRUN_TRUST", name)
 
 
 def test_no_tracker_is_none(tmp_path: Path) -> None:
