@@ -45,7 +45,7 @@ from kdrun.teachers.remembered import (
 from kdrun.types import Outputs
 from kdrun.world import world
 
-VERSION = 1  # raise it when the meaning of a record changes
+VERSION = 2  # raise it when the meaning of a record changes
 FOLDER = "teacher-outputs"
 LOGITS, EMBEDDING, AUTO, OFF = "logits", "embedding", "auto", "off"
 
@@ -85,10 +85,11 @@ def _frozen(
     session = lesson.session
     sample = sample_images(tapped.network, seen_by(lesson.dataset, ready.card.resized))
     precision = lesson.config.schedule.precision
-    frozen, folded = make_frozen(tapped, teaching, precision, sample)
-    if teaching.fold:
-        session.reporter.say(f"  {ready.card.name}: {folded} batch normalisations folded")
     compiled = session.runtime.compile if teaching.compile is None else teaching.compile
+    frozen, folded, fused = make_frozen(tapped, teaching, precision, sample, compiled)
+    if teaching.fold:
+        also = f", {fused} convolutions fused with what follows them" if fused else ""
+        session.reporter.say(f"  {ready.card.name}: {folded} batch normalisations folded{also}")
     return compile_frozen(frozen, session.device) if compiled else frozen
 
 

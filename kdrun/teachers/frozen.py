@@ -1,4 +1,4 @@
-"""A frozen teacher made ready to teach: folded, in its own precision, compiled; all optional."""
+"""A frozen teacher made ready to teach: folded, fused, in its own precision, compiled; at will."""
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdrun.config.teaching import TeachingConfig
 from kdrun.models.compiled import TimedFirst
 from kdrun.models.fold import fold_batchnorm
+from kdrun.models.fuse import fuse_convolutions
 from kdrun.models.taps import Tapped
 from kdrun.types import Outputs
 
@@ -46,27 +47,34 @@ def autocast_is_on(device: str) -> bool:
 
 
 def make_frozen(
-    tapped: Tapped, teaching: TeachingConfig, precision: str, sample: Tensor
-) -> tuple[nn.Module, int]:
-    """(the teacher as `teaching` wants it, how many BatchNorms were folded).
+    tapped: Tapped,
+    teaching: TeachingConfig,
+    precision: str,
+    sample: Tensor,
+    compiled: bool = False,
+) -> tuple[nn.Module, int, int]:
+    """(the teacher as `teaching` wants it, how many BatchNorms were folded, convolutions fused).
 
     tapped: the teacher with its taps, frozen; it is left as it is where something changes.
     precision: of the training, which is the teacher's unless it has its own.
     sample: `[B, C, H, W]`, a dry batch on the network's device.
+    compiled: it will be compiled, which fuses convolutions by itself.
     Nothing changed: `tapped` itself is returned.
     """
     effective = teaching.precision or precision
-    folded = 0
+    folded = fused = 0
     if teaching.fold or effective in HALF_TYPES:
         tapped = copy.deepcopy(tapped)  # terms may hold modules of the network
     if teaching.fold:
         folded = fold_batchnorm(tapped.network, sample, tapped.places)
+        if effective == "fp32" and not compiled:
+            tapped.network, fused = fuse_convolutions(tapped.network, sample, tapped.places)
         tapped.reattach()
     if effective in HALF_TYPES:
         convert_weights(tapped.network, HALF_TYPES[effective])
     if effective == precision == "fp32":
-        return tapped, folded
-    return FrozenTeacher(tapped, effective), folded
+        return tapped, folded, fused
+    return FrozenTeacher(tapped, effective), folded, fused
 
 
 def convert_weights(network: nn.Module, dtype: torch.dtype) -> None:
