@@ -83,7 +83,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     fixed = [o for o in overrides if not o.is_sweep_override()]
     hydra = composer.hydra(fixed)
     is_sweep = flags.multirun or hydra.mode == RunMode.MULTIRUN
-    if not swept or not is_sweep or flags.only_shows:
+    if not is_sweep or flags.only_shows:
         composer.compose(fixed)  # else they are set where all groups are chosen, job by job
     if swept and not is_sweep:
         tree = composer.tree(fixed)

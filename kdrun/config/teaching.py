@@ -8,8 +8,8 @@ class TeachingConfig:
     """How a frozen teacher is run while it teaches; the defaults change no result.
 
     precision: fp32 | bf16 | fp16; None is the student's.
-    fold: batch normalisation folded into the convolutions before it; in float32 on a processor, and
-        where it is not compiled, these compute the sums and ReLUs after them as well.
+    fold: batch normalisation folded into the convolutions before it; on a processor these
+        compute the sums and ReLUs after them as well, and the teacher is not compiled then.
     compile: None is as the command's `compile`.
     cache: auto | off | logits | embedding: remember its outputs per image and view.
     cache_gb: largest size of that file, in 10^9 bytes.

@@ -86,11 +86,13 @@ def _frozen(
     sample = sample_images(tapped.network, seen_by(lesson.dataset, ready.card.resized))
     precision = lesson.config.schedule.precision
     compiled = session.runtime.compile if teaching.compile is None else teaching.compile
-    frozen, folded, fused = make_frozen(tapped, teaching, precision, sample, compiled)
+    frozen, folded, fused = make_frozen(tapped, teaching, precision, sample)
     if teaching.fold:
         also = f", {fused} convolutions fused with what follows them" if fused else ""
         session.reporter.say(f"  {ready.card.name}: {folded} batch normalisations folded{also}")
-    return compile_frozen(frozen, session.device) if compiled else frozen
+    if fused and compiled:
+        session.reporter.log_only("  not compiled: fused it is as fast, and there is no waiting")
+    return compile_frozen(frozen, session.device) if compiled and not fused else frozen
 
 
 def _remembered(

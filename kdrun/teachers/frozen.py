@@ -14,6 +14,7 @@ from kdrun.models.taps import Tapped
 from kdrun.types import Outputs
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FUSED_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Exactly these: a subclass may compute something else with its weights.
 CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -47,18 +48,13 @@ def autocast_is_on(device: str) -> bool:
 
 
 def make_frozen(
-    tapped: Tapped,
-    teaching: TeachingConfig,
-    precision: str,
-    sample: Tensor,
-    compiled: bool = False,
+    tapped: Tapped, teaching: TeachingConfig, precision: str, sample: Tensor
 ) -> tuple[nn.Module, int, int]:
     """(the teacher as `teaching` wants it, how many BatchNorms were folded, convolutions fused).
 
     tapped: the teacher with its taps, frozen; it is left as it is where something changes.
     precision: of the training, which is the teacher's unless it has its own.
     sample: `[B, C, H, W]`, a dry batch on the network's device.
-    compiled: it will be compiled, which fuses convolutions by itself.
     Nothing changed: `tapped` itself is returned.
     """
     effective = teaching.precision or precision
@@ -67,11 +63,14 @@ def make_frozen(
         tapped = copy.deepcopy(tapped)  # terms may hold modules of the network
     if teaching.fold:
         folded = fold_batchnorm(tapped.network, sample, tapped.places)
-        if effective == "fp32" and not compiled:
-            tapped.network, fused = fuse_convolutions(tapped.network, sample, tapped.places)
         tapped.reattach()
     if effective in HALF_TYPES:
         convert_weights(tapped.network, HALF_TYPES[effective])
+    if teaching.fold and effective in FUSED_TYPES:
+        tapped.network, fused = fuse_convolutions(
+            tapped.network, sample, tapped.places, FUSED_TYPES[effective]
+        )
+        tapped.reattach()
     if effective == precision == "fp32":
         return tapped, folded, fused
     return FrozenTeacher(tapped, effective), folded, fused

@@ -63,6 +63,22 @@ def test_fused_it_answers_alike(name: str, layout: torch.memory_format) -> None:
     assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["resnet", "pre-activation"])
+def test_in_bf16(name: str) -> None:
+    make, count = NETWORKS[name]
+    plain = frozen(make())
+    expected = plain(images(4, 32))
+    for module in plain.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)
+    fused, found = fuse_convolutions(plain, images(2, 32), dtype=torch.bfloat16)
+    assert found == count
+    with torch.autocast("cpu", torch.bfloat16):
+        got = fused(images(4, 32))
+    assert got.dtype == torch.bfloat16
+    assert (got - expected).abs().max() < 0.03 * expected.abs().max()
+
+
 def test_taps_see_what_they_saw() -> None:
     plain = frozen(ResNet(10, depth=14, widths=[4, 4, 8, 8]))
     places = ("relu", "layer1.0.bn1", "layer1.1.conv2", "layer2.1.relu2:in", "fc:in")
