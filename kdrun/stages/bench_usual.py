@@ -38,7 +38,7 @@ class UsualVariant:
         self.bench = bench
         self.clock = PhaseClock(session.device)
         self.loop = UsualLoop(
-            usual_forward(scheme),
+            usual_forward(scheme, self.clock),
             build_optimizer(scheme.parameters(), config.schedule),
             session.device,
             self.clock,
@@ -78,9 +78,12 @@ class UsualVariant:
         return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
 
 
-def usual_forward(scheme: StudentScheme) -> Forward:
+def usual_forward(scheme: StudentScheme, clock: PhaseClock) -> Forward:
     """The scheme's mathematics as the usual loop has it: written out for CE and plain soft targets
-    of one teacher, and for CE and CRD; through the scheme's own objective for all else."""
+    of one teacher, and for CE and CRD; through the scheme's own objective for all else.
+
+    clock: counts the objective as the phase `terms`.
+    """
     objective: Objective = scheme.objective
     terms = objective.term_list()
     teachers = scheme.frozen_teachers
@@ -90,9 +93,11 @@ def usual_forward(scheme: StudentScheme) -> Forward:
         if plain and scheme.student.renormalise is None and teachers[0].renormalise is None:
             weight = objective.weights[term.id]
             loss = soft_target_objective(term.temperature, weight, objective.ce_weight)
-            return plain_forward(scheme.student.network, teachers[0].network, loss)
+            timed = clock.timed("terms", loss)
+            return plain_forward(scheme.student.network, teachers[0].network, timed)
     if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is ContrastiveDistillation:
-        return _crd_forward(scheme, terms[0])
+        return _crd_forward(scheme, terms[0], clock)
+    clock.watch_module("terms", objective)
 
     def forward(batch: Batch) -> tuple[Tensor, Tensor]:
         output = scheme(batch)
@@ -101,15 +106,19 @@ def usual_forward(scheme: StudentScheme) -> Forward:
     return forward
 
 
-def _crd_forward(scheme: StudentScheme, term: ContrastiveDistillation) -> Forward:
+def _crd_forward(
+    scheme: StudentScheme, term: ContrastiveDistillation, clock: PhaseClock
+) -> Forward:
     """CE and CRD with all negatives gathered."""
     objective, gathered = scheme.objective, GatheredCrd(term)
     weight = objective.weights[term.id]
 
     def forward(batch: Batch) -> tuple[Tensor, Tensor]:
         student, (teacher,) = scheme.see(batch)
+        clock.start("terms")
         hard = objective.ce(student, teacher, batch)
         loss = objective.ce_weight * hard + weight * gathered(student, teacher, batch)
+        clock.stop("terms")
         return loss, student.logits
 
     return forward

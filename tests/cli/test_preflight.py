@@ -264,6 +264,14 @@ def test_values_are_set_where_a_sweep_has_chosen_what_has_them(stages: Any) -> N
     assert stages.announced[0][1] == configs
 
 
+def test_a_named_sweep_of_experiments_takes_settings_of_their_data(stages: Any) -> None:
+    assert run(["distill", "sweep=deit/short", "seed=1", "dataset.root=x"]) == 0
+    configs = stages.announced[0][1]
+    assert len(configs) == 12
+    assert {config.dataset.kwargs["root"] for config in configs} == {"x"}
+    assert {config.seed for config in configs} == {1}
+
+
 def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
     flags = split("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])

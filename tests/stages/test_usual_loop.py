@@ -102,7 +102,8 @@ def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
     loop = MeasuredLoop(tool, training)
     other.train()
     optimizer = build_optimizer(other.parameters(), SCHEDULE)
-    usual = UsualLoop(usual_forward(other), optimizer, CPU, PhaseClock(CPU))
+    clock = PhaseClock(CPU)
+    usual = UsualLoop(usual_forward(other, clock), optimizer, CPU, clock)
     for _ in range(4):  # twenty steps
         loop.block()
         for batch in Batches().epoch(0):
