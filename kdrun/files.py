@@ -97,6 +97,19 @@ def canonical_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock file `path`, or it cannot be tried."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except OSError:  # the time is up, or the file is another user's
+        return True
+    lock.release()
+    return False
+
+
 @contextmanager
 def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path` alone; `waiting` is called once when another process has it.

@@ -8,6 +8,7 @@ from kdrun.cli import groups, runs
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+from kdrun.files import is_held
 
 USAGE = """\
 kdrun ls [GROUP | GROUP/FOLDER | runs | teachers]
@@ -92,7 +93,7 @@ def list_runs(root: Path, limit: int | None) -> str:
         rows.append(
             (
                 _when(one.modified),
-                str(values.get("status", "unreadable")),
+                _status(one),
                 runs.percent(_main_number(values)),
                 str(values.get("command", "-")),
                 str(values.get("objective") or "-"),
@@ -102,6 +103,12 @@ def list_runs(root: Path, limit: int | None) -> str:
     hidden = len(found) - len(rows) + 1
     more = f"\n\n{hidden} older ones: kdrun ls runs --all" if hidden else ""
     return columns(rows) + more
+
+
+def _status(run: runs.Found) -> str:
+    """What its file says; `killed` where that is "running" and no process works in the folder."""
+    status = str(run.values.get("status", "unreadable"))
+    return "killed" if status == "running" and not is_held(run.folder / ".lock") else status
 
 
 def list_teachers(root: Path) -> str:

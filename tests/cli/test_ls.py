@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from kdrun.cli.groups import first_comment, list_groups, option_path, package_dir
 from kdrun.cli.main import run
@@ -139,8 +140,16 @@ def test_runs_newest_first(capsys: pytest.CaptureFixture[str], made: Path) -> No
     assert "completed" in rows[0]
     assert "93.25 %" in rows[0]
     assert "0.1*CE + 0.9*16*KL(T=4)" in rows[0]
-    assert "running" in rows[1]
+    assert "killed" in rows[1]  # nobody holds its folder
     assert "unreadable" in rows[2]
+
+
+def test_a_run_is_running_while_its_process_holds_the_folder(
+    capsys: pytest.CaptureFixture[str], made: Path
+) -> None:
+    with FileLock(made / "distill/digits/a/two/.lock"):
+        assert "running" in printed(capsys, "ls", "runs").splitlines()[2]
+    assert "killed" in printed(capsys, "ls", "runs").splitlines()[2]
 
 
 def test_long_list_of_runs_is_cut_and_says_so(

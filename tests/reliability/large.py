@@ -143,8 +143,12 @@ CASES: dict[str, Callable[[Path], str]] = {
 def main() -> int:
     """Do all cases, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
-    for name in parser.parse_args().cases:
+    parser.add_argument("cases", nargs="*", help=f"all, or some of {', '.join(CASES)}")
+    cases = parser.parse_args().cases
+    unknown = [name for name in cases if name not in CASES]
+    if unknown:
+        parser.error(f"there is no case {', '.join(unknown)}")
+    for name in cases or CASES:
         with tempfile.TemporaryDirectory(prefix="kdrun-large-") as folder:
             os.environ["XDG_STATE_HOME"] = f"{folder}/state"
             print(f"{name}: {CASES[name](Path(folder))}", flush=True)
