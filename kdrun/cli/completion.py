@@ -54,7 +54,12 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
     word = word.lstrip("'\"")
     if not words:
         return _starting(word, [*verbs, "--help", "--version"])
-    verb, given = words[0], [text.strip("'\"") for text in words[1:]]
+    trust = _starting(word, ["--trust"]) if word.startswith("-") else []  # goes with every verb
+    given = [text.strip("'\"") for text in words[1:]]
+    return [*_for_verb(words[0], given, word, verbs), *trust]
+
+
+def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[str]:
     config_dir = _config_dir(given)
     if verb in groups.CONFIG_NAMES:
         return _for_hydra(groups.CONFIG_NAMES[verb], given, word, config_dir)

@@ -45,6 +45,8 @@ NAMES = list(VERBS)
         ("kdrun completion b", ["bash"]),
         ("kdrun doctor ", ["--json"]),
         ("kdrun report pictures=a", ["pictures=all"]),
+        ("kdrun distill --tr", ["--trust"]),
+        ("kdrun resume --tr", ["--trust"]),
         ("kdrun unknown ", []),
     ],
 )
