@@ -70,7 +70,8 @@ def measure(name: str, folder: Path) -> tuple[float, list[float]]:
 def _of_teacher(words: list[str]) -> list[str]:
     """The words that `kdrun train-teacher` knows."""
     names = ("dataset", "teacher", "output_root", "ui")
-    return [word for word in words if word.split("=")[0].split(".")[0] in names]
+    known = [word for word in words if word.split("=")[0].split(".")[0] in names]
+    return [word for word in known if not word.startswith("teacher.fold=")]
 
 
 def usual_run(words: list[str]) -> None:

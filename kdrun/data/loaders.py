@@ -5,6 +5,7 @@ augmented on the device with the same integers. Both give the same batches, bit 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,6 +52,15 @@ class Normaliser:
         return values.mul_(self.scale).add_(self.shift)
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn for an epoch: a permutation `[N]` and the views of all images."""
+
+    epoch: int
+    order: Tensor
+    views: Views
+
+
 class TrainLoader:
     """The training batches of any epoch, on `device`.
 
@@ -93,14 +103,24 @@ class TrainLoader:
         self.resident = choose_resident(split, augment, self.device, resident)
         self.stored = ResidentImages(split, augment, self.device) if self.resident else None
         self.targets = split.targets.to(self.device) if self.resident else split.targets
+        self._drawn: _Drawn | None = None
 
     def order(self, epoch: int) -> Tensor:
         """`[N]` positions of the images in the order in which `epoch` takes them."""
-        return torch.randperm(self.num_images, generator=generator(self.seed, "order", epoch))
+        return self._plan(epoch).order
 
     def views(self, epoch: int) -> Views:
         """How each image of the split is seen in `epoch`, by its position in the split."""
-        return views.draw(self.num_images, self.augment, self.seed, epoch)
+        return self._plan(epoch).views
+
+    def _plan(self, epoch: int) -> "_Drawn":
+        """The draws of an epoch; those of the last one asked for are kept: several ask for them."""
+        if self._drawn is None or self._drawn.epoch != epoch:
+            stream = generator(self.seed, "order", epoch)
+            order = torch.randperm(self.num_images, generator=stream)
+            seen = views.draw(self.num_images, self.augment, self.seed, epoch)
+            self._drawn = _Drawn(epoch, order, seen)
+        return self._drawn
 
     def images(self, index: Tensor, seen: Views) -> Tensor:
         """The images at `index` `[B]` (on the CPU) as `seen`, as a batch would have them."""
@@ -137,7 +157,7 @@ class TrainLoader:
         for index, share in zip(_on_device(batches, self.device), shares, strict=True):
             own_index = index[share]
             pixels = self.stored.take(own_index, seen.select(own_index))
-            yield Batch(self.normalise(pixels), self.targets[index], index)
+            yield Batch(self.normalise(pixels), self.targets.index_select(0, index), index)
 
 
 class EvalLoader:

@@ -28,7 +28,7 @@ class Views:
 
     def select(self, index: Tensor) -> "Views":
         """The views of the images at `index`."""
-        return Views(self.dy[index], self.dx[index], self.flip[index])
+        return Views(*(part.index_select(0, index) for part in (self.dy, self.dx, self.flip)))
 
     def to(self, device: torch.device) -> "Views":
         """The same views on `device`."""
@@ -57,7 +57,7 @@ def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> T
     """
     height, width = size
     if padded.shape[2:] == (height, width):
-        return padded[rows]
+        return padded.index_select(0, rows)  # many times as fast as padded[rows]
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[rows, :, views.dy, views.dx]
 

@@ -42,7 +42,7 @@ SWITCHES: dict[str, tuple[bool, str, dict[str, Any]]] = {
     "remembered": (False, "fp32", {"cache": "logits"}),
     "remembered_bf16": (True, "bf16", {"fold": True, "cache": "logits"}),
 }
-DIFFERENT_BATCHES = 16  # enough that the images are not in the processor's cache
+DIFFERENT_BATCHES = 40  # enough that the images are not in the processor's cache
 CALIBRATION_PASSES = 4
 
 
