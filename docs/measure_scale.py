@@ -111,7 +111,7 @@ def processes() -> None:
     cores = len(os.sched_getaffinity(0))
     words = [*SMALL, *VIEWS, "ui=quiet", "teacher=resnet20", "student=resnet8", "batch_size=128"]
     words += ["dataset.train_size=5000", "teacher.schedule.epochs=1", "epochs=2"]
-    words += ["teacher.cache=off"]
+    words += ["teacher.cache=off", "alone=false"]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     several += [f"--nproc-per-node={cores}", "-m", "kdrun"]
     print("| processes | threads each | images a second |\n|---|---|---|")

@@ -20,11 +20,13 @@ class StopRequest:
     grace, for a loop that hangs. What hangs in a call into C that never returns cannot be stopped
     from here.
 
-    limit_seconds: the time it may take, or None.
+    limit_seconds: the time it may take, or None. at_once: whether a signal stopped the work where
+    it was, without waiting for a loop.
     """
 
     def __init__(self, limit_seconds: float | None = None) -> None:
         self.limit_seconds = limit_seconds
+        self.at_once = False
         self._asked = False
         self._signals: set[int] = set()
         self._timed_out = False
@@ -84,6 +86,7 @@ class StopRequest:
         self._asked = True
         if self._depth and not again:
             return
+        self.at_once = True
         raise Interrupted(signal.Signals(number).name)
 
     def _alarm(self, number: int, frame: FrameType | None) -> None:

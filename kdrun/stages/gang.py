@@ -5,9 +5,9 @@ What they share is made once: the data, each batch with its augmentation, the te
 they say of a batch. Which jobs go together is read from their configurations.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from kdrun.config.dump import distill_plain
@@ -92,7 +92,7 @@ def run_jobs(jobs: Sequence[Job], guard: Guard) -> None:
 
 
 class _Gang:
-    """One group at work: a thread for each job, of which one works at a time."""
+    """One group at work: the jobs in turns, one step at a time."""
 
     def __init__(self, jobs: list[Job], session: Session, guard: Guard) -> None:
         self.jobs = jobs
@@ -104,28 +104,10 @@ class _Gang:
 
     def run(self) -> list[int]:
         """Do the jobs; returns their exit codes."""
-        threads = [
-            threading.Thread(target=self._job, args=(place, job), name=f"job {job.number}")
-            for place, job in enumerate(self.jobs)
-        ]
-        for place in range(len(self.jobs)):
-            self.turns.enter(place)
-        for thread in threads:
-            thread.start()
-        self.turns.start()
-        try:
-            self._join(threads)
-        except KeyboardInterrupt:  # signals reach this thread; the jobs save and end
-            self.session.stop.requested = True
-            self.turns.broken = True
-            self._join(threads)
+        for place, job in enumerate(self.jobs):
+            self.turns.enter(place, partial(self._job, place, job))
+        self.turns.run()
         return self.codes
-
-    @staticmethod
-    def _join(threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(timeout=0.2)  # signals are handled in between
 
     def _job(self, place: int, job: Job) -> None:
         """One job, from its first turn to its end."""
@@ -138,13 +120,13 @@ class _Gang:
 
         code = EXIT_INTERRUPTED
         try:
-            self.turns.wait(place)
-            code = self.guard(job, command)
-        except KeyboardInterrupt:
-            pass  # it was said and saved where it happened
+            if not self.turns.broken:
+                code = self.guard(job, command)
+        except KeyboardInterrupt:  # it was said and saved where it happened
+            self.session.stop.requested = True  # the others save too, at their next turns
+            self.turns.broken |= self.session.stop.at_once
         finally:
             self.codes.append(code)
-            self.turns.leave(place)
 
 
 class JobReporter(Reporter):

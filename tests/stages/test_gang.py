@@ -1,7 +1,7 @@
 """Which jobs go together, and whose turn it is."""
 
-import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,7 +76,6 @@ def play(steps: dict[int, list[tuple[int, int]]], fails: int | None = None) -> l
 
     def work(job: int) -> None:
         try:
-            turns.wait(job)
             torch.manual_seed(job)
             for position in steps[job]:
                 turns.hand_on(job, position)
@@ -85,18 +84,10 @@ def play(steps: dict[int, list[tuple[int, int]]], fails: int | None = None) -> l
                 done.append((job, position, torch.rand(()).item()))
         except (ValueError, Interrupted):
             done.append((job, "ended"))
-        finally:
-            turns.leave(job)
 
     for job in steps:
-        turns.enter(job)
-    threads = [threading.Thread(target=work, args=(job,)) for job in steps]
-    for thread in threads:
-        thread.start()
-    turns.start()
-    for thread in threads:
-        thread.join(timeout=20)
-        assert not thread.is_alive()
+        turns.enter(job, partial(work, job))
+    turns.run()
     return done
 
 
