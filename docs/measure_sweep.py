@@ -38,6 +38,8 @@ def overrides(name: str, folder: Path) -> list[str]:
         "teacher.schedule.epochs=1",
         "teacher.fold=true",
         f"epochs={EPOCHS[name]}",
+        "lr=0.01",
+        "alone=false",
         f"output_root={folder}",
         "ui=quiet",
     ]
