@@ -1,5 +1,6 @@
 """Which jobs go together, and whose turn it is."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -113,3 +114,34 @@ def test_a_job_that_ends_early_stops_nobody() -> None:
     positions = [(0, 0), (0, 1)]
     found = play({0: positions, 1: positions, 2: positions}, fails=1)
     assert [entry[0] for entry in found] == [0, 1, 2, 0, 2]
+
+
+def test_all_jobs_work_in_this_thread() -> None:
+    turns, seen = Turns(torch.device("cpu")), set()
+
+    def work(job: int) -> None:
+        for number in range(3):
+            turns.hand_on(job, (0, number))
+            seen.add(threading.get_ident())
+
+    for job in range(4):
+        turns.enter(job, partial(work, job))
+    turns.run()
+    assert seen == {threading.get_ident()}
+
+
+def test_when_it_is_broken_everybody_stops_at_the_next_turn() -> None:
+    turns, stopped = Turns(torch.device("cpu")), []
+
+    def work(job: int) -> None:
+        try:
+            for number in range(3):
+                turns.hand_on(job, (0, number))
+                turns.broken = turns.broken or (job, number) == (1, 1)
+        except Interrupted:
+            stopped.append((job, number))
+
+    for job in range(3):
+        turns.enter(job, partial(work, job))
+    turns.run()
+    assert stopped == [(2, 1), (0, 2), (1, 2)]
