@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +15,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdrun import limits
+from kdrun.errors import ConfigError
 from kdrun.world import world
 
 # A file with this name is half written; one that old belongs to a process that was killed.
 UNFINISHED = ".unfinished-"
 ABANDONED_SECONDS = 3600.0
+# How the names of files end that kdrun writes into its folders; no folder there has such a name.
+FILES = (".csv", ".json", ".jsonl", ".log", ".md", ".pt", ".safetensors", ".txt", ".yaml")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -72,6 +76,22 @@ def remove_unfinished(folder: Path, name: str = "*", age_seconds: float = 0.0) -
         with suppress(OSError):  # somebody else was quicker, or the folder cannot be written
             if time.time() - left.stat().st_mtime >= age_seconds:
                 left.unlink()
+
+
+def require_plain(folder: Path) -> None:
+    """Raise ConfigError for a link or a pipe in `folder`, or a folder with the name of a file.
+
+    What is written there must not end up elsewhere, nor wait for a reader.
+    """
+    for entry in folder.glob("*"):
+        mode = entry.lstat().st_mode
+        is_folder = stat.S_ISDIR(mode)
+        if stat.S_ISREG(mode) or (is_folder and entry.suffix not in FILES):
+            continue
+        what = "a link" if stat.S_ISLNK(mode) else "a folder" if is_folder else "no file"
+        raise ConfigError(
+            f"{entry} is {what}, and kdrun writes into that place: remove it, or put a file there."
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

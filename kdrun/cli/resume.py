@@ -43,6 +43,7 @@ def _sweep(path: Path) -> int:
         raise ConfigError(
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."
         )
+    SweepFolder(path).require_plain()
     with foreign.words(verb, words, str(path / SWEEP_FILE)):
         if verb == "search":
             from kdrun.cli import search

@@ -17,7 +17,13 @@ from kdrun.config.resolvers import stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError
-from kdrun.files import ABANDONED_SECONDS, remove_unfinished, write_atomically, write_json
+from kdrun.files import (
+    ABANDONED_SECONDS,
+    remove_unfinished,
+    require_plain,
+    write_atomically,
+    write_json,
+)
 from kdrun.runs.environment import environment
 from kdrun.runs.metrics import write_metrics
 from kdrun.runs.result import ResultFile
@@ -53,18 +59,13 @@ class RunFolder:
     def acquire(self) -> None:
         """Take the folder for this process.
 
-        Raises ConfigError when a living one has it, and for a folder with links in it.
+        Raises ConfigError when a living one has it, and for a folder with links or pipes in it.
         """
         distributed.decided(self._lock_or_refuse)
 
     def _lock_or_refuse(self) -> None:
         for folder in (self.path, self.checkpoints.folder):
-            for entry in folder.glob("*"):  # what is written here must not end up elsewhere
-                if entry.is_symlink():
-                    raise ConfigError(
-                        f"{entry} is a link, and the run writes into its folder: put what it leads "
-                        "to in its place."
-                    )
+            require_plain(folder)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

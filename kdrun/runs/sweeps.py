@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, remove_unfinished, write_json
+from kdrun.files import read_json, remove_unfinished, require_plain, write_json
 
 SWEEP_FILE = "sweep.json"
 SCHEMA = 2
@@ -24,6 +24,11 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._jobs = path / "jobs"
+
+    def require_plain(self) -> None:
+        """Raise ConfigError where something other than a file would be written over."""
+        require_plain(self.path)
+        require_plain(self._jobs)
 
     def begin(self, command: Sequence[str], jobs: Sequence[Sequence[str]], **settings: Any) -> None:
         """Write `sweep.json` and forget how the jobs of an earlier try ended.

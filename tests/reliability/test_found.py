@@ -10,6 +10,8 @@ from kdrun.cli import flags, preflight
 from kdrun.cli.main import run
 from kdrun.data.images import MappedImages
 from kdrun.errors import ConfigError
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.sweeps import SweepFolder
 from kdrun.teachers.memory import RecordFile
 
 
@@ -64,3 +66,30 @@ def test_remembered_outputs_hold_no_file_when_they_are_gone(tmp_path: Path) -> N
     for number in range(5):
         RecordFile(tmp_path / str(number), 4, 3, "float32")
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_sweep_whose_files_are_no_files_does_not_go_on(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", "-m", "T=1,4", "ui=quiet"]
+    SweepFolder(tmp_path).begin(words, [words], ui="quiet")
+    entry = tmp_path / "multirun.yaml"
+    if kind == "link":
+        entry.symlink_to(entry)
+    elif kind == "pipe":
+        os.mkfifo(entry)
+    else:
+        entry.mkdir()
+    assert run(["resume", str(tmp_path)]) == 2
+    assert "kdrun writes into that place" in capsys.readouterr().err
+
+
+def test_a_run_whose_log_is_a_pipe_does_not_go_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.log")
+    with pytest.raises(ConfigError, match=r"run\.log is no file"):
+        RunFolder(tmp_path).acquire()
+    (tmp_path / "run.log").unlink()
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(ConfigError, match=r"result\.json is a folder"):
+        RunFolder(tmp_path).acquire()
