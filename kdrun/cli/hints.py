@@ -258,7 +258,8 @@ def explain(asked: Request, error: Exception) -> ConfigError:
         if broken is not None:
             return ConfigError(f"A configuration file cannot be read: {broken}.")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0].rstrip(".") if lines else type(error).__name__
+    nothing = "A defaults list cannot be followed: look at the files in --config-dir"
+    text = lines[0].rstrip(".") if lines else nothing
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(missing, str) and "/" in missing:
         group, name = groups.split_name(missing, asked.group_options)

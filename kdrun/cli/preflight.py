@@ -36,6 +36,16 @@ from kdrun.errors import ConfigError
 VERSION_BASE = "1.3"
 SINGLE = ("export",)
 COMPOSING = (HydraException, OmegaConfBaseException)
+# What composing a damaged file raises beside these; Hydra asserts what a defaults list holds.
+COMPOSE_ERRORS = (
+    *COMPOSING,
+    YAMLError,
+    ValueError,
+    TypeError,
+    OSError,
+    RecursionError,
+    AssertionError,
+)
 # Added to the command of one job of an experiment that is a sweep by itself.
 ONCE = "hydra.mode=RUN"
 
@@ -266,7 +276,7 @@ class Composer:
         name = self.asked.config_name
         try:
             full = compose(name, [*lines, *extra], return_hydra_config=True)
-        except (*COMPOSING, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
+        except COMPOSE_ERRORS as error:
             raise hints.explain(self.asked, error) from None
         plain = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
         self._bases[lines], self._plain[lines] = full, plain

@@ -101,7 +101,9 @@ def _spoil_tree(path: Path, case: Case) -> None:
     if how == 0 and path.is_file():
         path.write_bytes(spoil.content(path.read_bytes(), rng))
     elif how == 1:
-        path.rename(path.with_name(rng.choice(("train", "val", "VAL", ".x", "x y", "é", "x.png"))))
+        to = path.with_name(rng.choice(("train", "val", "VAL", ".x", "x y", "é", "x.png")))
+        if not to.exists():
+            path.rename(to)
     elif how == 2:
         target = rng.choice((path.parent, path.parent.parent, Path("/etc"), case.world.photos))
         (path.parent / f"link{rng.randrange(3)}").symlink_to(target)

@@ -35,7 +35,9 @@ def test_odd_values_are_refused_in_words(word: str) -> None:
     assert refused(word)
 
 
-@pytest.mark.parametrize("text", ["[" * 300 + "]" * 300, "5\n", "- 1\n", "true\n"])
+@pytest.mark.parametrize(
+    "text", ["[" * 300 + "]" * 300, "5\n", "- 1\n", "true\n", "defaults:\n- x: _self_\n"]
+)
 def test_configs_that_are_no_groups(tmp_path: Path, text: str) -> None:
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "mine.yaml").write_text(text)
