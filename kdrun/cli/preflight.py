@@ -35,10 +35,10 @@ from kdrun.errors import ConfigError
 
 VERSION_BASE = "1.3"
 SINGLE = ("export",)
-COMPOSING = (HydraException, OmegaConfBaseException)
-# What composing a damaged file raises beside these; Hydra asserts what a defaults list holds.
+# What composing raises, damaged files too; Hydra asserts what a defaults list holds.
 COMPOSE_ERRORS = (
-    *COMPOSING,
+    HydraException,
+    OmegaConfBaseException,
     YAMLError,
     ValueError,
     TypeError,

@@ -22,6 +22,7 @@ from kdrun.errors import (
     machine_error,
 )
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.variables import variable
 
 Command = Callable[..., object]
 
@@ -66,7 +67,7 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
         return
     while True:
         try:
-            with _full_errors():
+            with variable("HYDRA_FULL_ERROR", "1"):  # it raises what went wrong, prints nothing
                 launch()
             return
         except Exception as error:
@@ -77,21 +78,6 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
                 folder.update(number, code=EXIT_FAILED, error=KILLED)
             if not in_hand:
                 raise KdrunError(KILLED) from None
-
-
-@contextmanager
-def _full_errors() -> Iterator[None]:
-    """Hydra raises what went wrong instead of printing it."""
-    name = "HYDRA_FULL_ERROR"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:

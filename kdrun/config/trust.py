@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import ConfigError
+from kdrun.variables import variable
 
 VARIABLE = "KDRUN_TRUST"
 # Written into cards by kdrun itself, beside what its configs name.
@@ -131,15 +132,8 @@ def words_of(source: str) -> Iterator[None]:
 @contextlib.contextmanager
 def trusting(modules: Iterable[str]) -> Iterator[None]:
     """Trust these modules too, in this block and in the processes it starts."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = ",".join([*trusted_modules(), *modules])
-    try:
+    with variable(VARIABLE, ",".join([*trusted_modules(), *modules])):
         yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 def remember(lines: Iterable[str]) -> None:

@@ -10,9 +10,7 @@ In-place activations are replaced by ordinary ones, so that every module can be 
 
 import importlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.types import Normalisation
+from kdrun.variables import variable
 from kdrun.vision import import_torchvision
 
 # Their second classifier, used by their own training recipe only, makes the output a tuple.
@@ -126,27 +125,13 @@ def _download(architecture: str, make: Callable[..., nn.Module], *args: Any, **o
     What it fetched is unpickled as tensors alone: in the file of a cache there could be any code.
     """
     try:
-        with _weights_only():
+        with variable(WEIGHTS_ONLY, "1"):
             return make(*args, **options)
     except Exception as error:  # each library and each of its transports has errors of its own
         raise ConfigError(
             f"The pretrained weights of {architecture} cannot be had ({_said(error)}): connect to "
             "the network once, or set pretrained=false."
         ) from error
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """torch.load refuses everything but tensors, whoever calls it."""
-    before = os.environ.get(WEIGHTS_ONLY)
-    os.environ[WEIGHTS_ONLY] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[WEIGHTS_ONLY]
-        else:
-            os.environ[WEIGHTS_ONLY] = before
 
 
 def _said(error: Exception) -> str:

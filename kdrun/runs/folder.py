@@ -19,6 +19,7 @@ from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError
 from kdrun.files import (
     ABANDONED_SECONDS,
+    is_held,
     remove_unfinished,
     require_plain,
     write_atomically,
@@ -128,7 +129,7 @@ def _remove_abandoned(group: Path) -> None:
     for path in group.glob("*"):
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime >= ABANDONED_SECONDS
-            if old and not (path / "result.json").exists() and RunFolder(path).is_free():
+            if old and not (path / "result.json").exists() and not is_held(path / ".lock"):
                 shutil.rmtree(path)
 
 
