@@ -1,0 +1,148 @@
+"""What a small student's step and a frozen teacher's pass are made of, for docs/performance.md.
+
+    python docs/profile_step.py
+
+ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, as it is and
+compiled, and the share of each kind of operation by torch's profiler. ResNet-56: one forward pass
+as it is, folded, and folded and fused; rate: its multiplications and additions in that time. Last,
+a ResNet-8 among nine that take turns, each in a thread of its own and all in one. Nothing else
+should run meanwhile; a minute on two cores.
+"""
+
+import copy
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from kdrun.engine.allocator import keep_freed_memory
+from kdrun.models.fold import fold_batchnorm
+from kdrun.models.fuse import fuse_convolutions
+from kdrun.models.measure import count_flops
+from kdrun.models.resnet import ResNet
+
+ROUNDS, STUDENTS = 12, 9
+KINDS = {
+    "convolutions, backward": ("aten::convolution_backward",),
+    "convolutions, forward": ("aten::mkldnn_convolution",),
+    "batch normalisation": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "ReLU": ("aten::clamp_min", "aten::threshold_backward"),
+}
+
+
+def network(depth: int) -> nn.Module:
+    return ResNet(100, depth=depth, widths=[16, 16, 32, 64]).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+IMAGES = torch.randn(64, 3, 32, 32).to(memory_format=torch.channels_last)
+TARGETS = torch.arange(64)
+
+
+def step_of(student: nn.Module) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(student(IMAGES), TARGETS).backward()
+        optimizer.step()
+
+    return step
+
+
+def milliseconds(variants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Medians of blocks of five calls that take turns."""
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(ROUNDS):
+        for name in variants if number % 2 else reversed(variants):
+            variants[name]()
+            began = time.perf_counter()
+            for _ in range(5):
+                variants[name]()
+            found[name].append((time.perf_counter() - began) * 200)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def student() -> None:
+    plain = step_of(network(8))
+    for name, ms in milliseconds({"eager": plain, "compiled": _compiled()}).items():
+        print(f"ResNet-8, a step, {name}: {ms:.1f} ms")
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(10):
+            plain()
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    rest = 100.0
+    for kind, names in KINDS.items():
+        share = 100 * sum(spent.get(name, 0) for name in names) / sum(spent.values())
+        rest -= share
+        print(f"| {kind} | {share:.0f} % |")
+    print(f"| all else | {rest:.0f} % |")
+
+
+def _compiled() -> Callable[[], None]:
+    compiled: nn.Module = torch.compile(network(8))  # type: ignore[assignment]
+    return step_of(compiled)
+
+
+def teacher() -> None:
+    plain = network(56)
+    plain(IMAGES)
+    plain.requires_grad_(False).eval()
+    folded = copy.deepcopy(plain)
+    fold_batchnorm(folded, IMAGES)
+    fused, _ = fuse_convolutions(folded, IMAGES)
+    flops = 64 * count_flops(plain, IMAGES[:1])
+    passes = {"as it is": plain, "folded": folded, "folded and fused": fused}
+    with torch.no_grad():
+        calls = {name: lambda one=one: one(IMAGES) for name, one in passes.items()}
+        for name, ms in milliseconds(calls).items():
+            print(f"ResNet-56, {name}: {ms:.1f} ms, {flops / ms / 1e6:.0f} GFLOP/s")
+
+
+def turns() -> None:
+    steps = [step_of(network(8)) for _ in range(STUDENTS)]
+
+    def one_thread() -> None:
+        for step in steps:
+            step()
+
+    def own_threads() -> None:
+        changed, current = threading.Condition(), [0]
+
+        def work(place: int) -> None:
+            for _ in range(ROUNDS):
+                with changed:
+                    changed.wait_for(lambda: current[0] == place)
+                steps[place]()
+                with changed:
+                    current[0] = (place + 1) % STUDENTS
+                    changed.notify_all()
+
+        threads = [threading.Thread(target=work, args=(place,)) for place in range(STUDENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    for name, run, count in (("one", one_thread, STUDENTS), ("each its own", own_threads, 0)):
+        began = time.perf_counter()
+        for _ in range(ROUNDS if count else 1):
+            run()
+        ms = 1000 * (time.perf_counter() - began) / ROUNDS / STUDENTS
+        print(f"nine ResNet-8 in turns, threads: {name}: {ms:.1f} ms a step")
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    keep_freed_memory()
+    student()
+    teacher()
+    turns()
+
+
+if __name__ == "__main__":
+    main()
