@@ -19,7 +19,18 @@ LAYERS = [
     {"engine", "schemes", "teachers", "runs", "report", "deploy", "ui"},
     {"losses", "models", "data"},
     {"config"},
-    {"errors", "types", "files", "seeds", "vision", "world", "checksums", "limits", "markdown"}
+    {
+        "errors",
+        "types",
+        "files",
+        "seeds",
+        "vision",
+        "world",
+        "checksums",
+        "limits",
+        "markdown",
+        "variables",
+    }  # fmt: skip
     | {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
