@@ -30,7 +30,7 @@ LAYERS = [
         "limits",
         "markdown",
         "variables",
-    }  # fmt: skip
+    }
     | {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
