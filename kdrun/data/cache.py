@@ -39,7 +39,8 @@ FormChoice = Callable[[], tuple[Form, list[str]]]
 
 def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
     """The cache folder's name for a tree read with `settings` (size, channels)."""
-    text = json.dumps([SCHEMA, str(tree.root.resolve()), settings], sort_keys=True)
+    place = [str(tree.root.resolve()), *([tree.origin] if tree.origin else [])]
+    text = json.dumps([SCHEMA, *place, settings], sort_keys=True)
     name = re.sub(r"[^\w.-]", "_", tree.root.resolve().name) or "images"
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kdrun.data.images import LazyImages
+from kdrun.data.members import Source, open_source
 from kdrun.data.tree import FileList, readable_formats
 from kdrun.errors import DataError
 
@@ -41,7 +42,7 @@ class Header:
     grey: bool
 
 
-def read_header(path: str) -> Header:
+def read_header(path: Source) -> Header:
     """Size and colour of an image, without decoding it; DataError naming a damaged file."""
     with _reading(path), _opened(path) as image:
         width, height = image.size
@@ -51,7 +52,7 @@ def read_header(path: str) -> Header:
         return Header((height, width), _is_grey(image))
 
 
-def read_image(path: str, form: Form) -> np.ndarray:
+def read_image(path: Source, form: Form) -> np.ndarray:
     """The image in `path` as uint8 `[C, H, W]` of the given form.
 
     EXIF orientation is applied, transparency is laid on black, 16-bit grey is scaled to 8, of
@@ -71,23 +72,21 @@ def read_image(path: str, form: Form) -> np.ndarray:
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _opened(path: str) -> Image.Image:
-    """The picture in a file, whatever its name says; never through another program."""
-    if not os.path.isfile(path):
-        raise ValueError("not a file")  # a pipe would be waited for
-    image = Image.open(path, formats=readable_formats())
-    if image.width * image.height > LARGEST_PIXELS:
-        image.close()
-        raise Image.DecompressionBombError(
-            f"{image.width}×{image.height} pixels are more than {LARGEST_PIXELS:,}"
-        )
-    return image
+@contextmanager
+def _opened(path: Source) -> Iterator[Image.Image]:
+    """The image in a file, whatever its name says; never through another program."""
+    with open_source(path) as file, Image.open(file, formats=readable_formats()) as image:
+        if image.width * image.height > LARGEST_PIXELS:
+            raise Image.DecompressionBombError(
+                f"{image.width}×{image.height} pixels are more than {LARGEST_PIXELS:,}"
+            )
+        yield image
 
 
 class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
     """Turns whatever Pillow raises for a bad file into one sentence with its name."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Source) -> None:
         self.path = path
 
     def __enter__(self) -> None:
@@ -148,7 +147,7 @@ def _cover(image: Image.Image, width: int, height: int) -> Image.Image:
     return resized.crop((left, top, left + width, top + height))
 
 
-def in_blocks(function: Callable[[str], ResultT], files: FileList) -> Iterator[list[ResultT]]:
+def in_blocks(function: Callable[[Source], ResultT], files: FileList) -> Iterator[list[ResultT]]:
     """`function` of every file's path, in order, a block at a time.
 
     Small files are read in this thread: Pillow holds Python's lock most of the time for them, and
@@ -181,7 +180,7 @@ def _without_warnings() -> Iterator[None]:
 class DecodedImages(LazyImages):
     """Image files that are decoded each time they are asked for; nothing is kept."""
 
-    def __init__(self, paths: list[str], form: Form) -> None:
+    def __init__(self, paths: list[Source], form: Form) -> None:
         self.paths = paths
         self.form = form
         self.shape = (len(paths), form.channels, *form.size)

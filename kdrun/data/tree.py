@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from stat import S_ISREG
 
+from kdrun.data.members import Source
 from kdrun.errors import DataError
 
 SPLIT_FOLDERS = {
@@ -25,9 +26,12 @@ NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 
 @dataclass(frozen=True)
 class FileList:
-    """The images of one split. sizes in bytes, times as the file system gives them (ns)."""
+    """The images of one split: files, or members of container files.
 
-    paths: list[str]
+    sizes: bytes of each image. times: when its file was last changed (ns).
+    """
+
+    paths: list[Source]
     targets: list[int]
     sizes: list[int]
     times: list[int]
@@ -38,11 +42,16 @@ class FileList:
 
 @dataclass(frozen=True)
 class Tree:
-    """An image folder: class names in the order of their numbers, and the files of each split."""
+    """Images on disk: class names in the order of their numbers, and the images of each split.
+
+    root: every image lies below it. origin: what else names the data set, where several share a
+    root (a table's file name); it keeps their caches apart.
+    """
 
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, FileList]
+    origin: str = ""
 
     def digest(self, *, times: bool = True, form: str = "") -> str:
         """sha256 over the names, classes and sizes of all files, and the times of their changes.
@@ -55,7 +64,7 @@ class Tree:
             state.update(f"{name} {len(files)}\n".encode())
             stamps = files.times if times else [0] * len(files)
             for row in zip(files.paths, files.targets, files.sizes, stamps, strict=True):
-                text = f"{row[0][below:]} {row[1:]}\n"
+                text = f"{str(row[0])[below:]} {row[1:]}\n"
                 state.update(text.encode("utf-8", "surrogateescape"))
         return state.hexdigest()
 
