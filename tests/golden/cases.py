@@ -1,4 +1,4 @@
-"""The commands of the golden runs: every scheme, cache, sweep, launcher and kind of transfer set."""
+"""Commands of the golden runs: each scheme, cache, sweep, launcher and kind of transfer set."""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ CASES = [
         "schedule=adamw",
         "schedule.warmup_epochs=0",
         "epochs=1",
-    ),  # fmt: skip
+    ),
     _distill("left_out", "transfer.exclude_classes=[3]", "transfer.bias=match", ci=True),
     _distill("unlabelled", "transfer.labels=false", "alpha=1"),
     _distill("fraction", "transfer.fraction=0.3", "schedule.early_stopping=1"),
@@ -71,7 +71,7 @@ CASES = [
     Case(
         "joblib",
         ["distill", "-m", *BASE, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "T=6,7"],
-    ),  # fmt: skip
+    ),
     Case("teacher_sweep", ["train-teacher", "-m", *FAST, "seed=1,2"]),
     Case("interrupted", ["distill", *BASE, "epochs=40", "T=8", "alone=false"], interrupt=True),
     Case("resumed", ["resume", "{run:interrupted}"]),
@@ -80,7 +80,7 @@ CASES = [
         "from_run",
         ["distill", *FAST, "teacher.checkpoint={run:kd_sp}", "student.widths=[2]"],
         ci=True,
-    ),  # fmt: skip
+    ),
     Case("speech_refused", ["distill", *BASE, "dataset=speech_digits"]),
     Case("alpha_refused", ["distill", *BASE, "loss=sp", "alpha=0.5"], ci=True),
     Case("typo_refused", ["distill", *BASE, "losss=kd"], ci=True),

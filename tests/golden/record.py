@@ -4,9 +4,9 @@
     python tests/golden/record.py after.json                   # in the other
     python tests/golden/record.py --compare before.json after.json
 
-Recorded per case: the exit code, the resolved configuration, the identity and `result.json` of each
-new run, the SHA-256 of its weights, and the names (fingerprints) and weights of new teachers. Times,
-paths and random folder names are left out. Weights depend on the CPU and on torch: compare their
+Recorded per case: the exit code; of each new run the resolved configuration, `result.json` and the
+SHA-256 of its weights; of each new teacher its fingerprint and weights. Times, paths and random
+folder names are left out. Weights depend on the CPU and on torch: compare their
 checksums only between recordings of one machine.
 """
 
@@ -65,8 +65,8 @@ def record(cases: list[Case], folder: Path) -> dict[str, Any]:
         if case.interrupt:  # how far it came is chance
             entry["runs"] = [{"status": one["result"]["status"]} for one in entry["runs"]]
         found["cases"][case.name] = entry
-        print(f"{case.name:18} exit {code}  {len(new)} runs  {time.perf_counter() - started:5.1f} s",
-              file=sys.stderr)  # fmt: skip
+        seconds = time.perf_counter() - started
+        print(f"{case.name:18} exit {code}, {len(new)} runs, {seconds:.1f} s", file=sys.stderr)
     return found
 
 
@@ -125,8 +125,11 @@ def _interrupt_after_first_epoch(seen: set[Path]) -> None:
     def watch() -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            rows = [p for p in Path("outputs/distill").glob("*/*/*/metrics.jsonl")
-                    if p.parent.resolve() not in seen and p.stat().st_size]  # fmt: skip
+            rows = [
+                p
+                for p in Path("outputs/distill").glob("*/*/*/metrics.jsonl")
+                if p.parent.resolve() not in seen and p.stat().st_size
+            ]
             if rows:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
