@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
 
+from kdrun.data.class_order import natural
 from kdrun.data.members import Source
 from kdrun.errors import DataError
 
@@ -155,11 +155,6 @@ def pictures_tree(folder: Path, where: str) -> Tree:
     if not files:
         raise DataError(f"{where}={folder} holds no pictures.")
     return Tree(folder, ("",), {"train": _listed({"": sorted(files)}, [""])})
-
-
-def natural(name: str) -> list[str | int]:
-    """Sort key by which `class2` comes before `class10`."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _split_folders(root: Path, links: Links) -> dict[str, Path]:

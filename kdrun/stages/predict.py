@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdrun.data.class_order import natural
 from kdrun.data.decode import Form, Header, read_header
-from kdrun.data.tree import image_extensions, natural
+from kdrun.data.tree import image_extensions
 from kdrun.deploy.folded import UINT8
 from kdrun.deploy.student import LoadedNetwork, load
 from kdrun.errors import ConfigError, DataError

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.data.tree import image_extensions, natural, pictures_tree, read_tree
+from kdrun.data.class_order import natural
+from kdrun.data.tree import image_extensions, pictures_tree, read_tree
 from kdrun.errors import DataError
 
 Save = Callable[..., Path]

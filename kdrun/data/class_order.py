@@ -1,0 +1,122 @@
+"""How classes are numbered: natural or lexicographic order, or the order of a list or file."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from kdrun.errors import ConfigError, did_you_mean
+
+NATURAL = "natural"
+LEXICOGRAPHIC = "lexicographic"
+DIGITS = re.compile(r"(\d{1,1000})")  # int() refuses more than 4,300 digits
+LARGEST_FILE = 64 * 2**20
+ClassOrder = str | list[str | int]
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Sort key: numbers in names by value, equal values (`1`, `01`) by the name itself."""
+    parts = DIGITS.split(name)
+    return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def class_orders(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The class names in both usual orders: `natural` (kdrun) and `lexicographic` (torchvision).
+
+    The two are equal for most names and differ for numbers without leading zeros.
+    """
+    names = list(names)
+    return {NATURAL: tuple(sorted(names, key=natural)), LEXICOGRAPHIC: tuple(sorted(names))}
+
+
+def in_class_order(names: Collection[str], order: ClassOrder) -> tuple[str, ...]:
+    """The class names in the order that `dataset.class_order` asks for.
+
+    order: `natural`, `lexicographic`, a list of all names, or the path of a text file.
+    Raises ConfigError for an unknown order, a file that cannot be read, and names that are
+    missing, unknown or listed twice.
+    """
+    if isinstance(order, str):
+        orders = class_orders(names)
+        if order in orders:
+            return orders[order]
+        return _from_file(order, names)
+    return _checked([str(name) for name in order], names, "dataset.class_order")
+
+
+def order_note(classes: Sequence[str], order: ClassOrder) -> list[str]:
+    """A sentence when natural order was assumed and torchvision would number the classes otherwise.
+
+    Empty when the two orders agree or the order was chosen.
+    """
+    other = class_orders(classes)[LEXICOGRAPHIC]
+    if order != NATURAL or tuple(classes) == other:
+        return []
+    at = next(at for at, (a, b) in enumerate(zip(classes, other, strict=True)) if a != b)
+    return [
+        f"Classes are numbered in natural order (class {at} is {classes[at]}); torchvision sorts "
+        f"them as text (class {at} is {other[at]}): dataset.class_order=lexicographic does that."
+    ]
+
+
+def _from_file(value: str, names: Collection[str]) -> tuple[str, ...]:
+    """The order of a text file with a class per line; see `_columns` for what a line may hold."""
+    where = f"dataset.class_order={value}"
+    path = Path(value)
+    try:
+        path = path.expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"{where} is neither {NATURAL} nor {LEXICOGRAPHIC} nor a text file with a class "
+                f"per line.{did_you_mean(value, (NATURAL, LEXICOGRAPHIC))}"
+            )
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{where} is too large for a list of class names.")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
+        raise ConfigError(f"{where} cannot be read: {reason}.") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    fitting = {
+        tuple(column)
+        for column in _columns(lines)
+        if set(column) == set(names) and len(column) == len(names)
+    }
+    if len(fitting) > 1:
+        raise ConfigError(f"{where} can be read in two ways: write one class name per line.")
+    return fitting.pop() if fitting else _checked(lines, names, where)
+
+
+def _columns(lines: list[str]) -> Iterable[list[str]]:
+    """What the lines may mean: whole lines are names, or their first words are
+    (`n01440764 tench, Tinca tinca`), or what follows a running number (`0 cat`).
+    """
+    yield lines
+    parts = [re.split(r"[\s,;]+", line, maxsplit=1) for line in lines]
+    numbers = [part[0] for part in parts]
+    yield numbers
+    if all(len(part) == 2 for part in parts):
+        for first in (0, 1):
+            if numbers == [str(number) for number in range(first, first + len(lines))]:
+                yield [part[1] for part in parts]
+
+
+def _checked(listed: list[str], names: Collection[str], where: str) -> tuple[str, ...]:
+    known = set(names)
+    for problem, found in (
+        ("lists twice", [name for name, count in Counter(listed).items() if count > 1]),
+        ("lists no folder's name", [name for name in listed if name not in known]),
+        ("leaves out", sorted(known - set(listed), key=natural)),
+    ):
+        if found:
+            hint = did_you_mean(found[0], known) if problem == "lists no folder's name" else ""
+            raise ConfigError(
+                f"{where} {problem}: {abbreviated(found)}. It must name every class once.{hint}"
+            )
+    return tuple(listed)
+
+
+def abbreviated(names: Sequence[str], shown: int = 5) -> str:
+    """`a, b, c, d, e and 7 more`."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
