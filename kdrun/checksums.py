@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdrun.files import sha256_of, write_atomically
 from kdrun.limits import MIB, read_text
+from kdrun.removal import remove
 
 SUMS = "SHA256SUMS"
 
@@ -28,7 +29,7 @@ def seal(folder: Path, names: Iterable[str]) -> None:
 
 def unseal(folder: Path) -> None:
     """Forget the list: its files are about to be written anew."""
-    (folder / SUMS).unlink(missing_ok=True)
+    remove(folder, [SUMS])
 
 
 def is_intact(path: Path) -> bool:

@@ -1,13 +1,14 @@
 """Small files written so that a reader never sees half of one."""
 
-import glob
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from filelock import FileLock, Timeout
 
 from kdrun import limits
 from kdrun.errors import ConfigError
+from kdrun.removal import remove
 from kdrun.world import world
 
 # A file with this name is half written; one that old belongs to a process that was killed.
 UNFINISHED = ".unfinished-"
+UNFINISHED_NAME = r"\.unfinished-[0-9a-f]{8}-"
 ABANDONED_SECONDS = 3600.0
 # How the names of files end that kdrun writes into its folders; no folder there has such a name.
 FILES = (".csv", ".json", ".jsonl", ".log", ".md", ".pt", ".safetensors", ".txt", ".yaml")
@@ -32,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     if not world().is_main:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unfinished = _unfinished_name(path)
     try:
         with open(unfinished, "wb") as file:
@@ -40,10 +43,56 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except OSError as error:  # a failed write does not say of which file
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        raise _naming(error, path) from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        remove(unfinished.parent, [unfinished.name])
+
+
+def write_new(files: Mapping[Path, bytes]) -> None:
+    """Write all the files or, when one of them exists or cannot be written, none.
+
+    Raises FileExistsError, or another OSError, naming the file. Nothing is overwritten, whoever
+    makes a file of that name meanwhile.
+    """
+    for path in files:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    unfinished: dict[Path, Path] = {}
+    made: list[Path] = []
+    try:
+        for path, content in files.items():
+            make_folder(path.parent)
+            unfinished[path] = _unfinished_name(path)
+            write_atomically(unfinished[path], content)
+        for path, whole in unfinished.items():
+            _place_new(whole, path)
+            made.append(path)
+    except BaseException as error:
+        for path in made:
+            remove(path.parent, [path.name])
+        named = [path for path, whole in unfinished.items() if str(whole) == _file_of(error)]
+        if isinstance(error, OSError) and named:
+            raise _naming(error, named[0]) from None
+        raise
+    finally:
+        for whole in unfinished.values():
+            remove(whole.parent, [whole.name])
+
+
+def _place_new(whole: Path, path: Path) -> None:
+    """Give a whole file its name, unless that is taken (FileExistsError)."""
+    try:
+        os.link(whole, path)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(whole, path)
+
+
+def _file_of(error: BaseException) -> str:
+    return str(getattr(error, "filename", ""))
 
 
 @contextmanager
@@ -52,13 +101,53 @@ def published(path: Path) -> Iterator[Path]:
 
     If the block raises, the hidden file is removed and `path` stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unfinished = _unfinished_name(path)
     try:
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        raise _naming(error, path) from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        remove(unfinished.parent, [unfinished.name])
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises ConfigError where something else has its name: a file, or a link that leads nowhere.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        require_path(folder)
+        raise
+
+
+def require_path(path: Path) -> None:
+    """Raise ConfigError if `path` cannot be made because of a link or a file above it (or at it).
+
+    A link to a folder that is not there (a disk that is not mounted) is named with its target.
+    """
+    for one in (path, *path.parents):
+        if one.is_symlink() and not os.path.exists(one):
+            target = os.readlink(one)
+            raise ConfigError(
+                f"The folder {path} cannot be made: {one} is a link to {target}, which is not "
+                f"there. Mount or make {target}, or remove the link."
+            )
+        if os.path.exists(one):
+            if not os.path.isdir(one):
+                raise ConfigError(
+                    f"The folder {path} cannot be made: {one} is a file. Move it, or name another "
+                    "folder."
+                )
+            return
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The error of a failed write, which the system raises without the name of the file."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def _unfinished_name(path: Path) -> Path:
@@ -72,10 +161,14 @@ def remove_unfinished(folder: Path, name: str = "*", age_seconds: float = 0.0) -
 
     With an age of 0 nobody else may be writing there: the caller holds the folder's lock.
     """
-    for left in folder.glob(f"{UNFINISHED}*-{glob.escape(name) if name != '*' else name}"):
-        with suppress(OSError):  # somebody else was quicker, or the folder cannot be written
-            if time.time() - left.stat().st_mtime >= age_seconds:
-                left.unlink()
+    rest = ".+" if name == "*" else re.escape(name)
+    found = []
+    for left in folder.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # somebody else was quicker
+            old = time.time() - left.stat().st_mtime >= age_seconds
+            if old and re.fullmatch(UNFINISHED_NAME + rest, left.name, re.DOTALL):
+                found.append(left.name)
+    remove(folder, found)
 
 
 def require_plain(folder: Path) -> None:
@@ -140,7 +233,7 @@ def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     if not world().is_main:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

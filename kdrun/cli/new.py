@@ -10,6 +10,7 @@ from kdrun.cli import groups, templates, words
 from kdrun.cli.grammar import shell_quoted
 from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+from kdrun.files import write_new
 
 CONFIGS = "my_configs"
 USAGE = """\
@@ -124,19 +125,15 @@ def write(kind: Kind, values: dict[str, str], folder: Path) -> list[tuple[Path, 
         (folder / Template(name).substitute(values), Template(text).substitute(values), why)
         for name, (text, why) in kind.files.items()
     ]
-    for path, _, _ in files:
-        if path.exists():
-            raise ConfigError(
-                f"{path} is there already and is not overwritten: choose another name, or another "
-                "folder with --dir."
-            )
     try:
-        for path, text, _ in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
-    except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}.") from None
+        write_new({path: text.encode() for path, text, _ in files})
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{error.filename} is there already and is not overwritten: choose another name, or "
+            "another folder with --dir."
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"{files[0][0]} cannot be written: {error}") from None
     return [(path, why) for path, _, why in files]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+from kdrun.files import make_folder
 
 USAGE = """\
 kdrun report DIR... [pictures=best|all] [to=FOLDER]
@@ -51,6 +52,7 @@ def run(argv: list[str]) -> int:
         say(USAGE)
         return EXIT_DONE
     asked = _asked(argv, words.plain, "--pictures" in words.flags)
+    from kdrun.ownership import require_own
     from kdrun.report import files, page
     from kdrun.report.content import make_report
     from kdrun.report.published import read_published
@@ -60,6 +62,7 @@ def run(argv: list[str]) -> int:
     figures = read_published(words.config_dir)
     report = make_report(collect(asked.folders), figures)
     place = _place(asked)
+    require_own(place, FILES, files.ELSEWHERE)  # all or nothing, and before any drawing
     if asked.pictures != "none":
         from kdrun.stages.pictures import draw_pictures
 
@@ -110,11 +113,11 @@ def _place(asked: Asked) -> Path:
     if asked.to is None and Path.cwd().resolve().is_relative_to(first.resolve()):
         place = Path()
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         if not os.access(place, os.W_OK):
             raise PermissionError(13, "it is not writable")
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ConfigError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise ConfigError(
             f"The report cannot be written into {place}: {reason}. Name another folder: to=..."
         ) from None

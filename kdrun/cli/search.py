@@ -15,7 +15,7 @@ from kdrun.cli.request import request
 from kdrun.config import parse
 from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
-from kdrun.files import canonical_hash
+from kdrun.files import canonical_hash, make_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages.study import Dimension, Study, Trial
 from kdrun.world import world
@@ -45,7 +45,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     if search_dir is None:
         foreign.remember(VERB, flags.to_argv())
     folder = SweepFolder(search_dir or asked.folder())
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     lock = FileLock(folder.path / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -21,6 +21,7 @@ from kdrun.errors import (
     KdrunError,
     machine_error,
 )
+from kdrun.removal import remove
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.variables import variable
 
@@ -82,7 +83,8 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
 
 def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
     """Write the sweep's file."""
-    (folder.path / STOP_FILE).unlink(missing_ok=True)
+    if _is_stopped(folder):
+        remove(folder.path, [STOP_FILE])
     runtime = runtime_of(plan.configs[0])
     folder.begin(
         command,
@@ -160,11 +162,17 @@ def do_job(
 
 def _stops(folder: SweepFolder, settings: dict[str, Any]) -> bool:
     """Whether no further job is to start: the sweep was interrupted, or must fail fast."""
-    if (folder.path / STOP_FILE).exists():
+    if _is_stopped(folder):
         return True
     codes = folder.codes()
     failed = any(code not in (EXIT_DONE, EXIT_INTERRUPTED) for code in codes)
     return EXIT_INTERRUPTED in codes or (settings["fail_fast"] and failed)
+
+
+def _is_stopped(folder: SweepFolder) -> bool:
+    """Whether kdrun's own stop file is there, which is empty."""
+    path = folder.path / STOP_FILE
+    return path.is_file() and path.stat().st_size == 0
 
 
 def _shared_out(config: Config, settings: dict[str, Any], number: int) -> Config:

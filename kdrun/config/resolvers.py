@@ -5,6 +5,8 @@ import time
 
 from omegaconf import OmegaConf
 
+STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # how a stamp looks
+
 
 def stamp() -> str:
     """A folder name no other run has, in the order of time: local time and random letters."""

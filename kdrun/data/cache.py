@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,17 +22,19 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from kdrun.checksums import is_intact, seal
+from kdrun.checksums import SUMS, is_intact, seal
 from kdrun.data import measure
 from kdrun.data.decode import Form, in_blocks, read_image
 from kdrun.data.images import MappedImages, RawDataset, Split, sums_file
 from kdrun.data.measure import Progress
 from kdrun.data.tree import Tree
-from kdrun.errors import DataError
-from kdrun.files import read_json, write_json
+from kdrun.errors import ConfigError, DataError
+from kdrun.files import UNFINISHED_NAME, make_folder, read_json, write_json
+from kdrun.removal import remove
 from kdrun.types import Normalisation
 
 SCHEMA = 2
+OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{SUMS}|{UNFINISHED_NAME}.+"
 FormChoice = Callable[[], tuple[Form, list[str]]]
 
 
@@ -88,9 +89,13 @@ def build_once(
     Raises DataError for a file that cannot be decoded and for a folder that cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with _locked(folder, progress):
             return find(folder, tree) or _build(folder, tree, choose, progress)
+    except ConfigError as error:
+        raise DataError(
+            f"The decoded images cannot be kept: {error} (dataset.cache=false keeps none.)"
+        ) from None
     except OSError as error:
         fix = "free some space" if error.errno == errno.ENOSPC else "check its permissions"
         raise DataError(
@@ -120,8 +125,9 @@ def _build(
 ) -> dict[str, Any]:
     unfinished = folder.with_name(f".{folder.name}.tmp")
     outdated = folder.with_name(f".{folder.name}.old")
-    for leftover in (unfinished, outdated):  # of a run that was killed; the lock is ours
-        shutil.rmtree(leftover, ignore_errors=True)
+    _retire(outdated, folder)  # of a run that was killed; the lock is ours
+    if not remove(unfinished, like=OWN_FILES, folder_too=True):
+        unfinished = _free_name(unfinished)
     unfinished.mkdir()
     try:
         form, notes = choose()
@@ -142,12 +148,31 @@ def _build(
         write_json(unfinished / "meta.json", meta)
         seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])
         if folder.exists():
+            outdated = _free_name(outdated)
             folder.rename(outdated)
         unfinished.rename(folder)
-        shutil.rmtree(outdated, ignore_errors=True)
+        _retire(outdated, folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove(unfinished, like=OWN_FILES, folder_too=True)
     return meta
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or a name like it where something is left there that is not kdrun's."""
+    names = [path, *(path.with_name(f"{path.name}-{number}") for number in range(1, 100))]
+    return next((one for one in names if not os.path.lexists(one)), path)
+
+
+def _retire(outdated: Path, folder: Path) -> None:
+    """Delete an older decoding; what is not kdrun's in it moves to the new one, `folder`."""
+    if outdated.is_symlink() or not outdated.is_dir():
+        return
+    if remove(outdated, like=OWN_FILES, folder_too=True) or not folder.exists():
+        return  # a run was killed before the new one had its name: after the next decoding
+    for entry in sorted(outdated.iterdir()):
+        if not os.path.lexists(folder / entry.name):
+            entry.rename(folder / entry.name)
+    remove(outdated, folder_too=True)
 
 
 def _decode(folder: Path, tree: Tree, form: Form, progress: Progress | None) -> dict[str, Split]:

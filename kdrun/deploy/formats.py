@@ -94,9 +94,10 @@ def write_onnx(network: Folded, card: NetworkCard, dtype: str, path: Path) -> No
             model, {key: _text(value) for key, value in metadata(card, dtype).items()}
         )
         onnx.checker.check_model(model, full_check=True)
-        path.write_bytes(model.SerializeToString())
+        content = model.SerializeToString()
     except Exception as error:  # exporter, checker and protobuf each have their own errors
         raise _cannot(card, ONNX, error) from error
+    path.write_bytes(content)
 
 
 def write_pt2(network: Folded, card: NetworkCard, dtype: str, path: Path) -> None:

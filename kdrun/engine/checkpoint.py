@@ -1,7 +1,6 @@
 """Training states on disk: written atomically, checked when read, with one to fall back on."""
 
 import os
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,12 @@ from typing import Any
 import torch
 
 from kdrun.errors import CheckpointError
+from kdrun.files import make_folder
+from kdrun.removal import remove
 from kdrun.world import world
+
+UNFINISHED = "last.pt.tmp"
+STATES = ("last.pt", "previous.pt", UNFINISHED)
 
 
 class CheckpointFolder:
@@ -29,15 +33,16 @@ class CheckpointFolder:
         """Write `payload` so that a kill at any moment leaves a readable file."""
         if not world().is_main:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / "last.pt.tmp"
+        make_folder(self.folder)
+        unfinished = self.folder / UNFINISHED
         try:
-            with open(unfinished, "wb") as file:
+            remove(self.folder, [UNFINISHED])
+            with open(unfinished, "xb") as file:  # never through a link
                 torch.save(payload, file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException as error:
-            unfinished.unlink(missing_ok=True)  # a full disk is no place for it
+            remove(self.folder, [UNFINISHED])  # a full disk needs the room
             cause = error.__context__ if isinstance(error, RuntimeError) else error
             if isinstance(cause, OSError):  # torch hides it, and it does not name the file
                 raise OSError(cause.errno, cause.strerror, str(self.last)) from None
@@ -65,14 +70,19 @@ class CheckpointFolder:
         return None
 
     def remove(self) -> None:
-        """Nothing will be continued from here: delete the folder."""
+        """Nothing will be continued from here: delete the states, and the folder if it is empty."""
         if world().is_main:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder, STATES, folder_too=True)
+
+    def exists(self) -> bool:
+        """Whether there is anything that `remove` would delete."""
+        linked = self.folder.is_symlink()
+        return not linked and any((self.folder / name).is_file() for name in STATES)
 
     def finish(self) -> None:
         """The run has ended: the fallback is not needed any more."""
         if world().is_main:
-            self.previous.unlink(missing_ok=True)
+            remove(self.folder, [self.previous.name])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

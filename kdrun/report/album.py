@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import write_json
+from kdrun.files import make_folder, write_atomically, write_json
 from kdrun.report.records import read_object
 
 FOLDER, INDEX = "pictures", "album.json"
@@ -36,11 +36,11 @@ class Picture:
 def write_album(run: Path, pictures: list[Picture]) -> Path:
     """Write the pictures into the run's folder; returns where."""
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     entries = []
     for picture in pictures:
         for theme in THEMES:
-            (folder / f"{picture.name}-{theme}.png").write_bytes(getattr(picture, theme))
+            write_atomically(folder / f"{picture.name}-{theme}.png", getattr(picture, theme))
         entries.append({k: v for k, v in asdict(picture).items() if k not in THEMES})
     write_json(folder / INDEX, {"schema": 1, "pictures": entries})
     return folder

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import write_atomically
 from kdrun.markdown import escaped
+from kdrun.ownership import write_own
 from kdrun.report.columns import Column
 from kdrun.report.content import Report, notes, status_rows, summary
 from kdrun.report.groups import teacher_top1, val_top1
 from kdrun.report.records import Run, find, number
 
+ELSEWHERE = "name another folder: to=..."
 STATUS_COLUMNS = ("status", "folder", "command", "why")
 
 
@@ -28,7 +29,7 @@ def write_markdown(path: Path, report: Report) -> None:
     unfinished = status_rows(report)
     if unfinished:
         parts += ["## Not finished", _markdown_rows(STATUS_COLUMNS, unfinished)]
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
+    write_own(path, ("\n\n".join(parts) + "\n").encode(), ELSEWHERE)
 
 
 def write_csv(path: Path, report: Report) -> None:
@@ -112,7 +113,7 @@ def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([_csv_value(value) for value in row] for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_own(path, text.getvalue().encode(), ELSEWHERE)
 
 
 def _csv_value(value: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import MissingExtraError
+from kdrun.files import write_atomically
 from kdrun.report.trackers import run_settings, scalars
 
 NOTE = "mlflow_run.txt"
@@ -40,7 +41,7 @@ class MlflowLogger:
         self.id = self.client.create_run(number, run_name=folder.name).info.run_id
         for name, value in run_settings(folder).items():
             self.client.log_param(self.id, name, str(value)[:LONGEST])
-        note.write_text(f"{self.id}\n")
+        write_atomically(note, f"{self.id}\n".encode())
 
     def log(self, row: dict[str, Any]) -> None:
         """One epoch's row."""

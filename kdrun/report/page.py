@@ -17,11 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import kdrun
-from kdrun.files import write_atomically
+from kdrun.ownership import write_own
 from kdrun.report import content
 from kdrun.report.album import Picture, read_album
 from kdrun.report.content import Report
 from kdrun.report.curves import learning_curves
+from kdrun.report.files import ELSEWHERE
 from kdrun.report.groups import Group
 from kdrun.report.heatmap import heat_maps
 from kdrun.report.records import Run
@@ -94,7 +95,7 @@ def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
         environments=environments(report.collected.runs),
         albums=_albums(groups, labels),
     )
-    write_atomically(path, html.encode())
+    write_own(path, html.encode(), ELSEWHERE)
 
 
 def differences(groups: Sequence[Group], names: Sequence[str]) -> list[tuple[str, str]]:

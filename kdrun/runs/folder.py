@@ -1,7 +1,8 @@
 """A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
 
+import errno
+import re
 import shlex
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -13,24 +14,28 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from kdrun.checksums import SUMS, seal
-from kdrun.config.resolvers import stamp
+from kdrun.config.resolvers import STAMP, stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
-from kdrun.errors import ConfigError
+from kdrun.errors import ConfigError, machine_error
 from kdrun.files import (
     ABANDONED_SECONDS,
     is_held,
+    make_folder,
     remove_unfinished,
     require_plain,
     write_atomically,
     write_json,
 )
+from kdrun.removal import holds_nothing, remove
 from kdrun.runs.environment import environment
 from kdrun.runs.metrics import write_metrics
 from kdrun.runs.result import ResultFile
 from kdrun.world import world
 
 DESCRIPTION = ("config.yaml", "command.txt", "env.json")
+STAMPS = 100  # names that are tried for a new folder
+FIRST_FILES = (".lock", "run.log")  # what a run has before it has written anything
 UNSEALED = (SUMS, "run.log")  # a log may get further lines
 
 
@@ -113,24 +118,33 @@ class RunFolder:
 
 def _make_in(group: Path) -> Path:
     _remove_abandoned(group)
-    while True:
+    for _ in range(STAMPS):
         path = group / stamp()
         try:
-            path.mkdir(parents=True)
+            make_folder(group)
+            path.mkdir()
             return path
         except FileExistsError:
-            continue  # somebody drew the same random letters in the same second
+            continue  # somebody drew the same random letters in the same millisecond
         except OSError as error:
+            if machine_error(error) is not None and error.errno != errno.EACCES:
+                raise
             raise ConfigError(f"The run's folder cannot be made: {error}.") from None
+    raise ConfigError(f"The run's folder cannot be made: {STAMPS} names in {group} are taken.")
 
 
 def _remove_abandoned(group: Path) -> None:
-    """Delete folders that were made long ago by processes killed before their runs began."""
+    """Delete empty run folders, made long ago by processes that were killed at once.
+
+    Empty but for the lock and an empty log: a folder with one byte in it stays.
+    """
     for path in group.glob("*"):
+        if not re.fullmatch(STAMP, path.name) or not holds_nothing(path, FIRST_FILES):
+            continue
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime >= ABANDONED_SECONDS
-            if old and not (path / "result.json").exists() and not is_held(path / ".lock"):
-                shutil.rmtree(path)
+            if old and not is_held(path / ".lock"):
+                remove(path, FIRST_FILES, folder_too=True)
 
 
 def safe_name(name: str) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json, remove_unfinished, require_plain, write_json
+from kdrun.removal import remove
 
 SWEEP_FILE = "sweep.json"
 SCHEMA = 2
+NOTE = r"[0-9]+\.json"  # in `jobs/`; other files there are somebody else's
 
 
 class SweepFolder:
@@ -35,8 +37,7 @@ class SweepFolder:
 
         command: what to type after `kdrun` for the whole sweep; jobs: for each job alone.
         """
-        for note in self._jobs.glob("*.json"):
-            note.unlink()
+        remove(self._jobs, like=NOTE)
         for folder in (self.path, self._jobs):
             remove_unfinished(folder)
         listed = [{"job": number, "command": list(words)} for number, words in enumerate(jobs)]

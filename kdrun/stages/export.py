@@ -1,5 +1,6 @@
 """`kdrun export`: a finished network as a file for other programs, checked before it is kept."""
 
+import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from kdrun.deploy.agreement import Agreement
 from kdrun.deploy.formats import Runner
 from kdrun.deploy.quantise import quantise
 from kdrun.errors import ConfigError
-from kdrun.files import published, read_json, sha256_of, write_atomically, write_json
+from kdrun.files import make_folder, read_json, sha256_of
+from kdrun.ownership import published_own, require_own, write_own
 from kdrun.runs.environment import environment
 from kdrun.stages.export_source import Source, calibration_split, open_source, raw_batches
 from kdrun.stages.export_timing import measure_latency
@@ -22,6 +24,7 @@ from kdrun.stages.session import Session
 from kdrun.ui import deploy_tables
 
 FACTS_FILE, CARD_FILE = "export.json", "MODEL_CARD.md"
+ELSEWHERE = "name another folder: out=..."
 TOLERANCE_POINTS = 2.0
 
 
@@ -62,10 +65,10 @@ def _check_out(folder: Path, path: Path, source: Source) -> None:
     """Raise ConfigError for a folder that cannot be made or would overwrite the source."""
     if path.exists() and path.samefile(source.weights):
         raise ConfigError(f"out={folder} would overwrite {source.weights}: name another folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    names = [path.name, FACTS_FILE, CARD_FILE]
+    names += [path.with_suffix(".json").name] if path.suffix == f".{formats.SAFETENSORS}" else []
+    require_own(folder, names, ELSEWHERE)
+    make_folder(folder)
 
 
 def _write(
@@ -104,11 +107,11 @@ def _write(
 @contextmanager
 def _published(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
     """Hidden names for the file and, of safetensors, its card; real ones when all is well."""
-    with published(path) as file:
+    with published_own(path, ELSEWHERE) as file:
         if format != formats.SAFETENSORS:
             yield file, file
             return
-        with published(path.with_suffix(".json")) as card_file:
+        with published_own(path.with_suffix(".json"), ELSEWHERE) as card_file:
             yield file, card_file
 
 
@@ -139,6 +142,7 @@ def _describe(
         "timing": timing or before,
         "environment": environment(),
     }
-    write_json(path, values)
+    content = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_own(path, content.encode(), ELSEWHERE)
     text = model_card.markdown(values, source.card, source.result)
-    write_atomically(folder / CARD_FILE, text.encode())
+    write_own(folder / CARD_FILE, text.encode(), ELSEWHERE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import MissingExtraError
+from kdrun.files import make_folder
 from kdrun.seeds import derive
 
 NAME = "search"
@@ -72,7 +73,7 @@ class Study:
         self.optuna = _optuna()
         self.dimensions = dimensions
         self.seed = seed
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         storage = f"sqlite:///{(folder / DATABASE).resolve()}"
         self.study = self.optuna.create_study(
             study_name=NAME, storage=storage, direction="maximize", load_if_exists=True

@@ -14,7 +14,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.engine import distributed
 from kdrun.engine.metrics import Evaluation, evaluate
 from kdrun.errors import CheckpointError
-from kdrun.files import remove_unfinished, sha256_of
+from kdrun.files import make_folder, remove_unfinished, sha256_of
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard, load_weights
@@ -188,7 +188,7 @@ def _train(
 ) -> None:
     """Train into a store entry; the card is written last and makes it a teacher."""
     session.reporter.say(f"  training {config.network.name} into {entry.folder}")
-    entry.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(entry.folder)
     remove_unfinished(entry.folder)
     size = config.image_size
     network = new_network(config.network, dataset, config.seed, "teacher", size)

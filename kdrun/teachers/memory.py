@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kdrun.files import make_folder
+
 CHECKSUM_BYTES = 8
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # records are never written into a file elsewhere
 Rows = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
 
@@ -38,8 +41,8 @@ class RecordFile:
         self.dtype = np.dtype(dtype)
         self.value_bytes = width * self.dtype.itemsize
         self.record_bytes = record_bytes(width, dtype)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        make_folder(path.parent)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         self._file = os.fdopen(number, "r+b", buffering=0)  # is closed when nobody needs it
         size = count * self.record_bytes
         if os.fstat(number).st_size < size:

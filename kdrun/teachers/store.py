@@ -59,7 +59,7 @@ class StoreEntry:
 
     def has_leftovers(self) -> bool:
         """Whether the process that filled it was killed before it had tidied up, or still works."""
-        return self.checkpoints.folder.exists() or any(self.folder.glob(f"{UNFINISHED}*"))
+        return self.checkpoints.exists() or any(self.folder.glob(f"{UNFINISHED}*"))
 
     def tidy(self) -> None:
         """Delete what only a training needs; the caller holds the entry."""

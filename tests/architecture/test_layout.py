@@ -28,6 +28,8 @@ LAYERS = [
         "world",
         "checksums",
         "limits",
+        "removal",
+        "ownership",
         "markdown",
         "variables",
     }
@@ -119,3 +121,58 @@ def test_the_wheel_lists_every_package() -> None:
     listed = set(settings["tool"]["setuptools"]["packages"])
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert listed == there | {"kdrun.configs"}
+
+
+# The only modules that may delete, and those that may give a file a name that is taken: they write
+# under another name first. Everything else calls them.
+DELETES = {"removal.py"}
+RENAMES = {"files.py", "engine/checkpoint.py", "data/cache.py"}
+WRITES = {
+    "deploy/formats.py",  # into hidden files of `published_own`
+    "ui/reporter.py",  # appends to run.log
+    "config/trust.py",  # appends to the list of trusted modules
+    "files.py",
+    "engine/checkpoint.py",
+    "data/cache.py",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_one_module_deletes(path: Path) -> None:
+    relative = path.relative_to(PACKAGE).as_posix()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            kind = _touches(node)
+            allowed = {"deletes": DELETES, "renames": RENAMES, "writes": WRITES}.get(kind, set())
+            where = f"{relative}:{node.lineno} {kind}: see kdrun/removal.py and kdrun/files.py"
+            assert not kind or relative in allowed, where
+
+
+def _touches(call: ast.Call) -> str:
+    """What a call does to files, as far as its name says; empty for nothing."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    owner = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
+    if name in ("rmtree", "unlink", "rmdir", "removedirs") or (owner, name) == ("os", "remove"):
+        return "deletes"
+    if (owner, name) == ("shutil", "move"):
+        return "deletes"
+    moves = name in ("rename", "renames") or (owner, name) == ("os", "replace")
+    if moves or (name == "replace" and len(call.args) == 1 and not call.keywords):
+        return "renames"
+    if name in ("write_text", "write_bytes", "savez", "truncate"):
+        return "writes"
+    opens = isinstance(call.func, ast.Name) and call.func.id == "open"
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant)]
+    return "writes" if opens and any(set(str(text)) & set("wax+") for text in texts) else ""
+
+
+def test_the_deletion_rule_is_seen_in_code_that_breaks_it() -> None:
+    for code in ("p.unlink()", "shutil.rmtree(p)", "os.remove(p)", "p.rmdir()"):
+        assert _touches(ast.parse(code, mode="eval").body) == "deletes"  # type: ignore[arg-type]
+    for code in ("p.write_text(t)", "open(p, 'w')", "open(p, mode='ab')"):
+        assert _touches(ast.parse(code, mode="eval").body) == "writes"  # type: ignore[arg-type]
+    for code in ("p.replace(q)", "os.replace(p, q)", "p.rename(q)"):
+        assert _touches(ast.parse(code, mode="eval").body) == "renames"  # type: ignore[arg-type]
+    for code in ("s.replace('a', 'b')", "open(p)", "names.remove(x)", "replace(config, a=1)"):
+        assert _touches(ast.parse(code, mode="eval").body) == ""  # type: ignore[arg-type]

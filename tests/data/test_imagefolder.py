@@ -156,8 +156,25 @@ def test_a_killed_decode_leaves_nothing_that_counts(
     raw = read()
     assert raw.test is not None
     assert len(raw.test) == 4
-    assert folders(tmp_path) == [folder]
+    assert folders(tmp_path) == [leftover, folder]
+    assert list(leftover.iterdir()) == [leftover / "junk"]  # not kdrun's: it stays
     assert not (folder / "junk").exists()
+
+
+def test_what_is_not_kdruns_stays_when_images_are_decoded_again(
+    read: Read, tree: Path, tmp_path: Path
+) -> None:
+    read()
+    (folder,) = folders(tmp_path)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "plots").mkdir()
+    (folder / "plots" / "a.png").write_text("mine")
+    for number in range(2):
+        Image.new("RGB", (9, 9)).save(tree / "train" / "dog" / f"new{number}.png")
+        read()
+        assert folders(tmp_path) == [folder]
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert (folder / "plots" / "a.png").read_text() == "mine"
 
 
 def test_a_failed_decode_leaves_no_folder(read: Read, tree: Path, tmp_path: Path) -> None:

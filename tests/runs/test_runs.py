@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from kdrun.checksums import SUMS
+from kdrun.config.resolvers import stamp
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
@@ -43,18 +44,26 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_folders_of_runs_that_never_began_go_after_a_while(tmp_path: Path) -> None:
-    names = ("never began", "just made", "at work", "has a result")
-    for name in names:
+    began, killed, just_made, at_work, *others = (stamp() for _ in range(9))
+    for name in (began, killed, just_made, at_work, *others, "mine"):
         (tmp_path / name).mkdir()
-    write_json(tmp_path / "has a result" / "result.json", {})
-    working = RunFolder(tmp_path / "at work")
+    for name in (".lock", "run.log"):
+        (tmp_path / killed / name).touch()
+    files = ("result.json", "student.safetensors", "config.yaml", "notes/a.txt", "run.log")
+    for name, file in zip(others, files, strict=True):
+        (tmp_path / name / file).parent.mkdir(exist_ok=True)
+        (tmp_path / name / file).write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    linked = tmp_path / stamp()
+    linked.symlink_to(tmp_path / "elsewhere")
+    working = RunFolder(tmp_path / at_work)
     working.acquire()
-    for name in names:
-        if name != "just made":
-            os.utime(tmp_path / name, (0, 0))
+    for path in tmp_path.iterdir():
+        if path.name != just_made:
+            os.utime(path, (0, 0))
     made = RunFolder.create_in(tmp_path).path
     left = {path.name for path in tmp_path.iterdir()} - {made.name}
-    assert left == {"just made", "at work", "has a result"}
+    assert left == {just_made, at_work, *others, "mine", "elsewhere", linked.name}
     working.release()
 
 
