@@ -5,6 +5,7 @@ reserved keys; the reserved keys become fields, everything else becomes `kwargs`
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
 from kdrun.errors import ConfigError
 
+CONTAINERS = (".parquet", ".tar")  # whose ending is no part of a data set's name
 GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
 # How a term's weight follows the epoch.
 EPOCH_KEYS = ("warmup_epochs", "decay_epochs")
@@ -148,12 +150,27 @@ def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
     reserved, kwargs = _split(node, reserved_names - {"target", "kwargs"})
     reserved["resident"] = str(reserved.get("resident", "auto")).lower()
     if reserved.get("name") is None:
-        root = kwargs.get("root")
-        reserved["name"] = Path(str(root)).resolve().name if root else "dataset"
+        reserved["name"] = _place_name(kwargs)
     augment = typed(schema.AugmentConfig, reserved.pop("augment", None) or {}, "dataset.augment")
     target = _target(node, "dataset")
     base = typed(schema.DatasetConfig, {**reserved, "target": target}, "dataset")
     return dataclasses.replace(base, augment=augment, kwargs=kwargs)
+
+
+def _place_name(kwargs: dict[str, Any]) -> str:
+    """A name for a data set: its table, its folder, or what its shards have in common."""
+    if isinstance(table := kwargs.get("file"), str):
+        return Path(table).stem
+    place = kwargs.get("root") or kwargs.get("train")
+    place = str(place[0] if isinstance(place, list) and place else place or "")
+    if not place:
+        return "dataset"
+    pattern = re.search(r"[*?\[{]", place)
+    if pattern is None:
+        path = Path(place).resolve()
+        return path.stem if path.suffix.lower() in CONTAINERS else path.name
+    folder, _, start = place[: pattern.start()].rpartition("/")
+    return start.rstrip("-_. ") or Path(folder or ".").resolve().name or "dataset"
 
 
 def _network(node: dict[str, Any], where: str) -> schema.NetworkConfig:

@@ -17,8 +17,10 @@ NAMES = sorted(
 )
 FILL = {
     "imagefolder": ["dataset.root=some/photos"],
+    "table": ["dataset.file=some/labels.csv"],
     "custom": ["dataset._target_=kdrun.data.sources.digits"],
 }
+NAMED_BY_PLACE = {"imagefolder": "photos", "table": "labels"}
 OFFERED = {"cache_root", "split_seed", "progress"}
 
 
@@ -39,7 +41,7 @@ def test_all_data_sets_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_composes_parses_and_fits_its_source(name: str) -> None:
     config = dataset(name)
-    assert config.name == ("photos" if name == "imagefolder" else name)
+    assert config.name == NAMED_BY_PLACE.get(name, name)
     target = build.locate(config.target, "dataset")
     build.check_arguments(target, config.kwargs, "dataset", offered=OFFERED)
     if name == "custom":
@@ -73,7 +75,9 @@ def test_published_constants() -> None:
     assert (mnist.mean, mnist.std) == ([0.1307], [0.3081])
 
 
-@pytest.mark.parametrize(("name", "key"), [("imagefolder", "root"), ("custom", "_target_")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("imagefolder", "root"), ("table", "file"), ("custom", "_target_")]
+)
 def test_what_only_the_user_knows_is_asked_for(name: str, key: str) -> None:
     resolvers.register()
     with initialize_config_module("kdrun.configs", version_base="1.3"):

@@ -1,0 +1,236 @@
+"""What a table or a container lists, turned into a `Tree`: splits, class names, class numbers."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdrun.data.members import Source
+from kdrun.data.tree import FileList, Tree, natural
+from kdrun.errors import ConfigError, DataError
+
+NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
+CLASS_FILES = ("classes", "class_names", "classnames", "labels", "label_names")
+LARGEST_CLASS_FILE = 16 * 2**20
+
+
+@dataclass
+class Listing:
+    """The images of one split in order, each with its label as it is written.
+
+    sizes: bytes of each image. times: change of its file or container (ns).
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def add(self, source: Source, label: str, size: int, time: int) -> None:
+        """Append one image."""
+        self.sources.append(source)
+        self.labels.append(label)
+        self.sizes.append(size)
+        self.times.append(time)
+
+
+def settle_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:
+    """The non-empty splits in the order train, val, test, and notes on what was decided.
+
+    Validation images without test images are the test split, as in an image folder.
+    Raises DataError when there are no training images.
+    """
+    present = {name: rows for name, rows in listings.items() if len(rows)}
+    notes = []
+    if "train" not in present:
+        rest = ", ".join(sorted(present)) or "nothing"
+        raise DataError(f"{what} has no training images (it has {rest}).")
+    if "val" in present and "test" not in present:
+        present["test"] = present.pop("val")
+        notes.append(
+            f"{what} has a validation split and no test split: it is used as the test split."
+        )
+    return {name: present[name] for name in ("train", "val", "test") if name in present}, notes
+
+
+def as_tree(
+    root: Path, origin: str, listings: dict[str, Listing], classes: Sequence[str], what: str
+) -> Tree:
+    """A tree of these splits, where each label is one of `classes`.
+
+    Raises DataError for validation or test images of a class without training images.
+    """
+    number = {name: position for position, name in enumerate(classes)}
+    train = set(listings["train"].labels)
+    for split, rows in listings.items():
+        unseen = sorted(set(rows.labels) - train, key=natural)
+        if unseen:
+            raise DataError(
+                f"{what}: {len(unseen)} {'class' if len(unseen) == 1 else 'classes'} of the "
+                f"{split} split {'has' if len(unseen) == 1 else 'have'} no training images: "
+                f"{abbreviated(unseen)}."
+            )
+    splits = {
+        split: FileList(
+            rows.sources, [number[label] for label in rows.labels], rows.sizes, rows.times
+        )
+        for split, rows in listings.items()
+    }
+    return Tree(root, tuple(classes), splits, origin)
+
+
+def sorted_by_class(rows: Listing, classes: Sequence[str]) -> Listing:
+    """The images class by class and, within a class, by path: the order of an image folder."""
+    number = {name: position for position, name in enumerate(classes)}
+    order = sorted(
+        range(len(rows)), key=lambda row: (number[rows.labels[row]], str(rows.sources[row]))
+    )
+    return Listing(
+        [rows.sources[row] for row in order],
+        [rows.labels[row] for row in order],
+        [rows.sizes[row] for row in order],
+        [rows.times[row] for row in order],
+    )
+
+
+def are_numbers(labels: Iterable[str]) -> bool:
+    """Whether all labels are whole numbers."""
+    return all(NUMBER.fullmatch(label) for label in labels)
+
+
+def classes_in_order(labels: Iterable[str], what: str) -> tuple[list[str], list[str]]:
+    """Class names of `labels`: numbers by value, other names in natural order; and notes.
+
+    Raises DataError where two spellings are one number ("1" and "01").
+    """
+    distinct = set(labels)
+    notes: list[str] = []
+    if are_numbers(distinct):
+        value = {label: int(label.split(".")[0]) for label in distinct}
+        classes = sorted(distinct, key=lambda label: value[label])
+        for one, other in itertools.pairwise(classes):
+            if value[one] == value[other]:
+                raise DataError(
+                    f"{what} has the labels {one!r} and {other!r}, which are one number: write "
+                    "them alike."
+                )
+        return classes, notes
+    classes = sorted(distinct, key=natural)
+    folded: dict[str, list[str]] = {}
+    for name in classes:
+        folded.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [names for names in folded.values() if len(names) > 1]
+    if alike:
+        shown = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
+        notes.append(f"{what}: classes that differ in case or spaces only: {shown}.")
+    return classes, notes
+
+
+def numbered_classes(
+    labels: set[str], names: Sequence[str] | None, num_classes: int | None, what: str
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Names for labels that are class numbers: (label → name, class names in order, notes).
+
+    Without `names` the numbers must be 0 … n-1, unless `num_classes` says how many there are: more
+    than the largest number keeps the numbers, exactly as many as occur renumbers them in order.
+
+    Raises DataError for numbers that neither covers.
+    """
+    values = {label: int(label.split(".")[0]) for label in labels}
+    low, high, count = min(values.values()), max(values.values()), len(set(values.values()))
+    if low < 0:
+        raise DataError(f"{what} has the label {low}, which usually marks images without a label.")
+    if names is not None:
+        if high >= len(names):
+            raise DataError(
+                f"{what} has labels up to {high}, but there are {len(names)} class names, numbered "
+                "from 0."
+            )
+        return {label: names[value] for label, value in values.items()}, list(names), []
+    if num_classes == count and count != high + 1:
+        order = sorted(set(values.values()))
+        note = f"{what}: the {count} labels from {low} to {high} are numbered 0 to {count - 1}."
+        return {label: str(value) for label, value in values.items()}, list(map(str, order)), [note]
+    total = high + 1 if num_classes is None else num_classes
+    if num_classes is not None and num_classes <= high:
+        raise ConfigError(
+            f"dataset.num_classes={num_classes}: {what} has {count} labels from {low} to {high}; "
+            f"set {high + 1} to keep these numbers, or {count} to number the ones that occur."
+        )
+    if count < total and num_classes is None:
+        raise DataError(
+            f"{what} has {count} different labels from {low} to {high}, not 0 to {count - 1}: set "
+            f"dataset.num_classes={count} to number those that occur, or "
+            f"dataset.num_classes={high + 1} to keep the numbers."
+        )
+    classes = [str(number) for number in range(total)]
+    return {label: str(value) for label, value in values.items()}, classes, []
+
+
+def class_names_from(value: str | list[str] | None, base: Path) -> tuple[list[str] | None, str]:
+    """Class names from a list, from a file, or from a file of the usual name in `base`.
+
+    Returns them and the file they came from ("" when none). Text files have a name per line; JSON
+    files a list, {"0": name} or {name: 0}.
+    """
+    if isinstance(value, list):
+        return _distinct([str(name) for name in value], "dataset.class_names"), ""
+    if value is not None:
+        path = Path(value).expanduser()
+        path = path if path.exists() or path.is_absolute() else base / path
+        if not path.is_file():
+            raise ConfigError(
+                f"dataset.class_names={value} is not a file: give a file of one name per line, or "
+                "a list, '[cat,dog]'."
+            )
+        return _read_names(path), str(path)
+    for stem in CLASS_FILES:
+        for ending in (".txt", ".json"):
+            if (path := base / (stem + ending)).is_file():
+                return _read_names(path), str(path)
+    return None, ""
+
+
+def _read_names(path: Path) -> list[str]:
+    """The class names in a text or JSON file."""
+    try:
+        if path.stat().st_size > LARGEST_CLASS_FILE:
+            raise DataError(f"{path} is too large for a list of class names.")
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return _distinct([line.strip() for line in text.splitlines() if line.strip()], path)
+        content = json.loads(text)
+        if isinstance(content, dict):
+            if all(isinstance(number, int) for number in content.values()):
+                content = {number: name for name, number in content.items()}
+            numbers = {int(key): str(name) for key, name in content.items()}
+            if sorted(numbers) != list(range(len(numbers))):
+                raise ValueError("its numbers are not 0 to n-1")
+            content = [numbers[number] for number in range(len(numbers))]
+        if not isinstance(content, list):
+            raise ValueError("it is neither a list nor a mapping")
+        return _distinct([str(name) for name in content], path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"The class names in {path} cannot be read ({error}): expected one name per line, or "
+            'a JSON list or {"0": "name"}.'
+        ) from None
+
+
+def _distinct(names: list[str], where: Path | str) -> list[str]:
+    """The names; raises DataError when one occurs twice."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{where} names a class twice: {abbreviated(repeated)}.")
+    return names
+
+
+def abbreviated(names: Sequence[object], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(str(name) for name in names[:most]) + (f" and {rest:,} more" * (rest > 0))
