@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.transfer import transfer_plain
 
 
@@ -89,6 +90,8 @@ def teachers_plain(
     nodes = {"teacher": first if ensemble is None else {**first, **asdict(ensemble)}}
     if len(teachers) > 1:
         nodes["teacher"]["checkpoint"] = None  # one teacher's weights are not those of all
+        for key in INPUT_KEYS:
+            nodes["teacher"].pop(key, None)
         nodes |= {f"teacher{n}": _teacher(one) for n, one in enumerate(teachers, 1)}
     return nodes
 
@@ -102,6 +105,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
         "augment": None if config.augment is None else asdict(config.augment),
         "image_size": None if config.image_size is None else list(config.image_size),
         **asdict(config.teaching),
+        **config.input.plain(),  # only what is set: other configurations stay the same text
     }
 
 

@@ -19,6 +19,7 @@ from kdrun.config import schema
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
 from kdrun.config.schemes import ROUND_KEYS, STUDENT, peers, rounds, uses_teacher
 from kdrun.config.sizes import image_size
+from kdrun.config.teacher_input import teacher_input
 from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher_nodes
 from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
@@ -210,6 +211,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
         else typed(schema.AugmentConfig, augment, f"{where}.augment"),
         image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
         teaching=typed(schema.TeachingConfig, teaching, where),
+        input=teacher_input(reserved, where),
     )
 
 

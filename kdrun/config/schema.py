@@ -9,6 +9,7 @@ from typing import Any
 
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
+from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
 from kdrun.config.teaching import AS_IT_IS, TeachingConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 
@@ -109,6 +110,7 @@ class TeacherConfig:
     checkpoint: load these weights instead of looking in the store or training.
     augment: None trains it on the data set's own augmentation.
     image_size: (H, W) that it sees, where that is not the images' own; they are resized for it.
+    input: constants, channels and classes of weights from a file that has no card.
     """
 
     network: NetworkConfig
@@ -118,6 +120,7 @@ class TeacherConfig:
     augment: AugmentConfig | None = None
     image_size: tuple[int, int] | None = None
     teaching: TeachingConfig = AS_IT_IS
+    input: TeacherInput = AS_THE_DATA
 
 
 @dataclass(frozen=True)

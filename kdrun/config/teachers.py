@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.teaching import TeachingConfig
 from kdrun.errors import ConfigError
 
 NUMBERED = re.compile(r"teacher([1-9][0-9]*)$")
 
 # What a teacher has besides its network, and what is said of all teachers together.
-OWN_KEYS = ("schedule", "seed", "checkpoint", "augment", "image_size")
+OWN_KEYS = ("schedule", "seed", "checkpoint", "augment", "image_size", *INPUT_KEYS)
 # How a frozen teacher is run while it teaches.
 TEACHING_KEYS = tuple(field.name for field in fields(TeachingConfig))
 TOGETHER_KEYS = ("count", "average", "weights")

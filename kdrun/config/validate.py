@@ -229,6 +229,18 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         if config.augment is not None:
             _augment(f"{where}.augment", config.augment)
         _teaching(where, config.teaching)
+        _input(where, config)
+
+
+def _input(where: str, config: schema.TeacherConfig) -> None:
+    """Constants and classes describe weights that come from elsewhere."""
+    given = config.input.given()
+    if given and config.checkpoint is None:
+        settings = ", ".join(f"{where}.{key}" for key in given)
+        raise ConfigError(
+            f"{settings}: these describe weights from a file, and {where} is trained here, on the "
+            f"data set as it is. Name the file, {where}.checkpoint=..., or leave them out."
+        )
 
 
 def _teaching(where: str, config: schema.TeachingConfig) -> None:

@@ -1,8 +1,11 @@
 """A network with its normalisation inside: plain image arrays go in, logits come out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from kdrun.models.select import SelectOutputs
 from kdrun.types import Normalisation
 
 UINT8, FLOAT32 = "uint8", "float32"
@@ -21,9 +24,15 @@ class Folded(nn.Module):
     byte_scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalisation: Normalisation,
+        outputs: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.select = None if outputs is None else SelectOutputs(outputs)
         mean = torch.tensor(normalisation.mean, dtype=torch.float64).view(-1, 1, 1)
         std = torch.tensor(normalisation.std, dtype=torch.float64).view(-1, 1, 1)
         for name, value in (
@@ -37,4 +46,4 @@ class Folded(nn.Module):
         scale = self.byte_scale if images.dtype == torch.uint8 else self.scale
         output = self.network(images.to(torch.float32) * scale + self.shift)
         logits: Tensor = getattr(output, "logits", output)
-        return logits
+        return logits if self.select is None else self.select(logits)

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from kdrun import __version__
 from kdrun.deploy.folded import DTYPES, FLOAT32, UINT8, Folded
 from kdrun.errors import ConfigError, MissingExtraError
-from kdrun.files import sha256_of, write_json
+from kdrun.files import sha256_of
 from kdrun.models.build import build_network
-from kdrun.models.card import SCHEMA, NetworkCard, read_card
+from kdrun.models.card import NetworkCard, read_card, write_card
 
 ONNX, PT2, SAFETENSORS = "onnx", "pt2", "safetensors"
 FORMATS = (ONNX, PT2, SAFETENSORS)
@@ -123,9 +123,7 @@ def write_safetensors(
     weights = {k: v.detach().contiguous() for k, v in network.network.state_dict().items()}
     inside = {key: _text(value) for key, value in metadata(card, dtype, folded=False).items()}
     path.write_bytes(save(weights, {"format": "pt", **inside}))
-    card = replace(card, sha256=sha256_of(path))
-    values = {"schema": SCHEMA, "kind": "network", **asdict(card)}
-    write_json(card_path, values)
+    write_card(card_path, replace(card, sha256=sha256_of(path)))
 
 
 def onnx_runner(path: Path, threads: int) -> Runner:
@@ -152,9 +150,9 @@ def pt2_runner(path: Path) -> Runner:
 def safetensors_runner(path: Path, card_path: Path) -> Runner:
     """A network built anew from the two files alone."""
     card = read_card(card_path)
-    network = build_network(card.network, card.info, "export")
+    network = build_network(card.network, card.built_for, "export")
     network.load_state_dict(load_file(path))
-    return module_runner(Folded(network, card.normalisation).eval())
+    return module_runner(Folded(network, card.normalisation, card.outputs).eval())
 
 
 def module_runner(module: nn.Module) -> Runner:

@@ -24,7 +24,7 @@ class LoadedNetwork(Folded):
     """
 
     def __init__(self, network: nn.Module, card: NetworkCard) -> None:
-        super().__init__(network, card.normalisation)
+        super().__init__(network, card.normalisation, card.outputs)
         self.card = card
         self.eval()
 
@@ -87,7 +87,7 @@ def load(run: str | os.PathLike[str], trust: Iterable[str] = ()) -> LoadedNetwor
 def rebuild(loaded: LoadedWeights, run: str) -> LoadedNetwork:
     """The network that weights and their card describe; run: what the user typed."""
     card = require_card(loaded.card, run)
-    network = build_network(card.network, card.info, "run")
+    network = build_network(card.network, card.built_for, "run")
     load_weights(network, loaded.weights, str(loaded.path))
     return LoadedNetwork(network, card)
 

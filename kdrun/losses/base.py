@@ -6,7 +6,7 @@ unweighted scalar in float32. The objective weighs it; the loop never hears of i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -25,10 +25,21 @@ class NetworkView:
     """A network for the few methods that need one of its modules (its classifier, a BatchNorm).
 
     paths: tap name → module path, optionally with `:in`.
+    outputs: those of its outputs that are the classes, in their order; None: all.
+    info: the images it takes; None: those of the data set.
     """
 
     network: nn.Module
     paths: Mapping[str, str]
+    outputs: Sequence[int] | None = None
+    info: InputInfo | None = None
+
+    def answers(self, outputs: Outputs) -> Outputs:
+        """What the bare network said, with the logits of the classes alone."""
+        if self.outputs is None:
+            return outputs
+        index = torch.tensor(list(self.outputs), device=outputs.logits.device)
+        return replace(outputs, logits=outputs.logits.index_select(1, index))
 
     def module(self, tap: str) -> nn.Module:
         """The module at a tap; for `embedding` the classifier."""

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import NetworkView, full_precision
+from kdrun.models.select import rows_of
 from kdrun.types import Outputs
 
 TOLERANCE = 1e-3  # of the largest logit
@@ -21,14 +22,18 @@ def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 def teacher_classifier(loss: str, teacher: NetworkView, outputs: Outputs) -> nn.Linear | nn.Conv2d:
     """The module that makes the teacher's logits from its embedding.
 
-    loss: its id, for errors. outputs: the teacher's, of a dry batch.
+    Of a teacher whose outputs are selected these rows alone, in a layer of their own.
+    loss: its id, for errors. outputs: the teacher's, of a dry batch, of the classes.
     Raises ConfigError when the logits are not one linear map of the embedding.
     """
     module = teacher.module("embedding")
     while isinstance(module, nn.Sequential) and len(module) == 1:
         module = module[0]
-    if isinstance(module, nn.Linear | nn.Conv2d) and _makes(module, outputs):
-        return module
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        if teacher.outputs is not None and max(teacher.outputs) < module.weight.shape[0]:
+            module = rows_of(module, teacher.outputs)
+        if _makes(module, outputs):
+            return module
     raise ConfigError(
         f"loss={loss} needs a teacher whose logits are one linear layer of its embedding; "
         f"{type(teacher.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "

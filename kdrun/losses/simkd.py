@@ -54,8 +54,8 @@ class ReusedTeacherClassifier(Term):
     ) -> tuple[nn.Module, NetworkConfig]:
         """The student with the teacher's classifier; sets the taps that the loss compares."""
         own = look(student.network, student.paths["embedding"], info)
-        other = look(teacher.network, teacher.paths["embedding"], info)
-        classifier = teacher_classifier(self.id, teacher, other.outputs)
+        other = look(teacher.network, teacher.paths["embedding"], teacher.info or info)
+        classifier = teacher_classifier(self.id, teacher, teacher.answers(other.outputs))
         self.taps = [[PROJECTED, other.path]] if other.has_places else []
         return reuse_classifier(
             student.network, config, student.paths, (own, other), classifier, self.reduction, info

@@ -75,6 +75,8 @@ class SoftmaxRegression(Term):
         adapted = self.connector(self._source(student)).mean(dim=(2, 3))
         _, embedding = embedding_pair(student, teacher)
         logits = full_precision(teacher.logits).detach()
+        if self._classifier[0].weight.device != adapted.device:  # rows of the teacher's classifier
+            self._classifier = (self._classifier[0].to(adapted.device),)
         regression = F.mse_loss(classify(self._classifier[0], adapted), logits)
         return self.feature * F.mse_loss(adapted, embedding) + self.regression * regression
 

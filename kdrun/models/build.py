@@ -18,6 +18,24 @@ def build_network(config: NetworkConfig, info: InputInfo, where: str = "student"
     where: the setting that errors name.
     Raises ConfigError when the target is no network or does not fit the images or classes.
     """
+    network = _make(config, info, where)
+    check_network(network, config.name, info, where)
+    return network.train()
+
+
+def build_with_outputs(config: NetworkConfig, info: InputInfo, where: str) -> tuple[nn.Module, int]:
+    """(the network in train mode, how many outputs it has), which need not be the classes.
+
+    Arguments and errors as of `build_network`.
+    """
+    network = _make(config, info, where)
+    logits = _try(network, config.name, info, where)
+    if logits.dim() != 2:
+        raise _wrong_logits(logits, config.name, info, where)
+    return network.train(), logits.shape[1]
+
+
+def _make(config: NetworkConfig, info: InputInfo, where: str) -> nn.Module:
     network = call(
         config.target,
         config.kwargs,
@@ -31,8 +49,7 @@ def build_network(config: NetworkConfig, info: InputInfo, where: str = "student"
             f"{where}._target_={config.target} makes a {type(network).__name__}, not a network: "
             "name a torch.nn.Module class, or a function that returns one."
         )
-    check_network(network, config.name, info, where)
-    return network.train()
+    return network
 
 
 def check_network(network: nn.Module, name: str, info: InputInfo, where: str) -> None:
@@ -40,11 +57,18 @@ def check_network(network: nn.Module, name: str, info: InputInfo, where: str) ->
 
     The network must return logits `[2, num_classes]`.
     """
+    logits = _try(network, name, info, where)
+    if logits.shape != (2, info.num_classes):
+        raise _wrong_logits(logits, name, info, where)
+
+
+def _try(network: nn.Module, name: str, info: InputInfo, where: str) -> Tensor:
+    """What the network says of two black images."""
     height, width = info.image_size
     size = f"{info.in_channels}x{height}x{width} images"
     try:
         with dry_run(network):
-            logits = logits_of(network(sample_images(network, info)))
+            return logits_of(network(sample_images(network, info)))
     except KdrunError as error:
         raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
     except Exception as error:  # whatever a network's own code raises
@@ -53,12 +77,14 @@ def check_network(network: nn.Module, name: str, info: InputInfo, where: str) ->
             f"The {where} {name} cannot take {size}: {reason.rstrip('.')}. Choose another network "
             "or another image size."
         ) from error
-    if logits.shape != (2, info.num_classes):
-        shape = "x".join(str(n) for n in logits.shape)
-        raise ConfigError(
-            f"The {where} {name} returns {shape} logits for 2 images, but the data set has "
-            f"{info.num_classes} classes: it must return 2x{info.num_classes}."
-        )
+
+
+def _wrong_logits(logits: Tensor, name: str, info: InputInfo, where: str) -> ConfigError:
+    shape = "x".join(str(n) for n in logits.shape)
+    return ConfigError(
+        f"The {where} {name} returns {shape} logits for 2 images, but the data set has "
+        f"{info.num_classes} classes: it must return 2x{info.num_classes}."
+    )
 
 
 def sample_images(network: nn.Module, info: InputInfo, count: int = 2) -> Tensor:

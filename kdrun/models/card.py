@@ -6,7 +6,7 @@ arguments, classes, normalisation, input size, and the checksum of the weights.
 
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ class NetworkCard:
     params: trainable parameters. flops: per image forward, a multiply-add counted as 2.
     normalisation: the constants its images were normalised with.
     resize: images are resized to `info.image_size` for it, whatever size they have.
+    outputs: the network's outputs that are `classes`, in their order; None: all it has, in order.
+    num_outputs: how many outputs the network has, where `outputs` selects among them.
     extra: what the one who saved it wants to keep with it (recipe, measured figures).
     """
 
@@ -48,12 +50,20 @@ class NetworkCard:
     flops: int
     sha256: str = ""
     resize: bool = False
+    outputs: tuple[int, ...] | None = None
+    num_outputs: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def resized(self) -> tuple[int, int] | None:
         """What images are resized to for it; None: they are taken as they come."""
         return self.info.image_size if self.resize else None
+
+    @property
+    def built_for(self) -> InputInfo:
+        """What the network is built for: `info`, with all the outputs it has."""
+        count = self.num_outputs or self.info.num_classes
+        return replace(self.info, num_classes=count)
 
     @property
     def network(self) -> NetworkConfig:
@@ -69,9 +79,16 @@ def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard)
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     path = folder / f"{stem}.safetensors"
     write_atomically(path, save(weights))
-    values = asdict(card) | {"sha256": sha256_of(path)}
-    write_json(folder / f"{stem}.json", {"schema": SCHEMA, "kind": "network", **values})
+    write_card(folder / f"{stem}.json", replace(card, sha256=sha256_of(path)))
     return read_card(folder / f"{stem}.json")
+
+
+def write_card(path: Path, card: NetworkCard) -> None:
+    """Write a card as JSON; `read_card` reads it."""
+    values = asdict(card)
+    if card.outputs is None:  # as cards were before a teacher could have more outputs
+        del values["outputs"], values["num_outputs"]
+    write_json(path, {"schema": SCHEMA, "kind": "network", **values})
 
 
 def read_card(path: Path) -> NetworkCard:
@@ -112,6 +129,7 @@ def _card(values: Any) -> NetworkCard:
         raise ValueError(f"normalisation {mean}, {std} of {shape[0]} channels")
     if not all(x > 0 for x in std):
         raise ValueError(f"a deviation of {min(std)}")
+    outputs, num_outputs = _outputs(values, len(classes))
     if not re.fullmatch("[0-9a-f]{64}", _a(str, values["sha256"])):
         raise ValueError("no SHA-256 of the weights")
     return NetworkCard(
@@ -126,8 +144,22 @@ def _card(values: Any) -> NetworkCard:
         flops=_a(int, values["flops"]),
         sha256=values["sha256"],
         resize=_a(bool, values.get("resize", False)),
+        outputs=outputs,
+        num_outputs=num_outputs,
         extra=dict(values.get("extra", {})),
     )
+
+
+def _outputs(values: Any, classes: int) -> tuple[tuple[int, ...] | None, int | None]:
+    """(which outputs are the classes, of how many); ValueError for numbers that cannot be."""
+    if values.get("outputs") is None:
+        return None, None
+    outputs = tuple(_a(int, number) for number in values["outputs"])
+    count = _a(int, values["num_outputs"])
+    fitting = len(outputs) == len(set(outputs)) == classes and min(outputs) >= 0
+    if not fitting or max(outputs) >= count:
+        raise ValueError(f"{len(outputs)} of {count} outputs for {classes} classes")
+    return outputs, count
 
 
 def _a(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
@@ -155,7 +187,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 def load_network(folder: Path, stem: str) -> tuple[nn.Module, NetworkCard]:
     """The network that `save_network` wrote, in training mode on the CPU."""
     card = read_card(folder / f"{stem}.json")
-    network = build_network(card.network, card.info, stem)
+    network = build_network(card.network, card.built_for, stem)
     weights = read_weights(folder / f"{stem}.safetensors", card.sha256)
     load_weights(network, weights, f"{folder / stem}.safetensors")
     return network, card

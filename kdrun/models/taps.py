@@ -13,6 +13,7 @@ that declare nothing are run once and their stages are found by `kdrun.models.de
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from kdrun.models.dry_run import dry_run, logits_of
 from kdrun.models.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.normalise import Renormalise
 from kdrun.models.resize import Resize
+from kdrun.models.select import SelectOutputs
 from kdrun.types import Normalisation, Outputs
 
 
@@ -68,6 +70,7 @@ class Tapped(nn.Module):
     embedding: also return the classifier's input, `[B, D]`.
     normalisation: (how the images come, how the network was trained to see them).
     image_size: (H, W) the network sees, where that is not the images' own; they are resized.
+    outputs: the network's outputs that are the classes, in their order; None: all, as they come.
 
     A network that lists module paths in an attribute `distillation_heads`, the classifiers of its
     distillation tokens, has their logits in `Outputs.distillation`.
@@ -87,6 +90,7 @@ class Tapped(nn.Module):
         embedding: bool = False,
         normalisation: tuple[Normalisation, Normalisation] | None = None,
         image_size: tuple[int, int] | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -95,6 +99,7 @@ class Tapped(nn.Module):
         self.heads = distillation_heads(network)
         self.renormalise = _renormalise(normalisation)
         self.resize = None if image_size is None else Resize(image_size)
+        self.select = None if outputs is None else SelectOutputs(outputs)
         self._record = Record()
         wanted = [*names, *self.heads, *(["embedding"] if embedding else [])]
         self._taps = _resolve(network, wanted, paths)
@@ -106,10 +111,10 @@ class Tapped(nn.Module):
         if self.resize is not None:
             images = self.resize(images)
         if not self._taps:
-            return Outputs(logits_of(self.network(images)))
+            return Outputs(self._classes(self.network(images)))
         self._record.start()
         try:
-            logits = logits_of(self.network(images))
+            logits = self._classes(self.network(images))
             return self._outputs(logits)
         finally:
             self._record.stop()
@@ -120,8 +125,12 @@ class Tapped(nn.Module):
         tensors = self._record.take()
         embedding = as_rows(tensors["embedding"]) if self.embedding else None
         features = {name: tensors[name] for name in self.names}
-        distillation = tuple(tensors[path] for path in self.heads)
+        distillation = tuple(self._classes(tensors[path]) for path in self.heads)
         return Outputs(logits, features, embedding, distillation=distillation)
+
+    def _classes(self, output: Any) -> Tensor:
+        """The logits of the data set's classes in what the network returned."""
+        return logits_of(output) if self.select is None else self.select(output)  # type: ignore[no-any-return]
 
     def beside(self, others: Sequence["Tapped"], images: Tensor) -> list[Outputs]:
         """This one's outputs and then those of `others`, from one forward of the network.

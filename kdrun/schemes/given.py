@@ -88,7 +88,7 @@ class Given:
                 batch_size=self.batch_size,
                 seed=derive(self.seed, "terms", stream),
                 student=NetworkView(student.network, student.paths),
-                teacher=_LearningTeacher(teacher.network, teacher.paths, term.id),
+                teacher=_LearningTeacher(teacher.network, teacher.paths, term=term.id),
             )
             term.build(*outputs, context)
 
@@ -97,7 +97,7 @@ class Given:
 class _LearningTeacher(NetworkView):
     """A teacher that is being trained itself: no term may hold on to its modules."""
 
-    term: str
+    term: str = ""
 
     def module(self, tap: str) -> nn.Module:
         raise ConfigError(

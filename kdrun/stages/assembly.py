@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
@@ -19,6 +21,7 @@ from kdrun.schemes.given import Given, Learner
 from kdrun.schemes.supervised import Supervised
 from kdrun.seeds import derive
 from kdrun.stages.heads import require_no_heads, require_taught_heads, token_notes
+from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import (
     Member,
     final_student,
@@ -26,6 +29,7 @@ from kdrun.stages.networks import (
     new_network,
     own_normalisation,
     tap_networks,
+    teacher_member,
 )
 from kdrun.stages.session import Session
 from kdrun.stages.teaching import Lesson, prepare
@@ -56,12 +60,12 @@ def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) 
     """
     objective = objective_of(config)
     cards, teachers = [], []
+    notes: list[str] = []
     for number, teacher in enumerate(config.teachers):
-        size = teacher.image_size
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
-        card = make_card(teacher.network, network, dataset, {}, size)
+        network, card, loaded_notes = _teacher(config, number, dataset)
         cards.append(card)
-        teachers.append(Member(network, teacher.network, card.normalisation, size))
+        teachers.append(teacher_member(network, card.network, card))
+        notes += loaded_notes
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     student = _new_student(config, objective, teachers, dataset)
@@ -70,7 +74,7 @@ def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) 
     student_tapped, tapped = _tap(config, objective, student, teachers, dataset)
     compiled = config.runtime.compile
     scheme = _scheme(config, dataset, objective, student, student_tapped, tapped, compiled)
-    notes = [note for term in objective.term_list() for note in term.notes()]
+    notes += [note for term in objective.term_list() for note in term.notes()]
     return Plan(
         objective=scheme.describe(),
         student=card,
@@ -85,12 +89,26 @@ def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) 
     )
 
 
+def _teacher(
+    config: DistillConfig, number: int, dataset: Dataset
+) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
+    """A teacher, its card and what is noted of it: with its weights if they are in a file."""
+    teacher = config.teachers[number]
+    if teacher.checkpoint is not None:
+        where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
+        loaded = load_teacher(teacher, dataset, where)
+        return loaded.network, loaded.card, loaded.notes
+    size = teacher.image_size
+    network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+    return network, make_card(teacher.network, network, dataset, {}, size), ()
+
+
 def assemble(
     config: DistillConfig, dataset: Dataset, teachers: list[ReadyTeacher], session: Session
 ) -> tuple[Member, StudentScheme]:
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
-    members = [Member(t.network.cpu(), t.config, t.normalisation, t.card.resized) for t in teachers]
+    members = [teacher_member(t.network.cpu(), t.config, t.card) for t in teachers]
     member = _new_student(config, objective, members, dataset)
     student, tapped = _tap(config, objective, member, members, dataset)
     compiled = session.runtime.compile

@@ -19,6 +19,7 @@ from kdrun.runs.result import read_result
 from kdrun.runs.shape import is_whole
 from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.session import Session, eval_loader, open_data
+from kdrun.stages.teacher_check import evenly
 from kdrun.teachers.formats import read_any
 
 
@@ -72,13 +73,6 @@ def open_source(config: ExportConfig, session: Session) -> Source:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}×{size[1]}"
-
-
-def evenly(split: Split, count: int | None) -> Split:
-    """`count` images of a split, spread over all of it, for splits are often sorted by class."""
-    if count is None or count >= len(split):
-        return split
-    return split.select(torch.arange(count) * len(split) // count)
 
 
 def raw_batches(split: Split, batch_size: int) -> Iterator[Tensor]:

@@ -19,6 +19,7 @@ from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.normalise import Renormalise
 from kdrun.models.pairs import pair_taps
 from kdrun.models.resize import Resize
+from kdrun.models.select import SelectOutputs
 from kdrun.models.taps import TapPaths, Tapped, tap_paths
 from kdrun.seeds import derive
 from kdrun.types import InputInfo, Normalisation, Outputs
@@ -36,9 +37,17 @@ def new_network(
     return build_network(config, seen_by(dataset, image_size), where)
 
 
-def seen_by(dataset: Dataset, image_size: tuple[int, int] | None) -> InputInfo:
-    """What a network sees of a data set when its images are resized; None leaves them."""
-    return dataset.info if image_size is None else replace(dataset.info, image_size=image_size)
+def seen_by(
+    dataset: Dataset, image_size: tuple[int, int] | None, channels: int | None = None
+) -> InputInfo:
+    """What a network sees of a data set's images, resized and with so many channels.
+
+    None leaves either as it is.
+    """
+    info = dataset.info
+    return replace(
+        info, image_size=image_size or info.image_size, in_channels=channels or info.in_channels
+    )
 
 
 def own_normalisation(network: nn.Module, default: Normalisation) -> Normalisation:
@@ -53,9 +62,13 @@ def make_card(
     dataset: Dataset,
     extra: dict[str, Any],
     image_size: tuple[int, int] | None = None,
+    info: InputInfo | None = None,
 ) -> NetworkCard:
-    """The card of a network trained on a data set, its images resized to `image_size`."""
-    info = seen_by(dataset, image_size)
+    """The card of a network trained on a data set, its images resized to `image_size`.
+
+    info: what it sees, where that is more than the size; None: the data set's images.
+    """
+    info = info or seen_by(dataset, image_size)
     return NetworkCard(
         name=config.name,
         target=config.target,
@@ -76,17 +89,33 @@ class Member:
     """A network in its place, student or teacher, with what its images need.
 
     image_size: they are resized to this for it; None: taken as they come.
+    outputs: those of its outputs that are the classes, in their order; None: all.
     """
 
     network: nn.Module
     config: NetworkConfig
     normalisation: Normalisation
     image_size: tuple[int, int] | None = None
+    outputs: tuple[int, ...] | None = None
+
+    def info(self, dataset: Dataset) -> InputInfo:
+        """What it sees of a data set's images."""
+        return seen_by(dataset, self.image_size, len(self.normalisation.mean))
 
     def paths(self, dataset: Dataset) -> TapPaths:
         """Its taps for the images of a data set."""
-        sample = sample_images(self.network, seen_by(dataset, self.image_size))
+        sample = sample_images(self.network, self.info(dataset))
         return tap_paths(self.network, sample, self.config.taps)
+
+    def view(self, dataset: Dataset, paths: TapPaths | None = None) -> NetworkView:
+        """The network for losses that need one of its modules."""
+        paths = self.paths(dataset) if paths is None else paths
+        return NetworkView(self.network, paths, self.outputs, self.info(dataset))
+
+
+def teacher_member(network: nn.Module, config: NetworkConfig, card: NetworkCard) -> Member:
+    """A teacher in its place, as its card says."""
+    return Member(network, config, card.normalisation, card.resized, card.outputs)
 
 
 def final_student(
@@ -101,7 +130,7 @@ def final_student(
                 f"loss={term.id} keeps a part of the teacher in the student, so it takes one "
                 f"teacher; there are {len(teachers)}. Name one: teacher=..."
             )
-        own, other = (NetworkView(m.network, m.paths(dataset)) for m in (student, teachers[0]))
+        own, other = (m.view(dataset) for m in (student, teachers[0]))
         torch.manual_seed(derive(seed, "final network", term.id))
         made = term.final_network(own, student.config, other, dataset.info)
         student = Member(*made, student.normalisation)
@@ -141,13 +170,14 @@ def tap_networks(
             embedding,
             (dataset.normalisation, m.normalisation),
             m.image_size,
+            m.outputs,
         )
         for m, names, place in zip(
             (student, *teachers), (read_by_student, *read), (own, *others), strict=True
         )
     ]
     if teachers:
-        views = [NetworkView(m.network, p) for m, p in zip(teachers, others, strict=True)]
+        views = [m.view(dataset, p) for m, p in zip(teachers, others, strict=True)]
         context = TermContext(
             num_classes=len(dataset.classes),
             transfer_size=len(dataset.train),
@@ -202,14 +232,17 @@ def renormalised(
     source: Normalisation,
     own: Normalisation,
     image_size: tuple[int, int] | None = None,
+    outputs: Sequence[int] | None = None,
 ) -> nn.Module:
-    """The network behind what turns the loader's images into its own.
+    """The network between what turns the loader's images into its own and its outputs to classes.
 
-    That is a conversion of the constants, if they differ, and a resize to `image_size`, if given.
+    Before it: a conversion of the constants and channels, if they differ, and a resize to
+    `image_size`, if given. After it: a selection of `outputs`, if given.
     """
     before: list[nn.Module] = [] if source == own else [Renormalise(source, own)]
     before += [] if image_size is None else [Resize(image_size)]
-    return nn.Sequential(*before, network) if before else network
+    after: list[nn.Module] = [] if outputs is None else [SelectOutputs(outputs)]
+    return nn.Sequential(*before, network, *after) if before or after else network
 
 
 def card_facts(card: NetworkCard) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from kdrun.report.album import Picture, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
 from kdrun.report.records import Run, find, number
 from kdrun.runs.config import read_config
-from kdrun.stages.networks import Member, new_network, own_normalisation, renormalised, seen_by
+from kdrun.stages.loaded_teacher import load_teacher
+from kdrun.stages.networks import Member, renormalised, seen_by, teacher_member
 from kdrun.stages.session import Session, eval_loader, open_data, open_session
-from kdrun.stages.train_teacher import PRETRAINED
 from kdrun.teachers.formats import read_any
 from kdrun.ui.reporter import Reporter
 
@@ -105,11 +105,10 @@ def _member(
 ) -> Member:
     """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
     teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
-    if teacher is not None and teacher.checkpoint == PRETRAINED:
-        size = teacher.image_size
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
-        normalisation = own_normalisation(network, dataset.normalisation)
-        return Member(network, teacher.network, normalisation, size)
+    if teacher is not None and teacher.checkpoint is not None:
+        where = f"teacher{place + 1}" if len(config.teachers) > 1 else "teacher"
+        found = load_teacher(teacher, dataset, where)
+        return teacher_member(found.network, found.config, found.card)
     loaded = read_any(path, who)
     own = teacher.network if teacher is not None else config.student
     chosen = loaded.card.network if loaded.card else own
@@ -132,7 +131,13 @@ def _evidence(
     for who, member in networks.items():
         network = session.place(member.network)
         model = session.place(
-            renormalised(network, dataset.normalisation, member.normalisation, member.image_size)
+            renormalised(
+                network,
+                dataset.normalisation,
+                member.normalisation,
+                member.image_size,
+                member.outputs,
+            )
         )
         batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
         logits[who], _ = collect_logits(model, batches, session.device, "fp32")
@@ -178,6 +183,7 @@ def _features(
         paths,
         normalisation=(dataset.normalisation, member.normalisation),
         image_size=member.image_size,
+        outputs=member.outputs,
     )
     network.eval()
     batches = eval_loader(

@@ -12,6 +12,7 @@ from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.stages.heads import require_no_heads
+from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import card_facts, dataset_facts, make_card, new_network
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
@@ -66,11 +67,17 @@ def _say_plan(
     """The header of a run; putting the networks together shows what cannot fit."""
     session.reporter.heading("kdrun train-teacher")
     rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
-    for teacher in config.teachers:
+    notes: list[str] = list(dataset.notes)
+    for number, teacher in enumerate(config.teachers, 1):
+        if teacher.checkpoint is not None:
+            where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
+            loaded = load_teacher(teacher, dataset, where)
+            rows.append(("teacher", tables.network_words(card_facts(loaded.card))))
+            notes += loaded.notes
+            continue
         size = teacher.image_size
         network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
-        if teacher.checkpoint is None:
-            require_no_heads(network)
+        require_no_heads(network)
         card = make_card(teacher.network, network, dataset, {}, size)
         rows += [
             ("teacher", tables.network_words(card_facts(card))),
@@ -80,7 +87,7 @@ def _say_plan(
     rows += [
         ("device", f"{session.device_line()}, {', '.join(precisions)}"),
         ("folder", str(folder.path)),
-        *(("note", note) for note in dataset.notes),
+        *(("note", note) for note in notes),
     ]
     session.reporter.facts(dict.fromkeys(rows))
 

@@ -73,7 +73,9 @@ def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeach
         made = _remembered(lesson, network, frozen, one.teaching, teacher)
         seat = lesson.session.seat
         if seat is not None:
-            key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision))
+            card = teacher.card
+            read = (card.info, card.normalisation, card.resized, card.outputs)
+            key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision, read))
             made = seat.teacher(made, network, key)
         found.append(made)
     return found
@@ -83,7 +85,9 @@ def _frozen(
     lesson: Lesson, tapped: Tapped, teaching: TeachingConfig, ready: ReadyTeacher
 ) -> nn.Module:
     session = lesson.session
-    sample = sample_images(tapped.network, seen_by(lesson.dataset, ready.card.resized))
+    sample = sample_images(
+        tapped.network, seen_by(lesson.dataset, ready.card.resized, ready.card.info.in_channels)
+    )
     precision = lesson.config.schedule.precision
     compiled = session.runtime.compile if teaching.compile is None else teaching.compile
     frozen, folded, fused = make_frozen(tapped, teaching, precision, sample)
@@ -231,6 +235,8 @@ def _folder(
         "torch": torch.__version__,
         "chunk": chunk_size(session.device),
     }
+    if ready.card.outputs is not None:
+        key["outputs"] = list(ready.card.outputs)
     name = f"{ready.card.name}-{canonical_hash(key)[:16]}"
     folder = session.output_root / "cache" / FOLDER / name
     remove_unfinished(folder, age_seconds=ABANDONED_SECONDS)

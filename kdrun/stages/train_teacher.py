@@ -13,35 +13,31 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, Tea
 from kdrun.data.dataset import Dataset
 from kdrun.engine import distributed
 from kdrun.engine.metrics import Evaluation, evaluate
-from kdrun.errors import CheckpointError
-from kdrun.files import make_folder, remove_unfinished, sha256_of
+from kdrun.files import make_folder, remove_unfinished
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
-from kdrun.models.card import NetworkCard, load_weights
+from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.metrics import write_metrics
 from kdrun.schemes.base import freeze
 from kdrun.schemes.supervised import Supervised
+from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import (
     Member,
     card_facts,
     make_card,
     new_network,
-    renormalised,
-    seen_by,
     tap_networks,
 )
 from kdrun.stages.session import Session, eval_loader
+from kdrun.stages.teacher_check import check_loaded, placed
 from kdrun.stages.training import Recipe, run_training
 from kdrun.teachers.accuracy import check_accuracy, is_measured_on
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
-from kdrun.teachers.formats import read_any
 from kdrun.teachers.store import StoreEntry, TeacherStore
 from kdrun.types import Normalisation
 from kdrun.ui import format
 from kdrun.world import world
-
-PRETRAINED = "pretrained"
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,8 @@ def ready_teachers(
     for number, config in enumerate(configs, 1):
         which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
         session.reporter.heading(f"Stage 1: teacher{which} {config.network.name}")
-        ready.append(_made_once(config, data, val_fraction, dataset, session))
+        where = f"teacher{number}" if len(configs) > 1 else "teacher"
+        ready.append(_made_once(config, data, val_fraction, dataset, session, where))
         folder.result.update(teachers=[one.facts() for one in ready])
     return ready
 
@@ -100,13 +97,14 @@ def _made_once(
     val_fraction: float,
     dataset: Dataset,
     session: Session,
+    where: str,
 ) -> ReadyTeacher:
     """`ready_teacher`; the first job of a gang makes it ready for all."""
     made: list[bool] = []
 
     def make() -> ReadyTeacher:
         made.append(True)
-        return ready_teacher(config, data, val_fraction, dataset, session.alone())
+        return ready_teacher(config, data, val_fraction, dataset, session.alone(), where)
 
     found = session.once(("teacher", config, data, val_fraction), make)
     return found if made else replace(found, reused=True, seconds=0.0)
@@ -118,13 +116,16 @@ def ready_teacher(
     val_fraction: float,
     dataset: Dataset,
     session: Session,
+    where: str = "teacher",
 ) -> ReadyTeacher:
     """The teacher of a configuration, trained if the store lacks it.
+
+    where: its name in settings, for errors.
 
     Raises CheckpointError for files that are damaged or do not fit, Interrupted when stopped.
     """
     if config.checkpoint is not None:
-        return _from_file(config, data, dataset, session)
+        return _from_file(config, data, dataset, session, where)
     augment = _augment(config, data)
     recipe = teacher_recipe(config, data, dataset)
     digest = fingerprint(recipe)
@@ -244,53 +245,23 @@ def _from_store(
 
 
 def _from_file(
-    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session
+    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session, where: str
 ) -> ReadyTeacher:
-    """A teacher from `teacher.checkpoint`; a card beside the weights decides what it is."""
-    assert config.checkpoint is not None
-    if config.checkpoint == PRETRAINED:
-        return _pretrained(config, data, dataset, session)
-    loaded = read_any(Path(config.checkpoint))
-    network_config = loaded.card.network if loaded.card else config.network
-    if loaded.card and loaded.card.classes != dataset.classes:
-        raise CheckpointError(
-            f"{loaded.path} was trained on {len(loaded.card.classes)} classes "
-            f"({', '.join(loaded.card.classes[:3])}, ...), but {dataset.name} has "
-            f"{len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...)."
-        )
-    size = config.image_size or (loaded.card.resized if loaded.card else None)
-    network = new_network(network_config, dataset, config.seed, "teacher", size)
-    load_weights(network, loaded.weights, str(loaded.path))
-    card = loaded.card
-    if card is None:
-        card = make_card(network_config, network, dataset, {}, size)
-        card = replace(card, sha256=sha256_of(loaded.path))
-    elif size is not None:
-        card = replace(card, info=seen_by(dataset, size), resize=True)
-    found = _measure(network, card, config, data, dataset, session)
-    if loaded.card and size == loaded.card.resized and is_measured_on(card, data, dataset):
+    """A teacher from `teacher.checkpoint`, checked on images that are not test images first.
+
+    A card that promises an accuracy on the very test images is held to that instead.
+    """
+    loaded = load_teacher(config, dataset, where)
+    card, size = loaded.card, config.image_size
+    promised = loaded.has_card and size is None and is_measured_on(card, data, dataset)
+    if not promised:
+        check_loaded(loaded, config, data, dataset, session, where)
+    found = _measure(loaded.network, card, config, data, dataset, session)
+    if promised:
         warn, remedy = session.reporter.warn, "name another file"
         check_accuracy(found, card, loaded.path, config.teaching, warn, remedy)
-    _say(session, network_config.name, found, "loaded", loaded.path)
-    return ReadyTeacher(freeze(network), network_config, card, loaded.path, True, found, 0.0)
-
-
-def _pretrained(
-    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session
-) -> ReadyTeacher:
-    """The network's own pretrained weights, as they come (`teacher.checkpoint=pretrained`)."""
-    if not config.network.kwargs.get("pretrained"):
-        raise CheckpointError(
-            "teacher.checkpoint=pretrained needs a network with pretrained weights, e.g. "
-            "teacher=torchvision teacher.architecture=resnet50 teacher.pretrained=true."
-        )
-    size = config.image_size
-    network = new_network(config.network, dataset, config.seed, "teacher", size)
-    card = make_card(config.network, network, dataset, {}, size)
-    found = _measure(network, card, config, data, dataset, session)
-    path = Path(f"{config.network.name} (pretrained)")
-    _say(session, config.network.name, found, "loaded", path)
-    return ReadyTeacher(freeze(network), config.network, card, path, True, found, 0.0)
+    _say(session, card.name, found, "loaded", loaded.path)
+    return ReadyTeacher(freeze(loaded.network), loaded.config, card, loaded.path, True, found, 0.0)
 
 
 def _measure(
@@ -303,9 +274,7 @@ def _measure(
 ) -> Evaluation:
     """Its figures on the test split, in float32."""
     session.place(network)
-    model = session.place(
-        renormalised(network, dataset.normalisation, card.normalisation, card.resized)
-    )
+    model = session.place(placed(network, card, dataset))
     batches = eval_loader(
         session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
     )

@@ -1,0 +1,125 @@
+"""The constants that a teacher's weights expect: checked, and those that are in common use."""
+
+from collections.abc import Sequence
+
+from kdrun.config.teacher_input import Constants, TeacherInput
+from kdrun.errors import ConfigError
+from kdrun.models.normalise import LUMA, can_convert
+from kdrun.types import Normalisation
+
+UINT8 = "uint8"
+# Published weights are normalised with one of these, of pixels scaled to 0..1.
+COMMON: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "pixels from -1 to 1": ((0.5,), (0.5,)),
+    "pixels from 0 to 1": ((0.0,), (1.0,)),
+    "pixels from 0 to 255": ((0.0,), (1 / 255,)),
+    "MNIST": ((0.1307,), (0.3081,)),
+}
+
+
+def constants_of(
+    given: TeacherInput, default: Normalisation, channels: int, pixel_type: str, where: str
+) -> Normalisation:
+    """What the teacher's images are normalised with: as given, or the default in its channels.
+
+    default: of the data set, or of the network's own pretrained weights. pixel_type: of the data
+    set; `uint8` pixels are scaled to 0..1 before.
+    Raises ConfigError for another number of channels, and for constants of another scale.
+    """
+    if given.mean is None or given.std is None:
+        return _default(default, channels, where)
+    mean = _per_channel(given.mean, channels, f"{where}.mean")
+    std = _per_channel(given.std, channels, f"{where}.std")
+    if pixel_type == UINT8:
+        _check_scale(mean, std, where)
+    return Normalisation(mean, std)
+
+
+def channels_of(given: TeacherInput, data_channels: int, where: str) -> int:
+    """The channels of the teacher's images.
+
+    Raises ConfigError for images that cannot be converted to them.
+    """
+    channels = given.channels or data_channels
+    if not can_convert(data_channels, channels):
+        raise ConfigError(
+            f"{where}.channels={channels}: only grey and colour images are converted into each "
+            f"other, and these have {data_channels} channels."
+        )
+    return channels
+
+
+def common_constants(channels: int) -> dict[str, Normalisation]:
+    """The constants in common use by name, for images of so many channels."""
+    found = {}
+    for name, (mean, std) in COMMON.items():
+        if channels in (len(mean), 3) and len(mean) in (1, channels):
+            found[name] = Normalisation(_repeated(mean, channels), _repeated(std, channels))
+        elif channels == 1 and len(mean) == len(LUMA):  # of colour weights made grey
+            grey = tuple(sum(values) / len(values) for values in (mean, std))
+            found[f"the mean of {name}'s"] = Normalisation((grey[0],), (grey[1],))
+    return found
+
+
+def settings_words(normalisation: Normalisation, where: str) -> str:
+    """`'teacher.mean=[0.5,0.5,0.5]' 'teacher.std=[...]'`, as they are typed."""
+    mean, std = (
+        ",".join(f"{x:.4g}" for x in values) for values in (normalisation.mean, normalisation.std)
+    )
+    return f"'{where}.mean=[{mean}]' '{where}.std=[{std}]'"
+
+
+def _default(default: Normalisation, channels: int, where: str) -> Normalisation:
+    if len(default.mean) == channels:
+        return default
+    if len(default.mean) == 1:  # a grey image, repeated, has its constants in every channel
+        return Normalisation(default.mean * channels, default.std * channels)
+    raise ConfigError(
+        f"{where}.channels={channels} makes the images grey: give the constants of the grey images "
+        f"the teacher was trained on, {where}.mean=... {where}.std=..."
+    )
+
+
+def _per_channel(value: Constants, channels: int, setting: str) -> tuple[float, ...]:
+    if not isinstance(value, tuple):
+        return (value,) * channels
+    if len(value) != channels:
+        word = "channel" if channels == 1 else "channels"
+        raise ConfigError(
+            f"{setting} has {len(value)} values, and the teacher takes images of {channels} "
+            f"{word}: give {channels}, or one number for all; a teacher of {len(value)} channels "
+            f"also needs {setting.rpartition('.')[0]}.channels={len(value)}."
+        )
+    return value
+
+
+def _check_scale(mean: Sequence[float], std: Sequence[float], where: str) -> None:
+    """Raise ConfigError for constants of pixels 0..255."""
+    if max(mean) > 1 and max(std) > 1:
+        scaled = Normalisation(tuple(x / 255 for x in mean), tuple(x / 255 for x in std))
+        raise ConfigError(
+            f"{where}.mean and {where}.std are those of pixels from 0 to 255; here pixels are "
+            f"scaled to 0..1: divide by 255, {settings_words(scaled, where)}."
+        )
+    if max(mean) > 1 or min(mean) < 0:
+        raise ConfigError(
+            f"{where}.mean={_listed(mean)} must lie between 0 and 1: pixels are scaled to 0..1 "
+            "first (divide means of pixels from 0 to 255 by 255; for a network that subtracts them "
+            "from such pixels set the std to 1/255 = 0.003922)."
+        )
+    if max(std) > 1:
+        raise ConfigError(
+            f"{where}.std={_listed(std)} must not be above 1: pixels are scaled to 0..1 first "
+            "(divide the std of pixels from 0 to 255 by 255)."
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return "[" + ",".join(f"{x:g}" for x in values) + "]"
+
+
+def _repeated(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values if len(values) == channels else values * channels
