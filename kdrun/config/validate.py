@@ -63,7 +63,10 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
         short=("epochs", "batch_size", "lr", "precision"),
     )
     _teachers(config.teachers, config.val_fraction)
-    if any(teacher.teaching != schema.TeachingConfig() for teacher in config.teachers):
+    if any(
+        teacher.teaching != schema.TeachingConfig(check_accuracy=teacher.teaching.check_accuracy)
+        for teacher in config.teachers
+    ):
         raise ConfigError(
             "teacher.precision, fold, compile and cache say how a finished teacher is run while it "
             "teaches: they belong to kdrun distill. (The precision it is trained in is precision=.)"
