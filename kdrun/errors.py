@@ -68,33 +68,71 @@ class Interrupted(KeyboardInterrupt):
 
 
 # What a system refuses whoever asks, and what to do; other errors of the system may be mistakes of
-# kdrun, whose traceback is wanted.
+# kdrun, whose traceback is wanted. {elsewhere}: how the command is given another place to write.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REMEDIES = {
-    errno.ENOSPC: "free some space or set output_root=... to another disk",
-    errno.EDQUOT: "free some space or set output_root=... to another disk",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f) or set output_root=... to another disk",
-    errno.EACCES: "check the permissions or set output_root=... to a folder you may write",
-    errno.EPERM: "check the permissions or set output_root=... to a folder you may write",
-    errno.EROFS: "set output_root=... to a folder that can be written",
-    errno.EIO: "the disk fails; set output_root=... to another one",
+    errno.ENOSPC: "free some space{elsewhere}",
+    errno.EDQUOT: "free some space{elsewhere}",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f){elsewhere}",
+    errno.EACCES: "check the permissions{elsewhere}",
+    errno.EPERM: "check the permissions{elsewhere}",
+    errno.EROFS: "the disk is read-only: remount it{elsewhere}",
+    errno.EIO: "the disk fails: check it{elsewhere}",
     errno.EMFILE: "close other programs or raise the limit on open files (ulimit -n)",
     errno.ENFILE: "close other programs or raise the limit on open files",
     errno.ENOMEM: "close other programs or take a smaller batch_size",
 }
+# Paths that no file system takes, or that lead to the wrong kind of thing: the user's to change.
+WRONG_PATHS = {
+    errno.ENAMETOOLONG: "the name is too long for this file system (255 bytes on most): shorten it",
+    errno.ELOOP: "it is a link, or below a link, that leads in a circle or must not be followed: "
+    "remove the link",
+    errno.ENOTDIR: "something above it is a file and no folder: move that file",
+    errno.EISDIR: "it is a folder where a file is needed: move it",
+}
+LONGEST_SHOWN = 120  # characters of a path in a message
+OUTPUT_ROOT = "set output_root=... to another disk"
 
 
-def machine_error(error: BaseException) -> MachineError | None:
+def known_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> KdrunError | None:
+    """What the machine could not do, or a path that cannot be, in a sentence; None for others.
+
+    elsewhere: how the command is given another place to write; empty when it cannot be.
+    """
+    if isinstance(error, OSError) and error.errno in WRONG_PATHS and error.filename:
+        return ConfigError(f"{_shown(error.filename)}: {WRONG_PATHS[error.errno]}.")
+    return machine_error(error, elsewhere)
+
+
+def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> MachineError | None:
     """What the machine could not do, in a sentence; None when it is no such error."""
     if isinstance(error, OSError) and error.errno in REMEDIES:
-        where = f" ({os.fspath(error.filename)})" if error.filename else ""
         text = error.strerror or type(error).__name__
-        return MachineError(f"{text}{where}: {REMEDIES[error.errno]}.")
+        if not error.filename:  # a pipe or a screen: no other folder helps
+            return MachineError(f"{text}: {REMEDIES[error.errno].format(elsewhere='')}.")
+        disk = f" on the disk at {mount_of(error.filename)}" if error.errno in FULL else ""
+        place = f"{disk} or {elsewhere}" if elsewhere else disk
+        remedy = REMEDIES[error.errno].format(elsewhere=place)
+        return MachineError(f"{text} ({_shown(error.filename)}): {remedy}.")
     if is_out_of_memory(error):
         return MachineError(
             "The memory is used up: try a smaller batch_size or schedule.eval_batch_size, or "
             "dataset.resident=false."
         )
     return None
+
+
+def mount_of(path: str | bytes | os.PathLike[str]) -> str:
+    """Where the disk of a path is mounted."""
+    place = os.path.realpath(os.fsdecode(path))
+    while place != os.path.dirname(place) and not os.path.ismount(place):
+        place = os.path.dirname(place)
+    return place
+
+
+def _shown(path: str | bytes | int) -> str:
+    text = str(path) if isinstance(path, int) else os.fsdecode(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,6 +24,8 @@ from kdrun.world import world
 UNFINISHED = ".unfinished-"
 UNFINISHED_NAME = r"\.unfinished-[0-9a-f]{8}-"
 ABANDONED_SECONDS = 3600.0
+# What commands share below an output root.
+ROOT_FOLDERS = ("distill/.locks", "teachers/.locks", "cache/teacher-outputs")
 # How the names of files end that kdrun writes into its folders; no folder there has such a name.
 FILES = (".csv", ".json", ".jsonl", ".log", ".md", ".pt", ".safetensors", ".txt", ".yaml")
 
@@ -124,6 +126,17 @@ def make_folder(folder: Path) -> None:
         raise
 
 
+def require_root(root: Path, *more: Path) -> None:
+    """`require_path` for everything kdrun keeps below an output root, before it writes anything.
+
+    more: further folders of this command.
+    """
+    for name in ROOT_FOLDERS:
+        require_path(root / name)
+    for path in more:
+        require_path(path)
+
+
 def require_path(path: Path) -> None:
     """Raise ConfigError if `path` cannot be made because of a link or a file above it (or at it).
 
@@ -210,6 +223,24 @@ def canonical_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def require_locks(path: Path) -> None:
+    """Raise ConfigError where the file system knows no locks: waiting for one would never end."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where locks are always there
+        return
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # somebody has it
+        except OSError as error:
+            raise ConfigError(
+                f"The file system of {path} knows no locks ({error.strerror}): set output_root=... "
+                "to a folder on another one."
+            ) from None
+
+
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock file `path`, or it cannot be tried."""
     if not path.exists():
@@ -238,6 +269,7 @@ def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        require_locks(path)
         waiting()
         lock.acquire()
     try:

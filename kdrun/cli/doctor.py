@@ -197,9 +197,9 @@ def _memory() -> float | None:
 
 
 def _disk_free(output_root: Path) -> float:
-    place = output_root.resolve()
-    while not place.exists():
-        place = place.parent
+    place = os.path.abspath(output_root)  # links may lead in a circle
+    while not os.path.exists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
     return shutil.disk_usage(place).free / GIB
 
 

@@ -14,12 +14,21 @@ from kdrun.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    OUTPUT_ROOT,
     ConfigError,
     KdrunError,
     did_you_mean,
-    machine_error,
+    known_error,
 )
 from kdrun.world import world
+
+# How verbs that write somewhere other than below output_root are given another folder.
+ELSEWHERE = {
+    "report": "name another folder: to=...",
+    "export": "name another folder: out=...",
+    "new": "name another folder: --dir DIR",
+    **dict.fromkeys(("compare", "ls", "show", "predict", "doctor", "completion"), ""),
+}
 
 Handler = Callable[[list[str]], int]
 
@@ -174,12 +183,12 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
-        known = machine_error(error)
+        known = known_error(error, ELSEWHERE.get(argv[0] if argv else "", OUTPUT_ROOT))
         if known is None:
             say_bug(error)
-        else:
-            _say(str(known))
-        return EXIT_FAILED
+            return EXIT_FAILED
+        _say(str(known))
+        return known.exit_code
 
 
 def say_bug(error: BaseException) -> None:

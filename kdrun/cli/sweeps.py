@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,8 +20,9 @@ from kdrun.errors import (
     EXIT_INTERRUPTED,
     ConfigError,
     KdrunError,
-    machine_error,
+    known_error,
 )
+from kdrun.files import require_root
 from kdrun.removal import remove
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.variables import variable
@@ -39,6 +41,8 @@ def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[]
     """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's."""
     from kdrun.stages import sweep
 
+    for config in plan.configs:
+        require_root(Path(runtime_of(config).output_root))
     begin(folder, command, plan)
     threads = runtime_of(plan.configs[0]).threads
     sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
@@ -145,7 +149,7 @@ def do_job(
         config = _shared_out(typed(), settings, number)
         command(config, argv, sweep_dir=folder.path, job=number)
     except BaseException as caught:
-        error = machine_error(caught) or caught
+        error = known_error(caught) or caught
     code = _exit_code(error)
     seconds = round(time.monotonic() - started, 3)
     folder.update(number, code=code, seconds=seconds, error=_last_line(error))

@@ -29,7 +29,7 @@ from kdrun.data.images import MappedImages, RawDataset, Split, sums_file
 from kdrun.data.measure import Progress
 from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError
-from kdrun.files import UNFINISHED_NAME, make_folder, read_json, write_json
+from kdrun.files import UNFINISHED_NAME, make_folder, read_json, require_locks, write_json
 from kdrun.removal import remove
 from kdrun.types import Normalisation
 
@@ -113,6 +113,7 @@ def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
     except Timeout:
         if progress is not None:
             progress("waiting for another run that decodes these images", 0, 1)
+        require_locks(folder.with_name(f".{folder.name}.lock"))
         lock.acquire()
     try:
         yield

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdrun.checksums import is_intact
 from kdrun.errors import ConfigError, did_you_mean
+from kdrun.files import require_path
 from kdrun.limits import (
     LARGEST_LINES,
     MIB,
@@ -190,9 +191,12 @@ def _require_folder(folder: Path) -> None:
         return
     if folder.is_file():
         raise ConfigError(f"{folder} is a file: name the folder it is in, {folder.parent}.")
-    parent = folder
-    while not parent.is_dir():
+    require_path(folder)  # a link that leads nowhere
+    parent, wanted = folder.parent, folder.name
+    while not parent.is_dir() and parent != parent.parent:
         parent, wanted = parent.parent, parent.name
+    if not parent.is_dir():
+        raise ConfigError(f"There is no folder {folder}. kdrun ls runs lists the runs there are.")
     close = did_you_mean(wanted, [path.name for path in parent.iterdir() if path.is_dir()])
     raise ConfigError(
         f"There is no folder {folder}: {parent} has no '{wanted}'.{close} "

@@ -1,6 +1,5 @@
 """A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
 
-import errno
 import re
 import shlex
 import time
@@ -17,7 +16,7 @@ from kdrun.checksums import SUMS, seal
 from kdrun.config.resolvers import STAMP, stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
-from kdrun.errors import ConfigError, machine_error
+from kdrun.errors import FULL, ConfigError
 from kdrun.files import (
     ABANDONED_SECONDS,
     is_held,
@@ -127,7 +126,7 @@ def _make_in(group: Path) -> Path:
         except FileExistsError:
             continue  # somebody drew the same random letters in the same millisecond
         except OSError as error:
-            if machine_error(error) is not None and error.errno != errno.EACCES:
+            if error.errno in FULL:
                 raise
             raise ConfigError(f"The run's folder cannot be made: {error}.") from None
     raise ConfigError(f"The run's folder cannot be made: {STAMPS} names in {group} are taken.")

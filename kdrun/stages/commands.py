@@ -15,7 +15,7 @@ from kdrun.config.schema import (
     TrainTeacherConfig,
 )
 from kdrun.errors import ConfigError
-from kdrun.files import held
+from kdrun.files import held, require_root
 from kdrun.runs.config import parsed, read_config
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, read_result
@@ -139,6 +139,7 @@ def _run(
 ) -> Result:
     """A new run; as a job of a sweep, the same run done or begun before is used instead."""
     group, key = sweep.place(config)
+    require_root(session.output_root, group, session.output_root / "teachers" / config.dataset.name)
     if sweep_dir is None:
         return run(RunFolder.create_in(group))
     folder = SweepFolder(sweep_dir)

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kdrun.engine import distributed
-from kdrun.errors import KdrunError, MachineError, machine_error
+from kdrun.errors import KdrunError, MachineError, known_error
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import FAILED, INTERRUPTED, read_result
 from kdrun.stages.session import Session
@@ -56,7 +56,7 @@ def recording(
                     )
                 raise
             except Exception as caught:
-                error = machine_error(caught) or caught
+                error = known_error(caught) or caught
                 if isinstance(error, MachineError) and not part:
                     error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
                 text = str(error) if isinstance(error, KdrunError) else repr(error)

@@ -17,6 +17,7 @@ from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
 from kdrun.engine.interrupt import StopRequest
+from kdrun.files import require_root
 from kdrun.models.taps import Tapped
 from kdrun.types import Normalisation
 from kdrun.ui.reporter import Reporter
@@ -72,8 +73,9 @@ class Session:
 def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> Iterator[Session]:
     """A session whose signals are handled until the block ends; it may take `limit_seconds`.
 
-    Raises ConfigError for a device this machine has not.
+    Raises ConfigError for a device this machine has not, and an output root that cannot be one.
     """
+    require_root(Path(runtime.output_root))
     fresh_start()
     keep_freed_memory()
     distributed.join()

@@ -1,13 +1,17 @@
 """A search as Optuna keeps it: what was tried, in a SQLite file, and what to try next."""
 
+import errno
 import os
+import sqlite3
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdrun.errors import MissingExtraError
-from kdrun.files import make_folder
+from kdrun.files import make_folder, published
 from kdrun.seeds import derive
 
 NAME = "search"
@@ -74,10 +78,21 @@ class Study:
         self.dimensions = dimensions
         self.seed = seed
         make_folder(folder)
-        storage = f"sqlite:///{(folder / DATABASE).resolve()}"
-        self.study = self.optuna.create_study(
-            study_name=NAME, storage=storage, direction="maximize", load_if_exists=True
-        )
+        self.path = folder / DATABASE
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            with published(self.path) as unfinished:  # never half a database
+                self._open(unfinished)
+        self.study = self._open(self.path)
+
+    def _open(self, path: Path) -> Any:
+        """The study in a database, made if it is not there."""
+        with _naming(self.path):
+            storage = self.optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
+            study = self.optuna.create_study(
+                study_name=NAME, storage=storage, direction="maximize", load_if_exists=True
+            )
+            storage.engine.dispose()  # the next use connects again, to the file of that name
+        return study
 
     def ended(self) -> int:
         """How many trials have a result or have failed."""
@@ -92,15 +107,17 @@ class Study:
         number = len(self.study.get_trials(deepcopy=False))
         seed = derive(self.seed, "search", number) % 2**32
         self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
-        asked = self.study.ask({one.name: self._distribution(one) for one in self.dimensions})
+        with _naming(self.path):
+            asked = self.study.ask({one.name: self._distribution(one) for one in self.dimensions})
         return self._trial(asked.number, asked.params)
 
     def tell(self, trial: Trial, value: float | None) -> None:
         """The trial's validation accuracy in percent; None: it failed."""
-        if value is None:
-            self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-        else:
-            self.study.tell(trial.number, value)
+        with _naming(self.path):
+            if value is None:
+                self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+            else:
+                self.study.tell(trial.number, value)
 
     def plots(self, folder: Path) -> list[Path]:
         """Write the course of the search and, with enough trials, what mattered in it."""
@@ -130,6 +147,30 @@ class Study:
         return Trial(number, tuple(words))
 
 
+# What SQLite says of the disk, and the system's number for it.
+DISK_ERRORS = {
+    "disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "readonly database": errno.EACCES,
+    "unable to open database file": errno.EACCES,
+}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the disk below SQLite as OSError, naming the database."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, sqlite3.Error):
+            cause = cause.__cause__ or cause.__context__
+        for words, number in DISK_ERRORS.items():
+            if words in str(cause):
+                raise OSError(number, os.strerror(number), str(path)) from None
+        raise
+
+
 def _optuna() -> Any:
     try:
         import optuna
@@ -145,6 +186,7 @@ def _save(plot: Any, study: Any, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls these plots experimental
         axes = plot(study)
-        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+        with published(path) as unfinished:
+            axes.figure.savefig(unfinished, dpi=150, bbox_inches="tight")
         pyplot.close(axes.figure)
     return path

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdrun.engine.checkpoint import read_checkpoint
 from kdrun.engine.loop import fit
 from kdrun.engine.trouble import BLOCK_STEPS, Trail
-from kdrun.errors import Interrupted, TrainingError, is_out_of_memory, machine_error
+from kdrun.errors import Interrupted, TrainingError, is_out_of_memory, machine_error, mount_of
 from kdrun.types import Batch, StepOutput
 
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
@@ -165,8 +165,8 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 def test_what_the_machine_refuses_is_a_sentence() -> None:
     found = machine_error(OSError(errno.ENOSPC, "No space left on device", "a/last.pt"))
     assert str(found) == (
-        "No space left on device (a/last.pt): free some space or set output_root=... to another "
-        "disk."
+        f"No space left on device (a/last.pt): free some space on the disk at {mount_of('a')} or "
+        "set output_root=... to another disk."
     )
     assert found is not None
     assert found.exit_code == 1

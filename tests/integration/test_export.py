@@ -73,7 +73,11 @@ def digit_file(folder: Path, number: int = 13) -> tuple[Path, int]:
 
 def test_onnx_with_everything(exported: Callable[..., Path], trained: Folder) -> None:
     out = exported("format=onnx")
-    assert {path.name for path in out.iterdir()} == {"student.onnx", "export.json", "MODEL_CARD.md"}
+    assert {path.name for path in out.glob("[!.]*")} == {
+        "student.onnx",
+        "export.json",
+        "MODEL_CARD.md",
+    }
     facts = json.loads((out / "export.json").read_text())
     check = facts["files"]["student.onnx"]["check"]
     assert check["images"] == trained.result["dataset"]["test_size"]
