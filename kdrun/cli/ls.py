@@ -4,11 +4,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdrun.checksums import find_fault
 from kdrun.cli import groups, runs
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import is_held
+from kdrun.runs.reading import DAMAGED, read_run
 
 USAGE = """\
 kdrun ls [GROUP | GROUP/FOLDER | runs | teachers]
@@ -88,12 +90,17 @@ def list_runs(root: Path, limit: int | None) -> str:
     if not found:
         return f"There are no runs below {root}. kdrun distill makes one."
     rows = [("when", "status", "test top-1", "command", "objective", "folder")]
+    faults = []
     for one in found[:limit]:
-        values = one.values
+        values, status = one.values, _status(one)
+        fault = read_run(one.folder).fault
+        if fault:
+            values, status = {}, DAMAGED
+            faults.append(f"damaged: {fault}")
         rows.append(
             (
                 _when(one.modified),
-                _status(one),
+                status,
                 runs.percent(_main_number(values)),
                 str(values.get("command", "-")),
                 str(values.get("objective") or "-"),
@@ -102,7 +109,7 @@ def list_runs(root: Path, limit: int | None) -> str:
         )
     hidden = len(found) - len(rows) + 1
     more = f"\n\n{hidden} older ones: kdrun ls runs --all" if hidden else ""
-    return columns(rows) + more
+    return "\n".join([columns(rows) + more, *([""] if faults else []), *faults])
 
 
 def _status(run: runs.Found) -> str:
@@ -117,7 +124,14 @@ def list_teachers(root: Path) -> str:
     if not found:
         return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
     rows = [("when", "test top-1", "network", "data set", "parameters", "folder")]
+    faults = []
     for one in found:
+        fault = find_fault(one.folder, ["teacher.json"])
+        if fault:
+            faults.append(f"damaged: {fault}")
+            damaged = (_when(one.modified), "-", DAMAGED, one.folder.parent.name, "-")
+            rows.append((*damaged, str(one.folder)))
+            continue
         params = runs.number(one.values, "params")
         rows.append(
             (
@@ -129,7 +143,7 @@ def list_teachers(root: Path) -> str:
                 str(one.folder),
             )
         )
-    return columns(rows)
+    return "\n".join([columns(rows), *([""] if faults else []), *faults])
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError
+from kdrun.files import read_json
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
 
@@ -36,7 +37,7 @@ def _sweep(path: Path) -> int:
     from kdrun.cli.groups import CONFIG_NAMES
 
     try:
-        verb, *words = [str(word) for word in SweepFolder(path).read()["command"]]
+        verb, *words = [str(word) for word in read_json(path / SWEEP_FILE)["command"]]
     except (OSError, ValueError, KeyError, TypeError):
         verb, words = "", []
     if verb not in CONFIG_NAMES:
@@ -45,6 +46,9 @@ def _sweep(path: Path) -> int:
         )
     SweepFolder(path).require_plain()
     with foreign.words(verb, words, str(path / SWEEP_FILE)):
+        fault = SweepFolder(path).fault()
+        if fault:
+            raise ConfigError(fault)
         if verb == "search":
             from kdrun.cli import search
 

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import is_listed
 from kdrun.limits import finite, read_json
+from kdrun.runs.reading import RESULT, is_run_folder
 
 OUTPUTS = Path("outputs")
 
@@ -21,19 +24,20 @@ class Found:
 
 
 def find_runs(root: Path = OUTPUTS) -> list[Found]:
-    """Every folder below `root` with a result.json, newest first."""
-    return _newest_first(root / name for name in _below(root, "result.json"))
+    """Every run's folder below `root`, newest first."""
+    return _newest_first(root / name for name in _below(root))
 
 
 def run_folders(root: Path = OUTPUTS) -> list[Path]:
     """The folders of `find_runs`, newest first, without reading any of them."""
-    paths = [root / name for name in _below(root, "result.json")]
+    paths = [root / name for name in _below(root)]
     return [path.parent for path in sorted(paths, key=_modified, reverse=True)]
 
 
 def find_teachers(root: Path = OUTPUTS) -> list[Found]:
     """Every finished teacher in the store below `root`, newest first."""
-    return _newest_first((root / "teachers").glob("*/*/teacher.json"))
+    cards = (entry / "teacher.json" for entry in (root / "teachers").glob("*/*/"))
+    return _newest_first(card for card in cards if card.is_file() or is_listed(card))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -58,13 +62,13 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
 
-def _below(root: Path, name: str) -> Iterator[str]:
+def _below(root: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(root):
         inner[:] = [i for i in inner if not i.startswith(".") and i not in ("checkpoints",)]
         if Path(folder) == root:
             inner[:] = [i for i in inner if i != "teachers"]
-        if name in files:
-            yield os.path.relpath(os.path.join(folder, name), root)
+        if is_run_folder(Path(folder), files):
+            yield os.path.relpath(os.path.join(folder, RESULT), root)
 
 
 def _newest_first(paths: Iterator[Path]) -> list[Found]:
@@ -73,7 +77,7 @@ def _newest_first(paths: Iterator[Path]) -> list[Found]:
 
 
 def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+    for one in (path, path.parent):  # the folder's where the file is missing
+        with suppress(OSError):
+            return one.stat().st_mtime
+    return 0.0

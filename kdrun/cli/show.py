@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kdrun.checksums import damaged, is_intact
+from kdrun.checksums import find_fault
 from kdrun.cli import groups, runs, source
 from kdrun.cli.ls import columns
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, closest
+from kdrun.runs.reading import is_run_folder, read_run
 
 USAGE = """\
 kdrun show GROUP/NAME | NAME | RUN_FOLDER
@@ -32,7 +33,7 @@ def run(argv: list[str]) -> int:
         raise ConfigError("show takes one name: kdrun show loss/sp, or a run's folder.")
     name = words.plain[0]
     folder = Path(name)
-    if folder.is_dir() and ((folder / "result.json").is_file() or _card(folder) is not None):
+    if folder.is_dir() and (is_run_folder(folder) or _card(folder) is not None):
         say(show_run(folder))
     else:
         say(show_option(*find(name, words.config_dir), words.config_dir))
@@ -102,11 +103,12 @@ def _bases(path: Path, config_dir: Path | None) -> list[Path]:
 
 def show_run(folder: Path) -> str:
     """What a run's result.json (or a teacher's card) says, in short."""
+    fault = read_run(folder).fault or find_fault(folder, ["teacher.json"])
+    if fault:
+        raise ConfigError(fault)
     values = runs.read(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
-    if values.get("status") == "completed" and not is_intact(folder / "result.json"):
-        raise ConfigError(damaged(folder / "result.json"))
     rows = [(key, _text(values[key])) for key in _FACTS if values.get(key) not in (None, [], {})]
     rows += [("data set", _text(values.get("dataset", {}).get("name")))] if _has(values) else []
     text = columns([("folder", str(folder)), *rows])

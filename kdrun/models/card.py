@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from kdrun.checksums import damaged, is_intact
+from kdrun.checksums import find_fault
 from kdrun.config import trust
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
@@ -96,8 +96,7 @@ def read_card(path: Path) -> NetworkCard:
 
     Raises CheckpointError when it is none or damaged, ConfigError when its network may be any code.
     """
-    if not is_intact(path):
-        raise CheckpointError(damaged(path))
+    require_listed(path)
     try:
         values = read_json(path)
         if values["schema"] != SCHEMA:
@@ -113,6 +112,13 @@ def read_card(path: Path) -> NetworkCard:
         ) from None
     trust.require({"target": card.target, "kwargs": card.kwargs}, str(path))
     return card
+
+
+def require_listed(path: Path) -> None:
+    """Raise CheckpointError for a file that is not as its folder's `SHA256SUMS` says."""
+    fault = find_fault(path.parent, [path.name])
+    if fault:
+        raise CheckpointError(fault)
 
 
 def _card(values: Any) -> NetworkCard:

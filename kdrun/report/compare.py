@@ -7,8 +7,9 @@ from typing import Any
 
 from kdrun.errors import ConfigError
 from kdrun.report.groups import teacher_top1, val_top1
-from kdrun.report.records import UNREADABLE, Run, collect, number
+from kdrun.report.records import Run, collect, number
 from kdrun.report.settings import ABSENT, flatten, settings_of, text
+from kdrun.runs.reading import DAMAGED, UNREADABLE
 from kdrun.ui import format
 
 # What of env.json says nothing of the result.
@@ -52,6 +53,8 @@ def one_run(folder: Path) -> Run:
         )
     if found[0].status == UNREADABLE:
         raise ConfigError(f"{found[0].folder}/result.json cannot be read.")
+    if found[0].status == DAMAGED:
+        raise ConfigError(found[0].error)
     return found[0]
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from kdrun.report.columns import Cell, Column, columns
 from kdrun.report.groups import DISTILL, Grouped, group
 from kdrun.report.published import Figure, match
-from kdrun.report.records import UNREADABLE, Collected, Run, find, number
+from kdrun.report.records import Collected, Run, find, number
 from kdrun.report.settings import label
 from kdrun.report.statistics import TEST_NAME
+from kdrun.runs.reading import DAMAGED, UNREADABLE
 from kdrun.ui import format
 
 
@@ -61,6 +62,9 @@ def summary(report: Report) -> str:
     """What came out, in sentences."""
     runs, groups = report.collected.everything, report.grouped.groups
     sentences = [f"{_count(runs, 'run')}, {len(runs) - len(report.unfinished)} of them finished."]
+    damaged = [run for run in runs if run.status == DAMAGED]
+    if damaged:
+        sentences.append(f"{_count(damaged, 'damaged one')} left out, named below.")
     if groups:
         seeds = max(len(one.runs) for one in groups)
         settings = f" by {', '.join(report.grouped.names)}" if report.grouped.names else ""
@@ -85,6 +89,12 @@ def notes(report: Report) -> list[str]:
         )
     elif grouped.groups:
         found.append("No test of significance: that takes three seeds or more, with alone=true.")
+    unchecked = [run for run in report.collected.runs if run.finished and not run.checked]
+    if unchecked:
+        found.append(
+            f"{_count(unchecked, 'finished run')} without checksums (SHA256SUMS): taken as "
+            f"{'it is' if len(unchecked) == 1 else 'they are'}."
+        )
     repeats = sum(one.repeats for one in grouped.groups)
     if repeats:
         found.append(
@@ -146,6 +156,8 @@ def _count(things: Sequence[Any], word: str) -> str:
 def _why(run: Run) -> str:
     if run.status == UNREADABLE:
         return "result.json cannot be read"
+    if run.status == DAMAGED:
+        return f"left out: {run.error}"
     if run.status == "running":
         return run.error or "still going on, or killed: kdrun resume goes on with it"
     return run.error

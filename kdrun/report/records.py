@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdrun.checksums import is_intact
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import require_path
 from kdrun.limits import (
@@ -24,11 +23,14 @@ from kdrun.limits import (
     read_text,
     read_yaml,
 )
+from kdrun.runs import reading
+from kdrun.runs.reading import DAMAGED, RESULT, is_run_folder
 from kdrun.runs.result import COMPLETED
-from kdrun.runs.shape import CONFIG, EPOCH, fits, is_result
+from kdrun.runs.shape import CONFIG, EPOCH, fits
+from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
-UNREADABLE, NOT_STARTED, GONE = "unreadable", "not started", "folder gone"
-RESULT, SWEEP = "result.json", "sweep.json"
+NOT_STARTED, GONE = "not started", "folder gone"
+SWEEP = SWEEP_FILE
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
 
@@ -38,12 +40,14 @@ class Run:
     """One run folder. result: empty when it cannot be read; status: then says why.
 
     job: the command of a sweep's job, where the folder itself cannot say what it is.
+    checked: whether its files were compared with their digests.
     """
 
     folder: Path
     result: dict[str, Any]
     status: str
     job: str = ""
+    checked: bool = True
 
     @property
     def finished(self) -> bool:
@@ -120,14 +124,19 @@ def collect(folders: Iterable[Path]) -> Collected:
     for folder in folders:
         _require_folder(folder)
         for path in _below(folder):
-            if path.name == RESULT:
-                found.setdefault(path.parent.resolve(), read_run(path.parent))
-            else:
+            if path.name == SWEEP:
                 sweeps.add(path.parent)
+            else:
+                found.setdefault(path.parent.resolve(), read_run(path.parent))
     for sweep in sorted(sweeps):
+        fault = SweepFolder(sweep).fault()
+        if fault:
+            missing.append(Run(sweep, {"error": fault}, DAMAGED))
+            continue
         for command, error, noted, run in _jobs(sweep):
             if run is None:
                 status = NOT_STARTED if noted is None else GONE
+                status = DAMAGED if noted is not None and noted.suffix == ".json" else status
                 missing.append(Run(noted or sweep, {"error": error}, status, command))
             else:
                 found.setdefault(run.resolve(), read_run(run, command))
@@ -143,13 +152,9 @@ def collect(folders: Iterable[Path]) -> Collected:
 
 def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
-    result = read_object(folder / RESULT)
-    status = result.get("status")
-    if not isinstance(status, str) or not is_result(result):
-        return Run(folder, {}, UNREADABLE, job)
-    if status == COMPLETED and not is_intact(folder / RESULT):
-        return Run(folder, {}, UNREADABLE, job)
-    return Run(folder, result, status, job)
+    run = reading.read_run(folder)
+    result = {"error": run.fault} if run.fault else run.result
+    return Run(folder, result, run.status, job, run.checked)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -205,9 +210,12 @@ def _require_folder(folder: Path) -> None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every result.json and sweep.json; what a run folder holds is not searched."""
+    """Every run's result.json, also where it is missing, and every sweep.json.
+
+    What a run folder holds is not searched.
+    """
     for place, inner, files in os.walk(folder):
-        if RESULT in files:
+        if is_run_folder(Path(place), files):
             yield Path(place) / RESULT
             inner.clear()
             continue
@@ -217,7 +225,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
-    """(command, error, run folder as noted, the same where it is now) of every job of a sweep."""
+    """(command, error, run folder as noted, the same where it is now) of every job of a sweep.
+
+    Of a damaged note: its own path in the place of the folder, and none.
+    """
     jobs = read_object(sweep / SWEEP).get("jobs")
     for position, job in enumerate(jobs if isinstance(jobs, list) else []):
         if not isinstance(job, dict):
@@ -225,6 +236,10 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
         words = job.get("command")
         command = shlex.join(["kdrun", *map(str, words)]) if isinstance(words, list) else ""
         note = sweep / "jobs" / f"{job.get('job', position)}.json"
+        fault = SweepFolder(sweep).note_fault(job.get("job", position))
+        if fault:
+            yield command, fault, note, None
+            continue
         ended = read_object(note)
         noted, error = ended.get("run"), ended.get("error")
         if isinstance(noted, str):
@@ -237,7 +252,7 @@ def _moved(run: Path, sweep: Path) -> Path | None:
     """The run's folder, as noted or below the output root that the sweep's folder is in now."""
     tails = [Path(*run.parts[skipped:]) for skipped in range(len(run.parts))]
     candidates = [run, *(above / tail for above in sweep.resolve().parents for tail in tails)]
-    return next((path for path in candidates if (path / RESULT).is_file()), None)
+    return next((path for path in candidates if is_run_folder(path)), None)
 
 
 def _text(path: Path, largest: int = MIB) -> str:

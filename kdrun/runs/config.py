@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.checksums import damaged, is_intact
+from kdrun.checksums import find_fault
 from kdrun.config import trust
 from kdrun.errors import ConfigError, KdrunError
 from kdrun.limits import read_plain_yaml
@@ -29,8 +29,9 @@ def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
             f"{folder} is not the folder of a run, or of one that was stopped before it began (no "
             f"{CONFIG}): type its command again."
         )
-    if not is_intact(path):
-        raise ConfigError(damaged(path))
+    fault = find_fault(folder, [CONFIG])
+    if fault:
+        raise ConfigError(fault)
     try:
         text = read_plain_yaml(path)
         if "${" in text:

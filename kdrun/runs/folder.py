@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from kdrun.checksums import SUMS, seal
+from kdrun.checksums import SUMS, is_listed, seal
 from kdrun.config.resolvers import STAMP, stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -29,10 +29,10 @@ from kdrun.files import (
 from kdrun.removal import holds_nothing, remove
 from kdrun.runs.environment import environment
 from kdrun.runs.metrics import write_metrics
+from kdrun.runs.reading import DESCRIPTION, RESULT
 from kdrun.runs.result import ResultFile
 from kdrun.world import world
 
-DESCRIPTION = ("config.yaml", "command.txt", "env.json")
 STAMPS = 100  # names that are tried for a new folder
 FIRST_FILES = (".lock", "run.log")  # what a run has before it has written anything
 UNSEALED = (SUMS, "run.log")  # a log may get further lines
@@ -103,7 +103,7 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Finish what a process left that was killed after its run was complete: the list."""
-        if not (self.path / SUMS).exists() and world().is_main:
+        if not is_listed(self.path / RESULT) and world().is_main:
             with suppress(OSError, ConfigError):  # it may not be written, or is being finished
                 self._lock_or_refuse()
                 remove_unfinished(self.path)

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdrun.checksums import is_intact
-from kdrun.files import read_json, write_json
-from kdrun.runs.shape import is_result
+from kdrun.files import write_json
 
 SCHEMA = 1
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "running", "completed", "interrupted", "failed"
@@ -33,21 +31,3 @@ class ResultFile:
         """Set some of the values."""
         self.values |= values
         write_json(self.path, self.values)
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result in a run's folder; None when there is none that can be read, or it is damaged.
-
-    That of a run which has not ended is not listed in `SHA256SUMS` yet.
-    """
-    path = folder / "result.json"
-    try:
-        values = read_json(path)
-    except (OSError, ValueError):
-        return None
-    if not is_result(values):
-        return None
-    status = values.get("status")
-    if status not in (RUNNING, COMPLETED, INTERRUPTED, FAILED):
-        return None
-    return values if status != COMPLETED or is_intact(path) else None

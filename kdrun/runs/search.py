@@ -1,12 +1,13 @@
 """Finding runs again by what they computed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kdrun.engine import distributed
 from kdrun.runs.folder import safe_name
-from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.reading import WEIGHTS, matching
+from kdrun.runs.result import COMPLETED
 
 
 def group_folder(root: Path, verb: str, dataset: str, name: str) -> Path:
@@ -15,22 +16,28 @@ def group_folder(root: Path, verb: str, dataset: str, name: str) -> Path:
 
 
 def runs_in(group: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, result) of every run in a group, the newest first; unreadable ones are left out."""
-    if not group.is_dir():
-        return
-    for folder in sorted(group.iterdir(), reverse=True):
-        result = read_result(folder)
-        if result is not None:
-            yield folder, result
+    """(folder, result) of every good run in a group, the newest first."""
+    return matching(group, lambda result: True)
 
 
-def find_run(group: Path, key: str, value: str, finished: bool) -> Path | None:
-    """The newest run whose result has `key` = `value`, finished or not as asked."""
+def find_run(
+    group: Path,
+    key: str,
+    value: str,
+    finished: bool,
+    warn: Callable[[str], None] = lambda fault: None,
+    weights: bool = False,
+) -> Path | None:
+    """The newest run whose result has `key` = `value`, finished or not as asked.
+
+    warn: is told of damaged runs, which are left out. weights: its student will be read as well.
+    """
+
+    def wanted(result: dict[str, Any]) -> bool:
+        return result.get(key) == value and (result.get("status") == COMPLETED) is finished
 
     def find() -> Path | None:
-        for folder, result in runs_in(group):
-            if result.get(key) == value and (result.get("status") == COMPLETED) is finished:
-                return folder
-        return None
+        more = WEIGHTS if weights else ()
+        return next((folder for folder, _ in matching(group, wanted, warn, more)), None)
 
     return distributed.decided(find)

@@ -4,15 +4,18 @@
 `jobs/<number>.json`, so that processes never write the same file.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, remove_unfinished, require_plain, write_json
+from kdrun.errors import ConfigError
+from kdrun.files import canonical_hash, read_json, remove_unfinished, require_plain, write_json
 from kdrun.removal import remove
 
 SWEEP_FILE = "sweep.json"
 SCHEMA = 2
+DIGEST = "sha256"
 NOTE = r"[0-9]+\.json"  # in `jobs/`; other files there are somebody else's
 
 
@@ -37,24 +40,50 @@ class SweepFolder:
 
         command: what to type after `kdrun` for the whole sweep; jobs: for each job alone.
         """
+        self._require_own()
         remove(self._jobs, like=NOTE)
         for folder in (self.path, self._jobs):
             remove_unfinished(folder)
         listed = [{"job": number, "command": list(words)} for number, words in enumerate(jobs)]
         values = {"schema": SCHEMA, "command": list(command), **settings, "jobs": listed}
-        write_json(self.path / SWEEP_FILE, values)
+        _write(self.path / SWEEP_FILE, values)
 
     def read(self) -> dict[str, Any]:
         """What `begin` wrote. Raises OSError or ValueError for a damaged file."""
-        values = read_json(self.path / SWEEP_FILE)
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        values = _read(self.path / SWEEP_FILE)
+        if values.get("schema") != SCHEMA:
             raise ValueError(f"{self.path / SWEEP_FILE} is not the file of a sweep")
         return values
+
+    def _require_own(self) -> None:
+        """Raise ConfigError where `sweep.json` or notes of jobs are there that no sweep wrote."""
+        path = self.path / SWEEP_FILE
+        try:
+            self.read()
+            return
+        except FileNotFoundError:
+            notes = sorted(self._jobs.glob("*.json"))
+            path = next((note for note in notes if re.fullmatch(NOTE, note.name)), None)
+        except (OSError, ValueError):
+            pass
+        if path is not None:
+            raise ConfigError(
+                f"{path} is not the file of a sweep, or is damaged, and is not overwritten: move "
+                "it, or choose another folder for the sweep: hydra.sweep.dir=..."
+            )
+
+    def fault(self) -> str:
+        """The sentence for a `sweep.json` that was changed or cannot be read; empty for none."""
+        return _fault(self.path / SWEEP_FILE)
+
+    def note_fault(self, job: int) -> str:
+        """The sentence for a job's note that was changed or cannot be read; empty for none."""
+        return _fault(self._jobs / f"{job}.json")
 
     def add(self, **settings: Any) -> None:
         """Add to what was written, or begin with it."""
         there = self.read() if (self.path / SWEEP_FILE).is_file() else {"schema": SCHEMA}
-        write_json(self.path / SWEEP_FILE, {**there, **settings})
+        _write(self.path / SWEEP_FILE, {**there, **settings})
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs listed so far; empty before the first."""
@@ -74,15 +103,14 @@ class SweepFolder:
 
     def update(self, job: int, **values: Any) -> None:
         """Set some values of a job's note."""
-        write_json(self._jobs / f"{job}.json", {**(self.note(job) or {}), "job": job, **values})
+        _write(self._jobs / f"{job}.json", {**(self.note(job) or {}), "job": job, **values})
 
     def note(self, job: int) -> dict[str, Any] | None:
         """How a job stands; None before it has begun."""
         try:
-            values = read_json(self._jobs / f"{job}.json")
+            return _read(self._jobs / f"{job}.json")
         except (OSError, ValueError):
             return None
-        return values if isinstance(values, dict) else None
 
     def notes(self) -> list[dict[str, Any]]:
         """The notes of all jobs that have begun, in their order."""
@@ -92,6 +120,40 @@ class SweepFolder:
     def codes(self) -> list[int]:
         """The exit codes of the jobs that have ended."""
         return [note["code"] for note in self.notes() if note.get("code") is not None]
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    """JSON that carries its own digest: rewritten in one step, it needs no list beside it."""
+    plain = {key: value for key, value in values.items() if key != DIGEST}
+    write_json(path, {**plain, DIGEST: canonical_hash(plain)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` wrote; a file without a digest is taken as it is.
+
+    Raises OSError or ValueError.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not a file of a sweep")
+    digest = values.pop(DIGEST, None)
+    if digest is not None and digest != canonical_hash(values):
+        raise ValueError(
+            f"{path} is damaged: its content is not the one its {DIGEST} says. Restore it; if it "
+            f"was changed on purpose, delete the {DIGEST} from it."
+        )
+    return values
+
+
+def _fault(path: Path) -> str:
+    try:
+        _read(path)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        text = str(error)
+        return text if "damaged" in text else f"{path} is damaged: it cannot be read."
+    return ""
 
 
 def different(commands: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from kdrun.config.schema import DistillConfig, EnsembleConfig, SchemeConfig, TermConfig
 from kdrun.files import held
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import read_result
+from kdrun.runs.reading import read_result
 from kdrun.runs.search import find_run, group_folder
 from kdrun.stages.heads import without_tokens, without_tokens_argv
 from kdrun.stages.session import Session
@@ -59,11 +59,15 @@ def find_or_train_alone(
     wanted = alone_config(config)
     name = f"none-{config.student.name}-ce"
     group = group_folder(session.output_root, "distill", config.dataset.name, name)
-    found = find_run(group, "fingerprint", digest, finished=True)
+
+    def find(warn: Callable[[str], None]) -> Path | None:
+        return find_run(group, "fingerprint", digest, True, warn, weights=True)
+
+    found = find(session.reporter.warn)
     if found is None:
         lock = session.output_root / "distill" / ".locks" / f"alone-{digest[:16]}.lock"
         with held(lock, lambda: session.reporter.say("  another run is training it; waiting")):
-            found = find_run(group, "fingerprint", digest, finished=True)
+            found = find(lambda fault: None)  # it was said above
             if found is None:
                 found = _unfinished(group, digest)
                 folder = RunFolder(found) if found else RunFolder.create_in(group)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import find_fault
 from kdrun.config import parse, validate
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -18,7 +19,8 @@ from kdrun.errors import ConfigError
 from kdrun.files import held, require_root
 from kdrun.runs.config import parsed, read_config
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.reading import DESCRIPTION, WEIGHTS, read_result, read_run
+from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import find_run, group_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import sweep
@@ -104,7 +106,11 @@ def resume(path: Path) -> Result:
 
     Raises ConfigError for folders that hold none.
     """
-    result = read_result(path)
+    fault = find_fault(path, DESCRIPTION)
+    if fault:
+        raise ConfigError(fault)
+    # with a damaged result, history or student the run goes on from its last state
+    result = read_run(path, WEIGHTS).result or None
     command = read_config(path, _command_of) if result is None else result["command"]
     argv = ["resume", str(path)]
     folder = RunFolder(path)
@@ -149,7 +155,7 @@ def _run(
         session.reporter.say("  another sweep is at this very job; waiting for it")
 
     with held(group.parent.parent / ".locks" / f"job-{key[:16]}.lock", waiting):
-        done = sweep.finished_run(config, folder)
+        done = sweep.finished_run(config, folder, session.reporter.warn)
         if done is not None:
             folder.update(job, run=str(done), reused=True)
             session.reporter.say(f"  done before: {done}")

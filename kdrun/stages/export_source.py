@@ -15,7 +15,7 @@ from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
-from kdrun.runs.result import read_result
+from kdrun.runs.reading import read_result, require_intact
 from kdrun.runs.shape import is_whole
 from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.session import Session, eval_loader, open_data
@@ -55,6 +55,7 @@ def open_source(config: ExportConfig, session: Session) -> Source:
     Raises CheckpointError, ConfigError or DataError for what is missing or does not fit.
     """
     loaded = read_any(Path(config.run), what="run")
+    require_intact(loaded.path.parent)  # the model card tells its result
     network = rebuild(loaded, config.run)
     card = network.card
     data, val_fraction = data_of(card, config.dataset, config.run)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import write_atomically
-from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.reading import read_run
+from kdrun.runs.result import COMPLETED
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.ui import format
 
@@ -96,18 +97,25 @@ def read_jobs(folder: SweepFolder) -> Jobs:
     rows, unfinished = [], []
     for number, words in enumerate(folder.differences()):
         note = folder.note(number)
+        if fault := folder.note_fault(number):
+            unfinished.append(Unfinished(number, words, "damaged", fault, None))
+            continue
         if note is None:
             unfinished.append(Unfinished(number, words, "not started", "it was not its turn", None))
             continue
         run = Path(note["run"]) if note.get("run") else None
-        result = read_result(run) if run is not None else None
-        if run is not None and result is not None and result["status"] == COMPLETED:
+        read = read_run(run) if run is not None else None
+        result = read.result if read is not None else {}
+        if run is not None and result.get("status") == COMPLETED:
             rows.append(Row(number, _chosen(words), _figures(result), run))
+            continue
+        log = run / "run.log" if run is not None else None
+        if read is not None and read.fault:
+            unfinished.append(Unfinished(number, words, "damaged", read.fault, log))
             continue
         states = {None: "did not end", 130: "interrupted"}
         state = states.get(note.get("code"), "failed")
-        error = note.get("error") or (result or {}).get("error") or "its process ended"
-        log = run / "run.log" if run is not None else None
+        error = note.get("error") or result.get("error") or "its process ended"
         unfinished.append(Unfinished(number, words, state, str(error), log))
     rows.sort(key=lambda row: (-(row.figures.get(VALIDATION) or 0.0), row.number))
     return Jobs(rows, unfinished)

@@ -7,7 +7,8 @@ from typing import Any
 from kdrun.engine import distributed
 from kdrun.errors import KdrunError, MachineError, known_error
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import FAILED, INTERRUPTED, read_result
+from kdrun.runs.reading import read_result, read_run
+from kdrun.runs.result import FAILED, INTERRUPTED
 from kdrun.stages.session import Session
 from kdrun.world import world
 
@@ -37,9 +38,11 @@ def recording(
                 folder.describe(config, argv, facts)
             elif read_result(folder.path) is None:
                 session.reporter.warn(
-                    "result.json is missing or damaged: the run goes on from its config.yaml and "
-                    "its last saved state"
+                    f"{read_run(folder.path).fault or 'result.json is missing or damaged.'} The "
+                    "run goes on from its config.yaml and its last saved state, and writes its "
+                    "files again."
                 )
+                folder.begin()  # the list of before does not hold any more
             folder.result.start(command, **known)
             folder.begin()
             try:

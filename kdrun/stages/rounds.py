@@ -22,7 +22,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.engine.metrics import Evaluation
 from kdrun.files import held
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import read_result
+from kdrun.runs.reading import read_result
 from kdrun.runs.search import find_run
 from kdrun.stages.figures import Taught
 from kdrun.stages.session import Session
@@ -192,11 +192,15 @@ def _find_or_train(
     session: Session,
 ) -> Path:
     """The folder of a finished run of this round; one process trains, others wait for it."""
-    found = find_run(group, "identity", key, finished=True)
+
+    def find(warn: Callable[[str], None]) -> Path | None:
+        return find_run(group, "identity", key, True, warn, weights=True)
+
+    found = find(session.reporter.warn)
     if found is None:
         lock = session.output_root / "distill" / ".locks" / f"round-{key[:16]}.lock"
         with held(lock, lambda: session.reporter.say("  another run is training it; waiting")):
-            found = find_run(group, "identity", key, finished=True)
+            found = find(lambda fault: None)  # it was said above
             if found is None:
                 # a run of the user's own that was interrupted is left to the user
                 begun = find_run(group, "round", key, finished=False)

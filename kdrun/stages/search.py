@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdrun.config.schema import DistillConfig
 from kdrun.losses.objective import objective_of
-from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import sweep
 from kdrun.stages.study import Choice, Dimension, Study
@@ -47,9 +47,12 @@ def announce(
 def score(folder: SweepFolder, job: int) -> float | None:
     """A finished trial's validation accuracy in percent; None for one without a result."""
     note = folder.note(job)
-    result = read_result(Path(note["run"])) if note and note.get("run") else None
-    if result is None or result["status"] != COMPLETED:
+    run = read_run(Path(note["run"])) if note and note.get("run") else None
+    if run is not None and run.fault:
+        Reporter(folder.read()["ui"]).warn(f"{run.fault} The trial counts as failed.")
+    if run is None or not run.finished:
         return None
+    result = run.result
     best = result["student"]["best_val"]
     return None if best is None else float(best["val_top1"])
 

@@ -5,7 +5,7 @@ the run folders, so it makes no difference which process did them.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from kdrun.errors import KdrunError
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import objective_of
 from kdrun.runs.folder import counted_names
-from kdrun.runs.result import COMPLETED, read_result
-from kdrun.runs.search import group_folder, runs_in
+from kdrun.runs.reading import matching, read_result
+from kdrun.runs.result import COMPLETED
+from kdrun.runs.search import group_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import ranking
 from kdrun.stages.distill import identity, run_name
@@ -60,7 +61,10 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     except KdrunError as error:  # each job will meet it again, and say it as its own
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
-    done = [finished_run(config, folder) is not None for config in runs]
+    faults: dict[str, None] = {}
+    done = [finished_run(config, folder, faults.setdefault) is not None for config in runs]
+    for fault in faults:
+        reporter.warn(fault)
     todo = f", {sum(done)} of them done before" if any(done) else ""
     reporter.heading(f"sweep of {len(configs)} jobs{todo}")
     for number, words in enumerate(folder.differences()):
@@ -74,16 +78,22 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     reporter.say(f"  folder: {folder.path}")
 
 
-def finished_run(config: RunConfig, folder: SweepFolder) -> Path | None:
-    """The newest finished run of a configuration, on the data as they were when the sweep began."""
+def finished_run(
+    config: RunConfig, folder: SweepFolder, warn: Callable[[str], None] = lambda fault: None
+) -> Path | None:
+    """The newest finished run of a configuration, on the data as they were when the sweep began.
+
+    warn: is told of damaged runs, which are left out.
+    """
     group, key = place(config)
     data = folder.read().get("data", [])
-    for run, result in runs_in(group):
-        if result.get("identity") == key and result.get("status") == COMPLETED:
-            fingerprint = (result.get("dataset") or {}).get("fingerprint")
-            if not data or fingerprint in data:
-                return run
-    return None
+
+    def wanted(result: dict[str, Any]) -> bool:
+        if result.get("identity") != key or result.get("status") != COMPLETED:
+            return False
+        return not data or (result.get("dataset") or {}).get("fingerprint") in data
+
+    return next((run for run, _ in matching(group, wanted, warn)), None)
 
 
 def _data_key(config: RunConfig) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdrun.checksums import is_listed
 from kdrun.errors import CheckpointError
-from kdrun.models.card import NetworkCard, read_card, read_weights
+from kdrun.models.card import NetworkCard, read_card, read_weights, require_listed
 
 # Where the tensors are inside files of other programs, the most common first.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
@@ -34,7 +35,7 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
     path = path.expanduser()  # a shell leaves the ~ of `teacher.checkpoint=~/...` as it is
     if path.is_dir():
         for stem in ("student", "teacher"):
-            if (path / f"{stem}.json").is_file():
+            if (path / f"{stem}.json").is_file() or is_listed(path / f"{stem}.json"):
                 there = read_card(path / f"{stem}.json")
                 file = path / f"{stem}.safetensors"
                 return LoadedWeights(file, read_weights(file, there.sha256), there)
@@ -47,6 +48,7 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
             f"{what}={path} does not exist. Name a run folder (kdrun ls runs), an entry of the "
             "teacher store (kdrun ls teachers), a .safetensors or a PyTorch file."
         )
+    require_listed(path)
     if path.suffix == ".safetensors":
         card_path = path.with_suffix(".json")
         card = read_card(card_path) if card_path.is_file() else None

@@ -4,6 +4,7 @@ An entry holds `teacher.safetensors`, `teacher.json` and `metrics.jsonl`; while 
 a lock and `checkpoints/`, from which any later run goes on.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdrun.checksums import SUMS, seal, unseal
+from kdrun.checksums import SUMS, is_listed, seal, unseal
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.files import UNFINISHED, held, remove_unfinished
 from kdrun.models.card import NetworkCard, load_network, read_card, save_network
@@ -38,8 +39,12 @@ class StoreEntry:
         return CheckpointFolder(self.folder / "checkpoints")
 
     def is_filled(self) -> bool:
-        """True when a finished teacher lies here; the card is written last."""
-        return (self.folder / f"{STEM}.json").is_file()
+        """True when a finished teacher lies here; the card is written last.
+
+        Also true of one whose card is lost: it is refused, not trained over.
+        """
+        card = self.folder / f"{STEM}.json"
+        return card.is_file() or (not os.path.lexists(card) and is_listed(card))
 
     def card(self) -> NetworkCard:
         """The card of the teacher that lies here."""

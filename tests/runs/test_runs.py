@@ -16,7 +16,8 @@ from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
 from kdrun.runs.metrics import write_metrics
-from kdrun.runs.result import ResultFile, read_result
+from kdrun.runs.reading import read_result
+from kdrun.runs.result import ResultFile
 from kdrun.runs.search import find_run, group_folder, runs_in
 from kdrun.stages.alone import alone_argv
 
