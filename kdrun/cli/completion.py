@@ -155,10 +155,8 @@ def _numbered(chosen: dict[str, str]) -> list[str]:
     """`teacher1`, `teacher2`, ... for as many teachers as the line names."""
     listed = len(chosen.get("teacher", "").split(","))
     count = chosen.get("teacher.count", "1")
-    return [
-        f"teacher{number}"
-        for number in range(1, max(listed, int(count) if count.isdigit() else 1) + 1)
-    ]
+    given = int(count) if count.isascii() and count.isdecimal() and len(count) < 4 else 1
+    return [f"teacher{number}" for number in range(1, max(listed, given) + 1)]
 
 
 def _runs(word: str, prefix: str) -> list[str]:

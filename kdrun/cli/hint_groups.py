@@ -72,6 +72,12 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
             )
         for item in value:
             _check_option(key, full, item, options)
+        twice = next((item for item in value if value.count(item) > 1), None)
+        if twice is not None:
+            raise ConfigError(
+                f"{full}=[{','.join(value)}] names {twice} {value.count(twice)} times: name it once, "
+                f"and set its weight with {key}.{twice}.weight=..."
+            )
         return
     _check_option(key, full, value, options)
 

@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers
+from kdrun.cli.counting import check_counts, check_jobs
+from kdrun.cli.effects import check_effect
 from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
@@ -45,6 +47,8 @@ COMPOSE_ERRORS = (
     OSError,
     RecursionError,
     AssertionError,
+    AttributeError,
+    LookupError,
 )
 # Added to the command of one job of an experiment that is a sweep by itself.
 ONCE = "hydra.mode=RUN"
@@ -80,6 +84,7 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
     if teachers.GROUP in asked.primary.groups:
         flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))
     overrides = grammar.parse(flags.overrides)
+    check_jobs(overrides)
     hints.check_names(asked, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
         try:
@@ -107,9 +112,12 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         )
     if not is_sweep:
         hint_sweeps.check_single(overrides)
-        return Plan(flags, configs=[composer.typed(overrides)])
+        config = composer.typed(overrides)
+        check_effect([config], overrides)
+        return Plan(flags, configs=[config])
     params = hydra.sweeper.get("params") or {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
+    check_jobs(named)
     hints.check_names(composer.asked, named)
     # as in Hydra: what is typed replaces what a named sweep says, in its place
     last = {override.get_key_element(): override for override in [*named, *overrides]}
@@ -119,13 +127,17 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
 def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
     """Every job in Hydra's order; each value is met early, so that a mistake is found early."""
     asked = composer.asked
+    check_jobs(overrides)
     if any(asked.is_group(override) for override in overrides if override.is_sweep_override()):
         flags = replace(flags, overrides=[_in_each_job(asked, word) for word in flags.overrides])
     columns = [elements(asked, override) for override in overrides]
+    words = " ".join(o.input_line or "" for o in overrides if o.is_sweep_override())
+    check_counts(words, [len(column) for column in columns])  # those of a glob as well
     jobs = list(itertools.product(*columns))
     configs: dict[int, Config] = {}
     for number in _values_first(columns, jobs):
         configs[number] = composer.typed(composer.parse(jobs[number]))
+    check_effect(configs.values(), overrides)
     hydra = composer.compose(composer.parse(jobs[0])).hydra
     once = [composer.run_once(composer.parse(job)) for job in jobs]
     folder = ["--config-dir", str(flags.config_dir)] if flags.config_dir is not None else []

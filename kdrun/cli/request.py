@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override, ValueType
 
 from kdrun.cli import grammar, groups
+from kdrun.cli.counting import check_jobs
 from kdrun.errors import ConfigError
 
 
@@ -86,6 +87,7 @@ def elements(asked: Request, override: Override) -> list[str]:
                 f"{', '.join(asked.options(override.key_or_group)) or 'it has none'}."
             )
         return [f"{key}={name}" for name in names]
+    check_jobs([override])
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line} has no list of values to run: name them, e.g. {key}=1,2,4."

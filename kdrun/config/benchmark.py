@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from kdrun.config import dump, parse, schema, validate
 from kdrun.errors import ConfigError
+from kdrun.ranges import check_settings
 
 COMPARED = (
     "usual",
@@ -27,14 +28,14 @@ def benchmark_config(cfg: DictConfig) -> schema.BenchmarkConfig:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{name}={value!r} is not a whole number.")
-        if value < 1:
-            raise ConfigError(f"{name}={value} must be at least 1.")
     compare = [str(name) for name in (given if isinstance(given, list) else [given])]
     for name in compare:
         validate.one_of("compare", name, COMPARED)
     distill = parse.distill_config(cfg)
     validate.validate_distill(distill)
-    return schema.BenchmarkConfig(distill, compare, **numbers)
+    config = schema.BenchmarkConfig(distill, compare, **numbers)
+    check_settings(config, str)
+    return config
 
 
 def benchmark_plain(config: schema.BenchmarkConfig) -> dict[str, Any]:

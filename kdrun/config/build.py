@@ -16,6 +16,7 @@ from typing import Any
 
 from kdrun.config import trust
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
+from kdrun.ranges import argument_problem
 
 # Optional packages a shipped configuration may point at, and the extra that installs each.
 EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "trackio")}
@@ -103,7 +104,8 @@ def _type_problem(target: Callable[..., Any], key: str, value: Any, where: str) 
         return []
     hint = hints.get(key)
     if hint is None or _fits(value, hint):
-        return []
+        outside = argument_problem(function, key, value, f"{where}.{key}")
+        return [] if outside is None else [outside]
     name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
     return [f"{where}.{key}={value!r} is not of type {name}."]
 

@@ -16,6 +16,7 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
+from kdrun.config.plain import require_plain
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
 from kdrun.config.schemes import ROUND_KEYS, STUDENT, peers, rounds, uses_teacher
 from kdrun.config.sizes import image_size
@@ -24,6 +25,7 @@ from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher
 from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
 from kdrun.errors import ConfigError
+from kdrun.ranges import check_settings
 
 CONTAINERS = (".parquet", ".tar")  # whose ending is no part of a data set's name
 GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
@@ -41,6 +43,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except InterpolationResolutionError as error:
         raise ConfigError(f"The configuration cannot be resolved: {first_line(error)}") from None
     assert isinstance(plain, dict)
+    require_plain(plain)
     for name in GROUPS:
         if not isinstance(plain.get(name, {}), dict | None):
             raise ConfigError(f"{name} must be a group of settings, and is {plain[name]!r:.60}.")
@@ -94,8 +97,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
 def search_config(cfg: DictConfig) -> schema.SearchConfig:
     """The search's own part of the configuration of `kdrun search`."""
     found = typed(schema.SearchConfig, resolve(cfg.search), "search")
-    if found.trials < 1:
-        raise ConfigError(f"search.trials={found.trials} must be at least 1.")
+    check_settings(found, lambda key: f"search.{key}")
     return found
 
 

@@ -5,13 +5,43 @@ type cannot say. Nothing here imports torch or OmegaConf.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
 from kdrun.config.teaching import AS_IT_IS, TeachingConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
+from kdrun.ranges import (
+    Choices,
+    Count,
+    CountOrZero,
+    Items,
+    NotNegative,
+    Number,
+    Pixels,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Steps,
+    Temperature,
+)
+
+Curve = Annotated[str, Choices(("constant", "step", "linear", "cosine", "onecycle"))]
+Optimizer = Annotated[str, Choices(("sgd", "adam", "adamw", "dot"))]
+Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
+Resident = Annotated[str, Choices(("auto", "true", "false"))]
+Format = Annotated[str, Choices(("onnx", "pt2", "safetensors"))]
+Quantize = Annotated[str, Choices(("int8",))]
+StoppingMetric = Annotated[str, Choices(("accuracy", "loss"))]
+Average = Annotated[str, Choices(("terms", "soft_targets"))]
+Interface = Annotated[str, Choices(("auto", "rich", "plain", "quiet"))]
+Betas = Annotated[list[Share], Items(2, 2)]
+# More threads than any machine has make OpenMP crash while it starts them.
+Threads = Annotated[int, Range(low=1, high=1024)]
+Workers = Annotated[int, Range(low=0, high=1024)]
+ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
 
 @dataclass(frozen=True)
@@ -22,7 +52,7 @@ class AugmentConfig:
     flip: mirror left-right with probability one half.
     """
 
-    crop_padding: int = 0
+    crop_padding: Annotated[int, Range(low=0, high=65_536)] = 0
     flip: bool = False
 
 
@@ -40,12 +70,12 @@ class DatasetConfig:
     name: str
     target: str
     kwargs: dict[str, Any] = field(default_factory=dict)
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: list[Number] | None = None
+    std: list[Positive] | None = None
     augment: AugmentConfig = AugmentConfig()
-    split_seed: int = 0
-    resident: str = "auto"
-    workers: int = 0
+    split_seed: Seed = 0
+    resident: Resident = "auto"
+    workers: Workers = 0
 
 
 @dataclass(frozen=True)
@@ -78,29 +108,29 @@ class ScheduleConfig:
     early_stopping_metric: accuracy | loss, the figure it watches.
     """
 
-    epochs: int = 30
-    steps: int | None = None
-    batch_size: int = 64
-    eval_batch_size: int = 128
-    optimizer: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
+    epochs: Count = 30
+    steps: Steps | None = None
+    batch_size: Count = 64
+    eval_batch_size: Count = 128
+    optimizer: Optimizer = "sgd"
+    lr: Positive = 0.05
+    momentum: Share = 0.9
     nesterov: bool = False
-    dot_delta: float = 0.075
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 5e-4
-    curve: str = "cosine"
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    warmup_epochs: float = 0.0
-    final_lr: float = 0.0
-    label_smoothing: float = 0.0
-    grad_clip: float = 0.0
-    max_norm: float = 0.0
-    precision: str = "fp32"
-    eval_every: int = 1
-    early_stopping: int = 0
-    early_stopping_metric: str = "accuracy"
+    dot_delta: Annotated[float, Range(low=0, high=1)] = 0.075
+    betas: Betas = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: NotNegative = 5e-4
+    curve: Curve = "cosine"
+    milestones: list[Steps] = field(default_factory=list)
+    gamma: Annotated[float, Range(above=0, high=1000)] = 0.1
+    warmup_epochs: NotNegative = 0.0
+    final_lr: NotNegative = 0.0
+    label_smoothing: Share = 0.0
+    grad_clip: NotNegative = 0.0
+    max_norm: NotNegative = 0.0
+    precision: Precision = "fp32"
+    eval_every: Count = 1
+    early_stopping: CountOrZero = 0
+    early_stopping_metric: StoppingMetric = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -115,10 +145,10 @@ class TeacherConfig:
 
     network: NetworkConfig
     schedule: ScheduleConfig
-    seed: int = 0
+    seed: Seed = 0
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[Pixels, Pixels] | None = None
     teaching: TeachingConfig = AS_IT_IS
     input: TeacherInput = AS_THE_DATA
 
@@ -130,8 +160,8 @@ class EnsembleConfig:
     average: terms | soft_targets. weights: one per teacher, of any sum; empty: all count alike.
     """
 
-    average: str = "terms"
-    weights: list[float] = field(default_factory=list)
+    average: Average = "terms"
+    weights: list[Positive] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -144,10 +174,10 @@ class TermConfig:
 
     id: str
     target: str
-    weight: float
+    weight: NotNegative
     kwargs: dict[str, Any] = field(default_factory=dict)
-    warmup_epochs: int = 0
-    decay_epochs: int = 0
+    warmup_epochs: CountOrZero = 0
+    decay_epochs: CountOrZero = 0
 
 
 # A scheme's teachers: those of `teacher`; nobody; the student itself, trained alone first.
@@ -165,7 +195,7 @@ class RoundsConfig:
     """
 
     assistants: tuple[NetworkConfig, ...] = ()
-    generations: int = 1
+    generations: Count = 1
     keep_first: bool = False
     first_on_labels: bool = False
 
@@ -206,12 +236,12 @@ class RuntimeConfig:
 
     device: str = "auto"
     compile: bool = False
-    threads: int | None = None
+    threads: Threads | None = None
     gang: bool = False
     output_root: str = "outputs"
-    ui: str = "auto"
-    checkpoint_minutes: float = 5.0
-    checkpoint_steps: int | None = None
+    ui: Interface = "auto"
+    checkpoint_minutes: Positive = 5.0
+    checkpoint_steps: Steps | None = None
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
@@ -221,7 +251,7 @@ class TrainTeacherConfig:
 
     dataset: DatasetConfig
     teachers: tuple[TeacherConfig, ...]
-    val_fraction: float
+    val_fraction: ValFraction
     runtime: RuntimeConfig
     logger: LoggerConfig
 
@@ -243,11 +273,11 @@ class DistillConfig:
     loss: dict[str, TermConfig]
     schedule: ScheduleConfig
     scheme: SchemeConfig
-    val_fraction: float
-    seed: int
-    T: float | None
-    alpha: float | None
-    ce: float | None
+    val_fraction: ValFraction
+    seed: Seed
+    T: Temperature | None
+    alpha: Annotated[float, Range(low=0, high=1)] | None
+    ce: NotNegative | None
     alone: bool
     runtime: RuntimeConfig
     logger: LoggerConfig
@@ -270,8 +300,8 @@ class BenchmarkConfig:
 
     distill: DistillConfig
     compare: list[str]
-    rounds: int
-    steps: int
+    rounds: Count
+    steps: Count
 
     @property
     def runtime(self) -> RuntimeConfig:
@@ -285,8 +315,8 @@ class EvaluateConfig:
 
     run: str
     dataset: DatasetConfig | None
-    batch_size: int
-    precision: str
+    batch_size: Count
+    precision: Precision
     runtime: RuntimeConfig
 
 
@@ -300,13 +330,13 @@ class ExportConfig:
     """
 
     run: str
-    format: str = "onnx"
-    quantize: str | None = None
+    format: Format = "onnx"
+    quantize: Quantize | None = None
     out: str | None = None
-    images: int | None = None
-    tolerance: float | None = None
-    calibration_images: int = 512
+    images: Steps | None = None
+    tolerance: Annotated[float, Range(low=0, high=100)] | None = None
+    calibration_images: Count = 512
     latency: bool = True
-    batch_size: int = 128
+    batch_size: Count = 128
     dataset: DatasetConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()

@@ -1,6 +1,12 @@
 """The part of the typed configuration that says how many runs are made, and how."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from kdrun.ranges import Positive, Range, Seed
+
+# Jobs of one sweep, trials of one search.
+LARGEST_SWEEP = 10_000
 
 
 @dataclass(frozen=True)
@@ -12,7 +18,7 @@ class SweepConfig:
     """
 
     fail_fast: bool = False
-    job_minutes: float | None = None
+    job_minutes: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,6 @@ class SearchConfig:
     space: name → list or range, as it would be typed after `name=`.
     """
 
-    trials: int = 20
-    seed: int = 0
+    trials: Annotated[int, Range(low=1, high=LARGEST_SWEEP)] = 20
+    seed: Seed = 0
     space: dict[str, str] = field(default_factory=dict)

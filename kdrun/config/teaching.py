@@ -1,6 +1,9 @@
 """How a frozen teacher is run while it teaches."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from kdrun.ranges import Choices, Positive
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,12 @@ class TeachingConfig:
     check_accuracy: refuse it when it does not reach the accuracy on its card; False says so.
     """
 
-    precision: str | None = None
+    precision: Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))] | None = None
     fold: bool = False
     compile: bool | None = None
-    cache: str = "auto"
-    cache_gb: float = 4.0
-    cache_dtype: str | None = None
+    cache: Annotated[str, Choices(("auto", "off", "logits", "embedding"))] = "auto"
+    cache_gb: Positive = 4.0
+    cache_dtype: Annotated[str, Choices(("float16",))] | None = None
     check_accuracy: bool = True
 
 

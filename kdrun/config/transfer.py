@@ -1,10 +1,11 @@
 """The `transfer` node: which images and labels stage 2 sees; read, checked and written here."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from kdrun.config.scalars import boolean, integer, number
 from kdrun.errors import ConfigError, did_you_mean
+from kdrun.ranges import Number, Range, Seed, check_settings
 
 BIASES = ("none", "match")
 WHERE = "transfer"
@@ -26,11 +27,11 @@ class TransferConfig:
 
     exclude_classes: tuple[ClassKey, ...] = ()
     only_classes: tuple[ClassKey, ...] = ()
-    fraction: float = 1.0
-    seed: int = 0
+    fraction: Annotated[float, Range(above=0, high=1, usual="0.03")] = 1.0
+    seed: Seed = 0
     labels: bool = True
     folder: str | None = None
-    bias: str | float = "none"
+    bias: str | Number = "none"
 
     @property
     def labelled(self) -> bool:
@@ -67,10 +68,7 @@ def transfer_plain(config: TransferConfig) -> dict[str, Any]:
 
 def validate_transfer(config: TransferConfig, optimizer: str) -> None:
     """Raise ConfigError for settings that cannot be, or of which one would not be used."""
-    if not 0 < config.fraction <= 1:
-        raise ConfigError(
-            f"transfer.fraction={config.fraction:g} must lie above 0 and be at most 1, e.g. 0.03."
-        )
+    check_settings(config, lambda key: f"{WHERE}.{key}")
     if config.seed != 0 and config.fraction == 1:
         raise ConfigError(
             f"transfer.seed={config.seed} chooses the share transfer.fraction, which is all: set "

@@ -1,27 +1,18 @@
 """Ranges and rules between settings: everything a type cannot say, before anything is built."""
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from kdrun.config import schema
 from kdrun.config.transfer import validate_transfer
 from kdrun.errors import ConfigError, did_you_mean
-
-AVERAGES = ("terms", "soft_targets")
-CURVES = ("constant", "step", "linear", "cosine", "onecycle")
-OPTIMIZERS = ("sgd", "adam", "adamw", "dot")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-RESIDENT = ("auto", "true", "false")
-FORMATS = ("onnx", "pt2", "safetensors")
-QUANTIZE = ("int8",)
-STOPPING_METRICS = ("accuracy", "loss")
-CACHES = ("auto", "off", "logits", "embedding")
-UI = ("auto", "rich", "plain", "quiet")
+from kdrun.ranges import check_settings
 
 
 def validate_distill(config: schema.DistillConfig) -> None:
     """Raise ConfigError for the first thing in a `distill` configuration that cannot be."""
-    _common(config.dataset, config.val_fraction, config.runtime)
+    _common(config.dataset, config.runtime)
     schedule("schedule", config.schedule, short=("epochs", "batch_size", "lr", "precision"))
     if config.schedule.optimizer == "dot" and config.runtime.compile:
         raise ConfigError(
@@ -30,6 +21,7 @@ def validate_distill(config: schema.DistillConfig) -> None:
         )
     _stopping("schedule", config.schedule, config.val_fraction)
     validate_transfer(config.transfer, config.schedule.optimizer)
+    require_path("transfer.folder", config.transfer.folder)
     if not config.transfer.labelled and config.scheme.uses_teacher is not True:
         raise ConfigError(
             f"The transfer set has no labels (transfer.labels=false or transfer.folder), and "
@@ -39,24 +31,21 @@ def validate_distill(config: schema.DistillConfig) -> None:
     _teachers(config.teachers, config.val_fraction)
     if config.scheme.rounds is not None:
         _rounds(config, config.scheme.rounds)
-    one_of("teacher.average", config.ensemble.average, AVERAGES)
-    _require(
-        all(weight > 0 for weight in config.ensemble.weights),
-        f"teacher.weights={config.ensemble.weights} must be above 0; a teacher of no weight can be "
-        "left out of the list.",
-    )
-    for name, value in (("T", config.T), ("alpha", config.alpha), ("ce", config.ce)):
-        if value is not None:
-            _objective_number(name, value)
+    check_settings(config.ensemble, lambda key: f"teacher.{key}")
+    if config.alpha is not None and not 0 <= config.alpha <= 1:
+        raise ConfigError(
+            f"alpha={config.alpha:g} must lie between 0 and 1: it weighs the soft term, and CE "
+            "gets the rest. For other weights set ce and loss.<term>.weight."
+        )
+    check_settings(config, str)
     for term in config.loss.values():
-        for key in ("weight", "warmup_epochs", "decay_epochs"):
-            value = getattr(term, key)
-            _require(value >= 0, f"loss.{term.id}.{key}={value:g} must not be negative.")
+        check_settings(term, lambda key, term=term: f"loss.{term.id}.{key}")  # type: ignore[misc]
 
 
 def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
     """Raise ConfigError for the first thing in a `train-teacher` configuration that cannot be."""
-    _common(config.dataset, config.val_fraction, config.runtime)
+    _common(config.dataset, config.runtime)
+    check_settings(config, str)
     schedule(
         "teacher.schedule",
         config.teachers[0].schedule,
@@ -75,8 +64,8 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
 
 def validate_evaluate(config: schema.EvaluateConfig) -> None:
     """Raise ConfigError for the first thing in an `evaluate` configuration that cannot be."""
-    _require(config.batch_size >= 1, f"batch_size={config.batch_size} must be at least 1.")
-    one_of("precision", config.precision, PRECISIONS)
+    check_settings(config, str)
+    require_path("run", config.run)
     _runtime(config.runtime)
     if config.dataset is not None:
         _dataset(config.dataset)
@@ -84,9 +73,10 @@ def validate_evaluate(config: schema.EvaluateConfig) -> None:
 
 def validate_export(config: schema.ExportConfig) -> None:
     """Raise ConfigError for the first thing in an `export` configuration that cannot be."""
-    one_of("format", config.format, FORMATS)
+    check_settings(config, str)
+    require_path("run", config.run)
+    require_path("out", config.out)
     if config.quantize is not None:
-        one_of("quantize", config.quantize, QUANTIZE)
         _require(
             config.format == "onnx",
             f"quantize={config.quantize} is for format=onnx; format={config.format} keeps full "
@@ -97,10 +87,6 @@ def validate_export(config: schema.ExportConfig) -> None:
             "tolerance is for quantize=int8; without it the file must equal the network: leave "
             "tolerance out."
         )
-    for key in ("images", "calibration_images", "batch_size"):
-        value = getattr(config, key)
-        _require(value is None or value >= 1, f"{key}={value} must be at least 1.")
-    _require((config.tolerance or 0) >= 0, "tolerance must not be negative.")
     _require(
         config.runtime.device in ("cpu", "auto"),
         f"device={config.runtime.device}: export works on the processor, where the file is checked "
@@ -111,47 +97,13 @@ def validate_export(config: schema.ExportConfig) -> None:
         _dataset(config.dataset)
 
 
-def _objective_number(name: str, value: float) -> None:
-    if name == "T":
-        _require(value > 0, f"T={value:g} must be above 0 (usual: 1 to 20).")
-    elif name == "alpha":
-        _require(
-            0 <= value <= 1,
-            f"alpha={value:g} must lie between 0 and 1: it weighs the soft term, and CE gets the "
-            "rest. For other weights set ce and loss.<term>.weight.",
-        )
-    else:
-        _require(value >= 0, f"{name}={value:g} must not be negative.")
-
-
 def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = ()) -> None:
     """Check one schedule; names in `short` are reported as the top-level key the user types."""
 
     def name(key: str) -> str:
         return key if key in short else f"{where}.{key}"
 
-    def at_least(key: str, low: float) -> None:
-        value = getattr(config, key)
-        _require(value >= low, f"{name(key)}={value:g} must be at least {low:g}.")
-
-    at_least("epochs", 1)
-    at_least("batch_size", 1)
-    at_least("eval_batch_size", 1)
-    at_least("eval_every", 1)
-    for key in ("momentum", "weight_decay", "warmup_epochs", "final_lr", "grad_clip", "max_norm"):
-        at_least(key, 0)
-    at_least("early_stopping", 0)
-    one_of(name("early_stopping_metric"), config.early_stopping_metric, STOPPING_METRICS)
-    _require(config.steps is None or config.steps >= 1, f"{name('steps')} must be at least 1.")
-    _require(config.lr > 0, f"{name('lr')}={config.lr:g} must be above 0.")
-    _require(config.gamma > 0, f"{name('gamma')}={config.gamma:g} must be above 0.")
-    _require(
-        0 <= config.label_smoothing < 1,
-        f"{name('label_smoothing')}={config.label_smoothing:g} must lie in [0, 1).",
-    )
-    one_of(name("optimizer"), config.optimizer, OPTIMIZERS)
-    one_of(name("curve"), config.curve, CURVES)
-    one_of(name("precision"), config.precision, PRECISIONS)
+    check_settings(config, name)
     if config.nesterov and config.momentum == 0:
         raise ConfigError(f"{name('nesterov')}=true needs {name('momentum')} above 0.")
     if config.optimizer == "dot":
@@ -181,7 +133,7 @@ def _dot(name: Callable[[str], str], config: schema.ScheduleConfig) -> None:
     """What the two momenta of `dot` need, and what they do not go together with."""
     low, high = config.momentum - config.dot_delta, config.momentum + config.dot_delta
     _require(
-        config.dot_delta >= 0 and low >= 0 and high < 1,
+        low >= 0 and high < 1,
         f"{name('dot_delta')}={config.dot_delta:g} with {name('momentum')}={config.momentum:g} "
         f"gives the momenta {low:g} and {high:g}: both must lie in [0, 1), e.g. 0.075 with 0.9.",
     )
@@ -204,10 +156,7 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
             f"{name('curve')}=step needs {name('milestones')}, e.g. [150,180,210].",
         )
     _require(
-        all(
-            b > a > 0 for a, b in zip([*config.milestones[:-1]], config.milestones[1:], strict=True)
-        )
-        and all(m > 0 for m in config.milestones),
+        all(a < b for a, b in pairwise(config.milestones)),
         f"{name('milestones')}={config.milestones} must be rising epoch numbers above 0.",
     )
 
@@ -215,6 +164,7 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
 def _rounds(config: schema.DistillConfig, rounds: schema.RoundsConfig) -> None:
     """Several rounds of distillation have something to distil, and weights a meaning."""
     name = config.scheme.name
+    check_settings(rounds, lambda key: f"scheme.{key}")
     if all(term == "ce" for term in config.loss):
         raise ConfigError(f"scheme={name} with loss=ce distils nothing: choose a loss, loss=kd.")
     if rounds.keep_first and config.ensemble.weights:
@@ -229,6 +179,8 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         where = "teacher" if len(teachers) == 1 else f"teacher{number}"
         schedule(f"{where}.schedule", config.schedule)
         _stopping(f"{where}.schedule", config.schedule, val_fraction)
+        check_settings(config, lambda key, where=where: f"{where}.{key}")  # type: ignore[misc]
+        require_path(f"{where}.checkpoint", config.checkpoint)
         if config.augment is not None:
             _augment(f"{where}.augment", config.augment)
         _teaching(where, config.teaching)
@@ -247,60 +199,43 @@ def _input(where: str, config: schema.TeacherConfig) -> None:
 
 
 def _teaching(where: str, config: schema.TeachingConfig) -> None:
-    if config.precision is not None:
-        one_of(f"{where}.precision", config.precision, PRECISIONS)
-    one_of(f"{where}.cache", config.cache, CACHES)
+    check_settings(config, lambda key: f"{where}.{key}")
     if config.cache_dtype is not None:
-        one_of(f"{where}.cache_dtype", config.cache_dtype, ("float16",))
         _require(
             config.cache in ("logits", "embedding"),
             f"{where}.cache_dtype rounds what is remembered, which changes results: set "
             f"{where}.cache=logits (or embedding) as well.",
         )
-    _require(config.cache_gb > 0, f"{where}.cache_gb={config.cache_gb:g} must be above 0.")
 
 
-def _common(
-    dataset: schema.DatasetConfig, val_fraction: float, runtime: schema.RuntimeConfig
-) -> None:
+def _common(dataset: schema.DatasetConfig, runtime: schema.RuntimeConfig) -> None:
     _dataset(dataset)
-    _require(0 <= val_fraction < 1, f"val_fraction={val_fraction:g} must lie in [0, 1), e.g. 0.1.")
     _runtime(runtime)
 
 
 def _runtime(config: schema.RuntimeConfig) -> None:
-    one_of("ui", config.ui, UI)
-    _require(
-        config.threads is None or config.threads >= 1,
-        f"threads={config.threads} must be at least 1, or null for all.",
-    )
-    _require(config.checkpoint_minutes > 0, "checkpoint_minutes must be above 0.")
-    _require(
-        config.checkpoint_steps is None or config.checkpoint_steps >= 1,
-        f"checkpoint_steps={config.checkpoint_steps} must be at least 1, or null.",
-    )
-    minutes = config.sweep.job_minutes
-    _require(
-        minutes is None or minutes > 0,
-        f"sweep.job_minutes={minutes} must be above 0, or null for no limit.",
-    )
+    check_settings(config, str)
+    check_settings(config.sweep, lambda key: f"sweep.{key}")
+    require_path("output_root", config.output_root)
 
 
 def _dataset(config: schema.DatasetConfig) -> None:
-    one_of("dataset.resident", config.resident, RESIDENT)
-    _require(config.workers >= 0, f"dataset.workers={config.workers} must not be negative.")
+    check_settings(config, lambda key: f"dataset.{key}")
+    for key in ("root", "path"):
+        require_path(f"dataset.{key}", config.kwargs.get(key))
     _augment("dataset.augment", config.augment)
     if (config.mean is None) != (config.std is None):
         raise ConfigError("Set dataset.mean and dataset.std together, or neither (measured).")
-    if config.std is not None and min(config.std) <= 0:
-        raise ConfigError(f"dataset.std={config.std} must be above 0 in every channel.")
+
+
+def require_path(name: str, value: Any) -> None:
+    """Raise ConfigError for a path that is set, but empty or blank."""
+    if isinstance(value, str) and not value.strip():
+        raise ConfigError(f"{name}= is empty: name a file or folder, or leave it out.")
 
 
 def _augment(where: str, config: schema.AugmentConfig) -> None:
-    _require(
-        config.crop_padding >= 0,
-        f"{where}.crop_padding={config.crop_padding} must not be negative.",
-    )
+    check_settings(config, lambda key: f"{where}.{key}")
 
 
 def one_of(name: str, value: Any, options: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """Groups of settings made into dataclasses, their types checked, named as the user typed them."""
 
 import dataclasses
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -22,6 +23,9 @@ def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> Dataclas
     node = OmegaConf.structured(cls)
     _unlock(node)
     for key, value in values.items():
+        is_boolean = bool in _options(get_type_hints(cls)[key])
+        if is_boolean and value is not None and not isinstance(value, bool):
+            raise ConfigError(f"{_public(where, key)}={value!r} is not true or false.")
         try:
             OmegaConf.update(node, key, value, merge=False)
         except ConfigKeyError as error:
@@ -34,6 +38,11 @@ def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> Dataclas
     return result
 
 
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; of another type, itself."""
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
 def _unlock(node: Any) -> None:
     """Frozen dataclasses make read-only nodes; these are still being filled."""
     OmegaConf.set_readonly(node, False)
@@ -44,7 +53,7 @@ def _unlock(node: Any) -> None:
 
 
 def _type_name(cls: type[Any], key: str) -> str:
-    text = str(next(f.type for f in dataclasses.fields(cls) if f.name == key))
+    text = str(get_type_hints(cls)[key])
     for name, words in (
         ("list", "a list of numbers"),
         ("bool", "true or false"),

@@ -4,16 +4,19 @@ A source function takes plain keyword arguments, and may name `cache_root`, `spl
 `progress` to be given them; it returns a RawDataset (or what `custom.as_raw_dataset` takes).
 """
 
+from typing import Annotated
+
 import numpy as np
 import torch
 
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.splits import TEST_FRACTION, hold_out_test
 from kdrun.errors import ConfigError
+from kdrun.ranges import LARGEST_COUNT, Fraction, NotNegative, Pixels, Range, Seed, Steps
 from kdrun.seeds import generator
 
 
-def digits(*, test_fraction: float = TEST_FRACTION, split_seed: int = 0) -> RawDataset:
+def digits(*, test_fraction: Fraction = TEST_FRACTION, split_seed: int = 0) -> RawDataset:
     """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]`, levels 0..16 scaled to 0..255.
 
     They come in one piece: `test_fraction` of each class is held out as the test images.
@@ -28,13 +31,13 @@ def digits(*, test_fraction: float = TEST_FRACTION, split_seed: int = 0) -> RawD
 
 def synthetic(
     *,
-    num_classes: int = 10,
-    image_size: int | list[int] = 16,
-    channels: int = 3,
-    train_size: int = 1000,
-    test_size: int = 200,
-    noise: float = 0.5,
-    seed: int = 0,
+    num_classes: Annotated[int, Range(low=2, high=LARGEST_COUNT)] = 10,
+    image_size: Pixels | list[Pixels] = 16,
+    channels: Annotated[int, Range(low=1, high=1024)] = 3,
+    train_size: Steps = 1000,
+    test_size: Steps = 200,
+    noise: NotNegative = 0.5,
+    seed: Seed = 0,
 ) -> RawDataset:
     """Seeded random images: each class is one coarse random pattern, seen under noise.
 
@@ -42,11 +45,8 @@ def synthetic(
     """
     size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     for name, value, low in (
-        ("num_classes", num_classes, 2),
-        ("channels", channels, 1),
         ("image_size", min(size) if len(size) == 2 else 0, 1),
         ("train_size", train_size, num_classes),
-        ("test_size", test_size, 1),
     ):
         if value < low:
             raise ConfigError(f"dataset.{name} must be at least {low}.")

@@ -10,6 +10,7 @@ import re
 import wave
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from kdrun.data.logmel import FilterBank
 from kdrun.data.measure import Progress
 from kdrun.data.windows import WindowedFrames
 from kdrun.errors import AbsentDataError, ConfigError, DataError
+from kdrun.ranges import Range
 from kdrun.types import Groups, Normalisation
 
 RATE = 8000
@@ -44,11 +46,11 @@ class Recording:
 def speech_digits(
     *,
     root: str = "data",
-    mels: int = 40,
-    frames_before: int = 20,
-    frames_after: int = 5,
-    window_ms: float = 25.0,
-    hop_ms: float = 10.0,
+    mels: Annotated[int, Range(low=1, high=1024)] = 40,
+    frames_before: Annotated[int, Range(low=0, high=1000)] = 20,
+    frames_after: Annotated[int, Range(low=0, high=1000)] = 5,
+    window_ms: Annotated[float, Range(above=0, high=10_000)] = 25.0,
+    hop_ms: Annotated[float, Range(above=0, high=10_000)] = 10.0,
     progress: Progress | None = None,
 ) -> RawDataset:
     """Frames `[1, frames_before + 1 + frames_after, mels]` of float32, one for each `hop_ms`.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdrun.errors import ConfigError
 from kdrun.losses.adapters import regressor
 from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, tap_names, zero_of
+from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
 
 SCALE = 3.0 / 1000.0  # of the authors' code
@@ -49,15 +49,13 @@ class ActivationBoundaries(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("stages_pre",),
-        margin: float = 1.0,
+        margin: Positive = 1.0,
         variant: str = "repdistiller",
-        pretrain_epochs: int = 30,
-        pretrain_lr: float | None = None,
+        pretrain_epochs: CountOrZero = 30,
+        pretrain_lr: Positive | None = None,
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
-        if margin <= 0:
-            raise ConfigError(f"loss.ab.margin={margin:g} must be above 0 (usual: 1).")
         self.margin = margin
         self.variant = variant
         self.pretrain_epochs = pretrain_epochs

@@ -1,13 +1,14 @@
 """Attention transfer: Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from kdrun.errors import ConfigError
 from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller, unit
+from kdrun.ranges import Range
 from kdrun.types import Batch, Outputs
 
 
@@ -44,13 +45,11 @@ class AttentionTransfer(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("stages",),
-        power: float = 2.0,
+        power: Annotated[float, Range(low=1, high=100)] = 2.0,
         variant: str = "repdistiller",
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
-        if power < 1:
-            raise ConfigError(f"loss.at.power={power:g} must be at least 1 (usual: 2).")
         self.power = power
         self.variant = variant
 

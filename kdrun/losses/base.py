@@ -7,13 +7,14 @@ unweighted scalar in float32. The objective weighs it; the loop never hears of i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, did_you_mean
+from kdrun.ranges import ranged
 from kdrun.types import Batch, InputInfo, Outputs
 
 # A requested tap: a name for both networks, or [student's, teacher's].
@@ -108,6 +109,12 @@ class Term(nn.Module):
     reads_strong_view: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
     replaces_student: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Arguments outside their declared range (see `kdrun.ranges`) raise ConfigError."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = ranged(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, taps: Sequence[TapRequest] = ()) -> None:
         super().__init__()

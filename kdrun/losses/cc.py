@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdrun.errors import ConfigError
 from kdrun.losses.base import Term, TermContext, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
+from kdrun.ranges import Channels, Layers, Positive
 from kdrun.types import Batch, Outputs
 
 
@@ -41,17 +41,13 @@ class CorrelationCongruence(Term):
 
     def __init__(
         self,
-        dim: int = 128,
-        gamma: float = 0.4,
-        order: int = 2,
+        dim: Channels = 128,
+        gamma: Positive = 0.4,
+        order: Layers = 2,
         variant: str = "repdistiller",
     ) -> None:
         super().__init__()
         require_variant(type(self), variant)
-        if dim < 1 or order < 1 or not gamma > 0:
-            raise ConfigError(
-                f"loss.cc: dim={dim} and order={order} must be at least 1, gamma={gamma:g} above 0."
-            )
         self.dim = dim
         self.gamma = gamma
         self.order = order

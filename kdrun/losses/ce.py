@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision
+from kdrun.ranges import Share
 from kdrun.types import Batch, Outputs
 
 
@@ -20,7 +21,7 @@ class CrossEntropy(Term):
     source = "the labels; no distillation"
     reads_labels = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: Share = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.errors import ConfigError
 from kdrun.losses.base import Term, TermContext, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.negatives import NegativeSampler
 from kdrun.losses.shapes import unit
+from kdrun.ranges import Channels, Count, Positive, Share
 from kdrun.types import Batch, Outputs
 
 
@@ -53,20 +53,14 @@ class ContrastiveDistillation(Term):
 
     def __init__(
         self,
-        dim: int = 128,
-        negatives: int = 16384,
-        tau: float = 0.07,
-        momentum: float = 0.5,
+        dim: Channels = 128,
+        negatives: Count = 16384,
+        tau: Positive = 0.07,
+        momentum: Share = 0.5,
         variant: str = "exact",
     ) -> None:
         super().__init__()
         require_variant(type(self), variant)
-        if dim < 1 or negatives < 1:
-            raise ConfigError(f"loss.crd: dim={dim} and negatives={negatives} must be at least 1.")
-        if not tau > 0 or not 0 <= momentum < 1:
-            raise ConfigError(
-                f"loss.crd: tau={tau:g} must be above 0, momentum={momentum:g} in [0, 1)."
-            )
         self.dim = dim
         self.negatives = negatives
         self.tau = tau

@@ -10,6 +10,7 @@ from kdrun.config.validate import one_of
 from kdrun.losses.base import Term
 from kdrun.losses.dkd import decoupled_loss
 from kdrun.losses.kd import soft_target_loss
+from kdrun.ranges import CountOrZero, NotNegative, Positive
 from kdrun.types import Batch, Outputs
 
 BASES = ("kd", "dkd")
@@ -42,10 +43,10 @@ class CurriculumTemperature(Term):
 
     def __init__(
         self,
-        t_start: float = 1.0,
-        t_range: float = 20.0,
-        lambda_max: float = 1.0,
-        lambda_epochs: int = 10,
+        t_start: Positive = 1.0,
+        t_range: NotNegative = 20.0,
+        lambda_max: NotNegative = 1.0,
+        lambda_epochs: CountOrZero = 10,
         base: str = "kd",
         standardise: bool = False,
     ) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.tokens import TokenTerm
+from kdrun.ranges import Share
 from kdrun.types import Batch, Outputs
 
 
@@ -24,7 +25,7 @@ class DeitHard(TokenTerm):
     formula = "-log softmax(z_s)[argmax z_t]; mean over the batch"
     source = "Touvron, Cord, Douze, Massa, Sablayrolles, Jégou 2021, ICML, arXiv 2012.12877, eq. 3"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: Share = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 

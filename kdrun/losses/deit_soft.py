@@ -8,6 +8,7 @@ from torch import Tensor
 from kdrun.losses.base import require_variant
 from kdrun.losses.kd import soft_target_loss
 from kdrun.losses.tokens import TokenTerm
+from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -36,7 +37,7 @@ class DeitSoft(TokenTerm):
         "paper": "summed over classes, as equation 2 reads",
     }
 
-    def __init__(self, temperature: float = 3.0, variant: str = "code") -> None:
+    def __init__(self, temperature: Temperature = 3.0, variant: str = "code") -> None:
         super().__init__()
         require_variant(type(self), variant)
         self.temperature = temperature

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision, require_variant
+from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 # Below this sum of squares a row has no variation that a correlation could be taken of.
@@ -41,9 +42,9 @@ class CorrelationDistillation(Term):
 
     def __init__(
         self,
-        temperature: float = 4.0,
-        beta: float = 1.0,
-        gamma: float = 1.0,
+        temperature: Temperature = 4.0,
+        beta: NotNegative = 1.0,
+        gamma: NotNegative = 1.0,
         variant: str = "code",
     ) -> None:
         super().__init__()

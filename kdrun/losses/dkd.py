@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision
 from kdrun.losses.logit_parts import other_logits, standardise, target_logit
+from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -32,9 +33,9 @@ class DecoupledDistillation(Term):
 
     def __init__(
         self,
-        temperature: float = 4.0,
-        alpha: float = 1.0,
-        beta: float = 8.0,
+        temperature: Temperature = 4.0,
+        alpha: NotNegative = 1.0,
+        beta: NotNegative = 8.0,
         standardise: bool = False,
     ) -> None:
         super().__init__()

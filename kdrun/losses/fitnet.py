@@ -9,6 +9,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.adapters import regressor
 from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, tap_names, zero_of
+from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
 
 
@@ -44,8 +45,8 @@ class FitNet(Term):
         self,
         taps: Sequence[TapRequest] = ("stage2",),
         variant: str = "repdistiller",
-        pretrain_epochs: int = 30,
-        pretrain_lr: float = 0.005,
+        pretrain_epochs: CountOrZero = 30,
+        pretrain_lr: Positive = 0.005,
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)

@@ -10,6 +10,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.adapters import connector
 from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, pooled, smaller_size, tap_names, zero_of
+from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
 
 Maps = list[tuple[Tensor, Tensor]]
@@ -52,8 +53,8 @@ class SolutionFlow(Term):
         taps: Sequence[TapRequest] = ("stages",),
         variant: str = "repdistiller",
         connectors: bool = False,
-        pretrain_epochs: int = 30,
-        pretrain_lr: float | None = None,
+        pretrain_epochs: CountOrZero = 30,
+        pretrain_lr: Positive | None = None,
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)

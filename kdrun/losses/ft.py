@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.errors import ConfigError
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller, unit
+from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
 
 SLOPE = 0.1  # of the LeakyReLU below zero
@@ -49,15 +49,13 @@ class FactorTransfer(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("last_stage",),
-        rate: float = 0.5,
+        rate: Positive = 0.5,
         variant: str = "repdistiller",
-        pretrain_epochs: int = 30,
-        pretrain_lr: float | None = 0.01,
+        pretrain_epochs: CountOrZero = 30,
+        pretrain_lr: Positive | None = 0.01,
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
-        if rate <= 0:
-            raise ConfigError(f"loss.ft.rate={rate:g} must be above 0 (usual: 0.5).")
         self.rate = rate
         self.variant = variant
         self.pretrain_epochs = pretrain_epochs

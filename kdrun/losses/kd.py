@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision
 from kdrun.losses.logit_parts import standardise
+from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -24,7 +25,7 @@ class SoftTargets(Term):
     source = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531, §2"
     soft = True
 
-    def __init__(self, temperature: float = 4.0, standardise: bool = False) -> None:
+    def __init__(self, temperature: Temperature = 4.0, standardise: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
         self.standardise = standardise

@@ -10,6 +10,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller
 from kdrun.losses.singular import right_vectors
+from kdrun.ranges import Channels
 from kdrun.types import Batch, Outputs
 
 CANDIDATES = 3  # more student vectors than teacher's, from which the best aligned are taken
@@ -52,13 +53,11 @@ class SingularVectors(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("stages",),
-        k: int = 1,
+        k: Channels = 1,
         variant: str = "mdistiller",
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
-        if k < 1:
-            raise ConfigError(f"loss.kdsvd.k={k} must be at least 1.")
         self.k = k
         self.variant = variant
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from kdrun.losses.base import Term
 from kdrun.losses.kd import kl_symbol, soft_target_loss
+from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -27,7 +28,7 @@ class LogitStandardisation(Term):
     source = "Sun, Ren, Li, Wang, Cao 2024, CVPR, arXiv 2403.01427"
     ce_weight = 0.1
 
-    def __init__(self, temperature: float = 2.0) -> None:
+    def __init__(self, temperature: Temperature = 2.0) -> None:
         super().__init__()
         self.temperature = temperature
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdrun.errors import ConfigError
 from kdrun.losses.base import Term, full_precision, require_variant
 from kdrun.losses.logit_parts import standardise
+from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -46,14 +47,14 @@ class MultiLevelLogits(Term):
 
     def __init__(
         self,
-        temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
-        strong_ce: float = 1.0 / 9.0,
+        temperatures: Sequence[Temperature] = (2.0, 3.0, 4.0, 5.0, 6.0),
+        strong_ce: NotNegative = 1.0 / 9.0,
         standardise: bool = False,
         variant: str = "halved",
     ) -> None:
         super().__init__()
         require_variant(type(self), variant)
-        if not temperatures or min(temperatures) <= 0:
+        if not temperatures:
             raise ConfigError(
                 f"loss.mlkd.temperatures={list(temperatures)} must be numbers above 0, e.g. [2,4]."
             )

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision
 from kdrun.losses.logit_parts import other_logits, target_logit
+from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -28,7 +29,7 @@ class NormalisedDistillation(Term):
     source = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, ICCV, arXiv 2303.13005"
     reads_labels = True
 
-    def __init__(self, temperature: float = 1.0, gamma: float = 1.5) -> None:
+    def __init__(self, temperature: Temperature = 1.0, gamma: NotNegative = 1.5) -> None:
         super().__init__()
         self.temperature = temperature
         self.gamma = gamma

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.errors import ConfigError
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.base import TapRequest, Term, TermContext, full_precision
 from kdrun.losses.shapes import as_map, map_pairs, pooled, tap_names
+from kdrun.ranges import Channels
 from kdrun.types import Batch, Outputs
 
 LEVELS = (4, 2, 1)  # sides of the pooled maps that are compared besides the full one
@@ -39,10 +39,8 @@ class KnowledgeReview(Term):
     source = "Chen et al. 2021, CVPR, arXiv 2104.09044, §3"
     reads_embedding = True
 
-    def __init__(self, taps: Sequence[TapRequest] = ("stages_pre",), width: int = 512) -> None:
+    def __init__(self, taps: Sequence[TapRequest] = ("stages_pre",), width: Channels = 512) -> None:
         super().__init__(taps)
-        if width < 1:
-            raise ConfigError(f"loss.reviewkd.width={width} must be at least 1 (usual: 512).")
         self.width = width
         self.blocks = nn.ModuleList()
 

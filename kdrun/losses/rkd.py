@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.errors import ConfigError
 from kdrun.losses.base import Term
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
+from kdrun.ranges import NotNegative
 from kdrun.types import Batch, Outputs
 
 ROUNDING = 16.0  # in units of the precision of a squared length
@@ -37,13 +37,9 @@ class RelationalDistillation(Term):
     reads_embedding = True
 
     def __init__(
-        self, distance: float = 25.0, angle: float = 50.0, normalise: bool = False
+        self, distance: NotNegative = 25.0, angle: NotNegative = 50.0, normalise: bool = False
     ) -> None:
         super().__init__()
-        if min(distance, angle) < 0:
-            raise ConfigError(
-                f"loss.rkd: distance={distance:g} and angle={angle:g} must not be negative."
-            )
         self.distance = distance
         self.angle = angle
         self.normalise = normalise

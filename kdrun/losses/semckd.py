@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.errors import ConfigError
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.base import TapRequest, Term, TermContext
 from kdrun.losses.shapes import map_pairs, to_smaller, unit
+from kdrun.ranges import Channels, Positive
 from kdrun.types import Batch, Outputs
 
 Maps = dict[str, Tensor]
@@ -47,15 +47,10 @@ class SemanticCalibration(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("stages_crossed",),
-        reduction: int = 4,
-        softness: float = 1.0,
+        reduction: Channels = 4,
+        softness: Positive = 1.0,
     ) -> None:
         super().__init__(taps)
-        if reduction < 1 or not softness > 0:
-            raise ConfigError(
-                f"loss.semckd: reduction={reduction} must be at least 1, softness={softness:g} "
-                "above 0."
-            )
         self.reduction = reduction
         self.softness = softness
         self.rows = 0

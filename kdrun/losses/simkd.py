@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.config.schema import NetworkConfig
-from kdrun.errors import ConfigError
 from kdrun.losses.base import NetworkView, Term
 from kdrun.losses.embeddings import embedding_pair, teacher_classifier
 from kdrun.losses.shapes import map_pairs, pooled
 from kdrun.models.reused_classifier import PROJECTED, look, reuse_classifier
+from kdrun.ranges import Channels
 from kdrun.types import Batch, InputInfo, Outputs
 
 
@@ -43,10 +43,8 @@ class ReusedTeacherClassifier(Term):
     reads_embedding = True
     replaces_student = True
 
-    def __init__(self, reduction: int = 2) -> None:
+    def __init__(self, reduction: Channels = 2) -> None:
         super().__init__()
-        if reduction < 1:
-            raise ConfigError(f"loss.simkd.reduction={reduction} must be at least 1 (usual: 2).")
         self.reduction = reduction
 
     def final_network(

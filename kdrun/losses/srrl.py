@@ -14,6 +14,7 @@ from kdrun.losses.embeddings import (
     teacher_classifier,
 )
 from kdrun.losses.shapes import as_map
+from kdrun.ranges import NotNegative
 from kdrun.types import Batch, Outputs
 
 
@@ -49,8 +50,8 @@ class SoftmaxRegression(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("last_stage",),
-        feature: float = 1.0,
-        regression: float = 1.0,
+        feature: NotNegative = 1.0,
+        regression: NotNegative = 1.0,
         variant: str = "embedding",
     ) -> None:
         require_variant(type(self), variant)

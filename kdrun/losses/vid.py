@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdrun.errors import ConfigError
 from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
 from kdrun.losses.shapes import map_pairs, tap_names, to_smaller
+from kdrun.ranges import Positive
 from kdrun.types import Batch, Outputs
 
 SMALLEST_VARIANCE = 1e-5
@@ -44,7 +45,7 @@ class VariationalInformation(Term):
     def __init__(
         self,
         taps: Sequence[TapRequest] = ("stages",),
-        variance: float = 5.0,
+        variance: Positive = 5.0,
         variant: str = "repdistiller",
     ) -> None:
         super().__init__(taps)

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import Term, full_precision
+from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
@@ -27,7 +28,7 @@ class WeightedSoftLabels(Term):
     source = "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang 2021, ICLR, arXiv 2102.00650"
     reads_labels = True
 
-    def __init__(self, temperature: float = 2.0) -> None:
+    def __init__(self, temperature: Temperature = 2.0) -> None:
         super().__init__()
         self.temperature = temperature
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import conv3x3, initialise_fan_out, stage_taps
+from kdrun.ranges import Channels, ranged
 
 
 class ConvNet(nn.Module):
@@ -18,7 +19,8 @@ class ConvNet(nn.Module):
     Taps: `stageI`, `stageI_pre`, `embedding`.
     """
 
-    def __init__(self, num_classes: int, in_channels: int, widths: list[int]) -> None:
+    @ranged
+    def __init__(self, num_classes: int, in_channels: int, widths: list[Channels]) -> None:
         super().__init__()
         self.stages = _stages(in_channels, widths)
         self.pool = nn.MaxPool2d(2, ceil_mode=True)

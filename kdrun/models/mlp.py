@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kdrun.models.dropout import Dropout
 from kdrun.models.layers import stage_taps
+from kdrun.ranges import Channels, Share, ranged
 
 
 class MLP(nn.Module):
@@ -19,14 +20,15 @@ class MLP(nn.Module):
     Taps: `stageI` `[B, hidden[I-1]]` (before dropout), `stageI_pre`, `embedding`.
     """
 
+    @ranged
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
         image_size: tuple[int, int],
-        hidden: list[int],
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
+        hidden: list[Channels],
+        dropout: Share = 0.0,
+        input_dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         widths = [in_channels * image_size[0] * image_size[1], *hidden]

@@ -14,6 +14,7 @@ from kdrun.models.layers import (
     initialise_fan_out,
     stage_taps,
 )
+from kdrun.ranges import Channels, Positive, ranged
 
 # channels at width 1, blocks, stride of the first block
 STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -57,11 +58,17 @@ class MobileNetV2(nn.Module):
     ends without an activation, so that `stage1..4_pre` are the same tensors.
     """
 
+    @ranged
     def __init__(
-        self, num_classes: int, in_channels: int = 3, *, width: float = 0.5, expansion: int = 6
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        width: Positive = 0.5,
+        expansion: Channels = 6,
     ) -> None:
         super().__init__()
-        _check(width, expansion)
+        _check(width)
         stem = int(STEM_CHANNELS * width)
         last = int(STAGES[-1][0] * width)
         head = int(HEAD_CHANNELS * max(1.0, width))
@@ -102,8 +109,6 @@ def _initialise_head(classifier: nn.Sequential) -> None:
     initialise_classifier(linear)
 
 
-def _check(width: float, expansion: int) -> None:
+def _check(width: float) -> None:
     if width * STAGES[0][0] < 1:
         raise ConfigError(f"width={width:g} leaves no channels: use at least {1 / STAGES[0][0]:g}.")
-    if expansion < 1:
-        raise ConfigError(f"expansion={expansion} must be at least 1.")

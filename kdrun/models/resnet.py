@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
+from kdrun.ranges import Channels, Layers, ranged
 
 
 class BasicBlock(nn.Module):
@@ -40,8 +41,9 @@ class ResNet(nn.Module):
     Taps: `stem`, `stage1..3` (after the ReLU), `stage1..3_pre` (before it), `embedding`.
     """
 
+    @ranged
     def __init__(
-        self, num_classes: int, in_channels: int = 3, *, depth: int, widths: list[int]
+        self, num_classes: int, in_channels: int = 3, *, depth: Layers, widths: list[Channels]
     ) -> None:
         super().__init__()
         blocks = _blocks_per_stage(depth, widths)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
+from kdrun.ranges import Layers, ranged
 
 EXPANSION = 4
 
@@ -47,7 +48,8 @@ class BottleneckResNet(nn.Module):
     Taps: `stem`, `stage1..4` (after the ReLU), `stage1..4_pre` (before it), `embedding`.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, blocks: list[int]) -> None:
+    @ranged
+    def __init__(self, num_classes: int, in_channels: int = 3, *, blocks: list[Layers]) -> None:
         super().__init__()
         _check(blocks)
         self.conv1 = conv3x3(in_channels, 64)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import ChannelShuffle, conv1x1, conv3x3, stage_taps
+from kdrun.ranges import Channels, Layers, ranged
 
 STEM_CHANNELS = 24
 
@@ -59,14 +60,15 @@ class ShuffleNetV1(nn.Module):
     Taps: `stem`, `stage1..3` (after the ReLU), `stage1..3_pre` (before it), `embedding`.
     """
 
+    @ranged
     def __init__(
         self,
         num_classes: int,
         in_channels: int = 3,
         *,
-        widths: list[int],
-        blocks: list[int],
-        groups: int,
+        widths: list[Channels],
+        blocks: list[Layers],
+        groups: Channels,
     ) -> None:
         super().__init__()
         _check(widths, blocks, groups)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import ChannelShuffle, conv1x1, conv3x3, stage_taps
+from kdrun.ranges import Channels, Layers, ranged
 
 STEM_CHANNELS = 24
 
@@ -81,8 +82,14 @@ class ShuffleNetV2(nn.Module):
     Taps: `stem`, `stage1..3`, `stage1..3_pre` (before the last ReLU and shuffle), `embedding`.
     """
 
+    @ranged
     def __init__(
-        self, num_classes: int, in_channels: int = 3, *, widths: list[int], blocks: list[int]
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        widths: list[Channels],
+        blocks: list[Layers],
     ) -> None:
         super().__init__()
         _check(widths, blocks)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import initialise_classifier, initialise_fan_out, stage_taps
+from kdrun.ranges import Channels, ranged
 
 STAGES = 5
 LAST_POOL_FROM = 64  # pixels of height; below, the last two stages share one size
@@ -25,7 +26,10 @@ class VGG(nn.Module):
     (before it), `embedding`.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, widths: list[list[int]]) -> None:
+    @ranged
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, *, widths: list[list[Channels]]
+    ) -> None:
         super().__init__()
         _check(widths)
         inputs = [in_channels, *(stage[-1] for stage in widths[:-1])]

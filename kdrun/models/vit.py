@@ -6,6 +6,7 @@ load.
 """
 
 from collections import OrderedDict
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from kdrun.errors import ConfigError
 from kdrun.models.layers import stage_taps
 from kdrun.models.readout import ManyHeads, read_out, require_readout
+from kdrun.ranges import Channels, Layers, Pixels, Positive, Range, Share, ranged
 
 MAX_STAGES = 4
 NORM_EPSILON = 1e-6
@@ -130,24 +132,25 @@ class VisionTransformer(ManyHeads):
     Raises ConfigError for sizes and counts that do not go together.
     """
 
+    @ranged
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
         image_size: tuple[int, int],
         *,
-        patch_size: int,
-        width: int,
-        depth: int,
-        attention_heads: int,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        distillation_tokens: int = 0,
+        patch_size: Pixels,
+        width: Channels,
+        depth: Layers,
+        attention_heads: Channels,
+        mlp_ratio: Positive = 4.0,
+        drop_path: Share = 0.0,
+        distillation_tokens: Annotated[int, Range(low=0, high=1000)] = 0,
         inference: str = "both",
         fusion: str = "probabilities",
     ) -> None:
         super().__init__()
-        _check(width, depth, attention_heads, drop_path, distillation_tokens)
+        _check(width, attention_heads, mlp_ratio)
         require_readout(inference, fusion, distillation_tokens)
         grid = _grid(image_size, patch_size)
         leading = 1 + distillation_tokens
@@ -212,24 +215,17 @@ class VisionTransformer(ManyHeads):
                 nn.init.trunc_normal_(tokens, std=INITIAL_STD)
 
 
-def _check(
-    width: int, depth: int, attention_heads: int, drop_path: float, distillation_tokens: int
-) -> None:
-    for name, value, low in (
-        ("width", width, 1),
-        ("depth", depth, 1),
-        ("attention_heads", attention_heads, 1),
-        ("distillation_tokens", distillation_tokens, 0),
-    ):
-        if value < low:
-            raise ConfigError(f"{name}={value} must be at least {low}.")
+def _check(width: int, attention_heads: int, mlp_ratio: float) -> None:
     if width % attention_heads:
         raise ConfigError(
             f"width={width} cannot be divided among attention_heads={attention_heads}: take a "
             f"multiple, e.g. {attention_heads * max(width // attention_heads, 1)}."
         )
-    if not 0 <= drop_path < 1:
-        raise ConfigError(f"drop_path={drop_path:g} must lie in [0, 1), e.g. 0.1.")
+    if int(width * mlp_ratio) < 1:
+        raise ConfigError(
+            f"mlp_ratio={mlp_ratio:g} with width={width} leaves the perceptrons without units: "
+            f"use at least {1 / width:.2g} (usual: 4)."
+        )
 
 
 def _grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:

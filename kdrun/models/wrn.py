@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
+from kdrun.ranges import Channels, Layers, Share, ranged
 
 
 class PreActivationBlock(nn.Module):
@@ -50,14 +51,15 @@ class WideResNet(nn.Module):
     normalisation that follows it, the input of the next ReLU.
     """
 
+    @ranged
     def __init__(
         self,
         num_classes: int,
         in_channels: int = 3,
         *,
-        depth: int,
-        widen_factor: int,
-        dropout: float = 0.0,
+        depth: Layers,
+        widen_factor: Channels,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         blocks = _blocks_per_stage(depth, widen_factor)
@@ -89,8 +91,6 @@ class WideResNet(nn.Module):
 def _blocks_per_stage(depth: int, widen_factor: int) -> int:
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"depth={depth} does not fit a WRN: use 6n + 4, e.g. 10, 16, 28 or 40.")
-    if widen_factor < 1:
-        raise ConfigError(f"widen_factor={widen_factor} must be at least 1.")
     return (depth - 4) // 6
 
 

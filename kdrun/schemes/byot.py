@@ -15,6 +15,7 @@ from kdrun.losses.base import full_precision
 from kdrun.losses.objective import Objective
 from kdrun.models.pairs import expand_tap
 from kdrun.models.taps import Tapped
+from kdrun.ranges import NotNegative
 from kdrun.schemes.base import StudentScheme, Value, step_output
 from kdrun.schemes.given import Given, pooled, require_logits
 from kdrun.schemes.measured import Companion, mean_logits
@@ -23,7 +24,7 @@ from kdrun.types import Batch, Outputs, StepOutput
 
 
 def byot(
-    given: Given, exits: Sequence[str] | None = None, hint_weight: float = 0.03
+    given: Given, exits: Sequence[str] | None = None, hint_weight: NotNegative = 0.03
 ) -> "BeYourOwnTeacher":
     """Shallow exits learn from labels, from the last classifier, and from what it reads.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kdrun.config import unused
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.metrics import Evaluation
@@ -51,6 +52,7 @@ def say_plan(
     notes = [*dataset.notes, *plan.notes]
     if config.ensemble.average == SOFT_TARGETS and all(o.config.teachers[1:] == () for o in rounds):
         notes.append("teacher.average=soft_targets changes nothing: there is one teacher")
+    notes += [str(setting) for setting in unused.changed(config)]
     rows += [("note", note) for note in dict.fromkeys(notes)]
     session.reporter.facts(rows)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.config import unused
 from kdrun.config.dump import train_teacher_plain
 from kdrun.config.schema import TrainTeacherConfig
 from kdrun.data.dataset import Dataset
@@ -88,6 +89,7 @@ def _say_plan(
         ("device", f"{session.device_line()}, {', '.join(precisions)}"),
         ("folder", str(folder.path)),
         *(("note", note) for note in notes),
+        *(("note", str(setting)) for setting in unused.changed(config)),
     ]
     session.reporter.facts(dict.fromkeys(rows))
 

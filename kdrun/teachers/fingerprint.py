@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdrun.config.schema import AugmentConfig, NetworkConfig, ScheduleConfig
+from kdrun.config.unused import unread_keys
 from kdrun.data.dataset import Dataset
 from kdrun.files import canonical_hash
 
@@ -41,23 +42,13 @@ def network_recipe(
 def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
     """The settings of a schedule that reach the weights; a setting nothing reads does not count."""
     settings = asdict(schedule)
-    unread = ["eval_batch_size"]
+    unread = unread_keys(schedule) | {"eval_batch_size"}
     if not schedule.early_stopping:
-        unread += ["eval_every", "early_stopping", "early_stopping_metric"]
+        unread |= {"eval_every", "early_stopping"}
     if schedule.steps is not None and schedule.curve != "step":
-        unread.append("epochs")
-    if schedule.optimizer in ("adam", "adamw"):
-        unread += ["momentum", "nesterov"]
-    else:
-        unread.append("betas")
-    if schedule.optimizer != "dot":
-        unread.append("dot_delta")
-    if schedule.curve != "step":
-        unread += ["milestones", "gamma"]
+        unread.add("epochs")
     if not schedule.max_norm:
-        unread.append("max_norm")
-    if schedule.curve in ("constant", "step"):
-        unread.append("final_lr")
+        unread.add("max_norm")
     return {name: value for name, value in settings.items() if name not in unread}
 
 

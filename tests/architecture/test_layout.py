@@ -23,6 +23,7 @@ LAYERS = [
         "errors",
         "types",
         "files",
+        "ranges",
         "seeds",
         "vision",
         "world",

@@ -130,7 +130,7 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("schedule.label_smoothing=1", "label_smoothing"),
         ("teacher.schedule.epochs=-1", "teacher.schedule.epochs=-1"),
         ("teacher.augment={crop_pading: 1}", "Did you mean 'crop_padding'"),
-        ("dataset.augment.crop_padding=-2", "must not be negative"),
+        ("dataset.augment.crop_padding=-2", "crop_padding=-2 must be at least 0"),
         ("dataset.resident=sometimes", "is not one of"),
         ("+dataset.workers=-1", "dataset.workers"),
         ("loss.kd.weight=-1", "loss.kd.weight"),

@@ -1,0 +1,99 @@
+"""Which settings a choice reads, declared per optimizer and learning-rate curve.
+
+A setting that the chosen kind does not read has no effect: typed, it is refused; left over from a
+preset, it is listed at the start of a run. `kdrun.teachers.fingerprint` leaves it out of a
+teacher's fingerprint for the same reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from kdrun.config.schema import DistillConfig, ScheduleConfig, TeacherConfig
+from kdrun.config.teaching import TeachingConfig
+
+# kind → the settings that only some kinds read, and this one does
+OPTIMIZERS = {
+    "sgd": ("momentum", "nesterov"),
+    "dot": ("momentum", "nesterov", "dot_delta"),
+    "adam": ("betas",),
+    "adamw": ("betas",),
+}
+CURVES = {
+    "constant": (),
+    "step": ("milestones", "gamma"),
+    "linear": ("final_lr",),
+    "cosine": ("final_lr",),
+    "onecycle": ("final_lr",),
+}
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A setting without effect. because: the setting that decides. instead: values that read it."""
+
+    name: str
+    value: Any
+    because: str
+    instead: str
+
+    def __str__(self) -> str:
+        value = str(self.value).lower() if isinstance(self.value, bool) else self.value
+        return f"{self.name}={value} has no effect with {self.because}: {self.instead} reads it"
+
+
+def unread_keys(schedule: ScheduleConfig) -> set[str]:
+    """The fields that the schedule's optimizer and curve do not read."""
+    return {key for key, _, _ in _unread(schedule)}
+
+
+def unused_settings(config: Any) -> list[Unused]:
+    """All settings of a typed configuration that have no effect, whatever their values."""
+    found: list[Unused] = []
+    if isinstance(config, DistillConfig):
+        found += _of_schedule("schedule", config.schedule)
+    teachers: tuple[TeacherConfig, ...] = getattr(config, "teachers", ())
+    for number, teacher in enumerate(teachers, 1):
+        where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+        found += _of_schedule(f"{where}.schedule", teacher.schedule)
+        if teacher.teaching.cache == "off":
+            size = teacher.teaching.cache_gb
+            cache = f"{where}.cache"
+            found.append(Unused(f"{where}.cache_gb", size, f"{cache}=off", f"{cache}=auto"))
+    return found
+
+
+def changed(config: Any) -> list[Unused]:
+    """Those of `unused_settings` that differ from the schema's default."""
+    defaults = _defaults(ScheduleConfig) | _defaults(TeachingConfig)
+    return [one for one in unused_settings(config) if one.value != defaults[_key(one)]]
+
+
+def _of_schedule(where: str, schedule: ScheduleConfig) -> list[Unused]:
+    return [
+        Unused(f"{where}.{key}", getattr(schedule, key), f"{where}.{because}", f"{where}.{readers}")
+        for key, because, readers in _unread(schedule)
+    ]
+
+
+def _unread(schedule: ScheduleConfig) -> Iterator[tuple[str, str, str]]:
+    """(field, the choice that does not read it, choices that do)."""
+    for choice, kinds in (("optimizer", OPTIMIZERS), ("curve", CURVES)):
+        chosen = getattr(schedule, choice)
+        for key in dict.fromkeys(key for keys in kinds.values() for key in keys):
+            if key not in kinds[chosen]:
+                readers = [kind for kind, keys in kinds.items() if key in keys]
+                yield key, f"{choice}={chosen}", f"{choice}={' or '.join(readers)}"
+    if not schedule.early_stopping:
+        yield "early_stopping_metric", "early_stopping=0", "early_stopping=10"
+
+
+def _key(unused: Unused) -> str:
+    return unused.name.rpartition(".")[2]
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    return {
+        field.name: field.default_factory() if field.default is MISSING else field.default  # type: ignore[misc]
+        for field in fields(cls)
+    }
