@@ -75,8 +75,8 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
         twice = next((item for item in value if value.count(item) > 1), None)
         if twice is not None:
             raise ConfigError(
-                f"{full}=[{','.join(value)}] names {twice} {value.count(twice)} times: name it once, "
-                f"and set its weight with {key}.{twice}.weight=..."
+                f"{full}=[{','.join(value)}] names {twice} twice: name it once, and "
+                f"set its weight with {key}.{twice}.weight=..."
             )
         return
     _check_option(key, full, value, options)

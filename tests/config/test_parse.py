@@ -139,7 +139,7 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("schedule.max_norm=-1", "schedule.max_norm=-1 must be at least 0"),
         ("schedule.early_stopping=-1", "schedule.early_stopping=-1 must be at least 0"),
         ("schedule.early_stopping_metric=los", "Did you mean 'loss'"),
-        ("dataset.std=[0.0]", "dataset.mean and dataset.std together"),
+        ("dataset.std=[0.5]", "dataset.mean and dataset.std together"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(override: str, text: str) -> None:

@@ -90,7 +90,7 @@ GOLDEN = {"repdistiller": 56.318871, "paper": 0.0035342043}
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="gamma=0 above 0"):
+    with pytest.raises(ConfigError, match="gamma=0 must be above 0"):
         CorrelationCongruence(gamma=0.0)
     with pytest.raises(ConfigError, match="at least 1"):
         CorrelationCongruence(dim=0)

@@ -181,7 +181,7 @@ def test_refusals() -> None:
         NegativeSampler(torch.ones(9, dtype=torch.int64), 3, 4, 0)
     with pytest.raises(ConfigError, match="negatives=0"):
         ContrastiveDistillation(negatives=0)
-    with pytest.raises(ConfigError, match=r"momentum=1 in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"momentum=1 must lie in \[0, 1\)"):
         ContrastiveDistillation(momentum=1.0)
     with pytest.raises(ConfigError, match="tau=0 must be above 0"):
         ContrastiveDistillation(tau=0.0)

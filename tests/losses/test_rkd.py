@@ -90,5 +90,5 @@ GOLDEN: list[tuple[dict[str, bool], float]] = [({}, 0.71604115), ({"normalise": 
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="must not be negative"):
+    with pytest.raises(ConfigError, match="must be at least 0"):
         RelationalDistillation(angle=-1.0)

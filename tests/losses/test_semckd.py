@@ -78,7 +78,7 @@ GOLDEN = 0.50999361
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="softness=0 above 0"):
+    with pytest.raises(ConfigError, match="softness=0 must be above 0"):
         SemanticCalibration(softness=0.0)
     with pytest.raises(ConfigError, match="at least 1"):
         SemanticCalibration(reduction=0)
