@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.data.class_folders import PUBLISHED, read_class_folders
 from kdrun.data.images import RawDataset, Split
+from kdrun.data.measure import Progress
 from kdrun.data.torchvision_sets import absent, download_once
 from kdrun.errors import DataError
 
@@ -26,51 +28,62 @@ FILES = (
 )
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
 LARGEST_BYTES = 256 * 2**20  # unpacked; the largest file of the originals has 45 MiB
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 
 
-def mnist(*, root: str = "data", download: bool = True) -> RawDataset:
+def mnist(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
     """MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten handwritten digits.
 
     The four files, plain or `.gz`, lie in `root/MNIST/raw` or in `root` itself; they are
     downloaded to the former when absent and `download` allows it. Raises DataError otherwise.
+    Class folders of images are read too (see `class_folders`).
     """
-    return _read("MNIST", tuple("0123456789"), Path(root).expanduser(), download, ())
+    folder = Path(root).expanduser()
+    found = _find("MNIST", folder, ())
+    if found is None and (raw := read_class_folders("mnist", folder, cache_root, progress)):
+        return raw
+    return _read("MNIST", "mnist", folder, found, download)
 
 
-def fashion_mnist(*, root: str = "data", download: bool = True) -> RawDataset:
+def fashion_mnist(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
     """Fashion-MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten kinds of clothing.
 
     Files as for `mnist`, in `root/FashionMNIST/raw` or `root`; where Debian's package
     `dataset-fashion-mnist` is installed, its files are read before anything is downloaded.
     """
     folder = Path(root).expanduser()
-    return _read("FashionMNIST", FASHION_CLASSES, folder, download, (DEBIAN_FASHION,))
+    found = _find("FashionMNIST", folder, ())
+    if found is None and (raw := read_class_folders("fashion_mnist", folder, cache_root, progress)):
+        return raw
+    found = found or _find("FashionMNIST", folder, (DEBIAN_FASHION,))
+    return _read("FashionMNIST", "fashion_mnist", folder, found, download)
 
 
-def _read(
-    name: str, classes: tuple[str, ...], root: Path, download: bool, others: tuple[Path, ...]
-) -> RawDataset:
-    own = root / name / "raw"
-    places = (own, root, *others)
-    folder = next((place for place in places if _complete(place)), None)
-    layout = f"{own}/{{{', '.join(FILES)}}}, plain or .gz"
+def _find(name: str, root: Path, others: tuple[Path, ...]) -> Path | None:
+    """The folder that holds the four files; None when none does."""
+    places = (root / name / "raw", root, *others)
+    return next((place for place in places if _complete(place)), None)
+
+
+def _read(name: str, key: str, root: Path, folder: Path | None, download: bool) -> RawDataset:
+    """The data set from the four files in `folder`; downloaded to `root` when it is None."""
     if folder is None:
+        folder = root / name / "raw"
+        layout = f"{folder}/{{{', '.join(FILES)}}}, plain or .gz"
         if not download:
-            raise absent(name, own, layout)
+            raise absent(name, folder, layout)
         download_once(name, root, layout, {"train": True})
-        folder = own
     arrays = [read_idx(_file(folder, file)) for file in FILES]
     for images, labels, part in ((0, 1, "training"), (2, 3, "test")):
         if arrays[images].dim() != 3 or arrays[labels].shape != arrays[images].shape[:1]:
@@ -79,7 +92,7 @@ def _read(
                 f"{list(arrays[labels].shape)}; these are not the files of {name}."
             )
     train, test = (Split(arrays[at].unsqueeze(1), arrays[at + 1].to(torch.int64)) for at in (0, 2))
-    return RawDataset(classes, train, None, test)
+    return RawDataset(PUBLISHED[key].classes, train, None, test)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from kdrun.data.class_folders import read_class_folders
 from kdrun.data.imagefolder import from_tree
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
@@ -18,18 +19,54 @@ from kdrun.vision import import_torchvision
 Arguments = dict[str, Any]
 
 
-def cifar10(*, root: str = "data", download: bool = True) -> RawDataset:
-    """CIFAR-10: 50,000 and 10,000 colour images, `[3, 32, 32]`, of ten classes."""
-    return _cifar("CIFAR10", "cifar-10-batches-py/{data_batch_1..5, test_batch}", root, download)
+def cifar10(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
+    """CIFAR-10: 50,000 and 10,000 colour images, `[3, 32, 32]`, of ten classes.
+
+    From torchvision's files, or from class folders (see `class_folders`).
+    """
+    files = Path(root).expanduser() / "cifar-10-batches-py"
+    return _folders("cifar10", files, cache_root, progress) or _cifar(
+        "CIFAR10", "cifar-10-batches-py/{data_batch_1..5, test_batch}", root, download
+    )
 
 
-def cifar100(*, root: str = "data", download: bool = True) -> RawDataset:
-    """CIFAR-100: 50,000 and 10,000 colour images, `[3, 32, 32]`, of a hundred classes."""
-    return _cifar("CIFAR100", "cifar-100-python/{train, test, meta}", root, download)
+def cifar100(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
+    """CIFAR-100: 50,000 and 10,000 colour images, `[3, 32, 32]`, of a hundred classes.
+
+    From torchvision's files, or from class folders (see `class_folders`).
+    """
+    files = Path(root).expanduser() / "cifar-100-python"
+    return _folders("cifar100", files, cache_root, progress) or _cifar(
+        "CIFAR100", "cifar-100-python/{train, test, meta}", root, download
+    )
 
 
-def svhn(*, root: str = "data", download: bool = True) -> RawDataset:
-    """SVHN, cropped digits: 73,257 and 26,032 colour images, `[3, 32, 32]`, of ten digits."""
+def svhn(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
+    """SVHN, cropped digits: 73,257 and 26,032 colour images, `[3, 32, 32]`, of ten digits.
+
+    From torchvision's files, or from class folders (see `class_folders`).
+    """
+    files = Path(root).expanduser() / "train_32x32.mat"
+    if (raw := _folders("svhn", files, cache_root, progress)) is not None:
+        return raw
     parts = _open(
         "SVHN",
         Path(root).expanduser(),
@@ -41,8 +78,20 @@ def svhn(*, root: str = "data", download: bool = True) -> RawDataset:
     return RawDataset(tuple("0123456789"), train, None, test)
 
 
-def stl10(*, root: str = "data", download: bool = True) -> RawDataset:
-    """STL-10, labelled part: 5,000 and 8,000 colour images, `[3, 96, 96]`, of ten classes."""
+def stl10(
+    *,
+    root: str = "data",
+    download: bool = True,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> RawDataset:
+    """STL-10, labelled part: 5,000 and 8,000 colour images, `[3, 96, 96]`, of ten classes.
+
+    From torchvision's files, or from class folders (see `class_folders`).
+    """
+    files = Path(root).expanduser() / "stl10_binary"
+    if (raw := _folders("stl10", files, cache_root, progress)) is not None:
+        return raw
     train, test = _open(
         "STL10",
         Path(root).expanduser(),
@@ -73,12 +122,25 @@ def dtd(
     partition: which of the ten published divisions into splits.
     image_size: the photographs differ in size; resized until they cover it, cut at the centre.
     cache: as for `imagefolder`.
+
+    From root/dtd/dtd, root/dtd or root with `images/` and `labels/`, or from class folders (see
+    `class_folders`).
     """
     if not 1 <= partition <= 10:
         raise ConfigError(f"dataset.partition={partition} must lie between 1 and 10.")
     folder = Path(root).expanduser()
-    _open("DTD", folder, "dtd/dtd/{images, labels}", download, ({"partition": partition},))
-    base = (folder / "dtd" / "dtd").absolute()
+    base = next(
+        (at for at in (folder / "dtd" / "dtd", folder / "dtd", folder) if _is_dtd(at)), None
+    )
+    if base is None:
+        raw = read_class_folders(
+            "dtd", folder, cache_root, progress, image_size=image_size, cache=cache
+        )
+        if raw is not None:
+            return raw
+        _open("DTD", folder, "dtd/dtd/{images, labels}", download, ({"partition": partition},))
+        base = folder / "dtd" / "dtd"
+    base = base.absolute()
     names = {
         name: (base / "labels" / f"{name}{partition}.txt").read_text().split()
         for name in ("train", "val", "test")
@@ -87,6 +149,11 @@ def dtd(
     splits = {name: _file_list(base / "images", lines, classes) for name, lines in names.items()}
     tree = Tree(base / "images", classes, splits)
     return from_tree(tree, image_size, 3, cache, cache_root, progress)
+
+
+def _is_dtd(folder: Path) -> bool:
+    """Whether a folder holds the images and split lists of DTD."""
+    return (folder / "images").is_dir() and (folder / "labels").is_dir()
 
 
 def _file_list(images: Path, lines: list[str], classes: tuple[str, ...]) -> FileList:
@@ -111,6 +178,15 @@ def _file_list(images: Path, lines: list[str], classes: tuple[str, ...]) -> File
         [stat.st_size for stat in stats],
         [stat.st_mtime_ns for stat in stats],
     )
+
+
+def _folders(
+    key: str, files: Path, cache_root: Path | None, progress: Progress | None
+) -> RawDataset | None:
+    """The data set from class folders beside where torchvision's files would be; None without."""
+    if files.exists():
+        return None
+    return read_class_folders(key, files.parent, cache_root, progress)
 
 
 def _cifar(name: str, layout: str, root: str, download: bool) -> RawDataset:

@@ -1,0 +1,232 @@
+"""Published data sets as folders of image files, `train/<class>/…` and `test/<class>/…`.
+
+The images are numbered as the published files number them, whatever order the folders have. A
+folder whose classes or counts differ from the published ones is refused: the name of a data set
+stands for exactly its images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdrun.data.imagefolder import from_tree
+from kdrun.data.images import RawDataset
+from kdrun.data.listing import abbreviated
+from kdrun.data.measure import Progress
+from kdrun.data.tree import SPLIT_FOLDERS, FileList, Tree, read_tree
+from kdrun.errors import DataError
+
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+STL10 = "airplane bird car cat deer dog horse monkey ship truck"
+DTD = """
+banded blotchy braided bubbly bumpy chequered cobwebbed cracked crosshatched crystalline dotted
+fibrous flecked freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined
+marbled matted meshed paisley perforated pitted pleated polka-dotted porous potholed scaly smeared
+spiralled sprinkled stained stratified striped studded swirly veined waffled woven wrinkled
+zigzagged
+"""
+FASHION = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published data set consists of.
+
+    counts: images per class, in the order of `classes`, of each split. size: (height, width); None
+    where images differ in size. numbered: folders may also be named by the class numbers.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    size: tuple[int, int] | None
+    channels: int
+    numbered: bool = False
+
+
+def _even(classes: int, **counts: int) -> dict[str, tuple[int, ...]]:
+    return {split: (count,) * classes for split, count in counts.items()}
+
+
+PUBLISHED = {
+    "cifar10": Published(
+        "CIFAR-10", tuple(CIFAR10.split()), _even(10, train=5000, test=1000), (32, 32), 3
+    ),
+    "cifar100": Published(
+        "CIFAR-100", tuple(CIFAR100.split()), _even(100, train=500, test=100), (32, 32), 3
+    ),
+    "stl10": Published("STL-10", tuple(STL10.split()), _even(10, train=500, test=800), (96, 96), 3),
+    "svhn": Published(
+        "SVHN",
+        DIGITS,
+        {
+            "train": (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
+            "test": (1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595),
+        },
+        (32, 32),
+        3,
+    ),
+    "mnist": Published(
+        "MNIST",
+        DIGITS,
+        {
+            "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+            "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+        },
+        (28, 28),
+        1,
+    ),
+    "fashion_mnist": Published(
+        "Fashion-MNIST", FASHION, _even(10, train=6000, test=1000), (28, 28), 1, numbered=True
+    ),
+    "dtd": Published("DTD", tuple(DTD.split()), _even(47, train=40, val=40, test=40), None, 3),
+}
+
+
+def read_class_folders(
+    key: str,
+    root: Path,
+    cache_root: Path | None,
+    progress: Progress | None,
+    *,
+    image_size: int | list[int] | None = None,
+    cache: bool = True,
+) -> RawDataset | None:
+    """The published data set `key` from class folders in `root` or `root/<key>`.
+
+    None when neither holds class folders. Raises DataError for class folders that are not the
+    published ones. image_size, cache: of data sets whose images differ in size. Without a
+    `cache_root` images are decoded whenever they are asked for.
+    """
+    published = PUBLISHED[key]
+    folder = next((at for at in (root, root / key) if _has_classes(at, published)), None)
+    if folder is None:
+        return None
+    tree = _verified(read_tree(folder), published)
+    kept = cache and cache_root is not None
+    raw = from_tree(tree, image_size, published.channels, kept, cache_root or Path(), progress)
+    if published.size is None:
+        return raw
+    mixed = any("different sizes" in note for note in raw.notes)
+    if mixed or raw.train.shape[1:] != published.size:
+        found = "of different sizes" if mixed else "×".join(map(str, raw.train.shape[1:]))
+        wanted = "×".join(map(str, published.size))
+        raise _not_published(folder, published, f"the images are {found}, not {wanted}")
+    return raw
+
+
+def _has_classes(folder: Path, published: Published) -> bool:
+    """Whether a folder holds split folders, or folders of at least two of the classes."""
+    if not folder.is_dir():
+        return False
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    splits = [name for name in names if name.lower() in SPLIT_FOLDERS]
+    if any(entry.is_dir() for name in splits for entry in (folder / name).iterdir()):
+        return True
+    known = _folder_names(published)
+    return sum(_folded(name) in known for name in names) >= 2
+
+
+def _verified(tree: Tree, published: Published) -> Tree:
+    """The tree with the published class numbers. Raises DataError when it is another data set."""
+    known = _folder_names(published)
+    if published.numbered and set(tree.classes) == {str(n) for n in range(len(published.classes))}:
+        known = {str(number): number for number in range(len(published.classes))}
+    numbers = [known.get(_folded(name)) for name in tree.classes]
+    unknown = [name for name, number in zip(tree.classes, numbers, strict=True) if number is None]
+    missing = [name for number, name in enumerate(published.classes) if number not in set(numbers)]
+    doubled = len([number for number in numbers if number is not None]) > len(
+        {number for number in numbers if number is not None}
+    )
+    if unknown or missing or doubled:
+        parts = [f"its classes include {abbreviated(unknown)}"] if unknown else []
+        parts += [f"its classes lack {abbreviated(missing)}"] if missing else []
+        parts += ["two folders are of one class"] if doubled else []
+        raise _not_published(tree.root, published, " and ".join(parts))
+    if set(tree.splits) != set(published.counts):
+        raise _not_published(
+            tree.root,
+            published,
+            f"its splits are {', '.join(tree.splits)}, not {', '.join(published.counts)}",
+        )
+    order = {at: number for at, number in enumerate(numbers) if number is not None}
+    splits = {name: _renumbered(files, order) for name, files in tree.splits.items()}
+    for name, files in splits.items():
+        _check_counts(tree.root, name, files, published)
+    return Tree(tree.root, published.classes, splits)
+
+
+def _renumbered(files: FileList, number: Mapping[int, int]) -> FileList:
+    """The images by their published class numbers; within a class the order stays."""
+    targets = [number[target] for target in files.targets]
+    order = sorted(range(len(files)), key=lambda row: targets[row])
+    return FileList(
+        [files.paths[row] for row in order],
+        [targets[row] for row in order],
+        [files.sizes[row] for row in order],
+        [files.times[row] for row in order],
+    )
+
+
+def _check_counts(root: Path, split: str, files: FileList, published: Published) -> None:
+    expected = published.counts[split]
+    found = [0] * len(published.classes)
+    for target in files.targets:
+        found[target] += 1
+    wrong = [at for at, count in enumerate(found) if count != expected[at]]
+    if wrong:
+        at = wrong[0]
+        total = ""
+        if len(files) != sum(expected):
+            total = f"the {split} split has {len(files):,} images, not {sum(expected):,}; "
+        more = len(wrong) - 1
+        others = (
+            f", and {more} other {'classes differ' if more > 1 else 'class differs'}"
+            if more
+            else ""
+        )
+        raise _not_published(
+            root,
+            published,
+            f"{total}{published.classes[at]} has {found[at]:,} {split} images, not "
+            f"{expected[at]:,}{others}",
+        )
+
+
+def _not_published(root: Path, published: Published, reason: str) -> DataError:
+    return DataError(
+        f"{root} is not {published.name}: {reason}; dataset=imagefolder dataset.root={root} reads "
+        "any image folder."
+    )
+
+
+def _folder_names(published: Published) -> dict[str, int]:
+    """Folded folder name → class number."""
+    return {_folded(name): number for number, name in enumerate(published.classes)}
+
+
+def _folded(name: str) -> str:
+    """A class name without case, spaces and punctuation (`T-shirt/top` cannot name a folder)."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
