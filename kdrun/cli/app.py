@@ -174,6 +174,8 @@ def _task(verb: str, cfg: DictConfig) -> None:
     try:
         config, argv = typed_config(verb, cfg, config_dir), _argv(verb)
         command(verb)(config, argv, sweep_dir=None, job=0)
+    except SystemExit as error:  # Hydra would take it for the end of its own
+        _errors.append(KdrunError(f"Code of this command ended it: SystemExit({error.code!r})."))
     except Exception as error:
         _errors.append(error)
 

@@ -1,10 +1,12 @@
 """The command line: `kdrun VERB ...` finds the verb, runs it and turns errors into exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import NoReturn
 
 from kdrun import __version__
@@ -16,6 +18,7 @@ from kdrun.errors import (
     EXIT_INTERRUPTED,
     OUTPUT_ROOT,
     ConfigError,
+    Interrupted,
     KdrunError,
     did_you_mean,
     known_error,
@@ -152,12 +155,25 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command in `argv` (default: the process's own) and exit with its code."""
+    _stop_on_signals()
     code = run(sys.argv[1:] if argv is None else argv)
     if world().size > 1 and code != EXIT_FAILED:
         from kdrun.engine import distributed
 
         distributed.leave()
     sys.exit(code)
+
+
+def _stop_on_signals() -> None:
+    """Outside a run, too, SIGTERM and a closed terminal stop the command as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def run(argv: list[str]) -> int:

@@ -235,8 +235,8 @@ def _say(number: int, error: BaseException) -> None:
 def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
     """While other processes do the jobs, say how they stand; yields the signals that came.
 
-    The first Ctrl-C (or SIGTERM) lets the jobs in hand save their state and starts no other; a
-    second one stops at once.
+    The first Ctrl-C (or SIGTERM, SIGHUP, a closed standard output) lets the jobs in hand save their
+    state and starts no other; a second one stops at once.
     """
     stopped: list[int] = []
     if launcher.in_process:
@@ -245,13 +245,17 @@ def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
     from kdrun.stages import sweep
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopped:
+        if number in stopped:
             raise KeyboardInterrupt
+        if stopped:  # another signal of the same request
+            return
         stopped.append(number)
         (folder.path / STOP_FILE).touch()
         _ask_to_stop(folder)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    from kdrun.engine.interrupt import handled_signals
+
+    before = {number: signal.signal(number, stop) for number in handled_signals()}
     try:
         with sweep.watching(folder):
             yield stopped

@@ -17,7 +17,7 @@ from kdrun.data import views
 from kdrun.data.images import Split
 from kdrun.data.resident import ResidentImages, choose_resident
 from kdrun.data.views import Views
-from kdrun.data.workers import let_go_of_locks
+from kdrun.data.workers import prepare_worker
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
 from kdrun.types import Batch, Normalisation
@@ -236,7 +236,7 @@ def _stream(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every epoch would draw from the global generator
-        worker_init_fn=let_go_of_locks,
+        worker_init_fn=prepare_worker,
     )
     for part in loader:
         if isinstance(part, KdrunError):

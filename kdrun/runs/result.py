@@ -18,16 +18,13 @@ class ResultFile:
 
     def start(self, command: str, **known: Any) -> None:
         """Begin, or begin again: the run is running and has no error."""
-        self.values = {
-            "schema": SCHEMA,
-            "command": command,
-            "status": RUNNING,
-            "error": None,
-            **known,
-        }
-        write_json(self.path, self.values)
+        values = {"schema": SCHEMA, "command": command, "status": RUNNING, "error": None}
+        self._write({**values, **known})
 
     def update(self, **values: Any) -> None:
         """Set some of the values."""
-        self.values |= values
-        write_json(self.path, self.values)
+        self._write(self.values | values)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        write_json(self.path, values)
+        self.values = values  # only now: a failed write leaves both as they were

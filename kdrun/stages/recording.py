@@ -5,10 +5,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kdrun.engine import distributed
-from kdrun.errors import KdrunError, MachineError, known_error
+from kdrun.errors import Interrupted, KdrunError, MachineError, known_error
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_result, read_run
-from kdrun.runs.result import FAILED, INTERRUPTED
+from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RUNNING
 from kdrun.stages.session import Session
 from kdrun.world import world
 
@@ -25,7 +25,8 @@ def recording(
 ) -> Iterator[None]:
     """Run the block as the run of `folder`; `result.json` says at any moment how it stands.
 
-    The block itself sets `completed`, as its last act before it shows the result.
+    The block itself sets `completed`, as its last act before it shows the result. Whatever else
+    ends it, the status becomes `failed` or `interrupted` as long as the file can be written.
 
     part: of another run, which says the rest.
     known: entries of `result.json` that are known from the start, in their final order.
@@ -43,31 +44,64 @@ def recording(
                     "files again."
                 )
                 folder.begin()  # the list of before does not hold any more
-            folder.result.start(command, **known)
-            folder.begin()
             try:
+                folder.result.start(command, **known)
+                folder.begin()
                 yield
                 folder.seal()
                 distributed.wait()  # the files are there before another process looks for them
-            except KeyboardInterrupt as stopped:
-                with suppress(OSError):
-                    folder.result.update(status=INTERRUPTED, error=str(stopped) or "stopped")
-                session.reporter.close()
-                if not part:
-                    session.reporter.say(
-                        f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
-                    )
-                raise
-            except Exception as caught:
-                error = known_error(caught) or caught
-                if isinstance(error, MachineError) and not part:
-                    error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
-                text = str(error) if isinstance(error, KdrunError) else repr(error)
-                with suppress(OSError):  # it may be the disk that failed
-                    folder.result.update(status=FAILED, error=text)
-                session.reporter.log_only(f"failed: {text}")
+            except BaseException as caught:
+                with session.stop.shielded():
+                    error = _ended(caught, folder, session, part)
                 if error is caught:
                     raise
-                raise error from caught
+                if error is not None:
+                    raise error from caught
     finally:
-        folder.release()
+        with session.stop.shielded():
+            _settle(folder)
+            folder.release()
+
+
+def _ended(
+    caught: BaseException, folder: RunFolder, session: Session, part: bool
+) -> BaseException | None:
+    """Write down that `caught` ended the run; returns what to raise, None for nothing.
+
+    A run that is complete stays so: what failed then is its last lines on the screen.
+    """
+    if folder.result.values.get("status") == COMPLETED:
+        with suppress(OSError):
+            folder.seal()
+        screen_lost = isinstance(caught, Interrupted) and session.reporter.console.lost
+        return None if screen_lost else caught
+    if not isinstance(caught, Exception | SystemExit):  # signals; a greenlet that is ended
+        _write_status(folder, INTERRUPTED, str(caught) or "stopped")
+        session.reporter.close()
+        if not part:
+            session.reporter.say_last(
+                f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
+            )
+        return caught
+    error: BaseException = known_error(caught) or caught
+    if isinstance(error, SystemExit):
+        error = KdrunError(
+            f"Code that this run calls ended the process: SystemExit({error.code!r})."
+        )
+    if isinstance(error, MachineError) and not part:
+        error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
+    text = str(error) if isinstance(error, KdrunError) else repr(error)
+    _write_status(folder, FAILED, text)
+    session.reporter.log_only(f"failed: {text}")
+    return error
+
+
+def _write_status(folder: RunFolder, status: str, text: str) -> None:
+    with suppress(OSError, MemoryError):  # it may be the disk that failed
+        folder.result.update(status=status, error=text)
+
+
+def _settle(folder: RunFolder) -> None:
+    """Leave no `running` behind when a second exception cut the first one's handling short."""
+    if folder.result.values.get("status") == RUNNING:
+        _write_status(folder, INTERRUPTED, "stopped")

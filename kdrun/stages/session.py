@@ -80,8 +80,8 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
     keep_freed_memory()
     distributed.join()
     device = pick_device(distributed.own_device(runtime.device))
-    reporter = Reporter(runtime.ui)
     with StopRequest(limit_seconds) as stop:
+        reporter = Reporter(runtime.ui, stop.ask_all if world().size > 1 else stop.ask)
         try:
             yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
         finally:

@@ -4,7 +4,9 @@ Hydra runs the jobs; what they left is read from the sweep's folder (`kdrun.runs
 the run folders, so it makes no difference which process did them.
 """
 
+import signal
 import threading
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.data.dataset import Dataset
-from kdrun.errors import KdrunError
+from kdrun.errors import Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import objective_of
 from kdrun.runs.folder import counted_names
@@ -180,8 +182,11 @@ def watching(folder: SweepFolder) -> Iterator[None]:
                 say_progress(folder, note["job"])
 
     def watch() -> None:
-        while not finished.wait(WATCH_SECONDS):
-            look()
+        try:
+            while not finished.wait(WATCH_SECONDS):
+                look()
+        except Interrupted:  # nobody reads the screen any more: the sweep stops, in its own thread
+            interrupt_main(signal.SIGTERM)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -207,7 +212,7 @@ def summarise(folder: SweepFolder) -> None:
         if job.log is not None:
             reporter.say(f"    log: {job.log}")
     if found.unfinished:
-        reporter.say(
+        reporter.say_last(
             f"  go on: kdrun resume {folder.path}, or the same command again; finished jobs are "
             "not repeated"
         )

@@ -1,7 +1,11 @@
 """The one console that everything printed goes through."""
 
+import errno
 import os
+import sys
+from contextlib import suppress
 from functools import cache
+from typing import TextIO
 
 from rich.console import Console
 
@@ -11,10 +15,38 @@ from kdrun.world import world
 PLAIN_WIDTH = 160
 
 
+class Screen(Console):
+    """Standard output. Once a write has failed it is lost, and all further output is dropped."""
+
+    lost = False
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError; rich would end the process."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def lose(self, error: OSError) -> str:
+        """Drop all further output; returns what happened, for a message."""
+        self.lost = self.quiet = True
+        discard(sys.stdout)
+        if error.errno in (errno.EPIPE, errno.EBADF):
+            return "standard output was closed"
+        if error.errno == errno.EIO:
+            return "the terminal was closed"
+        return f"standard output cannot be written: {error.strerror or error}"
+
+
+def discard(stream: TextIO | None) -> None:
+    """Point a stream that cannot be written at nothing, so that Python's last flush succeeds."""
+    with suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())  # type: ignore[union-attr]
+        os.close(nothing)
+
+
 @cache
-def console() -> Console:
+def console() -> Screen:
     """The console of standard output, shared by tables, bars and messages."""
-    screen = Console(highlight=False, soft_wrap=True)
+    screen = Screen(highlight=False, soft_wrap=True)
     if not screen.is_terminal:  # a pipe has no width: nothing is cut there
         screen.width = PLAIN_WIDTH
     return screen
@@ -28,9 +60,22 @@ def is_live(choice: str) -> bool:
 
 
 def error(text: str) -> None:
-    """Say on standard error what went wrong; of several processes the first one does."""
+    """Print an error on standard error; of several processes the first one does."""
+    _print_error("error:", text, "bold red")
+
+
+def note(text: str) -> None:
+    """Print a line on standard error that is no error."""
+    _print_error("", text, "")
+
+
+def _print_error(mark: str, text: str, style: str) -> None:
     if not world().is_main:
         return
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-    stderr.print("error:", style="bold red", end=" ")
-    stderr.print(visible(text), markup=False)
+    stderr = Screen(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        if mark:
+            stderr.print(mark, style=style, end=" ")
+        stderr.print(visible(text), markup=False)
+    except OSError:  # closed as well: the exit code and the log remain
+        discard(sys.stderr)

@@ -5,7 +5,7 @@ Otherwise: plain lines at a steady interval, without control characters.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from kdrun.engine.lengths import Length
 from kdrun.engine.metrics import EpochSums
 from kdrun.engine.state import TrainState
+from kdrun.errors import Interrupted
 from kdrun.limits import visible
 from kdrun.ui import format
-from kdrun.ui.console import PLAIN_WIDTH, console, is_live
+from kdrun.ui.console import PLAIN_WIDTH, console, is_live, note
 from kdrun.world import world
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -30,13 +31,16 @@ class Reporter:
     """Implements the loop's observer, and everything else a stage has to say.
 
     choice: auto | rich | plain | quiet (nothing on the screen but errors).
+    on_lost: called once, with the reason, when the screen cannot be written any more: its reader
+    has gone. It may raise; without it, Interrupted is raised.
     """
 
-    def __init__(self, choice: str) -> None:
+    def __init__(self, choice: str, on_lost: Callable[[str], None] | None = None) -> None:
         # of several processes that train together the first one speaks for all
         self.quiet = choice == "quiet" or not world().is_main
         self.live = not self.quiet and is_live(choice)
         self.console = console()
+        self._on_lost = on_lost or _interrupt
         self._logs: list[TextIO] = []
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -64,15 +68,32 @@ class Reporter:
     def close(self) -> None:
         """Take the live line away."""
         if self._bar is not None:
-            self._bar.stop()
+            bar, self._bar = self._bar, None
+            self._write(bar.stop)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write to the screen, unless it is lost."""
+        if self.console.lost:
+            return
+        try:
+            write()
+        except OSError as error:
             self._bar = None
+            self._on_lost(self.console.lose(error))
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """One permanent line."""
         text = visible(text)
         self._log(text)
         if not self.quiet:
-            self.console.print(text, style=style, markup=False)
+            self._write(lambda: self.console.print(text, style=style, markup=False))
+
+    def say_last(self, text: str) -> None:
+        """A line that the user needs to go on: on standard error where the screen is lost."""
+        with suppress(Interrupted):
+            self.say(text)
+        if self.console.lost and not self.quiet:
+            note(text)
 
     def log_only(self, text: str) -> None:
         """A line for `run.log` that the screen gets in another way."""
@@ -103,7 +124,7 @@ class Reporter:
             with suppress(OSError):
                 plain.print(table)
         if not self.quiet:
-            self.console.print(table, soft_wrap=False)
+            self._write(lambda: self.console.print(table, soft_wrap=False))
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A long job outside training: decoding, downloading, measuring."""
@@ -157,6 +178,9 @@ class Reporter:
     # ---------------------------------------------------------------------------------------
 
     def _draw(self, text: str, done: int, total: int) -> None:
+        self._write(lambda: self._draw_bar(text, done, total))
+
+    def _draw_bar(self, text: str, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
                 BarColumn(bar_width=24),
@@ -193,6 +217,10 @@ def epoch_line(row: dict[str, Any], length: Length, left_seconds: float) -> str:
     if row["step"] < length.steps:
         parts.append(f"left {format.seconds(left_seconds)}")
     return "  ".join(parts)
+
+
+def _interrupt(reason: str) -> None:
+    raise Interrupted(reason)
 
 
 class _Watch:
