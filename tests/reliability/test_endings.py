@@ -231,9 +231,8 @@ class Injector:
 
 
 def inject(number: int | None, error: BaseException | None, words: list[str]) -> Injector:
-    with Injector(number, error) as injected:
-        with contextlib.suppress(BaseException):
-            kdrun(*words)
+    with Injector(number, error) as injected, contextlib.suppress(BaseException):
+        kdrun(*words)
     return injected
 
 
