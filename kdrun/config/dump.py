@@ -10,6 +10,7 @@ from typing import Any
 from kdrun.config import schema
 from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.transfer import transfer_plain
+from kdrun.config.weights import reading_plain, start_plain
 
 
 def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     return {
         "dataset": dataset_plain(config.dataset),
         **_given_teachers(config),
-        "student": _network(config.student),
+        "student": {**_network(config.student), **start_plain(config.start)},
         "loss": {name: _term(term) for name, term in config.loss.items()},
         "schedule": schedule,
         "scheme": _scheme(config.scheme),
@@ -102,6 +103,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
         "schedule": _schedule(config.schedule),
         "seed": config.seed,
         "checkpoint": config.checkpoint,
+        **reading_plain(config.reading),
         "augment": None if config.augment is None else asdict(config.augment),
         "image_size": None if config.image_size is None else list(config.image_size),
         **asdict(config.teaching),

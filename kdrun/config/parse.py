@@ -24,11 +24,20 @@ from kdrun.config.teacher_input import teacher_input
 from kdrun.config.teachers import OWN_KEYS, TEACHING_KEYS, refuse_twins, teacher_nodes
 from kdrun.config.transfer import transfer_config
 from kdrun.config.values import first_line, typed
+from kdrun.config.weights import (
+    START_KEYS,
+    reading_config,
+    require_checkpoint,
+    start_config,
+)
 from kdrun.errors import ConfigError
 from kdrun.ranges import check_settings
 
 CONTAINERS = (".parquet", ".tar")  # whose ending is no part of a data set's name
 GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
+# Arguments that networks got after runs and teachers had been made without them: left out while
+# they hold these values, so that configurations and fingerprints stay what they were.
+LATER_ARGUMENTS = {"kdrun.models.resnet.ResNet": {"shortcut": "projection"}}
 # How a term's weight follows the epoch.
 EPOCH_KEYS = ("warmup_epochs", "decay_epochs")
 
@@ -69,7 +78,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
     plain = resolve(cfg)
     _set_recipe(plain, plain["schedule"])
     loss = _loss(plain.get("loss"))
-    student = _network(plain["student"], "student")
+    student, start = _student(plain["student"])
     schedule = typed(schema.ScheduleConfig, plain["schedule"], "schedule")
     scheme = _scheme(plain["scheme"], student)
     teachers = _teachers(plain, loss, scheme, student, schedule)
@@ -91,6 +100,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
         runtime=_runtime(plain),
         logger=_logger(plain["logger"]),
         ensemble=_ensemble(plain["teacher"]) if chosen else schema.EnsembleConfig(),
+        start=start,
     )
 
 
@@ -179,15 +189,26 @@ def _place_name(kwargs: dict[str, Any]) -> str:
 def _network(node: dict[str, Any], where: str) -> schema.NetworkConfig:
     reserved, kwargs = _split(node, {"name", "taps"})
     target = _target(node, where)
+    later = LATER_ARGUMENTS.get(target, {})
+    kwargs = {key: value for key, value in kwargs.items() if (key, value) not in later.items()}
     name = str(reserved.get("name") or target.rsplit(".", 1)[-1])
     taps = {str(k): str(v) for k, v in (reserved.get("taps") or {}).items()}
     return schema.NetworkConfig(name=name, target=target, kwargs=kwargs, taps=taps)
+
+
+def _student(node: dict[str, Any]) -> tuple[schema.NetworkConfig, schema.StartConfig | None]:
+    reserved, rest = _split(node, set(START_KEYS))
+    network = _network({**rest, "_target_": node.get("_target_")}, "student")
+    return network, start_config(reserved)
 
 
 def _chosen_teachers(plain: dict[str, Any]) -> tuple[schema.TeacherConfig, ...]:
     """All teachers that `teacher`, `teacher1`, `teacher2`, ... describe."""
     teachers = tuple(_teacher(node, where) for where, node in teacher_nodes(plain))
     refuse_twins(teachers)
+    if all(teacher.checkpoint is None for teacher in teachers):
+        for teacher in teachers:
+            require_checkpoint(teacher.reading, "teacher")
     return teachers
 
 
@@ -214,6 +235,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
         image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
         teaching=typed(schema.TeachingConfig, teaching, where),
         input=teacher_input(reserved, where),
+        reading=reading_config(reserved, where),
     )
 
 

@@ -12,6 +12,7 @@ from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
 from kdrun.config.teaching import AS_IT_IS, TeachingConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
+from kdrun.config.weights import ReadingConfig, StartConfig
 from kdrun.ranges import (
     Choices,
     Count,
@@ -138,6 +139,7 @@ class TeacherConfig:
     """A teacher: its network, and everything that shapes its training.
 
     checkpoint: load these weights instead of looking in the store or training.
+    reading: how the tensors of that file become the network's.
     augment: None trains it on the data set's own augmentation.
     image_size: (H, W) that it sees, where that is not the images' own; they are resized for it.
     input: constants, channels and classes of weights from a file that has no card.
@@ -151,6 +153,7 @@ class TeacherConfig:
     image_size: tuple[Pixels, Pixels] | None = None
     teaching: TeachingConfig = AS_IT_IS
     input: TeacherInput = AS_THE_DATA
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,7 @@ class DistillConfig:
     T, alpha, ce: as given on the command line; None leaves the terms' own values.
     alone: also train (or find) the same student on labels only.
     transfer: which images and labels stage 2 sees.
+    start: the weights the student starts from; None draws them from the seed.
     """
 
     dataset: DatasetConfig
@@ -283,6 +287,7 @@ class DistillConfig:
     logger: LoggerConfig
     transfer: TransferConfig = ALL_TRAINING_IMAGES
     ensemble: EnsembleConfig = EnsembleConfig()
+    start: StartConfig | None = None
 
     @property
     def labels_only(self) -> bool:

@@ -12,12 +12,21 @@ from typing import Any
 
 from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.teaching import TeachingConfig
+from kdrun.config.weights import READING_KEYS
 from kdrun.errors import ConfigError
 
 NUMBERED = re.compile(r"teacher([1-9][0-9]*)$")
 
 # What a teacher has besides its network, and what is said of all teachers together.
-OWN_KEYS = ("schedule", "seed", "checkpoint", "augment", "image_size", *INPUT_KEYS)
+OWN_KEYS = (
+    "schedule",
+    "seed",
+    "checkpoint",
+    *READING_KEYS,
+    "augment",
+    "image_size",
+    *INPUT_KEYS,
+)
 # How a frozen teacher is run while it teaches.
 TEACHING_KEYS = tuple(field.name for field in fields(TeachingConfig))
 TOGETHER_KEYS = ("count", "average", "weights")

@@ -5,16 +5,38 @@ Contrastive Representation Distillation (arXiv 1910.10699), so that its publishe
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
 from kdrun.ranges import Channels, Layers, ranged
 
+PROJECTION, PAD = "projection", "pad"
+
+
+class PadShortcut(nn.Module):
+    """Every `stride`-th pixel, with zero channels on both sides: the paper's option A.
+
+    `[B, in, H, W]` → `[B, out, H/stride, W/stride]`, without parameters.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, images: Tensor) -> Tensor:
+        subsampled = images[:, :, :: self.stride, :: self.stride]
+        return F.pad(subsampled, (0, 0, 0, 0, self.before, self.after))
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: `[B, in, H, W]` → `[B, out, H/stride, W/stride]`."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: str = PROJECTION
+    ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -22,7 +44,8 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
         same = stride == 1 and in_channels == out_channels
-        self.downsample = None if same else _projection(in_channels, out_channels, stride)
+        make = PadShortcut if shortcut == PAD else _projection
+        self.downsample = None if same else make(in_channels, out_channels, stride)
         self.relu2 = nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -38,21 +61,30 @@ class ResNet(nn.Module):
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
     depth: 6n + 2 for n blocks in each stage.
     widths: channels of the first convolution and of the three stages.
+    shortcut: projection | pad, where a block changes the size (options B and A of the paper): a
+        1x1 convolution with batch normalisation, or zero channels, which have no parameters.
     Taps: `stem`, `stage1..3` (after the ReLU), `stage1..3_pre` (before it), `embedding`.
     """
 
     @ranged
     def __init__(
-        self, num_classes: int, in_channels: int = 3, *, depth: Layers, widths: list[Channels]
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        depth: Layers,
+        widths: list[Channels],
+        shortcut: str = PROJECTION,
     ) -> None:
         super().__init__()
         blocks = _blocks_per_stage(depth, widths)
+        _check_shortcut(shortcut, widths)
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU()
-        self.layer1 = _stage(widths[0], widths[1], blocks, stride=1)
-        self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
-        self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
+        self.layer1 = _stage(widths[0], widths[1], blocks, 1, shortcut)
+        self.layer2 = _stage(widths[1], widths[2], blocks, 2, shortcut)
+        self.layer3 = _stage(widths[2], widths[3], blocks, 2, shortcut)
         self.average = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[3], num_classes)
         self.taps = stage_taps(
@@ -81,8 +113,20 @@ def _blocks_per_stage(depth: int, widths: list[int]) -> int:
     return (depth - 2) // 6
 
 
-def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride)
+def _check_shortcut(shortcut: str, widths: list[int]) -> None:
+    if shortcut not in (PROJECTION, PAD):
+        raise ConfigError(f"shortcut={shortcut} is not one of {PROJECTION}, {PAD}.")
+    if shortcut == PAD and list(widths) != sorted(widths):
+        raise ConfigError(
+            f"shortcut={PAD} adds channels and cannot take any away: widths={list(widths)} must "
+            f"not fall, or set shortcut={PROJECTION}."
+        )
+
+
+def _stage(
+    in_channels: int, out_channels: int, blocks: int, stride: int, shortcut: str
+) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride, shortcut)
     return nn.Sequential(
         first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))
     )

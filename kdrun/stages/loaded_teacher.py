@@ -5,11 +5,12 @@ A card beside the weights says all of that. Without one the settings do (`teache
 notes say what was assumed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdrun.config.schema import NetworkConfig, TeacherConfig
 from kdrun.config.teacher_input import CHANNELS, TeacherInput
@@ -18,7 +19,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.errors import CheckpointError, ConfigError
 from kdrun.files import sha256_of
 from kdrun.models.build import build_with_outputs
-from kdrun.models.card import NetworkCard, load_weights
+from kdrun.models.card import NetworkCard
 from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained_outputs
 from kdrun.seeds import derive
 from kdrun.stages.networks import make_card, own_normalisation, seen_by
@@ -26,6 +27,7 @@ from kdrun.teachers.constants import channels_of, constants_of
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.teachers.outputs import Outputs, chosen_outputs, mapping_words
 from kdrun.types import InputInfo
+from kdrun.weights.load import WeightsChoice
 
 PRETRAINED = "pretrained"
 
@@ -92,10 +94,10 @@ def _with_card(
     info = seen_by(dataset, size, channels)
     count = card.num_outputs or len(names)
     network, _ = _build(card.network, replace(info, num_classes=count), config.seed)
-    load_weights(network, loaded.weights, str(loaded.path))
+    read = loaded.load_into(network, card.network, info, _choice(config, where))
     if size is not None:
         card = replace(card, info=replace(card.info, image_size=size), resize=True)
-    notes = []
+    notes = list(read)
     if chosen is not None:
         card = replace(
             card,
@@ -118,16 +120,24 @@ def _bare(
     channels = channels_of(config.input, _channels(dataset), where)
     info = seen_by(dataset, config.image_size, channels)
     network, count = _build(config.network, info, config.seed)
-    held = _outputs_held(loaded.weights, network, count)
+    choice = _choice(config, where)
+    held = _outputs_held(loaded.shapes_for(network, choice), network, count)
     if held is not None and held != count:
         network, count = _build(config.network, replace(info, num_classes=held), config.seed)
-    _check_channels(loaded, network, channels, _channels(dataset), where)
+    shapes = loaded.shapes_for(network, choice)
+    _check_channels(loaded.path, shapes, network, channels, _channels(dataset), where)
     names = _known_names(config.input, count)
     outputs = Outputs(count, names, where)
     if count != len(dataset.classes):
         chosen_outputs(config.input, dataset.classes, outputs)  # before a list of tensors
-    load_weights(network, loaded.weights, str(loaded.path))
-    return _described(config, network, loaded.path, dataset, outputs, channels)
+    read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
+    made = _described(config, network, loaded.path, dataset, outputs, channels)
+    said = (f"{where} weights: {'; '.join(read)}",) if read else ()
+    return replace(made, notes=(*said, *made.notes))
+
+
+def _choice(config: TeacherConfig, where: str) -> WeightsChoice:
+    return WeightsChoice(where, config.reading.key, config.reading.rename)
 
 
 def _pretrained(config: TeacherConfig, dataset: Dataset, where: str) -> LoadedTeacher:
@@ -230,32 +240,37 @@ def _compose(first: tuple[int, ...] | None, then: tuple[int, ...]) -> tuple[int,
     return then if first is None else tuple(first[number] for number in then)
 
 
-def _outputs_held(weights: dict[str, Tensor], network: nn.Module, count: int) -> int | None:
+def _outputs_held(shapes: Mapping[str, torch.Size], network: nn.Module, count: int) -> int | None:
     """How many outputs the weights have, from the tensors that only differ in their first size."""
     found = set()
     for name, own in network.state_dict().items():
-        there = weights.get(name)
-        if there is None or there.shape == own.shape or not own.dim():
+        there = shapes.get(name)
+        if there is None or there == own.shape or not own.dim():
             continue
-        if own.shape[0] == count and there.dim() == own.dim() and there.shape[1:] == own.shape[1:]:
-            found.add(there.shape[0])
+        if own.shape[0] == count and len(there) == own.dim() and there[1:] == own.shape[1:]:
+            found.add(there[0])
     return found.pop() if len(found) == 1 else None
 
 
 def _check_channels(
-    loaded: LoadedWeights, network: nn.Module, channels: int, data_channels: int, where: str
+    path: Path,
+    shapes: Mapping[str, torch.Size],
+    network: nn.Module,
+    channels: int,
+    data_channels: int,
+    where: str,
 ) -> None:
     """Raise ConfigError for weights of the other kind of images, grey or colour."""
     for name, own in network.state_dict().items():
-        there = loaded.weights.get(name)
-        if there is None or there.dim() != own.dim() or own.dim() < 3:
+        there = shapes.get(name)
+        if there is None or len(there) != own.dim() or own.dim() < 3:
             continue
-        other = there.shape[1]
-        same = (own.shape[0], own.shape[2:]) == (there.shape[0], there.shape[2:])
+        other = there[1]
+        same = (own.shape[0], own.shape[2:]) == (there[0], there[2:])
         if same and own.shape[1] == channels != other and other in CHANNELS:
             kinds = {1: "grey", 3: "colour"}
             raise ConfigError(
-                f"{loaded.path} takes {kinds[other]} images ({name} is {list(there.shape)}), and "
+                f"{path} takes {kinds[other]} images ({name} is {list(there)}), and "
                 f"the data set's are {kinds.get(data_channels, f'of {data_channels} channels')}: "
                 f"set {where}.channels={other}, and they are converted for it."
             )

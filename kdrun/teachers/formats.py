@@ -1,35 +1,107 @@
-"""Every kind of checkpoint that `teacher.checkpoint=PATH` takes, read without running its code."""
+"""The one reader of weights: a run folder, a store entry, or a file of any other program.
 
-import pickle
-from dataclasses import dataclass
+`read_any` looks at what is there; `LoadedWeights.load_into` puts it into a network. Teacher,
+student, evaluate, export and predict all come through here (docs/weights.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdrun.checksums import is_listed
+from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
-from kdrun.models.card import NetworkCard, read_card, read_weights, require_listed
-
-# Where the tensors are inside files of other programs, the most common first.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
+from kdrun.files import sha256_of
+from kdrun.models.card import (
+    NetworkCard,
+    load_weights,
+    read_card,
+    read_weights,
+    require_listed,
+)
+from kdrun.types import InputInfo
+from kdrun.weights.explain import explain
+from kdrun.weights.files import read_file, weights_in
+from kdrun.weights.fit import all_fits, wanted_by
+from kdrun.weights.flatten import flatten
+from kdrun.weights.lazy import AnyTensor, loaded
+from kdrun.weights.load import WeightsChoice, load_into, under
+from kdrun.weights.names import check_rename
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Tensors from a file, and its card if it has one."""
+    """The tensors of a file by dotted name, and its card if it has one.
+
+    inert: classes and functions that the file names, which were not called. skipped: what was
+    passed over (the states of optimisers) → tensors in it.
+    """
 
     path: Path
-    weights: dict[str, Tensor]
+    tensors: Mapping[str, AnyTensor]
     card: NetworkCard | None
+    inert: frozenset[str] = frozenset()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors, read, under the names of the file."""
+        return {name: loaded(tensor) for name, tensor in self.tensors.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; a card has verified it already."""
+        return self.card.sha256 if self.card is not None else sha256_of(self.path)
+
+    def shapes_for(self, network: nn.Module, choice: WeightsChoice) -> dict[str, torch.Size]:
+        """Name of the network → shape in the file, of the tensors that both have."""
+        names = under(self.tensors, choice, self.path)
+        check_rename(names, choice.rename, f"{choice.setting}.rename")
+        fits = all_fits(names, wanted_by(network), choice.rename, choice.role)
+        matches = fits[0].matches if fits else {}
+        return {name: names[held].shape for name, held in matches.items()}
+
+    def load_into(
+        self,
+        network: nn.Module,
+        config: NetworkConfig,
+        info: InputInfo,
+        choice: WeightsChoice = WeightsChoice(),  # noqa: B008 - immutable
+    ) -> list[str]:
+        """Copy the weights into `network`; returns what was chosen and converted, in words.
+
+        config, info: what the network was built from, to find out what the weights would fit.
+        With a card the weights are kdrun's own, and their names must be the network's.
+        Raises CheckpointError for what does not fit.
+        """
+        if self.card is not None and not (choice.key or choice.rename or choice.new_classifier):
+            load_weights(network, self.weights, str(self.path))
+            return []
+        say = explain(self.path, config, info, choice)
+        notes = load_into(network, self.path, self.tensors, choice, say, info.num_classes)
+        return [*notes, *self._beside()]
+
+    def _beside(self) -> list[str]:
+        """What else the file holds, which no network can use."""
+        notes = [
+            f"{name}: the state of an optimiser ({count} tensors), not used"
+            for name, count in self.skipped.items()
+        ]
+        if self.inert:
+            names = sorted(self.inert, key=lambda name: (name.startswith("torch."), name))
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            kinds = f"{len(names)} class{'es' * (len(names) != 1)}"
+            notes.append(f"objects of {kinds} in the file were not built, no code ran: {shown}")
+        return notes
 
 
 def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
-    """Weights from a run folder, a store entry, a safetensors file or a PyTorch file.
+    """Weights from a run folder, a store entry, a folder of the hub or a file of any kind.
 
-    A PyTorch file may be a bare state dict or RepDistiller's `{"epoch", "model", ...}`; `module.`
-    prefixes are taken off. what: the setting that named it.
+    what: the setting that named it. Nothing in the file is executed (see `kdrun.weights`).
     Raises CheckpointError saying what was looked for.
     """
     path = path.expanduser()  # a shell leaves the ~ of `teacher.checkpoint=~/...` as it is
@@ -39,49 +111,33 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
                 there = read_card(path / f"{stem}.json")
                 file = path / f"{stem}.safetensors"
                 return LoadedWeights(file, read_weights(file, there.sha256), there)
-        raise CheckpointError(
-            f"{path} holds neither a finished student nor a teacher "
-            "(student.json or teacher.json). Is its run complete?"
-        )
+        inside = weights_in(path)
+        if inside is None:
+            raise CheckpointError(
+                f"{path} holds neither a finished student nor a teacher "
+                "(student.json or teacher.json), nor a file of weights. Is its run complete?"
+            )
+        path = inside
     if not path.is_file():
         raise CheckpointError(
             f"{what}={path} does not exist. Name a run folder (kdrun ls runs), an entry of the "
             "teacher store (kdrun ls teachers), a .safetensors or a PyTorch file."
         )
     require_listed(path)
-    if path.suffix == ".safetensors":
-        card_path = path.with_suffix(".json")
-        card = read_card(card_path) if card_path.is_file() else None
-        return LoadedWeights(path, read_weights(path, card.sha256 if card else None), card)
-    return LoadedWeights(path, _pytorch_weights(path), None)
-
-
-def _pytorch_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    card_path = path.with_suffix(".json")
+    if path.suffix == ".safetensors" and card_path.is_file():
+        card = read_card(card_path)
+        return LoadedWeights(path, read_weights(path, card.sha256), card)
+    content = read_file(path)
+    flat = flatten(content.values)
+    if not flat.tensors:
         raise CheckpointError(
-            f"{path} holds more than tensors, or is damaged; loading it could run code, so it is "
-            "refused. Save a plain state dict: torch.save(model.state_dict(), ...) or safetensors."
-        ) from None
-    except Exception as error:  # zip, file system and torch each have their own errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a PyTorch file: {reason[:120]}.") from None
-    return _tensors(content, path)
+            f"{path} holds no state dict: there are no tensors by name in it"
+            + (f", only {_kinds(content.inert)}" if content.inert else "")
+            + ". Save one with torch.save(model.state_dict(), ...) or as safetensors."
+        )
+    return LoadedWeights(path, flat.tensors, None, content.inert, flat.skipped)
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside whatever was saved."""
-    if isinstance(content, dict):
-        for key in WRAPPERS:
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if tensors and len(tensors) == len(content):
-            if all(name.startswith("module.") for name in tensors):
-                tensors = {name.removeprefix("module."): v for name, v in tensors.items()}
-            return tensors
-    raise CheckpointError(
-        f"{path} holds no state dict: neither tensors by name nor one under {', '.join(WRAPPERS)}."
-    )
+def _kinds(inert: frozenset[str]) -> str:
+    return ", ".join(sorted(inert)[:3])

@@ -17,7 +17,7 @@ LAYERS = [
     {"cli"},
     {"stages"},
     {"engine", "schemes", "teachers", "runs", "report", "deploy", "ui"},
-    {"losses", "models", "data"},
+    {"losses", "models", "data", "weights"},
     {"config"},
     {
         "errors",

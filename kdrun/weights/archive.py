@@ -1,0 +1,90 @@
+"""PyTorch files since version 1.6: a zip archive with one pickle and a record per storage."""
+
+import zipfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from kdrun.weights.lazy import UnreadableError
+from kdrun.weights.pickles import read_pickle
+
+PICKLE = "data.pkl"
+MOST_RECORDS = 200_000
+# PyTorch stores without compression; an archive that was packed again shrinks weights by little.
+MOST_EXPANSION = 30
+LEAST_ALLOWED = 2**20  # bytes that a small archive may unpack to in any case
+
+
+class ArchiveSource:
+    """Storages that are records of a zip archive."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str, limit: int, big_endian: bool) -> None:
+        self.archive = archive
+        self.folder = folder
+        self.limit = limit
+        self.big_endian = big_endian
+        self.itemsizes: dict[str, int] = {}
+
+    def expect(self, key: str, itemsize: int) -> None:
+        """Note the size of its elements, in case their bytes are in another order."""
+        self.itemsizes[key] = itemsize
+
+    def read(self, key: str, size: int) -> bytearray:
+        """The bytes of a record, which must be `size` long."""
+        name = f"{self.folder}data/{key}"
+        try:
+            held = self.archive.getinfo(name).file_size
+        except KeyError:
+            raise UnreadableError(f"its record {name[:60]} is missing") from None
+        if held != size:
+            raise UnreadableError(f"its record {name[:60]} holds {held:,} of {size:,} bytes")
+        data = bytearray(read_record(self.archive, name, self.limit))
+        if self.big_endian:
+            width = self.itemsizes.get(key, 1)
+            swapped = bytearray(len(data))
+            for i in range(width):
+                swapped[i::width] = data[width - 1 - i :: width]
+            data = swapped
+        return data
+
+
+def read_record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A record of at most `limit` bytes, its checksum verified."""
+    size = archive.getinfo(name).file_size
+    if size > limit:
+        raise UnreadableError(f"its record {name[:60]} unpacks to {size:,} bytes")
+    try:
+        with archive.open(name) as record:
+            data = record.read(size + 1)  # never more than it says of itself
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise UnreadableError(f"its record {name[:60]} is damaged ({error})") from None
+    if len(data) != size:
+        raise UnreadableError(f"its record {name[:60]} is damaged")
+    return data
+
+
+def read_archive(path: Path) -> tuple[Any, set[str]]:
+    """(content, names of what was left inert) of a zip archive. Tensors are read later."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UnreadableError(f"{error}; it may be cut off") from None
+    names = archive.namelist()
+    if len(names) > MOST_RECORDS:
+        raise UnreadableError(f"it has {len(names):,} records")
+    pickles = [name for name in names if name.rpartition("/")[2] == PICKLE]
+    if not pickles:
+        raise UnreadableError(f"it is an archive of {_contents(names)}, not of weights")
+    limit = max(path.stat().st_size * MOST_EXPANSION, LEAST_ALLOWED)
+    name = min(pickles, key=len)
+    folder = name.removesuffix(PICKLE)
+    order = f"{folder}byteorder"
+    big = order in names and read_record(archive, order, limit).strip() == b"big"
+    source = ArchiveSource(archive, folder, limit, big)
+    return read_pickle(BytesIO(read_record(archive, name, limit)), source)
+
+
+def _contents(names: list[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:3])
+    return shown + (", ..." if len(names) > 3 else "") or "nothing"

@@ -1,0 +1,117 @@
+"""All tensors of a file under one dotted name each, whatever they are wrapped in.
+
+Dictionaries, lists, whole pickled modules and the attributes of placeholders add a part to the
+name: `{"model": {"conv.weight": ...}, "model_ema": {...}}` becomes `model.conv.weight` and so on.
+Optimisers' states are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.errors import CheckpointError
+from kdrun.weights.inert import Inert
+from kdrun.weights.lazy import AnyTensor, is_tensor
+
+MOST_DEPTH = 40
+MOST_TENSORS = 500_000
+MOST_ITEMS = 10_000  # of a list that are looked through
+
+
+@dataclass
+class FlatFile:
+    """The tensors of a file by dotted name, in its order.
+
+    skipped: what was passed over → tensors in it.
+    """
+
+    tensors: dict[str, AnyTensor] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def flatten(content: Any) -> FlatFile:
+    """All tensors of what a file holds. Raises CheckpointError for absurd amounts."""
+    found = FlatFile()
+    visited: set[int] = set()
+    stack: list[Iterator[tuple[str, Any]]] = [iter([("", content)])]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+            continue
+        name, value = entry
+        if is_tensor(value):
+            found.tensors.setdefault(name, value)
+            if len(found.tensors) > MOST_TENSORS:
+                raise CheckpointError(f"The file holds more than {MOST_TENSORS:,} tensors.")
+            continue
+        if not isinstance(value, dict | list | tuple | Inert) or len(stack) > MOST_DEPTH:
+            continue
+        if id(value) in visited:  # the same object again: shared, or in a circle
+            continue
+        visited.add(id(value))
+        if _is_optimiser(value):
+            found.skipped[name or "optimizer"] = _count(value)
+            continue
+        prefix = f"{name}." if name else ""
+        stack.append(_named(prefix, value))
+    return found
+
+
+def _named(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    for key, inner in _children(value):
+        yield f"{prefix}{key}", inner
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(key, str | int):
+                yield str(key), inner
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value[:MOST_ITEMS]):
+            yield str(number), inner
+    elif isinstance(value, Inert):
+        state = value.state
+        if isinstance(state, tuple) and len(state) == 2:  # of classes with __slots__
+            state = {**(state[0] or {}), **(state[1] or {})} if _dicts(state) else {}
+        if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
+            yield from _module(state)
+        elif isinstance(state, dict):
+            yield from _children(state)
+        yield from (
+            entry
+            for entry in value.items
+            if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        )
+
+
+def _dicts(pair: tuple[Any, ...]) -> bool:
+    return all(one is None or isinstance(one, dict) for one in pair)
+
+
+def _module(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """What `state_dict()` of a pickled nn.Module would hold."""
+    transient = state.get("_non_persistent_buffers_set")
+    left_out = set(filter(_is_text, transient)) if isinstance(transient, list) else set()
+    for group in ("_parameters", "_buffers", "_modules"):
+        values = state.get(group)
+        for key, inner in values.items() if isinstance(values, dict) else ():
+            if isinstance(key, str) and not (group == "_buffers" and key in left_out):
+                yield key, inner
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_optimiser(value: Any) -> bool:
+    return isinstance(value, dict) and "param_groups" in value and "state" in value
+
+
+def _count(optimiser: dict[Any, Any]) -> int:
+    states = optimiser["state"]
+    values = states.values() if isinstance(states, dict) else ()
+    return sum(
+        is_tensor(one) for state in values if isinstance(state, dict) for one in state.values()
+    )

@@ -1,0 +1,201 @@
+"""A pickle reader that calls nothing: it builds plain data, lazy tensors and placeholders.
+
+PyTorch files are pickles, and a pickle may name any function to be called while it is read. Here
+every name is looked up in a fixed table of builders (tensors, dictionaries, NumPy numbers). All
+else, from an argparse.Namespace to a network's own class, becomes an `Inert` placeholder that
+keeps what was stored for it. Nothing is imported, and no object of the file gets a method called.
+
+The opcodes that could do more than that are replaced: REDUCE, NEWOBJ and BUILD only record, keys
+of dictionaries are scalars (a deeply nested tuple would overflow the stack when hashed), and a
+claimed length never allocates. It is the pure Python unpickler because the C one reserves memory
+for whatever memo index a file names.
+"""
+
+import pickle
+from typing import IO, Any
+
+from kdrun.weights.builders import BUILDERS, Builder, set_array, storage_of
+from kdrun.weights.inert import Inert, InertClass
+from kdrun.weights.lazy import LazyArray, Source, UnreadableError
+
+SCALARS = (str, int, float, bool, bytes, complex, type(None))
+
+
+class InertUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Reads one pickle from `file`; storages get their bytes from `source`.
+
+    placeholders: the dotted names of all classes and functions that were not called.
+    """
+
+    def __init__(self, file: IO[bytes], source: Source) -> None:
+        # latin-1: pickles of Python 2 hold raw bytes as text
+        super().__init__(file, encoding="latin1")
+        self.source = source
+        self.placeholders: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Builder | InertClass:
+        """A builder of the table, or a placeholder for the class; nothing is imported."""
+        found = BUILDERS.get((module, name))
+        return InertClass(f"{module}.{name}") if found is None else found
+
+    def persistent_load(self, pid: Any) -> Any:
+        """A storage; the source code of a module, as old files hold it, is passed over."""
+        if not isinstance(pid, tuple) or not pid:
+            raise pickle.UnpicklingError("an unknown persistent id")
+        if pid[0] == "module" and len(pid) > 1:
+            return pid[1]
+        if pid[0] != "storage":
+            raise pickle.UnpicklingError("an unknown persistent id")
+        return storage_of(pid, self.source)
+
+    def make(self, what: Any, args: Any) -> Any:
+        """What a builder makes of the arguments, or a placeholder."""
+        args = args if isinstance(args, tuple) else (args,)
+        if isinstance(what, Builder):
+            try:
+                return what.make(*args)
+            except (TypeError, ValueError, AttributeError, OverflowError):
+                return self.placeholder(what.name, args)
+        return self.placeholder(what.name if isinstance(what, InertClass) else "?", args)
+
+    def placeholder(self, name: str, args: tuple[Any, ...]) -> Inert:
+        """Note the name, and keep the arguments."""
+        self.placeholders.add(name)
+        return Inert(name, args)
+
+    def _instantiate(self, klass: Any, args: Any) -> None:  # INST and OBJ end here
+        self.append(self.make(klass, tuple(args)))
+
+
+def _reduce(self: InertUnpickler) -> None:
+    args = self.stack.pop()
+    self.stack[-1] = self.make(self.stack[-1], args)
+
+
+def _newobj_ex(self: InertUnpickler) -> None:
+    kwargs, args = self.stack.pop(), self.stack.pop()
+    made = self.make(self.stack.pop(), args)
+    if isinstance(made, Inert) and isinstance(kwargs, dict) and kwargs:
+        made.items += list(kwargs.items())
+    self.append(made)
+
+
+def _build(self: InertUnpickler) -> None:
+    state = self.stack.pop()
+    target = self.stack[-1]
+    if isinstance(target, Inert):
+        target.state = state
+    elif isinstance(target, LazyArray):
+        set_array(target, state)
+    # others are complete: what a dictionary or a tensor carries besides is of no use here
+
+
+def _key(value: Any) -> Any:
+    """The value, where it is fit to be a key."""
+    flat = isinstance(value, tuple) and all(isinstance(one, SCALARS) for one in value)
+    if isinstance(value, SCALARS) or flat or type(value).__hash__ is object.__hash__:
+        return value
+    raise pickle.UnpicklingError(f"a dictionary has a {type(value).__name__} as a key")
+
+
+def _put(target: Any, pairs: list[tuple[Any, Any]]) -> None:
+    if isinstance(target, dict):
+        for key, value in pairs:
+            target[_key(key)] = value
+    elif isinstance(target, Inert):
+        target.items += pairs
+
+
+def _setitem(self: InertUnpickler) -> None:
+    value, key = self.stack.pop(), self.stack.pop()
+    _put(self.stack[-1], [(key, value)])
+
+
+def _setitems(self: InertUnpickler) -> None:
+    items = self.pop_mark()
+    _put(self.stack[-1], list(zip(items[::2], items[1::2], strict=False)))
+
+
+def _dict(self: InertUnpickler) -> None:
+    items = self.pop_mark()
+    made: dict[Any, Any] = {}
+    _put(made, list(zip(items[::2], items[1::2], strict=False)))
+    self.append(made)
+
+
+def _extend(target: Any, values: list[Any]) -> None:
+    if isinstance(target, list):
+        target.extend(values)
+    elif isinstance(target, Inert):
+        target.items += values
+
+
+def _append(self: InertUnpickler) -> None:
+    value = self.stack.pop()
+    _extend(self.stack[-1], [value])
+
+
+def _appends(self: InertUnpickler) -> None:
+    values = self.pop_mark()
+    _extend(self.stack[-1], values)
+
+
+def _empty_set(self: InertUnpickler) -> None:
+    self.append([])  # members are never hashed
+
+
+def _frozenset(self: InertUnpickler) -> None:
+    self.append(self.pop_mark())
+
+
+def _bytearray8(self: InertUnpickler) -> None:
+    self.append(bytes(self.read(int.from_bytes(self.read(8), "little"))))
+
+
+def _refuse(self: InertUnpickler) -> None:
+    raise pickle.UnpicklingError("an opcode that no weights need")
+
+
+REPLACED = {
+    pickle.REDUCE: _reduce,
+    pickle.NEWOBJ: _reduce,  # class and arguments lie on the stack in the same way
+    pickle.NEWOBJ_EX: _newobj_ex,
+    pickle.BUILD: _build,
+    pickle.SETITEM: _setitem,
+    pickle.SETITEMS: _setitems,
+    pickle.DICT: _dict,
+    pickle.APPEND: _append,
+    pickle.APPENDS: _appends,
+    pickle.ADDITEMS: _appends,
+    pickle.EMPTY_SET: _empty_set,
+    pickle.FROZENSET: _frozenset,
+    pickle.BYTEARRAY8: _bytearray8,
+    pickle.NEXT_BUFFER: _refuse,
+    pickle.READONLY_BUFFER: _refuse,
+    pickle.EXT1: _refuse,
+    pickle.EXT2: _refuse,
+    pickle.EXT4: _refuse,
+}
+InertUnpickler.dispatch = {
+    **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+    **{opcode[0]: function for opcode, function in REPLACED.items()},
+}
+
+
+def read_pickle(file: IO[bytes], source: Source) -> tuple[Any, set[str]]:
+    """(the next pickle of `file`, the names of what was left inert).
+
+    Raises UnreadableError for anything that is no pickle, whatever the reader stumbles over.
+    """
+    reader = InertUnpickler(file, source)
+    try:
+        return reader.load(), reader.placeholders
+    except UnreadableError:
+        raise
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged bytes raise anything: IndexError, KeyError, ValueError, ...
+        text = str(error).strip().partition("\n")[0][:80] or "it ends early"
+        raise UnreadableError(f"{type(error).__name__}: {text}") from None
