@@ -32,6 +32,18 @@ class DataError(KdrunError):
     exit_code = EXIT_MISTAKE
 
 
+class BrokenImageError(DataError):
+    """An image file that cannot be read. source: its path. reason: why, in a few words."""
+
+    def __init__(self, source: str, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BrokenImageError"], tuple[str, str, str]]:
+        return BrokenImageError, (self.source, self.reason, str(self))
+
+
 class AbsentDataError(DataError):
     """Known data that are not on this machine and may not be downloaded."""
 

@@ -12,6 +12,11 @@ from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.transfer import transfer_plain
 from kdrun.config.weights import reading_plain, start_plain
 
+# Settings of data sets that are left out while they hold their default: configurations, and the
+# identity of runs, stay those of before the settings existed.
+QUIET_DEFAULTS = {"background": "white", "value_range": "auto", "skip_broken": False}
+OWN_SOURCES = "kdrun.data."
+
 
 def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     """Plain containers for `parse.distill_config`."""
@@ -73,7 +78,13 @@ def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:
     """Plain containers for `parse.dataset_config`."""
     values = asdict(config)
     kwargs = values.pop("kwargs")
+    if config.target.startswith(OWN_SOURCES):
+        kwargs = {key: value for key, value in kwargs.items() if not _is_quiet(key, value)}
     return {"name": values.pop("name"), "_target_": values.pop("target"), **kwargs, **values}
+
+
+def _is_quiet(key: str, value: Any) -> bool:
+    return key in QUIET_DEFAULTS and QUIET_DEFAULTS[key] == value
 
 
 def _network(config: schema.NetworkConfig) -> dict[str, Any]:

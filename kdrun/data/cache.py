@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 import re
-import zlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -24,18 +24,21 @@ from filelock import FileLock, Timeout
 
 from kdrun.checksums import SUMS, is_intact, seal
 from kdrun.data import measure
-from kdrun.data.decode import Form, in_blocks, read_image
-from kdrun.data.images import MappedImages, RawDataset, Split, sums_file
+from kdrun.data.decode import Form
+from kdrun.data.decoding import DecodePass, complete_pass
+from kdrun.data.images import MappedImages, RawDataset, Split, checksums, sums_file
 from kdrun.data.measure import Progress
+from kdrun.data.rules import PixelRules
+from kdrun.data.survey import Survey, without
 from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError
 from kdrun.files import UNFINISHED_NAME, make_folder, read_json, require_locks, write_json
 from kdrun.removal import remove
 from kdrun.types import Normalisation
 
-SCHEMA = 2
+SCHEMA = 3
 OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{SUMS}|{UNFINISHED_NAME}.+"
-FormChoice = Callable[[], tuple[Form, list[str]]]
+Choose = Callable[[Tree], Survey]
 
 
 def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
@@ -65,6 +68,7 @@ def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
 
 def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
     """The data set in a cache folder that `find` approved."""
+    tree = without(tree, meta["broken"])
     found = {
         name: Split(MappedImages(folder / f"{name}.npy"), torch.tensor(files.targets))
         for name, files in tree.splits.items()
@@ -77,25 +81,33 @@ def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
         meta["fingerprint"],
         Normalisation(tuple(meta["mean"]), tuple(meta["std"])),
         tuple(meta["notes"]),
+        PixelRules.from_dict(meta["rules"]),
     )
 
 
 def build_once(
-    folder: Path, tree: Tree, choose: FormChoice, progress: Progress | None
+    folder: Path,
+    tree: Tree,
+    choose: Choose,
+    progress: Progress | None,
+    skip_broken: bool | None = False,
 ) -> dict[str, Any]:
     """Decode the tree into `folder` unless another process just did; returns its metadata.
 
-    `choose` says which form the images get, and what to tell the user about it.
-    Raises DataError for a file that cannot be decoded and for a folder that cannot be written.
+    choose: decides from the headers of a tree which form its images get.
+    skip_broken: leave out files that cannot be decoded; None: there is no such setting.
+    Raises DataError naming all files that cannot be decoded, and for a folder that cannot be
+    written or has too little space.
     """
     try:
         make_folder(folder.parent)
-        with _locked(folder, progress):
-            return find(folder, tree) or _build(folder, tree, choose, progress)
     except ConfigError as error:
         raise DataError(
             f"The decoded images cannot be kept: {error} (dataset.cache=false keeps none.)"
         ) from None
+    try:
+        with _locked(folder, progress):
+            return find(folder, tree) or _build(folder, tree, choose, progress, skip_broken)
     except OSError as error:
         fix = "free some space" if error.errno == errno.ENOSPC else "check its permissions"
         raise DataError(
@@ -122,7 +134,11 @@ def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
 
 
 def _build(
-    folder: Path, tree: Tree, choose: FormChoice, progress: Progress | None
+    folder: Path,
+    tree: Tree,
+    choose: Choose,
+    progress: Progress | None,
+    skip_broken: bool | None,
 ) -> dict[str, Any]:
     unfinished = folder.with_name(f".{folder.name}.tmp")
     outdated = folder.with_name(f".{folder.name}.old")
@@ -131,20 +147,26 @@ def _build(
         unfinished = _free_name(unfinished)
     unfinished.mkdir()
     try:
-        form, notes = choose()
-        splits = _decode(unfinished, tree, form, progress)
+
+        def run(decoding: DecodePass) -> dict[str, Split]:
+            _require_space(unfinished, tree, decoding.form)
+            return _decode(unfinished, tree, decoding)
+
+        decoding, splits, notes = complete_pass(tree, choose, run, skip_broken, progress)
         normalisation = measure.mean_and_std(splits["train"], progress)
         meta = {
             "schema": SCHEMA,
             "files": tree.digest(),
             "fingerprint": measure.fingerprint(list(splits.values()), progress),
             "classes": list(tree.classes),
-            "shape": [form.channels, *form.size],
+            "shape": [decoding.form.channels, *decoding.form.size],
             "counts": {name: len(split) for name, split in splits.items()},
             "bytes": {name: (unfinished / f"{name}.npy").stat().st_size for name in splits},
             "mean": normalisation.mean,
             "std": normalisation.std,
             "notes": notes,
+            "broken": decoding.broken_names,
+            "rules": decoding.rules.to_dict(),
         }
         write_json(unfinished / "meta.json", meta)
         seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])
@@ -176,25 +198,44 @@ def _retire(outdated: Path, folder: Path) -> None:
     remove(outdated, folder_too=True)
 
 
-def _decode(folder: Path, tree: Tree, form: Form, progress: Progress | None) -> dict[str, Split]:
-    """Write `<split>.npy` for every split of the tree; returns them mapped into memory."""
-    found = {}
-    done, total = 0, sum(len(files) for files in tree.splits.values())
+def _require_space(folder: Path, tree: Tree, form: Form) -> None:
+    """Raise DataError when the decoded images are larger than the free space."""
+    count = sum(len(files) for files in tree.splits.values())
+    height, width = form.size
+    needed, free = count * form.channels * height * width, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{count:,} images of {form.channels}×{height}×{width} take {needed / 2**30:,.1f} GiB "
+            f"decoded, and {folder.parent} has {free / 2**30:,.1f} GiB free: set a smaller "
+            "dataset.image_size, output_root=... to another disk, or dataset.cache=false."
+        )
+
+
+def _decode(folder: Path, tree: Tree, found: DecodePass) -> dict[str, Split]:
+    """Write `<split>.npy` for every split of the tree, without broken files."""
+    splits = {}
     for name, files in tree.splits.items():
         path = folder / f"{name}.npy"
-        shape = (len(files), form.channels, *form.size)
         sums: list[int] = []
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        targets: list[int] = []
         with open(path, "wb") as file:  # written, not mapped: a full disk is then an error
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in in_blocks(lambda path: read_image(path, form), files):
-                file.write(np.stack(block).tobytes())
-                sums += [zlib.crc32(image.tobytes()) for image in block]
-                done += len(block)
-                if progress is not None:
-                    progress("decoding images", done, total)
+            _write_header(file, found.form, len(files))
+            for images, labels in found.blocks(files):
+                file.write(images.tobytes())
+                sums += checksums(images)
+                targets += labels
+            file.seek(0)
+            _write_header(file, found.form, len(targets))
             file.flush()
             os.fsync(file.fileno())
         np.save(sums_file(path), np.array(sums, dtype=np.uint32))
-        found[name] = Split(MappedImages(path), torch.tensor(files.targets))
-    return found
+        if targets:  # else all are broken, which `verdict` reports
+            splits[name] = Split(MappedImages(path), torch.tensor(targets))
+    return splits
+
+
+def _write_header(file: BinaryIO, form: Form, count: int) -> None:
+    """The header of a `.npy` file of `count` images; equally long for any smaller count."""
+    shape = (count, form.channels, *form.size)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

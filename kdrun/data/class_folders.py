@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdrun.data.imagefolder import from_tree
+from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset
 from kdrun.data.listing import abbreviated
 from kdrun.data.measure import Progress
@@ -126,7 +126,8 @@ def read_class_folders(
         return None
     tree = _verified(read_tree(folder), published)
     kept = cache and cache_root is not None
-    raw = from_tree(tree, image_size, published.channels, kept, cache_root or Path(), progress)
+    settings = read_settings(image_size, published.channels)
+    raw = from_tree(tree, settings, kept, cache_root or Path(), progress)
     if published.size is None:
         return raw
     mixed = any("different sizes" in note for note in raw.notes)

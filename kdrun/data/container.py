@@ -5,24 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdrun.data.imagefolder import from_tree
+from kdrun.data.imagefolder import BeforeDecoding, from_tree
 from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.splits import check_test_fraction, hold_out_test
+from kdrun.data.survey import ReadSettings
 from kdrun.data.tree import Tree
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How listed images are read; the arguments of `imagefolder` of the same names."""
+    """How listed images are read; the arguments of `imagefolder`, those of files in `files`."""
 
-    image_size: int | list[int] | None
-    channels: int | None
+    files: ReadSettings
     test_fraction: float
+    split_seed: int
     cache: bool
     cache_root: Path
-    split_seed: int
-    progress: Progress | None
+    progress: Progress | None = None
+    before_decoding: BeforeDecoding | None = None
 
     def __post_init__(self) -> None:
         check_test_fraction(self.test_fraction)
@@ -35,11 +36,11 @@ def read_listed(tree: Tree, notes: Sequence[str], reading: Reading) -> RawDatase
     """
     raw = from_tree(
         tree,
-        reading.image_size,
-        reading.channels,
+        reading.files,
         reading.cache,
         reading.cache_root,
         reading.progress,
+        reading.before_decoding,
     )
     raw = dataclasses.replace(raw, notes=(*notes, *raw.notes))
     if raw.test is not None:

@@ -12,6 +12,7 @@ from kdrun.data import measure, splits
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
+from kdrun.data.rules import PixelRules
 from kdrun.errors import ConfigError, DataError
 from kdrun.types import InputInfo, Normalisation
 
@@ -25,6 +26,7 @@ class Dataset:
     test images and labels; the same however the images are read and whatever `val_fraction` is.
     train_index: `[len(train)]` positions of the training images in the source's training set.
     notes: what was decided for the user, one sentence each, to be said aloud.
+    rules: how image files were converted to pixels; None for other sources.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Dataset:
     fingerprint: str
     train_index: Tensor
     notes: tuple[str, ...] = ()
+    rules: PixelRules | None = None
 
     @property
     def pixel_type(self) -> str:
@@ -92,6 +95,7 @@ def open_dataset(
         digest,
         index,
         raw.notes,
+        raw.rules,
     )
 
 

@@ -1,5 +1,9 @@
-"""From an image file to bytes of one shape: what Pillow reads, turned, resized and cropped."""
+"""From an image file to 8-bit pixels of one shape: read, converted, rotated, resized, cropped.
 
+`kdrun.data.pixels` does the conversion; this module opens files, and names those it cannot read.
+"""
+
+import errno
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,17 +14,44 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from kdrun.data import levels as deep
+from kdrun.data import pixels
+from kdrun.data import rules as kind
 from kdrun.data.images import LazyImages
 from kdrun.data.members import Source, open_source
+from kdrun.data.rules import PixelRules
 from kdrun.data.tree import FileList, readable_formats
-from kdrun.errors import DataError
+from kdrun.errors import BrokenImageError, KdrunError, MachineError, machine_error
 
-GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 LARGEST_PIXELS = 100_000_000  # in a file; a few kilobytes can unfold to more than any memory holds
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The frames of these formats are no animation or pages: layers of one image, sizes of one icon.
+LAYERED = {"PSD", "ICO", "ICNS", "CUR"}
+SAMPLE_SCALE = {"L;2": 85, "L;4": 17}  # grey PNGs of 2 and 4 bits, as Pillow unpacks them
+PLAIN = PixelRules()
+# System errors that are the file's fault; any other is the machine's, and no reason to skip a file.
+FILE_ERRNOS = {
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+}
 BLOCK = 256
 THREADS_FROM_BYTES = 16_384
 ResultT = TypeVar("ResultT")
@@ -36,40 +67,102 @@ class Form:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its pixels are decoded: (height, width) as shown, and colour."""
+    """What a file says before its pixels are decoded.
+
+    size: (height, width) as shown. deep: pixels of more than 8 bits.
+    """
 
     size: tuple[int, int]
     grey: bool
+    deep: bool = False
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as uint8 `[C, H, W]`, and the kinds of conversion it took (see `pixels`)."""
+
+    pixels: np.ndarray
+    kinds: frozenset[str]
 
 
 def read_header(path: Source) -> Header:
     """Size and colour of an image, without decoding it; DataError naming a damaged file."""
     with _reading(path), _opened(path) as image:
         width, height = image.size
-        # A PNG keeps EXIF data behind its pixels: not asked for where it changes nothing.
-        if width != height and image.getexif().get(ORIENTATION, 1) >= 5:
+        grey, is_deep = pixels.is_grey(image), deep.is_deep(image)
+        # A PNG has its EXIF data behind its pixels, which are then loaded: not where it changes
+        # nothing. Pillow gives the size of a TIFF as shown.
+        asked = width != height and image.format != "TIFF"
+        if asked and image.getexif().get(ORIENTATION, 1) >= 5:
             width, height = height, width
-        return Header((height, width), _is_grey(image))
+        return Header((height, width), grey, is_deep)
 
 
-def read_image(path: Source, form: Form) -> np.ndarray:
-    """The image in `path` as uint8 `[C, H, W]` of the given form.
+def read_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> np.ndarray:
+    """The image in `path` as uint8 `[C, H, W]` of the given form; see `decode_image`."""
+    return decode_image(path, form, rules).pixels
 
-    EXIF orientation is applied, transparency is laid on black, 16-bit grey is scaled to 8, of
-    several frames the first is taken. Another size is resized (bilinear, antialiased) until it
-    just covers the wanted one, and the centre is cut out.
 
-    Raises DataError naming a file that is damaged or too large to be a picture.
+def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded:
+    """The image in `path` in the given form, its pixels converted by `rules`.
+
+    EXIF orientation is applied; of several frames or pages the first is taken. Another size is
+    resized (bilinear, antialiased) until it just covers the wanted one, and the centre is cut out.
+
+    Raises BrokenImageError (a DataError) for a file that is damaged or too large.
     """
     with _reading(path), _opened(path) as image:
         height, width = form.size
-        image.draft(None, (2 * max(form.size),) * 2)  # large JPEGs are decoded at a fraction
-        turned = ImageOps.exif_transpose(image)
-        plain = _as_mode(turned, "L" if form.channels == 1 else "RGB")
-        if plain.size != (width, height):
-            plain = _cover(plain, width, height)
-        pixels = np.asarray(plain)
-    return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+        kinds: set[str] = set()
+        if image.format not in LAYERED and getattr(image, "is_animated", False):
+            kinds.add(kind.FRAMES)
+        turn = image.getexif().get(ORIENTATION, 1) if image.format == "TIFF" else None
+        if deep.is_deep(image):
+            levels = _levels(path, image)
+            flat = deep.eight_bits(levels, rules, kinds)
+            flat.info = {k: v for k, v in image.info.items() if k != "transparency"}
+        else:
+            image.draft(None, (2 * max(form.size),) * 2)  # large JPEGs are decoded at a fraction
+            _scale_transparency(image)
+            image.load()
+            flat = image
+        flat = pixels.flatten(flat, form.channels, rules, kinds)
+        if turn is None:
+            turn = image.getexif().get(ORIENTATION, 1)
+            flat = flat.transpose(TURNS[turn]) if turn in TURNS else flat
+        if turn in TURNS:  # Pillow has turned a TIFF by now
+            kinds.add(kind.TURNED)
+        if flat.size != (width, height):
+            flat = _cover(flat, width, height)
+        array = np.asarray(flat)
+    array = array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+    return Decoded(array, frozenset(kinds))
+
+
+def read_levels(path: Source) -> tuple[bool, float, float]:
+    """Of an image with more than 8 bits: whether it has floats, and its smallest and largest value.
+
+    Raises BrokenImageError for a damaged file.
+    """
+    with _reading(path), _opened(path) as image:
+        levels = _levels(path, image)
+        return levels.is_real, float(levels.values.min()), float(levels.values.max())
+
+
+def _levels(path: Source, image: Image.Image) -> deep.Levels:
+    """The unreduced pixels of an opened image with more than 8 bits."""
+    if deep.deep_colour_mode(image) is None:
+        return deep.single_channel_levels(image)
+    with _opened(path) as again:
+        return deep.colour_levels(image, again)
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Pillow scales samples of 2- and 4-bit grey PNGs, but not the level that is transparent."""
+    level = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(level, int):
+        raw = image.tile[0][3] if image.tile else None  # type: ignore[attr-defined]
+        image.info["transparency"] = level * SAMPLE_SCALE.get(str(raw), 1)
 
 
 @contextmanager
@@ -94,46 +187,42 @@ class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Image.DecompressionBombError):
-            raise DataError(
-                f"{self.path} is too large to be decoded safely: {error}. Make it smaller."
+            raise BrokenImageError(
+                str(self.path),
+                f"too large: {error}",
+                f"{self.path} is too large to be decoded safely: {error}. Make it smaller.",
             ) from None
-        if isinstance(error, Exception) and not isinstance(error, DataError):
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if isinstance(error, Image.UnidentifiedImageError):
-                text = "not an image of any known format"
-            raise DataError(
-                f"{self.path} cannot be decoded ({text}): replace the file or remove it."
+        if isinstance(error, OSError) and error.errno not in FILE_ERRNOS:
+            raise machine_error(error) or MachineError(
+                f"{self.path} cannot be read ({error.strerror}): check the disk or the network."
+            ) from None
+        if isinstance(error, Exception) and not isinstance(error, KdrunError | MemoryError):
+            reason = _reason(self.path, error)
+            raise BrokenImageError(
+                str(self.path),
+                reason,
+                f"{self.path} cannot be decoded ({reason}): replace the file or remove it.",
             ) from None
 
 
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode == "P":
-        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
-        return bool((palette == palette[:, :1]).all())
-    return image.mode in GREY_MODES
-
-
-def _as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The picture in `L` or `RGB`, transparent parts black."""
-    if image.mode == mode and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        image = _sixteen_bits(image)
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        clear = image.convert("RGBA")
-        black = Image.new("RGBA", clear.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, clear).convert("RGB")
-    return image.convert(mode)
-
-
-def _sixteen_bits(image: Image.Image) -> Image.Image:
-    """Grey levels 0..65535 as 0..255, rounded."""
-    levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("32-bit pixels outside 0..65535; save it with 8 or 16 bits")
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+def _reason(path: Source, error: Exception) -> str:
+    """Why a file is no readable image, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    try:
+        with open_source(path) as file:
+            start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except (OSError, ValueError):
+        return "not an image of any known format"
+    if not start:
+        return "an empty file"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a web page (HTML), not an image"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; fetch the file with git lfs pull"
+    return "not an image of any known format"
 
 
 def _cover(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -178,11 +267,22 @@ def _without_warnings() -> Iterator[None]:
 
 
 class DecodedImages(LazyImages):
-    """Image files that are decoded each time they are asked for; nothing is kept."""
+    """Image files that are decoded each time they are asked for; nothing is kept.
 
-    def __init__(self, paths: list[Source], form: Form) -> None:
+    sums: CRC-32 of each image's pixels, where a pass over them has measured it.
+    """
+
+    def __init__(
+        self,
+        paths: list[Source],
+        form: Form,
+        rules: PixelRules = PLAIN,
+        sums: np.ndarray | None = None,
+    ) -> None:
         self.paths = paths
         self.form = form
+        self.rules = rules
+        self.sums = sums
         self.shape = (len(paths), form.channels, *form.size)
         self.dtype = torch.uint8
 
@@ -190,5 +290,6 @@ class DecodedImages(LazyImages):
         images = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8)
         with _without_warnings():
             for row, position in enumerate(index.tolist()):
-                images[row] = torch.from_numpy(read_image(self.paths[position], self.form).copy())
+                image = read_image(self.paths[position], self.form, self.rules)
+                images[row] = torch.from_numpy(image.copy())
         return images

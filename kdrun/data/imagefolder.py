@@ -1,19 +1,25 @@
 """Any folder of images as a data set: `train/<class>/…`, with `test/` or `val/`, or alone."""
 
-import statistics
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from kdrun.data import cache as caches
-from kdrun.data.decode import DecodedImages, Form, in_blocks, read_header
-from kdrun.data.images import RawDataset, Split
-from kdrun.data.measure import Progress
+from kdrun.data.conversions import changes_pixels
+from kdrun.data.decode import LARGEST_PIXELS, DecodedImages, Form
+from kdrun.data.decoding import DecodePass, complete_pass
+from kdrun.data.images import RawDataset, Split, checksums
+from kdrun.data.measure import Moments, Progress
+from kdrun.data.rules import background_of, value_range_of
 from kdrun.data.splits import TEST_FRACTION, check_test_fraction, hold_out_test
+from kdrun.data.survey import ReadSettings, Survey, survey, without
 from kdrun.data.tree import Tree, read_tree
 from kdrun.errors import ConfigError
 
-LARGEST_MEDIAN = 224
+BeforeDecoding = Callable[[tuple[str, ...], Form], None]
 
 
 def imagefolder(
@@ -24,9 +30,13 @@ def imagefolder(
     test_fraction: float = TEST_FRACTION,
     cache: bool = True,
     follow_links: bool = False,
+    background: str | int | list[int] = "white",
+    value_range: str | list[float] = "auto",
+    skip_broken: bool = False,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
+    before_decoding: BeforeDecoding | None = None,
 ) -> RawDataset:
     """The images below `root`; see `tree.read_tree` for the folders it understands.
 
@@ -38,99 +48,121 @@ def imagefolder(
     `test/` nor a `val/` folder.
     cache: keep the decoded images below `cache_root`; false decodes them whenever they are asked
     for, which is slow and meant for data larger than the disk. Without a cache the fingerprint is
-    one of the files' names and sizes, and of the form they are given.
+    one of the files' names and sizes, and of the form they are given, and every call decodes all
+    files once to find broken ones.
     follow_links: also links that lead out of `root`; a folder from elsewhere could name any file.
+    background, value_range: see `rules.background_of` and `rules.value_range_of`.
+    skip_broken: leave out files that cannot be decoded instead of raising DataError.
+    before_decoding: called with classes and form when the headers are read, before a long decode.
 
     Raises DataError for a folder or file that cannot be used, ConfigError for a wrong setting.
     """
     check_test_fraction(test_fraction)
     tree = read_tree(Path(root).expanduser(), follow_links)
-    raw = from_tree(tree, image_size, channels, cache, cache_root, progress)
+    settings = read_settings(image_size, channels, background, value_range, skip_broken)
+    raw = from_tree(tree, settings, cache, cache_root, progress, before_decoding)
     return raw if raw.test is not None else hold_out_test(raw, test_fraction, split_seed)
+
+
+def read_settings(
+    image_size: int | list[int] | None = None,
+    channels: int | None = None,
+    background: Any = "white",
+    value_range: Any = "auto",
+    skip_broken: bool = False,
+) -> ReadSettings:
+    """The settings of `dataset` that say how image files are read; ConfigError for wrong ones."""
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"dataset.channels={channels} must be 1 (grey), 3 (colour) or null.")
+    return ReadSettings(
+        _size(image_size),
+        channels,
+        background_of(background),
+        value_range_of(value_range),
+        skip_broken,
+    )
 
 
 def from_tree(
     tree: Tree,
-    image_size: int | list[int] | None,
-    channels: int | None,
+    settings: ReadSettings,
     cache: bool,
     cache_root: Path,
     progress: Progress | None,
+    before_decoding: BeforeDecoding | None = None,
 ) -> RawDataset:
     """The images of a tree in one form, from the cache where it holds them; see `imagefolder`."""
-    size = _size(image_size)
-    if channels not in (None, 1, 3):
-        raise ConfigError(f"dataset.channels={channels} must be 1 (grey), 3 (colour) or null.")
 
-    def choose() -> tuple[Form, list[str]]:
-        return choose_form(tree, size, channels, progress)
+    def choose(tree: Tree) -> Survey:
+        plan = survey(tree, settings, progress)
+        if before_decoding is not None:
+            before_decoding(tree.classes, plan.form)
+        return plan
 
     if not cache:
-        return _undecoded(tree, *choose())
-    settings = {"image_size": size, "channels": channels}
-    folder = Path(cache_root) / caches.folder_name(tree, settings)
+        return _undecoded(tree, choose, settings.skip_broken, progress)
+    folder = Path(cache_root) / caches.folder_name(tree, settings.key())
     meta = caches.find(folder, tree)
     if meta is None:
-        meta = caches.build_once(folder, tree, choose, progress)
+        meta = caches.build_once(folder, tree, choose, progress, settings.skip_broken)
     return caches.load(folder, tree, meta)
-
-
-def choose_form(
-    tree: Tree, size: tuple[int, int] | None, channels: int | None, progress: Progress | None
-) -> tuple[Form, list[str]]:
-    """The form all images get, and a sentence when it is not their own size.
-
-    Reads the header of every file when size or channels are left open.
-    """
-    if size is not None and channels is not None:
-        return Form(size, channels), []
-    sizes: dict[tuple[int, int], int] = {}
-    grey = True
-    done, total = 0, sum(len(files) for files in tree.splits.values())
-    for files in tree.splits.values():
-        for block in in_blocks(read_header, files):
-            for header in block:
-                sizes[header.size] = sizes.get(header.size, 0) + 1
-                grey = grey and header.grey
-            done += len(block)
-            if progress is not None:
-                progress("reading image sizes", done, total)
-    channels = channels or (1 if grey else 3)
-    if size is not None:
-        return Form(size, channels), []
-    if len(sizes) == 1:
-        return Form(next(iter(sizes)), channels), []
-    shorter = [min(shape) for shape, count in sizes.items() for _ in range(count)]
-    side = min(int(statistics.median_low(shorter)), LARGEST_MEDIAN)
-    note = (
-        f"The images have {len(sizes)} different sizes (shorter sides {min(shorter)} to "
-        f"{max(shorter)} pixels): all are resized and cut to {side}×{side}; "
-        "dataset.image_size=N chooses another size."
-    )
-    return Form((side, side), channels), [note]
 
 
 def _size(value: int | list[int] | None) -> tuple[int, int] | None:
     if value is None:
         return None
     pair = [value, value] if isinstance(value, int) else list(value)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+    if len(pair) != 2 or not all(type(side) is int and side >= 1 for side in pair):
         raise ConfigError(
             f"dataset.image_size={value} must be a number of pixels, [height, width] or null."
+        )
+    if pair[0] * pair[1] > LARGEST_PIXELS:
+        raise ConfigError(
+            f"dataset.image_size={value} makes images of more than {LARGEST_PIXELS:,} pixels: set "
+            "a smaller size."
         )
     return pair[0], pair[1]
 
 
-def _undecoded(tree: Tree, form: Form, notes: list[str]) -> RawDataset:
+def _undecoded(
+    tree: Tree,
+    choose: Callable[[Tree], Survey],
+    skip_broken: bool,
+    progress: Progress | None,
+) -> RawDataset:
+    """Images that are decoded when asked for, after one pass that finds the broken ones."""
+
+    def run(check: DecodePass) -> tuple[dict[str, list[int]], Moments]:
+        sums: dict[str, list[int]] = {}
+        moments = Moments(check.form.channels, check.form.size, len(tree.splits["train"]))
+        for name, files in tree.splits.items():
+            sums[name] = []
+            for images, _ in check.blocks(files):
+                sums[name] += checksums(images)
+                if name == "train":
+                    moments.add(torch.from_numpy(images))
+        return sums, moments
+
+    check, (sums, moments), notes = complete_pass(
+        tree, choose, run, skip_broken, progress, "checking images"
+    )
+    form, rules = check.form, check.rules
+    tree = without(tree, check.broken_names)
     found = {
-        name: Split(DecodedImages(files.paths, form), torch.tensor(files.targets))
+        name: Split(
+            DecodedImages(files.paths, form, rules, np.array(sums[name], np.uint32)),
+            torch.tensor(files.targets),
+        )
         for name, files in tree.splits.items()
     }
+    text = repr(form) + (repr(rules) if changes_pixels(check.kinds) else "")
     return RawDataset(
         tree.classes,
         found["train"],
         found.get("val"),
         found.get("test"),
-        fingerprint=tree.digest(times=False, form=repr(form)),
-        notes=tuple(notes),
+        fingerprint=tree.digest(times=False, form=text),
+        normalisation=moments.normalisation(),
+        notes=notes,
+        rules=rules,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.data.rules import PixelRules
 from kdrun.errors import DataError
 from kdrun.types import Groups, Normalisation
 
@@ -22,6 +23,7 @@ class LazyImages(ABC):
 
     shape: tuple[int, int, int, int]
     dtype: torch.dtype
+    sums: np.ndarray | None = None  # CRC-32 of each image's bytes `[N]`, where they are known
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -76,6 +78,11 @@ def sums_file(path: Path) -> Path:
     return path.with_suffix(".crc.npy")
 
 
+def checksums(images: np.ndarray) -> list[int]:
+    """CRC-32 of each image of `[N, ...]`."""
+    return [zlib.crc32(image.tobytes()) for image in images]
+
+
 class SelectedImages(LazyImages):
     """Some images of a lazy sequence, in a given order, without reading them."""
 
@@ -84,12 +91,18 @@ class SelectedImages(LazyImages):
         self.index = index
         self.shape = (len(index), *source.shape[1:])
         self.dtype = source.dtype
+        self.sums = None if source.sums is None else source.sums[index.numpy()]
 
     def gather(self, index: Tensor) -> Tensor:
         return self.source.gather(self.index[index])
 
 
 Images = Tensor | LazyImages
+
+
+def block_length(count: int, nbytes: int) -> int:
+    """How many of `count` images, `nbytes` in all, are read at once."""
+    return max(1, BLOCK_BYTES * count // max(1, nbytes))
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ class Split:
 
     def blocks(self) -> Iterator[Tensor]:
         """All images in order, a few at a time, `[b, C, H, W]`."""
-        size = max(1, BLOCK_BYTES * len(self) // max(1, self.nbytes))
+        size = block_length(len(self), self.nbytes)
         for start in range(0, len(self), size):
             yield self.gather(torch.arange(start, min(start + size, len(self))))
 
@@ -161,6 +174,7 @@ class RawDataset:
     fingerprint: sha256 hex over all pixels and labels, when the source knows it without a pass.
     normalisation: mean and deviation of `train`, when the source knows them without a pass.
     notes: what the source decided for the user, one sentence each.
+    rules: how the pixels of image files were converted, where they were.
     """
 
     classes: tuple[str, ...]
@@ -170,3 +184,4 @@ class RawDataset:
     fingerprint: str | None = None
     normalisation: Normalisation | None = None
     notes: tuple[str, ...] = ()
+    rules: PixelRules | None = None

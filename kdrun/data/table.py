@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdrun.data.contained import File, PathResolver
 from kdrun.data.container import Reading, read_listed
+from kdrun.data.imagefolder import BeforeDecoding, read_settings
 from kdrun.data.images import RawDataset
 from kdrun.data.listing import (
     Listing,
@@ -40,9 +41,13 @@ def table(
     test_fraction: float = TEST_FRACTION,
     cache: bool = True,
     follow_links: bool = False,
+    background: str | int | list[int] = "white",
+    value_range: str | list[float] = "auto",
+    skip_broken: bool = False,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
+    before_decoding: BeforeDecoding | None = None,
 ) -> RawDataset:
     """The images a table lists, one row each: path, label and, optionally, split.
 
@@ -65,7 +70,9 @@ def table(
         (train, val, test),
         follow_links,
     )
-    reading = Reading(image_size, channels, test_fraction, cache, cache_root, split_seed, progress)
+    files = read_settings(image_size, channels, background, value_range, skip_broken)
+    where = (cache, cache_root, progress, before_decoding)
+    reading = Reading(files, test_fraction, split_seed, *where)
     return _read(layout, reading)
 
 

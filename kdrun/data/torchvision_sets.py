@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock
 
 from kdrun.data.class_folders import read_class_folders
-from kdrun.data.imagefolder import from_tree
+from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.tree import FileList, Tree
@@ -148,7 +148,8 @@ def dtd(
     classes = tuple(sorted({line.split("/")[0] for line in names["train"]}))
     splits = {name: _file_list(base / "images", lines, classes) for name, lines in names.items()}
     tree = Tree(base / "images", classes, splits)
-    return from_tree(tree, image_size, 3, cache, cache_root, progress)
+    settings = read_settings(image_size, 3)
+    return from_tree(tree, settings, cache, cache_root, progress)
 
 
 def _is_dtd(folder: Path) -> bool:

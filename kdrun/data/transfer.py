@@ -20,8 +20,10 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.decode import Form
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
+from kdrun.data.rules import PixelRules
 from kdrun.data.splits import units
-from kdrun.data.tree import pictures_tree
+from kdrun.data.survey import ReadSettings, Survey, survey
+from kdrun.data.tree import Tree, pictures_tree
 from kdrun.errors import ConfigError, DataError, did_you_mean
 from kdrun.seeds import generator
 from kdrun.types import InputInfo
@@ -55,10 +57,12 @@ def transfer_set(
     """
     left_out = _left_out(config, dataset.classes)
     train, index, digest = dataset.train, dataset.train_index, dataset.fingerprint
+    notes = dataset.notes
     if config.folder is not None:
         found = _pictures(Path(config.folder).expanduser(), dataset, cache_root, progress)
         train, index = found.train, torch.arange(len(found.train))
         digest = hashlib.sha256(f"{digest} {found.fingerprint}".encode()).hexdigest()
+        notes += tuple(f"transfer.folder: {note}" for note in found.notes)
     chosen = _chosen(train, left_out, config)
     if chosen is not None:
         train, index = train.select(chosen), index[chosen]
@@ -69,7 +73,9 @@ def transfer_set(
         )
     if not config.labelled:
         train = dataclasses.replace(train, targets=torch.full_like(train.targets, NO_LABEL))
-    changed = dataclasses.replace(dataset, train=train, train_index=index, fingerprint=digest)
+    changed = dataclasses.replace(
+        dataset, train=train, train_index=index, fingerprint=digest, notes=notes
+    )
     return TransferSet(changed, left_out, config.labelled)
 
 
@@ -131,11 +137,22 @@ def _pictures(
     _check_form(dataset, info)
     tree = pictures_tree(folder, "transfer.folder")
     form = Form(info.image_size, info.in_channels)
-    settings = {"form": repr(form), "labels": False}
+    rules = dataset.rules or PixelRules()
+    settings: dict[str, object] = {"form": repr(form), "labels": False}
+    if rules != PixelRules():
+        settings["rules"] = repr(rules)
+
+    def choose(tree: Tree) -> Survey:
+        """The data set's form and ranges; a range it does not need is that of the folder."""
+        read = ReadSettings(form.size, form.channels, rules.background)
+        own = survey(tree, read, progress).rules
+        whole, real = rules.whole or own.whole, rules.real or own.real
+        return Survey(form, dataclasses.replace(rules, whole=whole, real=real))
+
     place = cache_root / caches.folder_name(tree, settings)
     meta = caches.find(place, tree)
     if meta is None:
-        meta = caches.build_once(place, tree, lambda: (form, []), progress)
+        meta = caches.build_once(place, tree, choose, progress, None)
     return caches.load(place, tree, meta)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdrun.data import cache, decode
+from kdrun.data import cache, decode, decoding
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import MappedImages, RawDataset
 from kdrun.errors import ConfigError, DataError
@@ -34,13 +34,13 @@ def read(tree: Path, tmp_path: Path) -> Read:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were decoded, as they are."""
     seen: list[str] = []
-    original = decode.read_image
+    original = decode.decode_image
 
-    def spy(path: str, form: decode.Form) -> np.ndarray:
+    def spy(path: str, *arguments: object) -> decode.Decoded:
         seen.append(path)
-        return original(path, form)
+        return original(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cache, "read_image", spy)
+    monkeypatch.setattr(decoding, "decode_image", spy)
     return seen
 
 
@@ -195,13 +195,13 @@ def test_settings_have_caches_of_their_own(read: Read, tmp_path: Path) -> None:
 
 def _start(root: str, cache_root: str, gate: object, results: object) -> None:
     seen: list[str] = []
-    original = decode.read_image
+    original = decode.decode_image
 
-    def spy(path: str, form: decode.Form) -> np.ndarray:
+    def spy(path: str, *arguments: object) -> decode.Decoded:
         seen.append(path)
-        return original(path, form)
+        return original(path, *arguments)  # type: ignore[arg-type]
 
-    cache.read_image = spy
+    decoding.decode_image = spy
     gate.wait()  # type: ignore[attr-defined]
     raw = imagefolder(root=root, cache_root=Path(cache_root))
     results.put((len(seen), raw.fingerprint))  # type: ignore[attr-defined]

@@ -1,0 +1,86 @@
+"""How the pixels of one data set are converted: settings, and the kinds that are counted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ImageColor
+
+from kdrun.errors import ConfigError
+
+WHITE = (255, 255, 255)
+# Kinds of conversion, counted per image.
+DEEP, REAL, TRANSPARENT, PALETTE = "deep", "real", "transparent", "palette"
+PROFILE, BAD_PROFILE, GAMMA, CLIPPED = "profile", "bad profile", "gamma", "clipped"
+SPACES = ("CMYK", "LAB", "HSV", "YCbCr")  # modes, and kinds under the same names
+FRAMES, TURNED, TO_COLOUR, TO_GREY = "frames", "turned", "to colour", "to grey"
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How the images of one data set become 8-bit pixels.
+
+    background: RGB 0..255 behind transparent parts.
+    whole, real: the (low, high) that becomes 0..255, for integers of more than 8 bits and for
+    floats; None: `usual_range` of each image by itself.
+    """
+
+    background: tuple[int, int, int] = WHITE
+    whole: Range | None = None
+    real: Range | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them."""
+        return {
+            "background": list(self.background),
+            "whole": None if self.whole is None else list(self.whole),
+            "real": None if self.real is None else list(self.real),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PixelRules":
+        """The rules that `to_dict` wrote; KeyError, TypeError or ValueError for other values."""
+        red, green, blue = (int(level) for level in values["background"])
+        ranges = []
+        for key in ("whole", "real"):
+            pair = values[key]
+            ranges.append(None if pair is None else (float(pair[0]), float(pair[1])))
+        return cls((red, green, blue), *ranges)
+
+
+def background_of(value: Any) -> tuple[int, int, int]:
+    """`dataset.background`: a colour's name or `#rrggbb`, one grey level, or [red, green, blue].
+
+    Raises ConfigError for anything else.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            return ImageColor.getrgb(value.strip())[:3]
+        except ValueError:
+            pass
+    levels = [value] * 3 if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(levels, Sequence) and not isinstance(levels, str) and len(levels) in (1, 3):
+        levels = list(levels) * (3 // len(levels))
+        if all(type(level) is int and 0 <= level <= 255 for level in levels):
+            return levels[0], levels[1], levels[2]
+    raise ConfigError(
+        f"dataset.background={value} must be a colour: a name (white, black), '#rrggbb', a grey "
+        "level 0..255, or [red, green, blue]."
+    )
+
+
+def value_range_of(value: Any) -> Range | None:
+    """`dataset.value_range`: None for auto. Raises ConfigError for anything but that or a pair."""
+    if value == "auto":
+        return None
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]:
+            return float(numbers[0]), float(numbers[1])
+    raise ConfigError(
+        f"dataset.value_range={value} must be auto, or [low, high] with low below high, e.g. "
+        "[0,4095]."
+    )
