@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hint_groups, hint_sweeps
+from kdrun.cli import groups, hint_groups, hint_sweeps, hint_weights
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.cli.request import (
     Request,
@@ -49,6 +49,7 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
         if is_hydra(override):
             hint_sweeps.check_hydra(asked, override)
             continue
+        hint_weights.check(override)
         if override.is_delete():
             _check_delete(asked, override)
         elif asked.is_group(override):

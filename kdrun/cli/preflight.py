@@ -313,6 +313,13 @@ def _check_paths(config: Config) -> None:
         return
     if isinstance(config, BenchmarkConfig):
         return  # the networks are untrained: no checkpoint is read
+    start = config.start if isinstance(config, DistillConfig) else None
+    if start is not None and not Path(start.checkpoint).expanduser().exists():
+        raise ConfigError(
+            f"student.checkpoint={start.checkpoint}: there is no such file or folder. Name a run "
+            "folder (kdrun ls runs), a store entry or a file of weights, or leave it out to start "
+            "from random weights."
+        )
     for number, teacher in enumerate(config.teachers, 1):
         if teacher.checkpoint in (None, "pretrained"):
             continue

@@ -11,6 +11,19 @@ from typing import Any
 
 from kdrun.errors import ConfigError
 
+# What other tools call `checkpoint`.
+CHECKPOINT_WORDS = frozenset(
+    (
+        *("weights", "weights_file", "weights_path", "pretrained", "pretrained_path"),
+        *("pretrained_weights", "init", "init_from", "init_weights", "initial_weights"),
+        *("init_checkpoint", "initialize", "initialise", "ckpt", "ckpt_path", "checkpoint_path"),
+        *("checkpoints", "from_checkpoint", "load", "load_from", "load_path", "load_weights"),
+        *("resume", "resume_from", "restore", "restore_from", "start", "start_from", "from_file"),
+        *("state_dict", "finetune", "finetune_from", "fine_tune", "warm_start", "model_path"),
+        *("path", "file"),
+    )
+)
+SUFFIXES = (".pth", ".pt", ".th", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl")
 READING_KEYS = ("checkpoint_key", "rename")
 START_KEYS = ("checkpoint", *READING_KEYS, "new_classifier")
 
@@ -34,6 +47,12 @@ class StartConfig:
     checkpoint: str
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     new_classifier: bool = False
+
+
+def names_a_file(value: Any) -> bool:
+    """Whether a value reads like the path of weights or of a run."""
+    text = str(value).strip("'\"")
+    return "/" in text or text.endswith(SUFFIXES)
 
 
 def reading_config(node: Mapping[str, Any], where: str) -> ReadingConfig:

@@ -12,6 +12,7 @@ from kdrun.stages.assembly import Plan
 from kdrun.stages.networks import card_facts, dataset_facts
 from kdrun.stages.rounds import Round, rounds_words
 from kdrun.stages.session import Session
+from kdrun.stages.start import start_words
 from kdrun.stages.together import facts
 from kdrun.ui import format, tables
 from kdrun.ui.transfer_tables import transfer_words
@@ -38,6 +39,8 @@ def say_plan(
     if config.scheme.rounds is not None and config.scheme.rounds.assistants:
         rows += [("assistant", tables.network_words(card_facts(p.student))) for p in plans[:-1]]
     rows.append(("student", tables.network_words(card_facts(plan.student))))
+    if config.start is not None:
+        rows.append(("starts from", start_words(config.start, list(plan.start))))
     rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
     rows += [("scheme", words) for words in rounds_words(config, rounds)]
     if config.scheme.uses_teacher is False:

@@ -32,6 +32,7 @@ from kdrun.stages.networks import (
     teacher_member,
 )
 from kdrun.stages.session import Session
+from kdrun.stages.start import load_start
 from kdrun.stages.teaching import Lesson, prepare
 from kdrun.stages.train_teacher import ReadyTeacher
 
@@ -42,6 +43,7 @@ class Plan:
 
     objective: what is minimised, in words. notes: sentences of the losses and the scheme.
     facts: what the scheme adds to `result.json`.
+    start: notes on the weights the student starts from.
     """
 
     objective: str
@@ -50,6 +52,7 @@ class Plan:
     peers: tuple[NetworkCard, ...]
     notes: tuple[str, ...]
     facts: dict[str, Any]
+    start: tuple[str, ...] = ()
 
 
 def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
@@ -68,7 +71,7 @@ def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) 
         notes += loaded_notes
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
-    student = _new_student(config, objective, teachers, dataset)
+    student, start = _new_student(config, objective, teachers, dataset)
     require_taught_heads(objective, student.network)
     card = make_card(student.config, student.network, dataset, {})
     student_tapped, tapped = _tap(config, objective, student, teachers, dataset)
@@ -86,6 +89,7 @@ def rehearse(config: DistillConfig, dataset: Dataset, given: int | None = None) 
         ),
         notes=(*notes, *scheme.notes(), *token_notes(objective, student.network, config.alone)),
         facts=scheme.facts(),
+        start=tuple(start),
     )
 
 
@@ -109,7 +113,7 @@ def assemble(
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
     members = [teacher_member(t.network.cpu(), t.config, t.card) for t in teachers]
-    member = _new_student(config, objective, members, dataset)
+    member, _ = _new_student(config, objective, members, dataset)
     student, tapped = _tap(config, objective, member, members, dataset)
     compiled = session.runtime.compile
     ready = prepare(Lesson(config, dataset, session, objective), tapped, teachers)
@@ -181,12 +185,13 @@ def _given(
 
 def _new_student(
     config: DistillConfig, objective: Objective, teachers: list[Member], dataset: Dataset
-) -> Member:
-    """The network that is trained and kept."""
+) -> tuple[Member, list[str]]:
+    """The network that is trained and kept, and notes on the weights it starts from."""
     network = new_network(config.student, dataset, config.seed, "student")
+    notes = load_start(network, config, dataset)
     normalisation = own_normalisation(network, dataset.normalisation)
     plain = Member(network, config.student, normalisation)
-    return final_student(objective, plain, teachers, dataset, config.seed)
+    return final_student(objective, plain, teachers, dataset, config.seed), notes
 
 
 def _tap(

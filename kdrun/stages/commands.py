@@ -30,6 +30,7 @@ from kdrun.stages.evaluate import run_evaluate
 from kdrun.stages.export import run_export
 from kdrun.stages.figures import show_result
 from kdrun.stages.session import Session, open_session
+from kdrun.stages.start import check_start, check_teachers
 from kdrun.stages.teacher_run import run_train_teacher
 
 Result = dict[str, Any]
@@ -39,6 +40,7 @@ def train_teacher(
     config: TrainTeacherConfig, argv: Sequence[str], sweep_dir: Path | None = None, job: int = 0
 ) -> Result:
     """Train a teacher, or find it in the store."""
+    check_teachers(config.teachers)
     with open_session(config.runtime, _limit(config.runtime, sweep_dir)) as session:
 
         def run(folder: RunFolder) -> Result:
@@ -63,6 +65,8 @@ def distill_in(
     job: int = 0,
 ) -> Result:
     """`distill` in surroundings that are there already."""
+    check_teachers(config.teachers)
+    check_start(config)
 
     def run(folder: RunFolder) -> Result:
         return run_distill(config, folder, session, argv)

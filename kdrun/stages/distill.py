@@ -16,7 +16,7 @@ from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import save_network
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder, counted_names
-from kdrun.runs.result import COMPLETED
+from kdrun.runs.result import COMPLETED, read_result
 from kdrun.runs.search import group_folder
 from kdrun.stages import teaching
 from kdrun.stages.alone import alone_argv, find_or_train_alone
@@ -38,6 +38,7 @@ from kdrun.stages.rounds import (
     run_earlier,
 )
 from kdrun.stages.session import Session, open_data
+from kdrun.stages.start import refuse_changed, start_facts, start_identity
 from kdrun.stages.together import teachers_together
 from kdrun.stages.train_teacher import ReadyTeacher, ready_teachers
 from kdrun.stages.training import Recipe, run_training
@@ -66,7 +67,7 @@ def identity(config: DistillConfig) -> str:
     for name, node in plain.items():
         if name.startswith("teacher") and isinstance(node, dict):
             plain[name] = teaching.shaping(node)
-    return canonical_hash(plain)
+    return canonical_hash({**plain, **start_identity(config)})
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def run_distill(
     """
     objective = objective_of(config)
     check_precision(config.schedule.precision, session.device)
+    refuse_changed(config, read_result(folder.path))
     with recording(
         folder,
         session,
@@ -165,6 +167,7 @@ def _known(config: DistillConfig, objective: Objective, session: Session) -> dic
         "agreement": None,
         "gain": None,
         "time": None,
+        **start_facts(config),
     }
 
 
@@ -291,4 +294,4 @@ def _student_digest(config: DistillConfig, dataset: Dataset) -> str:
         config.dataset.augment,
         dataset,
     )
-    return fingerprint({**recipe, "objective": "1*CE"})
+    return fingerprint({**recipe, "objective": "1*CE", **start_identity(config)})

@@ -89,7 +89,13 @@ def rounds_of(config: DistillConfig) -> list[Round]:
             ensemble = EnsembleConfig(average=config.ensemble.average)
         given = len(teachers) - bool(found)
         one = replace(
-            plain, student=student, seed=seed, teachers=teachers, ensemble=ensemble, alone=False
+            plain,
+            student=student,
+            seed=seed,
+            teachers=teachers,
+            ensemble=ensemble,
+            alone=False,
+            start=config.start if student is config.student else None,  # not of an assistant
         )
         number = len(found) + 1 + plan.first_on_labels
         found.append(Round(one, given, title, number))

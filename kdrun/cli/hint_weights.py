@@ -1,0 +1,41 @@
+"""What other tools call the weights that a network starts from; here it is `checkpoint`."""
+
+from hydra.core.override_parser.types import Override
+
+from kdrun.cli.grammar import shell_quoted
+from kdrun.cli.request import full_key, value_text
+from kdrun.config.teachers import NUMBERED
+from kdrun.config.weights import CHECKPOINT_WORDS, names_a_file
+from kdrun.errors import ConfigError
+
+
+def check(override: Override) -> None:
+    """Raise ConfigError for `student.weights=FILE` and the like, naming `student.checkpoint`."""
+    place = _place(full_key(override).lstrip("+"), value_text(override))
+    if place is not None:
+        value = value_text(override)
+        raise ConfigError(
+            f"{override.key_or_group}={value} is not how weights are named: the file a "
+            f"{_who(place)} starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
+        )
+
+
+def _who(place: str) -> str:
+    return "student" if place == "student" else "teacher"
+
+
+def _place(key: str, value: str) -> str | None:
+    """`student` or `teacher` where the setting is meant as the checkpoint of one."""
+    root, dot, word = key.partition(".")
+    if dot:
+        is_network = root == "student" or root == "teacher" or NUMBERED.match(root)
+        known = word.lower() in CHECKPOINT_WORDS and "." not in word
+        # pretrained=true and weights=[1,2] are settings of their own
+        other = word in ("pretrained", "weights") and not names_a_file(value)
+        return root if is_network and known and not other else None
+    low = key.lower().replace("-", "_")
+    for who in ("student", "teacher"):
+        rest = low.removeprefix(f"{who}_").removesuffix(f"_{who}")
+        if rest != low and rest in (*CHECKPOINT_WORDS, "checkpoint"):
+            return who
+    return None
