@@ -18,6 +18,7 @@ from kdrun.config.schema import ScheduleConfig
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
+from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.lengths import Length, learning_rates, training_length
 from kdrun.engine.max_norm import MaxNorm
@@ -27,7 +28,7 @@ from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
 from kdrun.engine.trouble import not_finite, out_of_memory
-from kdrun.errors import CheckpointError, is_out_of_memory
+from kdrun.errors import CheckpointError, ConfigError, is_out_of_memory
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
@@ -138,9 +139,16 @@ class _Fit:
     def run(self) -> TrainState:
         self._go_on()
         self.training.observer.training_started(self.length, self.state)
+        settings = self.training.settings
+        who = "the student" if settings == "schedule." else "the teacher in training"
         while not self._done():
             try:
-                self._epoch()
+                with diverging(who, f"validation (epoch {self.state.epoch + 1})", settings):
+                    self._epoch()
+            except ValueError as error:
+                if "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+                    raise self._batch_of_one() from None
+                raise
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -149,6 +157,15 @@ class _Fit:
                     self.measuring, self.saved_step,
                 ) from error  # fmt: skip
         return self.state
+
+    def _batch_of_one(self) -> ConfigError:
+        size, settings = self.schedule.batch_size, self.training.settings
+        name = "batch_size" if settings == "schedule." else f"{settings}batch_size"
+        which = "Every batch" if size == 1 else "The last batch of an epoch"
+        return ConfigError(
+            f"{which} has one image, of which batch normalisation cannot compute a variance: set "
+            f"{name} to a number that does not leave one image over, e.g. {name}={size + 1}."
+        )
 
     def _epoch(self) -> None:
         state = self.state
@@ -215,7 +232,11 @@ class _Fit:
         totals = self._finite_totals(sums)
         row = state.row(totals, self.rates[state.step - 1], self.training.labelled)
         if self._measures_now() and self.training.val is not None:
-            self._validate(row)
+            try:
+                self._validate(row)
+            except NonFiniteError:
+                self.training.observer.epoch_done(row, self.length)  # the history is kept
+                raise
             watch(state, row, self.schedule)
         state.history.append(row)
         state.epoch += 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdrun.engine.devices import autocast
 from kdrun.engine.distributed import all_rows
+from kdrun.engine.finite import require_finite
 from kdrun.engine.state import PART
 from kdrun.engine.trouble import Trail
 from kdrun.types import Batch, Groups, Outputs, StepOutput
@@ -149,7 +150,11 @@ def evaluate(
 
 
 def evaluation(logits: Tensor, targets: Tensor, groups: Groups | None = None) -> Evaluation:
-    """All figures from the logits `[N, C]` and labels `[N]` of a split."""
+    """All figures from the logits `[N, C]` and labels `[N]` of a split.
+
+    Raises NonFiniteError for logits that are NaN or infinite.
+    """
+    require_finite(logits)
     grouped = None if groups is None else measure_groups(logits, targets, groups)
     return Evaluation(measure(logits, targets), logits, grouped)
 
@@ -160,7 +165,8 @@ def collect_logits(
 ) -> tuple[Tensor, Tensor]:
     """(logits `[N, C]` float32, labels `[N]`) of all batches, on the CPU.
 
-    With several processes, of the batches of all of them.
+    With several processes, of the batches of all of them. Raises NonFiniteError for logits that
+    are NaN or infinite.
     """
     was_training = model.training
     model.eval()
@@ -175,7 +181,11 @@ def collect_logits(
             index.append(batch.index)
     finally:
         model.train(was_training)
-    return all_rows(torch.cat(logits).cpu(), torch.cat(targets).cpu(), torch.cat(index).cpu())
+    answers, labels = all_rows(
+        torch.cat(logits).cpu(), torch.cat(targets).cpu(), torch.cat(index).cpu()
+    )
+    require_finite(answers)
+    return answers, labels
 
 
 class EpochSums:

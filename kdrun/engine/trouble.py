@@ -60,9 +60,13 @@ class Trail:
         self._recent = []
 
 
+class NonFiniteLossError(TrainingError):
+    """The loss of a step was NaN or infinite."""
+
+
 def not_finite(
     state: TrainState, length: Length, trail: Trail, totals: dict[str, float], saved: int | None
-) -> TrainingError:
+) -> NonFiniteLossError:
     """The error for sums that are not finite: the step, and the part that went first.
 
     trail: of the steps up to `state.step`. totals: the sums. saved: the last saved step, if any.
@@ -78,7 +82,7 @@ def not_finite(
     else:
         why = f"{words} went first"
     kept = f"the state after step {saved:,} is kept" if saved else "no state was saved before it"
-    return TrainingError(
+    return NonFiniteLossError(
         f"Not finite in epoch {state.epoch + 1}, step {step:,} of {length.steps:,}: {why}. Try a "
         f"lower lr, schedule.grad_clip=1 or precision=fp32; {kept}."
     )

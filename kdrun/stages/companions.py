@@ -5,6 +5,7 @@ from typing import Any
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine import distributed
+from kdrun.engine.finite import diverging
 from kdrun.engine.metrics import evaluate
 from kdrun.models.card import save_network
 from kdrun.runs.folder import RunFolder
@@ -58,5 +59,7 @@ def _measure(
             session, split, dataset.normalisation, config.dataset, schedule.eval_batch_size
         )
         module, precision = companion.module, schedule.precision
-        figures |= evaluate(module, batches, session.device, precision, split.groups).facts(name)
+        with diverging(companion.name, "validation" if name == "val" else name):
+            found = evaluate(module, batches, session.device, precision, split.groups)
+        figures |= found.facts(name)
     return figures

@@ -1,6 +1,7 @@
 """Both stages: the teacher, the student alone, and the student distilled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.engine import distributed
 from kdrun.engine.devices import check_precision
+from kdrun.engine.finite import diverging
+from kdrun.engine.trouble import NonFiniteLossError
+from kdrun.errors import TrainingError
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import save_network
@@ -202,7 +206,8 @@ def _earlier(
 
     def train(one: DistillConfig, folder: RunFolder, ready: list[ReadyTeacher]) -> None:
         within = Within(dataset, {"round": identity(one)}, tuple(ready))
-        run_distill(one, folder, session.alone(), argv, within)
+        with _naming(f"{one.student.name}, seed {one.seed}"):
+            run_distill(one, folder, session.alone(), argv, within)
 
     def group(one: DistillConfig) -> Path:
         return group_folder(session.output_root, "distill", one.dataset.name, run_name(one))
@@ -224,7 +229,8 @@ def _alone(
     def train(alone: DistillConfig, folder: RunFolder) -> None:
         words = alone_argv(argv, config)
         within = Within(dataset, {"baseline": digest})
-        run_distill(alone, folder, session.alone(), words, within)
+        with _naming("the student alone"):
+            run_distill(alone, folder, session.alone(), words, within)
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)
@@ -246,17 +252,22 @@ def _student(
         config.dataset, config.dataset.augment, config.schedule, config.seed, transfer.labelled
     )
     with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
-        trained = run_training(
-            scheme,
-            session,
-            transfer.dataset,
-            recipe,
-            folder.checkpoints,
-            identity(config),
-            folder.write_metrics,
-            track,
-        )
-    heads = student_heads(student, config, dataset, session)
+        try:
+            trained = run_training(
+                scheme,
+                session,
+                transfer.dataset,
+                recipe,
+                folder.checkpoints,
+                identity(config),
+                folder.write_metrics,
+                track,
+            )
+        except NonFiniteLossError:
+            teaching.require_finite_teachers(config, transfer.dataset, teachers, scheme, session)
+            raise
+    with diverging("the student", "test"):
+        heads = student_heads(student, config, dataset, session)
     extra = {
         "objective": scheme.describe(),
         "dataset": distill_plain(config)["dataset"],
@@ -264,9 +275,10 @@ def _student(
         "val_fraction": config.val_fraction,
         "pixel_type": dataset.pixel_type,
     }
-    left_out = left_out_figures(
-        scheme.measured, trained.test.predictions, config, dataset, transfer, session
-    )
+    with diverging("the student", "measured"):
+        left_out = left_out_figures(
+            scheme.measured, trained.test.predictions, config, dataset, transfer, session
+        )
     beside: dict[str, Any] = measure_companions(config, scheme, dataset, session, folder, extra)
     student.network.cpu()
     extra = {**extra, **trained.test.facts(), **left_out}
@@ -283,6 +295,15 @@ def _student(
         words = f"compiled in {scheme.compile_seconds:.1f} s of {trained.state.seconds:.0f} s"
         session.reporter.say(f"  {words} of training")
     return Taught(card, trained, {**(heads or {}), **left_out}, beside)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Put what is being trained before the message of a training that fails."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"Training {what}: {error}") from error
 
 
 def _student_digest(config: DistillConfig, dataset: Dataset) -> str:

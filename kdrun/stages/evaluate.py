@@ -10,6 +10,7 @@ from kdrun.config.schema import DatasetConfig, EvaluateConfig
 from kdrun.data.dataset import Dataset
 from kdrun.deploy.student import require_card
 from kdrun.engine.devices import check_precision
+from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import evaluate
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
@@ -82,7 +83,9 @@ def _measure(
             continue
         # the network's own constants, whatever this data set would use
         batches = eval_loader(session, split, card.normalisation, data, config.batch_size)
-        found = evaluate(model, batches, session.device, config.precision, split.groups)
+        who, remedy = f"The network of {config.run}", "Choose another run: kdrun ls runs."
+        with refusing(who, network, "validation" if name == "val" else name, remedy):
+            found = evaluate(model, batches, session.device, config.precision, split.groups)
         figures |= found.facts(name)
         if name == "test":
             figures |= heads_facts(network, prepared, batches, session.device, config.precision)

@@ -12,6 +12,7 @@ from kdrun.config.schema import ExportConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.deploy.student import LoadedNetwork, rebuild
+from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
@@ -68,7 +69,9 @@ def open_source(config: ExportConfig, session: Session) -> Source:
         )
     test = evenly(dataset.test, config.images)
     batches = eval_loader(session, test, card.normalisation, data, config.batch_size)
-    original, _ = collect_logits(network.network, batches, torch.device("cpu"), "fp32")
+    remedy = "Choose another run: kdrun ls runs."
+    with refusing(f"The network of {config.run}", network.network, "test", remedy):
+        original, _ = collect_logits(network.network, batches, torch.device("cpu"), "fp32")
     return Source(network, loaded.path, dataset, test, original)
 
 

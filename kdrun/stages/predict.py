@@ -1,5 +1,6 @@
 """`kdrun predict`: what a finished network sees in image files."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from kdrun.data.decode import Form, Header, read_header
 from kdrun.data.tree import image_extensions
 from kdrun.deploy.folded import UINT8
 from kdrun.deploy.student import LoadedNetwork, load
-from kdrun.errors import ConfigError, DataError
+from kdrun.engine.finite import damaged_tensor
+from kdrun.errors import CheckpointError, ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,14 @@ def predictions(network: LoadedNetwork, paths: Sequence[str], top: int) -> Itera
     """One after the other. Raises DataError naming a file that is missing or no image."""
     for path in image_files(paths):
         images = network.preprocess(path)
-        yield Prediction(path, treatment(read_header(path), network.form), network.top(images, top))
+        likeliest = network.top(images, top)
+        if any(math.isnan(probability) for _, probability in likeliest):
+            cause = damaged_tensor(network.network) or "its activations overflow"
+            raise CheckpointError(
+                f"{network.card.name} outputs NaN or infinity for {path}: {cause}. Choose another "
+                "run: kdrun ls runs."
+            )
+        yield Prediction(path, treatment(read_header(path), network.form), likeliest)
 
 
 def image_files(paths: Sequence[str]) -> list[str]:

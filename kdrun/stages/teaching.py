@@ -19,6 +19,8 @@ from kdrun.config.schema import DistillConfig, TeachingConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders import TrainLoader
 from kdrun.engine.devices import describe_device
+from kdrun.engine.finite import refusing, require_finite
+from kdrun.engine.metrics import collect_logits
 from kdrun.files import (
     ABANDONED_SECONDS,
     canonical_hash,
@@ -29,8 +31,9 @@ from kdrun.files import (
 from kdrun.losses.objective import Objective
 from kdrun.models.build import sample_images
 from kdrun.models.taps import Tapped
+from kdrun.schemes.base import StudentScheme
 from kdrun.stages.networks import seen_by
-from kdrun.stages.session import Session, train_loader
+from kdrun.stages.session import Session, eval_loader, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.teachers.agreement import Agreement, agreement
 from kdrun.teachers.frozen import compile_frozen, make_frozen
@@ -91,12 +94,70 @@ def _frozen(
     precision = lesson.config.schedule.precision
     compiled = session.runtime.compile if teaching.compile is None else teaching.compile
     frozen, folded, fused = make_frozen(tapped, teaching, precision, sample)
+    _require_finite(lesson, frozen, teaching, ready)
     if teaching.fold:
         also = f", {fused} convolutions fused with what follows them" if fused else ""
         session.reporter.say(f"  {ready.card.name}: {folded} batch normalisations folded{also}")
     if fused and compiled:
         session.reporter.log_only("  not compiled: fused it is as fast, and there is no waiting")
     return compile_frozen(frozen, session.device) if compiled and not fused else frozen
+
+
+def _require_finite(
+    lesson: Lesson, frozen: nn.Module, teaching: TeachingConfig, ready: ReadyTeacher
+) -> None:
+    """Raise CheckpointError for a teacher that is not finite on a batch as it will teach.
+
+    Its measured accuracy is that of the float32 network; half precision and folding may overflow.
+    """
+    session, config = lesson.session.alone(), lesson.config
+    data, schedule = config.dataset, config.schedule
+    loader = train_loader(
+        session,
+        lesson.dataset,
+        replace(data, resident="false"),
+        data.augment,
+        schedule.batch_size,
+        config.seed,
+    )
+    index = torch.arange(min(schedule.batch_size, loader.num_images))
+    images = loader.images(index, loader.views(0).select(index))
+    precision = teaching.precision or schedule.precision
+    how = f"as it teaches ({precision}{', folded' if teaching.fold else ''})"
+    remedy = "Set teacher.precision=fp32 teacher.fold=false, or choose another teacher."
+    with refusing(f"The teacher {ready.path}, {how},", ready.network, "training", remedy):
+        require_finite(_outputs_of(frozen, images))
+
+
+@torch.no_grad()
+def _outputs_of(teacher: nn.Module, images: Tensor) -> Tensor:
+    outputs: Outputs = teacher(images)
+    return outputs.logits
+
+
+def require_finite_teachers(
+    config: DistillConfig,
+    dataset: Dataset,
+    teachers: Sequence[ReadyTeacher],
+    scheme: StudentScheme,
+    session: Session,
+) -> None:
+    """Raise CheckpointError if a teacher is the cause of a loss that is not finite.
+
+    Called when a training has failed: every training image goes through every teacher.
+    """
+    for ready, teacher in zip(teachers, scheme.frozen_teachers, strict=False):
+        batches = eval_loader(
+            session,
+            dataset.train,
+            dataset.normalisation,
+            config.dataset,
+            config.schedule.eval_batch_size,
+        )
+        network = teacher.teacher if isinstance(teacher, RememberedTeacher) else teacher
+        remedy = "Remove those images, or choose another teacher."
+        with refusing(f"The teacher {ready.path}", ready.network, "training", remedy):
+            collect_logits(network, batches, session.device, config.schedule.precision)
 
 
 def _remembered(

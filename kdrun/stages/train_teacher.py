@@ -12,6 +12,7 @@ from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine import distributed
+from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import Evaluation, evaluate
 from kdrun.files import make_folder, remove_unfinished
 from kdrun.losses.ce import CrossEntropy
@@ -228,8 +229,9 @@ def _from_store(
     seconds: float | None = None,
 ) -> ReadyTeacher:
     network, card = entry.load()
-    found = _measure(network, card, config, data, dataset, session)
     remedy = f"delete {entry.folder} to train it again"
+    with refusing(f"The teacher {entry.weights}", network, "test", _sentence(remedy)):
+        found = _measure(network, card, config, data, dataset, session)
     check_accuracy(found, card, entry.weights, config.teaching, session.reporter.warn, remedy)
     reused = seconds is None
     _say(
@@ -254,9 +256,13 @@ def _from_file(
     loaded = load_teacher(config, dataset, where)
     card, size = loaded.card, config.image_size
     promised = loaded.has_card and size is None and is_measured_on(card, data, dataset)
+    name = f"The teacher {loaded.path}"
+    remedy = f"Name other weights: {where}.checkpoint=..."
     if not promised:
-        check_loaded(loaded, config, data, dataset, session, where)
-    found = _measure(loaded.network, card, config, data, dataset, session)
+        with refusing(name, loaded.network, "training or validation", remedy):
+            check_loaded(loaded, config, data, dataset, session, where)
+    with refusing(name, loaded.network, "test", remedy):
+        found = _measure(loaded.network, card, config, data, dataset, session)
     if promised:
         warn, remedy = session.reporter.warn, "name another file"
         check_accuracy(found, card, loaded.path, config.teaching, warn, remedy)
@@ -279,6 +285,10 @@ def _measure(
         session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
     )
     return evaluate(model, batches, session.device, "fp32", dataset.test.groups)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _say(session: Session, name: str, found: Evaluation, how: str, path: Path) -> None:

@@ -12,6 +12,7 @@ from kdrun.data.partners import PairedLoader
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import use_precision
+from kdrun.engine.finite import diverging
 from kdrun.engine.lengths import Length, training_length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
@@ -111,7 +112,9 @@ def run_training(
     precision, groups = recipe.schedule.precision, dataset.test.groups
 
     def measure() -> Evaluation:
-        return evaluate(scheme.measured, test, session.device, precision, groups)
+        who = "the student" if recipe.settings == "schedule." else "the teacher in training"
+        with diverging(who, "test", recipe.settings):
+            return evaluate(scheme.measured, test, session.device, precision, groups)
 
     found = measure()
     best = _best(scheme, state, found, measure)

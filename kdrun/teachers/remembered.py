@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.loaders import TrainLoader
 from kdrun.data.views import Views
+from kdrun.errors import CheckpointError
 from kdrun.teachers.memory import RecordFile
 from kdrun.types import Batch, Outputs
 
@@ -168,7 +169,19 @@ class RememberedTeacher(nn.Module):
         missing = np.flatnonzero(~valid)
         if len(missing):
             self._compute(place, images, index, slots, missing, values)
-        return _as_tensor(values, self.dtype)
+        outputs = _as_tensor(values, self.dtype)
+        self._require_finite(outputs)
+        return outputs
+
+    def _require_finite(self, outputs: Tensor) -> None:
+        bad = int(outputs.isfinite().all(dim=1).logical_not().sum().item())
+        if bad:
+            stored = str(self.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"The teacher's outputs, stored as {stored} in {self.file.path}, are NaN or "
+                f"infinite for {bad} of {len(outputs)} images of a batch: set teacher.cache=off "
+                "teacher.precision=fp32, or choose another teacher."
+            )
 
     def _slots(self, place: _Place, index: Tensor) -> Any:
         assert place.seen is not None

@@ -1,0 +1,95 @@
+"""Outputs that are NaN or infinite: counted, explained by the tensor at fault, and refused.
+
+Whoever runs a network says what it is and what to do: a teacher is refused, a student has diverged.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.errors import CheckpointError, KdrunError, TrainingError
+
+
+class NonFiniteError(KdrunError):
+    """A network's outputs are NaN or infinite. images: for how many of `total` images."""
+
+    def __init__(self, images: int, total: int) -> None:
+        super().__init__(f"The network outputs NaN or infinity for {images:,} of {total:,} images.")
+        self.images = images
+        self.total = total
+
+    @property
+    def share(self) -> str:
+        """`3 of 60`."""
+        return f"{self.images:,} of {self.total:,}"
+
+
+def require_finite(outputs: Tensor) -> None:
+    """Raise NonFiniteError unless all outputs `[N, ...]` are finite numbers."""
+    finite = outputs.isfinite()
+    if bool(finite.all()):
+        return
+    good = int(finite.flatten(1).all(dim=1).sum().item())
+    raise NonFiniteError(len(outputs) - good, len(outputs))
+
+
+def damaged_tensor(network: nn.Module) -> str | None:
+    """The first tensor of a network that cannot be right, with its values; None if all can."""
+    for name, tensor in network.state_dict().items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        bad = int(tensor.isfinite().logical_not().sum().item())
+        if bad:
+            return f"{name} has {bad:,} NaN or infinite values (of {tensor.numel():,})"
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            return f"{name} has {int((tensor < 0).sum().item()):,} negative variances"
+    return None
+
+
+def damaged_weight(network: nn.Module) -> str | None:
+    """As `damaged_tensor`, of trained parameters alone: a buffer may hold infinity on purpose."""
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            bad = int(tensor.isfinite().logical_not().sum().item())
+            if bad:
+                return f"{name} has {bad:,} NaN or infinite values (of {tensor.numel():,})"
+    return None
+
+
+@contextmanager
+def refusing(what: str, network: nn.Module, images: str, remedy: str) -> Iterator[None]:
+    """Raise CheckpointError when outputs of `network` in the block are not finite.
+
+    Also when they are, but a weight is not. what: the network and its file, for the message.
+    images: which ones, e.g. `test`. remedy: a whole sentence.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        cause = damaged_tensor(network) or "its weights are finite, so its activations overflow"
+        raise CheckpointError(
+            f"{what} outputs NaN or infinity for {error.share} {images} images: {cause}. {remedy}"
+        ) from None
+    cause = damaged_weight(network)
+    if cause is not None:
+        raise CheckpointError(f"{what} is damaged: {cause}. {remedy}")
+
+
+@contextmanager
+def diverging(what: str, images: str, settings: str = "schedule.") -> Iterator[None]:
+    """Raise TrainingError with the remedies when a trained network's outputs are not finite.
+
+    settings: what the names of its schedule begin with on the command line.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        lr = "lr" if settings == "schedule." else f"{settings}lr"
+        raise TrainingError(
+            f"Diverged: {what} outputs NaN or infinity for {error.share} {images} images. Try a "
+            f"lower {lr}, {settings}grad_clip=1, or more epochs or steps, in which batch "
+            "normalisation's running statistics settle. metrics.jsonl keeps the history."
+        ) from None
