@@ -131,6 +131,45 @@ def classes_in_order(labels: Iterable[str], what: str) -> tuple[list[str], list[
     return classes, notes
 
 
+def label_classes(
+    splits: dict[str, Listing], names: Sequence[str] | None, num_classes: int | None, what: str
+) -> tuple[list[str], list[str]]:
+    """Class names in order, and notes; labels that are numbers are replaced by their names.
+
+    Numbers are class numbers (`numbered_classes`), unless `names` holds them as names. Other labels
+    are names, in the order of `names` where there are some, else in natural order.
+    """
+    labels = {label for listing in splits.values() for label in listing.labels}
+    if names is not None and labels <= set(names) and not are_numbers(labels):
+        return _without_images(splits, names, what)
+    if are_numbers(labels):
+        name, classes, notes = numbered_classes(labels, names, num_classes, what)
+        for listing in splits.values():
+            listing.labels = [name[label] for label in listing.labels]
+        more = _without_images(splits, classes, what)[1]
+        return classes, [*notes, *more]
+    if names is not None:
+        unknown = sorted(labels - set(names), key=natural)
+        raise DataError(
+            f"{what}: {len(unknown)} labels are none of the class names: {abbreviated(unknown)}."
+        )
+    return classes_in_order(labels, what)
+
+
+def _without_images(
+    splits: dict[str, Listing], classes: Sequence[str], what: str
+) -> tuple[list[str], list[str]]:
+    """The classes, and a note on those without training images."""
+    train = set(splits["train"].labels)
+    absent = [name for name in classes if name not in train]
+    if not absent:
+        return list(classes), []
+    return list(classes), [
+        f"{what}: {len(absent)} of {len(classes)} classes have no training images: "
+        f"{abbreviated(absent)}."
+    ]
+
+
 def numbered_classes(
     labels: set[str], names: Sequence[str] | None, num_classes: int | None, what: str
 ) -> tuple[dict[str, str], list[str], list[str]]:
@@ -172,11 +211,13 @@ def numbered_classes(
     return {label: str(value) for label, value in values.items()}, classes, []
 
 
-def class_names_from(value: str | list[str] | None, base: Path) -> tuple[list[str] | None, str]:
+def class_names_from(
+    value: str | list[str] | None, base: Path, stored: Sequence[str] | None = None
+) -> tuple[list[str] | None, str]:
     """Class names from a list, from a file, or from a file of the usual name in `base`.
 
     Returns them and the file they came from ("" when none). Text files have a name per line; JSON
-    files a list, {"0": name} or {name: 0}.
+    files a list, {"0": name} or {name: 0}. stored: names in the data, used unless `value` is set.
     """
     if isinstance(value, list):
         return _distinct([str(name) for name in value], "dataset.class_names"), ""
@@ -189,6 +230,8 @@ def class_names_from(value: str | list[str] | None, base: Path) -> tuple[list[st
                 "a list, '[cat,dog]'."
             )
         return _read_names(path), str(path)
+    if stored is not None:
+        return _distinct(list(stored), "the data set"), ""
     for stem in CLASS_FILES:
         for ending in (".txt", ".json"):
             if (path := base / (stem + ending)).is_file():

@@ -18,10 +18,16 @@ NAMES = sorted(
 FILL = {
     "imagefolder": ["dataset.root=some/photos"],
     "table": ["dataset.file=some/labels.csv"],
+    "parquet": ["dataset.root=some/beans"],
     "custom": ["dataset._target_=kdrun.data.sources.digits"],
 }
-NAMED_BY_PLACE = {"imagefolder": "photos", "table": "labels"}
-OFFERED = {"cache_root", "split_seed", "progress"}
+NAMED_BY_PLACE = {
+    "imagefolder": "photos",
+    "table": "labels",
+    "parquet": "beans",
+    "webdataset": "birds",
+}
+OFFERED = {"cache_root", "split_seed", "progress", "before_decoding"}
 
 
 def dataset(name: str, *more: str) -> DatasetConfig:

@@ -1,0 +1,219 @@
+"""Parquet files with an image column, as the Hugging Face `datasets` library exports them."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.data.contained import PathResolver
+from kdrun.data.container import Reading, read_listed
+from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.images import RawDataset
+from kdrun.data.listing import (
+    Listing,
+    as_tree,
+    class_names_from,
+    label_classes,
+    settle_splits,
+)
+from kdrun.data.measure import Progress
+from kdrun.data.parquet_columns import Columns, find_columns
+from kdrun.data.parquet_reader import ParquetImage, column_bytes, import_pyarrow
+from kdrun.data.shards import Shards, find_shards
+from kdrun.data.split_names import Names
+from kdrun.data.splits import TEST_FRACTION
+from kdrun.errors import DataError
+
+
+def parquet(
+    *,
+    root: str | list[str] | None = None,
+    train: Names = None,
+    val: Names = None,
+    test: Names = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    class_names: str | list[str] | None = None,
+    num_classes: int | None = None,
+    image_size: int | list[int] | None = None,
+    channels: int | None = None,
+    test_fraction: float = TEST_FRACTION,
+    cache: bool = True,
+    follow_links: bool = False,
+    background: str | int | list[int] = "white",
+    value_range: str | list[float] = "auto",
+    skip_broken: bool = False,
+    cache_root: Path,
+    split_seed: int = 0,
+    progress: Progress | None = None,
+    before_decoding: BeforeDecoding | None = None,
+) -> RawDataset:
+    """The images in Parquet files, in the order of the files and their rows.
+
+    root: a folder with `train-00000-of-00002.parquet` and so on, a file, or patterns. train, val,
+    test: the files of each split, where their names do not tell.
+    image_column, label_column: None takes the only candidates. Images are files stored as bytes
+    (a struct with `bytes`, or binary), or paths below the folder.
+    class_names, num_classes: of labels that are numbers without names in the file; see
+    `listing.numbered_classes`.
+    Other arguments: as for `imagefolder`. `cache=false` decodes rows whenever they are asked for,
+    and each epoch's random order reads every row group many times.
+
+    Raises DataError for files that cannot be used, ConfigError for a wrong setting.
+    """
+    shards = find_shards(
+        root, {"train": train, "val": val, "test": test}, (".parquet",), follow_links
+    )
+    files = read_settings(image_size, channels, background, value_range, skip_broken)
+    where = (cache, cache_root, progress, before_decoding)
+    reading = Reading(files, test_fraction, split_seed, *where)
+    reader = _Reader(shards, image_column, label_column, follow_links)
+    splits, notes = settle_splits(reader.read(), str(shards.base))
+    names, source = class_names_from(class_names, shards.base, reader.names)
+    classes, more = label_classes(splits, names, num_classes, str(shards.base))
+    if source:
+        notes.append(f"The class names are those in {source}.")
+    tree = as_tree(shards.base, reader.origin(), splits, classes, str(shards.base))
+    return read_listed(tree, [*reader.notes(), *notes, *more], reading)
+
+
+@dataclass
+class _Reader:
+    """Reads the labels of all files, and notes where each image is."""
+
+    shards: Shards
+    image_column: str | None
+    label_column: str | None
+    follow_links: bool
+    columns: Columns | None = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The class names in the files; None without."""
+        return None if self.columns is None else self.columns.names
+
+    def read(self) -> dict[str, Listing]:
+        """All rows, by split."""
+        listings = {}
+        for split, files in self.shards.splits.items():
+            listings[split] = Listing()
+            for path in files:
+                self._add(listings[split], path)
+        return listings
+
+    def _add(self, listing: Listing, path: Path) -> None:
+        arrow, pq = import_pyarrow()
+        state = path.stat()
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = self._check_columns(file.schema_arrow, path, arrow)
+                labels = list(_labels(file, columns.label, path))
+                size = column_bytes(file.metadata, columns.image) // max(1, len(labels))
+                if columns.as_path or _has_paths_only(file.metadata, columns.image):
+                    self._add_paths(listing, file, columns, path, labels)
+                    return
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+        place = str(path)
+        for row, label in enumerate(labels):
+            source = ParquetImage(place, columns.image, row)
+            listing.add(source, label, size, state.st_mtime_ns)
+
+    def _check_columns(self, schema: Any, path: Path, arrow: Any) -> Columns:
+        """The columns of one file; DataError when they differ from those of the files before."""
+        found = find_columns(schema, self.image_column, self.label_column, str(path), arrow)
+        if self.columns is not None and found != self.columns:
+            raise DataError(
+                f"{path} differs from the files before it in its image or label column, or in its "
+                "class names: read one kind of file at a time, naming it with dataset.root."
+            )
+        self.columns = found
+        return found
+
+    def _add_paths(
+        self, listing: Listing, file: Any, columns: Columns, path: Path, labels: list[str]
+    ) -> None:
+        """Images that are stored as paths, relative to the file or to the data set's folder."""
+        column = columns.image if columns.as_path else f"{columns.image}.path"
+        resolver = PathResolver(self.shards.base, str(path), "", self.follow_links)
+        row = 0
+        for batch in file.iter_batches(columns=[column]):
+            for value in batch.column(0).to_pylist():
+                text = value.get("path") if isinstance(value, dict) else value
+                place = f"row {row + 1}"
+                if not text:
+                    raise DataError(f"{path}, {place}: there is no image.")
+                found = resolver.resolve(text, place)
+                if found is not None:
+                    listing.add(found.path, labels[row], found.size, found.time)
+                row += 1
+        resolver.check_missing(row)
+
+    def origin(self) -> str:
+        """What names this data set besides its folder."""
+        files = [
+            os.path.relpath(path, self.shards.base)
+            for rows in self.shards.splits.values()
+            for path in rows
+        ]
+        return repr((self.columns, files))
+
+    def notes(self) -> list[str]:
+        """What was read."""
+        assert self.columns is not None
+        return [
+            f"{self.shards.base.name}: {self.shards.described()}; images from column "
+            f"{self.columns.image!r}, labels from column {self.columns.label!r}."
+        ]
+
+
+def _labels(file: Any, column: str, path: Path) -> Iterator[str]:
+    """The labels as text; DataError for rows without one and for other types."""
+    row = 0
+    for batch in file.iter_batches(columns=[column]):
+        for value in batch.column(0).to_pylist():
+            row += 1
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # pandas stores integers so where some are missing
+            if isinstance(value, str):
+                value = value.strip()
+            if value is None or value == "" or value != value:
+                raise DataError(
+                    f"{path}, row {row}: there is no label in column {column!r}: label the rows, "
+                    "or read other files with dataset.train and dataset.test."
+                )
+            if not isinstance(value, str | int):
+                raise DataError(
+                    f"{path}: column {column!r} holds {type(value).__name__} values, not class "
+                    "numbers or names: set dataset.label_column."
+                )
+            yield str(value)
+
+
+def _has_paths_only(metadata: Any, column: str) -> bool:
+    """Whether a struct column stores no bytes at all, as the file's own statistics say."""
+    known = False
+    for group in range(metadata.num_row_groups):
+        columns = metadata.row_group(group)
+        for at in range(columns.num_columns):
+            chunk = columns.column(at)
+            if chunk.path_in_schema == f"{column}.bytes":
+                statistics = chunk.statistics
+                if statistics is None or not statistics.has_null_count:
+                    return False
+                if statistics.null_count < columns.num_rows:
+                    return False
+                known = True
+    return known
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    try:
+        start = path.open("rb").read(64)
+    except OSError:
+        return DataError(f"{path} cannot be read ({error}): check its permissions.")
+    if start.startswith(b"version https://git-lfs"):
+        return DataError(f"{path} is a Git LFS pointer: fetch the file with git lfs pull.")
+    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    return DataError(f"{path} is not a complete Parquet file ({reason}): get it again.")

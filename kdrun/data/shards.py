@@ -1,0 +1,212 @@
+"""Container files of one data set: which exist, and which split each belongs to."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from glob import glob
+from itertools import islice
+from pathlib import Path
+
+from kdrun.data.contained import REMOTE
+from kdrun.data.listing import abbreviated
+from kdrun.data.split_names import Names
+from kdrun.data.tree import SPLIT_FOLDERS, natural
+from kdrun.errors import ConfigError, DataError
+
+SPLITS = ("train", "val", "test")
+MOST_SHARDS = 100_000
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
+OF = re.compile(r"(?P<start>.*?-)(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>.*)")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The container files of each split, and the folder they all lie in."""
+
+    base: Path
+    splits: dict[str, list[Path]]
+
+    def described(self) -> str:
+        """How many files each split has."""
+        return ", ".join(
+            f"{split} from {len(files):,} file{'' if len(files) == 1 else 's'}"
+            for split, files in self.splits.items()
+        )
+
+
+def find_shards(
+    root: Names, given: dict[str, Names], endings: tuple[str, ...], follow_links: bool
+) -> Shards:
+    """The files that `root` and the patterns of single splits name.
+
+    root: a folder (searched with its sub-folders), a file, or patterns with `{000..009}`, `{a,b}`,
+    `*` and `?`. given: split → patterns, relative to a `root` that is a folder. Files that `root`
+    names belong to the split in their name (`train-000.tar`) or else their folder's; without any
+    such name, all are training images.
+
+    Raises DataError for files that are missing, that lead out of the folder, or whose split is
+    unclear; ConfigError when nothing is named.
+    """
+    named = {split: value for split, value in given.items() if value is not None}
+    if root is None and not named:
+        raise ConfigError("dataset.root has no value: add dataset.root=... to the command.")
+    folder = Path(root).expanduser() if isinstance(root, str) else None
+    base = folder if folder is not None and folder.is_dir() else None
+    if named:
+        splits = {
+            split: _expand(value, base, endings, f"dataset.{split}")
+            for split, value in named.items()
+        }
+        twice = [path for split in splits for path in splits[split]]
+        if len(set(twice)) < len(twice):
+            raise DataError("dataset.train, dataset.val and dataset.test share files.")
+    else:
+        splits = _by_name(_expand(root, None, endings, "dataset.root"), base)
+    found = {split: splits[split] for split in SPLITS if splits.get(split)}
+    common = base or Path(
+        os.path.commonpath([path.parent for rows in found.values() for path in rows])
+    )
+    if not follow_links:
+        _check_links(common, found)
+    for rows in found.values():
+        _check_complete(rows)
+    return Shards(common.absolute(), found)
+
+
+def _expand(value: Names, base: Path | None, endings: tuple[str, ...], where: str) -> list[Path]:
+    """All files that patterns name, in natural order. Raises DataError for missing ones."""
+    patterns = [value] if isinstance(value, str) else [str(item) for item in value or []]
+    files: list[Path] = []
+    missing: list[str] = []
+    for pattern in patterns:
+        if pattern.lower().startswith(REMOTE):
+            raise DataError(
+                f"{where}={pattern[:120]} is not on this machine: download the files and name "
+                "their folder."
+            )
+        for text in braces(pattern, where):
+            path = Path(text).expanduser()
+            path = base / path if base is not None else path
+            matches = _matches(path, endings)
+            files += matches
+            if not matches:
+                missing.append(str(path))
+    if missing:
+        some = f"{len(missing):,} of {len(missing) + len(files):,} files do not exist"
+        raise DataError(
+            f"{where}: {some if files or len(missing) > 1 else 'there is no'} "
+            f"{abbreviated(missing, 3)}{_hint(Path(missing[0]), endings)}."
+        )
+    return sorted(dict.fromkeys(path.absolute() for path in files), key=lambda p: natural(str(p)))
+
+
+def _hint(path: Path, endings: tuple[str, ...]) -> str:
+    kinds = " or ".join(f"*{ending}" for ending in endings)
+    return f" (a folder without {kinds})" if path.is_dir() else ""
+
+
+def _matches(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    if path.is_dir():
+        return [
+            entry
+            for ending in endings
+            for entry in path.rglob(f"*{ending}")
+            if not any(part.startswith(".") for part in entry.relative_to(path).parts)
+        ]
+    if path.exists():
+        return [path]
+    if not any(letter in str(path) for letter in "*?["):
+        return []
+    return [Path(found) for found in glob(str(path), recursive=True)]
+
+
+def braces(pattern: str, where: str) -> Iterator[str]:
+    """The texts that `{000..009}` and `{a,b}` in a pattern stand for, as a shell expands them."""
+    expanded = list(islice(_braces(pattern), MOST_SHARDS + 1))
+    if len(expanded) > MOST_SHARDS:
+        raise ConfigError(f"{where}={pattern} names more than {MOST_SHARDS:,} files.")
+    yield from expanded
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    found = BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    for part in _alternatives(found[1]):
+        for rest in _braces(after):
+            yield from (start + rest for start in _braces(before + part))
+
+
+def _alternatives(inside: str) -> Iterable[str]:
+    if (numbers := RANGE.fullmatch(inside)) is None:
+        return inside.split(",")
+    first, last, step = numbers[1], numbers[2], int(numbers[3] or 1) or 1
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    low, high = int(first), int(last)
+    order = range(low, high + 1, step) if low <= high else range(low, high - 1, -step)
+    return (str(number).zfill(width) for number in order)
+
+
+def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
+    """Files by the split that their name, or else their folder, names."""
+    splits: dict[str, list[Path]] = {}
+    unclear = []
+    for path in files:
+        folders = path.parent.relative_to(base.absolute()).parts if base is not None else ()
+        split = _split_in(path.name.split(".")[0]) or next(
+            (found for name in reversed(folders) if (found := SPLIT_FOLDERS.get(name.lower()))),
+            None,
+        )
+        if split is None:
+            unclear.append(path)
+        else:
+            splits.setdefault(split, []).append(path)
+    if not splits:
+        return {"train": unclear}
+    if unclear:
+        raise DataError(
+            f"{len(unclear):,} of {len(files):,} files name no split "
+            f"({abbreviated([path.name for path in unclear], 3)}): set dataset.train, dataset.val "
+            "and dataset.test to the files of each."
+        )
+    return splits
+
+
+def _split_in(stem: str) -> str | None:
+    """The one split that a part of a file name stands for; None when there is none, or several."""
+    whole = SPLIT_FOLDERS.get(stem.lower())
+    parts = re.split(r"[-_. ]|(?<=\D)(?=\d)", stem.lower())
+    found = {SPLIT_FOLDERS[part] for part in parts if part in SPLIT_FOLDERS}
+    return whole or (found.pop() if len(found) == 1 else None)
+
+
+def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:
+    real = os.path.realpath(base)
+    for path in (path for files in splits.values() for path in files):
+        target = os.path.realpath(path)
+        if os.path.commonpath((real, target)) != real:
+            raise DataError(
+                f"{path} is a link that leads out of {base}, to {target}: to follow such links, "
+                "set dataset.follow_links=true."
+            )
+
+
+def _check_complete(files: list[Path]) -> None:
+    """Raise DataError when `train-00000-of-00002` is there without its second part."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for path in files:
+        if (found := OF.fullmatch(path.name)) is not None:
+            key = (str(path.parent / found["start"]), int(found["total"]))
+            sets.setdefault(key, set()).add(int(found["number"]))
+    for (start, total), numbers in sets.items():
+        missing = sorted(set(range(total)) - numbers) if total < MOST_SHARDS else []
+        if missing:
+            names = [f"{start}{number:05d}-of-{total:05d}" for number in missing[:5]]
+            raise DataError(
+                f"{len(missing):,} of {total:,} files are missing: {abbreviated(names, 3)}; get "
+                "them, or name the files to read with dataset.train and dataset.test."
+            )

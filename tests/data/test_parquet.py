@@ -1,0 +1,326 @@
+"""Parquet files of images: equal to an image folder, in the layouts that are published."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdrun.data.imagefolder import imagefolder
+from kdrun.data.images import RawDataset
+from kdrun.data.parquet import parquet
+from kdrun.data.parquet_reader import ColumnReader
+from kdrun.errors import ConfigError, DataError, MissingExtraError
+
+pa = pytest.importorskip("pyarrow", reason="needs kdrun[parquet]")
+pq = pytest.importorskip("pyarrow.parquet")
+
+Write = Callable[..., Path]
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture
+def folder(tree: Path, tmp_path: Path) -> RawDataset:
+    return imagefolder(root=str(tree), cache_root=tmp_path / "cache")
+
+
+@pytest.fixture
+def write(tree: Path, tmp_path: Path) -> Write:
+    """write(split, name, ...) writes the images of a split, in the order of the image folder."""
+
+    def call(
+        split: str,
+        name: str,
+        image: str = "struct",
+        label: Callable[[str], Any] = CLASSES.index,
+        columns: tuple[str, str] = ("image", "label"),
+        names: tuple[str, ...] | None = CLASSES,
+        part: slice = slice(None),
+        **more: list[Any],
+    ) -> Path:
+        files = sorted((tree / split).rglob("*.png"))[part]
+        content = [path.read_bytes() for path in files]
+        images: Any = {
+            "struct": [{"bytes": item, "path": "x.png"} for item in content],
+            "bytes": content,
+            "path": [str(path.relative_to(tree)) for path in files],
+            "struct of paths": [
+                {"bytes": None, "path": str(path.relative_to(tree))} for path in files
+            ],
+        }[image]
+        if image == "struct of paths":
+            images = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        table = pa.table(
+            {columns[0]: images, columns[1]: [label(path.parent.name) for path in files], **more}
+        )
+        if names is not None:
+            features = {
+                columns[0]: {"_type": "Image"},
+                columns[1]: {"_type": "ClassLabel", "names": list(names)},
+            }
+            note = json.dumps({"info": {"features": features}})
+            table = table.replace_schema_metadata({"huggingface": note})
+        path = tmp_path / "hf" / name if image in ("struct", "bytes") else tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, row_group_size=2)
+        return path
+
+    return call
+
+
+def read(root: object, tmp_path: Path, **settings: Any) -> RawDataset:
+    return parquet(root=None if root is None else str(root), cache_root=tmp_path / "pq", **settings)
+
+
+def assert_same(raw: RawDataset, folder: RawDataset) -> None:
+    assert raw.classes == folder.classes
+    assert raw.fingerprint == folder.fingerprint
+    for one, other in ((raw.train, folder.train), (raw.test, folder.test)):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one.in_memory(), other.in_memory())
+        assert torch.equal(one.targets, other.targets)
+
+
+LAYOUTS = {
+    "export": ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+    "with a hash": (
+        "data/train-00000-of-00001-0123456789abcdef.parquet",
+        "data/test-00000-of-00001-fedcba9876543210.parquet",
+    ),
+    "converted": ("default/train/0000.parquet", "default/test/0000.parquet"),
+    "plain": ("train.parquet", "test.parquet"),
+    "named": ("beans-train.parquet", "beans-test.parquet"),
+    "validation": ("train.parquet", "validation.parquet"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts(write: Write, folder: RawDataset, tmp_path: Path, layout: str) -> None:
+    for split, name in zip(("train", "test"), LAYOUTS[layout], strict=True):
+        write(split, name)
+    raw = read(tmp_path / "hf", tmp_path)
+    assert_same(raw, folder)
+    assert raw.notes[0] == (
+        "hf: train from 1 file, "
+        + ("val" if layout == "validation" else "test")
+        + " from 1 file; images from column 'image', labels from column 'label'."
+    )
+
+
+@pytest.mark.parametrize("image", ["struct", "bytes", "path", "struct of paths"])
+def test_ways_to_store_an_image(
+    write: Write, folder: RawDataset, tmp_path: Path, image: str
+) -> None:
+    for split in ("train", "test"):
+        path = write(split, f"{split}.parquet", image=image)
+    assert_same(read(path.parent, tmp_path), folder)
+
+
+def test_several_files_are_read_in_order(write: Write, folder: RawDataset, tmp_path: Path) -> None:
+    write("train", "train-00000-of-00002.parquet", part=slice(0, 4))
+    second = write("train", "train-00001-of-00002.parquet", part=slice(4, 9))
+    write("test", "test-00000-of-00001.parquet")
+    assert_same(read(tmp_path / "hf", tmp_path), folder)
+    second.unlink()
+    with pytest.raises(DataError, match=r"1 of 2 files are missing: .*train-00001-of-00002"):
+        read(tmp_path / "hf", tmp_path)
+
+
+def test_patterns_and_named_splits(write: Write, folder: RawDataset, tmp_path: Path) -> None:
+    write("train", "a_0.parquet", part=slice(0, 3))
+    write("train", "a_1.parquet", part=slice(3, 9))
+    write("test", "b.parquet")
+    base = tmp_path / "hf"
+    assert_same(read(base, tmp_path, train="a_{0..1}.parquet", test="b.parquet"), folder)
+    assert_same(read(base, tmp_path, train="a_*.parquet", test=["b.parquet"]), folder)
+    with pytest.raises(DataError, match=r"1 of 3 files do not exist .*a_2\.parquet"):
+        read(base, tmp_path, train="a_{0..2}.parquet")
+    with pytest.raises(DataError, match="share files"):
+        read(base, tmp_path, train="*.parquet", test="b.parquet")
+
+
+@pytest.mark.parametrize("label", [str, lambda name: f" {name} "])
+def test_labels_that_are_names(
+    write: Write, folder: RawDataset, tmp_path: Path, label: Callable[[str], str]
+) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.parquet", label=label, names=None)
+    assert_same(read(tmp_path / "hf", tmp_path), folder)
+
+
+def test_the_class_names_of_the_file_count(write: Write, tmp_path: Path) -> None:
+    numbers = {"cat": 2, "dog": 0}
+    for split in ("train", "test"):
+        write(split, f"{split}.parquet", label=numbers.get, names=("dog", "cow", "cat"))
+    raw = read(tmp_path / "hf", tmp_path)
+    assert raw.classes == ("dog", "cow", "cat")
+    assert raw.train.targets.tolist() == [2, 2, 2, 0, 0, 0]
+    assert any("1 of 3 classes have no training images: cow" in note for note in raw.notes)
+
+
+def test_numbers_without_names(write: Write, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.parquet", label={"cat": 1, "dog": 2}.get, names=None)
+    base = tmp_path / "hf"
+    with pytest.raises(DataError, match=r"from 1 to 2, not 0 to 1: set dataset\.num_classes=2"):
+        read(base, tmp_path)
+    raw = read(base, tmp_path, num_classes=2)
+    assert raw.classes == ("1", "2")
+    assert raw.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    raw = read(base, tmp_path, num_classes=3)
+    assert raw.classes == ("0", "1", "2")
+    assert raw.train.targets.tolist() == [1, 1, 1, 2, 2, 2]
+    raw = read(base, tmp_path, class_names=["cow", "cat", "dog"])
+    assert raw.classes == ("cow", "cat", "dog")
+    with pytest.raises(ConfigError, match=r"set 3 to keep these numbers, or 2"):
+        read(base, tmp_path, num_classes=1)
+    (base / "classes.txt").write_text("cow\ncat\ndog\n")
+    raw = read(base, tmp_path)
+    assert raw.classes == ("cow", "cat", "dog")
+    assert any("classes.txt" in note for note in raw.notes)
+
+
+def test_fine_and_coarse_labels_are_asked_for(
+    write: Write, folder: RawDataset, tmp_path: Path
+) -> None:
+    for split, count in (("train", 6), ("test", 4)):
+        write(split, f"{split}.parquet", columns=("img", "fine_label"), coarse_label=[0] * count)
+    base = tmp_path / "hf"
+    # the note of the writing library names one of them as the label
+    assert_same(read(base, tmp_path), folder)
+    for split, count in (("train", 6), ("test", 4)):
+        write(
+            split,
+            f"{split}.parquet",
+            columns=("img", "fine_label"),
+            names=None,
+            coarse_label=[0] * count,
+        )
+    with pytest.raises(DataError, match=r"dataset\.label_column=fine_label or dataset\.label_col"):
+        read(base, tmp_path)
+    assert len(read(base, tmp_path, label_column="fine_label").classes) == 2
+    with pytest.raises(ConfigError, match="Did you mean 'fine_label'"):
+        read(base, tmp_path, label_column="fine_lable")
+
+
+def test_without_test_files_test_images_are_held_out(write: Write, tmp_path: Path) -> None:
+    path = write("train", "all.parquet")
+    raw = read(path, tmp_path, test_fraction=0.34)
+    assert raw.test is not None
+    assert (len(raw.train), len(raw.test)) == (4, 2)
+
+
+def test_without_a_cache_rows_are_decoded_on_access(
+    write: Write, folder: RawDataset, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.parquet")
+    raw = read(tmp_path / "hf", tmp_path, cache=False)
+    order = torch.tensor([5, 0, 3, 1, 4, 2, 0])
+    assert torch.equal(raw.train.gather(order), folder.train.gather(order))
+    assert not (tmp_path / "pq").exists()
+
+
+def test_rows_in_any_order_and_little_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    values = [bytes([number]) * 10 for number in range(100)]
+    pq.write_table(pa.table({"image": values}), path, row_group_size=7)
+    reader = ColumnReader(str(path), "image")
+    reader.rows = 3
+    for row in [*range(100), 5, 99, 0, 50, 49, 48, 51]:
+        assert reader.value(row) == values[row]
+        assert len(reader.kept) <= 3
+    with pytest.raises(ValueError, match="the file has changed"):
+        reader.value(100)
+
+
+def test_changed_files_are_read_again(write: Write, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.parquet")
+    first = read(tmp_path / "hf", tmp_path)
+    write("train", "train.parquet", part=slice(0, 5))
+    assert len(read(tmp_path / "hf", tmp_path).train) == len(first.train) - 1
+
+
+def test_a_row_without_an_image_is_named(write: Write, tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x", None], "label": ["a", "b"]})
+    (tmp_path / "hf").mkdir()
+    pq.write_table(table, tmp_path / "hf" / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet\[\d\]"):
+        read(tmp_path / "hf", tmp_path)
+
+
+BAD: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
+    "no label": ({"image": [b"a", b"b"], "label": [0, None]}, {}, "row 2: there is no label"),
+    "hidden labels": ({"image": [b"a"], "label": [-1]}, {}, "label -1, which usually marks"),
+    "arrays": ({"image": [[1, 2]], "label": [0]}, {}, "no column of encoded images"),
+    "no labels": ({"image": [b"a"], "text": ["x"]}, {}, r"set dataset\.label_column=NAME"),
+    "two images": ({"a": [b"a"], "b": [b"a"], "label": [0]}, {},
+                   r"dataset\.image_column=a or dataset\.image_column=b"),
+    "fractions": ({"image": [b"a"], "label": [0.5]}, {}, "holds float values"),
+    "wrong column": ({"image": [b"a"], "label": [0]}, {"image_column": "label"}, "holds int64"),
+    "outside": ({"image": ["../secret.png"], "label": ["a"]}, {}, "row 1: .* leads out of"),
+    "not there": ({"image": ["no.png"], "label": ["a"]}, {}, "1 of 1 listed files do not exist"),
+    "names": ({"image": [b"a"], "label": [3]}, {"class_names": ["a", "b"]}, "there are 2 class"),
+    "other names": ({"image": [b"a"], "label": ["z"]}, {"class_names": ["a", "b"]},
+                    "1 labels are none of the class names: z"),
+    "a class twice": ({"image": [b"a"], "label": [0]}, {"class_names": ["a", "a"]}, "twice: a"),
+    "no such names": ({"image": [b"a"], "label": [0]}, {"class_names": "no.txt"}, "is not a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_refused(tmp_path: Path, kind: str) -> None:
+    columns, settings, words = BAD[kind]
+    (tmp_path / "secret.png").write_bytes(b"")
+    (tmp_path / "hf").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "hf" / "train.parquet")
+    with pytest.raises((DataError, ConfigError), match=words):
+        read(tmp_path / "hf", tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not a complete Parquet file"),
+        (b"PAR1 and nothing else", "is not a complete Parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "train.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / "hf", tmp_path)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.root has no value"):
+        read(None, tmp_path)
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
+        read(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(DataError, match=r"a folder without \*\.parquet"):
+        read(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="not on this machine"):
+        read("hf://datasets/beans", tmp_path)
+
+
+def test_a_link_to_a_file_elsewhere(write: Write, tmp_path: Path) -> None:
+    path = write("train", "train.parquet")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "train.parquet").symlink_to(path)
+    with pytest.raises(DataError, match=r"leads out of .* set dataset\.follow_links=true"):
+        read(tmp_path / "links", tmp_path)
+    assert len(read(tmp_path / "links", tmp_path, follow_links=True).classes) == 2
+
+
+def test_the_missing_library_is_named(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("train", "train.parquet")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'kdrun\[parquet\]'"):
+        read(tmp_path / "hf", tmp_path)
