@@ -14,7 +14,15 @@ from kdrun.config.weights import reading_plain, start_plain
 
 # Settings of data sets that are left out while they hold their default: configurations, and the
 # identity of runs, stay those of before the settings existed.
-QUIET_DEFAULTS = {"background": "white", "value_range": "auto", "skip_broken": False}
+QUIET_DEFAULTS = {
+    "background": "white",
+    "value_range": "auto",
+    "skip_broken": False,
+    "train_folder": None,
+    "val_folder": None,
+    "test_folder": None,
+    "class_order": "natural",
+}
 OWN_SOURCES = "kdrun.data."
 
 

@@ -37,6 +37,7 @@ from kdrun.removal import remove
 from kdrun.types import Normalisation
 
 SCHEMA = 3
+LONGEST_NAME = 200  # bytes of a root's name in the name of its cache folder
 OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{SUMS}|{UNFINISHED_NAME}.+"
 Choose = Callable[[Tree], Survey]
 
@@ -46,6 +47,8 @@ def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
     place = [str(tree.root.resolve()), *([tree.origin] if tree.origin else [])]
     text = json.dumps([SCHEMA, *place, settings], sort_keys=True)
     name = re.sub(r"[^\w.-]", "_", tree.root.resolve().name) or "images"
+    while len(name.encode()) > LONGEST_NAME:  # file systems allow 255 bytes
+        name = name[: LONGEST_NAME - len(name.encode())]
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdrun.data.class_folders import PUBLISHED, read_class_folders
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
+from kdrun.data.paths import expanded
 from kdrun.data.torchvision_sets import absent, download_once
 from kdrun.errors import DataError
 
@@ -43,7 +44,7 @@ def mnist(
     downloaded to the former when absent and `download` allows it. Raises DataError otherwise.
     Class folders of images are read too (see `class_folders`).
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root, "dataset.root")
     found = _find("MNIST", folder, ())
     if found is None and (raw := read_class_folders("mnist", folder, cache_root, progress)):
         return raw
@@ -62,7 +63,7 @@ def fashion_mnist(
     Files as for `mnist`, in `root/FashionMNIST/raw` or `root`; where Debian's package
     `dataset-fashion-mnist` is installed, its files are read before anything is downloaded.
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root, "dataset.root")
     found = _find("FashionMNIST", folder, ())
     if found is None and (raw := read_class_folders("fashion_mnist", folder, cache_root, progress)):
         return raw

@@ -1,5 +1,6 @@
 """Any folder of images as a data set: `train/<class>/…`, with `test/` or `val/`, or alone."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 
 from kdrun.data import cache as caches
+from kdrun.data.class_order import NATURAL
 from kdrun.data.conversions import changes_pixels
 from kdrun.data.decode import LARGEST_PIXELS, DecodedImages, Form
 from kdrun.data.decoding import DecodePass, complete_pass
 from kdrun.data.images import RawDataset, Split, checksums
 from kdrun.data.measure import Moments, Progress
+from kdrun.data.paths import expanded
 from kdrun.data.rules import background_of, value_range_of
 from kdrun.data.splits import TEST_FRACTION, check_test_fraction, hold_out_test
 from kdrun.data.survey import ReadSettings, Survey, survey, without
@@ -33,6 +36,10 @@ def imagefolder(
     background: str | int | list[int] = "white",
     value_range: str | list[float] = "auto",
     skip_broken: bool = False,
+    train_folder: str | None = None,
+    val_folder: str | None = None,
+    test_folder: str | None = None,
+    class_order: str | list[str | int] = NATURAL,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
@@ -53,12 +60,22 @@ def imagefolder(
     follow_links: also links that lead out of `root`; a folder from elsewhere could name any file.
     background, value_range: see `rules.background_of` and `rules.value_range_of`.
     skip_broken: leave out files that cannot be decoded instead of raising DataError.
+    train_folder, val_folder, test_folder: where a split lies, relative to `root` or absolute; None
+    finds it by its name. A `*` stands for the class (`*/train`).
+    class_order: `natural` (`class2` before `class10`), `lexicographic` (as torchvision sorts), all
+    class names in order, or the path of a text file that lists them.
     before_decoding: called with classes and form when the headers are read, before a long decode.
 
     Raises DataError for a folder or file that cannot be used, ConfigError for a wrong setting.
     """
     check_test_fraction(test_fraction)
-    tree = read_tree(Path(root).expanduser(), follow_links)
+    folders = {"train": train_folder, "val": val_folder, "test": test_folder}
+    tree = read_tree(
+        expanded(root, "dataset.root"),
+        follow_links,
+        folders={split: value for split, value in folders.items() if value is not None},
+        class_order=class_order,
+    )
     settings = read_settings(image_size, channels, background, value_range, skip_broken)
     raw = from_tree(tree, settings, cache, cache_root, progress, before_decoding)
     return raw if raw.test is not None else hold_out_test(raw, test_fraction, split_seed)
@@ -100,12 +117,18 @@ def from_tree(
         return plan
 
     if not cache:
-        return _undecoded(tree, choose, settings.skip_broken, progress)
+        raw = _undecoded(tree, choose, settings.skip_broken, progress)
+        return with_notes(raw, tree)
     folder = Path(cache_root) / caches.folder_name(tree, settings.key())
     meta = caches.find(folder, tree)
     if meta is None:
         meta = caches.build_once(folder, tree, choose, progress, settings.skip_broken)
-    return caches.load(folder, tree, meta)
+    return with_notes(caches.load(folder, tree, meta), tree)
+
+
+def with_notes(raw: RawDataset, tree: Tree) -> RawDataset:
+    """The data set with what was decided when its files were listed, ahead of its other notes."""
+    return dataclasses.replace(raw, notes=(*tree.notes, *raw.notes))
 
 
 def _size(value: int | list[int] | None) -> tuple[int, int] | None:

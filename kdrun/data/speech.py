@@ -18,6 +18,7 @@ import torch
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.logmel import FilterBank
 from kdrun.data.measure import Progress
+from kdrun.data.paths import expanded
 from kdrun.data.windows import WindowedFrames
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.ranges import Range
@@ -66,7 +67,7 @@ def speech_digits(
     if frames_before < 0 or frames_after < 0:
         raise ConfigError("dataset.frames_before and dataset.frames_after must not be negative.")
     bank = FilterBank(RATE, mels, window_ms=window_ms, hop_ms=hop_ms)
-    recordings = _read_all(_folder(Path(root).expanduser()), progress)
+    recordings = _read_all(_folder(expanded(root, "dataset.root")), progress)
     features = [torch.from_numpy(bank.features(one.samples / 32768.0)) for one in recordings]
     test = [one.number in TEST_NUMBERS for one in recordings]
     _check(recordings, test)

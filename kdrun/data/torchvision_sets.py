@@ -12,6 +12,7 @@ from kdrun.data.class_folders import read_class_folders
 from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
+from kdrun.data.paths import expanded
 from kdrun.data.tree import FileList, Tree
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.vision import import_torchvision
@@ -30,7 +31,7 @@ def cifar10(
 
     From torchvision's files, or from class folders (see `class_folders`).
     """
-    files = Path(root).expanduser() / "cifar-10-batches-py"
+    files = expanded(root, "dataset.root") / "cifar-10-batches-py"
     return _folders("cifar10", files, cache_root, progress) or _cifar(
         "CIFAR10", "cifar-10-batches-py/{data_batch_1..5, test_batch}", root, download
     )
@@ -47,7 +48,7 @@ def cifar100(
 
     From torchvision's files, or from class folders (see `class_folders`).
     """
-    files = Path(root).expanduser() / "cifar-100-python"
+    files = expanded(root, "dataset.root") / "cifar-100-python"
     return _folders("cifar100", files, cache_root, progress) or _cifar(
         "CIFAR100", "cifar-100-python/{train, test, meta}", root, download
     )
@@ -64,12 +65,12 @@ def svhn(
 
     From torchvision's files, or from class folders (see `class_folders`).
     """
-    files = Path(root).expanduser() / "train_32x32.mat"
+    files = expanded(root, "dataset.root") / "train_32x32.mat"
     if (raw := _folders("svhn", files, cache_root, progress)) is not None:
         return raw
     parts = _open(
         "SVHN",
-        Path(root).expanduser(),
+        expanded(root, "dataset.root"),
         "{train_32x32.mat, test_32x32.mat}",
         download,
         ({"split": "train"}, {"split": "test"}),
@@ -89,12 +90,12 @@ def stl10(
 
     From torchvision's files, or from class folders (see `class_folders`).
     """
-    files = Path(root).expanduser() / "stl10_binary"
+    files = expanded(root, "dataset.root") / "stl10_binary"
     if (raw := _folders("stl10", files, cache_root, progress)) is not None:
         return raw
     train, test = _open(
         "STL10",
-        Path(root).expanduser(),
+        expanded(root, "dataset.root"),
         "stl10_binary/{train_X.bin, train_y.bin, test_X.bin, test_y.bin, class_names.txt}",
         download,
         ({"split": "train"}, {"split": "test"}),
@@ -128,7 +129,7 @@ def dtd(
     """
     if not 1 <= partition <= 10:
         raise ConfigError(f"dataset.partition={partition} must lie between 1 and 10.")
-    folder = Path(root).expanduser()
+    folder = expanded(root, "dataset.root")
     base = next(
         (at for at in (folder / "dtd" / "dtd", folder / "dtd", folder) if _is_dtd(at)), None
     )
@@ -192,7 +193,7 @@ def _folders(
 
 def _cifar(name: str, layout: str, root: str, download: bool) -> RawDataset:
     train, test = _open(
-        name, Path(root).expanduser(), layout, download, ({"train": True}, {"train": False})
+        name, expanded(root, "dataset.root"), layout, download, ({"train": True}, {"train": False})
     )
     splits = [_split(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test)]
     return RawDataset(tuple(train.classes), splits[0], None, splits[1])

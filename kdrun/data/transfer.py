@@ -18,8 +18,10 @@ from kdrun.config.transfer import ClassKey, TransferConfig
 from kdrun.data import cache as caches
 from kdrun.data.dataset import Dataset
 from kdrun.data.decode import Form
+from kdrun.data.imagefolder import with_notes
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
+from kdrun.data.paths import expanded
 from kdrun.data.rules import PixelRules
 from kdrun.data.splits import units
 from kdrun.data.survey import ReadSettings, Survey, survey
@@ -59,7 +61,7 @@ def transfer_set(
     train, index, digest = dataset.train, dataset.train_index, dataset.fingerprint
     notes = dataset.notes
     if config.folder is not None:
-        found = _pictures(Path(config.folder).expanduser(), dataset, cache_root, progress)
+        found = _pictures(expanded(config.folder, "transfer.folder"), dataset, cache_root, progress)
         train, index = found.train, torch.arange(len(found.train))
         digest = hashlib.sha256(f"{digest} {found.fingerprint}".encode()).hexdigest()
         notes += tuple(f"transfer.folder: {note}" for note in found.notes)
@@ -153,7 +155,7 @@ def _pictures(
     meta = caches.find(place, tree)
     if meta is None:
         meta = caches.build_once(place, tree, choose, progress, None)
-    return caches.load(place, tree, meta)
+    return with_notes(caches.load(place, tree, meta), tree)
 
 
 def _check_form(dataset: Dataset, info: InputInfo) -> None:

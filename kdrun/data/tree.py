@@ -1,27 +1,24 @@
 """The files of an image folder: which splits, classes and images it holds."""
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from stat import S_ISREG
 
-from kdrun.data.class_order import natural
+from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_note
+from kdrun.data.class_order import natural as natural
+from kdrun.data.folder_names import SPLIT_OF as SPLIT_FOLDERS
+from kdrun.data.folders import Collector, File, Folder, Links, inside, relative, shown
+from kdrun.data.formats import image_extensions as image_extensions
+from kdrun.data.formats import readable_formats as readable_formats
+from kdrun.data.layout import Layout, find_layout
 from kdrun.data.members import Source
+from kdrun.data.unread import Unread, why_empty
 from kdrun.errors import DataError
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-# Formats that Pillow lists but reads through other programs, or not at all.
-NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+__all__ = ["SPLIT_FOLDERS", "FileList", "Tree", "image_extensions", "pictures_tree", "read_tree"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,14 @@ class Tree:
     """Images on disk: class names in the order of their numbers, and the images of each split.
 
     root: every image lies below it. origin: what else names the data set, where several share a
-    root (a table's file name); it keeps their caches apart.
+    root (a table's file name); it keeps their caches apart. notes: what was assumed or passed over.
     """
 
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, FileList]
     origin: str = ""
+    notes: tuple[str, ...] = ()
 
     def digest(self, *, times: bool = True, form: str = "") -> str:
         """sha256 over the names, classes and sizes of all files, and the times of their changes.
@@ -69,76 +67,50 @@ class Tree:
         return state.hexdigest()
 
 
-@cache
-def readable_formats() -> tuple[str, ...]:
-    """The formats Pillow can read by itself, without another program."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(sorted(set(Image.OPEN) - NOT_PICTURES))
-
-
-@cache
-def image_extensions() -> frozenset[str]:
-    """Endings, such as `.png`, of the formats Pillow can read by itself."""
-    from PIL import Image
-
-    found = Image.registered_extensions()
-    return frozenset(ending for ending, name in found.items() if name in readable_formats())
-
-
-class Links:
-    """Which links are followed below a folder: those that stay in it, or all.
-
-    advice: what to do about one that leads out of it.
-    """
-
-    def __init__(self, root: Path, advice: str, follow: bool = False) -> None:
-        self.root = root
-        self.real = os.path.realpath(root)
-        self.advice = advice
-        self.follow = follow
-
-    def check(self, entry: os.DirEntry[str]) -> None:
-        """Raise DataError for a link that leads out of the folder."""
-        if self.follow or not entry.is_symlink():
-            return
-        target = os.path.realpath(entry.path)
-        if os.path.commonpath((self.real, target)) != self.real:
-            raise DataError(
-                f"{entry.path} is a link that leads out of {self.root}, to {target}: {self.advice}."
-            )
-
-
-def read_tree(root: Path, follow_links: bool = False) -> Tree:
+def read_tree(
+    root: Path,
+    follow_links: bool = False,
+    *,
+    folders: Mapping[str, str] | None = None,
+    class_order: ClassOrder = NATURAL,
+) -> Tree:
     """The images below `root`: `train/<class>/…` with `test/` or `val/`, or `<class>/…` alone.
 
-    `val/` (also `valid/`, `validation/`) without `test/` is the test split, the convention of
-    ImageNet. Folders below a class belong to it; hidden files and other endings are passed over.
-    Links within `root` are followed, and with `follow_links` those that lead out of it. Classes are
-    sorted by name, numbers in names by value.
+    Other usual names of splits are recognised, as are folders that only wrap another one
+    (`kdrun.data.layout`). A validation split without a test split is used as the test split, the
+    convention of ImageNet. Folders below a class belong to it. Links within `root` are followed,
+    and with `follow_links` those that lead out of it.
 
-    Raises DataError for a folder that is missing, without images or classes, with classes that
-    differ between splits, or with a link that leads out of it or in a circle.
+    folders: split → its folder, where the user names it. class_order: see `in_class_order`.
+
+    Raises DataError for a folder that is missing, without images or classes, or can be read in two
+    ways, for a class of the test or validation split that has no training images, and for a link
+    that leads out of the folder, to nothing, or to a folder that is read already.
     """
-    root = Path(root).absolute()
+    root = _checked_root(root, "dataset.root")
     links = Links(root, "to follow such links, set dataset.follow_links=true", follow_links)
-    folders = _split_folders(root, links)
-    files = {name: _class_files(folder, links) for name, folder in folders.items()}
-    if "val" in files and "test" not in files:
-        files["test"] = files.pop("val")
-        folders["test"] = folders.pop("val")
-    classes = sorted(files["train"], key=natural)
+    top = Folder(str(root), links)
+    chosen = {split: value for split, value in (folders or {}).items() if value is not None}
+    layout = find_layout(top, chosen)
+    train = layout.places["train"]
+    _check_names(train.classes)
+    classes = in_class_order(train.classes, class_order)
+    unread = Unread()
+    files = _all_files(layout, unread)
     if len(classes) < 2:
-        raise DataError(
-            f"{folders['train']} holds {len(classes)} class folder"
-            f"{'' if len(classes) == 1 else 's'}; a classifier needs at least two, each a folder "
-            f"of images: {folders['train']}/<class>/<image>."
-        )
-    for name, found in files.items():
-        _check_classes(folders[name], set(found), folders["train"], set(classes))
-    order = [name for name in ("train", "val", "test") if name in files]
-    return Tree(root, tuple(classes), {name: _listed(files[name], classes) for name in order})
+        raise _too_few(train.folder, classes)
+    _count_levels(layout, unread, str(root))
+    notes = [*layout.notes, *order_note(classes, class_order), *unread.notes()]
+    skipped = [f"{relative(one, str(root))}/ ({one.count()})" for one in layout.unread()]
+    if skipped:
+        notes.append(f"Folders not read: {', '.join(skipped)}.")
+    return Tree(
+        _common_root(root, layout),
+        classes,
+        {split: _listed(found, classes) for split, found in files.items()},
+        _origin(chosen, classes, class_order),
+        tuple(notes),
+    )
 
 
 def pictures_tree(folder: Path, where: str) -> Tree:
@@ -146,116 +118,100 @@ def pictures_tree(folder: Path, where: str) -> Tree:
 
     Raises DataError for a folder that is missing or holds none; `where` names the setting.
     """
-    folder = Path(folder).absolute()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{where}={folder} {what}: give a folder of pictures.")
-    files: list[File] = []
-    _collect(str(folder), files, Links(folder, "name that place itself, or copy it"), set())
+    folder = _checked_root(folder, where)
+    unread = Unread()
+    links = Links(folder, "name that place itself, or copy it")
+    files = Collector(unread).images(Folder(str(folder), links))
     if not files:
-        raise DataError(f"{where}={folder} holds no pictures.")
-    return Tree(folder, ("",), {"train": _listed({"": sorted(files)}, [""])})
+        raise DataError(f"{where}={folder} holds no pictures{why_empty(unread)}.")
+    train = _listed({"": files}, ("",))
+    return Tree(folder, ("",), {"train": train}, notes=tuple(unread.notes()))
 
 
-def _split_folders(root: Path, links: Links) -> dict[str, Path]:
-    """Split name → its folder; a single tree is all `train`."""
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
+def _checked_root(root: Path, where: str) -> Path:
+    """The absolute path of an existing folder; DataError when there is none."""
+    root = Path(root).absolute()
+    try:
+        os.stat(root)
+        what = "" if root.is_dir() else "is a file, not a folder"
+    except FileNotFoundError:
+        what = "is a link to nothing" if root.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if what:
         raise DataError(
-            f"dataset.root={root} {what}: give the folder that holds train/<class>/<image>, or "
-            "<class>/<image>."
+            f"{where}={shown(str(root))} {what}: give the folder that holds "
+            + ("train/<class>/<image>, or <class>/<image>." if "root" in where else "pictures.")
         )
-    inside = {entry.name: Path(entry.path) for entry in _folders(root, links)}
-    named = {name: path for name, path in inside.items() if name.lower() in SPLIT_FOLDERS}
-    found: dict[str, Path] = {}
-    for name, path in sorted(named.items()):
-        split = SPLIT_FOLDERS[name.lower()]
-        if split in found:
+    return root
+
+
+def _check_names(classes: Mapping[str, Folder]) -> None:
+    """Raise DataError for a class whose name cannot be written down."""
+    for name, folder in classes.items():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
             raise DataError(
-                f"{root} holds both {found[split].name}/ and {name}/: keep one of them."
-            )
-        found[split] = path
-    if "train" in found and _folders(found["train"], links):
-        return found
-    if inside and len(named) == len(inside):
-        missing = "train/ holds no class folders" if "train" in found else "there is no train/"
-        raise DataError(
-            f"{root}: {missing} beside {', '.join(f'{name}/' for name in sorted(named))}; "
-            "expected train/<class>/<image>."
-        )
-    return {"train": root}
+                f"The name of the class folder {shown(folder.path)} is not UTF-8: rename it, e.g. "
+                "with convmv."
+            ) from None
 
 
-def _folders(folder: Path, links: Links) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        found = [entry for entry in entries if not _hidden(entry.name) and entry.is_dir()]
-    for entry in found:
-        links.check(entry)
-    return found
+def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, list[File]]]:
+    """Split → class → its images; every class of the training split has some."""
+    collector = Collector(unread)
+    files: dict[str, dict[str, list[File]]] = {}
+    for split in ("train", "val", "test"):
+        if split not in layout.places:
+            continue
+        found: dict[str, list[File]] = {}
+        for name, folder in layout.places[split].classes.items():
+            own = Unread()
+            collector.unread = own
+            found[name] = collector.images(folder)
+            unread.add(own.endings, own.hidden)
+            if not found[name] and split == "train":
+                raise DataError(
+                    f"The class folder {shown(folder.path)} holds no images{why_empty(own)}: put "
+                    "some there or remove it."
+                )
+        if any(found.values()):
+            files[split] = found
+    return files
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _count_levels(layout: Layout, unread: Unread, root: str) -> None:
+    """Count what lies beside the folders that are read."""
+    for level in layout.levels:
+        unread.add(level.listing.endings, level.listing.hidden)
+        if level.listing.images:
+            unread.loose[f"{relative(level, root)}/"] += len(level.listing.images)
 
 
-File = tuple[str, int, int]  # path, bytes, time of change
+def _too_few(folder: Folder, classes: tuple[str, ...]) -> DataError:
+    return DataError(
+        f"{folder.path} holds {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a "
+        f"classifier needs at least two, each a folder of images: {folder.path}/<class>/<image>."
+    )
 
 
-def _class_files(folder: Path, links: Links) -> dict[str, list[File]]:
-    """Class name → its images, sorted by path."""
-    found = {}
-    for entry in _folders(folder, links):
-        files: list[File] = []
-        _collect(entry.path, files, links, set())
-        if not files:
-            raise DataError(
-                f"The class folder {entry.path} holds no images: put some there or remove it."
-            )
-        found[entry.name] = sorted(files)
-    return found
+def _common_root(root: Path, layout: Layout) -> Path:
+    """The root, or the folder above it that also holds the splits named outside of it."""
+    paths = [place.folder.path for place in layout.places.values()]
+    outside = [path for path in paths if not inside(path, str(root))]
+    return Path(os.path.commonpath([str(root), *outside])) if outside else root
 
 
-def _collect(folder: str, files: list[File], links: Links, seen: set[tuple[int, int]]) -> None:
-    """Add the images in and below `folder`. seen: the folders that were entered so far."""
-    endings = image_extensions()
-    own = os.stat(folder)
-    if (own.st_dev, own.st_ino) in seen:
-        raise DataError(f"{folder} leads to a folder that is read already: remove the link.")
-    seen.add((own.st_dev, own.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            links.check(entry)
-            if entry.is_dir():
-                _collect(entry.path, files, links, seen)
-            elif os.path.splitext(entry.name)[1].lower() in endings:
-                try:
-                    stat = entry.stat()
-                except OSError:
-                    raise DataError(
-                        f"{entry.path} cannot be read (a link to nothing?): remove or replace it."
-                    ) from None
-                if not S_ISREG(stat.st_mode):
-                    raise DataError(f"{entry.path} is neither a file nor a folder: remove it.")
-                files.append((entry.path, stat.st_size, stat.st_mtime_ns))
+def _origin(chosen: Mapping[str, str], classes: tuple[str, ...], order: ClassOrder) -> str:
+    """What keeps the caches of one root apart; empty for the folder as it is."""
+    if order == NATURAL and not chosen:
+        return ""
+    return json.dumps([dict(chosen), [] if order == NATURAL else classes], sort_keys=True)
 
 
-def _check_classes(folder: Path, found: set[str], train: Path, expected: set[str]) -> None:
-    for here, there, names in (
-        (folder, train, sorted(found - expected, key=natural)),
-        (train, folder, sorted(expected - found, key=natural)),
-    ):
-        if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" * (len(names) > 5))
-            raise DataError(
-                f"{here} has classes that {there} has not: {shown}. Every split needs the same "
-                "class folders."
-            )
-
-
-def _listed(found: dict[str, list[File]], classes: list[str]) -> FileList:
-    rows = [(number, file) for number, name in enumerate(classes) for file in found[name]]
+def _listed(found: Mapping[str, list[File]], classes: tuple[str, ...]) -> FileList:
+    rows = [(number, one) for number, name in enumerate(classes) for one in found.get(name, [])]
     return FileList(
         paths=[file[0] for _, file in rows],
         targets=[number for number, _ in rows],
