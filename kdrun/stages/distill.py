@@ -20,7 +20,8 @@ from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import save_network
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder, counted_names
-from kdrun.runs.result import COMPLETED, read_result
+from kdrun.runs.reading import read_result
+from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
 from kdrun.stages import teaching
 from kdrun.stages.alone import alone_argv, find_or_train_alone
