@@ -155,7 +155,7 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command in `argv` (default: the process's own) and exit with its code."""
-    _stop_on_signals()
+    stop_on_signals()
     code = run(sys.argv[1:] if argv is None else argv)
     if world().size > 1 and code != EXIT_FAILED:
         from kdrun.engine import distributed
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
     """Outside a run, too, SIGTERM and a closed terminal stop the command as Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -65,6 +65,16 @@ class Child:
         self.process.join(seconds)
         return self.process.exitcode
 
+    def signal(self, number: int) -> None:
+        """A signal for the whole group, as a terminal sends it."""
+        assert self.process.pid is not None
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:  # it has no group of its own yet, or has ended
+            self.process.join(0.1)
+            if self.process.is_alive():
+                os.kill(self.process.pid, number)
+
     def kill(self) -> None:
         """SIGKILL for the whole group."""
         assert self.process.pid is not None
@@ -109,6 +119,10 @@ def run(
 def _live(folder: Path, argv: list[str], log: Path, place: Path, fault: Fault | None) -> None:
     """The child's life."""
     os.setsid()
+    from kdrun.cli.main import run as run_kdrun
+    from kdrun.cli.main import stop_on_signals
+
+    stop_on_signals()  # as in a command of its own
     multiprocessing.set_start_method("fork", force=True)  # as in a command of its own, for loaders
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(output, 1)
@@ -117,8 +131,6 @@ def _live(folder: Path, argv: list[str], log: Path, place: Path, fault: Fault | 
     watch_places(os.open(place, os.O_WRONLY | os.O_CREAT, 0o666))
     if fault is not None:
         fault()
-    from kdrun.cli.main import run as run_kdrun
-
     code = run_kdrun(argv)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

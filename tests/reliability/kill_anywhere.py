@@ -1,28 +1,37 @@
-"""Kills runs with SIGKILL at random moments, goes on with them, and compares their ends.
+"""Stops runs at random moments, resumes them, and compares the results with an unstopped run.
 
     python -m tests.reliability.kill_anywhere --kills 300 --seed 0
+    python -m tests.reliability.kill_anywhere --stop hangup --stop pipe --only offline --kills 20
 
-Every second run is killed at a moment drawn evenly from its duration (and, one time in three,
-again while it goes on); the others within one of their writes, drawn evenly too: before the new
-file takes its name, after it, or when half of it is written. The end must be that of a run that was
-never stopped: weights bit for bit, results and rows of metrics but for times, no file left over.
+A run is stopped in one of these ways (`--stop`, several times; `kill` alone by default):
+- kill: SIGKILL, every second run at a moment drawn evenly from its duration, the others within one
+  of their writes: before the new file takes its name, after it, or when half of it is written;
+- hangup: SIGHUP to the whole process group, as a closed terminal sends it;
+- pipe: the reader of standard output leaves after a number of lines, as `| head` does.
+
+One time in three the resumed run is stopped again. After a hangup or a closed pipe the exit code
+must be 130 and no run may be left with the status `running`. The end must be that of a run that was
+never stopped: weights bit for bit, results and rows of metrics except times, no file left over.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdrun.errors import EXIT_INTERRUPTED
 from tests.reliability import forks
 from tests.reliability.outcome import Outcome, leftovers, outcome, run_folder
 from tests.reliability.pictures import write_pictures
@@ -36,6 +45,10 @@ KINDS = {
     "online": [*IMAGES, *RECIPE, "loss=kd", "scheme=online", "scheme.peers=[student]"],
     "crd": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,crd]", "loss.crd.negatives=16"],
     "pretrain": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ft]", "loss.ft.pretrain_epochs=2"],
+    "fitnet": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,fitnet]", "loss.fitnet.pretrain_epochs=2"],
+    "ab": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ab]", "loss.ab.pretrain_epochs=2"],
+    "fsp": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,fsp]", "loss.fsp.pretrain_epochs=2"],
+    "sweep": ["-m", *IMAGES, *RECIPE, *TEACHER, "loss=kd,sp"],
     "streaming": [
         *RECIPE,
         *TEACHER,
@@ -49,6 +62,9 @@ KINDS = {
     ],
 }
 MOST_KILLS = 4
+PATIENCE = 300.0  # seconds; a process that takes longer hangs
+STOPS = ("kill", "hangup", "pipe")
+SCREEN_LINES = 40  # about as many as a run prints
 AT_WRITE = ("before the new name", "after the new name", "half written")
 
 
@@ -62,6 +78,7 @@ class Tally:
 
     runs: int = 0
     places: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     different: int = 0
     left: int = 0
@@ -101,35 +118,58 @@ def measure(kind: str, base: Path, times: int = 2) -> Reference:
     return Reference(*ends[-1])
 
 
-def trial(kind: str, reference: Reference, folder: Path, draw: random.Random, tally: Tally) -> None:
-    """One run, killed at least once where the moment drawn comes before its end."""
+def trial(
+    kind: str, reference: Reference, folder: Path, draw: random.Random, tally: Tally, stop: str
+) -> None:
+    """One run, stopped at least once where the moment drawn comes before its end."""
     folder.mkdir()
     tally.runs += 1
     argv = ["distill", *KINDS[kind]]
     at_a_write = tally.runs % 2 == 0
     for attempt in range(MOST_KILLS + 1):
-        killed = attempt < MOST_KILLS and (attempt == 0 or draw.random() < 1 / 3)
+        stopped = attempt < MOST_KILLS and (attempt == 0 or draw.random() < 1 / 3)
         fault: Callable[[], None] | None = None
-        if killed and at_a_write:
+        if stopped and stop == "pipe":
+            fault = partial(close_pipe_after, draw.randrange(SCREEN_LINES))
+        elif stopped and stop == "kill" and at_a_write:
             number = draw.randrange(reference.writes) + 1
             fault = partial(die_at_write, number, draw.choice(AT_WRITE))
         child = forks.start(folder, argv, f"attempt{attempt}", fault)
-        code = child.wait(draw.uniform(0, reference.seconds) if killed and not fault else 120.0)
-        if code is None:
-            place = child.place
+        by_time = stopped and fault is None
+        code = child.wait(draw.uniform(0, reference.seconds) if by_time else PATIENCE)
+        place = child.place
+        if code is None and stop == "hangup" and by_time:
+            child.signal(signal.SIGHUP)
+            code = child.wait(PATIENCE)
+        elif code is None:
             child.kill()
-            tally.places[place] += 1
-        elif code == -signal.SIGKILL:
-            tally.places[child.place] += 1
-        elif code == 0:
+            code = -signal.SIGKILL if by_time else None
+        if code == 0:
             break
-        else:
+        wrong = _unclean(stop, code, folder, child.output)
+        if wrong:
             tally.lost += 1
-            tally.wrong.append(f"{folder}: exit code {code}\n{child.output[-2000:]}")
+            tally.wrong.append(f"{folder}: {wrong}\n{child.output[-2000:]}")
             return
+        tally.places[place] += 1
+        tally.stops[stop] += 1
         there = run_folder(folder)
         argv = argv if there is None else ["resume", str(there)]
     judge(reference, folder, tally)
+
+
+def _unclean(stop: str, code: int | None, folder: Path, output: str) -> str | None:
+    """What is wrong with the end of a process that was stopped."""
+    if stop == "kill":
+        return None if code == -signal.SIGKILL else f"exit code {code}"
+    if code != EXIT_INTERRUPTED:
+        return f"exit code {code} after {stop}"
+    if "Traceback" in output:
+        return f"a traceback after {stop}"
+    for path in folder.glob("outputs/*/*/*/*/result.json"):
+        if json.loads(path.read_text())["status"] == "running":
+            return f"{path} says running after {stop}"
+    return None
 
 
 def judge(reference: Reference, folder: Path, tally: Tally) -> None:
@@ -174,8 +214,28 @@ def die_at_write(number: int, when: str) -> None:
     os.replace = dying
 
 
+def close_pipe_after(lines: int) -> None:
+    """Standard output becomes a pipe whose reader leaves after so many lines."""
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(writer)
+
+    def read() -> None:
+        left = lines
+        while left > 0:
+            left -= os.read(reader, 1).count(b"\n")
+        os.close(reader)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
 def kill_anywhere(
-    kinds: list[str], kills: int, seed: int, base: Path, references: int = 2
+    kinds: list[str],
+    kills: int,
+    seed: int,
+    base: Path,
+    references: int = 2,
+    stops: Sequence[str] = ("kill",),
 ) -> dict[str, Tally]:
     """Trials of every kind in turn until each has its share of the kills."""
     write_pictures(base / "photos")
@@ -185,7 +245,8 @@ def kill_anywhere(
         reference = measure(kind, base, references)
         tally = tallies[kind] = Tally()
         while tally.kills < kills / len(kinds):
-            trial(kind, reference, base / f"{kind}-{tally.runs}", draw, tally)
+            stop = stops[tally.runs % len(stops)]
+            trial(kind, reference, base / f"{kind}-{tally.runs}", draw, tally, stop)
     return tallies
 
 
@@ -208,11 +269,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=KINDS, action="append", help="a kind (several times)")
     parser.add_argument("--folder", type=Path, help="where to work; what went wrong is kept there")
+    parser.add_argument("--stop", choices=STOPS, action="append", help="how (several times)")
     given = parser.parse_args()
     base = given.folder or Path(tempfile.mkdtemp(prefix="kill-anywhere-"))
     base.mkdir(parents=True, exist_ok=True)
-    tallies = kill_anywhere(given.only or list(KINDS), given.kills, given.seed, base)
+    stops = given.stop or ["kill"]
+    tallies = kill_anywhere(given.only or list(KINDS), given.kills, given.seed, base, stops=stops)
     print(table(tallies))
+    print("stopped by:", sum((one.stops for one in tallies.values()), Counter[str]()))
     wrong = [text for one in tallies.values() for text in one.wrong]
     print(*wrong, sep="\n")
     if not wrong and given.folder is None:

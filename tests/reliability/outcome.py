@@ -67,7 +67,10 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def run_folder(folder: Path) -> Path | None:
-    """The folder of the run itself, once it can be resumed."""
+    """The folder of the run itself or of the sweep, once it can be resumed."""
+    sweeps = sorted(folder.glob("outputs/sweeps/**/sweep.json"))
+    if sweeps:
+        return sweeps[-1].parent.relative_to(folder)
     found = sorted(folder.glob("outputs/distill/*/*/*/config.yaml"))
     own = [path.parent for path in found if not path.parent.parent.name.startswith("none-")]
     return own[-1].relative_to(folder) if own else None
