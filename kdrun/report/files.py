@@ -1,12 +1,11 @@
 """The report as Markdown to paste, and as CSV to compute with: every number unrounded."""
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.csv_tables import csv_bytes
 from kdrun.markdown import escaped
 from kdrun.ownership import write_own
 from kdrun.report.columns import Column
@@ -109,17 +108,9 @@ def _csv_name(name: str) -> str:
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_csv_value(value) for value in row] for row in rows)
-    write_own(path, text.getvalue().encode(), ELSEWHERE)
+    write_own(path, csv_bytes(names, ([_whole(cell) for cell in row] for row in rows)), ELSEWHERE)
 
 
-def _csv_value(value: Any) -> Any:
-    """Numbers whole; a text that a spreadsheet would take for a formula gets a quote before it."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    text = "" if value is None else str(value)
-    formula = isinstance(value, str | Path) and text[:1] in ("=", "+", "-", "@") and len(text) > 1
-    return f"'{text}" if formula else value
+def _whole(value: Any) -> Any:
+    """`3.0` as `3`."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

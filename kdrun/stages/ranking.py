@@ -4,14 +4,13 @@ Settings are ranked by the validation accuracy of their best epoch, averaged ove
 test figures beside it are of the last epoch, and rank nothing.
 """
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdrun.csv_tables import csv_of_records
 from kdrun.files import write_atomically
 from kdrun.runs.reading import read_run
 from kdrun.runs.result import COMPLETED
@@ -145,11 +144,12 @@ def columns(settings: Sequence[Setting]) -> list[str]:
 def write_files(folder: Path, rows: Sequence[Row], settings: Sequence[Setting]) -> None:
     """`summary.csv` and `.md` with a line per job, `ranking.csv` and `.md` with one per setting."""
     lines = [{"job": r.number, **r.chosen, **r.figures, "run": str(r.run)} for r in rows]
-    _write_csv(folder / "summary.csv", lines)
+    write_atomically(folder / "summary.csv", csv_of_records(lines))
     names = list(dict.fromkeys(name for line in lines for name in line))
     cells = [[_text(line.get(name)) for name in names] for line in lines]
     _write_markdown(folder / "summary.md", names, cells)
-    _write_csv(folder / "ranking.csv", [setting.numbers() for setting in settings])
+    table = csv_of_records([setting.numbers() for setting in settings])
+    write_atomically(folder / "ranking.csv", table)
     names = columns(settings)
     cells = [[setting.text(name) for name in names] for setting in settings]
     _write_markdown(folder / "ranking.md", names, cells)
@@ -196,15 +196,6 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return format.percent(value) if isinstance(value, float) else str(value)
-
-
-def _write_csv(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomically(path, text.getvalue().encode())
 
 
 def _write_markdown(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

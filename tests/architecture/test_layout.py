@@ -24,6 +24,7 @@ LAYERS = [
         "types",
         "files",
         "ranges",
+        "csv_tables",
         "seeds",
         "vision",
         "world",
