@@ -6,19 +6,23 @@ refused, and its targets are held to what a stranger's may call.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 from kdrun.cli import grammar
 from kdrun.cli.flags import split
 from kdrun.cli.grammar import shell_quoted
-from kdrun.cli.request import is_hydra
 from kdrun.config import trust
+from kdrun.config.plain import holds_interpolation
 from kdrun.errors import ConfigError
 from kdrun.files import canonical_hash
 
 # Settings of Hydra's that choose nothing but how many jobs run at once.
 HARMLESS = ("hydra.launcher.n_jobs",)
 LAUNCHERS = ("basic", "joblib")
+HYDRA = "hydra"
+# Where a group of kdrun's own may be placed: every other package could be Hydra's, or the root.
+OWN_PACKAGE = re.compile(r"(teacher\d*|teacher\d*\.schedule)")
 
 
 def remember(verb: str, words: Sequence[str]) -> None:
@@ -36,14 +40,15 @@ def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
         yield
         return
     flags = split(verb, list(typed))
-    refused = next((word for word in flags.overrides if _reaches_hydra(word)), None)
+    refused = next((word for word in flags.overrides if not _is_harmless(word)), None)
     if flags.config_dir is not None:
         refused = "--config-dir"
     if refused is not None:
         whole = " ".join(shell_quoted(word) for word in ("kdrun", verb, *typed))
         raise ConfigError(
             f"{source} was not started by you on this machine, and {refused} in its command could "
-            f"run any code. If you trust it, type the command yourself: {whole}"
+            "run any code or read your environment. If you trust it, type the command yourself: "
+            f"{whole}"
         )
     with trust.words_of(source):
         yield
@@ -53,11 +58,17 @@ def _line(verb: str, words: Sequence[str]) -> str:
     return f"command {canonical_hash([verb, *words])}"
 
 
-def _reaches_hydra(word: str) -> bool:
+def _is_harmless(word: str) -> bool:
+    """Whether an override sets or chooses something of kdrun's own, and nothing of Hydra's."""
+    if holds_interpolation(word):
+        return False  # reads this machine's environment
     override = grammar.parse([word])[0]
-    if not is_hydra(override):
+    if override.package is not None and not OWN_PACKAGE.fullmatch(override.package):
         return False
-    if override.key_or_group == "hydra/launcher" and override.package is None:
-        return str(override.value()) not in LAUNCHERS
-    plain = override.key_or_group in HARMLESS and override.package is None
-    return not (plain and isinstance(override.value(), int))
+    if HYDRA not in override.key_or_group:
+        return True
+    if override.is_delete() or override.package is not None:
+        return False
+    if override.key_or_group == "hydra/launcher":
+        return str(override.value()) in LAUNCHERS
+    return override.key_or_group in HARMLESS and isinstance(override.value(), int)

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kdrun.cli import peers
-from kdrun.config import parse, trust, validate
+from kdrun.config import parse, places, trust, validate
 from kdrun.config.benchmark import benchmark_config
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -27,6 +27,7 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
     """
     config = _typed(verb, cfg, config_dir)
     trust.name(trust.targets_in(asdict(config)))
+    places.typed(config)
     return config
 
 

@@ -7,6 +7,21 @@ type cannot say. Nothing here imports torch or OmegaConf.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from kdrun.config.kinds import (
+    Average,
+    Betas,
+    Curve,
+    Format,
+    Interface,
+    Optimizer,
+    Precision,
+    Quantize,
+    Resident,
+    StoppingMetric,
+    Threads,
+    ValFraction,
+    Workers,
+)
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
@@ -14,10 +29,8 @@ from kdrun.config.teaching import AS_IT_IS, TeachingConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 from kdrun.config.weights import ReadingConfig, StartConfig
 from kdrun.ranges import (
-    Choices,
     Count,
     CountOrZero,
-    Items,
     NotNegative,
     Number,
     Pixels,
@@ -28,21 +41,6 @@ from kdrun.ranges import (
     Steps,
     Temperature,
 )
-
-Curve = Annotated[str, Choices(("constant", "step", "linear", "cosine", "onecycle"))]
-Optimizer = Annotated[str, Choices(("sgd", "adam", "adamw", "dot"))]
-Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
-Resident = Annotated[str, Choices(("auto", "true", "false"))]
-Format = Annotated[str, Choices(("onnx", "pt2", "safetensors"))]
-Quantize = Annotated[str, Choices(("int8",))]
-StoppingMetric = Annotated[str, Choices(("accuracy", "loss"))]
-Average = Annotated[str, Choices(("terms", "soft_targets"))]
-Interface = Annotated[str, Choices(("auto", "rich", "plain", "quiet"))]
-Betas = Annotated[list[Share], Items(2, 2)]
-# More threads than any machine has make OpenMP crash while it starts them.
-Threads = Annotated[int, Range(low=1, high=1024)]
-Workers = Annotated[int, Range(low=0, high=1024)]
-ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from kdrun.config.kinds import Precision
 from kdrun.ranges import Choices, Positive
 
 
@@ -20,7 +21,7 @@ class TeachingConfig:
     check_accuracy: refuse it when it does not reach the accuracy on its card; False says so.
     """
 
-    precision: Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))] | None = None
+    precision: Precision | None = None
     fold: bool = False
     compile: bool | None = None
     cache: Annotated[str, Choices(("auto", "off", "logits", "embedding"))] = "auto"

@@ -119,6 +119,11 @@ def trusted_modules() -> list[str]:
     return [word for word in re.split(r"[,\s]+", os.environ.get(VARIABLE, "")) if word]
 
 
+def current_source() -> str | None:
+    """The file whose words are being composed; None for what the user typed."""
+    return _sources[-1] if _sources else None
+
+
 @contextlib.contextmanager
 def words_of(source: str) -> Iterator[None]:
     """What is composed in this block was not typed by the user: it was read from `source`."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from kdrun.config import places
 from kdrun.data.class_folders import read_class_folders
 from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset, Split
@@ -236,6 +237,11 @@ def download_once(name: str, root: Path, layout: str, arguments: Arguments) -> N
 
     Raises DataError when that fails, naming the files that would be found without it.
     """
+    if not places.may_download(root):
+        raise AbsentDataError(
+            f"{name} is not in {root}, and a run that you did not start on this machine downloads "
+            "nothing into a folder of its choice: type dataset.root=... yourself."
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdrun.checksums import find_fault
 from kdrun.config import trust
+from kdrun.config.plain import require_plain
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
@@ -110,6 +111,16 @@ def read_card(path: Path) -> NetworkCard:
         raise CheckpointError(
             f"{path} is not a network card of kdrun ({type(error).__name__}: {error})."
         ) from None
+    require_plain(
+        {
+            "name": card.name,
+            "target": card.target,
+            "kwargs": card.kwargs,
+            "taps": card.taps,
+            "extra": card.extra,
+        },
+        str(path),
+    )
     trust.require({"target": card.target, "kwargs": card.kwargs}, str(path))
     return card
 

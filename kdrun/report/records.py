@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.plain import require_plain
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import require_path
 from kdrun.limits import (
@@ -76,7 +77,8 @@ class Run:
         """`config.yaml`; empty when it cannot be read."""
         try:
             values = read_yaml(self.folder / "config.yaml")
-        except (OSError, ValueError):
+            require_plain(values)
+        except (OSError, ValueError, ConfigError):
             return {}
         return values if isinstance(values, dict) and fits(values, CONFIG) else {}
 

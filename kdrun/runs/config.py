@@ -1,18 +1,18 @@
 """`config.yaml` of a run's folder, which may be old, damaged or from a stranger."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from kdrun.checksums import find_fault
 from kdrun.config import trust
+from kdrun.config.plain import require_plain
 from kdrun.errors import ConfigError, KdrunError
-from kdrun.limits import read_plain_yaml
+from kdrun.limits import LOADER, read_plain_yaml
 
 CONFIG = "config.yaml"
 T = TypeVar("T")
@@ -34,12 +34,19 @@ def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
         raise ConfigError(fault)
     try:
         text = read_plain_yaml(path)
-        if "${" in text:
-            raise ValueError("it is not resolved: it holds ${...}")
-        cfg = OmegaConf.load(io.StringIO(text))
-        if not isinstance(cfg, DictConfig):
+        values = yaml.load(text, Loader=LOADER)
+        if not isinstance(values, dict):
             raise ValueError("it is no group of settings")
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        require_plain(values, str(path))  # before OmegaConf sees the text, which may resolve it
+        cfg = OmegaConf.create(values)
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        yaml.YAMLError,
+        OmegaConfBaseException,
+        RecursionError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{path} cannot be read: {reason}.") from None
     trust.require(OmegaConf.to_container(cfg), str(path))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import find_fault
-from kdrun.config import parse, validate
+from kdrun.config import parse, places, validate
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
@@ -121,18 +121,27 @@ def resume(path: Path) -> Result:
     if command == "train-teacher":
         teacher_config = read_config(path, parse.train_teacher_config)
         validate.validate_train_teacher(teacher_config)
+        teacher_config, notes = places.resumed(teacher_config, path, command)
         with open_session(teacher_config.runtime) as session:
+            _say_notes(session, notes)
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
             return run_train_teacher(teacher_config, folder, session, argv)
     if command == "distill":
         config = read_config(path, parse.distill_config)
         validate.validate_distill(config)
+        config, notes = places.resumed(config, path, command)
         with open_session(config.runtime) as session:
+            _say_notes(session, notes)
             if result is not None and result["status"] == COMPLETED:
                 return _done_before(session, path, result)
             return run_distill(config, folder, session, argv)
     raise ConfigError(f"{path} is a run of 'kdrun {command}': just type it again.")
+
+
+def _say_notes(session: Session, notes: Sequence[str]) -> None:
+    for note in notes:
+        session.reporter.say(f"note: {note}")
 
 
 def _command_of(cfg: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A finished network on data: what `evaluate` and `export` share."""
 
-from kdrun.config import parse, trust
+from kdrun.config import parse, places, trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
@@ -20,6 +20,7 @@ def data_of(
     source = f"The card of {run}"
     trust.require(kept, source)
     config = parsed(parse.dataset_config, kept, source)
+    places.read_only(config)
     fraction = parsed(float, card.extra.get("val_fraction", 0.0), source)
     if not 0 <= fraction < 1:
         raise ConfigError(f"{source} has val_fraction={fraction}, which is no share.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.errors import MissingExtraError
+from kdrun.errors import ConfigError, KdrunError, MissingExtraError
 from kdrun.files import make_folder, published
 from kdrun.seeds import derive
 
@@ -94,17 +94,22 @@ class Study:
             storage.engine.dispose()  # the next use connects again, to the file of that name
         return study
 
+    def _trials(self, **states: Any) -> list[Any]:
+        with _naming(self.path):
+            found: list[Any] = self.study.get_trials(deepcopy=False, **states)
+        return found
+
     def ended(self) -> int:
         """How many trials have a result or have failed."""
-        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        return sum(trial.state.is_finished() for trial in self._trials())
 
     def next(self) -> Trial:
         """The trial that was interrupted, or a new one."""
         running = self.optuna.trial.TrialState.RUNNING
-        stopped = self.study.get_trials(deepcopy=False, states=(running,))
+        stopped = self._trials(states=(running,))
         if stopped:
             return self._trial(stopped[0].number, stopped[0].params)
-        number = len(self.study.get_trials(deepcopy=False))
+        number = len(self._trials())
         seed = derive(self.seed, "search", number) % 2**32
         self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
         with _naming(self.path):
@@ -142,7 +147,12 @@ class Study:
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         words = []
         for one in self.dimensions:
-            value = params[one.name]
+            value = params.get(one.name)
+            if not _fits(value, one):
+                raise ConfigError(
+                    f"{self.path}: trial {number} has {one.name}={value}, which is not in the "
+                    "space of this search: move the file away to search from the start."
+                )
             words.append(f"{one.name}={one.text(value) if isinstance(one, Interval) else value}")
         return Trial(number, tuple(words))
 
@@ -154,6 +164,14 @@ DISK_ERRORS = {
     "readonly database": errno.EACCES,
     "unable to open database file": errno.EACCES,
 }
+
+
+def _fits(value: Any, dimension: Dimension) -> bool:
+    """Whether a value of the database is one of the dimension's own."""
+    if isinstance(dimension, Choice):
+        return value in dimension.values
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and dimension.low <= value <= dimension.high
 
 
 @contextmanager
@@ -168,6 +186,12 @@ def _naming(path: Path) -> Iterator[None]:
         for words, number in DISK_ERRORS.items():
             if words in str(cause):
                 raise OSError(number, os.strerror(number), str(path)) from None
+        if isinstance(cause, sqlite3.DatabaseError) or not isinstance(error, OSError | KdrunError):
+            reason = str(cause or error).partition("\n")[0]
+            raise ConfigError(
+                f"{path} is damaged ({reason}): move it away to search from the start, or "
+                "restore it."
+            ) from None
         raise
 
 
