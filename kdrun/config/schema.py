@@ -7,21 +7,7 @@ type cannot say. Nothing here imports torch or OmegaConf.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from kdrun.config.kinds import (
-    Average,
-    Betas,
-    Curve,
-    Format,
-    Interface,
-    Optimizer,
-    Precision,
-    Quantize,
-    Resident,
-    StoppingMetric,
-    Threads,
-    ValFraction,
-    Workers,
-)
+from kdrun.config import kinds
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
@@ -73,8 +59,8 @@ class DatasetConfig:
     std: list[Positive] | None = None
     augment: AugmentConfig = AugmentConfig()
     split_seed: Seed = 0
-    resident: Resident = "auto"
-    workers: Workers = 0
+    resident: kinds.Resident = "auto"
+    workers: kinds.Workers = 0
 
 
 @dataclass(frozen=True)
@@ -111,14 +97,14 @@ class ScheduleConfig:
     steps: Steps | None = None
     batch_size: Count = 64
     eval_batch_size: Count = 128
-    optimizer: Optimizer = "sgd"
+    optimizer: kinds.Optimizer = "sgd"
     lr: Positive = 0.05
     momentum: Share = 0.9
     nesterov: bool = False
     dot_delta: Annotated[float, Range(low=0, high=1)] = 0.075
-    betas: Betas = field(default_factory=lambda: [0.9, 0.999])
+    betas: kinds.Betas = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: NotNegative = 5e-4
-    curve: Curve = "cosine"
+    curve: kinds.Curve = "cosine"
     milestones: list[Steps] = field(default_factory=list)
     gamma: Annotated[float, Range(above=0, high=1000)] = 0.1
     warmup_epochs: NotNegative = 0.0
@@ -126,10 +112,10 @@ class ScheduleConfig:
     label_smoothing: Share = 0.0
     grad_clip: NotNegative = 0.0
     max_norm: NotNegative = 0.0
-    precision: Precision = "fp32"
+    precision: kinds.Precision = "fp32"
     eval_every: Count = 1
     early_stopping: CountOrZero = 0
-    early_stopping_metric: StoppingMetric = "accuracy"
+    early_stopping_metric: kinds.StoppingMetric = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -161,7 +147,7 @@ class EnsembleConfig:
     average: terms | soft_targets. weights: one per teacher, of any sum; empty: all count alike.
     """
 
-    average: Average = "terms"
+    average: kinds.Average = "terms"
     weights: list[Positive] = field(default_factory=list)
 
 
@@ -237,10 +223,10 @@ class RuntimeConfig:
 
     device: str = "auto"
     compile: bool = False
-    threads: Threads | None = None
+    threads: kinds.Threads | None = None
     gang: bool = False
     output_root: str = "outputs"
-    ui: Interface = "auto"
+    ui: kinds.Interface = "auto"
     checkpoint_minutes: Positive = 5.0
     checkpoint_steps: Steps | None = None
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -252,7 +238,7 @@ class TrainTeacherConfig:
 
     dataset: DatasetConfig
     teachers: tuple[TeacherConfig, ...]
-    val_fraction: ValFraction
+    val_fraction: kinds.ValFraction
     runtime: RuntimeConfig
     logger: LoggerConfig
 
@@ -275,7 +261,7 @@ class DistillConfig:
     loss: dict[str, TermConfig]
     schedule: ScheduleConfig
     scheme: SchemeConfig
-    val_fraction: ValFraction
+    val_fraction: kinds.ValFraction
     seed: Seed
     T: Temperature | None
     alpha: Annotated[float, Range(low=0, high=1)] | None
@@ -319,7 +305,7 @@ class EvaluateConfig:
     run: str
     dataset: DatasetConfig | None
     batch_size: Count
-    precision: Precision
+    precision: kinds.Precision
     runtime: RuntimeConfig
 
 
@@ -333,8 +319,8 @@ class ExportConfig:
     """
 
     run: str
-    format: Format = "onnx"
-    quantize: Quantize | None = None
+    format: kinds.Format = "onnx"
+    quantize: kinds.Quantize | None = None
     out: str | None = None
     images: Steps | None = None
     tolerance: Annotated[float, Range(low=0, high=100)] | None = None
