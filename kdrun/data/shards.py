@@ -16,7 +16,6 @@ from kdrun.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
 MOST_SHARDS = 100_000
-BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
 OF = re.compile(r"(?P<start>.*?-)(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>.*)")
 
@@ -131,19 +130,40 @@ def braces(pattern: str, where: str) -> Iterator[str]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    found = BRACES.search(pattern)
-    if found is None:
+    """Expand the first `{...}`, those inside it, and those after it."""
+    start = pattern.find("{")
+    end = _closing(pattern, start)
+    if start < 0 or end < 0:
         yield pattern
         return
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    for part in _alternatives(found[1]):
-        for rest in _braces(after):
-            yield from (start + rest for start in _braces(before + part))
+    before, inside, after = pattern[:start], pattern[start + 1 : end], pattern[end + 1 :]
+    parts = _alternatives(inside)
+    for part in [f"{{{inside}}}"] if parts is None else parts:  # a shell keeps `{x}` as it is
+        for middle in [part] if parts is None else _braces(part):
+            yield from (before + middle + rest for rest in _braces(after))
 
 
-def _alternatives(inside: str) -> Iterable[str]:
+def _closing(pattern: str, start: int) -> int:
+    """The position of the brace that closes the one at `start`; -1 without one."""
+    depth = 0
+    for position in range(max(start, 0), len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[position], 0)
+        if depth == 0 and position > start >= 0:
+            return position
+    return -1
+
+
+def _alternatives(inside: str) -> Iterable[str] | None:
+    """What stands between braces: a range, or parts between commas; None for neither."""
     if (numbers := RANGE.fullmatch(inside)) is None:
-        return inside.split(",")
+        parts, depth = [""], 0
+        for letter in inside:
+            depth += {"{": 1, "}": -1}.get(letter, 0)
+            if letter == "," and depth == 0:
+                parts.append("")
+            else:
+                parts[-1] += letter
+        return parts if len(parts) > 1 else None
     first, last, step = numbers[1], numbers[2], int(numbers[3] or 1) or 1
     width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
     low, high = int(first), int(last)

@@ -19,6 +19,7 @@ FILL = {
     "imagefolder": ["dataset.root=some/photos"],
     "table": ["dataset.file=some/labels.csv"],
     "parquet": ["dataset.root=some/beans"],
+    "webdataset": ["dataset.root='some/birds-{000..009}.tar'"],
     "custom": ["dataset._target_=kdrun.data.sources.digits"],
 }
 NAMED_BY_PLACE = {

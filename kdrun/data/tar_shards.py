@@ -1,0 +1,252 @@
+"""Images inside tar shards in the WebDataset layout: `key.jpg` beside `key.cls` or `key.json`."""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdrun.data.listing import Listing, abbreviated
+from kdrun.data.members import Member
+from kdrun.data.tree import image_extensions
+from kdrun.errors import DataError
+
+SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and component: the name's first dot
+LARGEST_LABEL = 2**20  # bytes of a .cls or .json
+JSON_LABELS = ("label", "cls", "class", "target", "category", "class_id", "class_name")
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage(Member):
+    """The image at an offset of an uncompressed tar file."""
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}::{self.name}"
+
+    def read(self) -> bytes:
+        """The bytes; ValueError when the file ends before them."""
+        with open(self.shard, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise ValueError("the shard is cut off; get it again")
+        return content
+
+
+@dataclass
+class Sample:
+    """The components of one key: images by where they are, others by their content."""
+
+    key: str
+    images: dict[str, TarImage] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class ShardReader:
+    """Reads the index and labels of shards one after another; pixels stay where they are.
+
+    image_key, label_key, json_key: as the user sets them; None takes the only candidate.
+    used: what was taken for images and labels. skipped: what was left out, with its count.
+    """
+
+    image_key: str | None = None
+    label_key: str | None = None
+    json_key: str | None = None
+    used: dict[str, set[str]] = field(default_factory=lambda: {"images": set(), "labels": set()})
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, listing: Listing, path: Path) -> None:
+        """Append the samples of one shard. Raises DataError for one that cannot be used."""
+        time = path.stat().st_mtime_ns
+        for sample in self._samples(path):
+            image = self._image(sample, path)
+            if image is None:
+                self._skip("samples without an image")
+                continue
+            label = self._label(sample, path)
+            listing.add(image, label, image.size, time)
+
+    def _samples(self, path: Path) -> Iterator[Sample]:
+        """Neighbouring members of one key."""
+        current: Sample | None = None
+        finished: set[str] = set()
+        for key, component, content in self._members(path):
+            if current is None or current.key != key:
+                if current is not None:
+                    finished.add(current.key)
+                    yield current
+                if key in finished:
+                    raise DataError(
+                        f"{path}: the files of {key!r} are not next to each other; write each "
+                        "sample's files together, as the WebDataset format asks."
+                    )
+                current = Sample(key)
+            there = current.images if isinstance(content, TarImage) else current.texts
+            if component in there:
+                raise DataError(f"{path}: {key}.{component} occurs twice.")
+            there[component] = content  # type: ignore[assignment]
+        if current is not None:
+            yield current
+
+    def _members(self, path: Path) -> Iterator[tuple[str, str, TarImage | bytes]]:
+        """(key, component, image or text) of each member that matters."""
+        endings = image_extensions()
+        try:
+            with tarfile.open(path, "r:") as tar:
+                while (info := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # or all would be kept
+                    name = info.name.removeprefix("./")
+                    found = SAMPLE.fullmatch(name)
+                    if info.isdir():
+                        continue
+                    if not info.isreg() or info.issparse():
+                        self._skip("links and special files")
+                    elif found is None or name.rsplit("/", 1)[-1].startswith((".", "__")):
+                        self._skip("hidden files and files without an extension")
+                    elif "." + found[2].rsplit(".", 1)[-1].lower() in endings:
+                        image = TarImage(str(path), name, info.offset_data, info.size)
+                        yield found[1], found[2].lower(), image
+                    elif self._is_label(found[2].lower()):
+                        yield found[1], found[2].lower(), self._content(tar, info, path)
+                    else:
+                        self._skip(f"*.{found[2].lower()}")
+                _check_end(tar, path)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise _damaged(path, error) from None
+
+    def _is_label(self, component: str) -> bool:
+        if self.label_key is not None:
+            return component == self.label_key.lower()
+        return component in ("cls", "json")
+
+    def _content(self, tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> bytes:
+        if info.size > LARGEST_LABEL:
+            raise DataError(f"{path}: {info.name} is too large for a label.")
+        file = tar.extractfile(info)
+        assert file is not None  # a regular file
+        content = file.read()
+        if len(content) < info.size:
+            raise DataError(f"{path} is cut off at {info.name}: get it again.")
+        return content
+
+    def _image(self, sample: Sample, path: Path) -> TarImage | None:
+        if self.image_key is not None:
+            key = self.image_key.lower().lstrip(".")
+            self.used["images"].add(key)
+            return sample.images.get(key)
+        if len(sample.images) > 1:
+            keys = sorted(sample.images)
+            raise DataError(
+                f"{path}: {sample.key} has several images ({', '.join(keys)}): set "
+                f"dataset.image_key={keys[0]}."
+            )
+        for key, image in sample.images.items():
+            self.used["images"].add(key)
+            return image
+        return None
+
+    def _label(self, sample: Sample, path: Path) -> str:
+        """The label of a sample, as text."""
+        where = f"{path}: {sample.key}"
+        key = (self.label_key or "").lower()
+        if not key:
+            key = "json" if self.json_key or "cls" not in sample.texts else "cls"
+        if key not in sample.texts:
+            there = sorted([*sample.images, *sample.texts])
+            raise DataError(
+                f"{where} has no label (it has {abbreviated(there)}): expected {sample.key}.cls or "
+                f"{sample.key}.json; set dataset.label_key to another ending, or unpack the tar "
+                "files and use dataset=imagefolder if their folders are the classes."
+            )
+        try:
+            text = sample.texts[key].decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise DataError(f"{where}.{key} is not text: set dataset.label_key.") from None
+        if key == "json" or key.endswith(".json"):
+            text = self._from_json(text, f"{where}.{key}", key)
+        else:
+            self.used["labels"].add(key)
+        if not text:
+            raise DataError(f"{where}.{key} is empty: every image needs a label.")
+        if "\n" in text:
+            raise DataError(f"{where}.{key} has several lines, not one label.")
+        return text
+
+    def _from_json(self, text: str, where: str, key: str) -> str:
+        try:
+            value: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            raise DataError(f"{where} is not JSON.") from None
+        if isinstance(value, dict):
+            name = self.json_key or self._json_key(value, where)
+            self.used["labels"].add(f"{key}:{name}")
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is None:
+                raise DataError(f"{where} has no {name!r}: set dataset.json_key.")
+        else:
+            self.used["labels"].add(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise DataError(
+                f"{where} holds {json.dumps(value)[:60]}, not a class number or name: set "
+                "dataset.json_key."
+            )
+        return str(value).strip()
+
+    def _json_key(self, value: dict[str, Any], where: str) -> str:
+        names = [name for name in value if str(name).lower() in JSON_LABELS]
+        if len(names) == 1:
+            return str(names[0])
+        there = names or list(value)
+        what = "several labels" if names else "no label"
+        raise DataError(
+            f"{where} has {what} ({abbreviated([str(name) for name in there])}): set "
+            "dataset.json_key."
+        )
+
+    def _skip(self, what: str) -> None:
+        self.skipped[what] = self.skipped.get(what, 0) + 1
+
+    def notes(self, name: str) -> list[str]:
+        """What was taken for images and labels, and what was left out."""
+        images, labels = (", ".join(sorted(self.used[what])) for what in ("images", "labels"))
+        notes = [f"{name}: images from .{images}, labels from .{labels}."]
+        if self.skipped:
+            parts = [f"{count:,} {what}" for what, count in self.skipped.items()]
+            notes.append(f"{name}: not read: {abbreviated(parts, 8)}.")
+        return notes
+
+
+def _check_end(tar: tarfile.TarFile, path: Path) -> None:
+    """Raise DataError for a file that stops between two members: nothing else shows that cut."""
+    with path.open("rb") as file:
+        file.seek(tar.offset)
+        block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise DataError(
+            f"{path} is cut off (it has no end marker): get it again, or pack it again."
+        )
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return DataError(f"{path} cannot be read ({error}): check its permissions.")
+    if start.startswith(COMPRESSED):
+        return DataError(f"{path} is compressed: unpack it to a plain .tar (gunzip, unxz, unzstd).")
+    if start.startswith(b"version https://git-lfs"):
+        return DataError(f"{path} is a Git LFS pointer: fetch the file with git lfs pull.")
+    return DataError(f"{path} is not a complete tar file ({error}): get it again.")
