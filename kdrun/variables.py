@@ -1,6 +1,7 @@
-"""Environment variables that are set for a while: libraries and started processes read them."""
+"""Process-wide state set temporarily: environment variables and `sys.argv`."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,3 +18,14 @@ def variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def process_argv(argv: list[str]) -> Iterator[None]:
+    """Run the block with `sys.argv` replaced."""
+    before = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = before

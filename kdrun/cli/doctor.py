@@ -32,7 +32,8 @@ OPTIONAL = (
     ("timm", "kdrun[timm]", "networks of timm"),
     ("onnx", "kdrun[onnx]", "kdrun export format=onnx"),
     ("onnxruntime", "kdrun[onnx]", "checking and timing ONNX files, int8"),
-    ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher", "jobs of a sweep in parallel"),
+    ("joblib", "kdrun[sweep]", "hydra/launcher=joblib: concurrent jobs of a sweep"),
+    ("submitit", "kdrun[slurm]", "hydra/launcher=submitit_slurm"),
 )
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
 GIB = 1024**3

@@ -1,7 +1,7 @@
 """Answering everything a user can mistype before anything is built.
 
-The command's overrides are parsed, expanded and composed here as Hydra will do it, every job of a
-sweep included, and turned into checked dataclasses. What fails is explained by `kdrun.cli.hints`.
+The command's overrides are parsed, expanded, composed with Hydra's compose API, for every job of a
+sweep, and turned into checked dataclasses, which is what runs. `kdrun.cli.hints` explains failures.
 """
 
 import copy
@@ -26,6 +26,7 @@ from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.typed import Config, typed_config
+from kdrun.config import resolvers
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
@@ -53,18 +54,22 @@ COMPOSE_ERRORS = (
 # Added to the command of one job of an experiment that is a sweep by itself.
 ONCE = "hydra.mode=RUN"
 
+resolvers.register()
+
 
 @dataclass(frozen=True)
 class Plan:
     """What the command will run. sweep_dir: None for a single run.
 
     configs: the typed configuration of every job; of a single run, its own.
-    argvs: per job of a sweep, what to type after `kdrun` to run it alone.
+    argvs: for each of them, what to type after `kdrun` to run it alone.
     flags: the same command as Hydra takes it.
-    launcher: what runs the jobs of a sweep.
+    launcher: runs the jobs of a sweep.
+    shown: the text that `--cfg` prints instead of running anything.
     """
 
     flags: Flags
+    shown: str | None = None
     sweep_dir: Path | None = None
     configs: list[Config] = field(default_factory=list)
     argvs: list[list[str]] = field(default_factory=list)
@@ -103,6 +108,8 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     if swept and not is_sweep:
         tree = composer.tree(fixed)
         raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
+    if flags.cfg is not None:
+        return Plan(flags, shown=_shown(composer.compose(fixed), flags))
     if flags.only_shows:
         return Plan(flags)
     if is_sweep and composer.asked.verb in SINGLE:
@@ -114,7 +121,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         hint_sweeps.check_single(overrides)
         config = composer.typed(overrides)
         check_effect([config], overrides)
-        return Plan(flags, configs=[config])
+        return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])
     params = hydra.sweeper.get("params") or {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
     check_jobs(named)
@@ -140,27 +147,35 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     check_effect(configs.values(), overrides)
     hydra = composer.compose(composer.parse(jobs[0])).hydra
     once = [composer.run_once(composer.parse(job)) for job in jobs]
-    folder = ["--config-dir", str(flags.config_dir)] if flags.config_dir is not None else []
     argvs = [
-        [
-            composer.asked.verb,
-            *folder,
-            *teachers.gathered(
-                o.input_line or ""
-                for o in composer.parse(job)
-                if not is_hydra(o) and not is_sweep_setting(o.key_or_group)
-            ),
-            *alone,
-        ]
-        for job, alone in zip(jobs, once, strict=True)
+        [*composer.argv(composer.parse(job)), *alone] for job, alone in zip(jobs, once, strict=True)
     ]
+    launcher = OmegaConf.to_container(hydra.launcher, resolve=True)
+    assert isinstance(launcher, dict)
     return Plan(
         flags,
-        Path(str(hydra.sweep.dir)),
-        [configs[number] for number in range(len(jobs))],
-        argvs,
-        launcher_of(hydra.launcher, len(jobs)),
+        sweep_dir=Path(str(hydra.sweep.dir)),
+        configs=[configs[number] for number in range(len(jobs))],
+        argvs=argvs,
+        launcher=launcher_of({str(key): value for key, value in launcher.items()}, len(jobs)),
     )
+
+
+def _shown(cfg: DictConfig, flags: Flags) -> str:
+    """What `--cfg job|hydra|all` prints: YAML of the composed configuration, or of a package."""
+    names = {"job": [key for key in cfg if key != "hydra"], "hydra": ["hydra"], "all": list(cfg)}
+    part: Any = OmegaConf.masked_copy(cfg, [str(key) for key in names[flags.cfg or "job"]])
+    header = ""
+    if flags.package not in (None, "_global_"):
+        part = OmegaConf.select(part, str(flags.package))
+        if part is None:
+            raise ConfigError(f"--package {flags.package}: the configuration has no such part.")
+        if not OmegaConf.is_config(part):
+            return str(part)
+        header = f"# @package {flags.package}\n"
+    if flags.resolve:
+        OmegaConf.resolve(part)
+    return header + OmegaConf.to_yaml(part)
 
 
 def _in_each_job(asked: Request, word: str) -> str:
@@ -233,6 +248,15 @@ class Composer:
         if isinstance(config, DistillConfig):
             hints.check_unused(config, overrides)
         return config
+
+    def argv(self, overrides: list[Override]) -> list[str]:
+        """What to type after `kdrun` for one run with these overrides."""
+        folder = self.asked.config_dir
+        flags = [] if folder is None else ["--config-dir", str(folder)]
+        own = [o for o in overrides if not is_hydra(o) and not is_sweep_setting(o.key_or_group)]
+        once = [ONCE for o in overrides if o.input_line == ONCE]
+        words = teachers.gathered(o.input_line or "" for o in own)
+        return [self.asked.verb, *flags, *words, *once]
 
     def run_once(self, overrides: list[Override]) -> list[str]:
         """What one job's command needs besides its settings, to be no sweep itself.

@@ -6,13 +6,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from kdrun.cli.launchers import Launcher
 from kdrun.cli.preflight import Config, Plan
+from kdrun.config import trust
 from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
 from kdrun.errors import (
     EXIT_DONE,
@@ -25,7 +26,6 @@ from kdrun.errors import (
 from kdrun.files import require_root
 from kdrun.removal import remove
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.variables import variable
 
 Command = Callable[..., object]
 
@@ -72,8 +72,7 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
         return
     while True:
         try:
-            with variable("HYDRA_FULL_ERROR", "1"):  # it raises what went wrong, prints nothing
-                launch()
+            launch()
             return
         except Exception as error:
             if all(one.__name__ != "BrokenProcessPool" for one in type(error).__mro__):
@@ -123,6 +122,17 @@ def run_gangs(folder: SweepFolder, plan: Plan) -> None:
         if isinstance(config, DistillConfig)
     ]
     gang.run_jobs(jobs, guard)
+
+
+def do_planned_job(
+    folder: SweepFolder, number: int, verb: str, config: Config, argv: list[str]
+) -> int:
+    """Do one job of a sweep, in this process or in a worker that has just unpickled it."""
+    from kdrun.cli.app import command
+
+    # A worker must know what the command names: the process that planned the sweep checked it.
+    trust.name(trust.targets_in(asdict(config)))
+    return do_job(folder, number, lambda: config, command(verb), argv)
 
 
 def do_job(

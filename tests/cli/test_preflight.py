@@ -276,10 +276,10 @@ def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
     flags = split("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
     resolvers.register()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(preflight.ConfigError, match="batch_size=0"):
         preflight.check("distill", "distill", flags)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_an_experiment_of_another_verb_says_so(refused: Callable[..., str]) -> None:

@@ -212,7 +212,7 @@ def test_a_job_whose_process_is_killed_leaves_the_others(
     process: Callable[..., Any], workdir: Path
 ) -> None:
     """As the system does when memory runs out; several jobs at once, each in a process."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("joblib")
     (workdir / "own_students.py").write_text(STUDENTS)
     small = [word for word in SMALL if word != "ui=quiet" and word[:7] != "teacher"]
     words = ["student=custom", "student._target_=own_students.Student", "loss=ce", "epochs=1"]

@@ -173,6 +173,6 @@ def test_jobs_that_share_nothing_are_run_by_themselves(kdrun: Run, workdir: Path
 
 
 def test_a_gang_in_several_processes_is_refused(refused: Callable[..., str]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("joblib")
     words = ["T=1,4", "gang=true", "hydra/launcher=joblib"]
     assert "leave one of the two out" in refused("distill", "-m", *AUGMENTED, *words)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdrun.cli import app, preflight
+from kdrun.cli import preflight
 from kdrun.cli.flags import split
 from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.main import run
@@ -62,7 +62,6 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
-    app.resolvers.register()
     plan = preflight.check(argv[0], CONFIG_NAMES[argv[0]], split(argv[0], argv[1:]))
     assert plan.configs
 
