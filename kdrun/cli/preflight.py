@@ -6,6 +6,7 @@ sweep, and turned into checked dataclasses, which is what runs. `kdrun.cli.hints
 
 import copy
 import itertools
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,12 @@ COMPOSE_ERRORS = (
 ONCE = "hydra.mode=RUN"
 
 resolvers.register()
+
+# `configs/hydra/launcher` reuses the names of Hydra's own launcher plugins. Where these are
+# installed, Hydra warns that it validates against their schema.
+warnings.filterwarnings(
+    "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore"
+)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ SWEPT = [
     (["loss.kd.temprature=1,2"], "loss.kd.temperature"),
     (["epochs=1,ten"], "epochs='ten'"),
     (["T=1,2", "hydra/launcher=joblibb"], "There is no hydra/launcher 'joblibb'. Did you mean"),
-    (["T=1,2", "sweep.job_minutes=0"], "sweep.job_minutes=0.0 must be above 0"),
+    (["T=1,2", "sweep.job_minutes=0"], "sweep.job_minutes=0 must be above 0"),
     (["experiment=smoke,hinton2015/mnist_temperature_wide", "seed=0"], "several values of T by"),
     (["T=1,2", "sweep.fail_last=true"], "Did you mean sweep.fail_fast (=false)?"),
 ]
