@@ -88,6 +88,8 @@ def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:
     kwargs = values.pop("kwargs")
     if config.target.startswith(OWN_SOURCES):
         kwargs = {key: value for key, value in kwargs.items() if not _is_quiet(key, value)}
+    if values["duplicates"] == schema.DatasetConfig.duplicates:
+        del values["duplicates"]
     return {"name": values.pop("name"), "_target_": values.pop("target"), **kwargs, **values}
 
 

@@ -7,6 +7,7 @@ from kdrun.ranges import Choices, Items, Range, Share
 Curve = Annotated[str, Choices(("constant", "step", "linear", "cosine", "onecycle"))]
 Optimizer = Annotated[str, Choices(("sgd", "adam", "adamw", "dot"))]
 Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
+Duplicates = Annotated[str, Choices(("warn", "error", "drop"))]
 Resident = Annotated[str, Choices(("auto", "true", "false"))]
 Format = Annotated[str, Choices(("onnx", "pt2", "safetensors"))]
 Quantize = Annotated[str, Choices(("int8",))]

@@ -50,6 +50,7 @@ class DatasetConfig:
     split_seed: chooses the validation images; separate from `seed`, so all seeds share a teacher.
     resident: auto | true | false: keep all images in memory, or stream them from disk.
     workers: loader processes when streaming.
+    duplicates: what is done about the same image in two splits.
     """
 
     name: str
@@ -61,6 +62,7 @@ class DatasetConfig:
     split_seed: Seed = 0
     resident: kinds.Resident = "auto"
     workers: kinds.Workers = 0
+    duplicates: kinds.Duplicates = "warn"
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
     """The data set in a cache folder that `find` approved."""
     tree = without(tree, meta["broken"])
     found = {
-        name: Split(MappedImages(folder / f"{name}.npy"), torch.tensor(files.targets))
+        name: Split(MappedImages(folder / f"{name}.npy", files.paths), torch.tensor(files.targets))
         for name, files in tree.splits.items()
     }
     return RawDataset(

@@ -62,6 +62,9 @@ def _split(value: Any, where: str) -> Split:
         return value
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise DataError(f"{where} must be a pair (images, targets).")
+    for what, part in zip(("images", "targets"), value, strict=True):
+        if hasattr(part, "__len__") and getattr(part, "shape", (1,)) != () and len(part) == 0:
+            raise DataError(f"{where} has no {what}: give at least one, or leave the split out.")
     images, targets = _images(value[0], where), _targets(value[1], where)
     if len(images) != len(targets):
         raise DataError(f"{where} has {len(images)} images and {len(targets)} targets.")

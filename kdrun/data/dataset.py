@@ -8,8 +8,9 @@ from torch import Tensor
 
 from kdrun.config import build
 from kdrun.config.schema import DatasetConfig
-from kdrun.data import measure, splits
+from kdrun.data import duplicates, measure, splits
 from kdrun.data.custom import as_raw_dataset
+from kdrun.data.degenerate import degenerate_notes
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.rules import PixelRules
@@ -84,6 +85,7 @@ def open_dataset(
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
     train, val, index = _with_validation(raw, val_fraction, config)
+    train, val, index, notes = _settled(train, val, raw, index, config.duplicates)
     normalisation = _normalisation(config, raw, progress)
     return Dataset(
         config.name,
@@ -94,9 +96,24 @@ def open_dataset(
         normalisation,
         digest,
         index,
-        raw.notes,
+        (*raw.notes, *notes),
         raw.rules,
     )
+
+
+def _settled(
+    train: Split, val: Split | None, raw: RawDataset, index: Tensor, mode: str
+) -> tuple[Split, Split | None, Tensor, list[str]]:
+    """Training and validation images after `dataset.duplicates`, `index` to match, and notes."""
+    assert raw.test is not None
+    found = {"train": train, "val": val, "test": raw.test}
+    present = {name: split for name, split in found.items() if split is not None}
+    keep, notes = duplicates.settle(present, mode, raw.classes)
+    if "train" in keep:
+        train, index = train.select(keep["train"]), index[keep["train"]]
+    if "val" in keep and val is not None:
+        val = val.select(keep["val"])
+    return train, val, index, [*notes, *degenerate_notes(present)]
 
 
 def _with_validation(

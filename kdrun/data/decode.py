@@ -286,6 +286,9 @@ class DecodedImages(LazyImages):
         self.shape = (len(paths), form.channels, *form.size)
         self.dtype = torch.uint8
 
+    def name(self, position: int) -> str | None:
+        return str(self.paths[position])
+
     def gather(self, index: Tensor) -> Tensor:
         images = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8)
         with _without_warnings():

@@ -3,7 +3,7 @@
 import tokenize
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +32,21 @@ class LazyImages(ABC):
     def gather(self, index: Tensor) -> Tensor:
         """The images at positions `index` `[B]`, as `[B, C, H, W]` in memory."""
 
+    def name(self, position: int) -> str | None:
+        """The file of one image, where it is known."""
+        return None
+
 
 class MappedImages(LazyImages):
     """A `.npy` file of images `[N, C, H, W]`, mapped into memory; the file must not change.
 
     Where the CRC-32 of each image lies beside it (`sums_file`), what is read is checked.
+    sources: the files the images come from, where the caller knows them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sources: Sequence[object] | None = None) -> None:
         self.path = path
+        self.sources = sources
         self.array = _mapped(path)
         self.sums = np.load(sums_file(path)) if sums_file(path).is_file() else None
         if self.sums is not None and self.sums.shape != self.array.shape[:1]:
@@ -59,6 +65,9 @@ class MappedImages(LazyImages):
                         f"{self.path.parent} to have the images decoded again."
                     )
         return torch.from_numpy(pixels)
+
+    def name(self, position: int) -> str | None:
+        return None if self.sources is None else str(self.sources[position])
 
     def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
         return MappedImages, (self.path,)  # a worker maps the file again; pixels are not copied
@@ -95,6 +104,9 @@ class SelectedImages(LazyImages):
 
     def gather(self, index: Tensor) -> Tensor:
         return self.source.gather(self.index[index])
+
+    def name(self, position: int) -> str | None:
+        return self.source.name(int(self.index[position]))
 
 
 Images = Tensor | LazyImages

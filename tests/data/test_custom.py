@@ -92,3 +92,12 @@ def test_values() -> None:
 def test_mistakes_are_explained(returned: object, words: str) -> None:
     with pytest.raises(DataError, match=words):
         as_raw_dataset(returned, "f")
+
+
+@pytest.mark.parametrize("empty", ["train", "val", "test"])
+@pytest.mark.parametrize("images", [[], np.zeros((0, 4, 4)), torch.zeros(0, 3, 4, 4)])
+def test_an_empty_split_is_refused_by_name(empty: str, images: object) -> None:
+    full = (np.zeros((2, 4, 4), np.uint8), [0, 1])
+    returned = {"train": full, "val": full, "test": full} | {empty: (images, [])}
+    with pytest.raises(DataError, match=f"f, {empty} has no images"):
+        as_raw_dataset(returned, "f")
