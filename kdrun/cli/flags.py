@@ -9,6 +9,7 @@ from typing import NoReturn
 from kdrun.errors import ConfigError
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SHARDS = ("dataset.root", "dataset.train", "dataset.val", "dataset.test")
 SHOWN = ("--help", "--multirun", "--config-dir", "--cfg", "--resolve", "--package", "--info")
 
 
@@ -74,7 +75,7 @@ def split(verb: str, argv: list[str]) -> Flags:
             raise ConfigError(f"--config-dir {folder}: there is no such folder.")
         folder = folder.resolve()
     return Flags(
-        overrides=rest,
+        overrides=[_with_quoted_braces(word) for word in rest],
         multirun=values.multirun,
         help=values.help,
         hydra_help=values.hydra_help,
@@ -84,6 +85,16 @@ def split(verb: str, argv: list[str]) -> Flags:
         info=values.info,
         config_dir=folder,
     )
+
+
+def _with_quoted_braces(word: str) -> str:
+    """`dataset.root=a-{0..9}.tar` with its value in quotes: Hydra would look for a mapping."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in SHARDS or "{" not in value or value.startswith(("[", "'", '"')):
+        return word
+    from kdrun.cli import grammar  # loads Hydra
+
+    return word if grammar.readable(word) else grammar.with_quoted_value(word)
 
 
 def _with_info_value(argv: list[str]) -> list[str]:
