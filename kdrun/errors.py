@@ -107,13 +107,17 @@ OUTPUT_ROOT = "set output_root=... to another disk"
 
 
 def known_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> KdrunError | None:
-    """What the machine could not do, or a path that cannot be, in a sentence; None for others.
+    """What the machine could not do, a path that cannot be, or an error of the user's own code.
+
+    None for others.
 
     elsewhere: how the command is given another place to write; empty when it cannot be.
     """
     if isinstance(error, OSError) and error.errno in WRONG_PATHS and error.filename:
         return ConfigError(f"{_shown(error.filename)}: {WRONG_PATHS[error.errno]}.")
-    return machine_error(error, elsewhere)
+    from kdrun.user_code import user_code_error  # it builds on this module
+
+    return machine_error(error, elsewhere) or user_code_error(error)
 
 
 def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> MachineError | None:

@@ -36,6 +36,15 @@ OPTIONAL = (
     ("submitit", "kdrun[slurm]", "hydra/launcher=submitit_slurm"),
 )
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
+# How torchvision's compiled operators (nms, roi_align, ...) stand beside the installed torch.
+OPERATORS = {
+    "loaded": "its operators load",
+    "declared": "its operators do not load beside this torch (a CUDA build beside a CPU one, or "
+    "other versions); kdrun repairs the import for itself and for your modules. Without kdrun, "
+    "install the build for your torch: https://pytorch.org/get-started/locally",
+    "not installed": "missing: pip install torchvision",
+    "unknown": "unknown",
+}
 GIB = 1024**3
 
 
@@ -56,7 +65,7 @@ def examine(output_root: Path) -> dict[str, Any]:
     """Everything the report says, as plain data; `problems` holds a sentence per failure."""
     problems: list[str] = []
     torch_facts = _attempt("torch", _torch, problems)
-    _attempt("torchvision", _torchvision, problems)
+    vision = _attempt("torchvision", _torchvision, problems)
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
         problems.append("Python must be 3.11, 3.12 or 3.13: Hydra does not run on others.")
     return {
@@ -70,6 +79,7 @@ def examine(output_root: Path) -> dict[str, Any]:
         "output_root": str(output_root.resolve()),
         "devices": torch_facts.get("devices", []),
         "precision": torch_facts.get("precision", {}),
+        "torchvision_operators": vision.get("operators", "unknown"),
         "optional": {
             package: {"present": _present(module), "for": purpose}
             for module, package, purpose in OPTIONAL
@@ -98,6 +108,7 @@ def as_text(report: dict[str, Any]) -> str:
         )
     for name, about in report["precision"].items():
         rows.append((f"precision={name}", about))
+    rows.append(("torchvision", OPERATORS[report["torchvision_operators"]]))
     for package, fact in report["optional"].items():
         state = "present" if fact["present"] else f"missing: pip install '{package}'"
         rows.append((fact["for"], state))
@@ -153,10 +164,10 @@ def _precision(torch: Any, has_gpu: bool) -> dict[str, str]:
 
 
 def _torchvision() -> dict[str, Any]:
-    from kdrun.vision import import_torchvision
+    from kdrun.vision import import_torchvision, repair_torchvision
 
     import_torchvision()
-    return {}
+    return {"operators": repair_torchvision()}
 
 
 def _version(package: str) -> str | None:

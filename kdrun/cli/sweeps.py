@@ -225,6 +225,8 @@ def _last_line(error: BaseException | None) -> str | None:
         return None
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[-1].strip() if lines else ""
+    if isinstance(error, KdrunError) and len(lines) > 1:  # the frames of a user's own code
+        text = lines[0].strip()
     if isinstance(error, KdrunError | KeyboardInterrupt):
         return text or "stopped"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

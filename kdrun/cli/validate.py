@@ -15,6 +15,7 @@ from kdrun.errors import (
     MissingExtraError,
     did_you_mean,
 )
+from kdrun.user_code import user_code_error
 
 USAGE = """\
 kdrun validate [GROUP | GROUP/NAME]... [--config-dir DIR] [NAME=VALUE]...
@@ -155,6 +156,7 @@ def _verdict(group: str, option: str, check: Any) -> Verdict:
     except KdrunError as error:
         return Verdict(group, option, BROKEN, str(error))
     except Exception as error:  # whatever a user's own code raises is a verdict, not an end
-        text = str(error).strip().partition("\n")[0]
-        return Verdict(group, option, BROKEN, f"{type(error).__name__}: {text}")
+        own = user_code_error(error)
+        text = f"{type(error).__name__}: {error}" if own is None else str(own)
+        return Verdict(group, option, BROKEN, text.strip().partition("\n")[0])
     return Verdict(group, option, OK, f"{done}, {time.monotonic() - before:.1f} s")

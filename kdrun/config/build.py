@@ -17,6 +17,7 @@ from typing import Any
 from kdrun.config import trust
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.ranges import argument_problem
+from kdrun.user_code import user_code_error
 
 # Optional packages a shipped configuration may point at, and the extra that installs each.
 EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "trackio")}
@@ -30,11 +31,13 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     trust.check(path, where)
     module_name, _, attribute = path.rpartition(".")
     own = not trust.is_shipped(path)
-    if own and os.getcwd() not in sys.path:  # a user's own module lies beside the command
-        sys.path.insert(0, os.getcwd())
+    if own:
+        _prepare_import()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}.") is False:
+            _explain_import(error)
         missing = (error.name or "").split(".")[0]
         if missing in EXTRAS:
             raise MissingExtraError(missing, EXTRAS[missing], where) from None
@@ -51,6 +54,26 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     return typing.cast(Callable[..., Any], found)
 
 
+def _prepare_import() -> None:
+    """Make a module of the user's own importable: from the folder of the command, with torchvision.
+
+    torchvision is imported by most of them, and may need help (see `kdrun.vision`).
+    """
+    from kdrun.vision import repair_torchvision  # imports torch
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    repair_torchvision()
+
+
+def _explain_import(error: ModuleNotFoundError) -> None:
+    """Raise ConfigError where a user's own module imports one that is not installed."""
+    own = user_code_error(error)
+    top = (error.name or "").split(".")[0]
+    if own is not None and top not in EXTRAS:
+        raise ConfigError(f"{own}\nInstall what it imports, e.g. pip install {top}") from None
+
+
 def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
     """Call the target with `kwargs`, and with those of `offered` that its signature names.
 
@@ -64,6 +87,11 @@ def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
     try:
         return target(**kwargs, **extra)
     except (TypeError, ValueError, ZeroDivisionError) as error:  # values that make no sense
+        own = user_code_error(error)
+        if own is not None:
+            raise ConfigError(
+                f"{where}: {path} cannot be made from these settings. {own}"
+            ) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigError(
             f"{where}: {path} cannot be made from these settings: {error} "

@@ -8,6 +8,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, KdrunError
 from kdrun.models.dry_run import dry_run, logits_of
 from kdrun.types import InputInfo
+from kdrun.user_code import user_code_error
 
 
 def build_network(config: NetworkConfig, info: InputInfo, where: str = "student") -> nn.Module:
@@ -72,6 +73,9 @@ def _try(network: nn.Module, name: str, info: InputInfo, where: str) -> Tensor:
     except KdrunError as error:
         raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
     except Exception as error:  # whatever a network's own code raises
+        own = user_code_error(error)
+        if own is not None:
+            raise ConfigError(f"The {where} {name} cannot take {size}. {own}") from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"The {where} {name} cannot take {size}: {reason.rstrip('.')}. Choose another network "

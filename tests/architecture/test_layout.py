@@ -34,6 +34,7 @@ LAYERS = [
         "ownership",
         "markdown",
         "variables",
+        "user_code",
     }
     | {"__init__"},
 ]
