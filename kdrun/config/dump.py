@@ -70,6 +70,7 @@ def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
         "dataset": None if config.dataset is None else dataset_plain(config.dataset),
         "batch_size": config.batch_size,
         "precision": config.precision,
+        **_weights(config.weights),
         **asdict(config.runtime),
     }
 
@@ -78,8 +79,17 @@ def export_plain(config: schema.ExportConfig) -> dict[str, Any]:
     """Plain containers for `parse.export_config`."""
     values = asdict(config)
     runtime = values.pop("runtime")
+    del values["weights"]
     values["dataset"] = None if config.dataset is None else dataset_plain(config.dataset)
-    return {**values, **runtime}
+    return {**values, **_weights(config.weights), **runtime}
+
+
+def _weights(config: schema.TeacherConfig | None) -> dict[str, Any]:
+    """How a file without a card is read; nothing where there is none."""
+    if config is None:
+        return {}
+    size = None if config.image_size is None else list(config.image_size)
+    return {"teacher": {**_network(config.network), "image_size": size, **config.input.plain()}}
 
 
 def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:

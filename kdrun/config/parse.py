@@ -121,6 +121,7 @@ def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
         batch_size=integer(plain, "batch_size"),
         precision=str(plain["precision"]),
         runtime=_runtime(plain),
+        weights=_weights_of_run(plain),
     )
 
 
@@ -129,12 +130,32 @@ def export_config(cfg: DictConfig) -> schema.ExportConfig:
     plain = resolve(cfg)
     dataset = plain.get("dataset")
     names = {field.name for field in dataclasses.fields(schema.ExportConfig)}
-    own = {key: plain[key] for key in sorted(names - {"dataset", "runtime"})}
+    own = {key: plain[key] for key in sorted(names - {"dataset", "runtime", "weights"})}
     return dataclasses.replace(
         typed(schema.ExportConfig, own, ""),
         dataset=dataset_config(dataset) if dataset else None,
         runtime=_runtime(plain),
+        weights=_weights_of_run(plain),
     )
+
+
+def _weights_of_run(plain: dict[str, Any]) -> schema.TeacherConfig | None:
+    """How to read `run=FILE`, where `teacher=...` says which network its weights are of."""
+    node = plain.get("teacher") or {}
+    if "_target_" not in node:
+        given = [f"teacher.{key}" for key, value in node.items() if value is not None]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)}: which network the weights of run={plain['run']} are of is "
+                "not said: add teacher=..., e.g. teacher=resnet56."
+            )
+        return None
+    if not plain.get("dataset"):
+        raise ConfigError(
+            f"teacher= is for weights without a card, and these name no data set: add dataset=... "
+            f"to read run={plain['run']}."
+        )
+    return _teacher({**node, "checkpoint": plain["run"]}, "teacher")
 
 
 def _set_recipe(plain: dict[str, Any], schedule: dict[str, Any]) -> None:

@@ -302,13 +302,17 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything `kdrun evaluate` needs. dataset: None measures on the run's own data set."""
+    """Everything `kdrun evaluate` needs. dataset: None measures on the run's own data set.
+
+    weights: how to read a file without a card; None: a card says it.
+    """
 
     run: str
     dataset: DatasetConfig | None
     batch_size: Count
     precision: kinds.Precision
     runtime: RuntimeConfig
+    weights: TeacherConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -318,6 +322,7 @@ class ExportConfig:
     out: None stands for `export/` in the run's folder.
     images: how many test images the file is checked on; None: all.
     tolerance: points of top-1 that int8 may lose; None: 2.
+    weights: how to read a file without a card; None: a card says it.
     """
 
     run: str
@@ -331,3 +336,4 @@ class ExportConfig:
     batch_size: Count = 128
     dataset: DatasetConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
+    weights: TeacherConfig | None = None

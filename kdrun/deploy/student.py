@@ -97,6 +97,8 @@ def require_card(card: NetworkCard | None, run: str) -> NetworkCard:
     if card is None:
         raise CheckpointError(
             f"{run} has no card (.json) beside it that says which network it is: name a run "
-            "folder or an entry of the teacher store."
+            "folder or an entry of the teacher store, or (kdrun evaluate, kdrun export) say what "
+            "it is: teacher=resnet56 dataset=..., and its constants, 'teacher.mean=[...]' "
+            "'teacher.std=[...]'."
         )
     return card

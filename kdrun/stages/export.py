@@ -34,7 +34,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     Raises ExportError when the file does not answer as the network; nothing is left then.
     """
     source = open_source(config, session)
-    folder = Path(config.out).expanduser() if config.out else source.weights.parent / "export"
+    folder = _folder(config, source, session)
     kind = f".{config.quantize}" if config.quantize else ""
     path = folder / f"{source.weights.stem}{kind}.{config.format}"
     _check_out(folder, path, source)
@@ -59,6 +59,15 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     session.reporter.say(f"  file: {path}")
     session.reporter.say(f"  model card: {folder / CARD_FILE}")
     return facts
+
+
+def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
+    """Where the files go; weights that lie anywhere are not written beside."""
+    if config.out:
+        return Path(config.out).expanduser()
+    if source.is_bare:
+        return session.output_root / "export" / source.dataset.name / source.card.name
+    return source.weights.parent / "export"
 
 
 def _check_out(folder: Path, path: Path, source: Source) -> None:
@@ -96,7 +105,9 @@ def _write(
             found = check(formats.onnx_runner(full, session.threads))
         agreement.require_equal(found, path.name)
         if config.quantize:
-            calibration = calibration_split(source.dataset, config.calibration_images)
+            calibration = calibration_split(
+                source.dataset, config.calibration_images, source.card.info
+            )
             quantise(full, file, raw_batches(calibration, config.batch_size))
             found = check(formats.onnx_runner(file, session.threads))
             tolerance = TOLERANCE_POINTS if config.tolerance is None else config.tolerance

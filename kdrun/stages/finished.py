@@ -5,6 +5,7 @@ from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
+from kdrun.models.normalise import can_convert
 from kdrun.runs.config import parsed
 
 
@@ -28,12 +29,18 @@ def data_of(
 
 
 def check_classes(card: NetworkCard, dataset: Dataset) -> None:
-    """Raise ConfigError unless the network has the data's number of classes and channels."""
+    """Raise ConfigError unless the network has the data's number of classes and channels.
+
+    Grey and colour images are only converted for a teacher that was described on these very data.
+    """
     if len(card.classes) != len(dataset.classes):
         raise ConfigError(
             f"{card.name} knows {len(card.classes)} classes and {dataset.name} has "
             f"{len(dataset.classes)}: choose data with the classes it was trained on."
         )
+    own_data = card.extra.get("fingerprint") == dataset.fingerprint
+    if own_data and can_convert(dataset.info.in_channels, card.info.in_channels):
+        return
     if card.info.in_channels != dataset.info.in_channels:
         raise ConfigError(
             f"{card.name} takes images of {card.info.in_channels} channels and {dataset.name} has "

@@ -198,6 +198,28 @@ def check_loaded(
     TeacherCheck(loaded, config, data, dataset, session, where, few, kind).check()
 
 
+def reading_warnings(
+    logits: Tensor, targets: Tensor, config: TeacherConfig, dataset: Dataset
+) -> list[str]:
+    """What measured logits `[N, C]` say against the way in which bare weights were read."""
+    found = answers(logits, targets)
+    if config.input.classes is None and config.input.class_order is None:
+        for name, permuted in _other_orders(dataset.classes).items():
+            trial = logits[:, list(permuted)]
+            other = answers(trial, targets)
+            if clearly_better(trial, logits, targets) and not other.near_chance:
+                return [
+                    f"read with its classes in {name} order it answers {other.top1:.2f} % rightly: "
+                    f"set teacher.class_order={name}"
+                ]
+    if not found.near_chance:
+        return []
+    return [
+        f"that is near chance ({100 * found.chance:.2f} %): are the order of its classes "
+        "(teacher.class_order), its constants (teacher.mean, teacher.std) and its data right?"
+    ]
+
+
 def placed(
     network: nn.Module, card: NetworkCard, dataset: Dataset, constants: Normalisation | None = None
 ) -> nn.Module:

@@ -15,6 +15,7 @@ from kdrun.runs.result import COMPLETED
 from kdrun.stages.heads import require_no_heads
 from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import card_facts, dataset_facts, make_card, new_network
+from kdrun.stages.next_command import distill_command
 from kdrun.stages.recording import recording
 from kdrun.stages.session import Session, open_data
 from kdrun.stages.train_teacher import ReadyTeacher, ready_teachers
@@ -58,7 +59,8 @@ def run_train_teacher(
             status=COMPLETED,
             time={"teacher_seconds": round(sum(teacher.seconds for teacher in teachers), 3)},
         )
-        _show(teachers, folder.path, session.reporter)
+        loaded = [teacher.checkpoint is not None for teacher in config.teachers]
+        _show(teachers, loaded, folder.path, argv, session.reporter)
     return folder.result.values
 
 
@@ -94,7 +96,13 @@ def _say_plan(
     session.reporter.facts(dict.fromkeys(rows))
 
 
-def _show(teachers: Sequence[ReadyTeacher], folder: Path, reporter: Reporter) -> None:
+def _show(
+    teachers: Sequence[ReadyTeacher],
+    loaded: Sequence[bool],
+    folder: Path,
+    argv: Sequence[str],
+    reporter: Reporter,
+) -> None:
     reporter.heading("Result")
     reporter.show(tables.teacher_table([teacher.facts() for teacher in teachers]))
     for teacher in teachers:
@@ -110,7 +118,5 @@ def _show(teachers: Sequence[ReadyTeacher], folder: Path, reporter: Reporter) ->
         reporter.say(f"  weights: {teacher.path}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")
-    reporter.say(
-        "  kdrun distill with the same dataset and teacher settings finds it by itself, or"
-    )
-    reporter.say(f"  kdrun distill teacher.checkpoint={teachers[0].path.parent} student=...")
+    reporter.say(f"  {distill_command(argv, [t.path for t in teachers], loaded)}")
+    reporter.say("  (student=NAME chooses the student: kdrun ls student)")

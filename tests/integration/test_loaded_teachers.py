@@ -1,6 +1,7 @@
 """Teachers from files without a card, on folders of plain images where every answer is known."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,46 @@ def test_colour_data_and_a_grey_teacher(kdrun: Run, refused: Refuse, here: Path)
     assert last(here)["teachers"][0]["test"]["top1"] == 100.0
     text = refused("train-teacher", *data, "teacher.channels=1")
     assert "give the constants of the grey images" in text
+
+
+def test_a_bare_file_is_measured_and_exported_with_a_card(
+    kdrun: Run, refused: Refuse, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["ant", "bee", "cat"]
+    root = make_folder(here / "my data", names, mode="L")
+    outputs = [900, level(1, 3), -900, level(2, 3), 1800, level(0, 3), -1800]
+    save(here / "seven.pth", weights(outputs))
+    data = ["dataset=imagefolder", f"dataset.root='{root}'", *QUIET]
+    read = [*TEACHER, *constants(), "teacher.channels=3", "teacher.classes=[5,1,3]"]
+    assert kdrun("evaluate", "run=seven.pth", *data, *read) == 0
+    assert last(here, "evaluate")["student"]["test"]["top1"] == 100.0
+    assert "teacher=resnet56 dataset=..." in refused("evaluate", "run=seven.pth", *data)
+    assert "add teacher=..." in refused("evaluate", "run=seven.pth", *data, *constants())
+    out = ["format=safetensors", "out=handed on", "latency=false"]
+    assert kdrun("export", "run=seven.pth", *data, *read, *out) == 0
+    card = json.loads((here / "handed on/seven.json").read_text())
+    assert (card["classes"], card["outputs"], card["num_outputs"]) == (names, [5, 1, 3], 7)
+    assert card["normalisation"] == {"mean": list(MEAN), "std": list(STD)}
+    assert card["extra"]["test"]["top1"] == 100.0
+    # elsewhere: the two files alone, no settings; the student learns from the same logits
+    for words in ([*TEACHER, "teacher.checkpoint=seven.pth", *read[2:]],
+                  ["teacher.checkpoint='handed on/seven.safetensors'"]):  # fmt: skip
+        assert kdrun("distill", *data, *TINY, "loss=kd", *words) == 0
+    results = [
+        json.loads(path.read_text()) for path in here.glob("outputs/distill/*/*/*/result.json")
+    ]
+    assert results[0]["student"]["test"] == results[1]["student"]["test"]
+    assert results[0]["teachers"][0]["test"] == results[1]["teachers"][0]["test"]
+
+
+def test_the_next_command_can_be_pasted(
+    kdrun: Run, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(here / "my data", ["a", "b"])
+    save(here / "my weights.pth", weights([level(n, 2) for n in range(2)]))
+    data = ["dataset=imagefolder", f"dataset.root='{root}'", "threads=1", "ui=plain"]
+    file = [*TEACHER, "teacher.checkpoint='my weights.pth'", *constants()]
+    for words in (file, ["teacher=cnn_tiny", "epochs=1"]):
+        assert kdrun("train-teacher", *data, *words) == 0
+        (line,) = [x for x in capsys.readouterr().out.splitlines() if "kdrun distill" in x]
+        assert kdrun(*shlex.split(line)[1:], "epochs=1", "alone=false", "ui=quiet") == 0, line

@@ -1,0 +1,54 @@
+"""Images brought to the channels and size of a network, as stored pixels."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdrun.data.images import Images, LazyImages, Split
+from kdrun.types import InputInfo
+
+# PIL's own arithmetic for `convert("L")`: Rec. 601 weights in 1/65536, rounded.
+PIL_LUMA = (19595, 38470, 7471)
+
+
+class FittedImages(LazyImages):
+    """Images `[N, C, H, W]` in other channels (grey ↔ colour) and another size; read when asked.
+
+    Grey is repeated, colour becomes luma as in PIL's `convert("L")`; the size is changed bilinearly
+    with antialiasing. uint8 pixels stay uint8.
+    """
+
+    def __init__(self, source: Images, channels: int, size: tuple[int, int]) -> None:
+        self.source = source
+        self.shape = (source.shape[0], channels, *size)
+        self.dtype = source.dtype
+
+    def gather(self, index: Tensor) -> Tensor:
+        source = self.source
+        pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
+        channels, size = self.shape[1], self.shape[2:]
+        if channels == 1 != pixels.shape[1]:
+            pixels = _grey(pixels)
+        elif channels != pixels.shape[1]:
+            pixels = pixels.expand(-1, channels, -1, -1)
+        if tuple(pixels.shape[2:]) != size:
+            resized = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+            pixels = resized.round().clamp(0, 255) if self.dtype == torch.uint8 else resized
+        return pixels.to(self.dtype).contiguous()
+
+
+def fitted(split: Split, info: InputInfo) -> Split:
+    """The split with images of the channels and size of `info`; itself where they are that."""
+    if split.shape == (info.in_channels, *info.image_size):
+        return split
+    return replace(split, images=FittedImages(split.images, info.in_channels, info.image_size))
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    if pixels.dtype == torch.uint8:
+        weights = torch.tensor(PIL_LUMA).view(1, -1, 1, 1)
+        return ((pixels.int() * weights).sum(1, keepdim=True) + 0x8000) >> 16
+    weights = torch.tensor(PIL_LUMA).view(1, -1, 1, 1) / 2**16
+    return (pixels * weights).sum(1, keepdim=True)
