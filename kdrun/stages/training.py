@@ -108,7 +108,6 @@ def run_training(
         session.reporter.close()
         session.reporter.say(f"  {tables.stopped_words(stopped)}")
     test = measured(dataset.test)
-
     precision, groups = recipe.schedule.precision, dataset.test.groups
 
     def measure() -> Evaluation:
