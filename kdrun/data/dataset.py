@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +12,14 @@ from kdrun.config.schema import DatasetConfig
 from kdrun.data import duplicates, measure, splits
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.degenerate import degenerate_notes
+from kdrun.data.imagefolder import BeforeDecoding
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
-from kdrun.data.rules import PixelRules
+from kdrun.data.rules import PIXEL_RULES, PixelRules
 from kdrun.errors import ConfigError, DataError
 from kdrun.types import InputInfo, Normalisation
+
+OWN_SOURCES = "kdrun.data."
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,14 @@ class Dataset:
         return str(self.train.images.dtype).removeprefix("torch.")
 
     @property
+    def pixel_facts(self) -> dict[str, Any]:
+        """How image files became pixels, for a card; empty where that is the usual way."""
+        if self.rules in (None, PixelRules()):
+            return {}
+        assert self.rules is not None
+        return {PIXEL_RULES: self.rules.to_dict()}
+
+    @property
     def info(self) -> InputInfo:
         """What a network must know of these images to be built."""
         channels, height, width = self.train.shape
@@ -58,6 +70,7 @@ def open_dataset(
     val_fraction: float,
     cache_root: Path,
     progress: Progress | None = None,
+    before_decoding: BeforeDecoding | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -65,10 +78,13 @@ def open_dataset(
     validation split; a source with validation images of its own keeps those instead, and they
     are unused with `val_fraction` 0. A source without test images gives a fifth of its training
     images for them first. Decoded images are kept below `cache_root`.
+    before_decoding: see `imagefolder`.
 
     Raises DataError for data that are missing or damaged, ConfigError for settings that do not
     fit them.
     """
+    # A function of the user's that takes any keyword gets what it got before.
+    more = {"before_decoding": before_decoding} if config.target.startswith(OWN_SOURCES) else {}
     returned = build.call(
         config.target,
         config.kwargs,
@@ -76,6 +92,7 @@ def open_dataset(
         cache_root=Path(cache_root),
         split_seed=config.split_seed,
         progress=progress,
+        **more,
     )
     raw = as_raw_dataset(returned, config.target)
     _check(raw, config.name)

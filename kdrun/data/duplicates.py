@@ -184,7 +184,7 @@ def settle(
             "and validation.)"
         )
     if mode == WARN:
-        notes[-1] += " dataset.duplicates=drop takes copies out of training and validation."
+        notes[0] += " dataset.duplicates=drop takes copies out of training and validation."
         return {}, notes
     return _without_copies(found, splits, classes, notes)
 

@@ -9,6 +9,7 @@ from PIL import ImageColor
 
 from kdrun.errors import ConfigError
 
+PIXEL_RULES = "pixel_rules"  # the key of a network card that holds `PixelRules.to_dict()`
 WHITE = (255, 255, 255)
 # Kinds of conversion, counted per image.
 DEEP, REAL, TRANSPARENT, PALETTE = "deep", "real", "transparent", "palette"
@@ -47,6 +48,8 @@ class PixelRules:
         ranges = []
         for key in ("whole", "real"):
             pair = values[key]
+            if pair is not None and not float(pair[0]) < float(pair[1]):
+                raise ValueError(f"{key} is {pair}")
             ranges.append(None if pair is None else (float(pair[0]), float(pair[1])))
         return cls((red, green, blue), *ranges)
 

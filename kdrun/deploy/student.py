@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdrun.config.trust import trusting
 from kdrun.data.decode import Form, read_image
+from kdrun.data.rules import PIXEL_RULES, PixelRules
 from kdrun.deploy.folded import Folded
 from kdrun.errors import CheckpointError, DataError
 from kdrun.models.build import build_network
@@ -43,6 +44,14 @@ class LoadedNetwork(Folded):
             )
         return Form(self.card.info.image_size, self.card.info.in_channels)
 
+    @property
+    def rules(self) -> PixelRules:
+        """How image files became the pixels it was trained on."""
+        try:
+            return PixelRules.from_dict(self.card.extra[PIXEL_RULES])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return PixelRules()
+
     def preprocess(self, path: str | os.PathLike[str]) -> Tensor:
         """An image file as the `uint8` `[1, C, H, W]` that this module takes.
 
@@ -53,7 +62,7 @@ class LoadedNetwork(Folded):
         name = os.fspath(path)
         if not os.path.isfile(name):
             raise DataError(f"{name} is not a file: give the path of an image.")
-        return torch.from_numpy(read_image(name, self.form).copy())[None]
+        return torch.from_numpy(read_image(name, self.form, self.rules).copy())[None]
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.announce import say_joint, say_plan, stage_2_words
 from kdrun.stages.assembly import assemble, rehearse
 from kdrun.stages.companions import measure_companions
+from kdrun.stages.early_checks import network_checks
 from kdrun.stages.figures import Taught, figures, show_result
 from kdrun.stages.heads import student_heads, without_tokens
 from kdrun.stages.networks import (
@@ -112,7 +113,8 @@ def run_distill(
         part=within is not None,
     ):
         given = within.dataset if within else None
-        dataset = given or open_data(session, config.dataset, config.val_fraction)
+        checks = network_checks(config)
+        dataset = given or open_data(session, config.dataset, config.val_fraction, checks)
         transfer = open_transfer(config, dataset, session)
         digest = _student_digest(config, transfer.dataset)
         folder.result.update(
@@ -275,6 +277,7 @@ def _student(
         "fingerprint": dataset.fingerprint,
         "val_fraction": config.val_fraction,
         "pixel_type": dataset.pixel_type,
+        **dataset.pixel_facts,
     }
     with diverging("the student", "measured"):
         left_out = left_out_figures(

@@ -11,6 +11,7 @@ from torch import nn
 
 from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
 from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.data.imagefolder import BeforeDecoding
 from kdrun.data.images import Split
 from kdrun.data.loaders import EvalLoader, TrainLoader
 from kdrun.engine import distributed
@@ -88,13 +89,22 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
             reporter.close()
 
 
-def open_data(session: Session, config: DatasetConfig, val_fraction: float) -> Dataset:
-    """The data set of a configuration, with progress on the screen."""
+def open_data(
+    session: Session,
+    config: DatasetConfig,
+    val_fraction: float,
+    before_decoding: BeforeDecoding | None = None,
+) -> Dataset:
+    """The data set of a configuration, with progress on the screen.
+
+    before_decoding: called with classes and form of images that are about to be decoded.
+    """
     cache = session.output_root / "cache"
 
     def make() -> Dataset:
         with distributed.main_first():
-            return open_dataset(config, val_fraction, cache, session.reporter.progress)
+            progress = session.reporter.progress
+            return open_dataset(config, val_fraction, cache, progress, before_decoding)
 
     return session.once(("data", config, val_fraction), make)
 

@@ -12,6 +12,7 @@ from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
+from kdrun.stages.early_checks import network_checks
 from kdrun.stages.heads import require_no_heads
 from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import card_facts, dataset_facts, make_card, new_network
@@ -49,7 +50,8 @@ def run_train_teacher(
         "time": None,
     }
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
-        dataset = open_data(session, config.dataset, config.val_fraction)
+        checks = network_checks(config)
+        dataset = open_data(session, config.dataset, config.val_fraction, checks)
         folder.result.update(dataset=dataset_facts(dataset))
         _say_plan(config, dataset, session, folder)
         teachers = ready_teachers(

@@ -151,6 +151,7 @@ def ready_teacher(
             "dataset": dataset_plain(data),
             "val_fraction": val_fraction,
             "pixel_type": dataset.pixel_type,
+            **dataset.pixel_facts,
         }
         named = "teacher.schedule."
         training = Recipe(data, augment, config.schedule, config.seed, settings=named)
@@ -267,6 +268,11 @@ def _from_file(
         warn, remedy = session.reporter.warn, "name another file"
         check_accuracy(found, card, loaded.path, config.teaching, warn, remedy)
     _say(session, card.name, found, "loaded", loaded.path)
+    if not loaded.has_card and dataset.val is not None:
+        session.reporter.say(
+            "  note: published weights were usually trained on the images that are held out for "
+            "validation here; only the test figures say how good they are"
+        )
     return ReadyTeacher(freeze(loaded.network), loaded.config, card, loaded.path, True, found, 0.0)
 
 
