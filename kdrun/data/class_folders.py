@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdrun.data.folder_names import split_names
 from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset
 from kdrun.data.listing import abbreviated
 from kdrun.data.measure import Progress
-from kdrun.data.tree import SPLIT_FOLDERS, FileList, Tree, read_tree
+from kdrun.data.tree import FileList, Tree, read_tree
 from kdrun.errors import DataError
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -143,8 +144,7 @@ def _has_classes(folder: Path, published: Published) -> bool:
     if not folder.is_dir():
         return False
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    splits = [name for name in names if name.lower() in SPLIT_FOLDERS]
-    if any(entry.is_dir() for name in splits for entry in (folder / name).iterdir()):
+    if any(entry.is_dir() for name in split_names(names) for entry in (folder / name).iterdir()):
         return True
     known = _folder_names(published)
     return sum(_folded(name) in known for name in names) >= 2

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.members import Source
-from kdrun.data.tree import FileList, Tree, natural
+from kdrun.data.tree import FileList, Tree
 from kdrun.errors import ConfigError, DataError
 
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
@@ -58,6 +59,11 @@ def settle_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Li
     return {name: present[name] for name in ("train", "val", "test") if name in present}, notes
 
 
+def ordered(classes: Sequence[str], order: ClassOrder) -> list[str]:
+    """The class names as `dataset.class_order` asks; `natural` leaves the order they have."""
+    return list(classes) if order == NATURAL else list(in_class_order(classes, order))
+
+
 def as_tree(
     root: Path, origin: str, listings: dict[str, Listing], classes: Sequence[str], what: str
 ) -> Tree:
@@ -103,8 +109,12 @@ def are_numbers(labels: Iterable[str]) -> bool:
     return all(NUMBER.fullmatch(label) for label in labels)
 
 
-def classes_in_order(labels: Iterable[str], what: str) -> tuple[list[str], list[str]]:
-    """Class names of `labels`: numbers by value, other names in natural order; and notes.
+def classes_in_order(
+    labels: Iterable[str], what: str, order: ClassOrder
+) -> tuple[list[str], list[str]]:
+    """Class names of `labels` in an order (see `in_class_order`), and notes.
+
+    In natural order, numbers are ordered by value.
 
     Raises DataError where two spellings are one number ("1" and "01").
     """
@@ -119,7 +129,7 @@ def classes_in_order(labels: Iterable[str], what: str) -> tuple[list[str], list[
                     f"{what} has the labels {one!r} and {other!r}, which are one number: write "
                     "them alike."
                 )
-        return classes, notes
+        return ordered(classes, order), notes
     classes = sorted(distinct, key=natural)
     folded: dict[str, list[str]] = {}
     for name in classes:
@@ -128,11 +138,15 @@ def classes_in_order(labels: Iterable[str], what: str) -> tuple[list[str], list[
     if alike:
         shown = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
         notes.append(f"{what}: classes that differ in case or spaces only: {shown}.")
-    return classes, notes
+    return ordered(classes, order), [*notes, *order_note(classes, order)]
 
 
 def label_classes(
-    splits: dict[str, Listing], names: Sequence[str] | None, num_classes: int | None, what: str
+    splits: dict[str, Listing],
+    names: Sequence[str] | None,
+    num_classes: int | None,
+    order: ClassOrder,
+    what: str,
 ) -> tuple[list[str], list[str]]:
     """Class names in order, and notes; labels that are numbers are replaced by their names.
 
@@ -141,19 +155,19 @@ def label_classes(
     """
     labels = {label for listing in splits.values() for label in listing.labels}
     if names is not None and labels <= set(names) and not are_numbers(labels):
-        return _without_images(splits, names, what)
+        return _without_images(splits, ordered(names, order), what)
     if are_numbers(labels):
         name, classes, notes = numbered_classes(labels, names, num_classes, what)
         for listing in splits.values():
             listing.labels = [name[label] for label in listing.labels]
-        more = _without_images(splits, classes, what)[1]
+        classes, more = _without_images(splits, ordered(classes, order), what)
         return classes, [*notes, *more]
     if names is not None:
         unknown = sorted(labels - set(names), key=natural)
         raise DataError(
             f"{what}: {len(unknown)} labels are none of the class names: {abbreviated(unknown)}."
         )
-    return classes_in_order(labels, what)
+    return classes_in_order(labels, what, order)
 
 
 def _without_images(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdrun.data.class_order import NATURAL
 from kdrun.data.contained import PathResolver
 from kdrun.data.container import Reading, read_listed
 from kdrun.data.imagefolder import BeforeDecoding, read_settings
@@ -44,6 +45,7 @@ def parquet(
     background: str | int | list[int] = "white",
     value_range: str | list[float] = "auto",
     skip_broken: bool = False,
+    class_order: str | list[str | int] = NATURAL,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
@@ -71,7 +73,7 @@ def parquet(
     reader = _Reader(shards, image_column, label_column, follow_links)
     splits, notes = settle_splits(reader.read(), str(shards.base))
     names, source = class_names_from(class_names, shards.base, reader.names)
-    classes, more = label_classes(splits, names, num_classes, str(shards.base))
+    classes, more = label_classes(splits, names, num_classes, class_order, str(shards.base))
     if source:
         notes.append(f"The class names are those in {source}.")
     tree = as_tree(shards.base, reader.origin(), splits, classes, str(shards.base))

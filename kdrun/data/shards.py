@@ -8,10 +8,11 @@ from glob import glob
 from itertools import islice
 from pathlib import Path
 
+from kdrun.data.class_order import natural
 from kdrun.data.contained import REMOTE
+from kdrun.data.folder_names import split_name
 from kdrun.data.listing import abbreviated
 from kdrun.data.split_names import Names
-from kdrun.data.tree import SPLIT_FOLDERS, natural
 from kdrun.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -177,10 +178,9 @@ def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
     unclear = []
     for path in files:
         folders = path.parent.relative_to(base.absolute()).parts if base is not None else ()
-        split = _split_in(path.name.split(".")[0]) or next(
-            (found for name in reversed(folders) if (found := SPLIT_FOLDERS.get(name.lower()))),
-            None,
-        )
+        names = (path.name.split(".")[0], *reversed(folders))
+        meaning = next((found for name in names if (found := split_name(name)) is not None), None)
+        split = None if meaning is None else meaning.split
         if split is None:
             unclear.append(path)
         else:
@@ -194,14 +194,6 @@ def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
             "and dataset.test to the files of each."
         )
     return splits
-
-
-def _split_in(stem: str) -> str | None:
-    """The one split that a part of a file name stands for; None when there is none, or several."""
-    whole = SPLIT_FOLDERS.get(stem.lower())
-    parts = re.split(r"[-_. ]|(?<=\D)(?=\d)", stem.lower())
-    found = {SPLIT_FOLDERS[part] for part in parts if part in SPLIT_FOLDERS}
-    return whole or (found.pop() if len(found) == 1 else None)
 
 
 def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:

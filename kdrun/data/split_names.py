@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kdrun.data.folder_names import SPLIT_OF, split_name
 from kdrun.data.listing import abbreviated
-from kdrun.data.tree import SPLIT_FOLDERS
 from kdrun.errors import DataError
 
 Names = str | list[str] | None
@@ -23,11 +23,12 @@ class SplitNames:
     val: Names = None
     test: Names = None
     _known: dict[str, str] = field(default_factory=dict)
+    _named: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         given = {"train": self.train, "val": self.val, "test": self.test}
-        named = {split for split, value in given.items() if value is not None}
-        self._known = {name: split for name, split in SPLIT_FOLDERS.items() if split not in named}
+        self._named = {split for split, value in given.items() if value is not None}
+        self._known = {name: split for name, split in SPLIT_OF.items() if split not in self._named}
         for split, value in given.items():
             for name in _as_list(value):
                 if self._known.setdefault(_folded(name), split) != split:
@@ -37,7 +38,12 @@ class SplitNames:
 
     def find(self, name: str) -> str | None:
         """The split that `name` stands for; None when it is unknown."""
-        return self._known.get(_folded(name))
+        if (split := self._known.get(_folded(name))) is not None:
+            return split
+        meaning = split_name(name)
+        if meaning is None or not meaning.plain or meaning.split in self._named:
+            return None
+        return meaning.split
 
     def refuse(self, unknown: dict[str, int], hint: str) -> None:
         """Raise DataError naming the unknown names and how often each occurs; nothing if none."""

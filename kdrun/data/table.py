@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdrun.data.class_order import NATURAL, ClassOrder
 from kdrun.data.contained import File, PathResolver
 from kdrun.data.container import Reading, read_listed
 from kdrun.data.imagefolder import BeforeDecoding, read_settings
@@ -44,6 +45,7 @@ def table(
     background: str | int | list[int] = "white",
     value_range: str | list[float] = "auto",
     skip_broken: bool = False,
+    class_order: str | list[str | int] = NATURAL,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
@@ -69,6 +71,7 @@ def table(
         _with_dot(extension),
         (train, val, test),
         follow_links,
+        class_order,
     )
     files = read_settings(image_size, channels, background, value_range, skip_broken)
     where = (cache, cache_root, progress, before_decoding)
@@ -87,6 +90,7 @@ class _Layout:
     extension: str
     split_names: tuple[Names, Names, Names]
     follow_links: bool
+    class_order: ClassOrder
 
 
 def _read(layout: _Layout, reading: Reading) -> RawDataset:
@@ -105,7 +109,7 @@ def _read(layout: _Layout, reading: Reading) -> RawDataset:
     listings = reader.read(rows, reading.progress)
     splits, notes = settle_splits(listings, str(path))
     labels = {label for listing in splits.values() for label in listing.labels}
-    classes, more = classes_in_order(labels, str(path))
+    classes, more = classes_in_order(labels, str(path), layout.class_order)
     splits = {name: sorted_by_class(listing, classes) for name, listing in splits.items()}
     tree = as_tree(base, f"{path} {layout.extension}", splits, classes, str(path))
     return read_listed(tree, [*reader.notes(rows), *notes, *more], reading)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from kdrun.data.class_order import NATURAL
 from kdrun.data.container import Reading, read_listed
 from kdrun.data.imagefolder import BeforeDecoding, read_settings
 from kdrun.data.images import RawDataset
@@ -39,6 +40,7 @@ def webdataset(
     background: str | int | list[int] = "white",
     value_range: str | list[float] = "auto",
     skip_broken: bool = False,
+    class_order: str | list[str | int] = NATURAL,
     cache_root: Path,
     split_seed: int = 0,
     progress: Progress | None = None,
@@ -69,7 +71,7 @@ def webdataset(
     what = str(shards.base)
     splits, notes = settle_splits(listings, what)
     names, source = class_names_from(class_names, shards.base)
-    classes, more = label_classes(splits, names, num_classes, what)
+    classes, more = label_classes(splits, names, num_classes, class_order, what)
     if source:
         notes.append(f"The class names are those in {source}.")
     tree = as_tree(shards.base, _origin(shards, reader), splits, classes, what)

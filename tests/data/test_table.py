@@ -94,6 +94,11 @@ TABLES: dict[str, tuple[str | bytes, str, dict[str, object]]] = {
         {"header": False, "test_fraction": 0.4},
     ),
     "empty rows": (lines(ROWS).replace("\n", "\n,,\n\n"), "labels.csv", {}),
+    "names of split folders": (
+        lines([(a, b, {"test": "Test Set", "train": "training_set"}[c]) for a, b, c in ROWS]),
+        "labels.csv",
+        {},
+    ),
     "repeated rows": (lines(ROWS + ROWS[:3]), "labels.csv", {}),
     "other split names": (
         lines([(a, b, {"test": "B", "train": "A"}[c]) for a, b, c in ROWS]),
@@ -146,6 +151,20 @@ def test_numeric_labels_are_ordered_by_value(read: Read, save: Save) -> None:
         "class9",
         "class10",
     )
+
+
+def test_classes_in_the_order_that_is_asked_for(read: Read) -> None:
+    rows = [(path, "c9" if "cat" in path else "c10") for path, _, _ in ROWS]
+    text = lines(rows, "path,label")
+    raw = read(text)
+    assert raw.classes == ("c9", "c10")
+    assert any("dataset.class_order=lexicographic" in note for note in raw.notes)
+    raw = read(text, class_order="lexicographic")
+    assert raw.classes == ("c10", "c9")
+    assert not any("lexicographic" in note for note in raw.notes)
+    assert read(text, class_order=["c10", "c9"]).classes == ("c10", "c9")
+    with pytest.raises(ConfigError, match="leaves out: c9"):
+        read(text, class_order=["c10"])
 
 
 def test_paths_are_relative_to_the_root_that_is_set(

@@ -132,6 +132,15 @@ def test_numbers_alone_are_the_class_names(
     assert torch.equal(raw.train.targets, folder.train.targets)
 
 
+def test_class_order_of_numbers_as_text(write: Write, tmp_path: Path) -> None:
+    numbers = {"cat": b"9", "dog": b"10"}
+    for split in ("train", "test"):
+        write(split, f"{split}.tar", label=lambda name: {"cls": numbers[name]})
+    raw = read(tmp_path / "wds", tmp_path, num_classes=2, class_order="lexicographic")
+    assert raw.classes == ("10", "9")
+    assert raw.train.targets.tolist() == [1, 1, 1, 0, 0, 0]
+
+
 def test_named_shards_of_each_split(write: Write, folder: RawDataset, tmp_path: Path) -> None:
     write("train", "shard-0.tar", part=slice(0, 3))
     write("train", "shard-1.tar", part=slice(3, 6))
