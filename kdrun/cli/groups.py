@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-# `model/x.yaml` is what student/x and teacher/x are made of; nobody chooses it by that name.
-INTERNAL = ("model",)
+from kdrun.config.resolvers import MODEL, NETWORK_GROUPS
+
+# Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
+INTERNAL = (MODEL,)
 
 # The first line of an option that also sets things outside its own group.
 GLOBAL_PACKAGE = "# @package _global_"
@@ -82,6 +84,8 @@ def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
             group = "/".join(folders[:depth])
             if group and group not in NO_GROUPS:
                 found.setdefault(group, set()).add("/".join([*folders[depth:], path.stem]))
+    for group in NETWORK_GROUPS:
+        found[group] = found.get(group, set()) | found[MODEL]
     return {group: sorted(found[group]) for group in sorted(found)}
 
 
@@ -93,7 +97,10 @@ def split_name(name: str, known: Iterable[str]) -> tuple[str, str]:
 
 def option_path(group: str, name: str, config_dir: Path | None = None) -> Path | None:
     """The YAML of an option; the package's own wins, as it does in Hydra."""
-    candidates = (root / group / f"{name}.yaml" for root in roots(config_dir))
+    names = [f"{group}/{name}.yaml"]
+    if group in NETWORK_GROUPS:
+        names.append(f"{MODEL}/{name}.yaml")
+    candidates = (root / one for one in names for root in roots(config_dir))
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -55,8 +55,6 @@ KINDS = {
         {
             "network_$name.py": (templates.MODEL, "the network: change its layers"),
             f"{CONFIGS}/model/$name.yaml": (templates.MODEL_YAML, "its settings"),
-            f"{CONFIGS}/student/$name.yaml": (templates.STUDENT_YAML, "it as a student"),
-            f"{CONFIGS}/teacher/$name.yaml": (templates.TEACHER_YAML, "it as a teacher"),
             "test_network_$name.py": (templates.MODEL_TEST, "its test"),
         },
         f"kdrun distill --config-dir {CONFIGS} student=$name",

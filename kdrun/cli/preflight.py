@@ -55,8 +55,6 @@ COMPOSE_ERRORS = (
 # Added to the command of one job of an experiment that is a sweep by itself.
 ONCE = "hydra.mode=RUN"
 
-resolvers.register()
-
 # `configs/hydra/launcher` reuses the names of Hydra's own launcher plugins. Where these are
 # installed, Hydra warns that it validates against their schema.
 warnings.filterwarnings(
@@ -214,6 +212,7 @@ class Composer:
     """
 
     def __init__(self, asked: Request) -> None:
+        resolvers.register(asked.config_dir)
         self.asked = asked
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._plain: dict[tuple[str, ...], DictConfig] = {}

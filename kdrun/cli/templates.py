@@ -167,19 +167,6 @@ width: 8                 # channels of the first stage
 # taps: {stage1: stage1, stage2: stage2}
 """
 
-STUDENT_YAML = """\
-defaults:
-  - /model/$name@_here_
-  - _self_
-"""
-
-TEACHER_YAML = """\
-defaults:
-  - /model/$name@_here_
-  - /teacher_keys@_here_
-  - _self_
-"""
-
 MODEL_TEST = '''\
 """$cls: its shapes, that all of it learns, its distillation."""
 

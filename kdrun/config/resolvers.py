@@ -1,10 +1,16 @@
-"""Functions that YAML may call as `${kdrun.name:...}`; registered once, on import of the CLI."""
+"""What Hydra composes from besides YAML files; registered once, before the first composition."""
 
+import importlib
 import secrets
 import time
+from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+# `model/NAME.yaml` describes a network; it is chosen as student=NAME or teacher=NAME.
+MODEL = "model"
+NETWORK_GROUPS = ("student", "teacher")
 STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # how a stamp looks
 
 
@@ -15,6 +21,31 @@ def stamp() -> str:
     return f"{clock}-{milliseconds % 1000:03d}-{secrets.token_hex(3)}"
 
 
-def register() -> None:
-    """Make `${kdrun.stamp:}` known; constant within one process, as a sweep's folder must be."""
+def register(config_dir: Path | None = None) -> None:
+    """Register `${kdrun.stamp:}` and the options of `student` and `teacher`.
+
+    The stamp is constant within one process, as a sweep's folder must be. Each `model/NAME.yaml`,
+    of kdrun or below `config_dir`, is an option NAME of both groups; a file of the user's own in
+    one of the groups takes precedence.
+    """
     OmegaConf.register_new_resolver("kdrun.stamp", stamp, use_cache=True, replace=True)
+    own = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    folders = [own] if config_dir is None else [own, config_dir]
+    names = {name for folder in folders for name in model_names(folder)}
+    store = ConfigStore.instance()
+    for group in NETWORK_GROUPS:
+        there = store.repo.setdefault(group, {})
+        assert isinstance(there, dict)
+        there.clear()  # options of an earlier composition with another `config_dir`
+        for name in sorted(names):
+            if config_dir is None or not (config_dir / group / f"{name}.yaml").is_file():
+                folder, _, last = name.rpartition("/")
+                node = {"defaults": [f"/{MODEL}/{name}@_here_", "_self_"]}
+                store.store(group=f"{group}/{folder}".rstrip("/"), name=last, node=node)
+
+
+def model_names(folder: Path) -> list[str]:
+    """The networks that a folder of configurations describes, sorted; `folder/name` below it."""
+    root = folder / MODEL
+    paths = (path.relative_to(root) for path in root.rglob("*.yaml"))
+    return sorted(path.with_suffix("").as_posix() for path in paths)

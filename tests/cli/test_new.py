@@ -27,7 +27,7 @@ def test_what_it_writes_passes_its_own_tests(
     assert "cd 'my work'" in said
     assert "kdrun distill --config-dir my_configs student=tensor" in said
     folder = tmp_path / "my work"
-    assert len(list(folder.rglob("*.*"))) == 5 + 2
+    assert len(list(folder.rglob("*.*"))) == 3 + 2
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
         cwd=folder,

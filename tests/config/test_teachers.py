@@ -9,6 +9,7 @@ from kdrun.cli import preflight
 from kdrun.cli.flags import split
 from kdrun.config import dump, parse, resolvers
 from kdrun.config.schema import DistillConfig, EnsembleConfig, TrainTeacherConfig
+from kdrun.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 resolvers.register()
@@ -49,7 +50,20 @@ def test_labels_alone_have_no_ensemble() -> None:
     assert (config.teachers, config.ensemble) == ((), EnsembleConfig())
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "teacher").iterdir()))
-def test_an_option_is_a_network_and_no_more(name: str) -> None:
-    # what all teachers have comes from teacher_keys.yaml, so that teacher2 can follow teacher
-    assert (CONFIGS / "teacher" / name).read_text() == (CONFIGS / "student" / name).read_text()
+def test_a_model_of_the_user_is_a_student_and_a_teacher(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for place, widths in (("model/mine", [2]), ("model/below/deep", [3]), ("student/mine", [5])):
+        path = own / f"{place}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"name: mine\n_target_: kdrun.models.cnn.ConvNet\nwidths: {widths}\n")
+
+    def widths(*words: str) -> list[list[int]]:
+        flags = split("distill", [*words, "--config-dir", str(own)])
+        (config,) = preflight.check("distill", "distill", flags).configs
+        assert isinstance(config, DistillConfig)
+        return [config.student.kwargs["widths"], config.teachers[0].network.kwargs["widths"]]
+
+    assert widths("student=mine", "teacher=mine") == [[5], [2]]  # student/mine.yaml comes first
+    assert widths("student=below/deep", "teacher=cnn_large") == [[3], [32, 64, 128]]
+    with pytest.raises(ConfigError, match="no student 'below/deep'"):
+        preflight.check("distill", "distill", split("distill", ["student=below/deep"]))
