@@ -182,6 +182,8 @@ def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
     """The typed configuration of a `dataset` node."""
     reserved_names = {f.name for f in dataclasses.fields(schema.DatasetConfig)}
     reserved, kwargs = _split(node, reserved_names - {"target", "kwargs"})
+    if kwargs.get("num_classes") is None:
+        kwargs.pop("num_classes", None)
     reserved["resident"] = str(reserved.get("resident", "auto")).lower()
     if reserved.get("name") is None:
         reserved["name"] = _place_name(kwargs)

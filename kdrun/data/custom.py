@@ -1,5 +1,6 @@
 """What a source function returns, and how a user's own arrays become it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.data.class_order import abbreviated
 from kdrun.data.images import LazyImages, RawDataset, Split
+from kdrun.data.labels import as_targets, numbered_classes
 from kdrun.errors import DataError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -17,13 +20,14 @@ EXPECTED = (
 )
 
 
-def as_raw_dataset(returned: Any, target: str) -> RawDataset:
+def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -> RawDataset:
     """What the function `target` returned, as a RawDataset.
 
     Takes a RawDataset; a mapping with `train`, `test` (or none: a fifth of `train` is held out),
     optional `val` and `classes`; or a pair (train, test). A split is a pair (images, targets) of
     arrays or tensors: images `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]`, uint8 or float;
-    targets `[N]` whole numbers from 0.
+    targets `[N]` whole numbers from 0, or names that `classes` lists.
+    num_classes: what `dataset.num_classes` says; labels with gaps need it.
 
     Raises DataError saying what is wrong and what is expected.
     """
@@ -39,25 +43,33 @@ def as_raw_dataset(returned: Any, target: str) -> RawDataset:
             raise DataError(f"{target} returned an unknown entry '{key}'.{hint}")
     if returned.get("train") is None:
         raise DataError(f"{target} returned no 'train': {EXPECTED}.")
+    classes = _classes(returned.get("classes"), target)
     parts = {
-        name: _split(returned[name], f"{target}, {name}")
+        name: _split(returned[name], f"{target}, {name}", classes, num_classes)
         for name in SPLITS
         if returned.get(name) is not None
     }
-    classes = _classes(returned.get("classes"), parts, target)
+    if classes is None:
+        classes = numbered_classes(parts, num_classes, target)
     return RawDataset(classes, parts["train"], parts.get("val"), parts.get("test"))
 
 
-def _classes(given: Any, parts: dict[str, Split], target: str) -> tuple[str, ...]:
-    if given is not None:
-        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
-            raise DataError(f"{target}: 'classes' must be a list of names.")
-        return tuple(str(name) for name in given)
-    largest = max(int(split.targets.max()) for split in parts.values() if len(split))
-    return tuple(str(number) for number in range(largest + 1))
+def _classes(given: Any, target: str) -> tuple[str, ...] | None:
+    """The class names, if any; DataError for anything but different names."""
+    if given is None:
+        return None
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        raise DataError(f"{target}: 'classes' must be a list of names.")
+    names = tuple(str(name) for name in given)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f"{target}: 'classes' lists {abbreviated(repeated)} twice.")
+    return names
 
 
-def _split(value: Any, where: str) -> Split:
+def _split(
+    value: Any, where: str, classes: tuple[str, ...] | None, num_classes: int | None
+) -> Split:
     if isinstance(value, Split):
         return value
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -65,7 +77,7 @@ def _split(value: Any, where: str) -> Split:
     for what, part in zip(("images", "targets"), value, strict=True):
         if hasattr(part, "__len__") and getattr(part, "shape", (1,)) != () and len(part) == 0:
             raise DataError(f"{where} has no {what}: give at least one, or leave the split out.")
-    images, targets = _images(value[0], where), _targets(value[1], where)
+    images, targets = _images(value[0], where), as_targets(value[1], where, classes, num_classes)
     if len(images) != len(targets):
         raise DataError(f"{where} has {len(images)} images and {len(targets)} targets.")
     return Split(images, targets)
@@ -114,13 +126,3 @@ def _as_bytes(images: Tensor, where: str) -> Tensor:
             "or float values."
         )
     return images.to(torch.uint8)
-
-
-def _targets(value: Any, where: str) -> Tensor:
-    targets = _tensor(value, f"{where} targets")
-    if targets.dim() != 1 or targets.dtype.is_floating_point or targets.dtype.is_complex:
-        raise DataError(
-            f"{where} targets are {targets.dtype} of the shape {list(targets.shape)}; expected "
-            "one whole number per image, [N], counted from 0."
-        )
-    return targets.to(torch.int64)

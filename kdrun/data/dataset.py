@@ -1,5 +1,6 @@
 """From a data set's configuration to its splits: source, held-out images, normalisation."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kdrun.data.custom import as_raw_dataset
 from kdrun.data.degenerate import degenerate_notes
 from kdrun.data.imagefolder import BeforeDecoding
 from kdrun.data.images import RawDataset, Split
+from kdrun.data.labels import check_classes, check_num_classes, check_targets, missing_notes
 from kdrun.data.measure import Progress
 from kdrun.data.rules import PIXEL_RULES, PixelRules
 from kdrun.errors import ConfigError, DataError
@@ -85,16 +87,18 @@ def open_dataset(
     """
     # A function of the user's that takes any keyword gets what it got before.
     more = {"before_decoding": before_decoding} if config.target.startswith(OWN_SOURCES) else {}
+    kwargs, num_classes = source_arguments(config)
     returned = build.call(
         config.target,
-        config.kwargs,
+        kwargs,
         "dataset",
         cache_root=Path(cache_root),
         split_seed=config.split_seed,
         progress=progress,
         **more,
     )
-    raw = as_raw_dataset(returned, config.target)
+    raw = as_raw_dataset(returned, config.target, num_classes)
+    check_num_classes(raw, num_classes, config.name)
     _check(raw, config.name)
     if raw.test is None:
         raw = splits.hold_out_test(raw, splits.TEST_FRACTION, config.split_seed)
@@ -113,7 +117,7 @@ def open_dataset(
         normalisation,
         digest,
         index,
-        (*raw.notes, *notes),
+        (*raw.notes, *notes, *missing_notes(raw.classes, train, val, raw.test)),
         raw.rules,
     )
 
@@ -131,6 +135,24 @@ def _settled(
     if "val" in keep and val is not None:
         val = val.select(keep["val"])
     return train, val, index, [*notes, *degenerate_notes(present)]
+
+
+def source_arguments(config: DatasetConfig) -> tuple[dict[str, Any], int | None]:
+    """The source's own arguments, and what `dataset.num_classes` says.
+
+    A source that names `num_classes` itself is given it too.
+    """
+    kwargs = dict(config.kwargs)
+    num_classes = kwargs.get("num_classes")
+    if num_classes is None:
+        return kwargs, None
+    if type(num_classes) is not int or num_classes < 2:
+        raise ConfigError(f"dataset.num_classes={num_classes} must be a whole number, at least 2.")
+    target = build.locate(config.target, "dataset")
+    parameters = inspect.signature(target).parameters
+    if "num_classes" not in parameters:
+        del kwargs["num_classes"]
+    return kwargs, num_classes
 
 
 def _with_validation(
@@ -163,13 +185,9 @@ def _check(raw: RawDataset, name: str) -> None:
                 f"{name}: the {what} images are {_words(split)} and the training images "
                 f"{_words(raw.train)} (channels × height × width); make them equal."
             )
-        low, high = int(split.targets.min()), int(split.targets.max())
-        if low < 0 or high >= len(raw.classes):
-            raise DataError(
-                f"{name}: the {what} labels run from {low} to {high}, but there are "
-                f"{len(raw.classes)} classes, numbered from 0."
-            )
+        check_targets(split, len(raw.classes), f"{name}: the {what}")
         _check_groups(split, f"{name}, {what} images")
+    check_classes(raw, name)
 
 
 def _check_groups(split: Split, where: str) -> None:
