@@ -28,8 +28,8 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
         labels: dict[str, Any], classes: Any = None, val_fraction: float = 0.0, **settings: Any
     ) -> Dataset:
         parts: dict[str, Any] = {
-            split: (np.zeros((len(values), 4, 4), np.uint8), values)
-            for split, values in labels.items()
+            split: (np.random.default_rng(seed).integers(0, 256, (len(values), 4, 4)), values)
+            for seed, (split, values) in enumerate(labels.items())
         }
         if classes is not None:
             parts["classes"] = classes
@@ -152,7 +152,7 @@ def test_classes_without_held_out_images_are_noted(opened: Any) -> None:
 
 
 def test_no_images_at_all(opened: Any) -> None:
-    with pytest.raises(DataError, match="returned no images"):
+    with pytest.raises(DataError, match="has no images"):
         opened({"train": np.zeros(0, int), "test": np.zeros(0, int)})
 
 
