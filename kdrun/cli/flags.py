@@ -2,10 +2,12 @@
 
 import argparse
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from kdrun.config.plain import holds_interpolation
 from kdrun.errors import ConfigError
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -69,11 +71,18 @@ def split(verb: str, argv: list[str]) -> Flags:
     for word in rest:
         if word.startswith("-"):
             raise ConfigError(_unknown_flag(word, rest))
+    if holds_interpolation(os.getcwd()):
+        raise ConfigError(
+            f"The current folder, {os.getcwd()}, has ${{ in its name, which Hydra would resolve: "
+            "rename it, or type the command in another one."
+        )
     folder = values.config_dir
     if folder is not None:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: there is no such folder.")
         folder = folder.resolve()
+        if holds_interpolation(str(folder)):
+            raise ConfigError(f"--config-dir {folder}: Hydra would resolve ${{...}}: rename it.")
     return Flags(
         overrides=[_with_quoted_braces(word) for word in rest],
         multirun=values.multirun,

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kdrun import __version__
-from kdrun.cli.output import say
+from kdrun.cli.output import flush, is_writable, lost, prepare_streams, say
 from kdrun.config import trust
 from kdrun.errors import (
     EXIT_DONE,
@@ -156,7 +156,12 @@ VERBS = {
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command in `argv` (default: the process's own) and exit with its code."""
     stop_on_signals()
-    code = run(sys.argv[1:] if argv is None else argv)
+    try:
+        prepare_streams()
+        code = run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # another one, while the first was handled
+        code = EXIT_INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended: the rest is Python's exit
     if world().size > 1 and code != EXIT_FAILED:
         from kdrun.engine import distributed
 
@@ -187,7 +192,7 @@ def run(argv: list[str]) -> int:
         words, modules = _without_trust(argv)
         with trust.trusting(modules):
             code = _dispatch(words)
-        sys.stdout.flush()
+        flush()
         return code
     except KdrunError as error:
         _say(str(error))
@@ -199,6 +204,9 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and not is_writable():
+            _say(str(lost(error)))
+            return EXIT_FAILED
         known = known_error(error, ELSEWHERE.get(argv[0] if argv else "", OUTPUT_ROOT))
         if known is None:
             say_bug(error)
@@ -249,7 +257,19 @@ def _dispatch(argv: list[str]) -> int:
     verb = VERBS.get(argv[0])
     if verb is None:
         raise ConfigError(_unknown_verb(argv))
+    _require_folder()
     return verb.handler(argv[1:])
+
+
+def _require_folder() -> None:
+    """Raise ConfigError when the current folder was deleted: no relative path means anything."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise ConfigError(
+            "The current folder does not exist any more: change to another one (cd ...), then type "
+            "the command again."
+        ) from None
 
 
 def _help(words: list[str]) -> int:

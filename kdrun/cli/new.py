@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from kdrun.cli import groups, templates, words
+import yaml  # type: ignore[import-untyped]
+
+from kdrun.cli import grammar, groups, templates, words
 from kdrun.cli.grammar import shell_quoted
 from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
@@ -98,6 +100,11 @@ def run(argv: list[str]) -> int:
 
 def check_name(what: str, group: str, name: str) -> None:
     """Raise ConfigError for a name that Python or kdrun could not use."""
+    if is_reserved(name):
+        raise ConfigError(
+            f"'{name}' is a value of its own in YAML or on the command line: choose another name, "
+            f"e.g. kdrun new {what} my_{name}."
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         fitting = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
         fitting = re.sub(r"\W+", "_", fitting, flags=re.ASCII).strip("_")
@@ -109,6 +116,14 @@ def check_name(what: str, group: str, name: str) -> None:
         )
     if name in groups.list_groups().get(group, []):
         raise ConfigError(f"{group}={name} is kdrun's own: choose another name, e.g. my_{name}.")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether YAML or Hydra reads the name as something other than a text (`null`, `on`, `nan`)."""
+    if not name.isidentifier():
+        return False
+    typed = grammar.parse([f"loss={name}"])[0].value()
+    return not (isinstance(typed, str) and isinstance(yaml.safe_load(name), str))
 
 
 def class_name(name: str, suffix: str) -> str:

@@ -1,11 +1,71 @@
 """Plain text on standard output: no colours, no wrapping, nothing cut, safe to pipe."""
 
+import io
+import os
 import sys
+from contextlib import suppress
 
+from kdrun.errors import MachineError
 from kdrun.limits import visible
+from kdrun.ui.console import discard
 
 
 def say(text: str) -> None:
     """Write `text` and a line's end; what would command the terminal is written out."""
     text = visible(text)
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    try:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise lost(error) from None
+
+
+def flush() -> None:
+    """Write what is buffered. Raises MachineError where standard output cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise lost(error) from None
+
+
+def is_writable() -> bool:
+    """Whether standard output still takes a line; an empty one is written to find out."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def lost(error: OSError) -> MachineError:
+    """What to say when standard output cannot be written; drops what is buffered for it."""
+    discard(sys.stdout)
+    return MachineError(f"Standard output cannot be written: {error.strerror or error}.")
+
+
+def prepare_streams() -> None:
+    """Make standard streams usable: characters that a terminal lacks are escaped.
+
+    A closed stream is replaced by one that drops everything, so that no file that is opened later
+    gets its number and with it what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        with suppress(OSError):
+            os.fstat(number)
+            if getattr(sys, name) is not None:
+                continue
+        flags = os.O_RDONLY if name == "stdin" else os.O_WRONLY
+        nothing = os.open(os.devnull, flags)
+        if nothing != number:
+            os.dup2(nothing, number)
+            os.close(nothing)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

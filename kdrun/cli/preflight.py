@@ -95,6 +95,10 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))
     overrides = grammar.parse(flags.overrides)
     check_jobs(overrides)
+    if flags.multirun and flags.only_shows:
+        raise ConfigError(
+            "-m runs a sweep, and --cfg and --info show one configuration: leave out one of them."
+        )
     hints.check_names(asked, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
         try:
@@ -113,6 +117,9 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     if swept and not is_sweep:
         tree = composer.tree(fixed)
         raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
+    params = (hydra.sweeper.get("params") or {}) if is_sweep else {}
+    named = grammar.parse([f"{key}={value}" for key, value in params.items()])
+    check_jobs(named)
     if flags.cfg is not None:
         return Plan(flags, shown=_shown(composer.compose(fixed), flags))
     if flags.only_shows:
@@ -127,9 +134,6 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         config = composer.typed(overrides)
         check_effect([config], overrides)
         return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])
-    params = hydra.sweeper.get("params") or {}
-    named = grammar.parse([f"{key}={value}" for key, value in params.items()])
-    check_jobs(named)
     hints.check_names(composer.asked, named)
     # as in Hydra: what is typed replaces what a named sweep says, in its place
     last = {override.get_key_element(): override for override in [*named, *overrides]}

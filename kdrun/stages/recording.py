@@ -79,8 +79,9 @@ def _ended(
         _write_status(folder, INTERRUPTED, str(caught) or "stopped")
         session.reporter.close()
         if not part:
+            why = f" ({caught})" if session.reporter.console.lost else ""
             session.reporter.say_last(
-                f"Interrupted; all is saved. Go on: kdrun resume {folder.path}"
+                f"Interrupted{why}; all is saved. Go on: kdrun resume {folder.path}"
             )
         return caught
     error: BaseException = known_error(caught) or caught
