@@ -27,8 +27,8 @@ from kdrun.world import world
 
 # How verbs that write somewhere other than below output_root are given another folder.
 ELSEWHERE = {
-    "report": "name another folder: to=...",
-    "export": "name another folder: out=...",
+    "report": "name another folder: to=DIR",
+    "export": "name another folder: out=DIR",
     "new": "name another folder: --dir DIR",
     **dict.fromkeys(("compare", "ls", "show", "predict", "doctor", "completion"), ""),
 }

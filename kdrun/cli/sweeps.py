@@ -67,9 +67,6 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
 
     Joblib then ends all its processes, so the jobs that were in hand are failed together.
     """
-    if launcher.in_process:
-        launch()
-        return
     while True:
         try:
             launch()

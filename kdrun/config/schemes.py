@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.sizes import check_networks
 from kdrun.errors import ConfigError, did_you_mean
 
 STUDENT = "student"  # as the name of a peer: another network like the student
@@ -76,6 +77,7 @@ def rounds(
     if first not in FIRST:
         hint = did_you_mean(str(first), FIRST)
         raise ConfigError(f"scheme.first={first} is not one of {', '.join(FIRST)}.{hint}")
+    check_networks("scheme.generations", count)
     fewest = 2 if first == "labels" else 1
     if count < fewest:
         why = " when the first is trained on labels only" if first == "labels" else ""

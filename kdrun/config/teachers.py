@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from kdrun.config.sizes import check_networks
 from kdrun.config.teacher_input import INPUT_KEYS
 from kdrun.config.teaching import TeachingConfig
 from kdrun.config.weights import READING_KEYS
@@ -82,6 +83,7 @@ def _count(teacher: Mapping[str, Any], numbered: Mapping[int, dict[str, Any]]) -
     count = teacher.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"teacher.count={count} must be a whole number of at least 1.")
+    check_networks("teacher.count", count)
     named = sorted(number for number, node in numbered.items() if "_target_" in node and number > 1)
     if named and count > 1:
         raise ConfigError(

@@ -9,7 +9,9 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from kdrun.config.sizes import check_pixels
 from kdrun.data.images import RawDataset, Split
+from kdrun.data.room import require_memory
 from kdrun.data.splits import TEST_FRACTION, hold_out_test
 from kdrun.errors import ConfigError
 from kdrun.ranges import LARGEST_COUNT, Fraction, NotNegative, Pixels, Range, Seed, Steps
@@ -50,6 +52,12 @@ def synthetic(
     ):
         if value < low:
             raise ConfigError(f"dataset.{name} must be at least {low}.")
+    check_pixels((size[0], size[1]), "dataset.image_size")
+    require_memory(
+        train_size + test_size,
+        (channels, size[0], size[1]),
+        "Set a smaller dataset.image_size, dataset.train_size or dataset.test_size.",
+    )
     coarse = torch.rand(num_classes, channels, 4, 4, generator=generator(seed, "prototypes"))
     prototypes = torch.nn.functional.interpolate(coarse, size=size, mode="nearest")
 

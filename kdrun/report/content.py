@@ -64,7 +64,8 @@ def summary(report: Report) -> str:
     sentences = [f"{_count(runs, 'run')}, {len(runs) - len(report.unfinished)} of them finished."]
     damaged = [run for run in runs if run.status == DAMAGED]
     if damaged:
-        sentences.append(f"{_count(damaged, 'damaged one')} left out, named below.")
+        are = "is" if len(damaged) == 1 else "are"
+        sentences.append(f"{_count(damaged, 'damaged run')} {are} left out and named below.")
     if groups:
         seeds = max(len(one.runs) for one in groups)
         settings = f" by {', '.join(report.grouped.names)}" if report.grouped.names else ""

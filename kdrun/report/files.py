@@ -13,7 +13,7 @@ from kdrun.report.content import Report, notes, status_rows, summary
 from kdrun.report.groups import teacher_top1, val_top1
 from kdrun.report.records import Run, find, number
 
-ELSEWHERE = "name another folder: to=..."
+ELSEWHERE = "name another folder: to=DIR"
 STATUS_COLUMNS = ("status", "folder", "command", "why")
 
 

@@ -24,7 +24,7 @@ from kdrun.stages.session import Session
 from kdrun.ui import deploy_tables
 
 FACTS_FILE, CARD_FILE = "export.json", "MODEL_CARD.md"
-ELSEWHERE = "name another folder: out=..."
+ELSEWHERE = "name another folder: out=DIR"
 TOLERANCE_POINTS = 2.0
 
 

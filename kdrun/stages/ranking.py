@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.csv_tables import csv_of_records
-from kdrun.files import write_atomically
+from kdrun.ownership import require_own, write_own
 from kdrun.runs.reading import read_run
 from kdrun.runs.result import COMPLETED
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.ui import format
 
+FILES = ("summary.csv", "summary.md", "ranking.csv", "ranking.md")
 VALIDATION = "val top-1 %"
 COUNT = "n"
 # What one job is told from another by, beside what was chosen for it.
@@ -142,14 +143,18 @@ def columns(settings: Sequence[Setting]) -> list[str]:
 
 
 def write_files(folder: Path, rows: Sequence[Row], settings: Sequence[Setting]) -> None:
-    """`summary.csv` and `.md` with a line per job, `ranking.csv` and `.md` with one per setting."""
+    """`summary.csv` and `.md` with a line per job, `ranking.csv` and `.md` with one per setting.
+
+    Raises ConfigError, and writes none, where one of them is there that kdrun did not write.
+    """
+    require_own(folder, FILES, "delete it")
     lines = [{"job": r.number, **r.chosen, **r.figures, "run": str(r.run)} for r in rows]
-    write_atomically(folder / "summary.csv", csv_of_records(lines))
+    write_own(folder / "summary.csv", csv_of_records(lines), "delete it")
     names = list(dict.fromkeys(name for line in lines for name in line))
     cells = [[_text(line.get(name)) for name in names] for line in lines]
     _write_markdown(folder / "summary.md", names, cells)
     table = csv_of_records([setting.numbers() for setting in settings])
-    write_atomically(folder / "ranking.csv", table)
+    write_own(folder / "ranking.csv", table, "delete it")
     names = columns(settings)
     cells = [[setting.text(name) for name in names] for setting in settings]
     _write_markdown(folder / "ranking.md", names, cells)
@@ -201,4 +206,4 @@ def _text(value: Any) -> str:
 def _write_markdown(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(cells) + " |" for cells in rows]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    write_own(path, ("\n".join(lines) + "\n").encode(), "delete it")

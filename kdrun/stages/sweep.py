@@ -14,7 +14,7 @@ from typing import Any
 
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.data.dataset import Dataset
-from kdrun.errors import Interrupted, KdrunError
+from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import objective_of
 from kdrun.runs.folder import counted_names
@@ -205,7 +205,10 @@ def summarise(folder: SweepFolder) -> None:
     found = ranking.read_jobs(folder)
     if found.rows:
         settings_ranked = ranking.group(found.rows)
-        ranking.write_files(folder.path, found.rows, settings_ranked)
+        try:
+            ranking.write_files(folder.path, found.rows, settings_ranked)
+        except ConfigError as error:  # the table is on the screen all the same
+            reporter.warn(f"The ranking's files are not written: {error}")
         _show(settings_ranked, len(found.rows), folder, reporter)
     for job in found.unfinished:
         reporter.warn(f"job {job.number} ({' '.join(job.words)}) {job.state}: {job.error}")
