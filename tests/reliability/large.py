@@ -26,6 +26,30 @@ QUICK = [*PLAIN, "alone=false", "epochs=1", "teacher.schedule.epochs=1"]
 STEPS = ["schedule.steps=5", "teacher.schedule.steps=5"]
 
 
+def sealed_runs(folder: Path, count: int = 200) -> str:
+    """A report of finished runs that are checked, and of the same without their lists."""
+    from kdrun.checksums import SUMS, seal
+    from tests.report.conftest import config, result, write_run
+
+    lists = []
+    for number in range(count):
+        settings = config(T=1.0 + number // 10, seed=number % 10)
+        run = folder / "outputs" / "distill" / f"{number:04}"
+        write_run(run, settings, result(settings, 90.0 + number % 7, 88.0, "completed"), 91.0)
+        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            for epoch in range(6, 241):
+                row = {"epoch": epoch, "step": epoch, "val/top1_percent": 91.0, "lr": 0.1}
+                file.write(json.dumps(row) + "\n")
+        names = ("result.json", "config.yaml", "metrics.jsonl", "command.txt", "env.json")
+        seal(run, names)
+        lists.append(run / SUMS)
+    checked, _ = kdrun(folder, "report", "outputs")
+    for path in lists:
+        path.unlink()
+    plain, _ = kdrun(folder, "report", "outputs")
+    return f"a report of {count} runs of 240 epochs: {checked:.1f} s checked, {plain:.1f} s not"
+
+
 def kdrun(folder: Path, *words: str) -> tuple[float, float]:
     """(seconds, largest MiB) of a command in a process of its own, which must end well."""
     program = (
@@ -132,6 +156,7 @@ def million(folder: Path) -> str:
 
 CASES: dict[str, Callable[[Path], str]] = {
     "runs": thousand_runs,
+    "sealed": sealed_runs,
     "classes": thousand_classes,
     "one-each": one_each,
     "one-pixel": one_pixel,
