@@ -62,6 +62,16 @@ class Variant(Protocol):
         """Do the steps of one block; returns seconds per step."""
 
 
+class WatchedVariant(Variant, Protocol):
+    """A variant whose time is also measured by phase."""
+
+    def watched_block(self) -> float:
+        """`block` with the clock of the phases running."""
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of a step by phase, over all watched blocks."""
+
+
 def variant_config(name: str, config: DistillConfig) -> DistillConfig:
     """The configuration of a named variant: the one that is measured with some switches set.
 

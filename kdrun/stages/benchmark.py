@@ -20,16 +20,27 @@ from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.stages.assembly import Plan, rehearse
-from kdrun.stages.bench_usual import UsualVariant
-from kdrun.stages.bench_variants import BareVariant, Bench, LoopVariant, Variant, variant_config
+from kdrun.stages.bench_variants import (
+    BareVariant,
+    Bench,
+    LoopVariant,
+    Variant,
+    WatchedVariant,
+    variant_config,
+)
 from kdrun.stages.networks import dataset_facts
 from kdrun.stages.recording import recording
+from kdrun.stages.reference_loop import reference_variant
 from kdrun.stages.session import Session, open_data
 from kdrun.ui import bench_tables, tables
 
 THIS, BARE, USUAL = "this configuration", "bare compute", "usual"
 WATCHED, WATCHED_USUAL = "watched", "watched usual"
 PHASES = ("data", "teacher forward", "student forward", "terms", "backward", "optimiser")
+WITHOUT_REFERENCE = (
+    "compare=usual: skipped, the usual loop is in the folder benchmarks/ of a checkout and not in "
+    "the installed package"
+)
 Peaks = dict[str, Callable[[], float]]
 
 
@@ -78,7 +89,11 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
     variants[BARE] = BareVariant(loops[THIS])
     for name in dict.fromkeys(config.compare):
         if name == USUAL:
-            variants[USUAL] = UsualVariant(variant_config("plain", config.distill), bench)
+            make = reference_variant()
+            if make is None:
+                reporter.say(f"  {WITHOUT_REFERENCE}")
+            else:
+                variants[USUAL] = make(variant_config("plain", config.distill), bench)
         else:
             loops[name] = LoopVariant(variant_config(name, config.distill), bench)
     variants |= loops
@@ -90,9 +105,9 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
         first[name] = time.perf_counter() - began
     peaks = _peaks(bench.session.device)
     blocks = {name: variant.block for name, variant in variants.items()}
-    watched: dict[str, LoopVariant | UsualVariant] = {WATCHED: loops[THIS]}
+    watched: dict[str, WatchedVariant] = {WATCHED: loops[THIS]}
     if USUAL in variants:
-        watched[WATCHED_USUAL] = cast(UsualVariant, variants[USUAL])
+        watched[WATCHED_USUAL] = cast(WatchedVariant, variants[USUAL])
     blocks |= {name: variant.watched_block for name, variant in watched.items()}
     seconds = interleave(
         {**blocks, **peaks},
@@ -149,7 +164,7 @@ def _variant(
     }
 
 
-def _phases(loop: LoopVariant | UsualVariant, watched: list[float]) -> dict[str, float]:
+def _phases(loop: WatchedVariant, watched: list[float]) -> dict[str, float]:
     """Milliseconds of a step by phase; what belongs to none is `other`."""
     found = {name: 1000 * loop.phases().get(name, 0.0) for name in PHASES}
     whole = 1000 * sum(watched) / len(watched)

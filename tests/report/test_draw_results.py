@@ -17,7 +17,7 @@ from kdrun.report.groups import group
 from kdrun.report.records import collect
 
 Make = Callable[..., Path]
-SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "draw_results.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "draw_results.py"
 SP = {"sp": {"_target_": "a.SP", "weight": 3000.0}}
 
 

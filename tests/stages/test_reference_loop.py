@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
+from benchmarks.reference.variant import usual_forward
 from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders import Normaliser
@@ -21,8 +23,6 @@ from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
 from kdrun.models.taps import Tapped
 from kdrun.schemes.offline import Offline
-from kdrun.stages.bench_usual import usual_forward
-from kdrun.stages.usual_loop import PilImages, UsualLoop, usual_batches
 from kdrun.types import Batch, Normalisation
 
 KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})

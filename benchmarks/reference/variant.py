@@ -13,15 +13,16 @@ from kdrun.losses.kd import SoftTargets
 from kdrun.losses.objective import Objective
 from kdrun.schemes.base import StudentScheme
 from kdrun.stages.bench_variants import Bench, untrained_scheme
-from kdrun.stages.usual_crd import GatheredCrd
-from kdrun.stages.usual_loop import (
+from kdrun.types import Batch
+
+from .crd import GatheredCrd
+from .loop import (
     Forward,
     UsualLoop,
     plain_forward,
     soft_target_objective,
     usual_batches,
 )
-from kdrun.types import Batch
 
 
 class UsualVariant:

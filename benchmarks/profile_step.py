@@ -1,6 +1,6 @@
 """What a small student's step and a frozen teacher's pass are made of, for docs/performance.md.
 
-    python docs/profile_step.py
+    python benchmarks/profile_step.py
 
 ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, as it is and
 compiled, and the share of each kind of operation by torch's profiler. ResNet-56: one forward pass

@@ -1,6 +1,6 @@
 """Where a step's time goes: teacher, student, term; one row per loss. Writes losses_profile.md.
 
-    python docs/profile_losses.py --teacher resnet32x4 --student resnet8x4 --batch 64 --repeats 7
+    python benchmarks/profile_losses.py --teacher resnet32x4 --student resnet8x4 --repeats 7
 
 Teacher: one forward pass without a graph. Student: forward, cross-entropy, backward, SGD step.
 Term: its forward and backward down to the student's outputs and its own adapters; of a term that
@@ -217,8 +217,8 @@ def table(options: argparse.Namespace, measured: Measured) -> str:
         f"One training step, {options.teacher} → {options.student}, batch of {options.batch}, "
         f"{SIZE}×{SIZE} pixels, {CLASSES} classes, {IMAGES:,} images; {platform.machine()} "
         f"{options.device} ({device}), torch {torch.__version__}, float32, medians of "
-        f"{options.repeats} interleaved repeats. Written by `docs/profile_losses.py`, which says "
-        f"what is counted. The student's own step runs at {rate:.0f} GFLOP/s.\n",
+        f"{options.repeats} interleaved repeats. Written by `benchmarks/profile_losses.py`, which "
+        f"says what is counted. The student's own step runs at {rate:.0f} GFLOP/s.\n",
         "| loss | teacher ms | student ms | term ms | teacher | student | term | term's GFLOP "
         "| GFLOP/s |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -1,9 +1,9 @@
 """Draw the pictures of docs/results.md from the folders of measured runs.
 
-    python docs/draw_results.py temperature outputs/distill/mnist
-    python docs/draw_results.py gamma outputs/distill/c20
-    python docs/draw_results.py loss-error outputs/distill/c20
-    python docs/draw_results.py bias outputs/distill/mnist
+    python benchmarks/draw_results.py temperature outputs/distill/mnist
+    python benchmarks/draw_results.py gamma outputs/distill/c20
+    python benchmarks/draw_results.py loss-error outputs/distill/c20
+    python benchmarks/draw_results.py bias outputs/distill/mnist
 
 Each writes docs/images/results_<kind>.png (or into the folder of --to) from the finished runs below
 the folders: mean and standard deviation over seeds, errors of the last epoch on the test split.

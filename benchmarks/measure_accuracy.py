@@ -1,6 +1,6 @@
 """The same short training with every switch that makes it faster, three seeds each.
 
-    python docs/measure_accuracy.py [words of kdrun distill]
+    python benchmarks/measure_accuracy.py [words of kdrun distill]
 
 ResNet-20, trained once for five epochs, teaches ResNet-8 for ten, on the digits that come with
 kdrun; `dataset=imagefolder dataset.root=FOLDER` takes others. The table says what each switch costs

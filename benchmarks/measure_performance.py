@@ -1,7 +1,7 @@
 """Measures every line of docs/performance.md on this machine and writes the table.
 
-    python docs/measure_performance.py             all lines; 15 minutes on two quiet cores
-    python docs/measure_performance.py r56 mnist   those named: r32x4 wrn r56 mnist crd gpu64 gpu256
+    python benchmarks/measure_performance.py             all pairs; 15 minutes on two idle cores
+    python benchmarks/measure_performance.py r56 mnist   some: r32x4 wrn r56 mnist crd gpu64 gpu256
 
 Each line is an ordinary `kdrun benchmark` whose command is printed; the figures are medians of
 ratios taken round by round. Nothing else should run meanwhile.

@@ -1,7 +1,7 @@
 """A sweep of nine (three temperatures, three weights) with `gang=true`, against nine usual loops.
 
-    python docs/measure_sweep.py             all four pairs; half an hour on two quiet cores
-    python docs/measure_sweep.py r56 mnist   those named
+    python benchmarks/measure_sweep.py             all four pairs; half an hour on two quiet cores
+    python benchmarks/measure_sweep.py r56 mnist   those named
 
 Start to finish: each side begins as a new process with the teacher trained and the images decoded,
 and nothing remembered of what the teacher says. The usual loop is the one of `kdrun benchmark`,
@@ -80,13 +80,13 @@ def usual_run(words: list[str]) -> None:
     """One distillation with the usual loop, in this process; the networks are untrained."""
     import torch
     from hydra import compose, initialize_config_module
+    from reference.loop import PilImages
+    from reference.variant import UsualVariant
 
     from kdrun.config.parse import distill_config
     from kdrun.data.images import Split
-    from kdrun.stages.bench_usual import UsualVariant
     from kdrun.stages.bench_variants import Bench, variant_config
     from kdrun.stages.session import open_data, open_session
-    from kdrun.stages.usual_loop import PilImages
 
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         config = distill_config(compose("distill", overrides=words))

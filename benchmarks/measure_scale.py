@@ -1,9 +1,9 @@
 """Whether the cost of an image stays the same from a thousand images to a million, and more.
 
-    python docs/measure_scale.py           all parts
-    python docs/measure_scale.py start     the program's beginning (needs FOLDER for `decode`)
-    python docs/measure_scale.py decode FOLDER     a folder of PNG images, decoded from nothing
-    python docs/measure_scale.py images | classes | processes
+    python benchmarks/measure_scale.py           all parts
+    python benchmarks/measure_scale.py start           start-up time
+    python benchmarks/measure_scale.py decode FOLDER   decode a folder of PNG images, no cache
+    python benchmarks/measure_scale.py images | classes | processes
 
 `images` and `classes` are `kdrun benchmark` with a small network, whose data would show; each line
 is a process of its own, so that its largest memory is its own.

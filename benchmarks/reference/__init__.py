@@ -1,0 +1,1 @@
+"""The usual way to write a distillation loop, which `kdrun benchmark` measures against."""
