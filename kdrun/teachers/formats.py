@@ -74,10 +74,11 @@ class LoadedWeights:
         """Copy the weights into `network`; returns what was chosen and converted, in words.
 
         config, info: what the network was built from, to find out what the weights would fit.
-        With a card the weights are kdrun's own, and their names must be the network's.
+        A teacher's card names the network, so that its weights must be just the network's.
         Raises CheckpointError for what does not fit.
         """
-        if self.card is not None and not (choice.key or choice.rename or choice.new_classifier):
+        given = choice.key or choice.rename or choice.new_classifier
+        if self.card is not None and choice.role == "teacher" and not given:
             load_weights(network, self.weights, str(self.path))
             return []
         say = explain(self.path, config, info, choice)
