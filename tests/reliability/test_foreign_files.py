@@ -151,18 +151,18 @@ def test_a_report_overwrites_its_own_files_only(
     assert run(words) == 0
 
 
-@pytest.mark.parametrize("name", ["student.safetensors", "student.json", "MODEL_CARD.md"])
 def test_an_export_overwrites_its_own_files_only(
-    world: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with chdir(world):
         path = next(world.glob("outputs/distill/synthetic/none*/*/student.json")).parent
         words = ["export", f"run={path}", "format=safetensors", "ui=quiet", f"out={tmp_path}"]
-        (tmp_path / name).write_text("mine")
-        assert run(words) == 2
-        assert str(tmp_path / name) in capsys.readouterr().err
-        assert (tmp_path / name).read_text() == "mine"
-        (tmp_path / name).unlink()
+        for name in ("student.safetensors", "student.json", "MODEL_CARD.md"):
+            (tmp_path / name).write_text("mine")
+            assert run(words) == 2
+            assert str(tmp_path / name) in capsys.readouterr().err
+            assert (tmp_path / name).read_text() == "mine"
+            (tmp_path / name).unlink()
         assert run(words) == run(words) == 0
 
 
