@@ -9,7 +9,7 @@ A run is stopped in one of these ways (`--stop`, several times; `kill` alone by 
 - hangup: SIGHUP to the whole process group, as a closed terminal sends it;
 - pipe: the reader of standard output leaves after a number of lines, as `| head` does.
 
-One time in three the resumed run is stopped again. After a hangup or a closed pipe the exit code
+The resumed run is stopped again with the probability `--again`. After a hangup or a closed pipe the exit code
 must be 130 and no run may be left with the status `running`. The end must be that of a run that was
 never stopped: weights bit for bit, results and rows of metrics except times, no file left over.
 """
@@ -45,7 +45,14 @@ KINDS = {
     "online": [*IMAGES, *RECIPE, "loss=kd", "scheme=online", "scheme.peers=[student]"],
     "crd": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,crd]", "loss.crd.negatives=16"],
     "pretrain": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ft]", "loss.ft.pretrain_epochs=2"],
-    "fitnet": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,fitnet]", "loss.fitnet.pretrain_epochs=2"],
+    "fitnet": [
+        *IMAGES,
+        *RECIPE,
+        *TEACHER,
+        "loss=[kd,fitnet]",
+        "loss.fitnet.variant=paper",
+        "loss.fitnet.pretrain_epochs=2",
+    ],
     "ab": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ab]", "loss.ab.pretrain_epochs=2"],
     "fsp": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,fsp]", "loss.fsp.pretrain_epochs=2"],
     "sweep": ["-m", *IMAGES, *RECIPE, *TEACHER, "loss=kd,sp"],
@@ -119,15 +126,24 @@ def measure(kind: str, base: Path, times: int = 2) -> Reference:
 
 
 def trial(
-    kind: str, reference: Reference, folder: Path, draw: random.Random, tally: Tally, stop: str
+    kind: str,
+    reference: Reference,
+    folder: Path,
+    draw: random.Random,
+    tally: Tally,
+    stop: str,
+    again: float,
 ) -> None:
-    """One run, stopped at least once where the moment drawn comes before its end."""
+    """One run, stopped at least once where the moment drawn comes before its end.
+
+    again: how likely the resumed run is stopped too.
+    """
     folder.mkdir()
     tally.runs += 1
     argv = ["distill", *KINDS[kind]]
     at_a_write = tally.runs % 2 == 0
     for attempt in range(MOST_KILLS + 1):
-        stopped = attempt < MOST_KILLS and (attempt == 0 or draw.random() < 1 / 3)
+        stopped = attempt < MOST_KILLS and (attempt == 0 or draw.random() < again)
         fault: Callable[[], None] | None = None
         if stopped and stop == "pipe":
             fault = partial(close_pipe_after, draw.randrange(SCREEN_LINES))
@@ -236,6 +252,7 @@ def kill_anywhere(
     base: Path,
     references: int = 2,
     stops: Sequence[str] = ("kill",),
+    again: float = 1 / 3,
 ) -> dict[str, Tally]:
     """Trials of every kind in turn until each has its share of the kills."""
     write_pictures(base / "photos")
@@ -246,7 +263,7 @@ def kill_anywhere(
         tally = tallies[kind] = Tally()
         while tally.kills < kills / len(kinds):
             stop = stops[tally.runs % len(stops)]
-            trial(kind, reference, base / f"{kind}-{tally.runs}", draw, tally, stop)
+            trial(kind, reference, base / f"{kind}-{tally.runs}", draw, tally, stop, again)
     return tallies
 
 
@@ -270,11 +287,21 @@ def main() -> int:
     parser.add_argument("--only", choices=KINDS, action="append", help="a kind (several times)")
     parser.add_argument("--folder", type=Path, help="where to work; what went wrong is kept there")
     parser.add_argument("--stop", choices=STOPS, action="append", help="how (several times)")
+    parser.add_argument("--again", type=float, default=1 / 3)
+    parser.add_argument("--references", type=int, default=2, help="unstopped runs of each kind")
     given = parser.parse_args()
     base = given.folder or Path(tempfile.mkdtemp(prefix="kill-anywhere-"))
     base.mkdir(parents=True, exist_ok=True)
     stops = given.stop or ["kill"]
-    tallies = kill_anywhere(given.only or list(KINDS), given.kills, given.seed, base, stops=stops)
+    tallies = kill_anywhere(
+        given.only or list(KINDS),
+        given.kills,
+        given.seed,
+        base,
+        given.references,
+        stops,
+        given.again,
+    )
     print(table(tallies))
     print("stopped by:", sum((one.stops for one in tallies.values()), Counter[str]()))
     wrong = [text for one in tallies.values() for text in one.wrong]
