@@ -86,6 +86,7 @@ class _Asked:
                 "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
             )
         checked = [self.config(words) for words in space.corners(self.dimensions)]
+        sweeps.require_objectives(checked)
         self.base = checked[0]
         if self.base.val_fraction == 0:
             raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")

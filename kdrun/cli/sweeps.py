@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[]
     """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's."""
     from kdrun.stages import sweep
 
+    require_objectives(plan.configs)
     for config in plan.configs:
         require_root(Path(runtime_of(config).output_root))
     begin(folder, command, plan)
@@ -60,6 +61,16 @@ def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[]
     if interrupted or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return max(codes, default=EXIT_FAILED)
+
+
+def require_objectives(configs: Iterable[Config]) -> None:
+    """Raise ConfigError for an objective that cannot be, before a sweep's folder is made."""
+    from kdrun.losses.objective import objective_of
+
+    for config in configs:
+        config = config.distill if isinstance(config, BenchmarkConfig) else config
+        if isinstance(config, DistillConfig):
+            objective_of(config)
 
 
 def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:

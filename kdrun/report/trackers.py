@@ -4,6 +4,7 @@ The files are always written and are the truth. A tracker is a view of them: one
 run goes on (a network that is gone, a full disk) is left out for the rest of it, and says so.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from kdrun.config import build
 from kdrun.config.schema import LoggerConfig
+from kdrun.errors import MissingExtraError
 from kdrun.report.records import read_run
 from kdrun.report.settings import flatten
 from kdrun.world import world
@@ -29,6 +31,22 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Nothing more comes."""
+
+
+# Shipped trackers: the package each needs, which is also the name of its extra.
+PACKAGES = {
+    "kdrun.report.wandb.WandbLogger": "wandb",
+    "kdrun.report.mlflow.MlflowLogger": "mlflow",
+    "kdrun.report.trackio.TrackioLogger": "trackio",
+    "kdrun.report.tensorboard.TensorBoardLogger": "tensorboard",
+}
+
+
+def require_tracker(config: LoggerConfig) -> None:
+    """Raise MissingExtraError, before anything is trained, if the tracker is not installed."""
+    package = PACKAGES.get(config.target or "")
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, package, f"logger={config.name}")
 
 
 @contextmanager

@@ -42,15 +42,36 @@ class RunFolder:
     """Paths of one run, and the lock that its process holds while it works."""
 
     def __init__(self, path: Path) -> None:
+        self._group: Path | None = None
+        self._place(path)
+
+    def _place(self, path: Path) -> None:
         self.path = path
         self.result = ResultFile(path / "result.json")
         self.checkpoints = CheckpointFolder(path / "checkpoints")
         self._lock = FileLock(path / ".lock")
 
     @classmethod
-    def create_in(cls, group: Path) -> "RunFolder":
-        """A new folder `<group>/<stamp>-<uid>`; raises ConfigError when it cannot be written."""
-        return cls(distributed.decided(lambda: _make_in(group)))
+    def new_in(cls, group: Path) -> "RunFolder":
+        """A new folder `<group>/<stamp>-<uid>`, which is made when it is acquired.
+
+        So a command that is refused before that leaves none.
+        """
+        folder = cls(group / distributed.decided(stamp))
+        folder._group = group
+        return folder
+
+    def make(self) -> None:
+        """Make a new folder; in the rare case that its name is taken, under another name.
+
+        Raises ConfigError when it cannot be made.
+        """
+        if self._group is not None:
+            group, name = self._group, self.path.name
+            path = distributed.decided(lambda: _make_in(group, name))
+            if path != self.path:
+                self._place(path)
+            self._group = None
 
     def is_free(self) -> bool:
         """Whether no living process works in it."""
@@ -66,6 +87,7 @@ class RunFolder:
 
         Raises ConfigError when a living one has it, and for a folder with links or pipes in it.
         """
+        self.make()
         distributed.decided(self._lock_or_refuse)
 
     def _lock_or_refuse(self) -> None:
@@ -115,10 +137,10 @@ class RunFolder:
         write_metrics(self.path, rows)
 
 
-def _make_in(group: Path) -> Path:
+def _make_in(group: Path, name: str) -> Path:
     _remove_abandoned(group)
-    for _ in range(STAMPS):
-        path = group / stamp()
+    for attempt in range(STAMPS):
+        path = group / (stamp() if attempt else name)
         try:
             make_folder(group)
             path.mkdir()

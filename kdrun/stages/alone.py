@@ -70,7 +70,7 @@ def find_or_train_alone(
             found = find(lambda fault: None)  # it was said above
             if found is None:
                 found = _unfinished(group, digest)
-                folder = RunFolder(found) if found else RunFolder.create_in(group)
+                folder = RunFolder(found) if found else RunFolder.new_in(group)
                 train(wanted, folder)
                 found = folder.path
     RunFolder(found).tidy()

@@ -58,9 +58,10 @@ def run_benchmark(
         "precision": distill.schedule.precision,
         "benchmark": None,
     }
+    # everything that can be refused is, before the run's folder is made
+    dataset = open_data(session, distill.dataset, distill.val_fraction)
+    plan = rehearse(distill, dataset)
     with recording(folder, session, "benchmark", benchmark_plain(config), argv, known):
-        dataset = open_data(session, distill.dataset, distill.val_fraction)
-        plan = rehearse(distill, dataset)
         folder.result.update(dataset=dataset_facts(dataset))
         session.reporter.heading("kdrun benchmark")
         session.reporter.facts(

@@ -98,7 +98,7 @@ def benchmark(
     """Measure where a step's time goes; as a job of a sweep it is always measured anew."""
     with open_session(config.distill.runtime) as session:
         name, data = run_name(config.distill), config.distill.dataset.name
-        folder = RunFolder.create_in(group_folder(session.output_root, "benchmark", data, name))
+        folder = RunFolder.new_in(group_folder(session.output_root, "benchmark", data, name))
         if sweep_dir is not None:
             sweep.say_job(session.reporter, SweepFolder(sweep_dir), job)
             _noting(SweepFolder(sweep_dir), job)(folder.path)
@@ -160,7 +160,7 @@ def _run(
     group, key = sweep.place(config)
     require_root(session.output_root, group, session.output_root / "teachers" / config.dataset.name)
     if sweep_dir is None:
-        return run(RunFolder.create_in(group))
+        return run(RunFolder.new_in(group))
     folder = SweepFolder(sweep_dir)
     sweep.say_job(session.reporter, folder, job)
 
@@ -175,9 +175,11 @@ def _run(
             return read_result(done) or {}
         begun = find_run(group, "identity", key, finished=False)
         goes_on = begun is not None and RunFolder(begun).is_free()
-        own = RunFolder(begun) if begun and goes_on else RunFolder.create_in(group)
+        own = RunFolder(begun) if begun and goes_on else RunFolder.new_in(group)
         folder.update(job, run=str(own.path), reused=False)
-        return run(own)
+        result = run(own)
+        folder.update(job, run=str(own.path))  # another name, if that one was taken
+        return result
 
 
 def _noting(folder: SweepFolder, job: int) -> Callable[[Path], None]:

@@ -18,7 +18,7 @@ from kdrun.errors import TrainingError
 from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.card import save_network
-from kdrun.report.trackers import open_tracker
+from kdrun.report.trackers import open_tracker, require_tracker
 from kdrun.runs.folder import RunFolder, counted_names
 from kdrun.runs.reading import read_result
 from kdrun.runs.result import COMPLETED
@@ -103,6 +103,14 @@ def run_distill(
     objective = objective_of(config)
     check_precision(config.schedule.precision, session.device)
     refuse_changed(config, read_result(folder.path))
+    # everything that can be refused is, before the run's folder is made
+    given = within.dataset if within else None
+    checks = network_checks(config)
+    dataset = given or open_data(session, config.dataset, config.val_fraction, checks)
+    transfer = open_transfer(config, dataset, session)
+    rounds = rounds_of(config)
+    plans = [rehearse(one.config, transfer.dataset, one.given) for one in rounds]
+    require_tracker(config.logger)
     with recording(
         folder,
         session,
@@ -112,19 +120,14 @@ def run_distill(
         {**_known(config, objective, session), **(within.mark if within else {})},
         part=within is not None,
     ):
-        given = within.dataset if within else None
-        checks = network_checks(config)
-        dataset = given or open_data(session, config.dataset, config.val_fraction, checks)
-        transfer = open_transfer(config, dataset, session)
         digest = _student_digest(config, transfer.dataset)
         folder.result.update(
             dataset=dataset_facts(dataset),
             transfer=transfer_facts(config.transfer, dataset, transfer),
             fingerprint=digest if config.labels_only else None,
+            objective=plans[-1].objective,
+            **plans[-1].facts,
         )
-        rounds = rounds_of(config)
-        plans = [rehearse(one.config, transfer.dataset, one.given) for one in rounds]
-        folder.result.update(objective=plans[-1].objective, **plans[-1].facts)
         if within is None:
             say_plan(config, rounds, plans, dataset, session, folder)
         alone = None

@@ -54,8 +54,11 @@ def run_evaluate(
     else:
         assert config.dataset is not None
         data, val_fraction = config.dataset, 0.0
+    # everything that can be refused is, before the run's folder is made
+    dataset = open_data(session, data, val_fraction)
+    network, card, notes = _network(loaded, bare, card, dataset)
     group = group_folder(session.output_root, "evaluate", data.name, name)
-    folder = RunFolder.create_in(group)
+    folder = RunFolder.new_in(group)
     made(folder.path)
     known = {
         "dataset": None,
@@ -66,8 +69,6 @@ def run_evaluate(
         "student": None,
     }
     with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
-        dataset = open_data(session, data, val_fraction)
-        network, card, notes = _network(loaded, bare, card, dataset)
         folder.result.update(dataset=dataset_facts(dataset))
         found, warnings = _measure(network, card, bare, data, dataset, config, session)
         folder.result.update(status=COMPLETED, student={**card_facts(card), **found})

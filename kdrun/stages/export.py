@@ -16,6 +16,7 @@ from kdrun.deploy.quantise import quantise
 from kdrun.errors import ConfigError
 from kdrun.files import make_folder, read_json, sha256_of
 from kdrun.ownership import published_own, require_own, write_own
+from kdrun.removal import remove
 from kdrun.runs.environment import environment
 from kdrun.stages.export_source import Source, calibration_split, open_source, raw_batches
 from kdrun.stages.export_timing import measure_latency
@@ -37,10 +38,16 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     folder = _folder(config, source, session)
     kind = f".{config.quantize}" if config.quantize else ""
     path = folder / f"{source.weights.stem}{kind}.{config.format}"
+    new = not folder.exists()
     _check_out(folder, path, source)
     session.reporter.heading(f"kdrun export: {source.card.name} as {path.name}")
     with tempfile.TemporaryDirectory() as work:
-        found = _write(config, source, path, Path(work), session)
+        try:
+            found = _write(config, source, path, Path(work), session)
+        except BaseException:
+            if new:  # nothing was exported
+                remove(folder, folder_too=True)
+            raise
         facts = {
             "format": config.format,
             "quantize": config.quantize,

@@ -211,7 +211,7 @@ def _find_or_train(
                 # a run of the user's own that was interrupted is left to the user
                 begun = find_run(group, "round", key, finished=False)
                 whole = begun is not None and (begun / "config.yaml").exists()
-                folder = RunFolder(begun) if begun and whole else RunFolder.create_in(group)
+                folder = RunFolder(begun) if begun and whole else RunFolder.new_in(group)
                 train(config, folder, ready)
                 found = folder.path
     return found

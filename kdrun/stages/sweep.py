@@ -16,7 +16,6 @@ from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
-from kdrun.losses.objective import objective_of
 from kdrun.runs.folder import counted_names
 from kdrun.runs.reading import matching, read_result
 from kdrun.runs.result import COMPLETED
@@ -48,13 +47,7 @@ def place(config: RunConfig) -> tuple[Path, str]:
 
 
 def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None:
-    """Say what will be done: the jobs, those done before, the teachers, the processes.
-
-    Raises ConfigError for an objective that cannot be, before the first job.
-    """
-    for config in configs:
-        if isinstance(config, DistillConfig):
-            objective_of(config)
+    """Say what will be done: the jobs, those done before, the teachers, the processes."""
     settings = folder.read()
     reporter = Reporter(settings["ui"])
     runs = [config for config in configs if isinstance(config, RunConfig)]

@@ -49,11 +49,13 @@ def run_train_teacher(
         "teachers": [],
         "time": None,
     }
+    # everything that can be refused is, before the run's folder is made
+    checks = network_checks(config)
+    dataset = open_data(session, config.dataset, config.val_fraction, checks)
+    plan = _plan(config, dataset)
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
-        checks = network_checks(config)
-        dataset = open_data(session, config.dataset, config.val_fraction, checks)
         folder.result.update(dataset=dataset_facts(dataset))
-        _say_plan(config, dataset, session, folder)
+        _say_plan(plan, config, session, folder)
         teachers = ready_teachers(
             config.teachers, config.dataset, config.val_fraction, dataset, session, folder
         )
@@ -66,11 +68,14 @@ def run_train_teacher(
     return folder.result.values
 
 
-def _say_plan(
-    config: TrainTeacherConfig, dataset: Dataset, session: Session, folder: RunFolder
-) -> None:
-    """The header of a run; putting the networks together shows what cannot fit."""
-    session.reporter.heading("kdrun train-teacher")
+Rows = list[tuple[str, str]]
+
+
+def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
+    """(rows, notes) of a run's header, from building the networks.
+
+    Raises ConfigError or CheckpointError for what does not fit.
+    """
     rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
     notes: list[str] = list(dataset.notes)
     for number, teacher in enumerate(config.teachers, 1):
@@ -88,8 +93,18 @@ def _say_plan(
             ("teacher", tables.network_words(card_facts(card))),
             ("schedule", f"{tables.schedule_words(teacher.schedule)}, seed {teacher.seed}"),
         ]
+    return rows, notes
+
+
+def _say_plan(
+    plan: tuple[Rows, list[str]], config: TrainTeacherConfig, session: Session, folder: RunFolder
+) -> None:
+    """The header of a run."""
+    rows, notes = plan
+    session.reporter.heading("kdrun train-teacher")
     precisions = dict.fromkeys(teacher.schedule.precision for teacher in config.teachers)
-    rows += [
+    rows = [
+        *rows,
         ("device", f"{session.device_line()}, {', '.join(precisions)}"),
         ("folder", str(folder.path)),
         *(("note", note) for note in notes),

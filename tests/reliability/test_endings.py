@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from kdrun.cli.main import run
 from kdrun.engine import loop
@@ -271,3 +273,51 @@ def test_no_exception_anywhere_leaves_running_behind_at_length(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert wrong_endings(tmp_path, verb, 60, 1) == []
+
+
+REFUSED = {
+    "alpha without a soft loss": ["distill", "loss=sp", "alpha=0.5"],
+    "a checkpoint that does not fit": ["distill", "teacher.checkpoint=other.safetensors"],
+    "wrong taps": ["distill", "loss=sp", "loss.sp.taps=[nosuch]"],
+    "data that are not there": ["distill", "dataset=imagefolder", "dataset.root=nowhere"],
+    "an objective in a sweep": ["distill", "-m", "loss=sp", "alpha=0.5,0.9"],
+    "a teacher's checkpoint": ["train-teacher", "teacher.checkpoint=other.safetensors"],
+    "a teacher's data": ["train-teacher", "dataset=imagefolder", "dataset.root=nowhere"],
+    "no such data to evaluate on": ["evaluate", "run=run", "dataset=imagefolder",
+                                    "dataset.root=nowhere"],
+    "data of other classes": ["evaluate", "run=run", "dataset=digits"],
+    "data of other classes to export": ["export", "run=run", "dataset=digits"],
+    "a benchmark's taps": ["benchmark", "loss=sp", "loss.sp.taps=[nosuch]"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run, `run`, and weights that fit no network, `other.safetensors`."""
+    folder = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(folder):
+        assert kdrun("distill", *TINY, "alone=false", "output_root=made") == 0
+        (made,) = Path("made/distill").glob("*/*/*/")
+        made.rename("run")
+        save_file({"x.weight": torch.zeros(2, 3)}, "other.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_command_leaves_no_folder(
+    finished: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    verb, *words = REFUSED[what]
+    data = "imagefolder" in " ".join(words)
+    mine = [word for word in TINY if not (data and word.startswith("dataset"))]
+    if verb == "train-teacher":
+        mine = [word for word in mine if not word.startswith(("student", "epochs", "batch_size"))]
+    if verb in ("evaluate", "export"):
+        mine = ["threads=1"]
+    with contextlib.chdir(finished):
+        assert run([verb, *mine, *words]) == 2
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        left = [path for path in Path("outputs").rglob("*") if "cache" not in path.parts]
+        assert left == []
+        assert not Path("run/export").exists()

@@ -23,7 +23,11 @@ from kdrun.stages.alone import alone_argv
 
 
 def test_folders_are_never_shared(tmp_path: Path) -> None:
-    folders = [RunFolder.create_in(tmp_path / "group").path for _ in range(50)]
+    folders = [RunFolder.new_in(tmp_path / "group") for _ in range(50)]
+    assert not (tmp_path / "group").exists()
+    for folder in folders:
+        folder.make()
+    folders = [folder.path for folder in folders]
     assert len(set(folders)) == 50
     assert folders == sorted(folders, key=lambda path: path.name[:19])
 
@@ -31,7 +35,7 @@ def test_folders_are_never_shared(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_the_users_matter(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
-        RunFolder.create_in(tmp_path / "file" / "group")
+        RunFolder.new_in(tmp_path / "file" / "group").make()
 
 
 def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
@@ -62,7 +66,9 @@ def test_folders_of_runs_that_never_began_go_after_a_while(tmp_path: Path) -> No
     for path in tmp_path.iterdir():
         if path.name != just_made:
             os.utime(path, (0, 0))
-    made = RunFolder.create_in(tmp_path).path
+    new = RunFolder.new_in(tmp_path)
+    new.make()
+    made = new.path
     left = {path.name for path in tmp_path.iterdir()} - {made.name}
     assert left == {just_made, at_work, *others, "mine", "elsewhere", linked.name}
     working.release()
