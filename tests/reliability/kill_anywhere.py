@@ -10,9 +10,9 @@ A run is stopped in one of these ways (`--stop`, several times; `kill` alone by 
 - pipe: the reader of standard output leaves after a number of lines, as `| head` does.
 
 The resumed run is stopped again with the probability `--again`. After a hangup or a closed pipe the
-exit code must be 130 and no run may be left with the status `running`. The end must be that of a run
-that was never stopped: weights bit for bit, results and rows of metrics except times, no file left
-over.
+exit code must be 130 and no run may be left with the status `running`. The end must be that of a
+run that was never stopped: weights bit for bit, results and rows of metrics except times, no file
+left over.
 """
 
 import argparse
