@@ -55,7 +55,14 @@ KINDS = {
         "loss.fitnet.pretrain_epochs=2",
     ],
     "ab": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,ab]", "loss.ab.pretrain_epochs=2"],
-    "fsp": [*IMAGES, *RECIPE, *TEACHER, "loss=[kd,fsp]", "loss.fsp.pretrain_epochs=2"],
+    "fsp": [
+        *IMAGES,
+        *RECIPE,
+        *TEACHER,
+        "loss=[kd,fsp]",
+        "loss.fsp.connectors=true",
+        "loss.fsp.pretrain_epochs=2",
+    ],
     "sweep": ["-m", *IMAGES, *RECIPE, *TEACHER, "loss=kd,sp"],
     "streaming": [
         *RECIPE,
