@@ -5,8 +5,6 @@ reserved keys; the reserved keys become fields, everything else becomes `kwargs`
 """
 
 import dataclasses
-import re
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +14,7 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
+from kdrun.config.places import place_name, require_text
 from kdrun.config.plain import require_plain
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
 from kdrun.config.schemes import ROUND_KEYS, STUDENT, peers, rounds, uses_teacher
@@ -33,7 +32,6 @@ from kdrun.config.weights import (
 from kdrun.errors import ConfigError
 from kdrun.ranges import check_settings
 
-CONTAINERS = (".parquet", ".tar")  # whose ending is no part of a data set's name
 GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
 # Arguments that networks got after runs and teachers had been made without them: left out while
 # they hold these values, so that configurations and fingerprints stay what they were.
@@ -185,28 +183,13 @@ def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
     if kwargs.get("num_classes") is None:
         kwargs.pop("num_classes", None)
     reserved["resident"] = str(reserved.get("resident", "auto")).lower()
+    require_text(kwargs)
     if reserved.get("name") is None:
-        reserved["name"] = _place_name(kwargs)
+        reserved["name"] = place_name(kwargs)
     augment = typed(schema.AugmentConfig, reserved.pop("augment", None) or {}, "dataset.augment")
     target = _target(node, "dataset")
     base = typed(schema.DatasetConfig, {**reserved, "target": target}, "dataset")
     return dataclasses.replace(base, augment=augment, kwargs=kwargs)
-
-
-def _place_name(kwargs: dict[str, Any]) -> str:
-    """A name for a data set: its table, its folder, or what its shards have in common."""
-    if isinstance(table := kwargs.get("file"), str):
-        return Path(table).stem
-    place = kwargs.get("root") or kwargs.get("train")
-    place = str(place[0] if isinstance(place, list) and place else place or "")
-    if not place:
-        return "dataset"
-    pattern = re.search(r"[*?\[{]", place)
-    if pattern is None:
-        path = Path(place).resolve()
-        return path.stem if path.suffix.lower() in CONTAINERS else path.name
-    folder, _, start = place[: pattern.start()].rpartition("/")
-    return start.rstrip("-_. ") or Path(folder or ".").resolve().name or "dataset"
 
 
 def _network(node: dict[str, Any], where: str) -> schema.NetworkConfig:

@@ -9,7 +9,8 @@ from kdrun.engine.metrics import Evaluation
 from kdrun.losses.ensemble import SOFT_TARGETS
 from kdrun.runs.folder import RunFolder
 from kdrun.stages.assembly import Plan
-from kdrun.stages.networks import card_facts, dataset_facts
+from kdrun.stages.data_rows import data_rows
+from kdrun.stages.networks import card_facts
 from kdrun.stages.rounds import Round, rounds_words
 from kdrun.stages.session import Session
 from kdrun.stages.start import start_words
@@ -29,7 +30,7 @@ def say_plan(
     """The header of a run: what, where, and the objective with its numbers."""
     session.reporter.heading("kdrun distill")
     plan = plans[-1]
-    rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
+    rows = data_rows(dataset)
     chosen = folder.result.values["transfer"]
     if chosen is not None:
         rows.append(("transfer", transfer_words(chosen)))

@@ -28,11 +28,12 @@ from kdrun.stages.bench_variants import (
     WatchedVariant,
     variant_config,
 )
+from kdrun.stages.data_rows import data_rows
 from kdrun.stages.networks import dataset_facts
 from kdrun.stages.recording import recording
 from kdrun.stages.reference_loop import reference_variant
 from kdrun.stages.session import Session, open_data
-from kdrun.ui import bench_tables, tables
+from kdrun.ui import bench_tables
 
 THIS, BARE, USUAL = "this configuration", "bare compute", "usual"
 WATCHED, WATCHED_USUAL = "watched", "watched usual"
@@ -66,11 +67,12 @@ def run_benchmark(
         session.reporter.heading("kdrun benchmark")
         session.reporter.facts(
             [
-                ("data", tables.dataset_words(dataset_facts(dataset))),
+                *data_rows(dataset),
                 ("objective", objective.describe()),
                 ("device", f"{session.device_line()}, {distill.schedule.precision}"),
                 ("batch", str(distill.schedule.batch_size)),
                 ("networks", "untrained: their weights do not matter for the time"),
+                *(("note", note) for note in dataset.notes),
             ]
         )
         found = _measure(config, Bench(dataset, session, config.steps), plan)

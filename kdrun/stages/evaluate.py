@@ -22,6 +22,7 @@ from kdrun.models.card import NetworkCard, load_weights
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
+from kdrun.stages.data_rows import data_rows
 from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.heads import heads_facts
 from kdrun.stages.loaded_teacher import load_teacher
@@ -146,6 +147,7 @@ def _show(
 ) -> None:
     reporter = session.reporter
     reporter.heading(f"{card.name} on {tables.dataset_words(dataset_facts(dataset))}")
+    reporter.facts([*data_rows(dataset)[1:], *(("note", note) for note in dataset.notes)])
     splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
     reporter.show(tables.splits_table(splits))
     if "heads" in found:

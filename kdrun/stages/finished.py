@@ -2,6 +2,7 @@
 
 from kdrun.config import parse, places, trust
 from kdrun.config.schema import DatasetConfig
+from kdrun.data.class_order import class_orders
 from kdrun.data.dataset import Dataset
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
@@ -38,6 +39,7 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
             f"{card.name} knows {len(card.classes)} classes and {dataset.name} has "
             f"{len(dataset.classes)}: choose data with the classes it was trained on."
         )
+    _check_order(card, dataset)
     own_data = card.extra.get("fingerprint") == dataset.fingerprint
     if own_data and can_convert(dataset.info.in_channels, card.info.in_channels):
         return
@@ -46,3 +48,18 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
             f"{card.name} takes images of {card.info.in_channels} channels and {dataset.name} has "
             f"{dataset.info.in_channels}."
         )
+
+
+def _check_order(card: NetworkCard, dataset: Dataset) -> None:
+    """Raise ConfigError for the network's classes in another order: its answers would be mixed."""
+    if card.classes == dataset.classes or sorted(card.classes) != sorted(dataset.classes):
+        return
+    orders = class_orders(card.classes)
+    same = [name for name, order in orders.items() if order == tuple(card.classes)]
+    remedy = same[0] if same else "[the names in its order]"
+    at = next(n for n, name in enumerate(card.classes) if name != dataset.classes[n])
+    raise ConfigError(
+        f"{card.name} was trained with the classes in another order (class {at} is "
+        f"{card.classes[at]}, in {dataset.name} it is {dataset.classes[at]}): set "
+        f"dataset.class_order={remedy}."
+    )

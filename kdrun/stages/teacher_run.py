@@ -12,6 +12,7 @@ from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
+from kdrun.stages.data_rows import data_rows
 from kdrun.stages.early_checks import network_checks
 from kdrun.stages.heads import require_no_heads
 from kdrun.stages.loaded_teacher import load_teacher
@@ -76,7 +77,7 @@ def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]
 
     Raises ConfigError or CheckpointError for what does not fit.
     """
-    rows = [("data", tables.dataset_words(dataset_facts(dataset)))]
+    rows = data_rows(dataset)
     notes: list[str] = list(dataset.notes)
     for number, teacher in enumerate(config.teachers, 1):
         if teacher.checkpoint is not None:

@@ -2,11 +2,13 @@
 
 import inspect
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
 
 from kdrun.config import build, dump, parse, resolvers, validate
+from kdrun.config.places import place_name, require_text
 from kdrun.config.schema import DatasetConfig
 from kdrun.errors import ConfigError
 
@@ -107,3 +109,16 @@ def test_new_settings_are_not_written_while_they_say_nothing() -> None:
     assert parse.dataset_config(plain).kwargs["class_order"] == "lexicographic"
     assert dump.dataset_plain(dataset("synthetic"))["num_classes"] == 10
     assert dump.dataset_plain(dataset("digits", "dataset.num_classes=10"))["num_classes"] == 10
+
+
+def test_a_root_that_links_to_itself_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert place_name({"root": str(tmp_path / "self")}) == "self"
+
+
+@pytest.mark.parametrize("value", ["caf\udce9", ["ok", "caf\udce9"]])
+def test_places_that_are_no_text_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.root=.*caf\\udce9.* is not UTF-8: rename"):
+        require_text({"root": value})
+    with pytest.raises(ConfigError, match="is no path"):
+        place_name({"root": "a\0b"})
