@@ -6,7 +6,7 @@ stands for exactly its images.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdrun.data.folder_names import split_names
@@ -129,6 +129,9 @@ def read_class_folders(
     kept = cache and cache_root is not None
     settings = read_settings(image_size, published.channels)
     raw = from_tree(tree, settings, kept, cache_root or Path(), progress)
+    raw = replace(
+        raw, notes=(f"{published.name} is read from class folders: {folder}.", *raw.notes)
+    )
     if published.size is None:
         return raw
     mixed = any("different sizes" in note for note in raw.notes)

@@ -36,19 +36,20 @@ def no_class_folders(folder: Folder) -> DataError:
     names = [entry.name for entry in folder.listing.images]
     place = shown(folder.path)
     start = f"{place} holds {folder.count()} and no class folders"
-    table = _table_beside(folder.path)
+    likely, tables = _tables_beside(folder.path)
+    labelled = next((naming for naming in NAMINGS if _labels(names, naming)), None)
+    table = next(iter(likely if labelled is not None else [*likely, *tables]), None)
     if table is not None:
         return DataError(
             f"{start}: if {shown(table)} lists their labels, use {_command(table, folder.path)}."
         )
-    for naming in NAMINGS:
-        labels = _labels(names, naming)
-        if labels:
-            return DataError(
-                f"{start}, but names like {_examples(names, naming, labels)}: write the labels "
-                f"into a table, {_recipe(folder.path, naming)}, and use "
-                f"{_command('labels.csv', folder.path)}{_rest(names, labels)}."
-            )
+    if labelled is not None:
+        labels = _labels(names, labelled)
+        return DataError(
+            f"{start}, but names like {_examples(names, labelled, labels)}: write the labels into "
+            f"a table, {_recipe(folder.path, labelled)}, and use "
+            f"{_command('labels.csv', folder.path)}{_rest(names, labels)}."
+        )
     return DataError(
         f"{start}: put the images of each class into a folder of its own "
         f"({place}/<class>/<image>), or list them in a table of paths and labels and use "
@@ -88,15 +89,18 @@ def _rest(names: list[str], labels: Counter[str]) -> str:
     return f"; {left:,} other names would be left out" if left else ""
 
 
-def _table_beside(folder: str) -> str | None:
-    """A table in the folder or in the one above it, one that names the folder first."""
+def _tables_beside(folder: str) -> tuple[list[str], list[str]]:
+    """Tables in the folder or in the one above it: those that seem to list it, and the others."""
     parent, name = os.path.split(folder)
-    found = []
+    likely: list[str] = []
+    others: list[str] = []
     for place in (folder, parent):
         try:
             entries = sorted(os.listdir(place))
         except OSError:
             continue
-        found += [os.path.join(place, one) for one in entries if one.lower().endswith(TABLES)]
-    found.sort(key=lambda path: name.lower() not in os.path.basename(path).lower())
-    return found[0] if found else None
+        for one in (entry for entry in entries if entry.lower().endswith(TABLES)):
+            fits = place == folder or name.lower() in one.lower() or "label" in one.lower()
+            (likely if fits else others).append(os.path.join(place, one))
+    likely.sort(key=lambda path: name.lower() not in os.path.basename(path).lower())
+    return likely, others

@@ -8,6 +8,7 @@ import gzip
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,11 @@ def fashion_mnist(
     if found is None and (raw := read_class_folders("fashion_mnist", folder, cache_root, progress)):
         return raw
     found = found or _find("FashionMNIST", folder, (DEBIAN_FASHION,))
-    return _read("FashionMNIST", "fashion_mnist", folder, found, download)
+    raw = _read("FashionMNIST", "fashion_mnist", folder, found, download)
+    if found == DEBIAN_FASHION:
+        note = f"Fashion-MNIST is not in {folder}: read from Debian's package, {found}."
+        return replace(raw, notes=(note,))
+    return raw
 
 
 def _find(name: str, root: Path, others: tuple[Path, ...]) -> Path | None:
@@ -92,8 +97,20 @@ def _read(name: str, key: str, root: Path, folder: Path | None, download: bool) 
                 f"{folder}: the {part} images are {list(arrays[images].shape)} and the labels "
                 f"{list(arrays[labels].shape)}; these are not the files of {name}."
             )
+    _refuse_other(key, arrays[1], folder)
     train, test = (Split(arrays[at].unsqueeze(1), arrays[at + 1].to(torch.int64)) for at in (0, 2))
     return RawDataset(PUBLISHED[key].classes, train, None, test)
+
+
+def _refuse_other(key: str, labels: Tensor, folder: Path) -> None:
+    """Raise DataError for files whose labels are those of the other data set in this format."""
+    counts = tuple(labels.to(torch.int64).bincount(minlength=10).tolist())
+    for other in {"mnist", "fashion_mnist"} - {key}:
+        if counts == PUBLISHED[other].counts["train"]:
+            raise DataError(
+                f"{folder} holds {PUBLISHED[other].name}, not {PUBLISHED[key].name}: set "
+                f"dataset={other}, or dataset.root to another folder."
+            )
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def test_images_have_the_published_numbers(make: Make, key: str) -> None:
     published = PUBLISHED[key]
     raw = read(key, folder)
     assert raw.classes == published.classes
+    assert raw.notes[0] == f"{published.name} is read from class folders: {folder}."
     assert raw.test is not None
     assert (raw.val is not None) == (key == "dtd")
     size = published.size or (224, 224)
@@ -210,6 +212,22 @@ def test_published_counts_are_the_known_totals() -> None:
             assert len(counts) == len(published.classes), key
     assert len(PUBLISHED["cifar100"].classes) == 100
     assert list(PUBLISHED["cifar100"].classes) == sorted(PUBLISHED["cifar100"].classes)
+
+
+@pytest.mark.parametrize(("key", "other"), [("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")])
+def test_idx_files_of_the_other_data_set_are_refused(key: str, other: str, tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(10, dtype=np.uint8), PUBLISHED[other].counts["train"])
+    for name, header, content in (
+        ("train-images-idx3-ubyte", (2051, 60_000, 1, 1), labels),
+        ("train-labels-idx1-ubyte", (2049, 60_000), labels),
+        ("t10k-images-idx3-ubyte", (2051, 10, 1, 1), labels[:10]),
+        ("t10k-labels-idx1-ubyte", (2049, 10), labels[:10]),
+    ):
+        start = struct.pack(f">{len(header)}I", *header)
+        (tmp_path / name).write_bytes(start + content.tobytes())
+    assert len(read(other, tmp_path).train) == 60_000
+    with pytest.raises(DataError, match=f"holds {PUBLISHED[other].name}, not .*dataset={other}"):
+        read(key, tmp_path)
 
 
 @pytest.mark.heavy

@@ -65,6 +65,15 @@ def test_a_table_beside_the_folder_is_named(save: Save, tmp_path: Path) -> None:
     assert f"dataset.file={tmp_path}/set/train_labels.csv dataset.root={folder}." in text
 
 
+def test_a_table_of_something_else_does_not_hide_the_names(save: Save, tmp_path: Path) -> None:
+    for number in range(3):
+        save(f"set/cat.{number}.png", seed=number)
+        save(f"set/dog.{number}.png", seed=10 + number)
+    (tmp_path / "results.csv").write_text("a,b\n")
+    assert "labels.csv" in refusal(tmp_path / "set", tmp_path)
+    assert "results.csv" not in refusal(tmp_path / "set", tmp_path)
+
+
 def test_names_without_labels_get_the_general_answer(save: Save, tmp_path: Path) -> None:
     for name in ("a8f3", "77cd", "9x"):
         save(f"set/{name}.png")

@@ -54,7 +54,12 @@ def test_fashion_mnist_has_its_own_folder_and_debians(
     with pytest.raises(DataError, match="FashionMNIST was not found"):
         fashion_mnist(root=str(tmp_path / "a"), download=False)
     write(tmp_path / "debian", packed=True)
-    assert fashion_mnist(root=str(tmp_path / "a"), download=False).classes[9] == "ankle boot"
+    raw = fashion_mnist(root=str(tmp_path / "a"), download=False)
+    assert raw.classes[9] == "ankle boot"
+    assert raw.notes == (
+        f"Fashion-MNIST is not in {tmp_path / 'a'}: read from Debian's package, "
+        f"{tmp_path / 'debian'}.",
+    )
     write(tmp_path / "b" / "FashionMNIST" / "raw")
     assert len(fashion_mnist(root=str(tmp_path / "b"), download=False).train) == 20
 
