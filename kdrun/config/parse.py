@@ -14,7 +14,7 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
-from kdrun.config.places import place_name, require_text
+from kdrun.config.data_places import place_name, require_text
 from kdrun.config.plain import require_plain
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
 from kdrun.config.schemes import ROUND_KEYS, STUDENT, peers, rounds, uses_teacher

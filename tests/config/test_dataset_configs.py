@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from kdrun.config import build, dump, parse, resolvers, validate
-from kdrun.config.places import place_name, require_text
+from kdrun.config.data_places import place_name, require_text
 from kdrun.config.schema import DatasetConfig
 from kdrun.errors import ConfigError
 
