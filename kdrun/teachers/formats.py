@@ -88,7 +88,7 @@ class LoadedWeights:
     def _beside(self) -> list[str]:
         """What else the file holds, which no network can use."""
         notes = [
-            f"{name}: the state of an optimiser ({count} tensors), not used"
+            f"{name}: optimizer state ({count} tensor{'s' * (count != 1)}), not used"
             for name, count in self.skipped.items()
         ]
         if self.inert:

@@ -216,8 +216,21 @@ def _left_out(found: Fit, names: Mapping[str, AnyTensor]) -> list[str]:
     if found.outside:
         used = set(found.matches.values())
         rest = [n for n in names if n not in used and not n.startswith(found.prefix)]
-        notes.append(f"{len(rest)} tensors elsewhere in the file not used: {_parents(rest)}")
+        places = list(dict.fromkeys(_place(name, found.prefix) for name in rest))
+        shown = ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
+        counted = f"{len(rest)} tensor{'s' * (len(rest) != 1)}"
+        notes.append(f"{counted} elsewhere in the file not used: {shown}")
     return notes
+
+
+def _place(name: str, prefix: str) -> str:
+    """The outermost part of a name, with those before it that it shares with the prefix."""
+    parts, shared = name.split("."), 0
+    for part, other in zip(parts, prefix.split("."), strict=False):
+        if part != other:
+            break
+        shared += 1
+    return ".".join(parts[: shared + 1])
 
 
 def _numbers(tensor: AnyTensor) -> str:
