@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from kdrun.ranges import Choices, Items, Range, Share
+from kdrun.recipes.lr_schedules import LR_SCHEDULES
+from kdrun.recipes.optimizers import OPTIMIZERS
 
-Curve = Annotated[str, Choices(("constant", "step", "linear", "cosine", "onecycle"))]
-Optimizer = Annotated[str, Choices(("sgd", "adam", "adamw", "dot"))]
+Curve = Annotated[str, LR_SCHEDULES]
+Optimizer = Annotated[str, OPTIMIZERS]
 Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
 Duplicates = Annotated[str, Choices(("warn", "error", "drop"))]
 Resident = Annotated[str, Choices(("auto", "true", "false"))]

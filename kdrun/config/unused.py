@@ -1,4 +1,4 @@
-"""Which settings a choice reads, declared per optimizer and learning-rate curve.
+"""Settings without effect, derived from what optimisers and LR schedules declare to read.
 
 A setting that the chosen kind does not read has no effect: typed, it is refused; left over from a
 preset, it is listed at the start of a run. `kdrun.teachers.fingerprint` leaves it out of a
@@ -11,21 +11,8 @@ from typing import Any
 
 from kdrun.config.schema import DistillConfig, ScheduleConfig, TeacherConfig
 from kdrun.config.teaching import TeachingConfig
-
-# kind → the settings that only some kinds read, and this one does
-OPTIMIZERS = {
-    "sgd": ("momentum", "nesterov"),
-    "dot": ("momentum", "nesterov", "dot_delta"),
-    "adam": ("betas",),
-    "adamw": ("betas",),
-}
-CURVES = {
-    "constant": (),
-    "step": ("milestones", "gamma"),
-    "linear": ("final_lr",),
-    "cosine": ("final_lr",),
-    "onecycle": ("final_lr",),
-}
+from kdrun.recipes.lr_schedules import LR_SCHEDULES
+from kdrun.recipes.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -78,12 +65,13 @@ def _of_schedule(where: str, schedule: ScheduleConfig) -> list[Unused]:
 
 def _unread(schedule: ScheduleConfig) -> Iterator[tuple[str, str, str]]:
     """(field, the choice that does not read it, choices that do)."""
-    for choice, kinds in (("optimizer", OPTIMIZERS), ("curve", CURVES)):
+    for registry in (OPTIMIZERS, LR_SCHEDULES):
+        choice = registry.setting
         chosen = getattr(schedule, choice)
-        for key in dict.fromkeys(key for keys in kinds.values() for key in keys):
-            if key not in kinds[chosen]:
-                readers = [kind for kind, keys in kinds.items() if key in keys]
-                yield key, f"{choice}={chosen}", f"{choice}={' or '.join(readers)}"
+        for key in registry.optional_settings():
+            if key not in registry.reads(chosen):
+                readers = " or ".join(registry.readers(key))
+                yield key, f"{choice}={chosen}", f"{choice}={readers}"
     if not schedule.early_stopping:
         yield "early_stopping_metric", "early_stopping=0", "early_stopping=10"
 

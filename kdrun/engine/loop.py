@@ -20,7 +20,6 @@ from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
 from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
-from kdrun.engine.lengths import Length, learning_rates, training_length
 from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
@@ -29,6 +28,7 @@ from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
 from kdrun.engine.trouble import not_finite, out_of_memory
 from kdrun.errors import CheckpointError, ConfigError, is_out_of_memory
+from kdrun.recipes.lr_schedules import TrainingLength, learning_rates, training_length
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
@@ -71,9 +71,9 @@ class TrainBatches(Protocol):
 class Observer(Protocol):
     """Who wants to know how training goes; called often, so it must be cheap."""
 
-    def training_started(self, length: Length, state: TrainState) -> None: ...
+    def training_started(self, length: TrainingLength, state: TrainState) -> None: ...
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None: ...
-    def epoch_done(self, row: dict[str, Any], length: Length) -> None: ...
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None: ...
     def warn(self, text: str) -> None: ...
 
 

@@ -1,4 +1,4 @@
-"""Optimisers by name, and how each of them takes its gradients."""
+"""Building the optimiser, and the backward pass of a step."""
 
 from collections.abc import Iterable
 
@@ -7,48 +7,17 @@ from torch import nn, optim
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.distributed import average_gradients
-from kdrun.engine.dot import Dot
+from kdrun.recipes.dot import Dot
+from kdrun.recipes.optimizers import OPTIMIZERS
 from kdrun.types import StepOutput
 
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter], schedule: ScheduleConfig
 ) -> optim.Optimizer:
-    """The optimiser a schedule names, over `parameters`.
-
-    SGD, Dot and Adam decay every parameter, as the field's CIFAR recipes do; AdamW decays matrices
-    and convolutions only, as transformer recipes do.
-    """
+    """The optimiser that a schedule names, over the parameters that require gradients."""
     trained = [p for p in parameters if p.requires_grad]
-    # One kernel for all parameters instead of some for each; on a processor it buys nothing.
-    fused = True if trained and all(p.is_cuda for p in trained) else None
-    if schedule.optimizer == "sgd":
-        return optim.SGD(
-            trained,
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            nesterov=schedule.nesterov,
-            weight_decay=schedule.weight_decay,
-            fused=fused,
-        )
-    if schedule.optimizer == "dot":
-        return Dot(
-            trained,
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            delta=schedule.dot_delta,
-            weight_decay=schedule.weight_decay,
-        )
-    betas = (schedule.betas[0], schedule.betas[1])
-    if schedule.optimizer == "adam":
-        decay = schedule.weight_decay
-        return optim.Adam(trained, lr=schedule.lr, betas=betas, weight_decay=decay, fused=fused)
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return optim.AdamW(groups, lr=schedule.lr, betas=betas, fused=fused)
+    return OPTIMIZERS[schedule.optimizer](trained, schedule)
 
 
 def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.GradScaler) -> None:

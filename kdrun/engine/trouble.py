@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from kdrun.config.schema import ScheduleConfig
-from kdrun.engine.lengths import Length
 from kdrun.engine.state import PART, TrainState
 from kdrun.errors import TrainingError
+from kdrun.recipes.lr_schedules import TrainingLength
 
 WEIGHTED = "_weighted"
 # A block of steps is reduced to one bit per value, so that a long epoch keeps little.
@@ -65,7 +65,11 @@ class NonFiniteLossError(TrainingError):
 
 
 def not_finite(
-    state: TrainState, length: Length, trail: Trail, totals: dict[str, float], saved: int | None
+    state: TrainState,
+    length: TrainingLength,
+    trail: Trail,
+    totals: dict[str, float],
+    saved: int | None,
 ) -> NonFiniteLossError:
     """The error for sums that are not finite: the step, and the part that went first.
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
-from kdrun.engine.lengths import Length
 from kdrun.errors import EXIT_INTERRUPTED, Interrupted
 from kdrun.files import canonical_hash
+from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.stages import commands
 from kdrun.stages.distill import identity
 from kdrun.stages.seats import SeatInGang, Shared, Turns
@@ -142,7 +142,7 @@ class JobReporter(Reporter):
         super().warn(text)
         self.screen.warn(f"job {self.number}: {text}")
 
-    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
         """On the screen where it is the last one or a while has passed."""
         due = self._watch.due(self._interval)
         super().epoch_done(row, length)

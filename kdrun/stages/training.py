@@ -13,12 +13,12 @@ from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import use_precision
 from kdrun.engine.finite import diverging
-from kdrun.engine.lengths import Length, training_length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import stopped_facts
 from kdrun.losses.base import Pretraining
+from kdrun.recipes.lr_schedules import TrainingLength, training_length
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
@@ -189,7 +189,7 @@ class RowWriter:
         self.log = log
         self.rows: list[dict[str, Any]] = []
 
-    def training_started(self, length: Length, state: TrainState) -> None:
+    def training_started(self, length: TrainingLength, state: TrainState) -> None:
         """Keep the rows of the epochs before an interruption."""
         self.rows = list(state.history)
         self.reporter.training_started(length, state)
@@ -198,7 +198,7 @@ class RowWriter:
         """Pass it on."""
         self.reporter.step_done(batches, sums, images)
 
-    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
         """Write the row everywhere."""
         self.rows.append(row)
         self.write_rows(self.rows)

@@ -13,11 +13,11 @@ from typing import Any, TextIO
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from kdrun.engine.lengths import Length
 from kdrun.engine.metrics import EpochSums
 from kdrun.engine.state import TrainState
 from kdrun.errors import Interrupted
 from kdrun.limits import visible
+from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.ui import format
 from kdrun.ui.console import PLAIN_WIDTH, console, is_live, note
 from kdrun.world import world
@@ -45,7 +45,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._watch = _Watch()
-        self._length: Length | None = None
+        self._length: TrainingLength | None = None
         self._epoch = 0
         self._interval = LIVE_INTERVAL_SECONDS if self.live else PLAIN_INTERVAL_SECONDS
 
@@ -138,7 +138,7 @@ class Reporter:
 
     # -- the loop's observer ----------------------------------------------------------------
 
-    def training_started(self, length: Length, state: TrainState) -> None:
+    def training_started(self, length: TrainingLength, state: TrainState) -> None:
         """The loop begins, or goes on."""
         self._length = length
         self._epoch = state.epoch
@@ -162,7 +162,7 @@ class Reporter:
         else:
             self.say(f"{text}  step {batches}/{length.steps_per_epoch}")
 
-    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
         """An epoch has ended: its permanent line."""
         self._epoch = row["epoch"]
         last = row["step"] >= length.steps
@@ -201,7 +201,7 @@ class Reporter:
                 log.flush()
 
 
-def epoch_line(row: dict[str, Any], length: Length, left_seconds: float) -> str:
+def epoch_line(row: dict[str, Any], length: TrainingLength, left_seconds: float) -> str:
     """One finished epoch, fixed order, with units."""
     parts = [
         f"  epoch {row['epoch']:>{len(str(length.epochs))}}/{length.epochs}",

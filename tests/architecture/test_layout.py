@@ -19,6 +19,7 @@ LAYERS = [
     {"engine", "schemes", "teachers", "runs", "report", "deploy", "ui"},
     {"losses", "models", "data", "weights"},
     {"config"},
+    {"recipes"},
     {
         "errors",
         "types",
@@ -50,9 +51,13 @@ def package_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """First-level names under kdrun that a file imports, anywhere in it."""
+    """First-level names under kdrun that a file imports, anywhere in it but for types alone."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         modules = []
         if isinstance(node, ast.ImportFrom) and node.module:
             modules = [node.module]

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.interrupt import StopRequest
-from kdrun.engine.lengths import Length
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums
 from kdrun.engine.state import TrainState
 from kdrun.errors import Interrupted, TrainingError
+from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.seeds import generator
 from kdrun.types import Batch, StepOutput
 
@@ -80,7 +80,7 @@ class Watcher:
     rows: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def training_started(self, length: Length, state: TrainState) -> None:
+    def training_started(self, length: TrainingLength, state: TrainState) -> None:
         self.steps = state.step
 
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
@@ -88,7 +88,7 @@ class Watcher:
         if self.steps == self.stop_at:
             self.stop.requested = True
 
-    def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
         self.rows.append(row)
 
     def warn(self, text: str) -> None:
@@ -138,7 +138,7 @@ def test_it_learns_and_counts(tmp_path: Path) -> None:
 
 def test_it_equals_a_loop_written_out(tmp_path: Path) -> None:
     weights, _, _ = run(tmp_path, val=None)
-    from kdrun.engine.lengths import learning_rates, training_length
+    from kdrun.recipes.lr_schedules import learning_rates, training_length
     from kdrun.seeds import derive
 
     scheme = Plain()
@@ -175,7 +175,7 @@ def test_continued_from_a_state_saved_after_the_last_batch_of_an_epoch(tmp_path:
         pass
 
     class Killing(Watcher):
-        def epoch_done(self, row: dict[str, Any], length: Length) -> None:
+        def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
             if row["epoch"] == 2:
                 raise KilledError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kdrun.engine.lengths import Length
+from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.ui import format, tables
 from kdrun.ui.reporter import Reporter, epoch_line
 
@@ -132,12 +132,12 @@ ROW = {
 
 
 def test_an_epochs_line_has_units_and_time_left() -> None:
-    line = epoch_line(ROW, Length(100, 10, 10), 65.0)
+    line = epoch_line(ROW, TrainingLength(100, 10, 10), 65.0)
     assert "epoch  3/10" in line
     assert "val 75.00 %" in line
     assert "1,234 img/s" in line
     assert "left 1m 05s" in line
-    assert "left" not in epoch_line({**ROW, "step": 100}, Length(100, 10, 10), 0.0)
+    assert "left" not in epoch_line({**ROW, "step": 100}, TrainingLength(100, 10, 10), 0.0)
 
 
 def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
@@ -147,7 +147,7 @@ def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
     with reporter.logging_to(tmp_path / "run.log"):
         reporter.heading("Stage 1")
         reporter.warn("careful")
-        reporter.epoch_done(ROW, Length(100, 10, 10))
+        reporter.epoch_done(ROW, TrainingLength(100, 10, 10))
         reporter.show(tables.result_table(result()))
     text = (tmp_path / "run.log").read_text()
     for words in ("Stage 1", "warning: careful", "epoch  3/10", "teacher  big"):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.config.validate import schedule
-from kdrun.engine.dot import Dot
 from kdrun.engine.optim import backward, build_optimizer
 from kdrun.errors import ConfigError
+from kdrun.recipes.dot import Dot
 from kdrun.types import StepOutput
 
 SCHEDULE = ScheduleConfig(optimizer="dot", lr=0.1, momentum=0.9, weight_decay=0.01, dot_delta=0.075)

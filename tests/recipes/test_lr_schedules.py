@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from kdrun.config.schema import ScheduleConfig
-from kdrun.engine.lengths import learning_rates, training_length
 from kdrun.errors import ConfigError
+from kdrun.recipes.lr_schedules import learning_rates, training_length
 
 BASE = ScheduleConfig(epochs=10, lr=0.5, curve="constant")
 
