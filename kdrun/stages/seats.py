@@ -11,6 +11,7 @@ long again.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -47,14 +48,26 @@ class Turns:
     def run(self) -> None:
         """Give the jobs that have lined up their turns until all have ended.
 
-        An exception of a job's work is raised here; the others then stand where they are.
+        An exception of a job's work is raised here, after the others have been interrupted: each
+        writes down that its run was stopped.
         """
         self._chooser = getcurrent()
-        while self.waiting:
-            job = self._next()
-            self._jobs[job].switch()
-            if self._jobs[job].dead:
-                del self.waiting[job]
+        try:
+            while self.waiting:
+                job = self._next()
+                self._jobs[job].switch()
+                if self._jobs[job].dead:
+                    del self.waiting[job]
+        except BaseException:
+            self._interrupt_all()
+            raise
+
+    def _interrupt_all(self) -> None:
+        self.broken = True
+        for job in self._jobs.values():
+            if not job.dead:
+                with suppress(BaseException):  # the first exception counts
+                    job.throw(Interrupted("stopped with the others of its gang"))
 
     def hand_on(self, job: int, position: Position) -> None:
         """The job is about to do the step at `position`: those behind it go first."""

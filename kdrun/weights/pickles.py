@@ -18,6 +18,7 @@ from kdrun.weights.builders import BUILDERS, Builder, set_array, storage_of
 from kdrun.weights.inert import Inert, InertClass
 from kdrun.weights.lazy import LazyArray, Source, UnreadableError
 
+PIECE_BYTES = 2**24
 SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
@@ -27,7 +28,7 @@ class InertUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     placeholders: the dotted names of all classes and functions that were not called.
     """
 
-    def __init__(self, file: IO[bytes], source: Source) -> None:
+    def __init__(self, file: Any, source: Source) -> None:
         # latin-1: pickles of Python 2 hold raw bytes as text
         super().__init__(file, encoding="latin1")
         self.source = source
@@ -182,12 +183,30 @@ InertUnpickler.dispatch = {
 }
 
 
+class _InPieces:
+    """A file read in pieces: memory is taken for what is there, not for a claimed length."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        pieces, left = [], size
+        while left > 0:
+            piece = self.file.read(min(left, PIECE_BYTES))
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+
 def read_pickle(file: IO[bytes], source: Source) -> tuple[Any, set[str]]:
     """(the next pickle of `file`, the names of what was left inert).
 
     Raises UnreadableError for anything that is no pickle, whatever the reader stumbles over.
     """
-    reader = InertUnpickler(file, source)
+    reader = InertUnpickler(_InPieces(file), source)
     try:
         return reader.load(), reader.placeholders
     except UnreadableError:

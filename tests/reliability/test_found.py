@@ -1,6 +1,7 @@
 """What the fuzzer and the soak found, each once."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from kdrun.cli import flags, preflight
 from kdrun.cli.main import run
 from kdrun.data.images import MappedImages
-from kdrun.errors import ConfigError
+from kdrun.errors import ConfigError, KdrunError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.teachers.formats import read_any
 from kdrun.teachers.memory import RecordFile
 
 
@@ -95,3 +97,13 @@ def test_a_run_whose_log_is_a_pipe_does_not_go_on(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
     with pytest.raises(ConfigError, match=r"result\.json is a folder"):
         RunFolder(tmp_path).acquire()
+
+
+@pytest.mark.parametrize("opcode", [pickle.BINBYTES8, pickle.BINUNICODE8, pickle.BYTEARRAY8])
+def test_a_pickle_that_claims_more_bytes_than_it_has_takes_no_memory(
+    tmp_path: Path, opcode: bytes
+) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x05" + opcode + (2**50).to_bytes(8, "little") + b"abc")
+    with pytest.raises(KdrunError, match=r"weights\.pth"):
+        read_any(path)

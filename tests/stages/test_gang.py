@@ -145,3 +145,22 @@ def test_when_it_is_broken_everybody_stops_at_the_next_turn() -> None:
         turns.enter(job, partial(work, job))
     turns.run()
     assert stopped == [(2, 1), (0, 2), (1, 2)]
+
+
+def test_an_exception_of_one_job_interrupts_the_others_where_they_stand() -> None:
+    turns, stopped = Turns(torch.device("cpu")), []
+
+    def work(job: int) -> None:
+        try:
+            for number in range(3):
+                turns.hand_on(job, (0, number))
+                if (job, number) == (1, 1):
+                    raise OSError("a full disk")
+        except Interrupted:
+            stopped.append(job)
+
+    for job in range(3):
+        turns.enter(job, partial(work, job))
+    with pytest.raises(OSError, match="a full disk"):
+        turns.run()
+    assert sorted(stopped) == [0, 2]
