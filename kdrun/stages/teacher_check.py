@@ -68,7 +68,7 @@ class TeacherCheck:
         if not found.near_chance:
             return
         text = (
-            f"{self.loaded.path} is near chance: it answers {_share(found, self.kind)} rightly "
+            f"{self.loaded.path} is near chance: {_share(found, self.kind)} are right "
             f"(chance: {100 * found.chance:.2f} %)"
         )
         if not self.config.teaching.check_accuracy:
@@ -89,11 +89,16 @@ class TeacherCheck:
             other = answers(trial, targets)
             if clearly_better(trial, logits, targets) and not other.near_chance:
                 hint = " (torchvision's)" if name == "lexicographic" else ""
-                keep = f", {self.where}.class_order={assumed} keeps it" if assumed in others else ""
+                keep = (
+                    f" ({self.where}.class_order={assumed} overrides this check)"
+                    if assumed in others
+                    else ""
+                )
                 raise CheckpointError(
-                    f"{self.loaded.path} has its classes in {name} order{hint}, and the data set "
-                    f"in {assumed} order: read so it answers {_share(other, self.kind)} rightly, "
-                    f"otherwise {mine.top1:.2f} %. Set {self.where}.class_order={name}{keep}."
+                    f"{self.loaded.path}: its outputs are in {name} order{hint}, but the data "
+                    f"set's classes are in {assumed} order: {_share(other, self.kind)} are right "
+                    f"in {name} order, {mine.top1:.2f} % in {assumed} order. Set "
+                    f"{self.where}.class_order={name}{keep}."
                 )
             if clearly_better(logits, trial, targets):
                 self.session.reporter.say(
@@ -126,7 +131,7 @@ class TeacherCheck:
         if best is not None:
             found, trial = best
             return (
-                f"With {trial.what} it answers {_share(found, self.kind)} rightly: set "
+                f"With {trial.what}, {_share(found, self.kind)} are right: set "
                 f"{trial.setting}. {lenient}"
             )
         causes = f"other data than its own, or a damaged file. {lenient}"
@@ -209,7 +214,7 @@ def reading_warnings(
             other = answers(trial, targets)
             if clearly_better(trial, logits, targets) and not other.near_chance:
                 return [
-                    f"read with its classes in {name} order it answers {other.top1:.2f} % rightly: "
+                    f"with its outputs in {name} order {other.top1:.2f} % are right: "
                     f"set teacher.class_order={name}"
                 ]
     if not found.near_chance:
