@@ -90,7 +90,8 @@ def test_the_advice_leads_to_a_teacher_that_answers_as_the_original(
     assert "layer2.0.downsample.0.weight [32, 16, 1, 1]" in text
     assert "linear.weight [10, 64]" in text
     assert text.endswith(
-        "It fits resnet20: type teacher=resnet20 teacher.shortcut=pad 'teacher.rename={linear: fc}'."
+        "It fits resnet20: type teacher=resnet20 teacher.shortcut=pad "
+        "'teacher.rename={linear: fc}'."
     )
     network = ResNet(10, depth=20, widths=[16, 16, 32, 64], shortcut="pad")
     choice = WeightsChoice(rename={"linear": "fc"})
@@ -112,7 +113,6 @@ def test_another_network_is_found_under_other_classes_and_wrappers(
 
 
 def test_every_network_of_the_catalogue_is_recognised(tmp_path: Path) -> None:
-    wrong = NETWORKS["cnn_tiny"]
     for name in ("wrn_40_1", "vgg8", "resnet8x4", "mobilenetv2", "shufflenetv1"):
         network = build_network(NETWORKS[name], INFO, "teacher")
         path = tmp_path / f"{name}.pth"
@@ -124,7 +124,6 @@ def test_every_network_of_the_catalogue_is_recognised(tmp_path: Path) -> None:
         for other in others:
             trial = explain.Trial(NETWORKS[other])
             assert explain._try(trial, names, INFO, WeightsChoice()) is None
-        assert not re.search("Traceback", refusal(path, wrong)) if name == "vgg8" else True
 
 
 def test_grey_weights_of_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
