@@ -31,7 +31,7 @@ def find_runs(root: Path = OUTPUTS) -> list[Found]:
 def run_folders(root: Path = OUTPUTS) -> list[Path]:
     """The folders of `find_runs`, newest first, without reading any of them."""
     paths = [root / name for name in _below(root)]
-    return [path.parent for path in sorted(paths, key=_modified, reverse=True)]
+    return [path.parent for path in sorted(paths, key=_age_key)]
 
 
 def find_teachers(root: Path = OUTPUTS) -> list[Found]:
@@ -73,7 +73,12 @@ def _below(root: Path) -> Iterator[str]:
 
 def _newest_first(paths: Iterator[Path]) -> list[Found]:
     found = [Found(path.parent, _modified(path), read(path)) for path in paths]
-    return sorted(found, key=lambda one: one.modified, reverse=True)
+    return sorted(found, key=lambda one: (-one.modified, str(one.folder)))
+
+
+def _age_key(path: Path) -> tuple[float, str]:
+    """Newest first; by name where two are of the same time."""
+    return -_modified(path), str(path)
 
 
 def _modified(path: Path) -> float:

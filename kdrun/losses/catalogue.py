@@ -82,7 +82,7 @@ class Entry:
 def entries() -> dict[str, Entry]:
     """All shipped losses by id, alphabetically."""
     found = {}
-    for path in sorted(FOLDER.rglob("*.yaml"), key=lambda path: path.stem):
+    for path in sorted(FOLDER.rglob("*.yaml"), key=lambda path: (path.stem, str(path))):
         ((name, node),) = yaml.safe_load(path.read_text(encoding="utf-8")).items()
         kwargs = {key: value for key, value in node.items() if key not in RESERVED}
         term = build.call(node["_target_"], kwargs, f"loss.{name}")

@@ -184,6 +184,32 @@ def test_a_failed_decode_leaves_no_folder(read: Read, tree: Path, tmp_path: Path
     assert folders(tmp_path) == []
 
 
+def test_another_class_order_is_another_data_set(
+    save: Save, read: Read, decoded: list[str], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("0", "2", "10")):
+        for split in ("train", "test"):
+            save(f"numbers/{split}/{name}/x.png", seed=seed + 3 * (split == "test"))
+    root = str(tmp_path / "numbers")
+    for cache_it in (True, False):
+        found = [
+            read(root=root, class_order=order, cache=cache_it)
+            for order in ("natural", "lexicographic", ["0", "2", "10"], "natural")
+        ]
+        assert [raw.classes for raw in found] == [
+            ("0", "2", "10"),
+            ("0", "10", "2"),
+            ("0", "2", "10"),
+            ("0", "2", "10"),
+        ]
+        assert torch.equal(
+            found[1].train.in_memory(), found[0].train.in_memory()[torch.tensor([0, 2, 1])]
+        )
+        prints = [raw.fingerprint for raw in found]
+        assert prints[0] == prints[2] == prints[3] != prints[1]
+    assert len(folders(tmp_path)) == 3  # no order evicts the other's images
+
+
 def test_settings_have_caches_of_their_own(read: Read, tmp_path: Path) -> None:
     shapes = [
         read(**settings).train.shape
