@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdrun.errors import ConfigError
+from kdrun.ranges import LARGEST_NUMBER
 from kdrun.recipes.registry import Registry
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def training_length(schedule: "ScheduleConfig", steps_per_epoch: int) -> Trainin
 def learning_rates(schedule: "ScheduleConfig", length: TrainingLength) -> list[float]:
     """The learning rate of every step.
 
-    Raises ConfigError for a warm-up longer than the training.
+    Raises ConfigError for a warm-up longer than the training, and for rates without bound.
     """
     warmup = round(schedule.warmup_epochs * length.steps_per_epoch)
     if warmup >= length.steps:
@@ -62,11 +63,22 @@ def learning_rates(schedule: "ScheduleConfig", length: TrainingLength) -> list[f
     rise = [schedule.lr * (step + 1) / (warmup + 1) for step in range(warmup)]
     rest = length.steps - warmup
     factor = LR_SCHEDULES[schedule.curve]
-    return rise + [
-        schedule.lr
-        * factor(Progress(step, (step - warmup) / rest, step // length.steps_per_epoch), schedule)
-        for step in range(warmup, length.steps)
-    ]
+    try:
+        rates = rise + [
+            schedule.lr
+            * factor(
+                Progress(step, (step - warmup) / rest, step // length.steps_per_epoch), schedule
+            )
+            for step in range(warmup, length.steps)
+        ]
+    except OverflowError:
+        rates = [math.inf]
+    if not max(rates) <= LARGEST_NUMBER:  # NaN as well
+        raise ConfigError(
+            f"schedule.curve={schedule.curve} raises the learning rate beyond {LARGEST_NUMBER:g}: "
+            "take a smaller lr, gamma or final_lr."
+        )
+    return rates
 
 
 @LR_SCHEDULES.register("constant")

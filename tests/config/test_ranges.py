@@ -14,6 +14,7 @@ from kdrun.errors import ConfigError
 from kdrun.models.cnn import ConvNet
 from kdrun.models.mlp import MLP
 from kdrun.models.vit import VisionTransformer
+from kdrun.recipes.lr_schedules import learning_rates, training_length
 from kdrun.ranges import Choices, Count, Range, Share, problems
 from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
@@ -176,3 +177,11 @@ def test_settings_without_effect_are_found() -> None:
     assert str(left).startswith("schedule.milestones=[150, 180, 210] has no effect with")
     names = {one.name for one in changed(distill("schedule.betas=[0.5,0.9]", "schedule.gamma=0.5"))}
     assert names == {"schedule.betas", "schedule.gamma"}
+
+
+def test_a_rising_learning_rate_is_bounded() -> None:
+    schedule = distill(
+        "schedule.curve=step", "schedule.gamma=1000", "schedule.milestones=[1,2,3,4]"
+    )
+    with pytest.raises(ConfigError, match="curve=step raises the learning rate"):
+        learning_rates(schedule.schedule, training_length(schedule.schedule, 2))
