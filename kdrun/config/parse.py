@@ -14,6 +14,7 @@ from omegaconf.errors import (
 )
 
 from kdrun.config import schema
+from kdrun.config.class_file import class_order_setting
 from kdrun.config.data_places import place_name, require_text
 from kdrun.config.plain import require_plain
 from kdrun.config.scalars import boolean, integer, number, optional_number, text
@@ -188,6 +189,8 @@ def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
         reserved["name"] = place_name(kwargs)
     augment = typed(schema.AugmentConfig, reserved.pop("augment", None) or {}, "dataset.augment")
     target = _target(node, "dataset")
+    if "class_order" in kwargs and target.startswith("kdrun.data."):
+        kwargs["class_order"] = class_order_setting(kwargs["class_order"])
     base = typed(schema.DatasetConfig, {**reserved, "target": target}, "dataset")
     return dataclasses.replace(base, augment=augment, kwargs=kwargs)
 

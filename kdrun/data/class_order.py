@@ -3,14 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
+from kdrun.config.class_file import LEXICOGRAPHIC, read_class_file
+from kdrun.config.class_file import NATURAL as NATURAL
 from kdrun.errors import ConfigError, did_you_mean
 
-NATURAL = "natural"
-LEXICOGRAPHIC = "lexicographic"
 DIGITS = re.compile(r"(\d{1,1000})")  # int() refuses more than 4,300 digits
-LARGEST_FILE = 64 * 2**20
 ClassOrder = str | list[str | int]
 
 
@@ -40,8 +38,8 @@ def in_class_order(names: Collection[str], order: ClassOrder) -> tuple[str, ...]
         orders = class_orders(names)
         if order in orders:
             return orders[order]
-        return _from_file(order, names)
-    return _checked([str(name) for name in order], names, "dataset.class_order")
+        return _of_lines(read_class_file(order), names, f"dataset.class_order={order}")
+    return _of_lines([str(name) for name in order], names, "dataset.class_order")
 
 
 def order_note(classes: Sequence[str], order: ClassOrder) -> list[str]:
@@ -59,24 +57,8 @@ def order_note(classes: Sequence[str], order: ClassOrder) -> list[str]:
     ]
 
 
-def _from_file(value: str, names: Collection[str]) -> tuple[str, ...]:
-    """The order of a text file with a class per line; see `_columns` for what a line may hold."""
-    where = f"dataset.class_order={value}"
-    path = Path(value)
-    try:
-        path = path.expanduser()
-        if not path.is_file():
-            raise ConfigError(
-                f"{where} is neither {NATURAL} nor {LEXICOGRAPHIC} nor a text file with a class "
-                f"per line.{did_you_mean(value, (NATURAL, LEXICOGRAPHIC))}"
-            )
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{where} is too large for a list of class names.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
-        raise ConfigError(f"{where} cannot be read: {reason}.") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def _of_lines(lines: list[str], names: Collection[str], where: str) -> tuple[str, ...]:
+    """The order of a list or of a file's lines; see `_columns` for what a line may hold."""
     fitting = {
         tuple(column)
         for column in _columns(lines)

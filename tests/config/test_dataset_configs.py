@@ -122,3 +122,12 @@ def test_places_that_are_no_text_are_refused(value: object) -> None:
         require_text({"root": value})
     with pytest.raises(ConfigError, match="is no path"):
         place_name({"root": "a\0b"})
+
+
+def test_a_file_of_class_names_is_kept_with_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("dog\n\ncat\n")
+    config = dataset("imagefolder", f"dataset.class_order={path}")
+    assert dump.dataset_plain(config)["class_order"] == ["dog", "cat"]
+    with pytest.raises(ConfigError, match="Did you mean 'lexicographic'"):
+        dataset("imagefolder", "dataset.class_order=lexicografic")
