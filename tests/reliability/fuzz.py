@@ -37,10 +37,12 @@ KINDS: dict[str, tuple[Kind, int]] = {  # name → (what does one case, its shar
     "configs": (kinds_commands.configs, 2),
     "pictures": (kinds_data.pictures, 6),
     "trees": (kinds_data.trees, 3),
+    "listed": (kinds_data.listed, 4),
     "arrays": (kinds_data.arrays, 3),
     "checkpoints": (kinds_data.checkpoints, 5),
     "runs": (kinds_runs.runs, 6),
     "resumes": (kinds_runs.resumes, 1),
+    "phases": (kinds_runs.phases, 1),
     "sweeps": (kinds_runs.sweeps, 1),
 }
 CPU_SECONDS, REAL_SECONDS = 30.0, 300.0

@@ -1,7 +1,10 @@
 """Data that are no data: pictures, image folders, arrays, checkpoints."""
 
+import importlib
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,77 @@ def _spoil_tree(path: Path, case: Case) -> None:
         path.write_bytes(b"")
     elif path.is_dir():
         (path / f"odd\udcff{rng.randrange(9)}.png").write_bytes(picture("PNG"))
+
+
+def listed(case: Case) -> str:
+    """A table, a tar shard or a Parquet file of pictures, spoilt."""
+    rng = case.rng
+    kind = rng.choice(("table", "table", "webdataset", "parquet"))
+    rows = [(f"{name}{number}.png", name) for name in ("cat", "dog") for number in range(6)]
+    if kind == "table":
+        for number, (name, _) in enumerate(rows):
+            (case.folder / name).write_bytes(picture("PNG", number))
+        split = rng.random() < 0.5
+        lines = [f"{p},{c}" + (f",{'test' if '5' in p else 'train'}" if split else "")
+                 for p, c in rows]  # fmt: skip
+        path = case.folder / rng.choice(("labels.csv", "labels.tsv", "x y.txt"))
+        head = "path,label" + (",split" if split else "")
+        path.write_text("\n".join([head, *lines]) + "\n")
+        if rng.random() < 0.5:
+            cell = rng.choice((*spoil.HOSTILE_TEXTS, "../x.png", '"', "a,b"))
+            text = path.read_text().replace(rng.choice(("cat1.png", "cat", "label")), cell, 1)
+            path.write_text(text, errors="surrogatepass")
+    elif kind == "webdataset":
+        path = case.folder / "train-000.tar"
+        with tarfile.open(path, "w") as tar:
+            for number, (name, label) in enumerate(rows):
+                for member, raw in ((name, picture("PNG", number)),
+                                    (name.replace(".png", ".cls"), label.encode())):  # fmt: skip
+                    info = tarfile.TarInfo(member)
+                    info.size = len(raw)
+                    tar.addfile(info, io.BytesIO(raw))
+    else:
+        pyarrow = optional("pyarrow")
+        if pyarrow is None:
+            return "no pyarrow"
+        path = case.folder / "train-00000-of-00001.parquet"
+        import pyarrow.parquet as parquet_file
+
+        images = [{"bytes": picture("PNG", n), "path": p} for n, (p, _) in enumerate(rows)]
+        table_of = pyarrow.table({"image": images, "label": [c for _, c in rows]})
+        parquet_file.write_table(table_of, path)
+    if kind != "table" or rng.random() < 0.5:
+        path.write_bytes(spoil.content(path.read_bytes(), rng))
+    case.tell(f"{kind} {path.name}: {path.read_bytes()[:80]!r}")
+    from kdrun.data.parquet import parquet
+    from kdrun.data.table import table
+    from kdrun.data.webdataset import webdataset
+
+    wheres: dict[str, Any] = {"cache_root": case.folder / "cache", "cache": rng.random() < 0.5}
+    try:
+        if kind == "table":
+            raw = table(file=str(path), **wheres)
+        elif kind == "webdataset":
+            raw = webdataset(root=str(path), **wheres)
+        else:
+            raw = parquet(root=str(path), **wheres)
+        for split_images in (raw.train, raw.val, raw.test):
+            if split_images is not None:
+                split_images.in_memory()
+    except KdrunError as error:
+        case.tell(error)
+        if error.exit_code != 2:
+            raise Failed(f"exit code {error.exit_code}: {error}") from error
+        return "refused"
+    return "read"
+
+
+def optional(name: str) -> Any:
+    """An optional module; None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def arrays(case: Case) -> str:

@@ -101,6 +101,14 @@ def resumes(case: Case) -> str:
     return f"resume: exit code {code}"
 
 
+def phases(case: Case) -> str:
+    """A spoilt run that was interrupted in the phase before its main one: resumed, or refused."""
+    _spoilt(case, case.world.phase)
+    (case.folder / "begun").symlink_to(case.world.root / "begun")
+    code, _ = case.kdrun("resume", "given", may_change=("given/", "outputs/", "begun"))
+    return f"resume of a phase: exit code {code}"
+
+
 def sweeps(case: Case) -> str:
     """A spoilt sweep's folder."""
     rng = case.rng

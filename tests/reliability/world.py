@@ -42,12 +42,14 @@ class World:
     """A folder of good inputs, made once; cases copy what they spoil.
 
     run: a finished distillation. begun: the same, interrupted after its first epoch.
-    sweep: one of two jobs. photos: an image folder. files: kind → a good file of it.
+    phase: one interrupted in its hint stage. sweep: one of two jobs.
+    photos: an image folder. files: kind → a good file of it.
     """
 
     root: Path
     run: Path
     begun: Path
+    phase: Path
     sweep: Path
     photos: Path
     files: dict[str, Path]
@@ -57,8 +59,11 @@ def make_world(root: Path) -> World:
     """Train the runs and write the files, in `root`, which is the current folder."""
     _kdrun("distill", *TINY)
     finished = next(path.parent for path in root.glob("outputs/distill/*/*/*/result.json"))
-    _interrupted()
+    _interrupted("output_root=begun")
     begun = next(path.parent for path in root.glob("begun/distill/*/*/*/result.json"))
+    hint = ["loss=[kd,fitnet]", "loss.fitnet.variant=paper", "loss.fitnet.pretrain_epochs=2"]
+    _interrupted("output_root=begun", *hint)
+    phase = next(path.parent for path in root.glob("begun/distill/*/*fitnet/*/result.json"))
     _kdrun("distill", "-m", *TINY, "T=1,4")
     sweep = next(root.glob("outputs/sweeps/**/sweep.json")).parent
     photos = root / "photos"
@@ -68,7 +73,7 @@ def make_world(root: Path) -> World:
                 path = photos / split / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(picture("PNG", number))
-    return World(root, finished, begun, sweep, photos, _files(root / "files"))
+    return World(root, finished, begun, phase, sweep, photos, _files(root / "files"))
 
 
 def _kdrun(*words: str) -> None:
@@ -76,7 +81,7 @@ def _kdrun(*words: str) -> None:
     assert code == 0, (words, code)
 
 
-def _interrupted() -> None:
+def _interrupted(*words: str) -> None:
     """A run that is stopped when its student has done an epoch."""
     save = CheckpointFolder.save
 
@@ -87,7 +92,7 @@ def _interrupted() -> None:
 
     CheckpointFolder.save = stopping  # type: ignore[method-assign]
     try:
-        assert run(["distill", *TINY, "output_root=begun"]) == 130
+        assert run(["distill", *TINY, *words]) == 130
     finally:
         CheckpointFolder.save = save  # type: ignore[method-assign]
 
