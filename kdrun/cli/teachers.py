@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
 from kdrun.cli import grammar, groups
 from kdrun.config.teachers import NUMBERED
@@ -121,8 +121,8 @@ def _choices(override: Override, word: str, placed: frozenset[str]) -> list[str]
 
 
 def _swept(override: Override) -> list[Any]:
-    if not override.is_choice_sweep():
-        return []
+    if not override.is_choice_sweep() or isinstance(override.value(), Glob):
+        return []  # a glob matches names
     texts = override.sweep_string_iterator()
     return [one.value() for one in grammar.parse([f"{GROUP}={text}" for text in texts])]
 
@@ -153,11 +153,12 @@ def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
     if path is None:
         return set()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError:
-        return set()  # said where the file is composed
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        defaults = content["defaults"] if isinstance(content, dict) else []
+    except (yaml.YAMLError, ValueError, OSError, RecursionError, KeyError):
+        return set()  # reported where the file is composed
     found: set[str] = set()
-    for entry in content.get("defaults") or []:
+    for entry in defaults if isinstance(defaults, list) else []:
         if isinstance(entry, str) and entry.startswith("/experiment/"):
             found |= _placed_by(entry.removeprefix("/experiment/"), config_dir)
         for key in entry if isinstance(entry, dict) else []:

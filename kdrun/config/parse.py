@@ -296,7 +296,7 @@ def _scheme(node: dict[str, Any], student: schema.NetworkConfig) -> schema.Schem
     if several is not None and several.first_on_labels:
         uses = STUDENT
     return schema.SchemeConfig(
-        name=str(reserved["name"]),
+        name=_name(reserved, "scheme"),
         target=_target(node, "scheme"),
         kwargs=kwargs,
         uses_teacher=uses,
@@ -305,9 +305,16 @@ def _scheme(node: dict[str, Any], student: schema.NetworkConfig) -> schema.Schem
     )
 
 
+def _name(reserved: dict[str, Any], group: str) -> str:
+    name = reserved.get("name")
+    if name is None:
+        raise ConfigError(f"The {group}'s YAML has no name: add the line 'name: ...' to it.")
+    return str(name)
+
+
 def _logger(node: dict[str, Any]) -> schema.LoggerConfig:
     reserved, kwargs = _split(node, {"name"})
-    return schema.LoggerConfig(str(reserved["name"]), node.get("_target_"), kwargs)
+    return schema.LoggerConfig(_name(reserved, "logger"), node.get("_target_"), kwargs)
 
 
 def _runtime(plain: dict[str, Any]) -> schema.RuntimeConfig:

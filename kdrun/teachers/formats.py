@@ -27,7 +27,7 @@ from kdrun.weights.explain import explain
 from kdrun.weights.files import read_file, weights_in
 from kdrun.weights.fit import all_fits, wanted_by
 from kdrun.weights.flatten import flatten
-from kdrun.weights.lazy import AnyTensor, loaded
+from kdrun.weights.lazy import AnyTensor, UnreadableError, loaded
 from kdrun.weights.load import WeightsChoice, load_into, under
 from kdrun.weights.names import check_rename
 
@@ -48,8 +48,17 @@ class LoadedWeights:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """All tensors, read, under the names of the file."""
-        return {name: loaded(tensor) for name, tensor in self.tensors.items()}
+        """All tensors, read, under the names of the file.
+
+        Raises CheckpointError where the file is damaged.
+        """
+        found: dict[str, Tensor] = {}
+        for name, tensor in self.tensors.items():
+            try:
+                found[name] = loaded(tensor)
+            except UnreadableError as error:
+                raise CheckpointError(f"{self.path} is damaged at {name}: {error}.") from None
+        return found
 
     @property
     def sha256(self) -> str:

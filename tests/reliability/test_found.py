@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kdrun.cli import flags, preflight
 from kdrun.cli.main import run
 from kdrun.data.images import MappedImages
-from kdrun.errors import ConfigError, KdrunError
+from kdrun.errors import CheckpointError, ConfigError, KdrunError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.teachers.formats import read_any
@@ -107,3 +108,31 @@ def test_a_pickle_that_claims_more_bytes_than_it_has_takes_no_memory(
     path.write_bytes(b"\x80\x05" + opcode + (2**50).to_bytes(8, "little") + b"abc")
     with pytest.raises(KdrunError, match=r"weights\.pth"):
         read_any(path)
+
+
+def test_a_damaged_tensor_is_named_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"a.weight": torch.zeros(500)}, path)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(bytes(400)) + 200] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"weights\.pth is damaged at a\.weight"):
+        assert read_any(path).weights
+
+
+@pytest.mark.parametrize("text", ["5\n", "defaults: 5\n", "[" * 300 + "]" * 300])
+def test_an_experiment_that_is_no_group_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    assert refused("--config-dir", str(tmp_path), "experiment=mine")
+
+
+@pytest.mark.parametrize("group", ["logger", "scheme"])
+def test_an_option_without_a_name_is_refused(tmp_path: Path, group: str) -> None:
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("_target_: x.Y\n")
+    assert "name" in refused("--config-dir", str(tmp_path), f"{group}=mine")
+
+
+def test_a_glob_of_teachers_is_refused_or_swept() -> None:
+    assert refused("teacher=glob(*)")
