@@ -9,15 +9,29 @@ from kdrun.config.weights import CHECKPOINT_WORDS, names_a_file
 from kdrun.errors import ConfigError
 
 
+def instead(override: Override) -> str | None:
+    """The sentence for `student.weights=FILE` and the like, a setting that is not there."""
+    value = value_text(override)
+    place = _place(full_key(override).lstrip("+"), value)
+    if place is None:
+        return None
+    return (
+        f"{override.key_or_group}={value} is not how weights are named: the file a {_who(place)} "
+        f"starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
+    )
+
+
 def check(override: Override) -> None:
-    """Raise ConfigError for `student.weights=FILE` and the like, naming `student.checkpoint`."""
-    place = _place(full_key(override).lstrip("+"), value_text(override))
-    if place is not None:
-        value = value_text(override)
-        raise ConfigError(
-            f"{override.key_or_group}={value} is not how weights are named: the file a "
-            f"{_who(place)} starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
-        )
+    """Raise ConfigError for a file given to a setting of the same name that takes none.
+
+    `teacher.weights` counts teachers, and `pretrained` is true or false.
+    """
+    word = override.key_or_group.rpartition(".")[2]
+    if word not in ("weights", "pretrained") or not names_a_file(value_text(override)):
+        return
+    text = instead(override)
+    if text is not None:
+        raise ConfigError(text)
 
 
 def _who(place: str) -> str:

@@ -49,7 +49,6 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
         if is_hydra(override):
             hint_sweeps.check_hydra(asked, override)
             continue
-        hint_weights.check(override)
         if override.is_delete():
             _check_delete(asked, override)
         elif asked.is_group(override):
@@ -123,6 +122,8 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
             raise ConfigError(_missing_term(asked, rest, word))
     value = override.value()
     key = override.key_or_group
+    if key == "teacher.weights" or isinstance(node, bool):
+        hint_weights.check(override)
     if isinstance(node, dict) and not isinstance(value, dict):
         if value is None and words[0] == "loss":
             raise ConfigError(f"To take a term out of the objective, type ~{key}.")
@@ -134,6 +135,9 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
 def _missing(
     asked: Request, tree: dict[str, Any], parents: list[str], word: str, override: Override
 ) -> str:
+    weights = hint_weights.instead(override)
+    if weights is not None:
+        return weights
     if not parents:
         return _missing_top(asked, tree, word, override)
     parent = ".".join(parents)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdrun.config import trust
+from kdrun.config.weights import CHECKPOINT_WORDS
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.ranges import argument_problem
 from kdrun.user_code import user_code_error
@@ -114,6 +115,8 @@ def check_arguments(
             problems += _type_problem(target, key, value, where)
         elif not takes_any:
             hint = did_you_mean(key, names) or f" It takes: {', '.join(sorted(names))}."
+            if where in ("student", "teacher") and key.lower() in CHECKPOINT_WORDS:
+                hint = f" The weights it starts from are {where}.checkpoint={kwargs[key]}."
             problems.append(f"{where}.{key} does not exist.{hint}")
     given = set(kwargs) | (offered or set())
     for name in sorted(names - given):

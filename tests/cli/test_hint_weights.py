@@ -3,6 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from cli.conftest import Recorder
+
+from kdrun.cli.main import run
+from kdrun.config import build
+from kdrun.errors import ConfigError
+from kdrun.models.mlp import MLP
 
 
 @pytest.mark.parametrize(
@@ -11,7 +17,6 @@ import pytest
         "student.weights=a.pth",
         "student.init=a.pth",
         "student.pretrained=runs/a.pth",
-        "+student.init_from=a.pth",
         "student.ckpt=a.pth",
         "student_checkpoint=a.pth",
         "init_student=a.pth",
@@ -23,8 +28,22 @@ def test_the_student_s(refused: Callable[..., str], word: str) -> None:
 
 
 def test_the_teacher_s(refused: Callable[..., str]) -> None:
-    for word in ("teacher.weights=a.pth", "teacher2.ckpt=b.pth", "teacher_weights=c.pth"):
-        assert "checkpoint=" in refused("distill", word)
+    for word in ("teacher.weights=a.pth", "teacher.ckpt=b.pth", "teacher_weights=c.pth"):
+        assert "teacher.checkpoint=" in refused("distill", word)
+    words = ["teacher=torchvision", "teacher.pretrained=a.pth"]
+    assert "teacher.checkpoint=a.pth" in refused("distill", *words)
+
+
+def test_an_argument_of_a_network_of_the_user_s_own_is_its_own(stages: Recorder) -> None:
+    words = ["student=custom", "student._target_=my_nets.Mine"]
+    for own in ("+student.weights=a.pth", "+student.init=xavier", "+student.path=x/y"):
+        assert run(["distill", *words, own]) == 0
+    assert len(stages.calls) == 3
+
+
+def test_an_argument_that_a_network_does_not_take() -> None:
+    with pytest.raises(ConfigError, match=r"are student.checkpoint=a.pth"):
+        build.check_arguments(MLP, {"init_from": "a.pth"}, "student")
 
 
 def test_settings_that_no_file_is_named_for(refused: Callable[..., str]) -> None:
