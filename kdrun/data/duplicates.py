@@ -60,8 +60,8 @@ def find_duplicates(splits: dict[str, Split], thorough: bool = False) -> Duplica
     images that are read from elsewhere without checksums, unless `thorough` reads them all.
     """
     sums = {}
-    for name, split in splits.items():
-        found = None if split.groups is not None else _sums(split, thorough)
+    for name, images in splits.items():
+        found = None if images.groups is not None else _sums(images, thorough)
         if found is None:
             return None
         sums[name] = found
@@ -73,7 +73,8 @@ def find_duplicates(splits: dict[str, Split], thorough: bool = False) -> Duplica
     rows = np.flatnonzero(counts[inverse] > 1)
     rows = rows[np.argsort(inverse[rows], kind="stable")]
     cuts = np.flatnonzero(np.diff(inverse[rows])) + 1
-    kept, group = [], []
+    kept: list[np.ndarray] = []
+    group: list[int] = []
     for candidates in np.split(rows, cuts) if len(rows) else []:
         for same in _verified(candidates, split, position, [splits[name] for name in names]):
             group += [len(kept)] * len(same)
