@@ -62,7 +62,9 @@ def resumed(config: RunConfig, folder: Path, verb: str) -> tuple[RunConfig, list
     runtime = config.runtime
     root = _root_of(folder, verb)
     if _absolute(runtime.output_root) != _absolute(root):
-        notes.append(f"writing below {root}, where this run lies, not {runtime.output_root}")
+        notes.append(
+            f"output_root={runtime.output_root} of its config.yaml is not used: it writes below {root}"
+        )
         runtime = replace(runtime, output_root=str(root))
     logger = config.logger
     if not _is_known_logger(logger):
