@@ -63,7 +63,7 @@ def resumed(config: RunConfig, folder: Path, verb: str) -> tuple[RunConfig, list
     root = _root_of(folder, verb)
     if _absolute(runtime.output_root) != _absolute(root):
         notes.append(
-            f"output_root={runtime.output_root} of its config.yaml is not used: it writes below {root}"
+            f"output_root={runtime.output_root} of config.yaml is not used: writing below {root}"
         )
         runtime = replace(runtime, output_root=str(root))
     logger = config.logger
