@@ -34,7 +34,7 @@ def test_a_link_to_nowhere_is_named_with_its_target(tmp_path: Path, name: str) -
         require_root(root)
     if name in ("", "distill"):
         with pytest.raises(ConfigError, match="/not/mounted"):  # once it never returned
-            RunFolder.create_in(root / "distill" / "digits" / "a-b-kd")
+            RunFolder.new_in(root / "distill" / "digits" / "a-b-kd").make()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -64,7 +64,7 @@ def test_the_search_for_a_free_name_ends(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("kdrun.runs.folder.stamp", lambda: "taken")
     (tmp_path / "taken").mkdir()
     with pytest.raises(ConfigError, match="100 names"):
-        RunFolder.create_in(tmp_path)
+        RunFolder.new_in(tmp_path).make()
 
 
 LONG = "x" * 300
