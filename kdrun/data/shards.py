@@ -94,11 +94,10 @@ def _expand(value: Names, base: Path | None, endings: tuple[str, ...], where: st
             if not matches:
                 missing.append(str(path))
     if missing:
-        some = f"{len(missing):,} of {len(missing) + len(files):,} files do not exist"
-        raise DataError(
-            f"{where}: {some if files or len(missing) > 1 else 'there is no'} "
-            f"{abbreviated(missing, 3)}{_hint(Path(missing[0]), endings)}."
-        )
+        count = len(missing) + len(files)
+        what = "there is no" if count == 1 else f"{len(missing):,} of {count:,} files do not exist:"
+        hint = _hint(Path(missing[0]), endings)
+        raise DataError(f"{where}: {what} {abbreviated(missing, 3)}{hint}.")
     return sorted(dict.fromkeys(path.absolute() for path in files), key=lambda p: natural(str(p)))
 
 

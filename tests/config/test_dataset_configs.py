@@ -87,7 +87,14 @@ def test_published_constants() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("imagefolder", "root"), ("table", "file"), ("custom", "_target_")]
+    ("name", "key"),
+    [
+        ("imagefolder", "root"),
+        ("table", "file"),
+        ("parquet", "root"),
+        ("webdataset", "root"),
+        ("custom", "_target_"),
+    ],
 )
 def test_what_only_the_user_knows_is_asked_for(name: str, key: str) -> None:
     resolvers.register()

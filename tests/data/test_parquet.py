@@ -136,7 +136,7 @@ def test_patterns_and_named_splits(write: Write, folder: RawDataset, tmp_path: P
     base = tmp_path / "hf"
     assert_same(read(base, tmp_path, train="a_{0..1}.parquet", test="b.parquet"), folder)
     assert_same(read(base, tmp_path, train="a_*.parquet", test=["b.parquet"]), folder)
-    with pytest.raises(DataError, match=r"1 of 3 files do not exist .*a_2\.parquet"):
+    with pytest.raises(DataError, match=r"1 of 3 files do not exist: .*a_2\.parquet"):
         read(base, tmp_path, train="a_{0..2}.parquet")
     with pytest.raises(DataError, match="share files"):
         read(base, tmp_path, train="*.parquet", test="b.parquet")

@@ -92,7 +92,7 @@ def test_numbers_with_a_list_of_names(write: Write, folder: RawDataset, tmp_path
     pattern = f"{base}/birds-{{train-{{000..002}},test-000}}.tar"
     assert_same(read(pattern, tmp_path), folder)
     assert_same(read(f"{base}/*.tar", tmp_path), folder)
-    with pytest.raises(DataError, match=r"1 of 4 files do not exist .*birds-train-003\.tar"):
+    with pytest.raises(DataError, match=r"1 of 4 files do not exist: .*birds-train-003\.tar"):
         read(f"{base}/birds-train-{{000..003}}.tar", tmp_path)
 
 
