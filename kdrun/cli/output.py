@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from kdrun.errors import MachineError
 from kdrun.limits import visible
-from kdrun.ui.console import discard
 
 
 def say(text: str) -> None:
@@ -43,6 +42,8 @@ def is_writable() -> bool:
 
 def lost(error: OSError) -> MachineError:
     """What to say when standard output cannot be written; drops what is buffered for it."""
+    from kdrun.ui.console import discard  # imports rich
+
     discard(sys.stdout)
     return MachineError(f"Standard output cannot be written: {error.strerror or error}.")
 
