@@ -73,9 +73,9 @@ def refusing(what: str, network: nn.Module, images: str, remedy: str) -> Iterato
         raise CheckpointError(
             f"{what} outputs NaN or infinity for {error.share} {images} images: {cause}. {remedy}"
         ) from None
-    cause = damaged_weight(network)
-    if cause is not None:
-        raise CheckpointError(f"{what} is damaged: {cause}. {remedy}")
+    damaged = damaged_weight(network)
+    if damaged is not None:
+        raise CheckpointError(f"{what} is damaged: {damaged}. {remedy}")
 
 
 @contextmanager
