@@ -1,20 +1,16 @@
 """Running a verb that has a configuration: compose once, then run it, or each job of its sweep."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from kdrun.cli import foreign, launchers, preflight
+from kdrun.cli import foreign, launchers, preflight, verbs
 from kdrun.cli.flags import Flags, split
-from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
+from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.variables import process_argv
 from kdrun.world import world
-
-# What several processes, started by torchrun, can do together.
-TOGETHER = ("train-teacher", "distill", "evaluate")
 
 
 def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
@@ -26,12 +22,12 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     if flags.help:
         from kdrun.cli import pages
 
-        say(pages.verb(verb, CONFIG_NAMES[verb], flags.config_dir))
+        say(pages.verb(config_names()[verb], verbs.module(verb).EXAMPLES, flags.config_dir))
         return EXIT_DONE
     if flags.hydra_only:
         _print_hydra_info(verb, flags)
         return EXIT_DONE
-    plan = preflight.check(verb, CONFIG_NAMES[verb], flags)
+    plan = preflight.check(verb, config_names()[verb], flags)
     if flags.info is not None:
         _print_hydra_info(verb, plan.flags)
         return EXIT_DONE
@@ -41,7 +37,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     _check_together(verb, plan)
     if plan.sweep_dir is None:
         try:
-            command(verb)(plan.configs[0], plan.argvs[0], sweep_dir=None, job=0)
+            verbs.module(verb).execute(plan.configs[0], plan.argvs[0])
         except SystemExit as error:  # of user code: it must not end as a success
             raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
         return EXIT_DONE
@@ -70,7 +66,7 @@ def _check_together(verb: str, plan: preflight.Plan) -> None:
     """Raise ConfigError for what several processes cannot do together."""
     if world().size == 1:
         return
-    if verb not in TOGETHER:
+    if not verbs.module(verb).TORCHRUN:
         raise ConfigError(f"kdrun {verb} is the work of one process: start it without torchrun.")
     if plan.sweep_dir is not None:
         raise ConfigError(
@@ -81,14 +77,6 @@ def _check_together(verb: str, plan: preflight.Plan) -> None:
         raise ConfigError("compile=true is for one process: leave it out under torchrun.")
 
 
-def command(verb: str) -> Callable[..., object]:
-    """What runs the verb, given its configuration; importing it imports torch."""
-    from kdrun.stages import commands
-
-    function: Callable[..., object] = getattr(commands, verb.replace("-", "_"))
-    return function
-
-
 def _print_hydra_info(verb: str, flags: Flags) -> None:
     """`--info` and `--hydra-help`, which only `hydra.main` offers; it reads `sys.argv`."""
     import hydra
@@ -96,7 +84,7 @@ def _print_hydra_info(verb: str, flags: Flags) -> None:
     main = hydra.main(
         version_base=preflight.VERSION_BASE,
         config_path="pkg://kdrun.configs",
-        config_name=CONFIG_NAMES[verb],
+        config_name=config_names()[verb],
     )
     with process_argv([f"kdrun {verb}", *flags.to_argv()]):
         try:

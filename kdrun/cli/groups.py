@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from kdrun.config.resolvers import MODEL, NETWORK_GROUPS
+from kdrun.config.model_options import MODEL, NETWORK_GROUPS
 
 # Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
 INTERNAL = (MODEL,)
@@ -27,16 +27,6 @@ NO_GROUPS = ("published",)
 
 # Hydra's own groups lie one folder deeper: `hydra/launcher`.
 HYDRA = ("hydra",)
-
-# The verbs that Hydra composes a configuration for, and its file.
-CONFIG_NAMES = {
-    "train-teacher": "train_teacher",
-    "distill": "distill",
-    "evaluate": "evaluate",
-    "export": "export",
-    "benchmark": "benchmark",
-    "search": "search",
-}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hint_groups, hint_sweeps, hint_weights
+from kdrun.cli import groups, hint_groups, hint_sweeps, hint_weights, verbs
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.cli.request import (
     Request,
@@ -175,7 +175,7 @@ def _missing_top(asked: Request, tree: dict[str, Any], word: str, override: Over
     if found:
         shown = " or ".join(f"{place} (={_shown(places[place])})" for place in found[:3])
         return f"{start} Did you mean {shown}?"
-    for verb, config_name in groups.CONFIG_NAMES.items():
+    for verb, config_name in verbs.config_names().items():
         if word in groups.primary(config_name).names():
             start = f"'{word}' is a setting of {verb}, not of {asked.verb}."
             break

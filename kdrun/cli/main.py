@@ -4,12 +4,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
 from kdrun import __version__
+from kdrun.cli import verbs
 from kdrun.cli.output import flush, is_writable, lost, prepare_streams, say
 from kdrun.config import trust
 from kdrun.errors import (
@@ -31,125 +30,6 @@ ELSEWHERE = {
     "export": "name another folder: out=DIR",
     "new": "name another folder: --dir DIR",
     **dict.fromkeys(("compare", "ls", "show", "predict", "doctor", "completion"), ""),
-}
-
-Handler = Callable[[list[str]], int]
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A command: its name, one line on what it does, and what runs it (lazily imported)."""
-
-    name: str
-    summary: str
-    handler: Handler
-
-
-def _hydra(name: str) -> Handler:
-    def run_hydra_verb(argv: list[str]) -> int:
-        from kdrun.cli import app
-
-        return app.run_verb(name, argv)
-
-    return run_hydra_verb
-
-
-def _resume(argv: list[str]) -> int:
-    from kdrun.cli import resume
-
-    return resume.run(argv)
-
-
-def _search(argv: list[str]) -> int:
-    from kdrun.cli import search
-
-    return search.run(argv)
-
-
-def _ls(argv: list[str]) -> int:
-    from kdrun.cli import ls
-
-    return ls.run(argv)
-
-
-def _show(argv: list[str]) -> int:
-    from kdrun.cli import show
-
-    return show.run(argv)
-
-
-def _doctor(argv: list[str]) -> int:
-    from kdrun.cli import doctor
-
-    return doctor.run(argv)
-
-
-def _predict(argv: list[str]) -> int:
-    from kdrun.cli import predict
-
-    return predict.run(argv)
-
-
-def _new(argv: list[str]) -> int:
-    from kdrun.cli import new
-
-    return new.run(argv)
-
-
-def _validate(argv: list[str]) -> int:
-    from kdrun.cli import validate
-
-    return validate.run(argv)
-
-
-def _report(argv: list[str]) -> int:
-    from kdrun.cli import report
-
-    return report.run(argv)
-
-
-def _compare(argv: list[str]) -> int:
-    from kdrun.cli import compare
-
-    return compare.run(argv)
-
-
-def _completion(argv: list[str]) -> int:
-    from kdrun.cli import completion
-
-    return completion.run(argv)
-
-
-VERBS = {
-    verb.name: verb
-    for verb in (
-        Verb(
-            "train-teacher",
-            "train a teacher, or find it in the teacher store",
-            _hydra("train-teacher"),
-        ),
-        Verb("distill", "train or find the teacher, then distil the student", _hydra("distill")),
-        Verb(
-            "evaluate", "measure a finished student, or any checkpoint, again", _hydra("evaluate")
-        ),
-        Verb("export", "write a finished network as ONNX, PT2 or safetensors", _hydra("export")),
-        Verb("predict", "name the likeliest classes of image files", _predict),
-        Verb(
-            "benchmark",
-            "where a step's time goes, and how far it is from bare compute",
-            _hydra("benchmark"),
-        ),
-        Verb("search", "find the best settings within ranges, with Optuna", _search),
-        Verb("resume", "go on with an interrupted run or sweep", _resume),
-        Verb("report", "tables, a page and pictures of runs and sweeps", _report),
-        Verb("compare", "what differs between two runs", _compare),
-        Verb("ls", "list the options of a group, the runs or the teachers", _ls),
-        Verb("show", "print an option's YAML and documentation, or a run's result", _show),
-        Verb("new", "start a loss, a network or an experiment of your own", _new),
-        Verb("validate", "build every option and run one batch of it", _validate),
-        Verb("doctor", "report what this machine has and what is missing", _doctor),
-        Verb("completion", "print the tab-completion script for bash, zsh or fish", _completion),
-    )
 }
 
 
@@ -246,19 +126,23 @@ def _without_trust(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _dispatch(argv: list[str]) -> int:
     if "COMP_LINE" in os.environ and argv[:1] == ["--complete"]:
-        from kdrun.cli import completion
+        from kdrun.commands import completion
 
-        return completion.complete(list(VERBS))
+        return completion.complete(verbs.names())
     if not argv or argv[0] in ("--help", "-h", "help"):
         return _help(argv[1:])
     if argv[0] in ("--version", "-V", "version"):
         say(f"kdrun {__version__}")
         return EXIT_DONE
-    verb = VERBS.get(argv[0])
-    if verb is None:
+    if argv[0] not in verbs.names():
         raise ConfigError(_unknown_verb(argv))
     _require_folder()
-    return verb.handler(argv[1:])
+    return _run_verb(argv[0], argv[1:])
+
+
+def _run_verb(verb: str, argv: list[str]) -> int:
+    code: int = verbs.module(verb).run(argv)
+    return code
 
 
 def _require_folder() -> None:
@@ -275,21 +159,21 @@ def _require_folder() -> None:
 def _help(words: list[str]) -> int:
     from kdrun.cli import pages
 
-    if words and words[0] in VERBS:
-        return VERBS[words[0]].handler(["--help"])
+    if words and words[0] in verbs.names():
+        return _run_verb(words[0], ["--help"])
     if words:
         raise ConfigError(_unknown_verb(words))
-    say(pages.front([(verb.name, verb.summary) for verb in VERBS.values()]))
+    say(pages.front(verbs.summaries().items()))
     return EXIT_DONE
 
 
 def _unknown_verb(argv: list[str]) -> str:
-    word, names = argv[0], ", ".join(VERBS)
+    word, names = argv[0], ", ".join(verbs.names())
     if word.startswith("-") and word not in ("-m", "--multirun"):
         return f"kdrun has no option {word} of its own. Put a verb first: {names}."
     if "=" in word or word in ("-m", "--multirun"):
         rest = " ".join(argv)
         return f"A verb is missing: put distill (or another verb) first: kdrun distill {rest}"
     underscored = word.replace("_", "-")
-    hint = did_you_mean(underscored, VERBS) or f" The verbs are {names}."
+    hint = did_you_mean(underscored, verbs.names()) or f" The verbs are {names}."
     return f"kdrun has no verb '{word}'.{hint}"

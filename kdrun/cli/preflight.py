@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers
+from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers, verbs
 from kdrun.cli.counting import check_counts, check_jobs
 from kdrun.cli.effects import check_effect
 from kdrun.cli.flags import Flags
@@ -38,7 +38,6 @@ from kdrun.config.teachers import OWN_KEYS, TOGETHER_KEYS
 from kdrun.errors import ConfigError
 
 VERSION_BASE = "1.3"
-SINGLE = ("export",)
 # What composing raises, damaged files too; Hydra asserts what a defaults list holds.
 COMPOSE_ERRORS = (
     HydraException,
@@ -124,7 +123,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         return Plan(flags, shown=_shown(composer.compose(fixed), flags))
     if flags.only_shows:
         return Plan(flags)
-    if is_sweep and composer.asked.verb in SINGLE:
+    if is_sweep and not verbs.module(composer.asked.verb).SWEEPS:
         raise ConfigError(
             f"{composer.asked.verb} makes one thing at a time and has no sweeps: type the command "
             "once for each value, without -m."

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kdrun.cli import verbs
 from kdrun.cli.launchers import Launcher
 from kdrun.cli.preflight import Config, Plan
 from kdrun.config import trust
@@ -136,11 +137,9 @@ def do_planned_job(
     folder: SweepFolder, number: int, verb: str, config: Config, argv: list[str]
 ) -> int:
     """Do one job of a sweep, in this process or in a worker that has just unpickled it."""
-    from kdrun.cli.app import command
-
     # A worker must know what the command names: the process that planned the sweep checked it.
     trust.name(trust.targets_in(asdict(config)))
-    return do_job(folder, number, lambda: config, command(verb), argv)
+    return do_job(folder, number, lambda: config, verbs.module(verb).execute, argv)
 
 
 def do_job(

@@ -8,9 +8,8 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-# `model/NAME.yaml` describes a network; it is chosen as student=NAME or teacher=NAME.
-MODEL = "model"
-NETWORK_GROUPS = ("student", "teacher")
+from kdrun.config.model_options import MODEL, NETWORK_GROUPS, model_names
+
 STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # how a stamp looks
 
 
@@ -42,10 +41,3 @@ def register(config_dir: Path | None = None) -> None:
                 folder, _, last = name.rpartition("/")
                 node = {"defaults": [f"/{MODEL}/{name}@_here_", "_self_"]}
                 store.store(group=f"{group}/{folder}".rstrip("/"), name=last, node=node)
-
-
-def model_names(folder: Path) -> list[str]:
-    """The networks that a folder of configurations describes, sorted; `folder/name` below it."""
-    root = folder / MODEL
-    paths = (path.relative_to(root) for path in root.rglob("*.yaml"))
-    return sorted(path.with_suffix("").as_posix() for path in paths)

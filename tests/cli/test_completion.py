@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli.completion import candidates
+from kdrun.cli import verbs
 from kdrun.cli.groups import list_groups
-from kdrun.cli.main import VERBS, run
+from kdrun.cli.main import run
+from kdrun.commands.completion import candidates
 
-NAMES = list(VERBS)
+NAMES = verbs.names()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ NAMES = list(VERBS)
         ("kdrun distill ~loss.", ["~loss.kd."]),
         ("kdrun distill loss.kd.t", ["loss.kd.temperature="]),
         ("kdrun distill 'loss=[kd,sp]' loss.sp.w", ["loss.sp.weight="]),
-        ("kdrun distill student.", ["student.name=", "student.widths="]),
+        ("kdrun distill student.wi", ["student.widths="]),
+        ("kdrun distill student.checkpoint_", ["student.checkpoint_key="]),
         ("kdrun distill teacher.schedule.mom", ["teacher.schedule.momentum="]),
         ("kdrun distill schedule@teacher.schedule=cos", ["schedule@teacher.schedule=cosine"]),
         ("kdrun distill compile=", ["compile=true", "compile=false"]),

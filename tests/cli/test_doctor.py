@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kdrun import __version__
-from kdrun.cli import doctor
 from kdrun.cli.main import run
+from kdrun.commands import doctor
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdrun.cli.main import run
-from kdrun.cli.new import class_name
+from kdrun.commands.new import class_name
 
 Typed = Callable[..., str]
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli import completion, preflight
+from kdrun.cli import preflight
 from kdrun.cli.flags import split
 from kdrun.cli.teachers import gathered, spread
+from kdrun.commands import completion
 from kdrun.config import resolvers
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli import new
 from kdrun.cli.main import run
+from kdrun.commands import new
 from kdrun.errors import ConfigError
 
 

@@ -10,8 +10,8 @@ import yaml
 
 from kdrun.cli import preflight
 from kdrun.cli.flags import split
-from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.main import run
+from kdrun.cli.verbs import config_names
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text()
@@ -34,8 +34,8 @@ def commands() -> list[list[str]]:
 
 COMMANDS = [list(argv) for argv in dict.fromkeys(map(tuple, commands()))]
 NEEDS_RUNS = ("resume", "report", "new")  # `new` is what the fixture runs
-HYDRA = [argv for argv in COMMANDS if argv[0] in CONFIG_NAMES]
-OTHER = [argv for argv in COMMANDS if argv[0] not in CONFIG_NAMES]
+HYDRA = [argv for argv in COMMANDS if argv[0] in config_names()]
+OTHER = [argv for argv in COMMANDS if argv[0] not in config_names()]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
-    plan = preflight.check(argv[0], CONFIG_NAMES[argv[0]], split(argv[0], argv[1:]))
+    plan = preflight.check(argv[0], config_names()[argv[0]], split(argv[0], argv[1:]))
     assert plan.configs
 
 

@@ -12,7 +12,7 @@ from support import SMALL
 
 from kdrun.cli import preflight
 from kdrun.cli.flags import split
-from kdrun.cli.groups import CONFIG_NAMES
+from kdrun.cli.verbs import config_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sweeps.md"
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -49,7 +49,7 @@ def test_each_sweep_is_accepted(words: list[str]) -> None:
     for launcher in ("joblib", "submitit"):
         if f"launcher={launcher}" in " ".join(words):
             pytest.importorskip(launcher)
-    plan = preflight.check(words[0], CONFIG_NAMES[words[0]], split(words[0], words[1:]))
+    plan = preflight.check(words[0], config_names()[words[0]], split(words[0], words[1:]))
     assert plan.sweep_dir is not None
     assert len(plan.argvs) > 1
 

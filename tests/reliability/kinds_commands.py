@@ -10,9 +10,9 @@ import yaml
 from hydra import compose, initialize_config_module
 
 from kdrun.cli import flags, groups, preflight
-from kdrun.cli.main import VERBS
 from kdrun.cli.request import request
 from kdrun.cli.typed import typed_config
+from kdrun.cli.verbs import config_names, names
 from kdrun.errors import KdrunError
 from tests.reliability import spoil
 from tests.reliability.case import Case, Failed
@@ -32,7 +32,7 @@ VALUES = (
 @cache
 def _keys(verb: str) -> tuple[str, ...]:
     """Everything that can be set for a verb: keys, groups, and settings within them."""
-    asked = request(verb, groups.CONFIG_NAMES[verb], None)
+    asked = request(verb, config_names()[verb], None)
     tops = [*asked.primary.keys, *asked.primary.groups, *asked.group_options]
     with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
         tree = preflight.Composer(asked).tree([])
@@ -52,7 +52,7 @@ def _word(case: Case, verb: str) -> str:
     rng = case.rng
     key = rng.choice(_keys(verb))
     if rng.random() < 0.3:
-        options = request(verb, groups.CONFIG_NAMES[verb], None).options(key.split("@")[0])
+        options = request(verb, config_names()[verb], None).options(key.split("@")[0])
         text = f"{key}={rng.choice(options)}" if options else f"{key}={rng.choice(VALUES)}"
     else:
         text = f"{key}={rng.choice(VALUES)}"
@@ -74,7 +74,7 @@ def overrides(case: Case) -> str:
         words.append(rng.choice(("--cfg", "--nosuch", "-x", "--config-dir", "--info", "--resolve",
                                  "--trust", "--package=a", "-c", "--cfg=job", "--")))  # fmt: skip
     case.tell(f"{verb} {words}")
-    name = groups.CONFIG_NAMES[verb]
+    name = config_names()[verb]
     try:
         parsed = flags.split(verb, words)
         if parsed.help or parsed.hydra_only or parsed.only_shows:
@@ -97,7 +97,7 @@ def _check_as_hydra(verb: str, plan: preflight.Plan) -> None:
     """The configuration is that of Hydra's own compose."""
     words = [word for word in plan.flags.overrides if not word.startswith("hydra.")]
     with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
-        cfg = compose(groups.CONFIG_NAMES[verb], words)
+        cfg = compose(config_names()[verb], words)
         expected = typed_config(verb, cfg)
     if repr(expected) != repr(plan.configs[0]):
         raise Failed(f"Hydra composes {expected}, kdrun {plan.configs[0]}")
@@ -106,9 +106,9 @@ def _check_as_hydra(verb: str, plan: preflight.Plan) -> None:
 def verbs(case: Case) -> str:
     """Words after verbs that Hydra has no part in, and before any verb."""
     rng = case.rng
-    light = [verb for verb in VERBS if verb not in (*HYDRA_VERBS, "search", "doctor", "new")]
+    light = [verb for verb in names() if verb not in (*HYDRA_VERBS, "search", "doctor", "new")]
     pool = [
-        *VERBS, *spoil.HOSTILE_TEXTS, "loss", "loss/sp", "runs", "teachers", "student", "--all",
+        *names(), *spoil.HOSTILE_TEXTS, "loss", "loss/sp", "runs", "teachers", "student", "--all",
         "--json", "--help", "-h", "--config-dir", "--config-dir=.", "run=.", "run=", "top=0", "a=b",
         "top=9", "output_root=x", "pictures=best", "to=x", "bash", "zsh", "x.png", ".", "..", "/",
     ]  # fmt: skip

@@ -2,5 +2,5 @@
 
 import kdrun.cli.app
 import kdrun.cli.main
-import kdrun.cli.resume
+import kdrun.commands.resume
 import kdrun.stages.commands  # noqa: F401 - torch among it

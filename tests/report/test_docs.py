@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli.main import VERBS, run
+from kdrun.cli import verbs
+from kdrun.cli.main import run
 from kdrun.report.published import read_published
 
 Make = Callable[..., Path]
@@ -53,5 +54,5 @@ def test_the_published_figures_are_read(tmp_path: Path) -> None:
 
 
 def test_every_command_names_a_verb() -> None:
-    assert {argv[0] for argv in COMMANDS} <= set(VERBS)
+    assert {argv[0] for argv in COMMANDS} <= set(verbs.names())
     assert len(COMMANDS) >= 7

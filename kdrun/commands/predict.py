@@ -8,6 +8,9 @@ from kdrun.cli import words
 from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 
+ORDER = 50
+SUMMARY = "name the likeliest classes of image files"
+
 USAGE = """\
 kdrun predict run=RUN IMAGE... [top=5] [--json]
 Names the likeliest classes of image files, or of all images in a folder, with their probabilities.

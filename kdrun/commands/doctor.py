@@ -13,10 +13,13 @@ from typing import Any
 
 from kdrun import __version__
 from kdrun.cli import runs
-from kdrun.cli.ls import columns
 from kdrun.cli.output import say
 from kdrun.cli.words import split
+from kdrun.commands.ls import columns
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+
+ORDER = 150
+SUMMARY = "report what this machine has and what is missing"
 
 USAGE = """\
 kdrun doctor [--json] [output_root=DIR]

@@ -11,7 +11,11 @@ from typing import Any
 from kdrun.cli import groups, runs
 from kdrun.cli.output import say
 from kdrun.cli.scripts import SCRIPTS
+from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
+
+ORDER = 160
+SUMMARY = "print the tab-completion script for bash, zsh or fish"
 
 USAGE = """\
 kdrun completion bash | zsh | fish
@@ -61,8 +65,8 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
 
 def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[str]:
     config_dir = _config_dir(given)
-    if verb in groups.CONFIG_NAMES:
-        return _for_hydra(groups.CONFIG_NAMES[verb], given, word, config_dir)
+    if verb in config_names():
+        return _for_hydra(config_names()[verb], given, word, config_dir)
     if verb == "ls":
         return _starting(word, [*groups.list_groups(config_dir), "runs", "teachers", "--all"])
     if verb == "show":

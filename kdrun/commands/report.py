@@ -12,6 +12,9 @@ from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import make_folder
 
+ORDER = 90
+SUMMARY = "tables, a page and pictures of runs and sweeps"
+
 USAGE = """\
 kdrun report DIR... [pictures=best|all] [to=FOLDER]
 Reads run and sweep folders, finished or not, and trains nothing: a table here, and report.html,

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from hydra import initialize_config_module
+from omegaconf import DictConfig
 
 from kdrun.cli import foreign, grammar, hints, preflight, space, sweeps
 from kdrun.cli.flags import Flags, split
-from kdrun.cli.groups import CONFIG_NAMES
 from kdrun.cli.output import say
 from kdrun.cli.request import request
+from kdrun.cli.verbs import config_names
+from kdrun.commands import distill
 from kdrun.config import parse
 from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
@@ -20,6 +22,14 @@ from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages.study import Dimension, Study, Trial
 from kdrun.world import world
 
+ORDER = 70
+SUMMARY = "find the best settings within ranges, with Optuna"
+
+EXAMPLES = (
+    "kdrun search 'T=interval(1,20)' 'lr=tag(log,interval(0.01,0.5))' search.trials=30",
+    "kdrun search search=kd student=cnn_tiny",
+    "kdrun search 'epochs=int(interval(10,60))' student=cnn_tiny,cnn_large",
+)
 VERB = "search"
 
 
@@ -32,7 +42,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     if flags.help:
         from kdrun.cli import pages
 
-        say(pages.verb(VERB, CONFIG_NAMES[VERB], flags.config_dir))
+        say(pages.verb(config_names()[VERB], EXAMPLES, flags.config_dir))
         return EXIT_DONE
     if flags.only_shows or flags.hydra_only or flags.multirun:
         raise ConfigError(
@@ -62,7 +72,7 @@ class _Asked:
 
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
-        asked = request(VERB, CONFIG_NAMES[VERB], flags.config_dir)
+        asked = request(VERB, config_names()[VERB], flags.config_dir)
         overrides = grammar.parse(flags.overrides)
         hints.check_names(asked, overrides)
         self.composer = preflight.Composer(asked)
@@ -142,3 +152,8 @@ def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Comma
     return sweeps.do_job(
         folder, trial.number, partial(asked.config, words), distill, asked.argv(words)
     )
+
+
+def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
+    """The typed and checked configuration of one trial."""
+    return distill.config(cfg, config_dir)

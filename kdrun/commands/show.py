@@ -6,11 +6,14 @@ from typing import Any
 
 from kdrun.checksums import find_fault
 from kdrun.cli import groups, runs, source
-from kdrun.cli.ls import columns
 from kdrun.cli.output import say
 from kdrun.cli.words import split
+from kdrun.commands.ls import columns
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.runs.reading import is_run_folder, read_run
+
+ORDER = 120
+SUMMARY = "print an option's YAML and documentation, or a run's result"
 
 USAGE = """\
 kdrun show GROUP/NAME | NAME | RUN_FOLDER

@@ -14,6 +14,9 @@ from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import write_new
 
+ORDER = 130
+SUMMARY = "start a loss, a network or an experiment of your own"
+
 CONFIGS = "my_configs"
 USAGE = """\
 kdrun new loss | model | experiment NAME [--dir DIR]
@@ -100,11 +103,6 @@ def run(argv: list[str]) -> int:
 
 def check_name(what: str, group: str, name: str) -> None:
     """Raise ConfigError for a name that Python or kdrun could not use."""
-    if is_reserved(name):
-        raise ConfigError(
-            f"'{name}' is a value of its own in YAML or on the command line: choose another name, "
-            f"e.g. kdrun new {what} my_{name}."
-        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         fitting = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
         fitting = re.sub(r"\W+", "_", fitting, flags=re.ASCII).strip("_")
@@ -113,6 +111,11 @@ def check_name(what: str, group: str, name: str) -> None:
         raise ConfigError(
             f"'{name}' cannot be the name of a Python module: use small letters, digits and _, "
             f"e.g. kdrun new {what} {fitting}."
+        )
+    if is_reserved(name):
+        raise ConfigError(
+            f"'{name}' is a value of its own in YAML or on the command line: choose another name, "
+            f"e.g. kdrun new {what} my_{name}."
         )
     if name in groups.list_groups().get(group, []):
         raise ConfigError(f"{group}={name} is kdrun's own: choose another name, e.g. my_{name}.")

@@ -12,6 +12,9 @@ from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import is_held
 from kdrun.runs.reading import DAMAGED, read_run
 
+ORDER = 110
+SUMMARY = "list the options of a group, the runs or the teachers"
+
 USAGE = """\
 kdrun ls [GROUP | GROUP/FOLDER | runs | teachers]
 Lists what there is to choose from, or what has been made.

@@ -17,6 +17,9 @@ from kdrun.errors import (
 )
 from kdrun.user_code import user_code_error
 
+ORDER = 140
+SUMMARY = "build every option and run one batch of it"
+
 USAGE = """\
 kdrun validate [GROUP | GROUP/NAME]... [--config-dir DIR] [NAME=VALUE]...
 Composes and builds every option of every group, your own ones too, and runs one batch: data sets
@@ -93,12 +96,12 @@ def verdicts(
     """One after the other, in a folder that is gone afterwards."""
     from hydra import initialize_config_module
 
-    from kdrun.cli import grammar, hints, preflight
+    from kdrun.cli import grammar, hints, preflight, verbs
     from kdrun.cli.request import request
     from kdrun.config import resolvers
 
     resolvers.register()
-    asked = request("distill", groups.CONFIG_NAMES["distill"], given.config_dir)
+    asked = request("distill", verbs.config_names()["distill"], given.config_dir)
     base = grammar.parse(overrides)
     hints.check_names(asked, base)
     for override in base:

@@ -6,6 +6,9 @@ from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError
 
+ORDER = 100
+SUMMARY = "what differs between two runs"
+
 USAGE = """\
 kdrun compare A B
 What differs between two runs: settings, environment and results. A and B are run folders.

@@ -7,13 +7,25 @@ from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.files import read_json
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
+ORDER = 80
+SUMMARY = "resume an interrupted run or sweep"
+
+USAGE = """\
+kdrun resume RUN
+Resumes an interrupted run or sweep, from its last checkpoint.
+
+Try:
+  kdrun ls runs                          the runs there are, newest first
+  kdrun resume outputs/distill/...       a run's folder
+  kdrun resume outputs/sweeps/...        a sweep's folder: finished jobs are skipped
+  kdrun resume theirs --trust my_nets    a stranger's, which may call code of my_nets
+"""
+
 
 def run(argv: list[str]) -> int:
     """Go on with the run or the sweep whose folder `argv` names."""
     if argv[:1] in (["--help"], ["-h"]):
-        from kdrun.cli import pages
-
-        say(pages.RESUME)
+        say(USAGE)
         return EXIT_DONE
     if len(argv) != 1:
         raise ConfigError(
@@ -34,13 +46,13 @@ def run(argv: list[str]) -> int:
 def _sweep(path: Path) -> int:
     """The sweep's own command again, into its folder; jobs that are done are skipped."""
     from kdrun.cli import app, foreign
-    from kdrun.cli.groups import CONFIG_NAMES
+    from kdrun.cli.verbs import config_names
 
     try:
         verb, *words = [str(word) for word in read_json(path / SWEEP_FILE)["command"]]
     except (OSError, ValueError, KeyError, TypeError):
         verb, words = "", []
-    if verb not in CONFIG_NAMES:
+    if verb not in config_names():
         raise ConfigError(
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."
         )
@@ -50,7 +62,7 @@ def _sweep(path: Path) -> int:
         if fault:
             raise ConfigError(fault)
         if verb == "search":
-            from kdrun.cli import search
+            from kdrun.commands import search
 
             return search.run(words, search_dir=path)
         return app.run_verb(verb, words, sweep_dir=path)

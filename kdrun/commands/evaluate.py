@@ -1,0 +1,40 @@
+"""`kdrun evaluate`: measure a finished student, or any checkpoint, again."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kdrun.config import parse, validate
+from kdrun.config.schema import EvaluateConfig
+
+ORDER = 30
+SUMMARY = "measure a finished student, or any checkpoint, again"
+EXAMPLES = (
+    "kdrun evaluate run=outputs/distill/digits/...",
+    "kdrun evaluate run=outputs/distill/digits/... dataset=digits",
+    "kdrun evaluate run=student.safetensors dataset=digits device=cpu",
+)
+SWEEPS = True
+TORCHRUN = True
+
+
+def run(argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    from kdrun.cli import app
+
+    return app.run_verb("evaluate", argv)
+
+
+def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:
+    """The typed and checked configuration."""
+    found = parse.evaluate_config(cfg)
+    validate.validate_evaluate(found)
+    return found
+
+
+def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
+    """Do the work of one run; returns its result."""
+    from kdrun.stages import commands
+
+    return commands.evaluate(config, argv, sweep_dir=sweep_dir, job=job)

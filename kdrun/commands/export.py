@@ -1,0 +1,40 @@
+"""`kdrun export`: write a finished network for other programs."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kdrun.config import parse, validate
+from kdrun.config.schema import ExportConfig
+
+ORDER = 40
+SUMMARY = "write a finished network as ONNX, PT2 or safetensors"
+EXAMPLES = (
+    "kdrun export run=outputs/distill/digits/... format=onnx",
+    "kdrun export run=outputs/distill/digits/... quantize=int8",
+    "kdrun export run=outputs/teachers/digits/... format=pt2 out=deploy",
+)
+SWEEPS = False
+TORCHRUN = False
+
+
+def run(argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    from kdrun.cli import app
+
+    return app.run_verb("export", argv)
+
+
+def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:
+    """The typed and checked configuration."""
+    found = parse.export_config(cfg)
+    validate.validate_export(found)
+    return found
+
+
+def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
+    """Do the work of one run; returns its result."""
+    from kdrun.stages import commands
+
+    return commands.export(config, argv, sweep_dir=sweep_dir, job=job)
