@@ -149,7 +149,8 @@ def check_settings(config: Any, name: Callable[[str], str]) -> None:
 
     name: the setting as the user types it, of a field's name.
     """
-    hints = _hints(type(config))
+    cls: Any = type(config)
+    hints = _hints(cls)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for problem in problems(hints[field.name], value):

@@ -171,8 +171,9 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
 
 def _shown(cfg: DictConfig, flags: Flags) -> str:
     """What `--cfg job|hydra|all` prints: YAML of the composed configuration, or of a package."""
-    names = {"job": [key for key in cfg if key != "hydra"], "hydra": ["hydra"], "all": list(cfg)}
-    part: Any = OmegaConf.masked_copy(cfg, [str(key) for key in names[flags.cfg or "job"]])
+    every = [str(key) for key in cfg]
+    names = {"job": [key for key in every if key != "hydra"], "hydra": ["hydra"], "all": every}
+    part: Any = OmegaConf.masked_copy(cfg, names[flags.cfg or "job"])
     header = ""
     if flags.package not in (None, "_global_"):
         part = OmegaConf.select(part, str(flags.package))

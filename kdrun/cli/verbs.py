@@ -5,6 +5,7 @@ import importlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from kdrun import commands
 from kdrun.cli.groups import package_dir
@@ -21,7 +22,7 @@ def summaries() -> dict[str, str]:
         for path in Path(folder).glob("[a-z]*.py"):
             constants = _constants(path)
             name = path.stem.replace("_", "-")
-            found.append((int(constants["ORDER"]), name, str(constants["SUMMARY"])))
+            found.append((constants["ORDER"], name, constants["SUMMARY"]))
     return {name: summary for _, name, summary in sorted(found)}
 
 
@@ -42,9 +43,9 @@ def config_names() -> dict[str, str]:
     return {name: _module_name(name) for name in names() if _module_name(name) in there}
 
 
-def _constants(path: Path) -> dict[str, object]:
+def _constants(path: Path) -> dict[str, Any]:
     """The literals that a module assigns at its top level."""
-    found = {}
+    found: dict[str, Any] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             targets = [target.id for target in node.targets if isinstance(target, ast.Name)]

@@ -98,7 +98,7 @@ def _lines(config: Any) -> list[tuple[str, str]]:
         found.append((f"logger={logger.name}", _logger_line(logger)))
     dataset = getattr(config, "dataset", None)
     line = None if dataset is None else _download_line(dataset)
-    if line is not None:
+    if dataset is not None and line is not None:
         found.append((f"dataset.root={dataset.kwargs.get('root')}", line))
     out = getattr(config, "out", None)
     if out is not None:

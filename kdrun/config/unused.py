@@ -82,6 +82,6 @@ def _key(unused: Unused) -> str:
 
 def _defaults(cls: Any) -> dict[str, Any]:
     return {
-        field.name: field.default_factory() if field.default is MISSING else field.default  # type: ignore[misc]
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(cls)
     }

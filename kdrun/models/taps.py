@@ -130,7 +130,7 @@ class Tapped(nn.Module):
 
     def _classes(self, output: Any) -> Tensor:
         """The logits of the data set's classes in what the network returned."""
-        return logits_of(output) if self.select is None else self.select(output)  # type: ignore[no-any-return]
+        return logits_of(output) if self.select is None else self.select(output)
 
     def beside(self, others: Sequence["Tapped"], images: Tensor) -> list[Outputs]:
         """This one's outputs and then those of `others`, from one forward of the network.

@@ -57,7 +57,7 @@ class SweepFolder:
 
     def _require_own(self) -> None:
         """Raise ConfigError where `sweep.json` or notes of jobs are there that no sweep wrote."""
-        path = self.path / SWEEP_FILE
+        path: Path | None = self.path / SWEEP_FILE
         try:
             self.read()
             return

@@ -147,7 +147,7 @@ class Study:
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         words = []
         for one in self.dimensions:
-            value = params.get(one.name)
+            value: Any = params.get(one.name)
             if not _fits(value, one):
                 raise ConfigError(
                     f"{self.path}: trial {number} has {one.name}={value}, which is not in the "

@@ -1,5 +1,6 @@
 """Why weights do not fit a network, and which network they would fit."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -141,10 +142,9 @@ def _variants(trial: Trial) -> Iterator[Trial]:
 @cache
 def catalogue() -> tuple[NetworkConfig, ...]:
     """All of kdrun's networks that are complete without the user's own settings."""
-    import kdrun.configs
-
+    configs = importlib.import_module("kdrun.configs")
     found = []
-    for path in sorted(Path(next(iter(kdrun.configs.__path__)), "model").glob("*.yaml")):
+    for path in sorted(Path(next(iter(configs.__path__)), "model").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         if not any(mark in text for mark in INCOMPLETE) and "defaults:" not in text:
             node = yaml.safe_load(text)

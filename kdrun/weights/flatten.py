@@ -109,7 +109,7 @@ def _is_optimiser(value: Any) -> bool:
     return isinstance(value, dict) and "param_groups" in value and "state" in value
 
 
-def _count(optimiser: dict[Any, Any]) -> int:
+def _count(optimiser: Any) -> int:
     states = optimiser["state"]
     values = states.values() if isinstance(states, dict) else ()
     return sum(

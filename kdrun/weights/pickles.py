@@ -12,7 +12,7 @@ for whatever memo index a file names.
 """
 
 import pickle
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kdrun.weights.builders import BUILDERS, Builder, set_array, storage_of
 from kdrun.weights.inert import Inert, InertClass
@@ -22,7 +22,14 @@ PIECE_BYTES = 2**24
 SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
-class InertUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+if TYPE_CHECKING:
+    PurePythonUnpickler = Any
+else:
+    # the C unpickler's opcodes cannot be replaced
+    PurePythonUnpickler = pickle._Unpickler
+
+
+class InertUnpickler(PurePythonUnpickler):
     """Reads one pickle from `file`; storages get their bytes from `source`.
 
     placeholders: the dotted names of all classes and functions that were not called.
@@ -178,7 +185,7 @@ REPLACED = {
     pickle.EXT4: _refuse,
 }
 InertUnpickler.dispatch = {
-    **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+    **PurePythonUnpickler.dispatch,
     **{opcode[0]: function for opcode, function in REPLACED.items()},
 }
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import in_kdrun
 
 from kdrun.cli.main import run
 from kdrun.errors import ConfigError, Interrupted, KdrunError, TrainingError
@@ -106,11 +107,7 @@ def test_fail_fast_starts_no_other_job(stages: Any, capsys: pytest.CaptureFixtur
 
 
 def test_how_jobs_ended_is_noted(stages: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(config: Any) -> None:
-        if config.T == 2:
-            raise ValueError("first line\nlast line\n")
-
-    stages.react = fail
+    stages.react = in_kdrun("if config.T == 2: raise ValueError('first line\\nlast line\\n')")
     assert run(["distill", "-m", "T=1,2"]) == 1
     notes = SweepFolder(stages.summarised[0]).notes()
     assert [note["code"] for note in notes] == [0, 1]
@@ -146,11 +143,7 @@ def test_failing_job_does_not_stop_the_others(
 def test_bug_in_a_job_does_not_stop_the_others(
     stages: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(config: Any) -> None:
-        if config.T == 1:
-            raise ZeroDivisionError("unexpected")
-
-    stages.react = fail
+    stages.react = in_kdrun("if config.T == 1: raise ZeroDivisionError('unexpected')")
     assert run(["distill", "-m", "T=1,2"]) == 1
     assert len(stages.calls) == 2
     said = capsys.readouterr().err

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import in_kdrun
 
-from kdrun import __version__, seeds
+from kdrun import __version__
 from kdrun.cli import verbs
 from kdrun.cli.main import main, run
 from kdrun.errors import DataError, Interrupted, TrainingError
@@ -115,10 +116,7 @@ def test_exit_code_of_a_failed_run(
 
 
 def test_bug_shows_its_traceback(stages: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    # a file of kdrun's in the traceback, not one of the user's
-    source = compile("def fail(config):\n    1 / 0\n", seeds.__file__, "exec")
-    exec(source, code := {})
-    stages.react = code["fail"]
+    stages.react = in_kdrun("1 / 0")
     assert run(["distill"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
