@@ -202,18 +202,18 @@ def claiming(numel: int, size: tuple[int, ...], stride: tuple[int, ...], offset:
 def test_a_tensor_that_claims_more_than_there_is(
     tmp_path: Path, content: bytes, record: bytes, reason: str
 ) -> None:
-    found = read_any(archive(tmp_path / "a.pth", content, r0=record))
+    path = archive(tmp_path / "a.pth", content, r0=record)
     if not reason:
-        assert torch.equal(found.weights["w"], torch.zeros(4))
+        assert torch.equal(read_any(path).weights["w"], torch.zeros(4))
         return
-    with pytest.raises(UnreadableError, match=reason):
-        _ = found.weights
+    with pytest.raises(CheckpointError, match=f"damaged at w.*{reason}"):
+        _ = read_any(path).weights
 
 
 def test_a_negative_stride_is_no_tensor(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.pth", claiming(4, (2,), (-1,)), r0=b"\0" * 16)
     with pytest.raises(CheckpointError, match="no tensors by name"):
-        read_any(path)
+        _ = read_any(path).weights
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
@@ -223,7 +223,7 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path, old: bool, share: float)
     torch.save({"w": torch.rand(500)}, path, _use_new_zipfile_serialization=not old)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match=r"a.pth cannot be read as weights"):
-        read_any(path)
+        _ = read_any(path).weights
 
 
 @pytest.mark.parametrize(
