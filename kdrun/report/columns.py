@@ -64,9 +64,9 @@ def spread(value: Mean | None, show: Callable[[float], str], n: int | None = Non
 def _measured(grouped: Grouped) -> list[Column]:
     groups = grouped.groups
     return [
-        _means("val top-1 %", "Of the last epoch, on the validation split; the table is sorted by "
-               "it.", groups, lambda g: g.val, format.percent),
-        _means("distilled top-1 %", "The student's last epoch on the test split: mean ± standard "
+        _means("best val top-1 %", "Validation split, best epoch; the table is sorted by it.",
+               groups, lambda g: g.best_val, format.percent),
+        _means("test top-1 %", "The student's last epoch on the test split: mean ± standard "
                "deviation (number of seeds).", groups, lambda g: g.test, format.percent, True),
         _means("alone top-1 %", "The same student, recipe and seeds on labels only, test split.",
                groups, lambda g: g.alone_test, format.percent),
@@ -86,8 +86,10 @@ def _measured(grouped: Grouped) -> list[Column]:
         _of_runs("errors", "Wrong answers of the distilled student on the test split.", groups,
                  ("student", "test", "errors"), _few),
         *_left_out(groups),
-        _of_runs("best-val top-1 %", "Test split, at the epoch that was best on the validation "
-                 "split.", groups, ("student", "best_val", "test", "top1"), format.percent),
+        _means("last val top-1 %", "Validation split, last epoch.", groups, lambda g: g.last_val,
+               format.percent),
+        _of_runs("best-val test top-1 %", "Test split, best validation epoch.", groups,
+                 ("student", "best_val", "test", "top1"), format.percent),
         _of_runs("params", "Trainable parameters of the student.", groups,
                  ("student", "params"), lambda value: format.count(round(value))),
         _of_runs("FLOPs", "Of one image forward; a multiply-add counts as 2.", groups,
@@ -178,7 +180,7 @@ def _of_runs(
     def read(run: Run) -> float | None:
         return number(run.result, *path)
 
-    same = name in ("params", "FLOPs", "time", "errors", "best-val top-1 %")
+    same = name in ("params", "FLOPs", "time", "errors", "best-val test top-1 %")
     column = _means(name, about, groups, lambda group: group.mean(read), show)
     if not same:
         return column

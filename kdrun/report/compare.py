@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import ConfigError
-from kdrun.report.groups import teacher_top1, val_top1
+from kdrun.report.groups import best_val_top1, last_val_top1, teacher_top1
 from kdrun.report.records import Run, collect, number
 from kdrun.report.settings import ABSENT, flatten, settings_of, text
 from kdrun.runs.reading import DAMAGED, UNREADABLE
@@ -92,7 +92,11 @@ def _results(a: Run, b: Run) -> list[Line]:
     for name, path, show in _FIGURES:
         lines += _figure(name, number(a.result, *path), number(b.result, *path), show)
         if name == "test top-1 %":
-            lines += _figure("val top-1 %", val_top1(a), val_top1(b), format.percent)
+            for read, title in (
+                (best_val_top1, "best val top-1 %"),
+                (last_val_top1, "last val top-1 %"),
+            ):
+                lines += _figure(title, read(a), read(b), format.percent)
     lines += _figure("teacher top-1 %", teacher_top1(a), teacher_top1(b), format.percent)
     return lines
 
@@ -103,7 +107,7 @@ _FIGURES: tuple[tuple[str, tuple[str, ...], Any], ...] = (
     ("test errors", ("student", "test", "errors"), lambda value: f"{value:.0f}"),
     ("test loss", ("student", "test", "loss"), format.loss),
     ("ECE %", ("student", "test", "ece"), format.percent),
-    ("best-val epoch", ("student", "best_val", "epoch"), lambda value: f"{value:.0f}"),
+    ("best val epoch", ("student", "best_val", "epoch"), lambda value: f"{value:.0f}"),
     ("best-val test top-1 %", ("student", "best_val", "test", "top1"), format.percent),
     ("alone top-1 %", ("alone", "test", "top1"), format.percent),
     ("gain", ("gain",), format.points),

@@ -81,7 +81,7 @@ def notes(report: Report) -> list[str]:
     grouped = report.grouped
     found = []
     if grouped.groups:
-        found.append("Sorted by validation accuracy; the test split chooses nothing. "
+        found.append("Sorted by validation accuracy (best epoch); the test split chooses nothing. "
                      "± is the standard deviation over seeds.")  # fmt: skip
     if grouped.tested:
         found.append(

@@ -10,7 +10,7 @@ from kdrun.markdown import escaped
 from kdrun.ownership import write_own
 from kdrun.report.columns import Column
 from kdrun.report.content import Report, notes, status_rows, summary
-from kdrun.report.groups import teacher_top1, val_top1
+from kdrun.report.groups import best_val_top1, last_val_top1, teacher_top1
 from kdrun.report.records import Run, find, number
 
 ELSEWHERE = "name another folder: to=DIR"
@@ -69,7 +69,8 @@ def _run_figures(run: Run | None) -> dict[str, float | None]:
     result = run.result if run else {}
     test = find(result, "student", "test")
     return {
-        "val_top1": val_top1(run) if run else None,
+        "best_val_top1": best_val_top1(run) if run else None,
+        "last_val_top1": last_val_top1(run) if run else None,
         "test_top1": number(test, "top1"),
         "test_top5": number(test, "top5"),
         "test_errors": number(test, "errors"),

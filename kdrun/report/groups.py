@@ -36,9 +36,14 @@ class Group:
         return self.mean(test_top1)
 
     @property
-    def val(self) -> Mean | None:
+    def best_val(self) -> Mean | None:
+        """Validation top-1 of the best epoch, percent: chooses the winner."""
+        return self.mean(best_val_top1)
+
+    @property
+    def last_val(self) -> Mean | None:
         """Validation top-1 of the last epoch, percent."""
-        return self.mean(val_top1)
+        return self.mean(last_val_top1)
 
     @property
     def teacher(self) -> Mean | None:
@@ -81,7 +86,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouped:
-    """All groups, best validation accuracy first, and the settings they differ in.
+    """All groups, highest validation accuracy (best epoch) first, and the settings they differ in.
 
     significant: numbers of the groups whose gain holds after the correction for all tests.
     baselines: folders of students trained alone for another run; they are in its `alone`.
@@ -126,7 +131,12 @@ def test_top1(run: Run) -> float | None:
     return number(run.result, "student", "test", "top1")
 
 
-def val_top1(run: Run) -> float | None:
+def best_val_top1(run: Run) -> float | None:
+    """Validation top-1 of the student's best epoch, percent."""
+    return number(run.result, "student", "best_val", "val_top1")
+
+
+def last_val_top1(run: Run) -> float | None:
     """Validation top-1 of the student's last epoch, percent."""
     values = [number(row, VAL) for row in run.metrics]
     return next((value for value in reversed(values) if value is not None), None)
@@ -175,6 +185,6 @@ def _recipe(settings: Settings, run: Run) -> tuple[Any, ...]:
 
 
 def _rank(one: Group) -> tuple[float, str]:
-    """Best validation accuracy first; without one, last. The test split has no part in it."""
-    val = one.val
+    """Highest validation accuracy (best epoch) first, groups without one last."""
+    val = one.best_val
     return (-val.mean if val else 1.0, str(sorted(one.settings.items())))

@@ -46,7 +46,7 @@ def heat_maps(grouped: Grouped) -> list[Chart]:
         if len(xs) < 2 or len(ys) < 2:
             continue
         best = groups[0].settings  # groups come best validation accuracy first
-        for split in ("validation", "test"):
+        for split in ("best validation", "test"):
             charts.append(_chart(name, split, groups, xs, ys, best))
     return charts
 
@@ -56,14 +56,15 @@ def _chart(
 ) -> Chart:
     means = {}
     for group in groups:
-        found = group.val if split == "validation" else group.test
+        found = group.test if split == "test" else group.best_val
         if found is not None:
             means[group.settings["T"], group.settings["alpha"]] = found
     title = f"{split.capitalize()} top-1 % by T and alpha" + (f", {name}" if name else "")
     shown = [f"T={x} alpha={y}: {_words(means[x, y])}" for x, y in means]
     alt = f"Heat map. {title}. {'; '.join(shown)}."
     chosen = (best["T"], best["alpha"])
-    caption = "Mean ± standard deviation over n seeds, last epoch. "
+    epoch = "last epoch" if split == "test" else "best epoch"
+    caption = f"Mean ± standard deviation over n seeds, {epoch}. "
     caption += "The frame marks the cell that is best on validation." if split == "test" else (
         "Choose by this one; the frame marks the best."
     )  # fmt: skip

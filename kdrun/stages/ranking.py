@@ -18,7 +18,7 @@ from kdrun.runs.sweeps import SweepFolder
 from kdrun.ui import format
 
 FILES = ("summary.csv", "summary.md", "ranking.csv", "ranking.md")
-VALIDATION = "val top-1 %"
+VALIDATION = "best val top-1 %"
 COUNT = "n"
 # What one job is told from another by, beside what was chosen for it.
 SEED_KEYS = ("seed", "teacher.seed")

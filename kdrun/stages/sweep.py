@@ -219,7 +219,7 @@ def _show(
 ) -> None:
     by_validation = ranked[0].rank is not None
     how = (
-        "ranked by validation accuracy; the test split chose nothing"
+        "ranked by validation accuracy (best epoch); the test split chose nothing"
         if by_validation
         else "not ranked: there is no validation split"
     )

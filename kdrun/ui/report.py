@@ -15,7 +15,7 @@ from kdrun.ui.tables import new_table
 # More rows than this are in the files only.
 LONGEST = 40
 # What a narrow screen can do without.
-DETAILS = ("best-val top-1 %", "errors")
+DETAILS = ("last val top-1 %", "best-val test top-1 %", "errors")
 
 
 def show_report(report: Report) -> None:

@@ -44,7 +44,7 @@ def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) ->
     assert len(results(workdir)) == 3
     (folder,) = workdir.glob("outputs/searches/*")
     ranked = list(csv.DictReader((folder / "ranking.csv").open()))
-    values = [float(row["val top-1 % mean"]) for row in ranked]
+    values = [float(row["best val top-1 % mean"]) for row in ranked]
     assert values == sorted(values, reverse=True)
     assert max(trial.value or 0 for trial in two) == values[0]
     assert (folder / "history.png").stat().st_size > 1000

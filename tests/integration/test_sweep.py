@@ -33,20 +33,20 @@ def test_a_sweep_trains_one_teacher_and_ranks_its_settings(
     assert re.search(r"job 1 of 4 done in .* 3 to go, about .* if each takes as long", said)
     (folder,) = workdir.glob("outputs/sweeps/*")
     rows = list(csv.DictReader((folder / "summary.csv").open()))
-    ranks = [float(row["val top-1 %"]) for row in rows]
+    ranks = [float(row["best val top-1 %"]) for row in rows]
     assert ranks == sorted(ranks, reverse=True)
     assert (folder / "summary.md").read_text().startswith("| job |")
     settings = list(csv.DictReader((folder / "ranking.csv").open()))
     for line in settings:
         same = [r for r in found if r["T"] == float(line["T"])]
         for column, values in {
-            "val top-1 %": [r["student"]["best_val"]["val_top1"] for r in same],
+            "best val top-1 %": [r["student"]["best_val"]["val_top1"] for r in same],
             "test top-1 %": [r["student"]["test"]["top1"] for r in same],
         }.items():
             assert float(line[f"{column} mean"]) == pytest.approx(numpy.mean(values))
             assert float(line[f"{column} std"]) == pytest.approx(numpy.std(values, ddof=1))
         assert line["n"] == "2"
-    means = [float(line["val top-1 % mean"]) for line in settings]
+    means = [float(line["best val top-1 % mean"]) for line in settings]
     assert means == sorted(means, reverse=True)
     assert f": T={settings[0]['T']}\n" in said[said.index("best on validation") :]
     assert (folder / "ranking.md").read_text().startswith("| T | n |")

@@ -60,6 +60,7 @@ def result(
     alone: float | None,
     status: str,
     alone_run: str = "gone",
+    best_val: float = 97.0,
 ) -> dict[str, Any]:
     """A distillation's result.json."""
     kd = settings["loss"].get("kd")
@@ -67,7 +68,7 @@ def result(
     teacher = settings["teacher"] and {
         **network(99.0, 94186), "name": settings["teacher"]["name"], "sha256": "abc",
         "checkpoint": "gone"}  # fmt: skip
-    best = {"epoch": 25, "val_top1": 97.0, "test": {"top1": test - 0.5}}
+    best = {"epoch": 25, "val_top1": best_val, "test": {"top1": test - 0.5}}
     student = {**network(test), "name": settings["student"]["name"], "best_val": best}
     return {
         "schema": 1,
@@ -120,12 +121,16 @@ def make(tmp_path: Path) -> Make:
         status: str = "completed",
         changes: dict[str, Any] | None = None,
         outcome: dict[str, Any] | None = None,
+        best_val: float | None = None,
         **settings: Any,
     ) -> Path:
         nonlocal count
         count += 1
         whole = config(**settings, **(changes or {}))
-        values = {**result(whole, test, alone, status), **(outcome or {})}
+        values = {
+            **result(whole, test, alone, status, best_val=val if best_val is None else best_val),
+            **(outcome or {}),
+        }
         return write_run(tmp_path / "outputs" / "distill" / f"{count:04}", whole, values, val)
 
     return make_one

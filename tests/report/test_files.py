@@ -24,9 +24,9 @@ def test_the_csv_has_the_table_unrounded(
         ("4", "0.9"), ("4", "0.1"), ("1", "0.9"), ("1", "0.1")]  # fmt: skip
     best = report.grouped.groups[0]
     assert best.test is not None
-    assert float(rows[0]["distilled_top1"]) == best.test.mean
-    assert float(rows[0]["distilled_top1_sd"]) == best.test.sd
-    assert rows[0]["distilled_top1_n"] == "3"
+    assert float(rows[0]["test_top1"]) == best.test.mean
+    assert float(rows[0]["test_top1_sd"]) == best.test.sd
+    assert rows[0]["test_top1_n"] == "3"
     assert float(rows[0]["p"]) == best.p
     assert rows[0]["params"] == "438"
 

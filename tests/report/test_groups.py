@@ -34,6 +34,15 @@ def test_rows_are_ranked_by_validation_and_not_by_test(make: Make, outputs: Path
     assert tops[0] == "4"
 
 
+def test_the_best_epoch_chooses_the_winner_and_not_the_last(make: Make, outputs: Path) -> None:
+    make(val=95.0, best_val=96.0, T=1.0)  # val: of the last epoch
+    make(val=90.0, best_val=97.0, T=4.0)
+    first, second = grouped(outputs).groups
+    assert first.settings["T"] == "4"
+    assert [one.best_val.mean for one in (first, second) if one.best_val] == [97.0, 96.0]
+    assert [one.last_val.mean for one in (first, second) if one.last_val] == [90.0, 95.0]
+
+
 def test_the_figures_of_a_row(make: Make, outputs: Path) -> None:
     distilled, alone = [95.0, 96.0, 94.5], [92.0, 92.5, 93.0]
     for seed, (x, y) in enumerate(zip(distilled, alone, strict=True)):

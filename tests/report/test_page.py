@@ -60,7 +60,7 @@ def test_the_page_has_every_part(
     for words in (
         "Best on validation: T=4 alpha=0.9",
         "Students distilled, a row per configuration",
-        "Validation top-1 % by T and alpha",
+        "Best validation top-1 % by T and alpha",
         "Test top-1 % by T and alpha",
         "Learning curves",
         "Accuracy against parameters",
