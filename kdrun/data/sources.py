@@ -4,6 +4,8 @@ A source function takes plain keyword arguments, and may name `cache_root`, `spl
 `progress` to be given them; it returns a RawDataset (or what `custom.as_raw_dataset` takes).
 """
 
+import importlib.util
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,12 +25,29 @@ def digits(*, test_fraction: Fraction = TEST_FRACTION, split_seed: int = 0) -> R
 
     They come in one piece: `test_fraction` of each class is held out as the test images.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _bundled_digits()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     whole = Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
     return hold_out_test(RawDataset(tuple("0123456789"), whole), test_fraction, split_seed)
+
+
+def _bundled_digits() -> tuple[np.ndarray, np.ndarray]:
+    """(`[1797, 64]`, `[1797]`), read from scikit-learn's file.
+
+    `sklearn.datasets` imports scipy.stats and pandas, which takes seconds; it is the fallback where
+    the file has moved.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folders = [] if package is None else package.submodule_search_locations or []
+    for folder in folders:
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            values = np.loadtxt(path, delimiter=",")
+            return values[:, :-1], values[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels
 
 
 def synthetic(

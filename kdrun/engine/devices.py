@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -93,7 +94,8 @@ def fresh_start() -> None:
     import gc
 
     gc.collect()
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:  # importing it takes longer than a small command
+        torch._dynamo.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kdrun.data.sources import digits, synthetic
+from kdrun.config.build import call
+from kdrun.data.sources import _bundled_digits, digits, synthetic
 from kdrun.errors import ConfigError
 
 
@@ -59,5 +60,13 @@ def test_synthetic_classes_can_be_learnt() -> None:
     [{"num_classes": 1}, {"channels": 0}, {"train_size": 5}, {"test_size": 0}, {"image_size": [3]}],
 )
 def test_synthetic_settings_are_checked(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=f"dataset.{next(iter(wrong))} must be at least"):
-        synthetic(**wrong)
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=rf"dataset.{name}.* must (be at least|have)"):
+        call("kdrun.data.sources.synthetic", wrong, "dataset")
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    found, classes = _bundled_digits()
+    assert (found == pixels).all()
+    assert (classes == labels).all()
