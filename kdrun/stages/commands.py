@@ -25,10 +25,11 @@ from kdrun.runs.search import find_run, group_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import sweep
 from kdrun.stages.benchmark import run_benchmark
-from kdrun.stages.distill import run_distill, run_name
+from kdrun.stages.distill import run_distill
 from kdrun.stages.evaluate import run_evaluate
 from kdrun.stages.export import run_export
 from kdrun.stages.figures import show_result
+from kdrun.stages.identity import run_name
 from kdrun.stages.session import Session, open_session
 from kdrun.stages.start import check_start, check_teachers
 from kdrun.stages.teacher_run import run_train_teacher

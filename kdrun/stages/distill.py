@@ -10,30 +10,23 @@ from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
-from kdrun.engine import distributed
 from kdrun.engine.devices import check_precision
-from kdrun.engine.finite import diverging
-from kdrun.engine.trouble import NonFiniteLossError
 from kdrun.errors import TrainingError
-from kdrun.files import canonical_hash
 from kdrun.losses.objective import Objective, objective_of
-from kdrun.models.card import save_network
-from kdrun.report.trackers import open_tracker, require_tracker
-from kdrun.runs.folder import RunFolder, counted_names
+from kdrun.report.trackers import require_tracker
+from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_result
 from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
-from kdrun.stages import teaching
 from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.announce import say_joint, say_plan, stage_2_words
-from kdrun.stages.assembly import assemble, rehearse
-from kdrun.stages.companions import measure_companions
+from kdrun.stages.assembly import rehearse
 from kdrun.stages.early_checks import network_checks
-from kdrun.stages.figures import Taught, figures, show_result
-from kdrun.stages.heads import student_heads, without_tokens
+from kdrun.stages.figures import figures, show_result
+from kdrun.stages.heads import without_tokens
+from kdrun.stages.identity import identity, run_name
 from kdrun.stages.networks import (
     dataset_facts,
-    make_card,
 )
 from kdrun.stages.recording import recording
 from kdrun.stages.rounds import (
@@ -45,35 +38,11 @@ from kdrun.stages.rounds import (
 )
 from kdrun.stages.session import Session, open_data
 from kdrun.stages.start import refuse_changed, start_facts, start_identity
+from kdrun.stages.student import StudentRun, train_student
 from kdrun.stages.together import teachers_together
 from kdrun.stages.train_teacher import ReadyTeacher, ready_teachers
-from kdrun.stages.training import Recipe, run_training
-from kdrun.stages.transfer import NO_ALONE, left_out_figures, open_transfer, transfer_facts
+from kdrun.stages.transfer import NO_ALONE, open_transfer, transfer_facts
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
-
-STEM = "student"
-
-
-def run_name(config: DistillConfig) -> str:
-    """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
-    teachers = counted_names(teacher.network.name for teacher in config.teachers) or "none"
-    if config.scheme.rounds is not None:
-        teachers = f"{config.scheme.name}+{teachers}"
-    elif config.scheme.uses_teacher is not True:
-        peers = [peer.name for peer in config.scheme.peers]
-        teachers = "+".join([config.scheme.name, *peers])
-    return f"{teachers}-{config.student.name}-{'+'.join(config.loss)}"
-
-
-def identity(config: DistillConfig) -> str:
-    """Equal for two configurations that compute the same thing."""
-    plain = distill_plain(config)
-    for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name)
-    for name, node in plain.items():
-        if name.startswith("teacher") and isinstance(node, dict):
-            plain[name] = teaching.shaping(node)
-    return canonical_hash({**plain, **start_identity(config)})
 
 
 @dataclass(frozen=True)
@@ -138,14 +107,13 @@ def run_distill(
         if joint is not None and within is None:
             say_joint(len(teachers), joint, session, folder)
         if alone is None and config.alone and not config.labels_only:
-            if transfer.labelled:
-                _alone(config, dataset, digest, session, folder, argv)
-            else:
-                session.reporter.say(f"  student alone {NO_ALONE}")
+            _alone_for_comparison(config, dataset, transfer, digest, session, folder, argv)
         earlier = _earlier(config, rounds, teachers, alone, dataset, session, argv)
         if within is None:
             session.reporter.heading(stage_2_words(config, rounds))
-        taught = _student(earlier.config, dataset, transfer, earlier.teachers, session, folder)
+        taught = train_student(
+            StudentRun(earlier.config, dataset, transfer, earlier.teachers, session, folder)
+        )
         folder.result.update(**figures(taught, teachers, joint, folder.result.values.get("alone")))
         more = rounds_facts(config, earlier, taught, folder, dataset)
         folder.result.update(status=COMPLETED, **more)
@@ -222,6 +190,22 @@ def _earlier(
     return run_earlier(rounds, teachers, first, group, identity, train, dataset, session)
 
 
+def _alone_for_comparison(
+    config: DistillConfig,
+    dataset: Dataset,
+    transfer: TransferSet,
+    digest: str,
+    session: Session,
+    run: RunFolder,
+    argv: Sequence[str],
+) -> None:
+    """The baseline of `run`, unless its transfer set has no labels to train it on."""
+    if transfer.labelled:
+        _alone(config, dataset, digest, session, run, argv)
+    else:
+        session.reporter.say(f"  student alone {NO_ALONE}")
+
+
 def _alone(
     config: DistillConfig,
     dataset: Dataset,
@@ -242,66 +226,6 @@ def _alone(
     alone = find_or_train_alone(config, digest, session, train)
     run.result.update(alone=alone)
     return alone
-
-
-def _student(
-    config: DistillConfig,
-    dataset: Dataset,
-    transfer: TransferSet,
-    teachers: list[ReadyTeacher],
-    session: Session,
-    folder: RunFolder,
-) -> Taught:
-    """Stage 2: train the student on the transfer set, save it, and measure what is beside it."""
-    student, scheme = assemble(config, transfer.dataset, teachers, session)
-    recipe = Recipe(
-        config.dataset, config.dataset.augment, config.schedule, config.seed, transfer.labelled
-    )
-    with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
-        try:
-            trained = run_training(
-                scheme,
-                session,
-                transfer.dataset,
-                recipe,
-                folder.checkpoints,
-                identity(config),
-                folder.write_metrics,
-                track,
-            )
-        except NonFiniteLossError:
-            teaching.require_finite_teachers(config, transfer.dataset, teachers, scheme, session)
-            raise
-    with diverging("the student", "test"):
-        heads = student_heads(student, config, dataset, session)
-    extra = {
-        "objective": scheme.describe(),
-        "dataset": distill_plain(config)["dataset"],
-        "fingerprint": dataset.fingerprint,
-        "val_fraction": config.val_fraction,
-        "pixel_type": dataset.pixel_type,
-        **dataset.pixel_facts,
-    }
-    with diverging("the student", "measured"):
-        left_out = left_out_figures(
-            scheme.measured, trained.test.predictions, config, dataset, transfer, session
-        )
-    beside: dict[str, Any] = measure_companions(config, scheme, dataset, session, folder, extra)
-    student.network.cpu()
-    extra = {**extra, **trained.test.facts(), **left_out}
-    card = make_card(student.config, student.network, dataset, extra)
-    with distributed.main_first():
-        save_network(folder.path, STEM, student.network, card)
-    folder.checkpoints.finish()
-    remembered = teaching.facts(scheme.frozen_teachers)
-    if remembered is not None:
-        beside["teacher_cache"] = remembered
-        teaching.say(scheme.frozen_teachers, session)
-    if scheme.compile_seconds:
-        beside["compile_seconds"] = round(scheme.compile_seconds, 1)
-        words = f"compiled in {scheme.compile_seconds:.1f} s of {trained.state.seconds:.0f} s"
-        session.reporter.say(f"  {words} of training")
-    return Taught(card, trained, {**(heads or {}), **left_out}, beside)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kdrun.errors import EXIT_INTERRUPTED, Interrupted
 from kdrun.files import canonical_hash
 from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.stages import commands
-from kdrun.stages.distill import identity
+from kdrun.stages.identity import identity
 from kdrun.stages.seats import SeatInGang, Shared, Turns
 from kdrun.stages.session import Session, open_session
 from kdrun.ui.reporter import Reporter, epoch_line

@@ -22,7 +22,7 @@ from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.stages import ranking
-from kdrun.stages.distill import identity, run_name
+from kdrun.stages.identity import identity, run_name
 from kdrun.stages.session import open_data, open_session
 from kdrun.stages.teacher_run import teacher_identity
 from kdrun.stages.train_teacher import teacher_entry

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from support import SMALL, results, without_times
 
-from kdrun.stages import distill
+from kdrun.stages import student
 
 Run = Callable[..., int]
 
@@ -103,7 +103,7 @@ def test_a_hanging_job_is_ended_and_the_others_go_on(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that hangs in its loop, where nothing looks at the time."""
-    train, calls = distill.run_training, []
+    train, calls = student.run_training, []
 
     def hang(*args: Any) -> Any:
         calls.append(args)
@@ -113,7 +113,7 @@ def test_a_hanging_job_is_ended_and_the_others_go_on(
         return train(*args)
 
     kdrun("train-teacher", *(word for word in SMALL if not word.startswith("teacher.")))
-    monkeypatch.setattr(distill, "run_training", hang)
+    monkeypatch.setattr(student, "run_training", hang)
     started = time.monotonic()
     words = ["-m", *SMALL, "T=1,4", "epochs=1", "alone=false", "sweep.job_minutes=0.05"]
     assert kdrun("distill", *words) == 1
