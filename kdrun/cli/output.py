@@ -1,8 +1,10 @@
 """Plain text on standard output: no colours, no wrapping, nothing cut, safe to pipe."""
 
+import contextlib
 import io
 import os
 import sys
+import time
 from contextlib import suppress
 
 from kdrun.errors import MachineError
@@ -70,3 +72,25 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class Progress:
+    """A line on standard error for work that takes more than a second, then every few seconds.
+
+    Standard output stays what the command prints.
+    """
+
+    FIRST_SECONDS, NEXT_SECONDS = 1.0, 5.0
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what = what
+        self.total = total
+        self._due = time.monotonic() + self.FIRST_SECONDS
+
+    def show(self, done: int) -> None:
+        """`done` of the total are finished."""
+        if time.monotonic() < self._due or done >= self.total:
+            return
+        self._due = time.monotonic() + self.NEXT_SECONDS
+        with contextlib.suppress(OSError, ValueError):  # closed, or a full device
+            sys.stderr.write(f"{self.what}: {done} of {self.total}\n")

@@ -25,6 +25,7 @@ from kdrun.cli.counting import check_counts, check_jobs
 from kdrun.cli.effects import check_effect
 from kdrun.cli.flags import Flags
 from kdrun.cli.launchers import Launcher, launcher_of
+from kdrun.cli.output import Progress
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.typed import Config, typed_config
 from kdrun.config import resolvers
@@ -150,8 +151,10 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     check_counts(words, [len(column) for column in columns])  # those of a glob as well
     jobs = list(itertools.product(*columns))
     configs: dict[int, Config] = {}
+    progress = Progress("checking jobs", len(jobs))
     for number in _values_first(columns, jobs):
         configs[number] = composer.typed(composer.parse(jobs[number]))
+        progress.show(len(configs))
     check_effect(configs.values(), overrides)
     hydra = composer.compose(composer.parse(jobs[0])).hydra
     once = [composer.run_once(composer.parse(job)) for job in jobs]
@@ -274,7 +277,8 @@ class Composer:
         Raises ConfigError for an experiment among several whose own values to try would be lost.
         """
         own = [o for o in overrides if not is_sweep_setting(o.key_or_group) and not is_hydra(o)]
-        hydra = self.hydra(own)
+        # only an experiment can be a sweep by itself, so jobs that share it are composed once
+        hydra = self.hydra([o for o in own if o.key_or_group == "experiment"])
         lost = set(hydra.sweeper.get("params") or {}) - {o.get_key_element() for o in own}
         if lost:
             raise ConfigError(

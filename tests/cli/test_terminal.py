@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kdrun.cli import output
 from kdrun.cli.main import run
 from kdrun.commands import new
 from kdrun.errors import ConfigError
@@ -124,3 +125,17 @@ def test_a_named_sweep_is_counted(
     for more in ([], ["--cfg", "job"], ["-m"]):
         assert run(["distill", "--config-dir", "my", "sweep=huge", *more]) == 2
         assert "9,000,000,000 jobs" in capsys.readouterr().err
+
+
+def test_long_work_is_reported_on_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    progress = output.Progress("checking jobs", 100)
+    for done, seconds in ((1, 0.5), (2, 1.5), (3, 2.0), (50, 7.0), (100, 60.0)):
+        now[0] = seconds
+        progress.show(done)
+    printed = capsys.readouterr()
+    assert printed.err == "checking jobs: 2 of 100\nchecking jobs: 50 of 100\n"
+    assert printed.out == ""
