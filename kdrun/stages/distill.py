@@ -20,7 +20,7 @@ from kdrun.runs.result import COMPLETED
 from kdrun.runs.search import group_folder
 from kdrun.stages.alone import alone_argv, find_or_train_alone
 from kdrun.stages.announce import say_joint, say_plan, stage_2_words
-from kdrun.stages.assembly import rehearse
+from kdrun.stages.assembly import Plan, rehearse
 from kdrun.stages.early_checks import network_checks
 from kdrun.stages.figures import figures, show_result
 from kdrun.stages.heads import without_tokens
@@ -90,13 +90,7 @@ def run_distill(
         part=within is not None,
     ):
         digest = _student_digest(config, transfer.dataset)
-        folder.result.update(
-            dataset=dataset_facts(dataset),
-            transfer=transfer_facts(config.transfer, dataset, transfer),
-            fingerprint=digest if config.labels_only else None,
-            objective=plans[-1].objective,
-            **plans[-1].facts,
-        )
+        folder.result.update(**_inputs(config, dataset, transfer, plans[-1], digest))
         if within is None:
             say_plan(config, rounds, plans, dataset, session, folder)
         alone = None
@@ -120,6 +114,19 @@ def run_distill(
         if within is None:
             show_result(folder.path, folder.result.values, session.reporter)
     return folder.result.values
+
+
+def _inputs(
+    config: DistillConfig, dataset: Dataset, transfer: TransferSet, plan: Plan, digest: str
+) -> dict[str, Any]:
+    """The entries of `result.json` that follow from the opened data and the networks."""
+    return {
+        "dataset": dataset_facts(dataset),
+        "transfer": transfer_facts(config.transfer, dataset, transfer),
+        "fingerprint": digest if config.labels_only else None,
+        "objective": plan.objective,
+        **plan.facts,
+    }
 
 
 def _known(config: DistillConfig, objective: Objective, session: Session) -> dict[str, Any]:
