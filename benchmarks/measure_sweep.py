@@ -129,7 +129,7 @@ def main() -> None:
             f"(n={len(usual)}) | {nine / gang:.2f} | {bar} |"
         )
         print(rows[-1], flush=True)
-    print("\n| pair | gang of nine, s | nine usual loops, s | one of them, s | ratio | at least |")
+    print("\n| pair | nine in lockstep, s | nine usual loops, s | one, s | ratio | at least |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
 

@@ -47,18 +47,18 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
 def _run_sweep(verb: str, flags: Flags, plan: preflight.Plan, sweep_dir: Path | None) -> int:
     from kdrun.cli import sweeps
 
-    typed = flags.to_argv()
-    if sweep_dir is None:
-        foreign.remember(verb, typed)
     folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
     if verb == "distill" and any(sweeps.runtime_of(config).gang for config in plan.configs):
-        launch = partial(sweeps.run_gangs, folder, plan)
+        launch = sweeps.lockstep(folder, plan)
     else:
         jobs = [
             partial(sweeps.do_planned_job, folder, number, verb, config, argv)
             for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
         ]
         launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
+    typed = flags.to_argv()
+    if sweep_dir is None:
+        foreign.remember(verb, typed)
     return sweeps.run(folder, [verb, *typed], plan, launch)
 
 

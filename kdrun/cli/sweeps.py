@@ -109,28 +109,30 @@ def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
     )
 
 
-def run_gangs(folder: SweepFolder, plan: Plan) -> None:
-    """Do all jobs in this process, those side by side that can be.
+def lockstep(folder: SweepFolder, plan: Plan) -> Callable[[], None]:
+    """What runs the jobs in lockstep, in this process.
 
-    Raises ConfigError where other processes were to do them.
+    Raises ConfigError with a launcher of other processes, MissingExtraError without greenlet.
     """
-    from kdrun.stages import gang
+    from kdrun.sweeps.lockstep import require_greenlet
 
     if not plan.launcher.in_process:
         raise ConfigError(
-            f"gang=true trains jobs side by side in one process, and hydra/launcher="
-            f"{plan.launcher.name} gives them to several: leave one of the two out."
+            f"gang=true runs the jobs in lockstep in one process, but hydra/launcher="
+            f"{plan.launcher.name} starts several: leave one of the two out."
         )
+    require_greenlet()
+    from kdrun.sweeps.lockstep import jobs as lockstep_jobs
 
-    def guard(job: gang.Job, call: Callable[..., object]) -> int:
+    def guard(job: lockstep_jobs.Job, call: Callable[..., object]) -> int:
         return do_job(folder, job.number, lambda: job.config, call, list(job.argv))
 
     jobs = [
-        gang.Job(number, config, argv)
+        lockstep_jobs.Job(number, config, argv)
         for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
         if isinstance(config, DistillConfig)
     ]
-    gang.run_jobs(jobs, guard)
+    return lambda: lockstep_jobs.run_jobs(jobs, guard)
 
 
 def do_planned_job(

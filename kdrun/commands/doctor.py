@@ -36,6 +36,7 @@ OPTIONAL = (
     ("onnx", "kdrun[onnx]", "kdrun export format=onnx"),
     ("onnxruntime", "kdrun[onnx]", "checking and timing ONNX files, int8"),
     ("joblib", "kdrun[sweep]", "hydra/launcher=joblib: concurrent jobs of a sweep"),
+    ("greenlet", "kdrun[lockstep]", "gang=true: jobs of a sweep in lockstep"),
     ("submitit", "kdrun[slurm]", "hydra/launcher=submitit_slurm"),
 )
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")

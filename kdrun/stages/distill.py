@@ -188,7 +188,7 @@ def _earlier(
     def train(one: DistillConfig, folder: RunFolder, ready: list[ReadyTeacher]) -> None:
         within = Within(dataset, {"round": identity(one)}, tuple(ready))
         with _naming(f"{one.student.name}, seed {one.seed}"):
-            run_distill(one, folder, session.alone(), argv, within)
+            run_distill(one, folder, session.unshared(), argv, within)
 
     def group(one: DistillConfig) -> Path:
         return group_folder(session.output_root, "distill", one.dataset.name, run_name(one))
@@ -227,7 +227,7 @@ def _alone(
         words = alone_argv(argv, config)
         within = Within(dataset, {"baseline": digest})
         with _naming("the student alone"):
-            run_distill(alone, folder, session.alone(), words, within)
+            run_distill(alone, folder, session.unshared(), words, within)
 
     session.reporter.heading(f"Student alone: {config.student.name} on labels only")
     alone = find_or_train_alone(config, digest, session, train)

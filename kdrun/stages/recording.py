@@ -75,7 +75,7 @@ def _ended(
             folder.seal()
         screen_lost = isinstance(caught, Interrupted) and session.reporter.console.lost
         return None if screen_lost else caught
-    if not isinstance(caught, Exception | SystemExit):  # signals; a greenlet that is ended
+    if not isinstance(caught, Exception | SystemExit):  # signals
         _write_status(folder, INTERRUPTED, str(caught) or "stopped")
         session.reporter.close()
         if not part:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -27,32 +27,39 @@ from kdrun.world import world
 T = TypeVar("T")
 
 
-class Seat(Protocol):
-    """A job's place in a gang: what its jobs make once for all (see `kdrun.stages.gang`)."""
-
-    def once(self, key: str, make: Callable[[], T]) -> T: ...
-    def loader(self, loader: TrainLoader) -> TrainLoader: ...
-    def teacher(self, teacher: nn.Module, tapped: Tapped, key: str) -> nn.Module: ...
-
-
 @dataclass(frozen=True)
 class Session:
-    """One command's surroundings. seat: in a gang of a sweep's jobs."""
+    """One command's surroundings: device, threads, screen and signals.
+
+    Whatever a run makes and several jobs could share is made through `once`, `train_batches` and
+    `shared_teacher`. Here nothing is shared; a way to run sweeps may override them.
+    """
 
     runtime: RuntimeConfig
     device: torch.device
     threads: int
     reporter: Reporter
     stop: StopRequest
-    seat: Seat | None = None
 
-    def alone(self) -> "Session":
-        """The same without the gang: what is done in it is shared when it is done."""
-        return replace(self, seat=None)
+    def unshared(self) -> "Session":
+        """The same session without sharing."""
+        return self
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` makes; in a gang, for all its jobs that ask with the same key."""
-        return make() if self.seat is None else self.seat.once(repr(key), make)
+        """What `make` returns; jobs that share call it once per `key` (by its repr)."""
+        return make()
+
+    def train_batches(self, key: object, make: Callable[[], TrainLoader]) -> TrainLoader:
+        """The training batches; jobs that share use one loader per `key`."""
+        return make()
+
+    def shared_teacher(self, teacher: nn.Module, tapped: Tapped, key: str) -> nn.Module:
+        """The teacher; jobs that share run it once per batch.
+
+        teacher: frozen, as this job runs it. tapped: the network in it, with this job's taps.
+        key: equal for teachers whose outputs are equal.
+        """
+        return teacher
 
     @property
     def output_root(self) -> Path:
@@ -133,10 +140,8 @@ def train_loader(
             world=world(),
         )
 
-    if session.seat is None:
-        return make()
     key = ("loader", dataset.fingerprint, config, augment, batch_size, seed)
-    return session.seat.loader(session.once(key, make))
+    return session.train_batches(key, make)
 
 
 def eval_loader(

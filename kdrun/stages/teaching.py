@@ -74,13 +74,10 @@ def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeach
         network.requires_grad_(False).eval()
         frozen = _frozen(lesson, network, one.teaching, teacher)
         made = _remembered(lesson, network, frozen, one.teaching, teacher)
-        seat = lesson.session.seat
-        if seat is not None:
-            card = teacher.card
-            read = (card.info, card.normalisation, card.resized, card.outputs)
-            key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision, read))
-            made = seat.teacher(made, network, key)
-        found.append(made)
+        card = teacher.card
+        read = (card.info, card.normalisation, card.resized, card.outputs)
+        key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision, read))
+        found.append(lesson.session.shared_teacher(made, network, key))
     return found
 
 
@@ -110,7 +107,7 @@ def _require_finite(
 
     Its measured accuracy is that of the float32 network; half precision and folding may overflow.
     """
-    session, config = lesson.session.alone(), lesson.config
+    session, config = lesson.session.unshared(), lesson.config
     data, schedule = config.dataset, config.schedule
     loader = train_loader(
         session,
@@ -204,7 +201,7 @@ def _with_memory(
     ready: ReadyTeacher,
 ) -> RememberedTeacher | str:
     """The remembered teacher, or why there is none."""
-    session, config, dataset = lesson.session.alone(), lesson.config, lesson.dataset
+    session, config, dataset = lesson.session.unshared(), lesson.config, lesson.dataset
     loader = train_loader(
         session,
         dataset,
@@ -366,7 +363,7 @@ def facts(teachers: Sequence[Any]) -> list[dict[str, Any]] | None:
 
 
 def _remembering(teachers: Sequence[Any]) -> list[RememberedTeacher]:
-    """Those that remember, also where a gang asks them for several jobs."""
+    """Those that remember, also inside a wrapper that shares them between jobs."""
     return memories([getattr(t, "teacher", t) if not memories([t]) else t for t in teachers])
 
 

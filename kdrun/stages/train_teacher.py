@@ -100,12 +100,12 @@ def _made_once(
     session: Session,
     where: str,
 ) -> ReadyTeacher:
-    """`ready_teacher`; the first job of a gang makes it ready for all."""
+    """`ready_teacher`, once for all jobs that share it."""
     made: list[bool] = []
 
     def make() -> ReadyTeacher:
         made.append(True)
-        return ready_teacher(config, data, val_fraction, dataset, session.alone(), where)
+        return ready_teacher(config, data, val_fraction, dataset, session.unshared(), where)
 
     found = session.once(("teacher", config, data, val_fraction), make)
     return found if made else replace(found, reused=True, seconds=0.0)

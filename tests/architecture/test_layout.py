@@ -15,7 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A package may import from its own row and from rows below it.
 LAYERS = [
     {"cli", "commands"},
-    {"stages"},
+    {"stages", "sweeps"},
     {"engine", "schemes", "teachers", "runs", "report", "deploy", "ui"},
     {"losses", "models", "data", "weights"},
     {"config"},

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 from support import SMALL, results, without_times
 
+import kdrun as package
 from kdrun.engine.loop import _Fit
 from kdrun.schemes.offline import Offline
-from kdrun.stages.seats import Answers, Stream
+from kdrun.sweeps.lockstep.forward import SharedForward
+from kdrun.sweeps.lockstep.session import BatchStream
 
 Run = Callable[..., int]
 AUGMENTED = [*SMALL, "dataset.augment.crop_padding=1", "dataset.augment.flip=true"]
@@ -33,9 +37,9 @@ def same_weights(one: Path, other: Path) -> bool:
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a batch was made, and a student's step was done."""
     count = {"batches": 0, "steps": 0}
-    batch, step = Stream.batch, _Fit._step
+    batch, step = BatchStream.batch, _Fit._step
 
-    def counting_batch(self: Stream, epoch: int, number: int) -> Any:
+    def counting_batch(self: BatchStream, epoch: int, number: int) -> Any:
         before = self.last
         found = batch(self, epoch, number)
         count["batches"] += self.last is not before
@@ -45,7 +49,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         count["steps"] += 1
         return step(self, one)
 
-    monkeypatch.setattr(Stream, "batch", counting_batch)
+    monkeypatch.setattr(BatchStream, "batch", counting_batch)
     monkeypatch.setattr(_Fit, "_step", counting_step)
     return count
 
@@ -100,19 +104,19 @@ def test_the_teacher_answers_once_for_all(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answered = [], []
-    teach, answer = Offline.teach, Answers.answer
+    teach, answer = Offline.teach, SharedForward.outputs_of
     monkeypatch.setattr(
         Offline, "teach", lambda self, images: asked.append(id(images)) or teach(self, images)
     )
 
-    def counting(self: Answers, images: torch.Tensor, number: int) -> Any:
+    def counting(self: SharedForward, images: torch.Tensor, number: int) -> Any:
         before = self.images
         found = answer(self, images, number)
         if self.images is not before:
             answered.append(1)
         return found
 
-    monkeypatch.setattr(Answers, "answer", counting)
+    monkeypatch.setattr(SharedForward, "outputs_of", counting)
     words = [*AUGMENTED, "alone=false", "teacher.cache=off", "loss=kd,at,sp"]
     assert kdrun("distill", "-m", *words, "gang=true") == 0
     assert len(asked) == 3 * len(answered)
@@ -132,7 +136,7 @@ def test_a_gang_ends_in_a_table_and_is_not_repeated(kdrun: Run, workdir: Path) -
 
 def test_a_job_that_fails_leaves_the_others(kdrun: Run, workdir: Path) -> None:
     words = [*AUGMENTED, "alone=false"]
-    assert kdrun("distill", "-m", *words, "lr=0.1,1e30,0.05", "gang=true") == 1
+    assert kdrun("distill", "-m", *words, "lr=0.1,1e6,0.05", "gang=true") == 1
     statuses = sorted(r["status"] for r in results(workdir))
     assert statuses == ["completed", "completed", "failed"]
     kept = {r["identity"]: r["folder"] for r in results(workdir) if r["status"] == "completed"}
@@ -176,3 +180,25 @@ def test_a_gang_in_several_processes_is_refused(refused: Callable[..., str]) -> 
     pytest.importorskip("joblib")
     words = ["T=1,4", "gang=true", "hydra/launcher=joblib"]
     assert "leave one of the two out" in refused("distill", "-m", *AUGMENTED, *words)
+
+
+def test_without_greenlet_it_is_refused_before_anything_is_made(
+    refused: Callable[..., str], workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+    before = sorted(workdir.rglob("*"))
+    text = refused("distill", "-m", *AUGMENTED, "T=1,4", "gang=true")
+    assert "pip install 'kdrun[lockstep]'" in text
+    assert sorted(workdir.rglob("*")) == before
+
+
+def test_the_core_imports_no_greenlet() -> None:
+    sources = Path(package.__file__).parent.rglob("*.py")
+    importing = {path.name for path in sources if "greenlet import" in path.read_text()}
+    assert importing == {"scheduler.py"}
+    code = (
+        "import sys\n"
+        "import kdrun.cli.sweeps, kdrun.stages.commands\n"
+        "assert not [name for name in sys.modules if name.startswith('kdrun.sweeps')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_module
 from kdrun.config import parse, resolvers
 from kdrun.config.schema import DistillConfig
 from kdrun.errors import Interrupted
-from kdrun.stages.gang import Job, gangs
-from kdrun.stages.seats import Turns
+from kdrun.sweeps.lockstep.jobs import Job, lockstep_groups
+from kdrun.sweeps.lockstep.scheduler import Scheduler
 
 resolvers.register()
 
@@ -45,20 +45,23 @@ def config(*words: str) -> DistillConfig:
 )
 def test_the_configuration_decides(words: Any, together: bool) -> None:
     jobs = [Job(number, config(*one), []) for number, one in enumerate(words)]
-    assert [len(group) for group in gangs(jobs)] == ([2] if together else [1, 1])
+    assert [len(group) for group in lockstep_groups(jobs)] == ([2] if together else [1, 1])
 
 
 def test_groups_keep_the_order_of_the_jobs() -> None:
     base = config()
     jobs = [Job(n, replace(base, seed=n % 2, T=float(n + 1)), []) for n in range(5)]
-    found = [sorted(job.number for job in group) for group in gangs(jobs)]
+    found = [sorted(job.number for job in group) for group in lockstep_groups(jobs)]
     assert found == [[0, 2, 4], [1, 3]]
 
 
 def test_the_members_of_a_group_are_in_one_order_in_every_process() -> None:
     configs = [config(f"T={n}") for n in (1, 2, 4, 8)]
     orders = [
-        [job.config.T for job in gangs([Job(n, one, []) for n, one in enumerate(listed)])[0]]
+        [
+            job.config.T
+            for job in lockstep_groups([Job(n, one, []) for n, one in enumerate(listed)])[0]
+        ]
         for listed in (configs, configs[::-1])
     ]
     assert orders[0] == orders[1]
@@ -67,19 +70,19 @@ def test_the_members_of_a_group_are_in_one_order_in_every_process() -> None:
 def test_of_two_equal_jobs_the_second_comes_by_itself() -> None:
     words = (["T=1"], ["T=4"], ["T=4", "teacher.cache=off"])
     jobs = [Job(number, config(*one), []) for number, one in enumerate(words)]
-    assert [len(group) for group in gangs(jobs)] == [2, 1]
-    assert gangs(jobs)[1][0].number == 2
+    assert [len(group) for group in lockstep_groups(jobs)] == [2, 1]
+    assert lockstep_groups(jobs)[1][0].number == 2
 
 
 def play(steps: dict[int, list[tuple[int, int]]], fails: int | None = None) -> list[Any]:
     """Jobs that hand on at the given positions; what was done, in order."""
-    turns, done = Turns(torch.device("cpu")), []
+    scheduler, done = Scheduler(torch.device("cpu")), []
 
     def work(job: int) -> None:
         try:
             torch.manual_seed(job)
             for position in steps[job]:
-                turns.hand_on(job, position)
+                scheduler.yield_turn(job, position)
                 if job == fails:
                     raise ValueError
                 done.append((job, position, torch.rand(()).item()))
@@ -87,8 +90,8 @@ def play(steps: dict[int, list[tuple[int, int]]], fails: int | None = None) -> l
             done.append((job, "ended"))
 
     for job in steps:
-        turns.enter(job, partial(work, job))
-    turns.run()
+        scheduler.add(job, partial(work, job))
+    scheduler.run()
     return done
 
 
@@ -117,50 +120,50 @@ def test_a_job_that_ends_early_stops_nobody() -> None:
 
 
 def test_all_jobs_work_in_this_thread() -> None:
-    turns, seen = Turns(torch.device("cpu")), set()
+    scheduler, seen = Scheduler(torch.device("cpu")), set()
 
     def work(job: int) -> None:
         for number in range(3):
-            turns.hand_on(job, (0, number))
+            scheduler.yield_turn(job, (0, number))
             seen.add(threading.get_ident())
 
     for job in range(4):
-        turns.enter(job, partial(work, job))
-    turns.run()
+        scheduler.add(job, partial(work, job))
+    scheduler.run()
     assert seen == {threading.get_ident()}
 
 
 def test_when_it_is_broken_everybody_stops_at_the_next_turn() -> None:
-    turns, stopped = Turns(torch.device("cpu")), []
+    scheduler, stopped = Scheduler(torch.device("cpu")), []
 
     def work(job: int) -> None:
         try:
             for number in range(3):
-                turns.hand_on(job, (0, number))
-                turns.broken = turns.broken or (job, number) == (1, 1)
+                scheduler.yield_turn(job, (0, number))
+                scheduler.stopped = scheduler.stopped or (job, number) == (1, 1)
         except Interrupted:
             stopped.append((job, number))
 
     for job in range(3):
-        turns.enter(job, partial(work, job))
-    turns.run()
+        scheduler.add(job, partial(work, job))
+    scheduler.run()
     assert stopped == [(2, 1), (0, 2), (1, 2)]
 
 
 def test_an_exception_of_one_job_interrupts_the_others_where_they_stand() -> None:
-    turns, stopped = Turns(torch.device("cpu")), []
+    scheduler, stopped = Scheduler(torch.device("cpu")), []
 
     def work(job: int) -> None:
         try:
             for number in range(3):
-                turns.hand_on(job, (0, number))
+                scheduler.yield_turn(job, (0, number))
                 if (job, number) == (1, 1):
                     raise OSError("a full disk")
         except Interrupted:
             stopped.append(job)
 
     for job in range(3):
-        turns.enter(job, partial(work, job))
+        scheduler.add(job, partial(work, job))
     with pytest.raises(OSError, match="a full disk"):
-        turns.run()
+        scheduler.run()
     assert sorted(stopped) == [0, 2]

@@ -1,12 +1,12 @@
-"""A gang: jobs of a sweep that share batches and teacher, trained side by side in one process.
+"""Which jobs of a sweep run in lockstep, and running them.
 
-Every job is its ordinary run, with its own folder, checkpoints and log, and ends in the same bits.
-What they share is made once: the data, each batch with its augmentation, the teachers, and what
-they say of a batch. Which jobs go together is read from their configurations.
+Every job is an ordinary run with its own folder, checkpoints and log, and gives the same result
+bit for bit as when it runs by itself. The group shares the data, each augmented batch, the teachers
+and their outputs. Jobs are grouped by their configurations.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,13 @@ from kdrun.files import canonical_hash
 from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.stages import commands
 from kdrun.stages.identity import identity
-from kdrun.stages.seats import SeatInGang, Shared, Turns
 from kdrun.stages.session import Session, open_session
+from kdrun.sweeps.lockstep.scheduler import Scheduler
+from kdrun.sweeps.lockstep.session import GroupState, JobSlot, LockstepSession
 from kdrun.ui.reporter import Reporter, epoch_line
 
 Guard = Callable[["Job", Callable[..., object]], int]
-# What must be equal for jobs to see the same batches and to ask the same teacher in the same way.
+# Settings that must be equal for jobs to share batches and teacher outputs.
 SHARED_SCHEDULE = ("batch_size", "precision")
 SHARED_RUNTIME = ("device", "compile", "threads", "output_root")
 
@@ -36,12 +37,12 @@ class Job:
     argv: Sequence[str]
 
 
-def gangs(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs in groups that can be trained side by side, by the first job of each.
+def lockstep_groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups of jobs that can run in lockstep, in the order of each group's first job.
 
-    Within a group in the order of their identities: every process takes the locks of several jobs
-    in one order, so that two gangs never wait for each other. Of two equal jobs the second comes
-    by itself, later, and finds the first one done.
+    Within a group, jobs are sorted by identity: every process takes their locks in the same order,
+    so two groups cannot deadlock. Of two equal jobs, the second gets its own group, runs later and
+    finds the first one finished.
     """
     groups: dict[str, list[Job]] = {}
     seen: set[str] = set()
@@ -54,9 +55,9 @@ def gangs(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _key(job: Job) -> str:
     config = job.config
-    # Schemes of rounds or peers have runs and networks of their own within a job.
+    # Other schemes train several networks or generations within a job.
     other = bool(config.teachers) and config.scheme.name != "offline"
-    limited = config.runtime.sweep.job_minutes is not None  # each job has a clock of its own
+    limited = config.runtime.sweep.job_minutes is not None  # each job has its own clock
     if config.runtime.compile or other or limited or not config.runtime.gang:
         return f"job {job.number}"
     plain = distill_plain(config)
@@ -75,62 +76,64 @@ def _key(job: Job) -> str:
 
 
 def run_jobs(jobs: Sequence[Job], guard: Guard) -> None:
-    """Do all jobs, gang by gang.
+    """Run all jobs, group by group.
 
-    guard: does a job with the function it is given, and turns its failure into a code.
+    guard: runs a job with the given function and turns a failure into an exit code.
     Raises Interrupted when stopped.
     """
-    for group in gangs(jobs):
+    for group in lockstep_groups(jobs):
         if len(group) == 1:
             guard(group[0], commands.distill)
             continue
         with open_session(group[0].config.runtime) as session:
             numbers = ", ".join(str(number) for number in sorted(job.number for job in group))
-            session.reporter.heading(f"jobs {numbers} side by side: one teacher, the same batches")
-            if EXIT_INTERRUPTED in _Gang(group, session, guard).run():
+            session.reporter.heading(f"jobs {numbers} in lockstep: one teacher, the same batches")
+            if EXIT_INTERRUPTED in _Group(group, session, guard).run():
                 raise Interrupted("the sweep was stopped")
 
 
-class _Gang:
-    """One group at work: the jobs in turns, one step at a time."""
+class _Group:
+    """A group of jobs in one process, one step of each at a time."""
 
     def __init__(self, jobs: list[Job], session: Session, guard: Guard) -> None:
         self.jobs = jobs
         self.session = session
         self.guard = guard
-        self.turns = Turns(session.device)
-        self.shared = Shared(self.turns)
+        self.scheduler = Scheduler(session.device)
+        self.state = GroupState(self.scheduler)
         self.codes: list[int] = []
 
     def run(self) -> list[int]:
-        """Do the jobs; returns their exit codes."""
-        for place, job in enumerate(self.jobs):
-            self.turns.enter(place, partial(self._job, place, job))
-        self.turns.run()
+        """Run the jobs; returns their exit codes."""
+        for number, job in enumerate(self.jobs):
+            self.scheduler.add(number, partial(self._job, JobSlot(self.state, number), job))
+        self.scheduler.run()
         return self.codes
 
-    def _job(self, place: int, job: Job) -> None:
-        """One job, from its first turn to its end."""
+    def _job(self, slot: JobSlot, job: Job) -> None:
+        """Run one job to its end."""
 
         def command(config: DistillConfig, argv: Sequence[str], **where: Any) -> object:
             reporter = JobReporter(self.session.reporter, job.number)
-            seat = SeatInGang(self.shared, place)
-            own = replace(self.session, runtime=config.runtime, reporter=reporter, seat=seat)
-            return commands.distill_in(own, config, argv, **where)
+            group = self.session
+            session = LockstepSession(
+                config.runtime, group.device, group.threads, reporter, group.stop, slot
+            )
+            return commands.distill_in(session, config, argv, **where)
 
         code = EXIT_INTERRUPTED
         try:
-            if not self.turns.broken:
+            if not self.scheduler.stopped:
                 code = self.guard(job, command)
-        except KeyboardInterrupt:  # it was said and saved where it happened
-            self.session.stop.requested = True  # the others save too, at their next turns
-            self.turns.broken |= self.session.stop.at_once
+        except KeyboardInterrupt:  # already reported and saved by the run
+            self.session.stop.requested = True  # the other jobs save at their next turn
+            self.scheduler.stopped |= self.session.stop.at_once
         finally:
             self.codes.append(code)
 
 
 class JobReporter(Reporter):
-    """What one job of a gang says: all of it in its log, the finished epochs on the screen."""
+    """Output of one job of a group: all of it in its log, finished epochs on the screen."""
 
     def __init__(self, screen: Reporter, number: int) -> None:
         super().__init__("quiet")
@@ -138,12 +141,12 @@ class JobReporter(Reporter):
         self.number = number
 
     def warn(self, text: str) -> None:
-        """On the screen too."""
+        """Also on the screen."""
         super().warn(text)
         self.screen.warn(f"job {self.number}: {text}")
 
     def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
-        """On the screen where it is the last one or a while has passed."""
+        """On the screen for the last epoch, or when the interval has passed."""
         due = self._watch.due(self._interval)
         super().epoch_done(row, length)
         if due or row["step"] >= length.steps:

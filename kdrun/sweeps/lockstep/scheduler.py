@@ -1,0 +1,94 @@
+"""Cooperative scheduling: the jobs of a lockstep group take turns, one training step at a time.
+
+Each job is a greenlet: an ordinary function that can be suspended anywhere, here in its training
+loop whenever it asks for its next batch. The random state belongs to the job: the scheduler saves
+it on suspension and restores it on resumption.
+
+All greenlets run in one thread. With one thread per job, each thread gets its own OpenMP workers,
+which sleep while other jobs run; waking them made a small network's step 50 % slower.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from greenlet import getcurrent, greenlet
+from torch import Tensor
+
+from kdrun.errors import Interrupted
+
+Position = tuple[int, int]  # (epoch, batch): the job that is furthest behind runs next
+BEGINNING: Position = (-1, -1)
+
+
+class Scheduler:
+    """Runs numbered jobs in turn, always the one furthest behind.
+
+    stopped: set it to interrupt every job at its next turn.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.waiting: dict[int, Position] = {}
+        self.stopped = False
+        self._jobs: dict[int, greenlet] = {}
+        self._main: greenlet | None = None
+
+    def add(self, job: int, work: Callable[[], object]) -> None:
+        """Queue a job; `run` starts its `work`."""
+        self.waiting[job] = BEGINNING
+        self._jobs[job] = greenlet(work)
+
+    def run(self) -> None:
+        """Run all queued jobs to their end.
+
+        An exception of one job is raised here after all others were interrupted, so that each
+        records that its run was stopped.
+        """
+        self._main = getcurrent()
+        try:
+            while self.waiting:
+                job = self._next()
+                self._jobs[job].switch()
+                if self._jobs[job].dead:
+                    del self.waiting[job]
+        except BaseException:
+            self._interrupt_all()
+            raise
+
+    def _interrupt_all(self) -> None:
+        self.stopped = True
+        for job in self._jobs.values():
+            if not job.dead:
+                with suppress(BaseException):  # the first exception counts
+                    job.throw(Interrupted("stopped with the other jobs of its lockstep group"))
+
+    def yield_turn(self, job: int, position: Position) -> None:
+        """Called by a job before its step at `position`: jobs further behind run first.
+
+        Raises Interrupted when the group was stopped.
+        """
+        self.waiting[job] = position
+        if self._next() != job:
+            assert self._main is not None
+            saved = _random_state(self.device)
+            self._main.switch()
+            _set_random_state(saved, self.device)
+        if self.stopped:
+            raise Interrupted("stopped with the other jobs of its lockstep group")
+
+    def _next(self) -> int:
+        return min(self.waiting, key=lambda job: (self.waiting[job], job))
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
