@@ -17,12 +17,17 @@ STAR = "*"
 
 def setting(split: str, value: str) -> str:
     """`dataset.test_folder=value`, quoted where the shell or Hydra asks for it."""
-    word = f"dataset.{split}_folder={value}"
+    return typed(f"dataset.{split}_folder", value)
+
+
+def typed(key: str, value: str) -> str:
+    """`key=value`, quoted where the shell or Hydra asks for it."""
+    word = f"{key}={value}"
     if all(char.isalnum() or char in "_./-=+" for char in word):
         return word
     if all(char.isalnum() or char in "_./-=+*@%" for char in word):
         return f"'{word}'"
-    return f"""'dataset.{split}_folder="{value}"'"""
+    return f"""'{key}="{value}"'"""
 
 
 def chosen_place(root: Folder, split: str, value: str) -> Place:

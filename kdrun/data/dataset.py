@@ -1,7 +1,7 @@
 """From a data set's configuration to its splits: source, held-out images, normalisation."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,8 @@ def open_dataset(
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
     train, val, index = _with_validation(raw, val_fraction, config)
-    train, val, index, notes = _settled(train, val, raw, index, config.duplicates)
-    normalisation = _normalisation(config, raw, progress)
+    train, val, index, notes, source = _settled(train, val, raw, index, config.duplicates)
+    normalisation = _normalisation(config, source, progress)
     return Dataset(
         config.name,
         raw.classes,
@@ -124,17 +124,31 @@ def open_dataset(
 
 def _settled(
     train: Split, val: Split | None, raw: RawDataset, index: Tensor, mode: str
-) -> tuple[Split, Split | None, Tensor, list[str]]:
-    """Training and validation images after `dataset.duplicates`, `index` to match, and notes."""
+) -> tuple[Split, Split | None, Tensor, list[str], RawDataset]:
+    """Training and validation images after `dataset.duplicates`, `index` to match, and notes.
+
+    The last value is the source without the training images that were dropped, so that mean and
+    deviation are those of a source that never had them.
+    """
     assert raw.test is not None
     found = {"train": train, "val": val, "test": raw.test}
     present = {name: split for name, split in found.items() if split is not None}
     keep, notes = duplicates.settle(present, mode, raw.classes)
+    kept = torch.ones(len(raw.train), dtype=torch.bool)
+    held = torch.ones(len(raw.train), dtype=torch.bool)
+    held[index] = False  # validation images that were taken from the training images
     if "train" in keep:
+        kept[index] = False
         train, index = train.select(keep["train"]), index[keep["train"]]
+        kept[index] = True
     if "val" in keep and val is not None:
         val = val.select(keep["val"])
-    return train, val, index, [*notes, *degenerate_notes(present)]
+        if raw.val is None:
+            kept[held] = False
+            kept[held.nonzero().flatten()[keep["val"]]] = True
+    if not kept.all():
+        raw = replace(raw, train=raw.train.select(kept.nonzero().flatten()), normalisation=None)
+    return train, val, index, [*notes, *degenerate_notes(present)], raw
 
 
 def source_arguments(config: DatasetConfig) -> tuple[dict[str, Any], int | None]:

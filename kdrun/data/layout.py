@@ -232,6 +232,7 @@ class _Finder:
     def _without_train(self) -> DataError:
         held = self._names([one for one in self.free if one.name in self.named])
         if self.others:
+            refuse_shared(self._whole(self.named), self.root)  # folds beside test/
             return DataError(
                 f"{self.top.path}: {held} may be a split or a class like "
                 f"{self._names(self.others)}: set {setting('train', self._name(self.top))} to "

@@ -176,6 +176,28 @@ def test_sixty_thousand_images_take_seconds() -> None:
     assert found.shared("train", "test").tolist() == list(range(49_000, 50_000))
 
 
+@pytest.mark.parametrize("own_val", [False, True], ids=["held out", "own validation"])
+@pytest.mark.parametrize("cache", [True, False], ids=["cached", "streamed"])
+def test_dropped_images_count_for_no_mean(
+    opened: Callable[..., Dataset], tree: Path, cache: bool, own_val: bool
+) -> None:
+    if own_val:
+        for name in ("cat", "dog"):
+            (tree / "val" / name).mkdir(parents=True)
+            (tree / "train" / name / "2.png").rename(tree / "val" / name / "2.png")
+    without = opened(cache=cache)
+    for name in ("cat", "dog"):
+        for number in range(2):  # also into what is held out for validation
+            copy = tree / "train" / name / f"copy{number}.png"
+            copy.write_bytes((tree / "test" / name / f"{number}.png").read_bytes())
+    kept = opened(cache=cache)
+    assert kept.normalisation != without.normalisation
+    dropped = opened("drop", cache=cache)
+    assert dropped.normalisation == without.normalisation
+    held = 0 if own_val else len(dropped.val or ())
+    assert len(dropped.train) + held == (4 if own_val else 6)
+
+
 def test_the_default_leaves_configurations_as_they_were() -> None:
     config = DatasetConfig("set", "kdrun.data.imagefolder.imagefolder", {"root": "x"})
     plain = dump.dataset_plain(config)

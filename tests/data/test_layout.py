@@ -293,6 +293,50 @@ def test_splits_below_classes_below_a_wrapper(make: Make) -> None:
     assert sizes(tree) == {"train": 4, "val": 4, "test": 4}
 
 
+def test_split_names_beside_the_images_of_classes(make: Make) -> None:
+    root = make("{cat,dog}/2", "{cat,dog}/Testing/1")
+    words = stops(root, "hold images and Testing/, the name of a split: move the images of each")
+    assert words == ["dataset.train_folder=*"]
+    assert sizes(read(root, *words)) == {"train": 6}
+    for name in PETS:
+        (root / name / "train").mkdir()
+        for image in (root / name).glob("*.png"):
+            image.rename(root / name / "train" / image.name)
+    words = stops(root, "hold the splits")
+    assert sizes(read(root, *words[:2])) == {"train": 4, "test": 2}
+
+
+def test_one_class_with_such_a_folder_is_no_split(make: Make) -> None:
+    assert sizes(read(make("{cat,dog}/2", "cat/test/1"))) == {"train": 5}
+
+
+def test_images_and_test_below_classes(make: Make) -> None:
+    root = make("{cat,dog}/images/3", "{cat,dog}/test/1")
+    words = stops(root, "hold the splits")
+    assert words[:2] == ["dataset.train_folder=*/images", "dataset.test_folder=*/test"]
+    assert sizes(read(root, *words[:2])) == {"train": 6, "test": 2}
+
+
+def test_folds_with_splits_of_their_own_are_no_classes(make: Make) -> None:
+    root = make("fold{1,2}/train/4", "fold{1,2}/test/2")
+    for path in list(root.rglob("*.png")):  # fold1/train/{cat,dog}/…
+        folder = path.parent / PETS[int(path.stem) % 2]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    with pytest.raises(DataError, match="fold1/, fold2/ hold splits with class folders") as caught:
+        read(root)
+    (named,) = re.findall(r"dataset\.root=([^ ,]+)", str(caught.value))
+    tree = read(Path(named))
+    assert tree.classes == PETS
+    assert sizes(tree) == {"train": 4, "test": 2}
+
+
+def test_folds_beside_a_test_split(make: Make) -> None:
+    root = make("fold1/{cat,dog}/2", "fold2/{cat,dog}/2", "test/{cat,dog}/1")
+    words = stops(root, "fold1/, fold2/ have the same sub-folders")
+    assert sizes(read(root, words[0])) == {"train": 4, "test": 2}
+
+
 def test_sub_folders_of_their_own_belong_to_their_class(make: Make) -> None:
     tree = read(make("cat/{siamese,tabby}/1", "dog/{beagle,poodle}/1", "emu/1"))
     assert tree.classes == ("cat", "dog", "emu")
