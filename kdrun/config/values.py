@@ -1,6 +1,7 @@
 """Groups of settings made into dataclasses, their types checked, named as the user typed them."""
 
 import dataclasses
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -12,10 +13,28 @@ from kdrun.errors import ConfigError, did_you_mean
 DataclassT = TypeVar("DataclassT")
 
 
+# Jobs of a sweep share most groups of settings, and OmegaConf takes milliseconds for each.
+_known: dict[tuple[type[Any], str, str], Any] = {}
+MOST_KNOWN = 1000
+
+
 def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
-    """`values` as an instance of the dataclass `cls`; `where` names the node in errors."""
+    """`values` as an instance of the dataclass `cls`; `where` names the node in errors.
+
+    Equal values give the same frozen instance.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must be a group of settings, and is {values!r:.60}.")
+    key = (cls, repr(values), where)
+    if key not in _known:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known[key] = _typed(cls, values, where)
+    found: DataclassT = _known[key]
+    return found
+
+
+def _typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> DataclassT:
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in names:
@@ -23,7 +42,7 @@ def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> Dataclas
     node = OmegaConf.structured(cls)
     _unlock(node)
     for key, value in values.items():
-        is_boolean = bool in _options(get_type_hints(cls)[key])
+        is_boolean = bool in _options(_hints(cls)[key])
         if is_boolean and value is not None and not isinstance(value, bool):
             raise ConfigError(f"{_public(where, key)}={value!r} is not true or false.")
         try:
@@ -36,6 +55,11 @@ def typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> Dataclas
     result = OmegaConf.to_object(node)
     assert isinstance(result, cls)
     return result
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -53,7 +77,7 @@ def _unlock(node: Any) -> None:
 
 
 def _type_name(cls: type[Any], key: str) -> str:
-    text = str(get_type_hints(cls)[key])
+    text = str(_hints(cls)[key])
     for name, words in (
         ("list", "a list of numbers"),
         ("bool", "true or false"),
