@@ -3,10 +3,32 @@
 Shape letters used throughout: B batch, C classes, D embedding width, H height, W width.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchKeys:
+    """Which image and view each row of a batch is: the key of cached network outputs.
+
+    loader: its batches are pure functions of (epoch, number).
+    images: `[B, ...]`, the batch as the loader made it.
+    """
+
+    loader: Any
+    epoch: int
+    number: int
+    images: Tensor
+
+    def match(self, images: Tensor) -> bool:
+        """Whether `images` is that tensor or a copy with the same values, in any memory layout."""
+        if images is self.images:
+            return True
+        same_kind = images.shape == self.images.shape and images.dtype == self.images.dtype
+        return same_kind and torch.equal(images.to(self.images.device), self.images)
 
 
 @dataclass
@@ -17,12 +39,14 @@ class Batch:
     targets: `[B]` int64 class numbers.
     index: `[B]` int64 position of each image in the transfer set.
     partner: `[B, ...]` another image of each one's class, for schemes that compare such pairs.
+    keys: identify the images to caches; None for images that no loader made, such as mixtures.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
     partner: Tensor | None = None
+    keys: BatchKeys | None = None
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -112,9 +136,11 @@ class StepOutput:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`, copied asynchronously where the memory is pinned."""
+    images = batch.images.to(device, non_blocking=True)
     return Batch(
-        batch.images.to(device, non_blocking=True),
+        images,
         batch.targets.to(device, non_blocking=True),
         batch.index.to(device, non_blocking=True),
         None if batch.partner is None else batch.partner.to(device, non_blocking=True),
+        None if batch.keys is None else replace(batch.keys, images=images),
     )

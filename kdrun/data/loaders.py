@@ -20,7 +20,7 @@ from kdrun.data.views import Views
 from kdrun.data.workers import prepare_worker
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
-from kdrun.types import Batch, Normalisation
+from kdrun.types import Batch, BatchKeys, Normalisation
 from kdrun.world import ALONE, World
 
 PLAIN = AugmentConfig()
@@ -132,8 +132,11 @@ class TrainLoader:
         return self.normalise(pixels)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `first_batch` on."""
-        return self.take(self.batches(epoch, first_batch), epoch)
+        """The batches of `epoch` from number `first_batch` on, with their keys."""
+        batches = self.take(self.batches(epoch, first_batch), epoch)
+        for number, batch in enumerate(batches, first_batch):
+            batch.keys = BatchKeys(self, epoch, number, batch.images)
+            yield batch
 
     def batches(self, epoch: int, first_batch: int = 0) -> tuple[Tensor, ...]:
         """Positions `[B]` of the images in each batch of `epoch`, from `first_batch` on."""
@@ -141,7 +144,7 @@ class TrainLoader:
         return batches[first_batch : self.batches_per_epoch]
 
     def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
-        """A batch for each tensor of positions, every image as it is seen in `epoch`."""
+        """A batch without keys for each tensor of positions, each image as `epoch` views it."""
         seen = self.views(epoch).to(self.device)
         shares = [slice(*self.world.share(len(index))) for index in batches]
         if self.stored is None:

@@ -25,10 +25,10 @@ class PairedLoader:
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `first_batch` on."""
-        batches = self.loader.batches(epoch, first_batch)
         partner = draw_partners(self.loader.split.targets, self.loader.seed, epoch)
-        own = self.loader.take(batches, epoch)
-        others = self.loader.take(tuple(partner[index] for index in batches), epoch)
+        positions = tuple(partner[index] for index in self.loader.batches(epoch, first_batch))
+        own = self.loader.epoch(epoch, first_batch)
+        others = self.loader.take(positions, epoch)
         for batch, other in zip(own, others, strict=True):
             yield replace(batch, partner=other.images)
 

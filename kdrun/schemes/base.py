@@ -6,6 +6,7 @@ trained nor saved.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
 from kdrun.models.taps import Tapped
 from kdrun.schemes.measured import Companion
-from kdrun.types import Batch, Outputs, StepOutput
+from kdrun.types import Batch, BatchKeys, Outputs, StepOutput
 
 
 class StudentScheme(nn.Module):
@@ -82,18 +83,18 @@ class StudentScheme(nn.Module):
         """Teachers that never change, images → `Outputs`; none where networks teach each other."""
         return ()
 
-    def teach(self, images: Tensor) -> Sequence[Outputs]:
-        """What the teachers say of images `[B, ...]`, without a graph."""
+    def teach(self, batch: Batch) -> Sequence[Outputs]:
+        """Each teacher's outputs for the batch, without a graph."""
         return ()
 
     def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(student's outputs, each teacher's), of every view that the objective reads."""
         begin_step()
         student = self._run_student[0](batch.images)
-        teachers = self.teach(batch.images)
+        teachers = self.teach(batch)
         if self.objective.reads_strong_view:
-            strong = strong_view(batch.images)
-            student.strong = self._run_student[0](strong)
+            strong = replace(batch, images=strong_view(batch.images), keys=None)
+            student.strong = self._run_student[0](strong.images)
             for teacher, outputs in zip(teachers, self.teach(strong), strict=True):
                 teacher.strong = outputs
         return student, teachers
@@ -139,7 +140,12 @@ def freeze(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def ask(teacher: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
-    """A frozen teacher's outputs, without a graph."""
+def teacher_forward(
+    teacher: Callable[..., Outputs], images: Tensor, keys: BatchKeys | None
+) -> Outputs:
+    """A frozen teacher's outputs for images `[B, ...]`, without a graph.
+
+    keys: of the batch; passed on to a teacher with a true attribute `reads_keys`.
+    """
     with torch.no_grad():
-        return teacher(images)
+        return teacher(images, keys) if getattr(teacher, "reads_keys", False) else teacher(images)

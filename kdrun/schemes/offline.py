@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from kdrun.losses.objective import Objective
 from kdrun.models.taps import Tapped
-from kdrun.schemes.base import StudentScheme, ask, freeze
-from kdrun.types import Outputs
+from kdrun.schemes.base import StudentScheme, freeze, teacher_forward
+from kdrun.types import Batch, Outputs
 
 
 class Offline(StudentScheme):
@@ -33,6 +31,6 @@ class Offline(StudentScheme):
         """The teachers, as they are run."""
         return self._teachers
 
-    def teach(self, images: Tensor) -> Sequence[Outputs]:
-        """Each teacher's outputs, without a graph."""
-        return [ask(teacher, images) for teacher in self._teachers]
+    def teach(self, batch: Batch) -> Sequence[Outputs]:
+        """Each teacher's outputs for the batch, without a graph."""
+        return [teacher_forward(teacher, batch.images, batch.keys) for teacher in self._teachers]

@@ -28,7 +28,7 @@ from kdrun.stages.networks import make_card, new_network
 from kdrun.stages.session import Session, layout, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.stages.training import RowWriter
-from kdrun.teachers.remembered import follow, memories
+from kdrun.teachers.remembered import memories
 from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
 
@@ -127,9 +127,7 @@ class LoopVariant:
             config.seed,
         )
         training = Training(
-            train=Repeated(
-                follow(loader, loader, self.scheme.frozen_teachers), DIFFERENT_BATCHES, bench.steps
-            ),
+            train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),
             val=None,
             schedule=config.schedule,
             seed=config.seed,
@@ -168,12 +166,11 @@ class LoopVariant:
         return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
 
     def _remember(self, loader: TrainLoader) -> None:
-        """Fill what teachers remember of the batches to come."""
+        """Fill the teacher caches for these batches."""
         if memories(self.scheme.frozen_teachers):
-            batches = follow(loader, loader, self.scheme.frozen_teachers).epoch(0)
-            for batch in islice(batches, DIFFERENT_BATCHES):
+            for batch in islice(loader.epoch(0), DIFFERENT_BATCHES):
                 with autocast(self.device, self.config.schedule.precision):
-                    self.scheme.teach(batch.images)
+                    self.scheme.teach(batch)
 
     def _watch(self) -> None:
         scheme, clock = self.scheme, self.clock
@@ -192,7 +189,7 @@ class BareVariant:
         self.batch = _synthetic_batch(loop.config, loop.bench, loop.device)
         self.remembered: Sequence[Outputs] | None = None
         if memories(loop.scheme.frozen_teachers):
-            self.remembered = loop.scheme.teach(self.batch.images)
+            self.remembered = loop.scheme.teach(self.batch)
 
     def block(self) -> float:
         """Forward, objective, backward, update."""

@@ -23,7 +23,6 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
 from kdrun.stages.session import Session, eval_loader, train_loader
-from kdrun.teachers.remembered import follow
 from kdrun.ui import tables
 
 WriteRows = Callable[[list[dict[str, Any]]], None]
@@ -82,11 +81,7 @@ def run_training(
         return eval_loader(session, split, dataset.normalisation, recipe.data, batch_size)
 
     main = Training(
-        train=follow(
-            PairedLoader(loader) if scheme.reads_partner else loader,
-            loader,
-            scheme.frozen_teachers,
-        ),
+        train=PairedLoader(loader) if scheme.reads_partner else loader,
         val=None if dataset.val is None else measured(dataset.val),
         schedule=recipe.schedule,
         seed=recipe.seed,

@@ -10,9 +10,9 @@ was found or computed. On a CPU most kernels give a row the same bits whatever t
 and wherever it stands; `agreement` measures whether this teacher's do.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from kdrun.data.loaders import TrainLoader
 from kdrun.data.views import Views
 from kdrun.errors import CheckpointError
 from kdrun.teachers.memory import RecordFile
-from kdrun.types import Batch, Outputs
+from kdrun.types import BatchKeys, Outputs
 
 CHUNK = {"cpu": 64, "cuda": 256}
 LOOK_AHEAD = 32  # batches: the missing images of later batches fill up a chunk
@@ -72,24 +72,23 @@ class Counts:
         return 100.0 * self.found / self.images if self.images else 0.0
 
 
-class Followed(Protocol):
-    """Training batches, as the loop takes them."""
-
-    batches_per_epoch: int
-
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]: ...
-
-
 @dataclass
 class _Place:
-    """Where the training is: the plan of an epoch and the batch in hand."""
+    """Where the training is: the plan of an epoch, and the current batch's number.
 
-    loader: TrainLoader | None = None
-    order: tuple[Tensor, ...] = ()
-    seen: Views | None = None
+    ahead: record number → values computed for later batches that have no room in the file.
+    """
+
+    loader: TrainLoader
+    epoch: int
+    order: tuple[Tensor, ...]
+    seen: Views
     number: int = -1
-    images: Tensor | None = None
     ahead: dict[int, Any] = field(default_factory=dict)
+
+    def is_of(self, loader: TrainLoader, epoch: int) -> bool:
+        """Whether this is the plan of that epoch."""
+        return self.loader is loader and self.epoch == epoch
 
 
 class RememberedTeacher(nn.Module):
@@ -99,9 +98,11 @@ class RememberedTeacher(nn.Module):
     sizes: batches of other sizes are put through the teacher directly; None remembers all.
     dtype: of the stored values. widths: classes, and the embedding's width (0: not kept).
 
-    Only the very images that the loader handed out are looked up; any other tensor (another view,
-    a mixture) goes to the teacher.
+    Records are looked up by the batch's keys, and only for the images that these describe: other
+    images (another view, a mixture) and images without keys go to the teacher.
     """
+
+    reads_keys = True
 
     def __init__(
         self,
@@ -127,36 +128,27 @@ class RememberedTeacher(nn.Module):
         self.warn = warn
         self.counts = Counts()
         self.writes = True
-        self._place = _Place()
+        self._place: _Place | None = None
 
-    def follow(self, batches: Followed, loader: TrainLoader) -> "Following":
-        """`batches` as they are; while one is in hand this teacher knows its images' views.
-
-        loader: where they come from, which plans the epochs.
-        """
-        self._place = _Place(loader)
-        return Following(self, batches, loader)
-
-    def enter_epoch(self, loader: TrainLoader, epoch: int) -> None:
-        """The plan of an epoch: a pure function of its number."""
-        batches = loader.batches(epoch)
-        own = tuple(index[slice(*loader.world.share(len(index)))] for index in batches)
-        self._place = _Place(loader, own, loader.views(epoch))
-
-    def take_up(self, number: int, images: Tensor) -> None:
-        """Batch `number` of the epoch is in hand."""
-        self._place.number = number
-        self._place.images = images
-
-    def forward(self, images: Tensor) -> Outputs:
-        place = self._place
-        plain = place.images is not None and images is place.images
-        if not plain or (self.sizes is not None and len(images) not in self.sizes):
+    def forward(self, images: Tensor, keys: BatchKeys | None = None) -> Outputs:
+        if self.sizes is not None and len(images) not in self.sizes:
+            keys = None
+        if keys is None or not keys.match(images):
             direct: Outputs = self.teacher(images)
             return direct
-        values = self._values(place, images)
+        values = self._values(self._place_of(keys), keys.images)
         logits, embedding = values.to(self.device, non_blocking=True).split(self.widths, dim=1)
         return Outputs(logits, {}, embedding if self.widths[1] else None)
+
+    def _place_of(self, keys: BatchKeys) -> _Place:
+        """Where in the training the batch is; the plan of its epoch is kept for the next ones."""
+        loader: TrainLoader = keys.loader
+        if self._place is None or not self._place.is_of(loader, keys.epoch):
+            batches = loader.batches(keys.epoch)
+            own = tuple(index[slice(*loader.world.share(len(index)))] for index in batches)
+            self._place = _Place(loader, keys.epoch, own, loader.views(keys.epoch))
+        self._place.number = keys.number
+        return self._place
 
     # -----------------------------------------------------------------------------------------
 
@@ -184,7 +176,6 @@ class RememberedTeacher(nn.Module):
             )
 
     def _slots(self, place: _Place, index: Tensor) -> Any:
-        assert place.seen is not None
         return slots_of(index, place.seen.select(index), self.augment)
 
     def _read(self, index: Tensor, slots: Any) -> tuple[Any, Any]:
@@ -209,8 +200,6 @@ class RememberedTeacher(nn.Module):
         wanted = images[rows]
         extra = self._look_ahead(place, -len(missing) % chunk_size(self.device))
         if extra is not None:
-            assert place.loader is not None
-            assert place.seen is not None
             wanted = torch.cat((wanted, place.loader.images(extra, place.seen.select(extra))))
         computed = self._run(wanted)
         values[missing] = computed[: len(missing)]
@@ -228,7 +217,7 @@ class RememberedTeacher(nn.Module):
         Only of resident images: a streamed one would be read twice.
         """
         loader = place.loader
-        if room == 0 or loader is None or loader.stored is None or place.seen is None:
+        if room == 0 or loader.stored is None:
             return None
         chosen: list[Tensor] = []
         first = place.number + 1
@@ -285,33 +274,9 @@ class RememberedTeacher(nn.Module):
         return kept & self.writes
 
 
-class Following:
-    """A loader's batches, told to a remembered teacher as they pass."""
-
-    def __init__(self, teacher: RememberedTeacher, batches: Followed, loader: TrainLoader) -> None:
-        self.teacher = teacher
-        self.batches = batches
-        self.loader = loader
-        self.batches_per_epoch = batches.batches_per_epoch
-
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `first_batch` on."""
-        self.teacher.enter_epoch(self.loader, epoch)
-        for number, batch in enumerate(self.batches.epoch(epoch, first_batch), first_batch):
-            self.teacher.take_up(number, batch.images)
-            yield batch
-
-
 def memories(teachers: Sequence[Any]) -> list[RememberedTeacher]:
     """Those of `teachers` that remember."""
     return [teacher for teacher in teachers if isinstance(teacher, RememberedTeacher)]
-
-
-def follow(batches: Followed, loader: TrainLoader, teachers: Sequence[Any]) -> Followed:
-    """`batches`, which come from `loader`, announced to every teacher that remembers."""
-    for teacher in memories(teachers):
-        batches = teacher.follow(batches, loader)
-    return batches
 
 
 def _as_array(values: Tensor) -> Any:

@@ -43,7 +43,7 @@ def scheme() -> Offline:
 def test_the_loss_is_the_weighted_sum(scheme: Offline) -> None:
     torch.manual_seed(0)
     found = scheme(batch())
-    (teacher,) = scheme.teach(batch().images)
+    (teacher,) = scheme.teach(batch())
     ce = nn.functional.cross_entropy(found.logits, batch().targets)
     expected = 0.1 * ce + 0.9 * soft_target_loss(found.logits, teacher.logits, 4.0)
     torch.testing.assert_close(found.loss, expected)

@@ -1,5 +1,7 @@
 """A remembered teacher: equal to the one that is asked, whatever its file held before."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,16 @@ from torch import Tensor, nn
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders import TrainLoader
+from kdrun.data.partners import PairedLoader
+from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.objective import Objective
 from kdrun.models.resnet import ResNet
 from kdrun.models.taps import Tapped
+from kdrun.schemes.offline import Offline
 from kdrun.teachers import remembered
 from kdrun.teachers.memory import RecordFile
 from kdrun.teachers.remembered import RememberedTeacher, slots_of, view_count
-from kdrun.types import Normalisation, Outputs
+from kdrun.types import Normalisation, Outputs, to_device
 
 AUGMENT = AugmentConfig(crop_padding=1, flip=True)
 CPU = torch.device("cpu")
@@ -66,9 +72,7 @@ def teacher(path: Path, **changes: object) -> RememberedTeacher:
 
 def epoch(one: RememberedTeacher, source: TrainLoader, number: int = 0, first: int = 0) -> Tensor:
     """The logits of all batches of an epoch, in order."""
-    return torch.cat(
-        [one(b.images).logits for b in one.follow(source, source).epoch(number, first)]
-    )
+    return torch.cat([one(b.images, b.keys).logits for b in source.epoch(number, first)])
 
 
 def direct(source: TrainLoader, number: int = 0) -> Tensor:
@@ -164,10 +168,63 @@ def test_images_without_room_fill_whole_chunks_too(tmp_path: Path) -> None:
 def test_other_images_are_never_looked_up(tmp_path: Path) -> None:
     one, source = teacher(tmp_path), loader()
     epoch(one, source)
-    for batch in one.follow(source, source).epoch(0):
+    for batch in source.epoch(0):
         changed = batch.images + 1.0
-        assert torch.equal(one(changed).logits, Counting()(changed).logits)
+        for keys in (None, batch.keys):  # a scheme that changes images may leave the old keys
+            assert torch.equal(one(changed, keys).logits, Counting()(changed).logits)
     assert one.counts.images == IMAGES
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [Tensor.contiguous, Tensor.clone, lambda images: images.to(images.dtype, copy=True)],
+    ids=["contiguous", "clone", "to"],
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_copied_images_find_their_records(
+    tmp_path: Path, copied: Callable[[Tensor], Tensor], paired: bool
+) -> None:
+    source = loader()
+    expected = epoch(teacher(tmp_path), source)
+    again = teacher(tmp_path)
+    scheme = Offline(Counting().tapped, [again], Objective(CrossEntropy(), 1.0, {}))
+    found = []
+    for batch in (PairedLoader(source) if paired else source).epoch(0):
+        copy = copied(batch.images)
+        assert copy is not batch.images
+        (outputs,) = scheme.teach(replace(batch, images=copy))
+        found.append(outputs.logits)
+    assert torch.equal(torch.cat(found), expected)
+    assert again.teacher.seen == []
+    assert again.counts.share() == 100.0
+
+
+def test_what_a_copy_leaves_in_the_file_is_what_the_batch_leaves(tmp_path: Path) -> None:
+    source = loader()
+    one, other = teacher(tmp_path / "a"), teacher(tmp_path / "b")
+    epoch(one, source)
+    for batch in source.epoch(0):
+        other(batch.images.contiguous(), batch.keys)
+    slots = slots_of(torch.arange(IMAGES), source.views(0), AUGMENT)
+    for values, copies in zip(one.file.read(slots), other.file.read(slots), strict=True):
+        assert np.array_equal(values, copies)
+
+
+def test_a_part_of_a_batch_is_not_looked_up(tmp_path: Path) -> None:
+    one, source = teacher(tmp_path), loader()
+    epoch(one, source)
+    batch = next(source.epoch(0))
+    half = batch.images[: BATCH // 2]
+    assert torch.equal(one(half, batch.keys).logits, Counting()(half).logits)
+    assert one.counts.images == IMAGES
+
+
+def test_a_moved_batch_keeps_its_keys(tmp_path: Path) -> None:
+    one, source = teacher(tmp_path), loader()
+    expected = epoch(one, source)
+    moved = [to_device(batch, CPU) for batch in source.epoch(0)]
+    assert torch.equal(torch.cat([one(b.images, b.keys).logits for b in moved]), expected)
+    assert one.counts.images == 2 * IMAGES
 
 
 def test_batches_of_other_sizes_are_not_remembered_where_that_would_change_them(
@@ -183,8 +240,8 @@ def test_the_embedding_is_kept_too(tmp_path: Path) -> None:
     one, source = teacher(tmp_path, widths=(CLASSES, 8)), loader()
     plain = Counting()
     for number in (0, 0):
-        for batch in one.follow(source, source).epoch(number):
-            found, expected = one(batch.images), plain(batch.images)
+        for batch in source.epoch(number):
+            found, expected = one(batch.images, batch.keys), plain(batch.images)
             torch.testing.assert_close(found.embedding, expected.embedding)
             torch.testing.assert_close(found.logits, expected.logits)
 

@@ -5,46 +5,58 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from kdrun.models.taps import Tapped
-from kdrun.types import Outputs
+from kdrun.schemes.base import teacher_forward
+from kdrun.types import BatchKeys, Outputs
 
 
 class SharedForward(nn.Module):
     """A teacher that keeps its outputs for the last images until it is called with others.
 
-    teacher: images → `Outputs`.
+    teacher: images → `Outputs`; it gets the batch's keys where it reads them.
     """
+
+    reads_keys = True
 
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__()
         self.teacher = teacher
         self.members: list[Tapped] = []
         self.images: Tensor | None = None
+        self.keys: BatchKeys | None = None
         self.outputs: list[Outputs] = []
 
     def member(self, tapped: Tapped) -> "TapsOfOneJob":
         """Read the taps of one more job in the same pass."""
         self.members.append(tapped)
-        self.images = None
+        self.images = self.keys = None
         return TapsOfOneJob(self, tapped)
 
-    def forward(self, images: Tensor) -> Outputs:
-        return self.outputs_of(images, 0)
+    def forward(self, images: Tensor, keys: BatchKeys | None = None) -> Outputs:
+        return self.outputs_of(images, keys, 0)
 
-    def outputs_of(self, images: Tensor, number: int) -> Outputs:
+    def outputs_of(self, images: Tensor, keys: BatchKeys | None, number: int) -> Outputs:
         """The outputs for member `number`, with a features dict that the member may change."""
-        if self.images is not images:
+        if not self._is_last(images, keys):
             if self.members:
                 first, *others = self.members
                 self.outputs = first.beside(others, images)
             else:
-                self.outputs = [self.teacher(images)]
-            self.images = images
+                self.outputs = [teacher_forward(self.teacher, images, keys)]
+            self.images, self.keys = images, keys
         outputs = self.outputs[number]
         return replace(outputs, features=dict(outputs.features))
+
+    def _is_last(self, images: Tensor, keys: BatchKeys | None) -> bool:
+        """Whether `images` is the tensor of the last call, or a copy of its batch."""
+        if images is self.images:
+            return True
+        return keys is not None and keys is self.keys and keys.match(images)
 
 
 class TapsOfOneJob(nn.Module):
     """One job's taps of a `SharedForward`."""
+
+    reads_keys = True
 
     def __init__(self, shared: SharedForward, tapped: Tapped) -> None:
         super().__init__()
@@ -52,5 +64,5 @@ class TapsOfOneJob(nn.Module):
         self.number = len(shared.members) - 1
         self.tapped = tapped
 
-    def forward(self, images: Tensor) -> Outputs:
-        return self.shared.outputs_of(images, self.number)
+    def forward(self, images: Tensor, keys: BatchKeys | None = None) -> Outputs:
+        return self.shared.outputs_of(images, keys, self.number)

@@ -11,7 +11,7 @@ from kdrun.models.taps import Tapped
 from kdrun.stages.session import Session
 from kdrun.sweeps.lockstep.forward import SharedForward
 from kdrun.sweeps.lockstep.scheduler import Position, Scheduler
-from kdrun.teachers.remembered import RememberedTeacher, follow
+from kdrun.teachers.remembered import RememberedTeacher
 from kdrun.types import Batch
 
 T = TypeVar("T")
@@ -23,13 +23,12 @@ class GroupState:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.made: dict[str, Any] = {}
-        self.memories: dict[str, RememberedTeacher] = {}
         self.teachers: dict[str, SharedForward] = {}
         self.streams: dict[int, BatchStream] = {}
 
     def stream(self, loader: TrainLoader) -> "BatchStream":
         """The one stream of a loader's batches."""
-        return self.streams.setdefault(id(loader), BatchStream(self, loader))
+        return self.streams.setdefault(id(loader), BatchStream(loader))
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ class LockstepSession(Session):
         group = self.slot.group
         if isinstance(teacher, RememberedTeacher):
             key = f"remembered {key} {teacher.file.path} {teacher.sizes} {teacher.storable}"
-            group.memories.setdefault(key, teacher)
-            return group.teachers.setdefault(key, SharedForward(group.memories[key]))
+            return group.teachers.setdefault(key, SharedForward(teacher))
         if teacher is tapped:  # one network: one pass serves the taps of every job
             name = f"network {id(tapped.network)}"
             return group.teachers.setdefault(name, SharedForward(teacher)).member(tapped)
@@ -87,8 +85,7 @@ class BatchStream:
     Only the last batch is kept.
     """
 
-    def __init__(self, group: GroupState, loader: TrainLoader) -> None:
-        self.group = group
+    def __init__(self, loader: TrainLoader) -> None:
         self.loader = loader
         self.last: tuple[Position, Batch] | None = None
         self.running: tuple[int, Iterator[Batch]] | None = None
@@ -102,9 +99,7 @@ class BatchStream:
             return self.last[1]
         follows = self.last is not None and self.last[0] == (epoch, number - 1)
         if not follows or self.running is None:
-            memories = list(self.group.memories.values())
-            batches = follow(self.loader, self.loader, memories)
-            self.running = (epoch, batches.epoch(epoch, number))
+            self.running = (epoch, self.loader.epoch(epoch, number))
         batch = next(self.running[1])
         self.last = (position, batch)
         return batch
