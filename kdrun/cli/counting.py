@@ -46,4 +46,9 @@ def _range_count(sweep: RangeSweep, line: str) -> int:
         return 0
     if not all(math.isfinite(number) for number in (start, stop, step)) or step == 0:
         raise ConfigError(f"{line} has no end: give finite numbers and a step other than 0.")
-    return max(math.ceil((Fraction(stop) - Fraction(start)) / Fraction(step)), 0)
+    count = math.ceil((Fraction(stop) - Fraction(start)) / Fraction(step))
+    if count < 1:
+        raise ConfigError(
+            f"{line} has no values: its end must lie above its start, or below for a negative step."
+        )
+    return count

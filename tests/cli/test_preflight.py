@@ -125,6 +125,8 @@ SWEPT = [
     (["loss=kd,ce", "loss.kd.weight=1,2"], "'loss=[ce,kd]'"),
     (["student=glob(q*)"], "matches no option of student"),
     (["T=interval(1,2)"], "e.g. T=1,2,4"),
+    (["T=range(5,1)"], "T=range(5,1) has no values"),
+    (["seed=0,1", "T=range(1,5,-1)"], "T=range(1,5,-1) has no values"),
     (["loss.kd.temprature=1,2"], "loss.kd.temperature"),
     (["epochs=1,ten"], "epochs='ten'"),
     (["T=1,2", "hydra/launcher=joblibb"], "There is no hydra/launcher 'joblibb'. Did you mean"),
