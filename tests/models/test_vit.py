@@ -247,7 +247,7 @@ def test_the_seed_decides_the_weights_and_their_scale_is_deits() -> None:
     ("changes", "message"),
     [
         ({"patch_size": 3}, r"patch_size=3 does not divide images of 8x8 pixels"),
-        ({"patch_size": 0}, r"patch_size=0 does not divide"),
+        ({"patch_size": 0}, r"patch_size=0 must be at least 1"),
         ({"attention_heads": 5}, r"width=12 cannot be divided among attention_heads=5.*e\.g\. 10"),
         ({"attention_heads": 0}, r"attention_heads=0 must be at least 1"),
         ({"depth": 0}, r"depth=0 must be at least 1"),
