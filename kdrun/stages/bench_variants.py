@@ -28,7 +28,7 @@ from kdrun.stages.networks import make_card, new_network
 from kdrun.stages.session import Session, layout, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.stages.training import RowWriter
-from kdrun.teachers.remembered import memories
+from kdrun.teachers.cached import cached_teachers
 from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
 
@@ -108,7 +108,7 @@ def _with(
 class LoopVariant:
     """The training loop itself, through the loader, on networks that nobody has trained.
 
-    The same few batches come again and again, so that what is remembered of them can be found.
+    The same few batches come again and again, so that the teacher cache holds them.
     """
 
     def __init__(self, config: DistillConfig, bench: Bench) -> None:
@@ -138,7 +138,7 @@ class LoopVariant:
             stop=session.stop,
             identity="benchmark",
         )
-        self._remember(loader)
+        self._fill_caches(loader)
         self.loop = MeasuredLoop(self.scheme, training)
         self.clock = PhaseClock(session.device)
         self.watched_steps = 0
@@ -165,9 +165,9 @@ class LoopVariant:
         """Seconds of a step by phase, over all watched blocks."""
         return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
 
-    def _remember(self, loader: TrainLoader) -> None:
+    def _fill_caches(self, loader: TrainLoader) -> None:
         """Fill the teacher caches for these batches."""
-        if memories(self.scheme.frozen_teachers):
+        if cached_teachers(self.scheme.frozen_teachers):
             for batch in islice(loader.epoch(0), DIFFERENT_BATCHES):
                 with autocast(self.device, self.config.schedule.precision):
                     self.scheme.teach(batch)
@@ -187,9 +187,9 @@ class BareVariant:
     def __init__(self, loop: LoopVariant) -> None:
         self.loop = loop
         self.batch = _synthetic_batch(loop.config, loop.bench, loop.device)
-        self.remembered: Sequence[Outputs] | None = None
-        if memories(loop.scheme.frozen_teachers):
-            self.remembered = loop.scheme.teach(self.batch)
+        self.cached: Sequence[Outputs] | None = None
+        if cached_teachers(loop.scheme.frozen_teachers):
+            self.cached = loop.scheme.teach(self.batch)
 
     def block(self) -> float:
         """Forward, objective, backward, update."""
@@ -205,9 +205,9 @@ class BareVariant:
 
     def _loss(self) -> Tensor:
         scheme = self.loop.scheme
-        if self.remembered is not None:  # what is remembered costs no arithmetic
+        if self.cached is not None:  # cached outputs need no forward pass
             student = scheme._run_student[0](self.batch.images)
-            loss, _ = scheme.objective(student, self.remembered, self.batch)
+            loss, _ = scheme.objective(student, self.cached, self.batch)
         else:
             loss, _ = scheme.objective(*scheme.see(self.batch), self.batch)
         return loss

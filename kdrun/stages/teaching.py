@@ -1,6 +1,6 @@
-"""Frozen teachers as they teach: their own precision, folded, compiled, remembered.
+"""Frozen teachers ready to run: their own precision, folded, compiled, cached.
 
-What a teacher says may be remembered where every term reads only its logits (or the embedding) of
+A teacher's outputs can be cached if every loss reads only its logits (or the embedding) of
 plain views. Whether that changes a result is measured here, on this machine and this teacher,
 before the first step.
 """
@@ -36,15 +36,15 @@ from kdrun.stages.networks import seen_by
 from kdrun.stages.session import Session, eval_loader, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
 from kdrun.teachers.agreement import Agreement, agreement
-from kdrun.teachers.frozen import compile_frozen, make_frozen
-from kdrun.teachers.memory import RecordFile, record_bytes
-from kdrun.teachers.remembered import (
+from kdrun.teachers.cache_file import CacheFile, record_bytes
+from kdrun.teachers.cached import (
     STORED,
-    RememberedTeacher,
+    CachedTeacher,
+    cached_teachers,
     chunk_size,
-    memories,
     view_count,
 )
+from kdrun.teachers.frozen import compile_frozen, make_frozen
 from kdrun.types import Outputs
 from kdrun.world import world
 
@@ -64,7 +64,7 @@ class Lesson:
 
 
 def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeacher]) -> list[Any]:
-    """Each teacher on its device, frozen, as its settings want it, and remembered where it can be.
+    """Each teacher on its device, frozen, run as its settings say, and cached where possible.
 
     In the order of `tapped`; images → `Outputs`.
     """
@@ -73,7 +73,7 @@ def prepare(lesson: Lesson, tapped: Sequence[Tapped], ready: Sequence[ReadyTeach
         lesson.session.place(network)
         network.requires_grad_(False).eval()
         frozen = _frozen(lesson, network, one.teaching, teacher)
-        made = _remembered(lesson, network, frozen, one.teaching, teacher)
+        made = _cached_or_plain(lesson, network, frozen, one.teaching, teacher)
         card = teacher.card
         read = (card.info, card.normalisation, card.resized, card.outputs)
         key = repr((str(teacher.path), one.teaching, lesson.config.schedule.precision, read))
@@ -151,37 +151,37 @@ def require_finite_teachers(
             config.dataset,
             config.schedule.eval_batch_size,
         )
-        network = teacher.teacher if isinstance(teacher, RememberedTeacher) else teacher
+        network = teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
         remedy = "Remove those images, or choose another teacher."
         with refusing(f"The teacher {ready.path}", ready.network, "training", remedy):
             collect_logits(network, batches, session.device, config.schedule.precision)
 
 
-def _remembered(
+def _cached_or_plain(
     lesson: Lesson,
     tapped: Tapped,
     frozen: nn.Module,
     teaching: TeachingConfig,
     ready: ReadyTeacher,
 ) -> nn.Module:
-    """The teacher with its memory, or as it is, and the reason said where one was asked for."""
+    """The teacher with its cache, or without; reports why where a cache was requested."""
     if teaching.cache == OFF:
         return frozen
     reason = _obstacle(lesson, tapped, teaching)
     if reason is None:
-        made = _with_memory(lesson, tapped, frozen, teaching, ready)
-        if isinstance(made, RememberedTeacher):
+        made = _with_cache(lesson, tapped, frozen, teaching, ready)
+        if isinstance(made, CachedTeacher):
             return made
         reason = made
     if teaching.cache != AUTO:
         lesson.session.reporter.warn(f"teacher.cache={teaching.cache} is not used: {reason}.")
     else:
-        lesson.session.reporter.log_only(f"  teacher outputs are not remembered: {reason}")
+        lesson.session.reporter.log_only(f"  teacher outputs are not cached: {reason}")
     return frozen
 
 
 def _obstacle(lesson: Lesson, tapped: Tapped, teaching: TeachingConfig) -> str | None:
-    """Why the objective needs more than what is remembered."""
+    """Why the objective needs more than the cache holds."""
     if world().size > 1:
         return "several processes train together"
     if tapped.names:
@@ -189,18 +189,18 @@ def _obstacle(lesson: Lesson, tapped: Tapped, teaching: TeachingConfig) -> str |
     if lesson.objective.reads_strong_view:
         return "the objective reads a second, continuous view of every image"
     if tapped.embedding and teaching.cache != EMBEDDING:
-        return "the objective reads the embedding (teacher.cache=embedding remembers it too)"
+        return "the objective reads the embedding (teacher.cache=embedding caches it too)"
     return None
 
 
-def _with_memory(
+def _with_cache(
     lesson: Lesson,
     tapped: Tapped,
     frozen: nn.Module,
     teaching: TeachingConfig,
     ready: ReadyTeacher,
-) -> RememberedTeacher | str:
-    """The remembered teacher, or why there is none."""
+) -> CachedTeacher | str:
+    """The cached teacher, or why there is none."""
     session, config, dataset = lesson.session.unshared(), lesson.config, lesson.dataset
     loader = train_loader(
         session,
@@ -234,14 +234,14 @@ def _with_memory(
             "it: with teacher.cache a repeated run may differ from the first one"
         )
     try:
-        file = RecordFile(
+        file = CacheFile(
             folder / "records.bin", storable * view_count(augment), sum(widths), STORED[dtype][0]
         )
     except OSError as error:
         return f"{folder} cannot be written ({error.strerror})"
     sizes = {batch_size} if teaching.cache == AUTO else None
     reporter = session.reporter
-    return RememberedTeacher(
+    return CachedTeacher(
         frozen, file, storable, augment, dtype, widths, session.device, sizes, reporter.warn
     )
 
@@ -348,7 +348,7 @@ def state_digest(network: nn.Module) -> str:
 
 
 def facts(teachers: Sequence[Any]) -> list[dict[str, Any]] | None:
-    """What `result.json` says of the memories: since the run began or was continued."""
+    """The entry of `result.json` about teacher caches: counts since the run started or resumed."""
     found = [
         {
             "file": str(teacher.file.path),
@@ -357,21 +357,23 @@ def facts(teachers: Sequence[Any]) -> list[dict[str, Any]] | None:
             "found_percent": round(teacher.counts.share(), 2),
             "images_with_room": teacher.storable,
         }
-        for teacher in _remembering(teachers)
+        for teacher in _all_cached(teachers)
     ]
     return found or None
 
 
-def _remembering(teachers: Sequence[Any]) -> list[RememberedTeacher]:
-    """Those that remember, also inside a wrapper that shares them between jobs."""
-    return memories([getattr(t, "teacher", t) if not memories([t]) else t for t in teachers])
+def _all_cached(teachers: Sequence[Any]) -> list[CachedTeacher]:
+    """The cached teachers, also those in a wrapper that shares them between jobs."""
+    return cached_teachers(
+        [t if isinstance(t, CachedTeacher) else getattr(t, "teacher", t) for t in teachers]
+    )
 
 
 def say(teachers: Sequence[Any], session: Session) -> None:
-    """One line for each memory."""
+    """Report one line per cache."""
     for entry in facts(teachers) or []:
         session.reporter.say(
-            f"  teacher outputs remembered: {entry['found_percent']:.1f} % of "
+            f"  teacher cache: {entry['found_percent']:.1f} % of "
             f"{entry['images']:,} found, {entry['computed']:,} computed"
         )
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from support import SMALL, results
 
-from kdrun.teachers.memory import RecordFile
+from kdrun.teachers.cache_file import CacheFile
 
 Run = Callable[..., int]
 AUGMENTED = [*SMALL, "dataset.augment.crop_padding=1", "dataset.augment.flip=true", "alone=false"]
@@ -63,17 +63,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     (whole,) = results(workdir)
     (path,) = workdir.glob("outputs/cache/teacher-outputs/*/records.bin")
     path.unlink()
-    calls, write = [], RecordFile.write
+    calls, write = [], CacheFile.write
 
-    def stop_in_the_middle(self: RecordFile, slots: Any, values: Any) -> None:
+    def stop_in_the_middle(self: CacheFile, slots: Any, values: Any) -> None:
         calls.append(1)
         write(self, slots, values)
         if len(calls) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(RecordFile, "write", stop_in_the_middle)
+    monkeypatch.setattr(CacheFile, "write", stop_in_the_middle)
     assert kdrun("distill", *words) == 130
-    monkeypatch.setattr(RecordFile, "write", write)
+    monkeypatch.setattr(CacheFile, "write", write)
     (stopped,) = [r for r in results(workdir) if r["status"] == "interrupted"]
     assert kdrun("resume", str(stopped["folder"])) == 0
     assert same(weights(whole), load_file(stopped["folder"] / "student.safetensors"))

@@ -14,8 +14,8 @@ from kdrun.data.images import MappedImages
 from kdrun.errors import CheckpointError, ConfigError, KdrunError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.teachers.cache_file import CacheFile
 from kdrun.teachers.formats import read_any
-from kdrun.teachers.memory import RecordFile
 
 
 def refused(*words: str) -> str:
@@ -69,7 +69,7 @@ def test_remembered_outputs_hold_no_file_when_they_are_gone(tmp_path: Path) -> N
     if before is None:
         pytest.skip("needs /proc")
     for number in range(5):
-        RecordFile(tmp_path / str(number), 4, 3, "float32")
+        CacheFile(tmp_path / str(number), 4, 3, "float32")
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

@@ -28,8 +28,8 @@ from kdrun.errors import CheckpointError, ConfigError, DataError
 from kdrun.limits import LARGEST_JSON, read_json, read_yaml
 from kdrun.models import external
 from kdrun.runs.config import read_config
+from kdrun.teachers.cache_file import CacheFile
 from kdrun.teachers.formats import read_any
-from kdrun.teachers.memory import RecordFile
 from tests.reliability.world import TINY
 
 Typed = Callable[..., str]
@@ -142,7 +142,7 @@ def test_no_array_runs_code(tmp_path: Path, marker: Path) -> None:
 
 def test_remembered_outputs_are_numbers(tmp_path: Path, marker: Path) -> None:
     (tmp_path / "outputs").write_bytes(pickle.dumps(Evil(marker)) * 50)
-    file = RecordFile(tmp_path / "outputs", 4, 3, "float32")
+    file = CacheFile(tmp_path / "outputs", 4, 3, "float32")
     _, valid = file.read(np.arange(4))
     assert not valid.any()
     file.close()

@@ -19,7 +19,7 @@ from kdrun.errors import ConfigError, MachineError, known_error
 from kdrun.files import make_folder, require_root, write_json, write_new
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.teachers.memory import RecordFile
+from kdrun.teachers.cache_file import CacheFile
 from tests.support import SMALL
 
 
@@ -212,7 +212,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "records.bin").symlink_to("mine")
     with pytest.raises(OSError, match="records"):
-        RecordFile(tmp_path / "records.bin", 4, 2, "float32")
+        CacheFile(tmp_path / "records.bin", 4, 2, "float32")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt.tmp").symlink_to(tmp_path / "mine")
     with pytest.raises(OSError, match=r"last\.pt"):

@@ -11,7 +11,7 @@ from kdrun.models.taps import Tapped
 from kdrun.stages.session import Session
 from kdrun.sweeps.lockstep.forward import SharedForward
 from kdrun.sweeps.lockstep.scheduler import Position, Scheduler
-from kdrun.teachers.remembered import RememberedTeacher
+from kdrun.teachers.cached import CachedTeacher
 from kdrun.types import Batch
 
 T = TypeVar("T")
@@ -69,8 +69,8 @@ class LockstepSession(Session):
     def shared_teacher(self, teacher: nn.Module, tapped: Tapped, key: str) -> nn.Module:
         """A teacher that runs once per batch for all jobs."""
         group = self.slot.group
-        if isinstance(teacher, RememberedTeacher):
-            key = f"remembered {key} {teacher.file.path} {teacher.sizes} {teacher.storable}"
+        if isinstance(teacher, CachedTeacher):
+            key = f"cached {key} {teacher.file.path} {teacher.sizes} {teacher.storable}"
             return group.teachers.setdefault(key, SharedForward(teacher))
         if teacher is tapped:  # one network: one pass serves the taps of every job
             name = f"network {id(tapped.network)}"

@@ -26,7 +26,7 @@ Rows = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
 
 
-class RecordFile:
+class CacheFile:
     """`count` records of `width` values of `dtype`, numbered from 0.
 
     The file grows when more records are asked for than it has, and takes only the disk space that

@@ -1,7 +1,7 @@
-"""A teacher that is never asked twice about the same pixels.
+"""A frozen teacher whose outputs are cached on disk by image and view.
 
-The training views are integers (`kdrun.data.views`), so what a frozen teacher says of an image's
-view can be kept under (image, dy, dx, flip) and found again, in this run and in later ones.
+The training views are integers (`kdrun.data.views`), so the outputs for an image's view are stored
+under (image, dy, dx, flip) and found by this run and later ones. `Batch.keys` says which they are.
 
 What holds: a value depends on the image, its view, the teacher and how it is run (all in the file's
 key), never on what the file held before. Every value is computed in a batch of the same size
@@ -22,7 +22,7 @@ from kdrun.config.schema import AugmentConfig
 from kdrun.data.loaders import TrainLoader
 from kdrun.data.views import Views
 from kdrun.errors import CheckpointError
-from kdrun.teachers.memory import RecordFile
+from kdrun.teachers.cache_file import CacheFile
 from kdrun.types import BatchKeys, Outputs
 
 CHUNK = {"cpu": 64, "cuda": 256}
@@ -64,7 +64,7 @@ class Counts:
 
     @property
     def found(self) -> int:
-        """Images whose outputs were remembered."""
+        """Images whose outputs were in the cache."""
         return max(self.images - self.computed, 0)
 
     def share(self) -> float:
@@ -91,11 +91,11 @@ class _Place:
         return self.loader is loader and self.epoch == epoch
 
 
-class RememberedTeacher(nn.Module):
+class CachedTeacher(nn.Module):
     """images `[B, C, H, W]` → `Outputs` with logits, and the embedding where it is kept.
 
     teacher: the frozen one. file: its records. storable: images that the file has room for.
-    sizes: batches of other sizes are put through the teacher directly; None remembers all.
+    sizes: batches of other sizes are put through the teacher directly; None caches all.
     dtype: of the stored values. widths: classes, and the embedding's width (0: not kept).
 
     Records are looked up by the batch's keys, and only for the images that these describe: other
@@ -107,7 +107,7 @@ class RememberedTeacher(nn.Module):
     def __init__(
         self,
         teacher: nn.Module,
-        file: RecordFile,
+        file: CacheFile,
         storable: int,
         augment: AugmentConfig,
         dtype: torch.dtype,
@@ -274,9 +274,9 @@ class RememberedTeacher(nn.Module):
         return kept & self.writes
 
 
-def memories(teachers: Sequence[Any]) -> list[RememberedTeacher]:
-    """Those of `teachers` that remember."""
-    return [teacher for teacher in teachers if isinstance(teacher, RememberedTeacher)]
+def cached_teachers(teachers: Sequence[Any]) -> list[CachedTeacher]:
+    """Those of `teachers` that are cached."""
+    return [teacher for teacher in teachers if isinstance(teacher, CachedTeacher)]
 
 
 def _as_array(values: Tensor) -> Any:

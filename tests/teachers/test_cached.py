@@ -1,4 +1,4 @@
-"""A remembered teacher: equal to the one that is asked, whatever its file held before."""
+"""A cached teacher gives the same outputs as the teacher, whatever its file held before."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +18,9 @@ from kdrun.losses.objective import Objective
 from kdrun.models.resnet import ResNet
 from kdrun.models.taps import Tapped
 from kdrun.schemes.offline import Offline
-from kdrun.teachers import remembered
-from kdrun.teachers.memory import RecordFile
-from kdrun.teachers.remembered import RememberedTeacher, slots_of, view_count
+from kdrun.teachers import cached
+from kdrun.teachers.cache_file import CacheFile
+from kdrun.teachers.cached import CachedTeacher, slots_of, view_count
 from kdrun.types import Normalisation, Outputs, to_device
 
 AUGMENT = AugmentConfig(crop_padding=1, flip=True)
@@ -52,13 +52,13 @@ def loader(seed: int = 0, **changes: object) -> TrainLoader:
     return TrainLoader(split, constants, BATCH, AUGMENT, seed, CPU, **settings)
 
 
-def teacher(path: Path, **changes: object) -> RememberedTeacher:
+def teacher(path: Path, **changes: object) -> CachedTeacher:
     widths = changes.pop("widths", (CLASSES, 0))
     dtype = changes.pop("dtype", torch.float32)
     storable = int(changes.pop("storable", IMAGES))  # type: ignore[call-overload]
-    name = remembered.STORED[dtype][0]  # type: ignore[index]
-    file = RecordFile(path / "r.bin", storable * view_count(AUGMENT), sum(widths), name)  # type: ignore[call-overload]
-    return RememberedTeacher(
+    name = cached.STORED[dtype][0]  # type: ignore[index]
+    file = CacheFile(path / "r.bin", storable * view_count(AUGMENT), sum(widths), name)  # type: ignore[call-overload]
+    return CachedTeacher(
         Counting(),
         file,
         storable,
@@ -70,7 +70,7 @@ def teacher(path: Path, **changes: object) -> RememberedTeacher:
     )
 
 
-def epoch(one: RememberedTeacher, source: TrainLoader, number: int = 0, first: int = 0) -> Tensor:
+def epoch(one: CachedTeacher, source: TrainLoader, number: int = 0, first: int = 0) -> Tensor:
     """The logits of all batches of an epoch, in order."""
     return torch.cat([one(b.images, b.keys).logits for b in source.epoch(number, first)])
 
@@ -83,7 +83,7 @@ def direct(source: TrainLoader, number: int = 0) -> Tensor:
 def test_every_view_has_its_own_record() -> None:
     places = range(3)
     grid = torch.tensor([(y, x, f) for y in places for x in places for f in (0, 1)])
-    seen = remembered.Views(*grid.T)
+    seen = cached.Views(*grid.T)
     for augment, count in ((AUGMENT, 18), (AugmentConfig(1, False), 9), (AugmentConfig(), 1)):
         assert view_count(augment) == count
     found = [int(n) for i in range(4) for n in slots_of(torch.full((18,), i), seen, AUGMENT)]
@@ -118,7 +118,7 @@ def test_what_the_file_held_makes_no_difference(tmp_path: Path, dtype: torch.dty
 def test_the_teacher_only_sees_whole_chunks_and_nothing_twice(tmp_path: Path) -> None:
     one, source = teacher(tmp_path), loader()
     epoch(one, source)
-    assert set(one.teacher.seen) == {remembered.CHUNK["cpu"]}
+    assert set(one.teacher.seen) == {cached.CHUNK["cpu"]}
     distinct = np.unique(slots_of(torch.arange(IMAGES), source.views(0), AUGMENT))
     assert one.counts.images == IMAGES
     assert one.counts.computed == len(distinct) == IMAGES
@@ -137,7 +137,7 @@ def test_later_batches_fill_up_a_chunk(tmp_path: Path) -> None:
     one.file.write(slots_of(index, seen, AUGMENT), outputs.logits.numpy())
     one.teacher.seen.clear()
     assert torch.allclose(epoch(one, source), direct(source), atol=1e-5)
-    whole = -(-(IMAGES - BATCH // 2) // remembered.CHUNK["cpu"])
+    whole = -(-(IMAGES - BATCH // 2) // cached.CHUNK["cpu"])
     assert len(one.teacher.seen) == whole
 
 
@@ -227,7 +227,7 @@ def test_a_moved_batch_keeps_its_keys(tmp_path: Path) -> None:
     assert one.counts.images == 2 * IMAGES
 
 
-def test_batches_of_other_sizes_are_not_remembered_where_that_would_change_them(
+def test_batches_of_other_sizes_are_not_cached_where_that_would_change_them(
     tmp_path: Path,
 ) -> None:
     one, source = teacher(tmp_path, sizes={BATCH}), loader()
@@ -256,7 +256,7 @@ def test_a_disk_that_is_full_is_said_once_and_changes_nothing(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdrun.teachers.memory.os.pwrite", full)
+    monkeypatch.setattr("kdrun.teachers.cache_file.os.pwrite", full)
     assert torch.equal(epoch(one, source), expected)
     assert torch.equal(epoch(one, source), expected)
     assert len(said) == 1
