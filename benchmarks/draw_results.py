@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, NullLocator
 
 from kdrun.errors import ConfigError
+from kdrun.report.aggregate import Group
 from kdrun.report.draw import ALONE, DISTILLED, Theme, draw
-from kdrun.report.groups import Group, group
-from kdrun.report.records import Run, collect, find, number
+from kdrun.report.groups import group
+from kdrun.report.records import Run, collect, number
 from kdrun.report.statistics import mean_of
 
 TEST_ERROR = "test error, %"
@@ -119,7 +120,7 @@ def loss_error(groups: Sequence[Group]) -> Drawn:
 def bias(groups: Sequence[Group]) -> Drawn:
     """Errors over the shift of the left-out classes' bias."""
     chosen = {
-        _left_out(one): one for one in groups if find(one.runs[0].result, "student", "bias_curve")
+        _left_out(one): one for one in groups if one.runs[0].result.student.extra.get("bias_curve")
     }
     _require(chosen, "no run with transfer.bias")
 
@@ -136,22 +137,22 @@ def bias(groups: Sequence[Group]) -> Drawn:
 
 
 def _bias_curve(axes: Axes, theme: Theme, one: Group) -> None:
-    curves: list[dict[str, list[float]]] = [run.result["student"]["bias_curve"] for run in one.runs]
+    curves: list[dict[str, list[float]]] = [
+        run.result.student.extra["bias_curve"] for run in one.runs
+    ]
     shifts = curves[0]["shift"]
     for key, name, style in (("errors", "all test images", "-"), ("errors_left_out",
                              "images of left-out classes", "--")):  # fmt: skip
         means = [mean_of([curve[key][place] for curve in curves]) for place in range(len(shifts))]
         values = [max(found.mean, 0.5) for found in means if found is not None]
         axes.plot(shifts, values, style, color=theme.of[DISTILLED], label=name)
-    matched = mean_of(
-        [number(run.result, "student", "bias_corrected", "shift") for run in one.runs]
-    )
+    matched = mean_of([run.result.student.bias_corrected.shift for run in one.runs])
     if matched is not None:
         axes.axvline(matched.mean, color=theme.of[ALONE], linestyle=":", label="match")
 
 
 def _left_out(one: Group) -> str:
-    left_out = find(one.runs[0].result, "transfer", "classes_left_out") or []
+    left_out = one.runs[0].result.transfer.classes_left_out
     kept = one.settings.get("transfer.only_classes")
     return f"without {', '.join(left_out)}" if not kept else f"only {kept}"
 
@@ -165,7 +166,7 @@ def _over_setting(axes: Axes, theme: Theme, found: list[Group], name: str) -> No
     )
     x, y, sd = zip(*points, strict=True)
     axes.errorbar(x, y, sd, fmt="o-", capsize=3, color=theme.of[DISTILLED], label="distilled")
-    alone = mean_of([number(v, "test", "top1") for one in found for v in one.alone.values()])
+    alone = mean_of([v.test.top1 for one in found for v in one.alone.values()])
     if alone is not None:
         colour = theme.of[ALONE]
         axes.axhline(100 - alone.mean, color=colour, linestyle="--", label="student alone")
@@ -207,7 +208,7 @@ def _named(one: Group, name: str) -> str:
 
 
 def _error(run: Run) -> float | None:
-    top1 = number(run.result, "student", "test", "top1")
+    top1 = run.result.student.test.top1
     return None if top1 is None else 100 - top1
 
 

@@ -57,11 +57,6 @@ def number(values: dict[str, Any], *path: str) -> float | None:
     return finite(node)
 
 
-def percent(value: float | None) -> str:
-    """`93.10 %`; a dash for None."""
-    return "-" if value is None else f"{value:.2f} %"
-
-
 def _below(root: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(root):
         inner[:] = [i for i in inner if not i.startswith(".") and i not in ("checkpoints",)]

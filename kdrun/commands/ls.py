@@ -10,7 +10,10 @@ from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import is_held
+from kdrun.report.metrics_table import TEST
+from kdrun.report.records import Run
 from kdrun.runs.reading import DAMAGED, read_run
+from kdrun.runs.result import RunResult
 
 ORDER = 110
 SUMMARY = "list the options of a group, the runs or the teachers"
@@ -92,7 +95,7 @@ def list_runs(root: Path, limit: int | None) -> str:
     found = runs.find_runs(root)
     if not found:
         return f"There are no runs below {root}. kdrun distill makes one."
-    rows = [("when", "status", "test top-1", "command", "objective", "folder")]
+    rows = [("when", "status", TEST.title, "command", "objective", "folder")]
     faults = []
     for one in found[:limit]:
         values, status = one.values, _status(one)
@@ -100,13 +103,14 @@ def list_runs(root: Path, limit: int | None) -> str:
         if fault:
             values, status = {}, DAMAGED
             faults.append(f"damaged: {fault}")
+        result = RunResult.from_dict(values, check=False)
         rows.append(
             (
                 _when(one.modified),
                 status,
-                runs.percent(_main_number(values)),
-                str(values.get("command", "-")),
-                str(values.get("objective") or "-"),
+                TEST.with_unit(TEST.read(Run(one.folder, result, status))),
+                result.command or "-",
+                result.objective or "-",
                 str(one.folder),
             )
         )
@@ -126,7 +130,7 @@ def list_teachers(root: Path) -> str:
     found = runs.find_teachers(root)
     if not found:
         return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
-    rows = [("when", "test top-1", "network", "data set", "parameters", "folder")]
+    rows = [("when", TEST.title, "network", "data set", "parameters", "folder")]
     faults = []
     for one in found:
         fault = find_fault(one.folder, ["teacher.json"])
@@ -136,10 +140,11 @@ def list_teachers(root: Path) -> str:
             rows.append((*damaged, str(one.folder)))
             continue
         params = runs.number(one.values, "params")
+        top1 = runs.number(one.values, "extra", "test", "top1")
         rows.append(
             (
                 _when(one.modified),
-                runs.percent(runs.number(one.values, "extra", "test", "top1")),
+                TEST.with_unit(top1),
                 str(one.values.get("name", "unreadable")),
                 one.folder.parent.name,
                 "-" if params is None else f"{int(params):,}",
@@ -156,15 +161,6 @@ def columns(rows: Sequence[tuple[str, ...]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def _main_number(values: dict[str, object]) -> float | None:
-    """Test top-1 of the student; of the teacher where only that was trained."""
-    top1 = runs.number(values, "student", "test", "top1")
-    teachers = values.get("teachers")
-    if top1 is None and isinstance(teachers, list) and teachers and isinstance(teachers[0], dict):
-        return runs.number(teachers[0], "test", "top1")
-    return top1 if top1 is not None else runs.number(values, "test", "top1")
 
 
 def _when(modified: float) -> str:

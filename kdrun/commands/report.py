@@ -31,7 +31,7 @@ Try:
 pictures: of the row that is best on validation, its first seed; all: of every finished run.
 """
 if TYPE_CHECKING:
-    from kdrun.report.groups import Group
+    from kdrun.report.aggregate import Group
     from kdrun.report.records import Run
 
 SETTINGS = ("pictures", "to")

@@ -10,7 +10,10 @@ from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.commands.ls import columns
 from kdrun.errors import EXIT_DONE, ConfigError, closest
+from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
+from kdrun.report.records import Run
 from kdrun.runs.reading import is_run_folder, read_run
+from kdrun.runs.result import Measured, NetworkResult, RunResult
 
 ORDER = 120
 SUMMARY = "print an option's YAML and documentation, or a run's result"
@@ -112,19 +115,19 @@ def show_run(folder: Path) -> str:
     values = runs.read(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
+    result = RunResult.from_dict(values, check=False)
     rows = [(key, _text(values[key])) for key in _FACTS if values.get(key) not in (None, [], {})]
-    rows += [("data set", _text(values.get("dataset", {}).get("name")))] if _has(values) else []
+    rows += [("data set", result.dataset.name)] if result.dataset.name else []
     text = columns([("folder", str(folder)), *rows])
-    numbers = _numbers(values)
-    if numbers:
-        text += "\n\n" + columns([("", "test top-1", "errors", "parameters"), *numbers])
+    networks = _networks(result)
+    if networks:
+        header = ("", TEST.title, "errors", "parameters")
+        text += "\n\n" + columns([header, *networks])
+    run = Run(folder, result, result.status or "")
     after = [
-        f"{label}: {value:{form}}"
-        for label, key, form in (
-            ("gain over alone", "gain", "+.2f"),
-            ("agreement", "agreement", ".2f"),
-        )
-        if (value := runs.number(values, key)) is not None
+        f"{label}: {metric.show(value)}"
+        for label, metric in (("gain over alone", GAIN), (AGREEMENT.title, AGREEMENT))
+        if (value := metric.read(run)) is not None
     ]
     return text + ("\n\n" + "\n".join(after) if after else "")
 
@@ -142,10 +145,6 @@ _FACTS = (
 )
 
 
-def _has(values: dict[str, Any]) -> bool:
-    return isinstance(values.get("dataset"), dict) and "name" in values["dataset"]
-
-
 def _card(folder: Path) -> dict[str, Any] | None:
     values = runs.read(folder / "teacher.json")
     if not values:
@@ -160,29 +159,24 @@ def _card(folder: Path) -> dict[str, Any] | None:
     return {"name": values.get("name"), "status": "completed", "teachers": [network]}
 
 
-def _numbers(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def _networks(result: RunResult) -> list[tuple[str, ...]]:
     """A row for each network that was measured on the test split."""
-    named: list[tuple[str, Any]] = []
-    teachers = values.get("teachers")
-    for teacher in teachers if isinstance(teachers, list) else []:
-        if isinstance(teacher, dict):
-            named.append((f"teacher {teacher.get('name', '')}", teacher))
-    student = values.get("student")
-    if isinstance(student, dict):
-        named += [(f"student {student.get('name', '')}", student)]
-        if isinstance(student.get("best_val"), dict):
-            epoch = student["best_val"].get("epoch")
-            named += [(f"  best on validation (epoch {epoch})", student["best_val"])]
-    named += [("  student alone", values.get("alone"))]
+    named: list[tuple[str, Measured]] = [
+        (f"teacher {teacher.name or ''}", teacher) for teacher in result.teachers
+    ]
+    student = result.student
+    named += [
+        (f"student {student.name or ''}", student),
+        (f"  best on validation (epoch {student.best_val.epoch})", student.best_val),
+        ("  student alone", result.alone),
+    ]
     rows = []
-    for label, node in named:
-        top1 = runs.number({"n": node}, "n", "test", "top1")
-        errors = runs.number({"n": node}, "n", "test", "errors")
-        params = runs.number({"n": node}, "n", "params")
-        if top1 is not None:
-            shown = ["-" if x is None else f"{int(x):,}" for x in (errors, params)]
-            rows.append((label.rstrip(), runs.percent(top1), *shown))
-    return [(a, b, c, d) for a, b, c, d in rows]
+    for label, network in named:
+        if network.test.top1 is not None:
+            params = network.params if isinstance(network, NetworkResult) else None
+            counts = ["-" if x is None else f"{int(x):,}" for x in (network.test.errors, params)]
+            rows.append((label.rstrip(), TEST.with_unit(network.test.top1), *counts))
+    return rows
 
 
 def _text(value: Any) -> str:

@@ -4,11 +4,13 @@ from typing import Any
 
 from kdrun.markdown import code, escaped
 from kdrun.models.card import NetworkCard
+from kdrun.report.metrics_table import SPLIT_METRICS
+from kdrun.runs.result import Metrics, RunResult
 
 Facts = dict[str, Any]
 
 
-def markdown(export: Facts, card: NetworkCard, result: Facts | None) -> str:
+def markdown(export: Facts, card: NetworkCard, result: RunResult | None) -> str:
     """The model card.
 
     export: what `export.json` says. result: the run's `result.json`; None for a teacher or a
@@ -32,8 +34,8 @@ def markdown(export: Facts, card: NetworkCard, result: Facts | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(export: Facts, card: NetworkCard, result: Facts | None) -> str:
-    taught = [escaped(teacher["name"]) for teacher in (result or {}).get("teachers", [])]
+def _summary(export: Facts, card: NetworkCard, result: RunResult | None) -> str:
+    taught = [escaped(str(teacher.name)) for teacher in (result.teachers if result else ())]
     how = f", distilled from {' and '.join(taught)}" if taught else ""
     return (
         f"An image classifier for {len(card.classes)} classes{how}: {card.params:,} parameters, "
@@ -62,7 +64,7 @@ def _listed(classes: tuple[str, ...], most: int = 20) -> str:
     return shown if len(classes) <= most else f"{shown} and {len(classes) - most} more"
 
 
-def _training(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
+def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> str:
     lines = [
         f"- Data: {escaped(dataset['name'])}, {dataset['train_size']:,} training, "
         f"{dataset['val_size']:,} validation and {dataset['test_size']:,} test images "
@@ -73,38 +75,37 @@ def _training(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
     if result is None:
         return "\n".join(lines)
     lines += [
-        f"- Objective: {code(result['objective'])}, {result['epochs']} epochs, seed "
-        f"{result['seed']}, {escaped(result['precision'])} on {escaped(result['device'])}.",
+        f"- Objective: {code(str(result.objective))}, {result.epochs} epochs, seed "
+        f"{result.seed}, {escaped(str(result.precision))} on {escaped(str(result.device))}.",
         *(
-            f"- Teacher: {escaped(teacher['name'])}, {teacher['params']:,} parameters, top-1 "
-            f"{teacher['test']['top1']:.2f} % (SHA-256 {code(teacher['sha256'][:16])})."
-            for teacher in result.get("teachers", [])
+            f"- Teacher: {escaped(str(teacher.name))}, {teacher.params:,} parameters, top-1 "
+            f"{teacher.test.top1:.2f} % (SHA-256 {code(str(teacher.sha256)[:16])})."
+            for teacher in result.teachers
         ),
         "- The whole recipe is `config.yaml` of the run's folder; `command.txt` repeats it.",
     ]
     return "\n".join(lines)
 
 
-def _measured(dataset: Facts, card: NetworkCard, result: Facts | None) -> str:
-    """Figures of the run itself, on the whole test split, last epoch."""
-    rows: list[tuple[str, Facts | None]] = []
+def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> str:
+    """The metrics of the run, on the whole test split, last epoch."""
+    rows: list[tuple[str, Metrics]] = []
     if result is None:
-        rows.append((card.name, card.extra.get("test")))
+        rows.append((card.name, Metrics.from_dict(card.extra.get("test") or {})))
     else:
-        rows += [(f"teacher {t['name']}", t["test"]) for t in result.get("teachers", [])]
-        alone = result.get("alone")
-        rows.append(("student alone (labels only)", alone["test"] if alone else None))
-        rows.append(("this network", result["student"]["test"]))
-    lines = ["| test split | top-1 % | top-5 % | errors | ECE % |", "|---|---:|---:|---:|---:|"]
+        rows += [(f"teacher {teacher.name}", teacher.test) for teacher in result.teachers]
+        rows.append(("student alone (labels only)", result.alone.test))
+        rows.append(("this network", result.student.test))
+    names = " | ".join(metric.name for metric in SPLIT_METRICS)
+    lines = [f"| test split | {names} |", "|---|" + "---:|" * len(SPLIT_METRICS)]
     lines += [
-        f"| {escaped(name)} | {test['top1']:.2f} | {test['top5']:.2f} | {test['errors']:,} | "
-        f"{test['ece']:.2f} |"
+        f"| {escaped(name)} | {' | '.join(metric.text(test) for metric in SPLIT_METRICS)} |"
         for name, test in rows
         if test
     ]
     note = f"\nLast epoch, {dataset['test_size']:,} test images, which chose nothing"
-    if result is not None and result.get("agreement") is not None:
-        note += f"; the same answer as the teacher on {result['agreement']:.2f} % of them"
+    if result is not None and result.agreement is not None:
+        note += f"; the same answer as the teacher on {result.agreement:.2f} % of them"
     return "\n".join(lines) + f"\n{note}."
 
 
@@ -163,7 +164,7 @@ def _use(export: Facts) -> str:
     return "\n\n".join(f"```python\n{text}\n```" for text in dict.fromkeys(shown))
 
 
-def _limits(export: Facts, card: NetworkCard, result: Facts | None) -> str:
+def _limits(export: Facts, card: NetworkCard, result: RunResult | None) -> str:
     lines = [
         "- It names one of its classes for any image, whatever the image shows.",
         f"- The figures hold for images like those of {escaped(export['dataset']['name'])}: other "

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.errors import ConfigError
-from kdrun.report.groups import best_val_top1, last_val_top1, teacher_top1
-from kdrun.report.records import Run, collect, number
+from kdrun.report.metrics_table import COMPARE, Metric, metrics_of
+from kdrun.report.records import Run, collect
 from kdrun.report.settings import ABSENT, flatten, settings_of, text
 from kdrun.runs.reading import DAMAGED, UNREADABLE
-from kdrun.ui import format
 
 # What of env.json says nothing of the result.
 UNTOLD = ("executable",)
@@ -87,46 +86,22 @@ def _settings(run: Run) -> dict[str, str]:
 
 def _results(a: Run, b: Run) -> list[Line]:
     lines = [Line("status", a.status, b.status)]
-    objectives = [str(run.result.get("objective") or ABSENT) for run in (a, b)]
+    objectives = [run.result.objective or ABSENT for run in (a, b)]
     lines.append(Line("objective", objectives[0], objectives[1]))
-    for name, path, show in _FIGURES:
-        lines += _figure(name, number(a.result, *path), number(b.result, *path), show)
-        if name == "test top-1 %":
-            for read, title in (
-                (best_val_top1, "best val top-1 %"),
-                (last_val_top1, "last val top-1 %"),
-            ):
-                lines += _figure(title, read(a), read(b), format.percent)
-    lines += _figure("teacher top-1 %", teacher_top1(a), teacher_top1(b), format.percent)
+    for metric in metrics_of(COMPARE, [a, b]):
+        lines += _metric_line(metric, metric.read(a), metric.read(b))
     return lines
 
 
-_FIGURES: tuple[tuple[str, tuple[str, ...], Any], ...] = (
-    ("test top-1 %", ("student", "test", "top1"), format.percent),
-    ("test top-5 %", ("student", "test", "top5"), format.percent),
-    ("test errors", ("student", "test", "errors"), lambda value: f"{value:.0f}"),
-    ("test loss", ("student", "test", "loss"), format.loss),
-    ("ECE %", ("student", "test", "ece"), format.percent),
-    ("best val epoch", ("student", "best_val", "epoch"), lambda value: f"{value:.0f}"),
-    ("best-val test top-1 %", ("student", "best_val", "test", "top1"), format.percent),
-    ("alone top-1 %", ("alone", "test", "top1"), format.percent),
-    ("gain", ("gain",), format.points),
-    ("agreement %", ("agreement",), format.percent),
-    ("params", ("student", "params"), lambda value: f"{value:,.0f}"),
-    ("FLOPs", ("student", "flops"), format.flops),
-    ("seconds", ("time", "seconds"), lambda value: f"{value:.1f}"),
-)
-
-
-def _figure(name: str, a: float | None, b: float | None, show: Any) -> list[Line]:
+def _metric_line(metric: Metric, a: float | None, b: float | None) -> list[Line]:
     if a is None and b is None:
         return []
-    text_a, text_b = (ABSENT if value is None else show(value) for value in (a, b))
+    text_a, text_b = (ABSENT if value is None else metric.show(value) for value in (a, b))
     difference = ""
     if a is not None and b is not None and a != b:
         sign = "+" if b > a else "-"
-        difference = sign + show(abs(b - a)).lstrip("+")
-    return [Line(name, text_a, text_b, difference)]
+        difference = sign + metric.show(abs(b - a)).lstrip("+")
+    return [Line(metric.name, text_a, text_b, difference)]
 
 
 def _lines(a: Mapping[str, str], b: Mapping[str, str]) -> list[Line]:

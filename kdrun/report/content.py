@@ -6,8 +6,9 @@ from typing import Any
 
 from kdrun.report.columns import Cell, Column, columns
 from kdrun.report.groups import DISTILL, Grouped, group
+from kdrun.report.metrics_table import LISTING, metrics_of
 from kdrun.report.published import Figure, match
-from kdrun.report.records import Collected, Run, find, number
+from kdrun.report.records import Collected, Run
 from kdrun.report.settings import label
 from kdrun.report.statistics import TEST_NAME
 from kdrun.runs.reading import DAMAGED, UNREADABLE
@@ -166,14 +167,13 @@ def _why(run: Run) -> str:
 
 def _teachers(runs: Sequence[Run]) -> Listing:
     chosen = [run for run in runs if run.finished and run.verb == "train-teacher"]
-    entries = [next(iter(run.result.get("teachers") or [{}])) for run in chosen]
     return Listing(
         "Teachers",
         [
-            _texts("teacher", [find(entry, "name") for entry in entries]),
-            _texts("dataset", [find(run.result, "dataset", "name") for run in chosen]),
+            _texts("teacher", [run.result.trained.name for run in chosen]),
+            _texts("dataset", [run.result.dataset.name for run in chosen]),
             _texts("seed", [run.seed for run in chosen]),
-            *_figures(entries),
+            *_metrics(chosen),
             _texts("folder", [run.folder for run in chosen]),
         ],
     )
@@ -181,32 +181,26 @@ def _teachers(runs: Sequence[Run]) -> Listing:
 
 def _evaluations(runs: Sequence[Run]) -> Listing:
     chosen = [run for run in runs if run.finished and run.verb not in (DISTILL, "train-teacher")]
-    students = [run.result.get("student") for run in chosen]
     return Listing(
         "Other runs",
         [
             _texts("command", [run.verb for run in chosen]),
-            _texts("network", [find(student, "name") for student in students]),
-            _texts("dataset", [find(run.result, "dataset", "name") for run in chosen]),
-            *_figures(students),
-            _texts("of", [run.result.get("run") for run in chosen]),
+            _texts("network", [run.result.student.name for run in chosen]),
+            _texts("dataset", [run.result.dataset.name for run in chosen]),
+            *_metrics(chosen),
+            _texts("of", [run.result.run for run in chosen]),
             _texts("folder", [run.folder for run in chosen]),
         ],
     )
 
 
-def _figures(networks: Sequence[Any]) -> list[Column]:
-    def cells(*path: str, show: Any) -> list[Cell]:
-        values = [number(network, *path) for network in networks]
-        return [Cell("" if v is None else show(v), v) for v in values]
-
-    return [
-        Column("test top-1 %", "On the test split.", cells("test", "top1", show=format.percent)),
-        Column("errors", "On the test split.", cells("test", "errors", show=lambda v: f"{v:.0f}")),
-        Column("ECE %", "Expected calibration error.", cells("test", "ece", show=format.percent)),
-        Column("params", "Trainable.", cells("params", show=lambda v: format.count(round(v)))),
-        Column("FLOPs", "Of one image forward.", cells("flops", show=format.flops)),
-    ]
+def _metrics(runs: Sequence[Run]) -> list[Column]:
+    found = []
+    for metric in metrics_of(LISTING, runs):
+        values = [metric.read(run) for run in runs]
+        cells = [Cell(metric.text(value), value) for value in values]
+        found.append(Column(metric.name, metric.about, cells))
+    return found
 
 
 def _texts(name: str, values: Sequence[Any]) -> Column:

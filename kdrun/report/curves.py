@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kdrun.report.groups import VAL, Group, alone_of
+from kdrun.report.aggregate import Group
+from kdrun.report.groups import alone_of
 from kdrun.report.heatmap import Chart
+from kdrun.report.metrics_table import VAL
 from kdrun.report.records import Run, number
 from kdrun.report.statistics import mean_of
 from kdrun.report.svg import (

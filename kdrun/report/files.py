@@ -10,8 +10,7 @@ from kdrun.markdown import escaped
 from kdrun.ownership import write_own
 from kdrun.report.columns import Column
 from kdrun.report.content import Report, notes, status_rows, summary
-from kdrun.report.groups import best_val_top1, last_val_top1, teacher_top1
-from kdrun.report.records import Run, find, number
+from kdrun.report.metrics_table import RUNS, metrics_of
 
 ELSEWHERE = "name another folder: to=DIR"
 STATUS_COLUMNS = ("status", "folder", "command", "why")
@@ -52,41 +51,24 @@ def write_runs_csv(path: Path, report: Report) -> None:
     """A row per run, in whatever state: settings that differ, seed, figures, folder, command."""
     names = report.grouped.names
     settings = {id(run): group.settings for group in report.grouped.groups for run in group.runs}
-    figures = list(_run_figures(None))
+    metrics = metrics_of(RUNS, report.collected.runs)
     rows = []
     for run in report.collected.everything:
         own = settings.get(id(run), {})
         rows.append(
             [run.verb, run.status, *(own.get(name) for name in names), run.seed,
-             *_run_figures(run).values(), run.folder, run.command]
+             *(metric.read(run) for metric in metrics), run.folder, run.command]
         )  # fmt: skip
-    header = ["verb", "status", *names, "seed", *figures, "folder", "command"]
+    header = [
+        "verb",
+        "status",
+        *names,
+        "seed",
+        *(metric.key for metric in metrics),
+        "folder",
+        "command",
+    ]
     _write_csv(path, header, rows)
-
-
-def _run_figures(run: Run | None) -> dict[str, float | None]:
-    """The measured numbers of one run; the names alone without one."""
-    result = run.result if run else {}
-    test = find(result, "student", "test")
-    return {
-        "best_val_top1": best_val_top1(run) if run else None,
-        "last_val_top1": last_val_top1(run) if run else None,
-        "test_top1": number(test, "top1"),
-        "test_top5": number(test, "top5"),
-        "test_errors": number(test, "errors"),
-        "test_loss": number(test, "loss"),
-        "test_ece": number(test, "ece"),
-        "best_val_epoch": number(result, "student", "best_val", "epoch"),
-        "best_val_test_top1": number(result, "student", "best_val", "test", "top1"),
-        "alone_test_top1": number(result, "alone", "test", "top1"),
-        "teacher_test_top1": teacher_top1(run) if run else None,
-        "gain": number(result, "gain"),
-        "agreement": number(result, "agreement"),
-        "params": number(result, "student", "params"),
-        "flops": number(result, "student", "flops"),
-        "seconds": number(result, "time", "seconds"),
-        "teacher_seconds": number(result, "time", "teacher_seconds"),
-    }
 
 
 def _markdown(columns: Sequence[Column]) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kdrun.report.groups import Group, Grouped
+from kdrun.report.aggregate import Group
+from kdrun.report.groups import Grouped
 from kdrun.report.settings import Settings, label
 from kdrun.report.statistics import Mean
 from kdrun.report.svg import WIDTH, element, picture

@@ -19,11 +19,11 @@ from markupsafe import Markup
 import kdrun
 from kdrun.ownership import write_own
 from kdrun.report import content
+from kdrun.report.aggregate import Group
 from kdrun.report.album import Picture, read_album
 from kdrun.report.content import Report
 from kdrun.report.curves import learning_curves
 from kdrun.report.files import ELSEWHERE
-from kdrun.report.groups import Group
 from kdrun.report.heatmap import heat_maps
 from kdrun.report.records import Run
 from kdrun.report.settings import ABSENT, MAIN

@@ -26,7 +26,7 @@ from kdrun.limits import (
 )
 from kdrun.runs import reading
 from kdrun.runs.reading import DAMAGED, RESULT, is_run_folder
-from kdrun.runs.result import COMPLETED
+from kdrun.runs.result import COMPLETED, RunResult
 from kdrun.runs.shape import CONFIG, EPOCH, fits
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
@@ -38,14 +38,14 @@ SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. result: empty when it cannot be read; status: then says why.
+    """One run folder. result: empty when it cannot be read; status then says why.
 
     job: the command of a sweep's job, where the folder itself cannot say what it is.
     checked: whether its files were compared with their digests.
     """
 
     folder: Path
-    result: dict[str, Any]
+    result: RunResult
     status: str
     job: str = ""
     checked: bool = True
@@ -58,18 +58,17 @@ class Run:
     @property
     def verb(self) -> str:
         """`distill`, `train-teacher`, ..."""
-        return str(self.result.get("command", ""))
+        return self.result.command or ""
 
     @property
     def seed(self) -> int | None:
         """The seed of the network that was trained."""
-        seed = self.result.get("seed")
-        return seed if isinstance(seed, int) else None
+        return self.result.seed
 
     @property
     def error(self) -> str:
         """The last line of what went wrong; empty when nothing did."""
-        lines = str(self.result.get("error") or "").strip().splitlines()
+        lines = (self.result.error or "").strip().splitlines()
         return lines[-1] if lines else ""
 
     @cached_property
@@ -133,13 +132,15 @@ def collect(folders: Iterable[Path]) -> Collected:
     for sweep in sorted(sweeps):
         fault = SweepFolder(sweep).fault()
         if fault:
-            missing.append(Run(sweep, {"error": fault}, DAMAGED))
+            missing.append(Run(sweep, RunResult(error=fault), DAMAGED))
             continue
         for command, error, noted, run in _jobs(sweep):
             if run is None:
                 status = NOT_STARTED if noted is None else GONE
                 status = DAMAGED if noted is not None and noted.suffix == ".json" else status
-                missing.append(Run(noted or sweep, {"error": error}, status, command))
+                missing.append(
+                    Run(noted or sweep, RunResult(error=str(error or "")), status, command)
+                )
             else:
                 found.setdefault(run.resolve(), read_run(run, command))
     if not found and not missing:
@@ -155,7 +156,7 @@ def collect(folders: Iterable[Path]) -> Collected:
 def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
     run = reading.read_run(folder)
-    result = {"error": run.fault} if run.fault else run.result
+    result = RunResult(error=run.fault) if run.fault else run.result
     return Run(folder, result, run.status, job, run.checked)
 
 

@@ -39,20 +39,19 @@ def settings_of(run: Run) -> dict[str, str]:
     """Name → value as text. T and alpha are those of the objective, given or not."""
     config = run.config
     names = {
-        "dataset": find(run.result, "dataset", "name") or find(config, "dataset", "name"),
+        "dataset": run.result.dataset.name or find(config, "dataset", "name"),
         "teacher": _teachers(run),
-        "student": find(config, "student", "name") or find(run.result, "student", "name"),
-        "loss": "+".join(map(str, run.result.get("loss") or find(config, "loss") or ())),
+        "student": find(config, "student", "name") or run.result.student.name,
+        "loss": "+".join(map(str, run.result.loss or find(config, "loss") or ())),
         "scheme": find(config, "scheme", "name"),
-        "device": str(run.result.get("device") or ""),
+        "device": run.result.device or "",
     }
-    for key in ("T", "alpha"):
-        value = run.result.get(key)
+    for key, value in (("T", run.result.T), ("alpha", run.result.alpha)):
         names[key] = config.get(key) if value is None else value
     names["ce"] = config.get("ce")  # otherwise it follows from alpha and the loss
     found = {key: text(value) for key, value in names.items() if value not in (None, "")}
-    content = find(run.result, "dataset", "fingerprint")
-    if isinstance(content, str):
+    content = run.result.dataset.fingerprint
+    if content is not None:
         found["dataset content"] = content[:12]
     for key, value in flatten(config).items():
         # unset is the same as not there: an older kdrun did not write the key at all
@@ -108,8 +107,7 @@ def label(settings: Settings, names: Iterable[str]) -> str:
 
 
 def _teachers(run: Run) -> str:
-    teachers = run.result.get("teachers")
-    names = [str(find(one, "name")) for one in teachers or () if find(one, "name")]
+    names = [teacher.name for teacher in run.result.teachers if teacher.name]
     configured = find(run.config, "teacher", "name")
     return "+".join(names) or (str(configured) if configured else NONE)
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kdrun.report.groups import Group
+from kdrun.report.aggregate import Group
 from kdrun.report.heatmap import Chart
-from kdrun.report.records import find, number
 from kdrun.report.statistics import Mean, mean_of
 from kdrun.report.svg import WIDTH, Axis, element, frame, log_ticks, mark, picture, swatch, ticks
+from kdrun.runs.result import NetworkResult
 from kdrun.ui import format
 
 HEIGHT = 280
@@ -57,19 +57,18 @@ def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Po
     points = []
     for group, name in zip(groups, labels, strict=True):
         result = group.runs[0].result
-        size = number(result, "student", key)
+        size = _size(result.student, key)
         if size and group.test:
-            student = str(find(result, "student", "name") or "student")
+            student = result.student.name or "student"
             points.append(Point("distilled", f"{student} {name}".strip(), size, group.test))
         for run in group.runs:
-            for teacher in run.result.get("teachers") or ():
-                which = str(find(teacher, "sha256"))
-                _add(found, "teacher", str(find(teacher, "name")), which, teacher, key)
+            for teacher in run.result.teachers:
+                size = _size(teacher, key)
+                _add(found, "teacher", str(teacher.name), str(teacher.sha256), size, teacher)
         for seed, alone in group.alone.items():
-            name_of = str(find(result, "student", "name") or "student")
-            which = str(alone.get("run", seed))
-            entry = {**(result.get("student") or {}), **alone}
-            _add(found, "alone", name_of, which, entry, key)
+            which = getattr(alone, "run", None) or str(seed)
+            size = _size(alone, key) or _size(result.student, key)
+            _add(found, "alone", result.student.name or "student", which, size, alone)
     for (kind, name, size), values in found.items():
         mean = mean_of(list(values.values()))
         if mean is not None:
@@ -77,16 +76,20 @@ def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Po
     return points
 
 
+def _size(network: NetworkResult, key: str) -> float | None:
+    return network.params if key == "params" else network.flops
+
+
 def _add(
     found: dict[tuple[str, str, float], dict[str, float]],
     kind: str,
     name: str,
     which: str,
-    entry: object,
-    key: str,
+    size: float | None,
+    network: NetworkResult,
 ) -> None:
     """Note a network once, however many rows name it. which: what tells it from its like."""
-    size, test = number(entry, key), number(entry, "test", "top1")
+    test = network.test.top1
     if size and test is not None:
         found.setdefault((kind, name, size), {})[which] = test
 

@@ -9,14 +9,21 @@ A run without a list is taken as it is (`checked` is false), and so is a file th
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import SUMS, find_fault, read_sums
 from kdrun.errors import CheckpointError
 from kdrun.files import is_held, read_json
-from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RUNNING
-from kdrun.runs.shape import is_result
+from kdrun.runs.result import (
+    COMPLETED,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    RunResult,
+    is_result,
+)
 
 RESULT = "result.json"
 DESCRIPTION = ("config.yaml", "command.txt", "env.json")
@@ -27,17 +34,22 @@ UNREADABLE, DAMAGED = "unreadable", "damaged"
 
 @dataclass(frozen=True)
 class ReadRun:
-    """A run's folder. result: empty when it cannot be read or the run is damaged.
+    """A run's folder. values: its `result.json`; empty when unreadable or the run is damaged.
 
     fault: a sentence that names the damaged file; empty for a run that is good.
     checked: whether `result.json` is listed and is as listed.
     """
 
     folder: Path
-    result: dict[str, Any]
+    values: dict[str, Any]
     status: str
     fault: str = ""
     checked: bool = False
+
+    @cached_property
+    def result(self) -> RunResult:
+        """`values`, typed."""
+        return RunResult.from_dict(self.values)
 
     @property
     def finished(self) -> bool:
@@ -60,7 +72,7 @@ def read_run(folder: Path, more: Iterable[str] = ()) -> ReadRun:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a run; None when there is none that can be read, or the run is damaged."""
-    return read_run(folder).result or None
+    return read_run(folder).values or None
 
 
 def peek(folder: Path) -> dict[str, Any] | None:
@@ -119,8 +131,8 @@ def matching(
         run = read_run(folder, more if seen is not None and seen["status"] == COMPLETED else ())
         if run.fault:
             warn(f"{run.fault} The run is left out.")
-        elif run.result and wanted(run.result):
-            yield folder, run.result
+        elif run.values and wanted(run.values):
+            yield folder, run.values
 
 
 def _sums(folder: Path) -> dict[str, str] | None:

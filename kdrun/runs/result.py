@@ -1,12 +1,259 @@
-"""`result.json`: what a run is, where it stands and what came out, from its first second on."""
+"""`result.json` as a type, and the file itself: written from a run's first second on."""
 
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdrun.files import write_json
+from kdrun.limits import finite
+from kdrun.runs.record import (
+    LENIENT,
+    Count,
+    Number,
+    Percent,
+    Points,
+    Record,
+    Seed,
+    Size,
+)
 
 SCHEMA = 1
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "running", "completed", "interrupted", "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Record):
+    """A network on one split. top1, top5, ece: percent. errors: wrong answers."""
+
+    top1: Percent | None = None
+    top5: Percent | None = None
+    errors: Size | None = None
+    loss: Number | None = None
+    ece: Percent | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every metric is there."""
+        return None not in (self.top1, self.top5, self.errors, self.loss, self.ece)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Record):
+    """What was measured on the test split.
+
+    Data sets whose images form groups add `test_<group>s` (`test_words`); left-out classes add
+    `errors_per_class`.
+    """
+
+    test: Metrics = field(default_factory=Metrics)
+
+    @property
+    def group_name(self) -> str | None:
+        """What a group of images is called (`word`); None where images form none."""
+        return group_name(self.extra)
+
+    @property
+    def group_error(self) -> float | None:
+        """Percent of the groups whose summed answer is wrong."""
+        name = self.group_name
+        groups = self.extra.get(f"test_{name}s")
+        found = groups.get(f"{name}_error_percent") if isinstance(groups, dict) else None
+        return finite(found)
+
+    def errors_in(self, classes: Collection[str]) -> float | None:
+        """Wrong answers in some of the classes; None where they were not counted by class."""
+        rows = self.extra.get("errors_per_class")
+        if not isinstance(rows, list) or not classes:
+            return None
+        counted = [row for row in rows if isinstance(row, dict) and row.get("class") in classes]
+        return sum(finite(row.get("errors")) or 0 for row in counted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestEpoch(Measured):
+    """The epoch with the highest validation accuracy. val_top1: percent."""
+
+    epoch: Size | None = None
+    val_top1: Percent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkResult(Measured):
+    """A measured network. flops: of one image. test: after the last epoch."""
+
+    name: str | None = None
+    params: Size | None = None
+    flops: Count | None = None
+    checkpoint: str | None = None
+    sha256: str | None = None
+    val: Metrics = field(default_factory=Metrics)
+    best_val: BestEpoch = field(default_factory=BestEpoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherResult(NetworkResult):
+    """A teacher. reused: found in the store instead of trained."""
+
+    reused: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineResult(NetworkResult):
+    """The same student trained on labels only (`alone`). run: its folder."""
+
+    run: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanionResult(NetworkResult):
+    """A network measured with the student: a peer, a branch, an exit, an ensemble."""
+
+    network: str | None = None
+    role: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleResult(Measured):
+    """The mean answer of several networks. members: how many."""
+
+    members: Size | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasCorrection(Measured):
+    """The student after the bias of left-out classes was corrected."""
+
+    shift: Number | None = None
+    counted_on: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStop(Record):
+    """Why training ended before its last epoch. metric: in words."""
+
+    epoch: Size | None = None
+    epochs: Size | None = None
+    not_better_since: Size | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentResult(NetworkResult):
+    """The student that was distilled, or evaluated."""
+
+    stopped_early: EarlyStop = field(default_factory=EarlyStop, metadata=LENIENT)
+    bias_corrected: BiasCorrection = field(default_factory=BiasCorrection, metadata=LENIENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetResult(Record):
+    """The data. sizes: in images."""
+
+    name: str | None = None
+    num_classes: Size | None = None
+    train_size: Size | None = None
+    val_size: Size | None = None
+    test_size: Size | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferResult(Record):
+    """The transfer set. labels: whether they were used."""
+
+    labels: bool | None = None
+    classes_left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Record):
+    """How long the student's training took, in seconds, and its speed."""
+
+    seconds: Count | None = None
+    images_per_second: Count | None = None
+    data_seconds: Count | None = None
+    teacher_seconds: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Record):
+    """`result.json`. What a run has not reached yet is None or empty.
+
+    agreement: percent. gain: points. alone: the baseline. baseline: the fingerprint by which this
+    run is one. run: what was evaluated.
+    """
+
+    schema: int | None = None
+    command: str | None = None
+    status: str | None = None
+    error: str | None = None
+    identity: str | None = None
+    dataset: DatasetResult = field(default_factory=DatasetResult)
+    objective: str | None = None
+    scheme: str | None = None
+    loss: tuple[str, ...] = ()
+    T: Number | None = None
+    alpha: Number | None = None
+    ce: Number | None = None
+    seed: Seed | None = None
+    epochs: Size | None = None
+    device: str | None = None
+    precision: str | None = None
+    run: str | None = None
+    teachers: tuple[TeacherResult, ...] = ()
+    student: StudentResult = field(default_factory=StudentResult)
+    alone: BaselineResult = field(default_factory=BaselineResult)
+    agreement: Percent | None = None
+    gain: Points | None = None
+    time: Timing = field(default_factory=Timing)
+    baseline: str | None = field(default=None, metadata=LENIENT)
+    transfer: TransferResult = field(default_factory=TransferResult, metadata=LENIENT)
+    teacher_ensemble: EnsembleResult = field(default_factory=EnsembleResult, metadata=LENIENT)
+    generations: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    ensemble_of_generations: EnsembleResult = field(
+        default_factory=EnsembleResult, metadata=LENIENT
+    )
+    peers: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    branches: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    exits: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    ensemble: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+
+    @property
+    def trained(self) -> NetworkResult:
+        """The network that this run is about: its student, or the teacher that it trained."""
+        if self.command == "train-teacher" and self.teachers:
+            return self.teachers[0]
+        return self.student
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has everything that a finished `kdrun distill` writes."""
+        networks = (self.student, *self.teachers)
+        tests = [one.test for one in networks] + ([self.alone.test] if self.alone else [])
+        return (
+            all(one.name is not None and one.params is not None for one in networks)
+            and all(teacher.sha256 is not None for teacher in self.teachers)
+            and all(test.complete for test in tests)
+            and None not in (self.objective, self.epochs, self.seed, self.device, self.precision)
+        )
+
+
+def group_name(keys: Iterable[str]) -> str | None:
+    """What a group of images is called, if its metrics (`test_words`) are among these keys."""
+    for key in keys:
+        if key.startswith("test_") and key.endswith("s"):
+            return key.removeprefix("test_").removesuffix("s")
+    return None
+
+
+def is_result(values: Any) -> bool:
+    """Whether a value can be that of a `result.json`."""
+    try:
+        return RunResult.from_dict(values).schema == SCHEMA
+    except ValueError:
+        return False
 
 
 class ResultFile:

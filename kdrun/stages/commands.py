@@ -115,7 +115,7 @@ def resume(path: Path) -> Result:
     if fault:
         raise ConfigError(fault)
     # with a damaged result, history or student the run goes on from its last state
-    result = read_run(path, WEIGHTS).result or None
+    result = read_run(path, WEIGHTS).values or None
     command = read_config(path, _command_of) if result is None else result["command"]
     argv = ["resume", str(path)]
     folder = RunFolder(path)

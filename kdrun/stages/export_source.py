@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import collect_logits, evaluation
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
-from kdrun.runs.reading import read_result, require_intact
-from kdrun.runs.shape import is_whole
+from kdrun.runs.reading import read_run, require_intact
+from kdrun.runs.result import RunResult
 from kdrun.stages.finished import check_classes, data_of
 from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import renormalised
@@ -50,10 +49,10 @@ class Source:
         return self.network.card
 
     @property
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """`result.json` of its run; None for a teacher or a file alone."""
-        result = read_result(self.weights.parent)
-        return result if result is not None and is_whole(result) else None
+        result = read_run(self.weights.parent).result
+        return result if result.complete else None
 
 
 def open_source(config: ExportConfig, session: Session) -> Source:

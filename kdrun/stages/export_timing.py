@@ -87,8 +87,8 @@ def _programs(
 
 def _teachers(source: Source, session: Session) -> Iterator[tuple[LoadedNetwork, Path]]:
     """The teachers of the student's run that are still where the run found them."""
-    for entry in (source.result or {}).get("teachers", []):
-        file = Path(str(entry.get("checkpoint")))
+    for teacher in source.result.teachers if source.result else ():
+        file = Path(str(teacher.checkpoint))
         try:
             loaded = read_any(file, what="teacher")
             yield rebuild(loaded, str(file)), loaded.path

@@ -6,6 +6,7 @@ from typing import Any
 
 from kdrun.engine.metrics import Evaluation
 from kdrun.models.card import NetworkCard
+from kdrun.runs.result import RunResult
 from kdrun.stages.networks import card_facts
 from kdrun.stages.together import agreement, facts
 from kdrun.stages.train_teacher import ReadyTeacher
@@ -65,15 +66,16 @@ def figures(
 def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> None:
     """The final table, what it means, and what to type next."""
     reporter.heading("Result")
-    reporter.show(tables.result_table(result))
+    typed = RunResult.from_dict(result, check=False)
+    reporter.show(tables.result_table(typed))
     classes = class_table(result)
     if classes is not None:
         reporter.show(classes)
     if result["student"].get("heads"):
         reporter.show(error_table(result))
-    for line in tables.summary_lines(result):
+    for line in tables.summary_lines(typed):
         reporter.say(f"  {line}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")
-    for command in tables.next_commands(result, str(folder)):
+    for command in tables.next_commands(typed, str(folder)):
         reporter.say(f"  {command}")

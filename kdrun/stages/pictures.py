@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from kdrun.models.taps import Tapped
 from kdrun.report import draw_answers, draw_errors, draw_features
 from kdrun.report.album import Picture, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
-from kdrun.report.records import Run, find, number
+from kdrun.report.records import Run
 from kdrun.runs.config import read_config
 from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import Member, renormalised, seen_by, teacher_member
@@ -80,15 +79,13 @@ def _networks(
     """Who → network in the pictures' order: the best teacher, the student alone, the run's own."""
     found: dict[str, Member] = {}
     missing = []
-    teachers = run.result.get("teachers") or []
-    best = max(
-        range(len(teachers)), key=lambda n: number(teachers[n], "test", "top1") or 0.0, default=0
-    )
-    sources: list[tuple[str, Any]] = [(ALONE, find(run.result, "alone", "run"))]
+    teachers = run.result.teachers
+    best = max(range(len(teachers)), key=lambda n: teachers[n].test.top1 or 0.0, default=0)
+    sources: list[tuple[str, str | None]] = [(ALONE, run.result.alone.run)]
     if teachers:
-        sources.insert(0, (TEACHER, find(teachers[best], "checkpoint")))
+        sources.insert(0, (TEACHER, teachers[best].checkpoint))
     for who, path in sources:
-        if not isinstance(path, str):
+        if path is None:
             continue
         try:
             found[who] = _member(Path(path), config, dataset, who, best)
@@ -142,7 +139,7 @@ def _evidence(
         batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
         logits[who], _ = collect_logits(model, batches, session.device, "fp32")
         features[who] = _features(member, network, dataset, sample, config, session)
-    temperature = run.result.get("T")
+    temperature = run.result.T
     return Evidence(
         classes=dataset.classes,
         targets=dataset.test.targets,

@@ -1,42 +1,41 @@
-"""A sweep's figures: a row per finished job, and settings ranked with their seeds taken together.
+"""A sweep's results: a row per finished job, and settings ranked with their seeds averaged.
 
-Settings are ranked by the validation accuracy of their best epoch, averaged over the seeds. The
-test figures beside it are of the last epoch, and rank nothing.
+Settings are ranked by the validation accuracy of the best epoch, averaged over seeds. The test
+columns show the last epoch and choose nothing.
 """
 
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdrun.csv_tables import csv_of_records
 from kdrun.ownership import require_own, write_own
-from kdrun.runs.reading import read_run
-from kdrun.runs.result import COMPLETED
+from kdrun.report.aggregate import Group, group_by_settings, ranked
+from kdrun.report.metrics_table import RANKING, WINNER, Metric, metrics_of
+from kdrun.report.records import Run, read_run
+from kdrun.report.settings import label
+from kdrun.runs.reading import DAMAGED
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.ui import format
 
 FILES = ("summary.csv", "summary.md", "ranking.csv", "ranking.md")
-VALIDATION = "best val top-1 %"
 COUNT = "n"
-# What one job is told from another by, beside what was chosen for it.
+# What tells one job from another besides the settings that were chosen.
 SEED_KEYS = ("seed", "teacher.seed")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One finished job. chosen: swept name → value as typed. figures: name with unit → number."""
+    """One finished job. chosen: swept name → value as typed."""
 
     number: int
     chosen: dict[str, str]
-    figures: dict[str, float | None]
-    run: Path
+    run: Run
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A job without a result: its state in a word, the last line of its error, its log."""
+    """A job without a result: its state, the last line of its error, its log."""
 
     number: int
     words: list[str]
@@ -54,42 +53,37 @@ class Jobs:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What was chosen besides the seed, and the figures of all its seeds."""
+class Ranking:
+    """Settings, best first, and the metrics that any of their runs has."""
 
-    chosen: dict[str, str]
-    figures: dict[str, list[float]] = field(default_factory=dict)
-    count: int = 0
+    groups: list[Group]
+    metrics: list[Metric]
 
     @property
-    def rank(self) -> float | None:
-        """Mean validation accuracy in percent; None where nothing was held out."""
-        values = self.figures.get(VALIDATION)
-        return statistics.fmean(values) if values else None
+    def columns(self) -> list[str]:
+        """The settings that were chosen, n, then the metrics."""
+        chosen = dict.fromkeys(name for group in self.groups for name in group.settings)
+        return [*chosen, COUNT, *(metric.name for metric in self.metrics)]
 
-    def words(self) -> str:
-        """The setting as it is typed."""
-        return " ".join(f"{name}={value}" for name, value in self.chosen.items())
+    def cells(self, group: Group) -> list[str]:
+        """A line of the table: `93.10 ± 0.40` for several seeds."""
+        values = {**group.settings, COUNT: str(len(group.runs))}
+        values |= {metric.name: metric.means(group.mean(metric)) for metric in self.metrics}
+        return [values.get(name, "") for name in self.columns]
 
-    def text(self, name: str) -> str:
-        """A cell of the ranked table: `93.10 ± 0.40` for several seeds."""
-        if name == COUNT:
-            return str(self.count)
-        if name in self.chosen:
-            return self.chosen[name]
-        values = self.figures.get(name, [])
-        if not values:
-            return ""
-        mean = format.percent(statistics.fmean(values))
-        return f"{mean} ± {format.percent(statistics.stdev(values))}" if len(values) > 1 else mean
-
-    def numbers(self) -> dict[str, Any]:
-        """A line of `ranking.csv`: mean and standard deviation in columns of their own."""
-        line: dict[str, Any] = {**self.chosen, COUNT: self.count}
-        for name, values in self.figures.items():
-            line[f"{name} mean"] = statistics.fmean(values)
-            line[f"{name} std"] = statistics.stdev(values) if len(values) > 1 else None
+    def numbers(self, group: Group) -> dict[str, Any]:
+        """A line of `ranking.csv`: mean and standard deviation in separate columns."""
+        line: dict[str, Any] = {**group.settings, COUNT: len(group.runs)}
+        for metric in self.metrics:
+            mean = group.mean(metric)
+            line[f"{metric.name} mean"] = mean.mean if mean else None
+            line[f"{metric.name} std"] = mean.sd if mean else None
         return line
+
+
+def setting(group: Group) -> str:
+    """The setting as it is typed."""
+    return label(group.settings, group.settings)
 
 
 def read_jobs(folder: SweepFolder) -> Jobs:
@@ -103,94 +97,64 @@ def read_jobs(folder: SweepFolder) -> Jobs:
         if note is None:
             unfinished.append(Unfinished(number, words, "not started", "it was not its turn", None))
             continue
-        run = Path(note["run"]) if note.get("run") else None
-        read = read_run(run) if run is not None else None
-        result = read.result if read is not None else {}
-        if run is not None and result.get("status") == COMPLETED:
-            rows.append(Row(number, _chosen(words), _figures(result), run))
+        run = read_run(Path(note["run"])) if note.get("run") else None
+        if run is not None and run.finished:
+            rows.append(Row(number, _chosen(words), run))
             continue
-        log = run / "run.log" if run is not None else None
-        if read is not None and read.fault:
-            unfinished.append(Unfinished(number, words, "damaged", read.fault, log))
+        log = run.folder / "run.log" if run is not None else None
+        if run is not None and run.status == DAMAGED:
+            unfinished.append(Unfinished(number, words, "damaged", run.result.error or "", log))
             continue
         states = {None: "did not end", 130: "interrupted"}
         state = states.get(note.get("code"), "failed")
-        error = note.get("error") or result.get("error") or "its process ended"
+        error = note.get("error") or (run and run.result.error) or "its process ended"
         unfinished.append(Unfinished(number, words, state, str(error), log))
-    rows.sort(key=lambda row: (-(row.figures.get(VALIDATION) or 0.0), row.number))
+    rows.sort(key=lambda row: (-(WINNER.read(row.run) or 0.0), row.number))
     return Jobs(rows, unfinished)
 
 
-def group(rows: Iterable[Row]) -> list[Setting]:
-    """The settings of finished jobs, seeds taken together, best first; ties keep their order."""
-    found: dict[tuple[tuple[str, str], ...], Setting] = {}
-    for row in sorted(rows, key=lambda row: row.number):
-        chosen = {name: value for name, value in row.chosen.items() if name not in SEED_KEYS}
-        key = tuple(chosen.items())
-        setting = found.setdefault(key, Setting(chosen))
-        for name, value in row.figures.items():
-            if value is not None:
-                setting.figures.setdefault(name, []).append(value)
-        found[key] = Setting(chosen, setting.figures, setting.count + 1)
-    return sorted(found.values(), key=lambda setting: -(setting.rank or 0.0))
+def rank(rows: Iterable[Row]) -> Ranking:
+    """The settings of finished jobs, seeds averaged, best first; ties keep their order."""
+    ordered = sorted(rows, key=lambda row: row.number)
+    groups = ranked(group_by_settings((_without_seeds(row.chosen), row.run) for row in ordered))
+    return Ranking(groups, _measured(ordered))
 
 
-def columns(settings: Sequence[Setting]) -> list[str]:
-    """What was chosen, n, then the figures, as the settings have them."""
-    chosen = dict.fromkeys(name for setting in settings for name in setting.chosen)
-    figures = dict.fromkeys(name for setting in settings for name in setting.figures)
-    return [*chosen, COUNT, *figures]
-
-
-def write_files(folder: Path, rows: Sequence[Row], settings: Sequence[Setting]) -> None:
+def write_files(folder: Path, rows: Sequence[Row], ranking: Ranking) -> None:
     """`summary.csv` and `.md` with a line per job, `ranking.csv` and `.md` with one per setting.
 
     Raises ConfigError, and writes none, where one of them is there that kdrun did not write.
     """
     require_own(folder, FILES, "delete it")
-    lines = [{"job": r.number, **r.chosen, **r.figures, "run": str(r.run)} for r in rows]
+    metrics = _measured(rows)
+    lines = [
+        {"job": row.number, **row.chosen, **{m.name: m.read(row.run) for m in metrics},
+         "run": str(row.run.folder)}
+        for row in rows
+    ]  # fmt: skip
     write_own(folder / "summary.csv", csv_of_records(lines), "delete it")
+    shown = {metric.name: metric.text for metric in metrics}
     names = list(dict.fromkeys(name for line in lines for name in line))
-    cells = [[_text(line.get(name)) for name in names] for line in lines]
+    cells = [[shown.get(name, _text)(line.get(name)) for name in names] for line in lines]
     _write_markdown(folder / "summary.md", names, cells)
-    table = csv_of_records([setting.numbers() for setting in settings])
+    table = csv_of_records([ranking.numbers(group) for group in ranking.groups])
     write_own(folder / "ranking.csv", table, "delete it")
-    names = columns(settings)
-    cells = [[setting.text(name) for name in names] for setting in settings]
-    _write_markdown(folder / "ranking.md", names, cells)
+    cells = [ranking.cells(group) for group in ranking.groups]
+    _write_markdown(folder / "ranking.md", ranking.columns, cells)
 
 
-def _figures(result: dict[str, Any]) -> dict[str, float | None]:
-    """The figures of one finished job."""
-    if result["command"] == "train-teacher":
-        teacher = result["teachers"][0]
-        return {**_validation(teacher), **_test(teacher)}
-    if result["command"] == "benchmark":
-        measured = result["benchmark"]["variants"]["this configuration"]
-        return {
-            "ms/step": measured["step_ms"]["median"],
-            "images/s": measured["images_per_second"],
-            "bare/whole": result["benchmark"]["bare_over_whole"]["median"],
-        }
-    if result["command"] == "evaluate":
-        return _test(result["student"])
-    student = result["student"]
-    return {
-        **_validation(student),
-        **_test(student),
-        "gain": result["gain"],
-        "agreement %": result["agreement"],
-        "seconds": result["time"]["seconds"],
-    }
+def _measured(rows: Sequence[Row]) -> list[Metric]:
+    """The metrics that at least one job has."""
+    runs = [row.run for row in rows]
+    return [
+        metric
+        for metric in metrics_of(RANKING, runs)
+        if any(metric.read(run) is not None for run in runs)
+    ]
 
 
-def _validation(network: dict[str, Any]) -> dict[str, float | None]:
-    best = network.get("best_val")
-    return {VALIDATION: best["val_top1"] if best else None}
-
-
-def _test(network: dict[str, Any]) -> dict[str, float | None]:
-    return {"test top-1 %": network["test"]["top1"], "errors": network["test"]["errors"]}
+def _without_seeds(chosen: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in chosen.items() if name not in SEED_KEYS}
 
 
 def _chosen(words: Sequence[str]) -> dict[str, str]:
@@ -198,9 +162,7 @@ def _chosen(words: Sequence[str]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return format.percent(value) if isinstance(value, float) else str(value)
+    return "" if value is None else str(value)
 
 
 def _write_markdown(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

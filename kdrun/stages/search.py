@@ -52,9 +52,7 @@ def score(folder: SweepFolder, job: int) -> float | None:
         Reporter(folder.read()["ui"]).warn(f"{run.fault} The trial counts as failed.")
     if run is None or not run.finished:
         return None
-    result = run.result
-    best = result["student"]["best_val"]
-    return None if best is None else float(best["val_top1"])
+    return run.result.student.best_val.val_top1
 
 
 def summarise(folder: SweepFolder, study: Study) -> None:

@@ -197,7 +197,7 @@ def summarise(folder: SweepFolder) -> None:
     reporter = Reporter(settings["ui"])
     found = ranking.read_jobs(folder)
     if found.rows:
-        settings_ranked = ranking.group(found.rows)
+        settings_ranked = ranking.rank(found.rows)
         try:
             ranking.write_files(folder.path, found.rows, settings_ranked)
         except ConfigError as error:  # the table is on the screen all the same
@@ -214,27 +214,25 @@ def summarise(folder: SweepFolder) -> None:
         )
 
 
-def _show(
-    ranked: list[ranking.Setting], jobs: int, folder: SweepFolder, reporter: Reporter
-) -> None:
-    by_validation = ranked[0].rank is not None
+def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Reporter) -> None:
+    groups = ranked.groups
+    by_validation = groups[0].rank is not None
     how = (
         "ranked by validation accuracy (best epoch); the test split chose nothing"
         if by_validation
         else "not ranked: there is no validation split"
     )
     reporter.heading(f"sweep: {how}")
-    columns = ranking.columns(ranked)
-    table = new_table(*columns)
-    for setting in ranked:
-        add_row(table, *(setting.text(name) for name in columns))
+    table = new_table(*ranked.columns)
+    for group in groups:
+        add_row(table, *ranked.cells(group))
     reporter.show(table)
-    if any(setting.count > 1 for setting in ranked):
+    if any(len(group.runs) > 1 for group in groups):
         reporter.say(f"  mean ± standard deviation over n seeds; {jobs} jobs")
-    if by_validation and len(ranked) > 1:
-        ties = sum(setting.rank == ranked[0].rank for setting in ranked) - 1
+    if by_validation and len(groups) > 1:
+        ties = sum(group.rank == groups[0].rank for group in groups) - 1
         also = f" (the first of {ties + 1} alike)" if ties else ""
-        reporter.say(f"  best on validation{also}: {ranked[0].words()}")
+        reporter.say(f"  best on validation{also}: {ranking.setting(groups[0])}")
     reporter.say(
         f"  files: {folder.path}/ranking.csv, ranking.md (by setting), summary.csv, summary.md "
         "(by job)"

@@ -11,7 +11,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.engine.devices import check_precision
 from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import COMPLETED
+from kdrun.runs.result import COMPLETED, EarlyStop, TeacherResult
 from kdrun.stages.data_rows import data_rows
 from kdrun.stages.early_checks import network_checks
 from kdrun.stages.heads import require_no_heads
@@ -122,7 +122,11 @@ def _show(
     reporter: Reporter,
 ) -> None:
     reporter.heading("Result")
-    reporter.show(tables.teacher_table([teacher.facts() for teacher in teachers]))
+    reporter.show(
+        tables.teacher_table(
+            [TeacherResult.from_dict(one.facts(), check=False) for one in teachers]
+        )
+    )
     for teacher in teachers:
         best = teacher.card.extra.get("best_val")
         if best:
@@ -132,7 +136,7 @@ def _show(
             )
         stopped = teacher.card.extra.get("stopped_early")
         if stopped:
-            reporter.say(f"  {tables.stopped_words(stopped)}")
+            reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
         reporter.say(f"  weights: {teacher.path}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")

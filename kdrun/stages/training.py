@@ -19,6 +19,7 @@ from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import stopped_facts
 from kdrun.losses.base import Pretraining
 from kdrun.recipes.lr_schedules import TrainingLength, training_length
+from kdrun.runs.result import EarlyStop
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
@@ -101,7 +102,7 @@ def run_training(
     stopped = stopped_facts(state, recipe.schedule, epochs)
     if stopped is not None:
         session.reporter.close()
-        session.reporter.say(f"  {tables.stopped_words(stopped)}")
+        session.reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
     test = measured(dataset.test)
     precision, groups = recipe.schedule.precision, dataset.test.groups
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -10,10 +11,18 @@ from rich.table import Table
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.limits import visible
+from kdrun.report.metrics_table import SPLIT_LOSS, SPLIT_METRICS
+from kdrun.runs.result import (
+    BiasCorrection,
+    EarlyStop,
+    Measured,
+    Metrics,
+    NetworkResult,
+    RunResult,
+    TeacherResult,
+    group_name,
+)
 from kdrun.ui import format
-
-# What schemes measure beside the student: lists of `result.json`, in the order they are shown.
-COMPANIONS = ("peers", "branches", "exits", "ensemble")
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:
@@ -29,54 +38,54 @@ def add_row(table: Table, *cells: str) -> None:
     table.add_row(*(escape(visible(cell)) for cell in cells))
 
 
-def result_table(result: dict[str, Any]) -> Table:
-    """Teacher, student alone, student distilled: from a `result.json`."""
-    student = result["student"]
-    group = group_name(student)
-    table = _networks_table(group)
-    for teacher in result.get("teachers", []):
-        _network_row(table, f"teacher  {teacher['name']}", teacher, teacher, group)
-    joint = result.get("teacher_ensemble")
+def result_table(result: RunResult) -> Table:
+    """Teachers, student alone, student distilled, and what was trained with it."""
+    student = result.student
+    table = _networks_table(student.group_name)
+    for teacher in result.teachers:
+        _network_row(table, f"teacher  {teacher.name}", teacher, student, teacher)
+    joint = result.teacher_ensemble
     if joint:
-        _network_row(table, f"{joint['members']} teachers together", joint, None, group)
-    alone = result.get("alone")
-    if alone:
-        size = {**student, **alone}
-        _network_row(table, f"student alone  {student['name']}", alone, size, group)
-    for one in result.get("generations", [])[:-1]:
-        _network_row(table, f"{one['role']}  {one['name']}", one, one, group)
-    _network_row(table, f"{_student_words(result)}  {student['name']}", student, student, group)
-    corrected = student.get("bias_corrected")
+        _network_row(table, f"{joint.members} teachers together", joint, student)
+    if result.alone:
+        size = replace(
+            student,
+            params=result.alone.params or student.params,
+            flops=result.alone.flops or student.flops,
+        )
+        _network_row(table, f"student alone  {student.name}", result.alone, student, size)
+    for one in result.generations[:-1]:
+        _network_row(table, f"{one.role}  {one.name}", one, student, one)
+    _network_row(table, f"{_student_words(result)}  {student.name}", student, student, student)
+    corrected = student.bias_corrected
     if corrected:
-        label = f"  bias of left-out classes {corrected['shift']:+.2f}"
-        _network_row(table, label, corrected, None, group)
-    best = student.get("best_val")
-    if best:
-        label = f"  at its best validation: epoch {best['epoch']}"
-        _network_row(table, label, best, None, group)
-    joint = result.get("ensemble_of_generations")
+        label = f"  bias of left-out classes {corrected.shift:+.2f}"
+        _network_row(table, label, corrected, student)
+    if student.best_val:
+        label = f"  at its best validation: epoch {student.best_val.epoch}"
+        _network_row(table, label, student.best_val, student)
+    joint = result.ensemble_of_generations
     if joint:
-        _network_row(table, f"{joint['members']} generations together", joint, None, group)
-    for kind in COMPANIONS:
-        for one in result.get(kind, []):
-            name = f"{one['name']}  {one['network']}" if "network" in one else one["name"]
-            _network_row(table, name, one, one if "params" in one else None, group)
+        _network_row(table, f"{joint.members} generations together", joint, student)
+    for one in (*result.peers, *result.branches, *result.exits, *result.ensemble):
+        name = f"{one.name}  {one.network}" if one.network is not None else str(one.name)
+        _network_row(table, name, one, student, one if one.params is not None else None)
     return table
 
 
-def _student_words(result: dict[str, Any]) -> str:
-    """How the student was taught."""
-    if result.get("scheme", "offline") != "offline":
-        return f"student by {result['scheme']}"
-    return "student distilled" if result.get("teachers") else "student"
+def _student_words(result: RunResult) -> str:
+    """How the student was trained."""
+    if (result.scheme or "offline") != "offline":
+        return f"student by {result.scheme}"
+    return "student distilled" if result.teachers else "student"
 
 
-def teacher_table(teachers: list[dict[str, Any]]) -> Table:
-    """Teachers on the test split: entries of `result.json`."""
-    group = group_name(teachers[0]) if teachers else None
-    table = _networks_table(group)
+def teacher_table(teachers: Sequence[TeacherResult]) -> Table:
+    """Teachers on the test split."""
+    first = teachers[0] if teachers else TeacherResult()
+    table = _networks_table(first.group_name)
     for teacher in teachers:
-        _network_row(table, f"teacher  {teacher['name']}", teacher, teacher, group)
+        _network_row(table, f"teacher  {teacher.name}", teacher, first, teacher)
     return table
 
 
@@ -84,127 +93,113 @@ def splits_table(figures: dict[str, dict[str, Any]]) -> Table:
     """One network on several splits: name → metrics, and name_words → those of its groups."""
     group = group_name(figures)
     extra = [f"{group} error %"] if group else []
-    table = new_table("split", "top-1 %", "top-5 %", "errors", "ECE %", "loss", *extra)
+    metrics = (*SPLIT_METRICS, SPLIT_LOSS)
+    table = new_table("split", *(metric.name for metric in metrics), *extra)
     for name, found in figures.items():
         if group and name.endswith(f"_{group}s"):
             continue
         grouped = figures.get(f"{name}_{group}s")
+        measured = Metrics.from_dict(found)
         table.add_row(
             {"val": "validation"}.get(name, name),
-            format.percent(found["top1"]),
-            format.percent(found["top5"]),
-            format.count(found["errors"]),
-            format.percent(found["ece"]),
-            format.loss(found["loss"]),
+            *(metric.text(measured) for metric in metrics),
             *([format.percent(grouped[f"{group}_error_percent"])] if grouped else []),
         )
     return table
 
 
-def group_name(figures: dict[str, Any]) -> str | None:
-    """What a group of images is called, if their figures (`test_words`) are among these."""
-    for key in figures:
-        if key.startswith("test_") and key.endswith("s"):
-            return key.removeprefix("test_").removesuffix("s")
-    return None
-
-
 def _networks_table(group: str | None) -> Table:
     extra = [f"{group} error %"] if group else []
-    return new_table(
-        "test split", "top-1 %", "top-5 %", "errors", "ECE %", *extra, "params", "FLOPs"
-    )
+    metrics = (metric.name for metric in SPLIT_METRICS)
+    return new_table("test split", *metrics, *extra, "params", "FLOPs")
 
 
 def _network_row(
     table: Table,
     name: str,
-    figures: dict[str, Any],
-    size: dict[str, Any] | None,
-    group: str | None,
+    measured: Measured,
+    like: Measured,
+    size: NetworkResult | None = None,
 ) -> None:
-    test = figures["test"]
-    grouped = figures.get(f"test_{group}s")
-    error = format.percent(grouped[f"{group}_error_percent"]) if grouped else ""
+    """Add a row. like: decides whether the table has a column for groups of images."""
+    error = measured.group_error
     table.add_row(
         name,
-        format.percent(test["top1"]),
-        format.percent(test["top5"]),
-        format.count(test["errors"]),
-        format.percent(test["ece"]),
-        *([error] if group else []),
-        format.count(size["params"]) if size else "",
-        format.flops(size["flops"]) if size else "",
+        *(metric.text(measured.test) for metric in SPLIT_METRICS),
+        *(["" if error is None else format.percent(error)] if like.group_name else []),
+        format.count(size.params) if size and size.params is not None else "",
+        format.flops(size.flops) if size and size.flops is not None else "",
     )
 
 
-def summary_lines(result: dict[str, Any]) -> list[str]:
+def summary_lines(result: RunResult) -> list[str]:
     """What the table means, in sentences: the gap closed and the agreement."""
-    lines = []
-    student, alone = result["student"]["test"], result.get("alone")
-    teachers = result.get("teachers", [])
-    taught_by = "the teachers together" if result.get("teacher_ensemble") else "the teacher"
-    if alone and teachers:
-        gap = _reference(result)["test"]["top1"] - alone["test"]["top1"]
-        gain = result["gain"]
-        if gap > 0:
-            lines.append(
-                f"gap closed: {100 * gain / gap:.0f} % of the {format.points(gap)[1:]} points "
-                f"between student alone and {taught_by} (gain {format.points(gain)} points)"
-            )
-        else:
-            lines.append(
-                f"gain over the student alone: {format.points(gain)} points "
-                f"(there was no gap: alone it is as good as {taught_by})"
-            )
-    elif alone and result["gain"] is not None:
-        lines.append(f"gain over the student alone: {format.points(result['gain'])} points")
-    group = group_name(result["student"])
+    student, alone, teachers = result.student, result.alone, result.teachers
+    several = "the teachers together" if result.teacher_ensemble else "the teacher"
+    lines = _gain_lines(result, several)
+    group = student.group_name
     if group:
-        counts = result["student"][f"test_{group}s"]
+        counts = student.extra[f"test_{group}s"]
         lines.append(
             f"{group} error: the student has {counts['errors']} of {counts[f'{group}s']} {group}s "
             f"wrong, each answered by the sum of its images' log posteriors"
         )
-    stopped = result["student"].get("stopped_early")
-    if stopped:
-        lines.append(stopped_words(stopped))
-    if result.get("agreement") is not None:
+    if student.stopped_early:
+        lines.append(stopped_words(student.stopped_early))
+    if result.agreement is not None:
         lines.append(
-            f"agreement with {taught_by}: {format.percent(result['agreement'])} % of the test split"
+            f"agreement with {several}: {format.percent(result.agreement)} % of the test split"
         )
-    if result.get("seed") is not None:
-        size = result["dataset"]["test_size"]
-        lines.append(
-            f"one run (n=1, seed {result['seed']}); one test image is {100 / size:.2f} points"
-        )
-    taught = teachers or result.get("scheme", "offline") != "offline"
-    if not alone and student and taught:
-        unlabelled = not (result.get("transfer") or {"labels": True})["labels"]
-        reason = "the transfer set has no labels" if unlabelled else "alone=true trains it"
+    if result.seed is not None and result.dataset.test_size:
+        points = 100 / result.dataset.test_size
+        lines.append(f"one run (n=1, seed {result.seed}); one test image is {points:.2f} points")
+    taught = teachers or (result.scheme or "offline") != "offline"
+    if not alone and taught:
+        reason = "alone=true trains it"
+        if result.transfer and not result.transfer.labels:
+            reason = "the transfer set has no labels"
         lines.append(f"student alone: not measured ({reason})")
-    lines += _bias_lines(result["student"])
+    lines += _bias_lines(student.bias_corrected)
     return lines
 
 
-def _bias_lines(student: dict[str, Any]) -> list[str]:
+def _gain_lines(result: RunResult, several: str) -> list[str]:
+    """The gain over the baseline, and its share of the gap to the teacher."""
+    if result.gain is None:
+        return []
+    gain = format.points(result.gain)
+    reference = _reference(result).test.top1 if result.teachers else None
+    if reference is None or result.alone.test.top1 is None:
+        return [f"gain over the student alone: {gain} points"]
+    gap = reference - result.alone.test.top1
+    if gap <= 0:
+        return [
+            f"gain over the student alone: {gain} points "
+            f"(there was no gap: alone it is as good as {several})"
+        ]
+    return [
+        f"gap closed: {100 * result.gain / gap:.0f} % of the {format.points(gap)[1:]} points "
+        f"between student alone and {several} (gain {gain} points)"
+    ]
+
+
+def _bias_lines(corrected: BiasCorrection) -> list[str]:
     """How the biases were corrected."""
-    corrected = student.get("bias_corrected")
     if not corrected:
         return []
-    split = corrected["counted_on"]
+    split = corrected.counted_on
     how = "as given" if split is None else f"matches their training share on the {split} images"
     return [
-        f"bias correction: {corrected['shift']:+.3f} on the logits of {len(corrected['classes'])} "
+        f"bias correction: {corrected.shift:+.3f} on the logits of {len(corrected.classes)} "
         f"left-out class(es), {how}; student.safetensors is the plain student"
     ]
 
 
-def stopped_words(stopped: dict[str, Any]) -> str:
+def stopped_words(stopped: EarlyStop) -> str:
     """`stopped after epoch 12 of 60: validation accuracy was best in epoch 7`."""
     return (
-        f"stopped after epoch {stopped['epoch']} of {stopped['epochs']}: {stopped['metric']} was "
-        f"best in epoch {stopped['not_better_since']}; the figures are those of the last epoch"
+        f"stopped after epoch {stopped.epoch} of {stopped.epochs}: {stopped.metric} was "
+        f"best in epoch {stopped.not_better_since}; the figures are those of the last epoch"
     )
 
 
@@ -214,20 +209,19 @@ def counted_rows(kind: str, words: Sequence[str]) -> list[tuple[str, str]]:
     return [(kind, text if count == 1 else f"{count} × {text}") for text, count in counts.items()]
 
 
-def _reference(result: dict[str, Any]) -> dict[str, Any]:
-    """Whose figures a student is compared with: its teacher's, or those of all together."""
-    found: dict[str, Any] = result.get("teacher_ensemble") or result["teachers"][0]
-    return found
+def _reference(result: RunResult) -> Measured:
+    """What a student is compared with: its teacher, or all of them together."""
+    return result.teacher_ensemble or result.teachers[0]
 
 
-def next_commands(result: dict[str, Any], folder: str) -> list[str]:
+def next_commands(result: RunResult, folder: str) -> list[str]:
     """What a user would try after this result."""
     commands = [f"kdrun evaluate run={folder}"]
-    if result.get("teachers") and result.get("scheme", "offline") == "offline":
+    if result.teachers and (result.scheme or "offline") == "offline":
         commands.append(
             "kdrun distill -m T=1,4,20 alpha=0.1,0.9    # a sweep: one teacher, six students"
         )
-        if result["loss"] == ["kd"]:
+        if result.loss == ("kd",):
             commands.append("kdrun distill 'loss=[kd,sp]'               # another objective")
     return commands
 

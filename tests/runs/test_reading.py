@@ -55,7 +55,7 @@ def test_a_damaged_run_yields_no_number(
 ) -> None:
     damage(runs[1] / name)
     read = read_run(runs[1])
-    assert (read.status, read.result) == (DAMAGED, {})
+    assert (read.status, read.values) == (DAMAGED, {})
     assert str(runs[1] / name) in read.fault
     with pytest.raises(CheckpointError, match=name):
         require_intact(runs[1])

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from kdrun.recipes.lr_schedules import TrainingLength
+from kdrun.runs.result import RunResult
 from kdrun.ui import format, tables
 from kdrun.ui.reporter import Reporter, epoch_line
 
@@ -63,7 +64,7 @@ def drawn(table: Any) -> str:
 
 
 def test_the_final_table_has_every_row() -> None:
-    text = drawn(tables.result_table(result()))
+    text = drawn(tables.result_table(RunResult.from_dict(result())))
     for words in (
         "teacher  big",
         "student alone  small",
@@ -82,7 +83,9 @@ def test_the_final_table_has_every_row() -> None:
     ],
 )
 def test_the_gap_in_words(changes: dict[str, Any], text: str) -> None:
-    assert any(text in line for line in tables.summary_lines(result(**changes)))
+    assert any(
+        text in line for line in tables.summary_lines(RunResult.from_dict(result(**changes)))
+    )
 
 
 def test_an_early_end_is_said() -> None:
@@ -90,9 +93,13 @@ def test_an_early_end_is_said() -> None:
     stopped["student"]["stopped_early"] = {
         "epoch": 9, "epochs": 60, "not_better_since": 4, "metric": "validation loss",
     }  # fmt: skip
-    (line,) = [line for line in tables.summary_lines(stopped) if "stopped" in line]
+    (line,) = [
+        line for line in tables.summary_lines(RunResult.from_dict(stopped)) if "stopped" in line
+    ]
     assert "after epoch 9 of 60: validation loss was best in epoch 4" in line
-    assert not any("stopped" in line for line in tables.summary_lines(result()))
+    assert not any(
+        "stopped" in line for line in tables.summary_lines(RunResult.from_dict(result()))
+    )
 
 
 def test_brackets_in_a_row_are_not_markup() -> None:
@@ -111,18 +118,22 @@ def scheme_result() -> dict[str, Any]:
 
 
 def test_what_a_scheme_trained_beside_the_student_is_shown() -> None:
-    text = drawn(tables.result_table(scheme_result()))
+    text = drawn(tables.result_table(RunResult.from_dict(scheme_result())))
     for row in ("student by online", "peer 2  mlp30", "ensemble of 2 peers"):
         assert row in text
-    lines = tables.summary_lines(scheme_result())
+    lines = tables.summary_lines(RunResult.from_dict(scheme_result()))
     assert any(line.startswith("gain over the student alone") for line in lines)
-    assert not any("-m T=" in line for line in tables.next_commands(scheme_result(), "x"))
+    assert not any(
+        "-m T=" in line for line in tables.next_commands(RunResult.from_dict(scheme_result()), "x")
+    )
 
 
 def test_without_a_gap_no_share_is_claimed() -> None:
     strong = result()
     strong["alone"]["test"]["top1"] = 96.0
-    assert any("there was no gap" in line for line in tables.summary_lines(strong))
+    assert any(
+        "there was no gap" in line for line in tables.summary_lines(RunResult.from_dict(strong))
+    )
 
 
 ROW = {
@@ -148,7 +159,7 @@ def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
         reporter.heading("Stage 1")
         reporter.warn("careful")
         reporter.epoch_done(ROW, TrainingLength(100, 10, 10))
-        reporter.show(tables.result_table(result()))
+        reporter.show(tables.result_table(RunResult.from_dict(result())))
     text = (tmp_path / "run.log").read_text()
     for words in ("Stage 1", "warning: careful", "epoch  3/10", "teacher  big"):
         assert words in text

@@ -1,0 +1,106 @@
+"""Runs with the same settings as one group, its metrics averaged over seeds; groups are ranked."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kdrun.report.metrics_table import TEST, WINNER, Metric, last_val_top1, teacher_top1
+from kdrun.report.records import Run
+from kdrun.report.settings import Settings
+from kdrun.report.statistics import Mean, mean_of, paired_p
+from kdrun.runs.result import NetworkResult
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs with the same settings, one per seed.
+
+    repeats: further runs of a seed that are left out; they would inflate n.
+    alone: seed → the baseline, where it was measured.
+    """
+
+    settings: Settings
+    runs: list[Run]
+    alone: dict[int | None, NetworkResult] = field(default_factory=dict)
+    repeats: int = 0
+
+    def mean(self, metric: Metric | Callable[[Run], float | None]) -> Mean | None:
+        """A metric over the seeds; None where no run has it."""
+        read = metric.read if isinstance(metric, Metric) else metric
+        return mean_of([read(run) for run in self.runs])
+
+    @property
+    def rank(self) -> float | None:
+        """What groups are ranked by: mean validation accuracy of the best epochs, percent."""
+        mean = self.best_val
+        return None if mean is None else mean.mean
+
+    @property
+    def best_val(self) -> Mean | None:
+        """Validation top-1 of the best epoch, percent."""
+        return self.mean(WINNER)
+
+    @property
+    def last_val(self) -> Mean | None:
+        """Validation top-1 of the last epoch, percent."""
+        return self.mean(last_val_top1)
+
+    @property
+    def test(self) -> Mean | None:
+        """Test top-1 of the last epoch, percent."""
+        return self.mean(TEST)
+
+    @property
+    def teacher(self) -> Mean | None:
+        """Test top-1 of the best teacher, percent."""
+        return self.mean(lambda run: teacher_top1(run.result))
+
+    @property
+    def alone_test(self) -> Mean | None:
+        """Test top-1 of the baseline, percent."""
+        return mean_of([self._alone_top1(run) for run in self.runs])
+
+    @property
+    def pairs(self) -> list[tuple[float, float, float | None]]:
+        """(student, baseline, teacher) of each seed that has the first two, percent."""
+        found = []
+        for run in self.runs:
+            test, alone = TEST.read(run), self._alone_top1(run)
+            if test is not None and alone is not None:
+                found.append((test, alone, teacher_top1(run.result)))
+        return found
+
+    @property
+    def gain(self) -> Mean | None:
+        """Student minus baseline, points, paired by seed."""
+        return mean_of([test - alone for test, alone, _ in self.pairs])
+
+    @property
+    def p(self) -> float | None:
+        """Of the gain; see `paired_p`."""
+        return paired_p([test - alone for test, alone, _ in self.pairs])
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Percent of the mean gap between baseline and teacher; None where there is no gap."""
+        triples = [(t, a, r) for t, a, r in self.pairs if r is not None]
+        gap = sum(teacher - alone for _, alone, teacher in triples)
+        gain = sum(test - alone for test, alone, _ in triples)
+        return 100.0 * gain / gap if gap > 0 else None
+
+    def _alone_top1(self, run: Run) -> float | None:
+        baseline = self.alone.get(run.seed)
+        return baseline.test.top1 if baseline else None
+
+
+def group_by_settings(runs: Iterable[tuple[Settings, Run]]) -> list[Group]:
+    """A group per distinct settings, in the order of their first runs."""
+    groups: dict[tuple[tuple[str, str], ...], Group] = {}
+    for settings, run in runs:
+        key = tuple(sorted(settings.items()))
+        groups.setdefault(key, Group(settings, [])).runs.append(run)
+    return list(groups.values())
+
+
+def ranked(groups: Sequence[Group]) -> list[Group]:
+    """Highest validation accuracy (best epoch) first, groups without one last; ties keep order."""
+    return sorted(groups, key=lambda one: 1.0 if one.rank is None else -one.rank)

@@ -1,0 +1,206 @@
+"""The list of metrics: every table, ranking, CSV file and comparison takes its columns from here.
+
+To add a metric, add a line to `METRICS` and write its value into `result.json` (or
+`metrics.jsonl`). A name means the same in every table, and says its unit.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kdrun.report.records import Run, number
+from kdrun.report.statistics import Mean
+from kdrun.runs.result import Metrics, RunResult
+from kdrun.ui import format
+
+# The tables: a sweep's ranking; a report's main table, and its teachers and evaluations;
+# kdrun compare; report-runs.csv.
+RANKING, REPORT, LISTING, COMPARE, RUNS = "ranking", "report", "listing", "compare", "runs"
+EVERYWHERE = (RANKING, REPORT, COMPARE, RUNS)
+FILES = (COMPARE, RUNS)
+VAL = "val/top1_percent"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column. read: the value of one run, None where it was not measured.
+
+    key: its name in report-runs.csv. spread: whether a report shows mean ± standard deviation.
+    optional: left out of a report's table first, where the screen is narrow.
+    """
+
+    name: str
+    key: str
+    about: str
+    read: Callable[[Run], float | None]
+    show: Callable[[float], str] = format.percent
+    better: Literal["higher", "lower", ""] = "higher"
+    tables: Collection[str] = EVERYWHERE
+    spread: bool = True
+    optional: bool = False
+
+    def text(self, value: float | None) -> str:
+        """The value as shown; empty where there is none."""
+        return "" if value is None else self.show(value)
+
+    @property
+    def title(self) -> str:
+        """The name without its unit."""
+        return self.name.removesuffix(" %")
+
+    def with_unit(self, value: float | None) -> str:
+        """`93.10 %`; a dash where there is none."""
+        if value is None:
+            return "-"
+        return f"{self.show(value)}{' %' if self.name.endswith(' %') else ''}"
+
+    def means(self, value: Mean | None) -> str:
+        """`97.21 ± 0.31`, or the mean alone with one value."""
+        if value is None:
+            return ""
+        sd = "" if value.sd is None else f" ± {self.show(value.sd).lstrip('+')}"
+        return self.show(value.mean) + sd
+
+
+@dataclass(frozen=True)
+class SplitMetric:
+    """A column of tables with a row per network. name: without the split."""
+
+    name: str
+    read: Callable[[Metrics], float | None]
+    show: Callable[[float], str] = format.percent
+
+    def text(self, metrics: Metrics) -> str:
+        """The value as shown; empty where there is none."""
+        value = self.read(metrics)
+        return "" if value is None else self.show(value)
+
+
+def few(value: float) -> str:
+    """`206`, or `205.7` as a mean."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _count(value: float) -> str:
+    return format.count(round(value))
+
+
+def _of(read: Callable[[RunResult], float | None]) -> Callable[[Run], float | None]:
+    return lambda run: read(run.result)
+
+
+def last_val_top1(run: Run) -> float | None:
+    """Validation top-1 of the last epoch, percent."""
+    values = [number(row, VAL) for row in run.metrics]
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def teacher_top1(result: RunResult) -> float | None:
+    """Test top-1 of the best teacher, percent."""
+    found = [teacher.test.top1 for teacher in result.teachers]
+    return max((value for value in found if value is not None), default=None)
+
+
+def _benchmark(*path: str) -> Callable[[Run], float | None]:
+    return lambda run: number(run.result.extra.get("benchmark"), *path)
+
+
+# Metrics of a network on one split.
+SPLIT_METRICS = (
+    SplitMetric("top-1 %", lambda m: m.top1),
+    SplitMetric("top-5 %", lambda m: m.top5),
+    SplitMetric("errors", lambda m: m.errors, _count),
+    SplitMetric("ECE %", lambda m: m.ece),
+)
+SPLIT_LOSS = SplitMetric("loss", lambda m: m.loss, format.loss)
+
+# Chooses the winner, in every table: the test split chooses nothing.
+WINNER = Metric(
+    "best val top-1 %", "best_val_top1", "Validation split, best epoch; the table is sorted by it.",
+    _of(lambda r: r.trained.best_val.val_top1))  # fmt: skip
+TEST = Metric(
+    "test top-1 %", "test_top1", "The student on the test split, last epoch: mean ± standard "
+    "deviation (number of seeds).", _of(lambda r: r.trained.test.top1),
+    tables=(*EVERYWHERE, LISTING))  # fmt: skip
+ALONE = Metric(
+    "alone top-1 %", "alone_test_top1", "The same student, recipe and seeds on labels only, test "
+    "split.", _of(lambda r: r.alone.test.top1), tables=(REPORT, *FILES))  # fmt: skip
+GAIN = Metric(
+    "gain", "gain", "Test top-1 minus alone top-1, in points, seed by seed.", _of(lambda r: r.gain),
+    format.points)  # fmt: skip
+AGREEMENT = Metric(
+    "agreement %", "agreement", "Share of test images with the same answer from student and "
+    "teacher.", _of(lambda r: r.agreement))  # fmt: skip
+
+# fmt: off
+METRICS: list[Metric] = [
+    WINNER,
+    TEST,
+    Metric("test top-5 %", "test_top5", "Test split, last epoch.",
+           _of(lambda r: r.trained.test.top5), tables=FILES),
+    ALONE,
+    GAIN,
+    Metric("teacher top-1 %", "teacher_test_top1", "Test split; the best of several teachers.",
+           _of(teacher_top1), tables=(REPORT, *FILES)),
+    Metric("teachers together %", "teachers_together_test_top1", "Test top-1 of several teachers' "
+           "mean answer.", _of(lambda r: r.teacher_ensemble.test.top1), tables=(REPORT, *FILES)),
+    AGREEMENT,
+    Metric("ECE %", "test_ece", "Expected calibration error of the student, 15 bins.",
+           _of(lambda r: r.trained.test.ece), better="lower", tables=(REPORT, LISTING, *FILES)),
+    Metric("test errors", "test_errors", "Wrong answers of the student on the test split.",
+           _of(lambda r: r.trained.test.errors), few, "lower", (*EVERYWHERE, LISTING), False, True),
+    Metric("test loss", "test_loss", "Cross-entropy on the test split.",
+           _of(lambda r: r.trained.test.loss), format.loss, "lower", FILES),
+    Metric("left-out errors", "left_out_errors", "Wrong answers in the classes that the transfer "
+           "set leaves out.", _of(lambda r: r.student.errors_in(r.transfer.classes_left_out)), few,
+           "lower", (REPORT, *FILES)),
+    Metric("corrected errors", "corrected_errors", "Wrong answers after the bias correction of the "
+           "left-out classes.", _of(lambda r: r.student.bias_corrected.test.errors), few, "lower",
+           (REPORT, *FILES)),
+    Metric("corrected left-out errors", "corrected_left_out_errors", "Of these, those in the "
+           "left-out classes.",
+           _of(lambda r: r.student.bias_corrected.errors_in(r.transfer.classes_left_out)), few,
+           "lower", (REPORT, *FILES)),
+    Metric("last val top-1 %", "last_val_top1", "Validation split, last epoch.", last_val_top1,
+           tables=(REPORT, *FILES), optional=True),
+    Metric("best val epoch", "best_val_epoch", "Epoch with the highest validation accuracy.",
+           _of(lambda r: r.trained.best_val.epoch), few, "", FILES),
+    Metric("best-val test top-1 %", "best_val_test_top1", "Test split, best validation epoch.",
+           _of(lambda r: r.trained.best_val.test.top1), tables=(REPORT, *FILES), spread=False,
+           optional=True),
+    Metric("params", "params", "Trainable parameters of the student.",
+           _of(lambda r: r.trained.params), _count, "lower", (REPORT, LISTING, *FILES), False),
+    Metric("FLOPs", "flops", "Of one image forward; a multiply-add counts as 2.",
+           _of(lambda r: r.trained.flops), format.flops, "lower", (REPORT, LISTING, *FILES), False),
+    Metric("seconds", "seconds", "Training the student, without its teacher and baseline.",
+           _of(lambda r: r.time.seconds), few, "lower", spread=False),
+    Metric("teacher seconds", "teacher_seconds", "Training the teachers; 0 where they were reused.",
+           _of(lambda r: r.time.teacher_seconds), few, "lower", (RUNS,)),
+    Metric("ms/step", "ms_per_step", "Median time of a training step.",
+           _benchmark("variants", "this configuration", "step_ms", "median"), better="lower",
+           tables=(RANKING, *FILES)),
+    Metric("images/s", "images_per_second", "Training speed.",
+           _benchmark("variants", "this configuration", "images_per_second"),
+           tables=(RANKING, *FILES)),
+    Metric("bare/whole", "bare_over_whole", "Bare compute over the whole step.",
+           _benchmark("bare_over_whole", "median"), tables=(RANKING, *FILES)),
+]
+# fmt: on
+
+
+def metrics_of(table: str, runs: Sequence[Run]) -> list[Metric]:
+    """The columns of a table: its metrics, and those of groups of images where runs have them."""
+    names = {run.result.trained.group_name for run in runs} - {None}
+    chosen = [metric for metric in METRICS if table in metric.tables]
+    return chosen + [_group_metric(str(name)) for name in sorted(map(str, names))]
+
+
+def _group_metric(name: str) -> Metric:
+    """Errors of images that are answered together, such as the words of a recording."""
+
+    def read(run: Run) -> float | None:
+        network = run.result.trained
+        return network.group_error if network.group_name == name else None
+
+    about = f"{name}s answered wrongly, each by all of its images."
+    return Metric(f"{name} error %", f"{name}_error_percent", about, read, better="lower")

@@ -1,0 +1,119 @@
+"""JSON objects as typed dataclasses: read tolerantly, written back key for key.
+
+A field's annotation is its check: `Annotated[float, percent]` accepts what `percent` accepts.
+"""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Self
+
+from kdrun.runs.shape import count, number, percent, points, whole
+
+Percent = Annotated[float, percent]
+Points = Annotated[float, points]
+Count = Annotated[float, count]
+Size = Annotated[int, count]
+Number = Annotated[float, number]
+Seed = Annotated[int, whole]
+# Metadata of a field whose value is kept in `extra`, instead of refused, when it does not fit.
+LENIENT = {"lenient": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A JSON object. False when it is empty or absent.
+
+    extra: keys that are no field, and optional values that do not fit their field.
+    layout: the keys as read, in order, and whether each was null; None for an absent object.
+    """
+
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    layout: Mapping[str, bool] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_dict(cls, values: Any, check: bool = True) -> Self:
+        """Read an object: missing keys and null take the field's default.
+
+        check: raise ValueError for a value that does not fit; otherwise it goes into `extra`.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{cls.__name__} is not an object")
+        kind: type[Record] = cls
+        hints = _hints(kind)
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in hints:
+                extra[key] = value
+            elif value is not None:
+                hint, lenient = hints[key]
+                try:
+                    known[key] = _convert(hint, value, check)
+                except ValueError as error:
+                    if check and not lenient:
+                        raise ValueError(f"{key}: {error}") from None
+                    extra[key] = value
+        layout = {key: value is None for key, value in values.items()}
+        return cls(**known, extra=extra, layout=layout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object with the keys it was read with; an object made in code has those it sets."""
+        layout = self.layout or {}
+        names = [one.name for one in fields(self) if one.name not in ("extra", "layout")]
+        keys = dict.fromkeys([*layout, *names, *self.extra])
+        found: dict[str, Any] = {}
+        for key in keys:
+            value = self.extra[key] if key in self.extra else getattr(self, key)
+            empty = value is None or value == () or (isinstance(value, Record) and not value)
+            if layout.get(key) and empty:
+                found[key] = None
+            elif key in layout or not empty:
+                found[key] = _plain(value)
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self.extra) or any(
+            getattr(self, one.name) not in (None, ())
+            and (not isinstance(value := getattr(self, one.name), Record) or bool(value))
+            for one in fields(self)
+            if one.name not in ("extra", "layout")
+        )
+
+
+@cache
+def _hints(kind: type[Record]) -> dict[str, tuple[Any, bool]]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        one.name: (hints[one.name], bool(one.metadata.get("lenient")))
+        for one in fields(kind)
+        if one.name not in ("extra", "layout")
+    }
+
+
+def _convert(hint: Any, value: Any, check: bool) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        (hint,) = (one for one in args if one is not type(None))
+        return _convert(hint, value, check)
+    if origin is Annotated:
+        if not args[1](value):
+            raise ValueError(f"{value!r} is out of range")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        return tuple(_convert(args[0], element, check) for element in value)
+    if issubclass(hint, Record):
+        return hint.from_dict(value, check)
+    if not isinstance(value, hint):
+        raise ValueError(f"{value!r} is not a {hint.__name__}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_dict()
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
