@@ -42,7 +42,7 @@ class Record:
         if not isinstance(values, dict):
             raise ValueError(f"{cls.__name__} is not an object")
         kind: type[Record] = cls
-        hints = _hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key, value in values.items():
