@@ -103,4 +103,5 @@ def group_by_settings(runs: Iterable[tuple[Settings, Run]]) -> list[Group]:
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
     """Highest validation accuracy (best epoch) first, groups without one last; ties keep order."""
-    return sorted(groups, key=lambda one: 1.0 if one.rank is None else -one.rank)
+    sign = -1.0 if WINNER.better == "higher" else 1.0
+    return sorted(groups, key=lambda one: (one.rank is None, sign * (one.rank or 0.0)))

@@ -85,6 +85,10 @@ def _count(value: float) -> str:
     return format.count(round(value))
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.1f}"
+
+
 def _of(read: Callable[[RunResult], float | None]) -> Callable[[Run], float | None]:
     return lambda run: read(run.result)
 
@@ -173,9 +177,9 @@ METRICS: list[Metric] = [
     Metric("FLOPs", "flops", "Of one image forward; a multiply-add counts as 2.",
            _of(lambda r: r.trained.flops), format.flops, "lower", (REPORT, LISTING, *FILES), False),
     Metric("seconds", "seconds", "Training the student, without its teacher and baseline.",
-           _of(lambda r: r.time.seconds), few, "lower", spread=False),
+           _of(lambda r: r.time.seconds), _seconds, "lower", spread=False),
     Metric("teacher seconds", "teacher_seconds", "Training the teachers; 0 where they were reused.",
-           _of(lambda r: r.time.teacher_seconds), few, "lower", (RUNS,)),
+           _of(lambda r: r.time.teacher_seconds), _seconds, "lower", (RUNS,)),
     Metric("ms/step", "ms_per_step", "Median time of a training step.",
            _benchmark("variants", "this configuration", "step_ms", "median"), better="lower",
            tables=(RANKING, *FILES)),
