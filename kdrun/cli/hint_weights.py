@@ -1,5 +1,7 @@
 """What other tools call the weights that a network starts from; here it is `checkpoint`."""
 
+from collections.abc import Collection
+
 from hydra.core.override_parser.types import Override
 
 from kdrun.cli.grammar import shell_quoted
@@ -19,6 +21,22 @@ def instead(override: Override) -> str | None:
         f"{override.key_or_group}={value} is not how weights are named: the file a {_who(place)} "
         f"starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
     )
+
+
+def of_neither(override: Override, names: Collection[str]) -> str | None:
+    """The sentence for `checkpoint=FILE` and the like, of no network in particular.
+
+    names: the settings and groups of the verb.
+    """
+    key, value = full_key(override).lstrip("+"), value_text(override)
+    word = key.lower().replace("-", "_")
+    places = [place for place in ("student", "teacher") if place in names]
+    if word not in (*CHECKPOINT_WORDS, "checkpoint") or not names_a_file(value) or not places:
+        return None
+    meant = " or ".join(
+        f"{shell_quoted(f'{place}.checkpoint={value}')} for the {place}" for place in places
+    )
+    return f"There is no setting '{key}'. Weights from a file are those of a network: {meant}."
 
 
 def check(override: Override) -> None:

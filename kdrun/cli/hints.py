@@ -139,6 +139,9 @@ def _missing(
     if weights is not None:
         return weights
     if not parents:
+        text = hint_weights.of_neither(override, asked.primary.names())
+        if text is not None:
+            return text
         return _missing_top(asked, tree, word, override)
     parent = ".".join(parents)
     node: dict[str, Any] = tree

@@ -120,9 +120,12 @@ def _as_bytes(images: Tensor, where: str) -> Tensor:
     """Whole numbers of another type, where they are bytes after all."""
     if images.dtype == torch.bool:
         return images.to(torch.uint8) * 255
+    if images.dtype.is_complex:
+        raise DataError(f"{where} images are {images.dtype}: give uint8 pixels, or float values.")
+    kind, images = images.dtype, images.long()  # torch compares no unsigned numbers but bytes
     if images.numel() and (int(images.min()) < 0 or int(images.max()) > 255):
         raise DataError(
-            f"{where} images are {images.dtype} with values outside 0..255: give uint8 pixels, "
+            f"{where} images are {kind} with values outside 0..255: give uint8 pixels, "
             "or float values."
         )
     return images.to(torch.uint8)

@@ -197,7 +197,10 @@ def numbered_classes(
     values = {label: int(label.split(".")[0]) for label in labels}
     low, high, count = min(values.values()), max(values.values()), len(set(values.values()))
     if low < 0:
-        raise DataError(f"{what} has the label {low}, which usually marks images without a label.")
+        raise DataError(
+            f"{what} has the label {low}, which usually marks images without a label: leave them "
+            "out; where whole files have no labels, dataset.train=FILES names the others."
+        )
     if names is not None:
         if high >= len(names):
             raise DataError(

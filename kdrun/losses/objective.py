@@ -119,7 +119,7 @@ class Objective(nn.Module):
             instances = self.weighted[name].instances
             return self.ensemble.mean(
                 [
-                    term.pretrain_loss(student, teacher, batch)
+                    scalar(term.pretrain_loss(student, teacher, batch), term, name)
                     for term, teacher in zip(instances, teachers, strict=True)
                 ]
             )
@@ -135,11 +135,10 @@ class Objective(nn.Module):
             assert temperature is not None
             logits = [teacher.logits for teacher in teachers]
             mean = Outputs(mean_soft_targets(logits, self.ensemble.shares, temperature))
-            value: Tensor = term(student, mean, batch)
-            return value
+            return scalar(term(student, mean, batch), term, name)
         return self.ensemble.mean(
             [
-                term(student, teacher, batch)
+                scalar(term(student, teacher, batch), term, name)
                 for term, teacher in zip(instances, teachers, strict=True)
             ]
         )
@@ -165,6 +164,21 @@ class Objective(nn.Module):
         """The weight of the soft term, if there is exactly one."""
         soft = [w.weight for w in self.weighted.values() if w.term.soft]
         return soft[0] if len(soft) == 1 else None
+
+
+def scalar(value: object, term: Term, name: str) -> Tensor:
+    """What a term returned. Raises ConfigError unless it is one number in a tensor."""
+    if isinstance(value, Tensor) and value.dim() == 0:
+        return value
+    found = (
+        f"a tensor of the shape {list(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"a {type(value).__name__}"
+    )
+    raise ConfigError(
+        f"loss.{name}: {type(term).__name__} returned {found}: return the loss as a tensor with "
+        "one number, averaged over the batch (.mean())."
+    )
 
 
 def objective_of(config: DistillConfig) -> Objective:

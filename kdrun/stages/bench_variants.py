@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdrun.config.schema import DistillConfig, TeachingConfig
 from kdrun.data.dataset import Dataset
@@ -21,9 +22,11 @@ from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.metrics import Evaluation, Metrics
 from kdrun.engine.timing import PhaseClock
+from kdrun.models.card import NetworkCard
 from kdrun.schemes.base import StudentScheme, freeze
 from kdrun.seeds import derive
 from kdrun.stages.assembly import assemble
+from kdrun.stages.loaded_teacher import load_teacher
 from kdrun.stages.networks import make_card, new_network
 from kdrun.stages.session import Session, layout, train_loader
 from kdrun.stages.train_teacher import ReadyTeacher
@@ -217,18 +220,34 @@ def untrained_scheme(config: DistillConfig, dataset: Dataset, session: Session) 
     """The scheme with random weights; teachers have seen enough images to normalise them."""
     nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0, 1))
     teachers = []
-    for teacher in config.teachers:
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher")
-        card = make_card(teacher.network, network, dataset, {})
-        images = _random_images(config, dataset)
-        with torch.no_grad():
-            for _ in range(CALIBRATION_PASSES):
-                network(images)
+    for number in range(len(config.teachers)):
+        network, card = _teacher_for_timing(config, number, dataset)
         path = Path(f"{card.name} (untrained)")
         frozen = freeze(network)
-        teachers.append(ReadyTeacher(frozen, teacher.network, card, path, False, nothing, 0.0))
+        teachers.append(ReadyTeacher(frozen, card.network, card, path, False, nothing, 0.0))
     _, scheme = assemble(config, dataset, teachers, session)
     return scheme
+
+
+def _teacher_for_timing(
+    config: DistillConfig, number: int, dataset: Dataset
+) -> tuple[nn.Module, NetworkCard]:
+    """A teacher that does the work of the configured one: its size, channels and outputs."""
+    teacher = config.teachers[number]
+    if teacher.checkpoint is not None:
+        where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
+        loaded = load_teacher(teacher, dataset, where)
+        return loaded.network, loaded.card
+    size = teacher.image_size
+    network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+    card = make_card(teacher.network, network, dataset, {}, size)
+    images = _random_images(config, dataset)
+    if size is not None:
+        images = F.interpolate(images, size)
+    with torch.no_grad():
+        for _ in range(CALIBRATION_PASSES):
+            network(images)
+    return network, card
 
 
 def _random_images(config: DistillConfig, dataset: Dataset) -> Tensor:

@@ -91,8 +91,26 @@ def _read(path: Path) -> FileContent:
     if low.startswith(b"{"):
         raise CheckpointError(f"{path} is a text (JSON), not weights: name the file beside it.")
     size = path.stat().st_size
-    values, inert = read_legacy(path.open("rb"), size)  # stays open: tensors are read later
+    try:
+        values, inert = read_legacy(path.open("rb"), size)  # stays open: tensors are read later
+    except UnreadableError:
+        if _is_text(head):
+            raise CheckpointError(
+                f"{path} is a text file, not weights: name the file that holds the weights."
+            ) from None
+        raise
     return FileContent(path, values, frozenset(inert))
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the start of a file is UTF-8 text; a multi-byte character may be cut at its end."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode()
+    return all(letter.isprintable() or letter in "\t\n\r" for letter in text)
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:

@@ -52,3 +52,13 @@ def test_settings_that_no_file_is_named_for(refused: Callable[..., str]) -> None
     assert "needs student.checkpoint=FILE" in refused("distill", "student.new_classifier=true")
     assert "there is no such file" in refused("distill", "student.checkpoint=nowhere.pth")
     assert "is not a mapping" in refused("distill", "teacher.checkpoint=.", "teacher.rename=fc")
+
+
+@pytest.mark.parametrize("word", ["checkpoint=a.pth", "weights=a.pth", "init_from=runs/a"])
+def test_of_neither_network(refused: Callable[..., str], word: str) -> None:
+    value = word.partition("=")[2]
+    text = refused("distill", word)
+    assert f"student.checkpoint={value} for the student or teacher.checkpoint={value}" in text
+    text = refused("train-teacher", word)
+    assert "student" not in text
+    assert f"teacher.checkpoint={value} for the teacher" in text

@@ -255,7 +255,7 @@ def test_a_row_without_an_image_is_named(write: Write, tmp_path: Path) -> None:
 
 BAD: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
     "no label": ({"image": [b"a", b"b"], "label": [0, None]}, {}, "row 2: there is no label"),
-    "hidden labels": ({"image": [b"a"], "label": [-1]}, {}, "label -1, which usually marks"),
+    "hidden labels": ({"image": [b"a"], "label": [-1]}, {}, "label -1, .*train=FILES"),
     "arrays": ({"image": [[1, 2]], "label": [0]}, {}, "no column of encoded images"),
     "no labels": ({"image": [b"a"], "text": ["x"]}, {}, r"set dataset\.label_column=NAME"),
     "two images": ({"a": [b"a"], "b": [b"a"], "label": [0]}, {},

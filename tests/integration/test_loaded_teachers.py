@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+
+from kdrun.models.resize import Resize
+from kdrun.stages import benchmark
+from kdrun.stages.bench_variants import untrained_scheme
+from kdrun.ui import bench_tables
 
 Run = Callable[..., int]
 Refuse = Callable[..., str]
@@ -109,8 +115,7 @@ def test_a_teacher_in_torchvisions_order_is_refused_by_name(
     assert last(here)["status"] == "failed"
     names = here / "names.txt"
     names.write_text("\n".join(sorted(NUMBERS)))
-    given = f"[{','.join(sorted(NUMBERS))}]"
-    for order in ("lexicographic", str(names), given):
+    for order in ("lexicographic", str(names)):
         assert kdrun("train-teacher", *numbered, f"teacher.class_order={order}") == 0
         assert last(here)["teachers"][0]["test"]["top1"] == 100.0
     assert kdrun("train-teacher", *numbered, "teacher.class_order=natural") == 0
@@ -120,11 +125,12 @@ def test_a_teacher_in_torchvisions_order_is_refused_by_name(
 def test_the_students_labels_are_those_of_the_data_set(
     kdrun: Run, numbered: list[str], here: Path
 ) -> None:
-    lexicographic = [*numbered, "teacher.class_order=lexicographic", *TINY, "loss=kd"]
-    assert kdrun("distill", *lexicographic) == 0
+    given = f"[{','.join(sorted(NUMBERS))}]"
+    assert kdrun("distill", *numbered, f"teacher.class_order={given}", *TINY, "loss=kd") == 0
     result = last(here, "distill")
     assert result["teachers"][0]["test"]["top1"] == 100.0
-    assert "class_order: lexicographic" in (result["folder"] / "config.yaml").read_text()
+    text = (result["folder"] / "config.yaml").read_text()
+    assert yaml.safe_load(text)["teacher"]["class_order"] == sorted(NUMBERS)
 
 
 def test_the_right_constants_are_found_and_named(kdrun: Run, refused: Refuse, here: Path) -> None:
@@ -171,13 +177,34 @@ def test_outputs_of_a_larger_teacher_are_chosen(kdrun: Run, refused: Refuse, her
     found = last(here)["teachers"][0]["test"]
     assert found["top1"] == 100.0
     listed = "teacher.class_order=[moth,bee,fly,cat,wasp,ant,fox]"
-    assert kdrun("train-teacher", *data, listed) == 0
+    assert kdrun("train-teacher", *data, listed) == 0  # chosen by the data set's names
     assert last(here)["teachers"][0]["test"] == found
     assert kdrun("train-teacher", *data, listed, "teacher.classes=[cat,ant,bee]") == 0
     assert last(here)["teachers"][0]["test"] == found
-    for loss in ("kd", "simkd", "srrl"):  # the last two reuse the rows of its classifier
+    for loss in ("[kd,srrl]", "simkd"):  # srrl and simkd reuse the rows of its classifier
         words = [*data, *TINY, "teacher.classes=[5,1,3]", f"loss={loss}"]
         assert kdrun("distill", *words) == 0, loss
+
+
+def test_a_benchmark_builds_the_teacher_that_is_configured(
+    kdrun: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+
+    def build(config: Any, bench: Any, plan: Any) -> dict[str, Any]:
+        built.append(untrained_scheme(config.distill, bench.dataset, bench.session))
+        (teacher,) = built[-1].frozen_teachers
+        assert sum(weight.numel() for weight in teacher.parameters()) == 3 * 7 + 7
+        assert any(isinstance(module, Resize) for module in teacher.modules())
+        return {}
+
+    monkeypatch.setattr(benchmark, "_measure", build)
+    monkeypatch.setattr(bench_tables, "show", lambda found, reporter: None)
+    root = make_folder(here / "data", ["ant", "bee", "cat"], mode="L", each=4)
+    file = save(here / "seven.pth", weights([level(n, 7) for n in range(7)]))
+    data = ["dataset=imagefolder", f"dataset.root={root}", *TINY, *QUIET]
+    read = ["teacher.channels=3", "teacher.classes=[5,1,3]", "teacher.image_size=16"]
+    assert kdrun("benchmark", *data, *TEACHER, file, *constants(), *read) == 0
 
 
 def test_grey_data_and_a_colour_teacher(kdrun: Run, refused: Refuse, here: Path) -> None:

@@ -231,6 +231,8 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path, old: bool, share: float)
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "is a web page"),
+        ("seed: 1\nname: caf\u00e9\n".encode(), "is a text file, not weights"),
+        (b"epoch,accuracy\n1,0.5\n" * 40, "is a text file, not weights"),
         (b"\x1f\x8b\x08\0\0", "packed with gzip"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b'{"a": 1}', "is a text"),
