@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.plain import require_plain
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import require_path
 from kdrun.limits import (
@@ -22,12 +21,11 @@ from kdrun.limits import (
     parse_json,
     read_json,
     read_text,
-    read_yaml,
 )
 from kdrun.runs import reading
 from kdrun.runs.reading import DAMAGED, RESULT, is_run_folder
 from kdrun.runs.result import COMPLETED, RunResult
-from kdrun.runs.shape import CONFIG, EPOCH, fits
+from kdrun.runs.shape import EPOCH, fits
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
 NOT_STARTED, GONE = "not started", "folder gone"
@@ -74,12 +72,16 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """`config.yaml`; empty when it cannot be read."""
-        try:
-            values = read_yaml(self.folder / "config.yaml")
-            require_plain(values)
-        except (OSError, ValueError, ConfigError):
-            return {}
-        return values if isinstance(values, dict) and fits(values, CONFIG) else {}
+        return self._settings[0]
+
+    @cached_property
+    def config_fault(self) -> str:
+        """Why `config.yaml` cannot be used; empty when it can be, or is not there."""
+        return self._settings[1]
+
+    @cached_property
+    def _settings(self) -> tuple[dict[str, Any], str]:
+        return reading.read_settings(self.folder)
 
     @cached_property
     def command(self) -> str:
@@ -157,7 +159,10 @@ def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in whatever state."""
     run = reading.read_run(folder)
     result = RunResult(error=run.fault) if run.fault else run.result
-    return Run(folder, result, run.status, job, run.checked)
+    found = Run(folder, result, run.status, job, run.checked)
+    if found.finished and found.config_fault:
+        return Run(folder, RunResult(error=found.config_fault), DAMAGED, job, run.checked)
+    return found
 
 
 def read_object(path: Path) -> dict[str, Any]:

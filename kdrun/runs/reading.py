@@ -3,7 +3,8 @@
 A run's folder lists the SHA-256 of its files in `SHA256SUMS`. A run is damaged when a listed file
 differs or is missing, when the list itself is not one, and when `result.json` is gone from a run
 that had begun. A damaged run yields no numbers: whoever reads it leaves it out and shows `fault`.
-A run without a list is taken as it is (`checked` is false), and so is a file that is not listed.
+A run without a list is taken as it is (`checked` is false), and so is a file that is not listed,
+but for a `config.yaml` that does not hold plain settings.
 """
 
 import os
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import SUMS, find_fault, read_sums
-from kdrun.errors import CheckpointError
+from kdrun.config.plain import require_plain
+from kdrun.errors import CheckpointError, ConfigError
 from kdrun.files import is_held, read_json
+from kdrun.limits import read_yaml
 from kdrun.runs.result import (
     COMPLETED,
     FAILED,
@@ -24,6 +27,7 @@ from kdrun.runs.result import (
     RunResult,
     is_result,
 )
+from kdrun.runs.shape import CONFIG, fits
 
 RESULT = "result.json"
 DESCRIPTION = ("config.yaml", "command.txt", "env.json")
@@ -63,11 +67,28 @@ def read_run(folder: Path, more: Iterable[str] = ()) -> ReadRun:
     status = UNREADABLE if result is None else str(result["status"])
     if status == COMPLETED:
         fault = find_fault(folder, (*TEXTS, *more))
+        if not fault and "config.yaml" not in (_sums(folder) or {}):  # parsing each one is slow
+            fault = read_settings(folder)[1]
     else:
         fault = find_fault(folder, DESCRIPTION) or _unfinished_fault(folder)
     if fault:
         return ReadRun(folder, {}, DAMAGED, fault)
     return ReadRun(folder, result or {}, status, checked=RESULT in (_sums(folder) or {}))
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
+    """`config.yaml` as plain values, and a sentence when it is there but cannot be used."""
+    path = folder / "config.yaml"
+    if not os.path.lexists(path):
+        return {}, ""
+    try:
+        values = read_yaml(path)
+        require_plain(values)
+    except (OSError, ValueError, ConfigError) as error:
+        return {}, f"{path} is damaged: {str(error).rstrip('.')}. Restore it."
+    if not isinstance(values, dict) or not fits(values, CONFIG):
+        return {}, f"{path} is damaged: it does not hold the settings of a run. Restore it."
+    return values, ""
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -177,3 +177,36 @@ def test_a_sweep_whose_file_was_changed_ranks_nothing(runs: list[Path], tmp_path
     with pytest.raises(ValueError, match="damaged"):
         sweep.read()
     assert any(one.status == DAMAGED for one in collect([path.parent]).missing)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('" ": 3\n', "blank"),
+        ('T: {"": 3}\n', "blank"),
+        ('"\\u2028": 3\n', "unprintable"),
+        ('T: "$\\x7boc.env:HOME}"\n', "not a plain value"),
+        ("T: .nan\n", "finite"),
+        ("T: 2020-01-01\n", "date"),
+        ("- 1\n", "settings of a run"),
+        ("", "settings of a run"),
+        ("a: &a 1\nb: *a\n", "anchors"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_damage(
+    runs: list[Path], text: str, reason: str, sealed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs[1] / "config.yaml").write_text(text)
+    (runs[1] / SUMS).unlink()
+    if sealed:
+        seal(runs[1], TEXTS)
+    else:
+        assert f"{runs[1] / 'config.yaml'} is damaged" in read_run(runs[1]).fault
+    (found,) = [one for one in collect([runs[0].parent]).runs if one.folder == runs[1]]
+    assert found.status == DAMAGED
+    assert reason in found.error
+    assert run(["compare", str(runs[0]), str(runs[1])]) == 2
+    printed = capsys.readouterr()
+    assert f"{runs[1] / 'config.yaml'} is damaged" in printed.err
+    assert printed.err.count("\n") == 1
