@@ -9,7 +9,7 @@ from kdrun.cli import groups, runs
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
-from kdrun.files import is_held
+from kdrun.files import is_held, require_path
 from kdrun.report.metrics_table import TEST
 from kdrun.report.records import Run
 from kdrun.runs.reading import DAMAGED, read_run
@@ -94,6 +94,7 @@ def list_runs(root: Path, limit: int | None) -> str:
     """The runs below `root`, newest first: when, status, test top-1, what, where."""
     found = runs.find_runs(root)
     if not found:
+        require_path(root / "distill")  # a disk that is not mounted is not an empty folder
         return f"There are no runs below {root}. kdrun distill makes one."
     rows = [("when", "status", TEST.title, "command", "objective", "folder")]
     faults = []
@@ -129,6 +130,7 @@ def list_teachers(root: Path) -> str:
     """The teacher store below `root`, newest first."""
     found = runs.find_teachers(root)
     if not found:
+        require_path(root / "teachers")
         return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
     rows = [("when", TEST.title, "network", "data set", "parameters", "folder")]
     faults = []

@@ -248,3 +248,18 @@ def test_strange_results_do_not_break_the_listing(
     (made / "distill/digits/a/one/result.json").write_text(json.dumps(value))
     assert "one" in printed(capsys, "ls", "runs")
     assert "one" in printed(capsys, "show", "outputs/distill/digits/a/one")
+
+
+@pytest.mark.parametrize("what", ["runs", "teachers"])
+@pytest.mark.parametrize("link", ["outputs", "outputs/distill", "outputs/teachers"])
+def test_a_disk_that_is_not_mounted_is_not_an_empty_folder(
+    what: str, link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path(link).parent.mkdir(exist_ok=True)
+    Path(link).symlink_to("/not/mounted")
+    reached = link == "outputs" or (what == "teachers") == link.endswith("teachers")
+    assert run(["ls", what]) == (2 if reached else 0)
+    printed = capsys.readouterr()
+    assert (f"{link} is a link to /not/mounted" in printed.err) is reached
