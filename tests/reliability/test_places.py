@@ -236,3 +236,22 @@ def test_sizes_are_compared_before_the_work() -> None:
         teacher_nodes({"teacher": {"count": 1_000_000}})
     with pytest.raises(ConfigError, match="100,000 networks"):
         rounds({"generations": 100_000, "first": "teacher"}, lambda node, name: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("left", [b"x" * 5000, 100, 5000, 0.5])
+def test_a_damaged_database_of_a_search_is_refused_and_kept(
+    tmp_path: Path, left: bytes | float
+) -> None:
+    pytest.importorskip("optuna")
+    from kdrun.stages.study import Choice, Study
+
+    dimensions: list[Any] = [Choice("T", ("1", "2"))]
+    Study(tmp_path, dimensions, 0).next()
+    database = tmp_path / "study.db"
+    whole = database.read_bytes()
+    size = int(left * len(whole)) if isinstance(left, float) else left
+    damaged = size if isinstance(size, bytes) else whole[:size]
+    database.write_bytes(damaged)
+    with pytest.raises(ConfigError, match=r"study\.db is damaged .*move it away"):
+        Study(tmp_path, dimensions, 0).next()
+    assert database.read_bytes() == damaged
