@@ -1,5 +1,6 @@
 """The help pages of kdrun and of its verbs."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,20 @@ def verb(config_name: str, examples: Iterable[str], config_dir: Path | None) -> 
     lines += ["", "Settings (change with NAME=VALUE):"]
     for key, setting in primary.keys.items():
         left = f"{key}={_shown(setting.value)}"
-        lines.append(f"  {left:40}{setting.comment}".rstrip())
+        lines.append(f"  {left:39} {setting.comment}".rstrip())
+    for group in ("dataset", "teacher", "student"):
+        if group in primary.groups:
+            lines += _common_settings(config_name, group)
     return "\n".join([*lines, "", FLAGS])
+
+
+def _common_settings(config_name: str, group: str) -> list[str]:
+    """What every option of a group has, from `<group>_keys.yaml`, with its comments."""
+    bare = group == "teacher" and config_name in ("evaluate", "export")
+    path = groups.package_dir() / f"{'teacher_file' if bare else group}_keys.yaml"
+    found = re.findall(r"^(\w+): +(\S.*?) +# (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = [f"  {f'{group}.{key}={value}':39} {comment}" for key, value, comment in found]
+    return ["", f"Settings of every {group}:", *lines]
 
 
 def _shown(value: Any) -> str:

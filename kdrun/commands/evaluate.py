@@ -14,6 +14,7 @@ EXAMPLES = (
     "kdrun evaluate run=outputs/distill/digits/...",
     "kdrun evaluate run=outputs/distill/digits/... dataset=digits",
     "kdrun evaluate run=student.safetensors dataset=digits device=cpu",
+    "kdrun evaluate run=resnet56.pth teacher=resnet56 dataset=cifar100",
 )
 SWEEPS = True
 TORCHRUN = True

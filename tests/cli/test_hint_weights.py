@@ -62,3 +62,15 @@ def test_of_neither_network(refused: Callable[..., str], word: str) -> None:
     text = refused("train-teacher", word)
     assert "student" not in text
     assert f"teacher.checkpoint={value} for the teacher" in text
+
+
+def test_the_help_lists_the_settings_of_teachers_and_data_sets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["distill", "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in ("teacher.mean=null", "teacher.class_order=null", "student.checkpoint=null"):
+        assert f"  {key} " in text
+    assert "  dataset.duplicates=warn " in text
+    assert run(["evaluate", "--help"]) == 0
+    assert "  teacher.classes=null " in capsys.readouterr().out
