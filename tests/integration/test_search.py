@@ -57,9 +57,20 @@ def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) ->
 
 def test_a_trial_that_fails_is_told_and_the_search_goes_on(kdrun: Run, workdir: Path) -> None:
     small = [word for word in COMMAND[1:-1] if word not in SPACE]
-    assert kdrun("search", *small, "epochs=1", "lr=0.1,1e30", "search.trials=4") == 0
-    states = {trial.params["lr"]: trial.state.name for trial in study_in(workdir).trials}
-    assert states == {"0.1": "COMPLETE", "1e+30": "FAIL"}
+    assert (
+        kdrun(
+            "search",
+            *small,
+            "epochs=1",
+            "schedule.weight_decay=0.0005,500000",
+            "batch_size=8",
+            "search.trials=4",
+        )
+        == 0
+    )
+    found = study_in(workdir).trials
+    states = {trial.params["schedule.weight_decay"]: trial.state.name for trial in found}
+    assert states == {"0.0005": "COMPLETE", "500000": "FAIL"}
 
 
 @pytest.mark.parametrize(

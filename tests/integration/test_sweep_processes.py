@@ -92,7 +92,13 @@ def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> N
 
 def test_jobs_as_submitit_runs_them(kdrun: Run, workdir: Path) -> None:
     pytest.importorskip("submitit")
-    words = ["hydra/launcher=submitit_local", "alone=false", "lr=0.1,1e30", "epochs=1"]
+    words = [
+        "hydra/launcher=submitit_local",
+        "alone=false",
+        "schedule.weight_decay=0.0005,500000",
+        "batch_size=8",
+        "epochs=1",
+    ]
     assert kdrun("distill", "-m", *SHARED, *words) == 1
     found = results(workdir, name="cnn_large-*")
     assert sorted(r["status"] for r in found) == ["completed", "failed"]
