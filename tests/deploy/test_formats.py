@@ -23,7 +23,7 @@ SLOW = ["mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50", "mobilenet_v3
 def loaded(name: str, channels: int = 3) -> LoadedNetwork:
     """A network with random weights, its statistics moved away from their start, and its card."""
     resolvers.register()
-    known = (Path(__file__).parents[2] / "configs" / "student" / f"{name}.yaml").exists()
+    known = (Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").exists()
     words = (
         [f"student={name}"] if known else ["student=torchvision", f"student.architecture={name}"]
     )
