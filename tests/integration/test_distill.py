@@ -200,7 +200,8 @@ def test_a_checkpoint_that_does_not_fit_says_how(
     (entry,) = workdir.glob("outputs/teachers/*/*/teacher.safetensors")
     torch.save(load_file(entry), workdir / "bare.pt")
     text = refused("distill", *SMALL, "teacher=mlp", "teacher.checkpoint=bare.pt")
-    assert "does not fit the network MLP" in text
+    assert "bare.pt does not fit mlp" in text
+    assert "It fits cnn_large: type teacher=cnn_large" in text
     assert "no such file" in refused("distill", *SMALL, "teacher.checkpoint=nowhere.pt")
 
 
@@ -221,7 +222,7 @@ def test_pickled_code_is_not_loaded(kdrun: Run, refused: Refuse, workdir: Path) 
             return (Path.touch, (workdir / "exploded",))
 
     torch.save({"model": Bomb()}, workdir / "bomb.pth")
-    assert "could run code" in refused("distill", *SMALL, "teacher.checkpoint=bomb.pth")
+    assert "holds no state dict" in refused("distill", *SMALL, "teacher.checkpoint=bomb.pth")
     assert not (workdir / "exploded").exists()
 
 
