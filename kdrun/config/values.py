@@ -57,8 +57,13 @@ def _typed(cls: type[DataclassT], values: dict[str, Any], where: str) -> Datacla
     return result
 
 
+def _hints(cls: Any) -> dict[str, Any]:
+    """The annotations of a dataclass, resolved once."""
+    return _resolved(cls)
+
+
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _resolved(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
