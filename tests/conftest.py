@@ -1,6 +1,8 @@
 """Fixtures and gates shared by all tests."""
 
+import contextlib
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,17 @@ import pytest
 # Before torch is imported, here and in every process a test starts: the networks are tiny, and
 # two processes with two threads each would fight over two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A test run in the background (`nohup ... &`) ignores these signals, and so would the processes
+# that tests start and send one to.
+with contextlib.suppress(ValueError):  # not the main thread
+    for _number, _handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (getattr(signal, "SIGHUP", signal.SIGTERM), signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(_number) == signal.SIG_IGN:
+            signal.signal(_number, _handler)
 
 # What tests name (`student._target_=my_nets.Mine`) is not remembered in the developer's home.
 _state = tempfile.TemporaryDirectory(prefix="kdrun-tests-")
