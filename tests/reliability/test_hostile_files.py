@@ -121,7 +121,8 @@ def test_no_published_teacher_runs_code(
     monkeypatch.chdir(tmp_path)
     path = evil_torch_file(tmp_path / "teacher.pth", marker, legacy)
     said = refused("distill", *TINY, f"teacher.checkpoint={path}")
-    assert "could run code, so it is refused" in said
+    assert "there are no tensors by name in it, only io.open" in said
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["teacher.pt", "teacher.safetensors", "teacher.bin"])
