@@ -156,8 +156,8 @@ def _verdict(group: str, option: str, check: Any) -> Verdict:
         done = check()
     except (Skipped, MissingExtraError) as reason:
         return Verdict(group, option, SKIPPED, str(reason))
-    except KdrunError as error:
-        return Verdict(group, option, BROKEN, str(error))
+    except KdrunError as error:  # of a user's own code: without its frames, a verdict is a line
+        return Verdict(group, option, BROKEN, str(error).partition("\n")[0])
     except Exception as error:  # whatever a user's own code raises is a verdict, not an end
         own = user_code_error(error)
         text = f"{type(error).__name__}: {error}" if own is None else str(own)
