@@ -83,10 +83,10 @@ def usual_run(words: list[str]) -> None:
     from reference.loop import PilImages
     from reference.variant import UsualVariant
 
+    from kdrun.benchmarking.variants import Bench, variant_config
     from kdrun.config.parse import distill_config
     from kdrun.data.images import Split
-    from kdrun.stages.bench_variants import Bench, variant_config
-    from kdrun.stages.session import open_data, open_session
+    from kdrun.distillation.session import open_data, open_session
 
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         config = distill_config(compose("distill", overrides=words))

@@ -3,7 +3,7 @@
     python benchmarks/profile_losses.py --teacher resnet32x4 --student resnet8x4 --repeats 7
 
 Teacher: one forward pass without a graph. Student: forward, cross-entropy, backward, SGD step.
-Term: its forward and backward down to the student's outputs and its own adapters; of a term that
+Loss: its forward and backward down to the student's outputs and its own adapters; of a term that
 only works before the main phase, its pre-training loss; of one that gives the student other layers
 (simkd), without those. All parts of all
 losses take turns within each repeat, so that a slow moment of the machine hits them alike; the
@@ -30,11 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
+from kdrun.distillation.networks import Member, final_student, new_network, tap_networks
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.losses.catalogue import entries
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective, WeightedTerm
-from kdrun.stages.networks import Member, final_student, new_network, tap_networks
 from kdrun.types import Batch, Normalisation, Outputs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,12 +175,12 @@ def term_step(
         for which, where in ((options.student, "student"), (options.teacher, "teacher"))
     )
     final = final_student(objective, plain, teachers, dataset, 0)
-    tapped, (teacher,) = tap_networks(objective, final, teachers, dataset, options.batch, 0)
+    extractor, (teacher,) = tap_networks(objective, final, teachers, dataset, options.batch, 0)
     device = batch.images.device
     place(objective, device).train()
     objective.start_epoch(0, 240)
     with torch.no_grad():
-        student_outputs = leaves(place(tapped, device).train()(batch.images))
+        student_outputs = leaves(place(extractor, device).train()(batch.images))
         teacher_outputs = place(teacher, device).eval()(batch.images)
     if term.reads_strong_view:
         student_outputs.strong, teacher_outputs.strong = student_outputs, teacher_outputs

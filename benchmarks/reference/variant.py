@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kdrun.benchmarking.variants import Bench, untrained_scheme
 from kdrun.config.schema import DistillConfig
 from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock
@@ -12,7 +13,6 @@ from kdrun.losses.crd import ContrastiveDistillation
 from kdrun.losses.kd import SoftTargets
 from kdrun.losses.objective import Objective
 from kdrun.schemes.base import StudentScheme
-from kdrun.stages.bench_variants import Bench, untrained_scheme
 from kdrun.types import Batch
 
 from .crd import GatheredCrd
@@ -115,7 +115,7 @@ def _crd_forward(
     weight = objective.weights[term.id]
 
     def forward(batch: Batch) -> tuple[Tensor, Tensor]:
-        student, (teacher,) = scheme.see(batch)
+        student, (teacher,) = scheme.forward_networks(batch)
         clock.start("terms")
         hard = objective.ce(student, teacher, batch)
         loss = objective.ce_weight * hard + weight * gathered(student, teacher, batch)

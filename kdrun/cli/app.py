@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-from kdrun.cli import foreign, launchers, preflight, verbs
+from kdrun.cli import foreign, preflight, verbs
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.output import say
 from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.sweeps import launchers
 from kdrun.variables import process_argv
 from kdrun.world import world
 
@@ -45,7 +46,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
 
 
 def _run_sweep(verb: str, flags: Flags, plan: preflight.Plan, sweep_dir: Path | None) -> int:
-    from kdrun.cli import sweeps
+    from kdrun.sweeps import executor as sweeps
 
     folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
     if verb == "distill" and any(sweeps.runtime_of(config).gang for config in plan.configs):

@@ -2,9 +2,9 @@
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import launchers
 from kdrun.cli.request import Request, is_sweep_setting, near, values
 from kdrun.errors import ConfigError
+from kdrun.sweeps import launchers
 
 
 def check_hydra(asked: Request, override: Override) -> None:

@@ -24,7 +24,6 @@ from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers, verbs
 from kdrun.cli.counting import check_counts, check_jobs
 from kdrun.cli.effects import check_effect
 from kdrun.cli.flags import Flags
-from kdrun.cli.launchers import Launcher, launcher_of
 from kdrun.cli.output import Progress
 from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.typed import Config, typed_config
@@ -37,6 +36,7 @@ from kdrun.config.schema import (
 )
 from kdrun.config.teachers import OWN_KEYS, TOGETHER_KEYS
 from kdrun.errors import ConfigError
+from kdrun.sweeps.launchers import Launcher, launcher_of
 
 VERSION_BASE = "1.3"
 # What composing raises, damaged files too; Hydra asserts what a defaults list holds.

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from kdrun.cli import grammar
 from kdrun.cli.request import Request, elements
 from kdrun.errors import ConfigError
-from kdrun.stages.study import Choice, Dimension, Interval
+from kdrun.sweeps.study import Choice, Dimension, Interval
 
 LOG = "log"
 

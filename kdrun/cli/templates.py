@@ -9,12 +9,12 @@ LOSS = '''\
 Change the formula here, and by_hand in the test.
 """
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.types import Batch, Outputs
 from torch import Tensor
 
 
-class $cls(Term):
+class $cls(DistillationLoss):
     """Squared distance of the class probabilities, summed over classes, averaged over the batch.
 
     logits [B, C] of student and teacher -> a scalar. With z / T softened by the temperature:

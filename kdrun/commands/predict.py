@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"{path}: there is no such file or folder.")
-    from kdrun.stages import predict
+    from kdrun.evaluation import predict
 
     network = predict.open_network(run_path)
     found = predict.predictions(network, paths, top)

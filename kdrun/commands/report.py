@@ -67,7 +67,7 @@ def run(argv: list[str]) -> int:
     place = _place(asked)
     require_own(place, FILES, files.ELSEWHERE)  # all or nothing, and before any drawing
     if asked.pictures != "none":
-        from kdrun.stages.pictures import draw_pictures
+        from kdrun.evaluation.figures import draw_pictures
 
         draw_pictures(_chosen(report.grouped.groups, asked.pictures))
     files.write_markdown(place / "report.md", report)

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 from hydra import initialize_config_module
 from omegaconf import DictConfig
 
-from kdrun.cli import foreign, grammar, hints, preflight, space, sweeps
+from kdrun.cli import foreign, grammar, hints, preflight, space
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.output import say
 from kdrun.cli.request import request
@@ -19,7 +19,8 @@ from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash, make_folder
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.stages.study import Dimension, Study, Trial
+from kdrun.sweeps import executor as sweeps
+from kdrun.sweeps.study import Dimension, Study, Trial
 from kdrun.world import world
 
 ORDER = 70
@@ -125,7 +126,8 @@ class _Asked:
 
 
 def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
-    from kdrun.stages import commands, search
+    from kdrun.distillation import commands
+    from kdrun.sweeps import search
 
     study = Study(folder.path, asked.dimensions, asked.settings.seed)
     search.begin(folder, command, asked.settings.trials, asked.base)

@@ -242,7 +242,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
         if augment is None
         else typed(schema.AugmentConfig, augment, f"{where}.augment"),
         image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
-        teaching=typed(schema.TeachingConfig, teaching, where),
+        teaching=typed(schema.TeacherRuntimeConfig, teaching, where),
         input=teacher_input(reserved, where),
         reading=reading_config(reserved, where),
     )

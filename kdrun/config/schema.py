@@ -11,7 +11,7 @@ from kdrun.config import kinds
 from kdrun.config.sweeping import SearchConfig as SearchConfig
 from kdrun.config.sweeping import SweepConfig as SweepConfig
 from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
-from kdrun.config.teaching import AS_IT_IS, TeachingConfig
+from kdrun.config.teacher_runtime import AS_IT_IS, TeacherRuntimeConfig
 from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
 from kdrun.config.weights import ReadingConfig, StartConfig
 from kdrun.ranges import (
@@ -137,7 +137,7 @@ class TeacherConfig:
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
     image_size: tuple[Pixels, Pixels] | None = None
-    teaching: TeachingConfig = AS_IT_IS
+    teaching: TeacherRuntimeConfig = AS_IT_IS
     input: TeacherInput = AS_THE_DATA
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 

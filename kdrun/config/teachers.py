@@ -12,7 +12,7 @@ from typing import Any
 
 from kdrun.config.sizes import check_networks
 from kdrun.config.teacher_input import INPUT_KEYS
-from kdrun.config.teaching import TeachingConfig
+from kdrun.config.teacher_runtime import TeacherRuntimeConfig
 from kdrun.config.weights import READING_KEYS
 from kdrun.errors import ConfigError
 
@@ -29,7 +29,7 @@ OWN_KEYS = (
     *INPUT_KEYS,
 )
 # How a frozen teacher is run while it teaches.
-TEACHING_KEYS = tuple(field.name for field in fields(TeachingConfig))
+TEACHING_KEYS = tuple(field.name for field in fields(TeacherRuntimeConfig))
 TOGETHER_KEYS = ("count", "average", "weights")
 
 

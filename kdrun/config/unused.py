@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from kdrun.config.schema import DistillConfig, ScheduleConfig, TeacherConfig
-from kdrun.config.teaching import TeachingConfig
+from kdrun.config.teacher_runtime import TeacherRuntimeConfig
 from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
 
@@ -52,7 +52,7 @@ def unused_settings(config: Any) -> list[Unused]:
 
 def changed(config: Any) -> list[Unused]:
     """Those of `unused_settings` that differ from the schema's default."""
-    defaults = _defaults(ScheduleConfig) | _defaults(TeachingConfig)
+    defaults = _defaults(ScheduleConfig) | _defaults(TeacherRuntimeConfig)
     return [one for one in unused_settings(config) if one.value != defaults[_key(one)]]
 
 

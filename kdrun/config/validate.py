@@ -53,7 +53,8 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
     )
     _teachers(config.teachers, config.val_fraction)
     if any(
-        teacher.teaching != schema.TeachingConfig(check_accuracy=teacher.teaching.check_accuracy)
+        teacher.teaching
+        != schema.TeacherRuntimeConfig(check_accuracy=teacher.teaching.check_accuracy)
         for teacher in config.teachers
     ):
         raise ConfigError(
@@ -198,7 +199,7 @@ def _input(where: str, config: schema.TeacherConfig) -> None:
         )
 
 
-def _teaching(where: str, config: schema.TeachingConfig) -> None:
+def _teaching(where: str, config: schema.TeacherRuntimeConfig) -> None:
     check_settings(config, lambda key: f"{where}.{key}")
     if config.cache_dtype is not None:
         _require(

@@ -19,7 +19,7 @@ from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.errors import ConfigError, KdrunError
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.types import Batch, Outputs
 from kdrun.world import world
 
@@ -47,7 +47,7 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def decided(decide: Callable[[], T]) -> T:
+def broadcast_from_main(decide: Callable[[], T]) -> T:
     """What the first process finds; the others take it over, an error included."""
     if world().size == 1:
         return decide()
@@ -100,7 +100,7 @@ def wait() -> None:
         _small(0)
 
 
-def highest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The highest of the processes' numbers; waits for all of them, not for the device."""
     return _small(int(number)) if world().size > 1 else number
 
@@ -116,7 +116,7 @@ _total: int | None = None
 
 
 @contextmanager
-def sharing(batch: Batch) -> Iterator[None]:
+def split_batch(batch: Batch) -> Iterator[None]:
     """While the networks run on this process's share of `batch`."""
     global _total
     _total = len(batch) if len(batch.images) < len(batch) else None
@@ -126,17 +126,17 @@ def sharing(batch: Batch) -> Iterator[None]:
         _total = None
 
 
-def share_out(*modules: nn.Module) -> None:
-    """Let every `Tapped` network in `modules` give what all processes' images give.
+def wrap_modules(*modules: nn.Module) -> None:
+    """Let every `FeatureExtractor` network in `modules` give what all processes' images give.
 
     Its batch normalisation sees the whole batch as well. Outside `sharing` it is as it was.
     """
     if world().size == 1:
         return
     for module in modules:
-        for tapped in [one for one in module.modules() if isinstance(one, Tapped)]:
-            gather_from(tapped)
-            for norm in tapped.network.modules():
+        for extractor in [one for one in module.modules() if isinstance(one, FeatureExtractor)]:
+            gather_from(extractor)
+            for norm in extractor.network.modules():
                 if isinstance(norm, _BatchNorm):
                     norm.forward = MethodType(_whole_batch_norm, norm)  # type: ignore[method-assign]
 

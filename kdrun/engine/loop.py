@@ -18,6 +18,7 @@ from kdrun.config.schema import ScheduleConfig
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
+from kdrun.engine.diagnostics import not_finite, out_of_memory
 from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
@@ -26,7 +27,6 @@ from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
-from kdrun.engine.trouble import not_finite, out_of_memory
 from kdrun.errors import CheckpointError, ConfigError, is_out_of_memory
 from kdrun.recipes.lr_schedules import TrainingLength, learning_rates, training_length
 from kdrun.seeds import derive
@@ -214,7 +214,10 @@ class _Fit:
     def _step(self, batch: Batch) -> StepOutput:
         """Forward, backward, update."""
         set_learning_rate(self.optimizer, self.rates[self.state.step])
-        with autocast(self.training.device, self.schedule.precision), distributed.sharing(batch):
+        with (
+            autocast(self.training.device, self.schedule.precision),
+            distributed.split_batch(batch),
+        ):
             output = self.scheme(batch)
         backward(self.optimizer, output, self.scaler)
         if self.schedule.grad_clip:
@@ -280,7 +283,7 @@ class _Fit:
             }
 
     def _stop_if_asked(self, sums: EpochSums) -> None:
-        if distributed.highest(self.training.stop.requested):  # all stop after the same step
+        if distributed.all_reduce_max(self.training.stop.requested):  # all stop after the same step
             self._save(sums)
             where = f"stopped after step {self.state.step} of {self.length.steps}"
             raise self.training.stop.error(where)
@@ -310,7 +313,9 @@ class _Fit:
     def _go_on(self) -> None:
         """Take up a saved state, if there is one for this phase of this very training."""
         training = self.training
-        saved = distributed.decided(lambda: training.checkpoints.load(training.observer.warn))
+        saved = distributed.broadcast_from_main(
+            lambda: training.checkpoints.load(training.observer.warn)
+        )
         if saved is None:
             return
         if saved.get("identity") != self.training.identity:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.engine.devices import autocast
+from kdrun.engine.diagnostics import NonFiniteTracker
 from kdrun.engine.distributed import all_rows
 from kdrun.engine.finite import require_finite
 from kdrun.engine.state import PART
-from kdrun.engine.trouble import Trail
 from kdrun.types import Batch, Groups, Outputs, StepOutput
 
 ECE_BINS = 15
@@ -202,7 +202,7 @@ class EpochSums:
             name: torch.tensor(value, dtype=self.dtype, device=device)
             for name, value in (start or {}).items()
         }
-        self.trail = Trail()
+        self.trail = NonFiniteTracker()
 
     @torch.no_grad()
     def add(self, output: StepOutput, batch: Batch) -> None:

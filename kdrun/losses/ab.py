@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.losses.adapters import regressor
-from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import (
+    DistillationLoss,
+    LossContext,
+    Pretraining,
+    TapRequest,
+    require_variant,
+)
 from kdrun.losses.shapes import map_pairs, tap_names, zero_of
 from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
@@ -14,7 +20,7 @@ from kdrun.types import Batch, Outputs
 SCALE = 3.0 / 1000.0  # of the authors' code
 
 
-class ActivationBoundaries(Term):
+class ActivationBoundaries(DistillationLoss):
     """Squared hinge that puts the student's neurons on the teacher's side of zero, by a margin.
 
     On pre-activations `[B, C, H, W]`; a connector gives the student's the teacher's shape. Per
@@ -62,7 +68,7 @@ class ActivationBoundaries(Term):
         self.pretrain_lr = pretrain_lr
         self.connectors = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         always = self.variant == "paper"
         self.connectors = nn.ModuleList(
             nn.Identity()

@@ -6,13 +6,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller, unit
 from kdrun.ranges import Range
 from kdrun.types import Batch, Outputs
 
 
-class AttentionTransfer(Term):
+class AttentionTransfer(DistillationLoss):
     """Squared difference of the normalised attention maps, summed over the tap pairs.
 
     The attention map `[B, H·W]` of features `[B, C, H, W]` is the mean of |f|^p over the channels,
@@ -53,7 +53,7 @@ class AttentionTransfer(Term):
         self.power = power
         self.variant = variant
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         require_places(self, pairs, "Use loss=sp, loss=fitnet or loss=vid for such networks.")
 

@@ -48,7 +48,7 @@ class NetworkView:
 
 
 @dataclass(frozen=True)
-class TermContext:
+class LossContext:
     """What a term may know besides shapes when it builds its adapters.
 
     transfer_size: images in the transfer set; their labels `[transfer_size]` are `targets`.
@@ -81,7 +81,7 @@ class Pretraining:
     optimizer: str = "sgd"
 
 
-class Term(nn.Module):
+class DistillationLoss(nn.Module):
     """Base of all losses.
 
     id: its file, its configuration and its name in the objective. full_name: as the field has it.
@@ -89,7 +89,7 @@ class Term(nn.Module):
     variants: name → what it does differently, the default first; empty where there is one form.
     soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
     ce_weight: what CE weighs beside this term when neither `ce` nor a soft term says it.
-    reads_labels: True when it needs `Batch.targets` or `TermContext.targets`.
+    reads_labels: True when it needs `Batch.targets` or `LossContext.targets`.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_strong_view: True when it needs `Outputs.strong`.
     reads_tokens: True when it acts on the head of a distillation token where the student has one.
@@ -121,7 +121,7 @@ class Term(nn.Module):
         self.taps: list[TapRequest] = list(taps)
         self.pairs: list[tuple[str, str]] = []
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         """Make adapters from the outputs of a dry batch, or refuse shapes that cannot be used."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
@@ -168,7 +168,7 @@ class Term(nn.Module):
         return self.id.upper()
 
 
-def require_variant(cls: type[Term], variant: str) -> None:
+def require_variant(cls: type[DistillationLoss], variant: str) -> None:
     """Raise ConfigError unless `variant` is one of the class's."""
     if variant not in cls.variants:
         hint = did_you_mean(variant, cls.variants) or f" There are: {', '.join(cls.variants)}."
@@ -180,9 +180,16 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def feature_pairs(term: Term, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+def feature_pairs(
+    term: DistillationLoss, student: Outputs, teacher: Outputs
+) -> list[tuple[Tensor, Tensor]]:
     """The (student, teacher) features of the term's taps, in full precision."""
     return [
         (full_precision(student.features[s]), full_precision(teacher.features[t]))
         for s, t in term.pairs
     ]
+
+
+# Former names; loss files written for earlier versions import them.
+Term = DistillationLoss
+TermContext = LossContext

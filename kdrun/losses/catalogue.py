@@ -10,7 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import build
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 
 FOLDER = Path(next(iter(importlib.import_module("kdrun.configs").__path__))) / "loss"
 RESERVED = {"_target_", "weight", "warmup_epochs", "decay_epochs"}
@@ -59,10 +59,10 @@ class Entry:
 
     path: Path
     node: Mapping[str, Any]
-    term: Term
+    term: DistillationLoss
 
     @property
-    def cls(self) -> type[Term]:
+    def cls(self) -> type[DistillationLoss]:
         """The term's class."""
         return type(self.term)
 

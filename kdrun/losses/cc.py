@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdrun.losses.base import Term, TermContext, require_variant
+from kdrun.losses.base import DistillationLoss, LossContext, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
 from kdrun.ranges import Channels, Layers, Positive
 from kdrun.types import Batch, Outputs
 
 
-class CorrelationCongruence(Term):
+class CorrelationCongruence(DistillationLoss):
     """How student and teacher embeddings go together across the images of a batch.
 
     `repdistiller`: e = a trained linear layer of width `dim` on each network's embedding;
@@ -55,7 +55,7 @@ class CorrelationCongruence(Term):
         self.embed_student: nn.Module = nn.Identity()
         self.embed_teacher: nn.Module = nn.Identity()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         if self.variant == "repdistiller":
             s, t = embedding_pair(student, teacher)
             self.embed_student = nn.Linear(s.shape[1], self.dim)

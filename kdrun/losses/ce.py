@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.ranges import Share
 from kdrun.types import Batch, Outputs
 
 
-class CrossEntropy(Term):
+class CrossEntropy(DistillationLoss):
     """Cross-entropy with the hard labels, averaged over the batch.
 
     `loss=ce` trains the student on labels alone; beside other terms it changes nothing, because the

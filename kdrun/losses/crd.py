@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, TermContext, require_variant
+from kdrun.losses.base import DistillationLoss, LossContext, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.negatives import NegativeSampler
 from kdrun.losses.shapes import unit
@@ -14,7 +14,7 @@ from kdrun.ranges import Channels, Count, Positive, Share
 from kdrun.types import Batch, Outputs
 
 
-class ContrastiveDistillation(Term):
+class ContrastiveDistillation(DistillationLoss):
     """The student's embedding of an image is told from others' by the teacher's, and vice versa.
 
     e = unit(linear layer of width `dim`) of each network's embedding. Two memories M_s and M_t
@@ -75,7 +75,7 @@ class ContrastiveDistillation(Term):
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._batch_size = 0
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         s, t = embedding_pair(student, teacher)
         self.embed_student = nn.Linear(s.shape[1], self.dim)
         self.embed_teacher = nn.Linear(t.shape[1], self.dim)

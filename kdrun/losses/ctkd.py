@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.validate import one_of
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.dkd import decoupled_loss
 from kdrun.losses.kd import soft_target_loss
 from kdrun.ranges import CountOrZero, NotNegative, Positive
@@ -16,7 +16,7 @@ from kdrun.types import Batch, Outputs
 BASES = ("kd", "dkd")
 
 
-class CurriculumTemperature(Term):
+class CurriculumTemperature(DistillationLoss):
     """`kd` (or `dkd`) of logits `[B, C]` at one learned temperature T that makes the task harder.
 
     T = t_start + t_range · sigmoid(θ), θ learned from 1 by the student's optimiser. A gradient

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision, require_variant
+from kdrun.losses.base import DistillationLoss, full_precision, require_variant
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -15,7 +15,7 @@ from kdrun.types import Batch, Outputs
 NO_VARIATION = 1e-16
 
 
-class CorrelationDistillation(Term):
+class CorrelationDistillation(DistillationLoss):
     """beta · (1 - mean_n ρ(rows)) + gamma · (1 - mean_c ρ(columns)) of p = softmax(z / T) `[B, C]`.
 
     ρ is Pearson's correlation of the student's and the teacher's row (one image, all classes:

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.losses.logit_parts import other_logits, standardise, target_logit
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
-class DecoupledDistillation(Term):
+class DecoupledDistillation(DistillationLoss):
     """alpha · TCKD + beta · NCKD of logits `[B, C]`, both times T², averaged over the batch.
 
     TCKD: KL between the pairs (p_y, 1 - p_y) of the label y; NCKD: KL between the softmax over the

@@ -7,13 +7,19 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.adapters import regressor
-from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import (
+    DistillationLoss,
+    LossContext,
+    Pretraining,
+    TapRequest,
+    require_variant,
+)
 from kdrun.losses.shapes import map_pairs, tap_names, zero_of
 from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
 
 
-class FitNet(Term):
+class FitNet(DistillationLoss):
     """Squared difference of a regression of the student's map and the teacher's map.
 
     The regressor r makes `[B, C_s, H_s, W_s]` into the teacher's `[B, C_t, H_t, W_t]`: one
@@ -60,7 +66,7 @@ class FitNet(Term):
         self.pretrain_lr = pretrain_lr
         self.regressors = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         norm = self.variant == "repdistiller"
         self.regressors = nn.ModuleList(
             regressor(s, t, norm=norm, relu=True) for s, t in map_pairs(self, student, teacher)

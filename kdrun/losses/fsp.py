@@ -8,7 +8,13 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.adapters import connector
-from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import (
+    DistillationLoss,
+    LossContext,
+    Pretraining,
+    TapRequest,
+    require_variant,
+)
 from kdrun.losses.shapes import map_pairs, pooled, smaller_size, tap_names, zero_of
 from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
@@ -16,7 +22,7 @@ from kdrun.types import Batch, Outputs
 Maps = list[tuple[Tensor, Tensor]]
 
 
-class SolutionFlow(Term):
+class SolutionFlow(DistillationLoss):
     """Squared difference of the products of consecutive maps, trained before the main phase.
 
     The FSP matrix `[B, C_i, C_j]` of two consecutive taps is the product of their maps over the
@@ -64,7 +70,7 @@ class SolutionFlow(Term):
         self.pretrain_lr = pretrain_lr
         self.connectors = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         if len(pairs) < 2:
             raise ConfigError(

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.losses.adapters import AdapterNorm
-from kdrun.losses.base import Pretraining, TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import (
+    DistillationLoss,
+    LossContext,
+    Pretraining,
+    TapRequest,
+    require_variant,
+)
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller, unit
 from kdrun.ranges import CountOrZero, Positive
 from kdrun.types import Batch, Outputs
@@ -15,7 +21,7 @@ from kdrun.types import Batch, Outputs
 SLOPE = 0.1  # of the LeakyReLU below zero
 
 
-class FactorTransfer(Term):
+class FactorTransfer(DistillationLoss):
     """Absolute difference of normalised factors of the two networks' maps.
 
     The paraphraser, an auto-encoder of 3×3 convolutions with `rate`·C_t channels in the middle,
@@ -63,7 +69,7 @@ class FactorTransfer(Term):
         self.paraphrasers = nn.ModuleList()
         self.translators = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         if self.variant != "paper":
             require_places(self, pairs, "Use loss.ft.variant=paper, or loss=fitnet.")

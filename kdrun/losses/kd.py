@@ -3,13 +3,13 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.losses.logit_parts import standardise
 from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
-class SoftTargets(Term):
+class SoftTargets(DistillationLoss):
     """T² · KL(p_teacher^T ‖ p_student^T), summed over classes, averaged over the batch.
 
     p^T = softmax(logits / T). The factor T² keeps the gradient's size when T changes

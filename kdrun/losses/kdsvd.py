@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller
 from kdrun.losses.singular import right_vectors
 from kdrun.ranges import Channels
@@ -16,7 +16,7 @@ from kdrun.types import Batch, Outputs
 CANDIDATES = 3  # more student vectors than teacher's, from which the best aligned are taken
 
 
-class SingularVectors(Term):
+class SingularVectors(DistillationLoss):
     """Correlations between the singular vectors of consecutive layers agree.
 
     Each image's map `[C, H, W]` is laid out as a matrix (see `variants`); v_t = its first k right
@@ -61,7 +61,7 @@ class SingularVectors(Term):
         self.k = k
         self.variant = variant
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         if len(pairs) < 2:
             raise ConfigError(

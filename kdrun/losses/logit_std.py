@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.kd import kl_symbol, soft_target_loss
 from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
-class LogitStandardisation(Term):
+class LogitStandardisation(DistillationLoss):
     """T² · KL(softmax(z'_teacher / T) ‖ softmax(z'_student / T)) of z-scores z', mean over B.
 
     z' = (z - mean_c z) / std_c z per image, with the unbiased deviation: the student is

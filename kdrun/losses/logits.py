@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.types import Batch, Outputs
 
 
-class LogitRegression(Term):
+class LogitRegression(DistillationLoss):
     """Half the squared difference of the logits, averaged over classes and batch.
 
     For T far above the logits and logits of zero mean, the gradient of T² · KL is

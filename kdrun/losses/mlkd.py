@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term, full_precision, require_variant
+from kdrun.losses.base import DistillationLoss, full_precision, require_variant
 from kdrun.losses.logit_parts import standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
-class MultiLevelLogits(Term):
+class MultiLevelLogits(DistillationLoss):
     """Instance, batch and class level agreement of p = softmax(z / T) `[B, C]`, summed over T.
 
     Per temperature: instance T² · mean_n KL(p_t ‖ p_s) of the weak and the strong view of the

@@ -3,13 +3,13 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.losses.logit_parts import other_logits, target_logit
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
 
-class NormalisedDistillation(Term):
+class NormalisedDistillation(DistillationLoss):
     """-p_t,y · log p_s,y - gamma · T² · Σ q_t · log q_s of logits `[B, C]`, averaged over B.
 
     p is the softmax at temperature 1 and y the label; q is the softmax at T over the other classes

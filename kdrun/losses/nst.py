@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdrun.losses.base import TapRequest, Term, TermContext
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller, unit
 from kdrun.types import Batch, Outputs
 
 
-class NeuronSelectivity(Term):
+class NeuronSelectivity(DistillationLoss):
     """Maximum mean discrepancy of the channels of student and teacher, kernel k(a, b) = (a·b)².
 
     Each channel's map is flattened `[H·W]` and divided by its L2 norm. Loss of a pair and an
@@ -32,7 +32,7 @@ class NeuronSelectivity(Term):
     def __init__(self, taps: Sequence[TapRequest] = ("stages",)) -> None:
         super().__init__(taps)
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         require_places(self, pairs, "Use loss=sp, loss=fitnet or loss=vid for such networks.")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, TermConfig
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
 from kdrun.types import Batch, Outputs
@@ -24,14 +24,14 @@ class WeightedTerm:
     decay_epochs: the weight falls linearly to zero over so many epochs.
     """
 
-    term: Term
+    term: DistillationLoss
     weight: float
     warmup_epochs: int = 0
     decay_epochs: int = 0
-    others: tuple[Term, ...] = ()
+    others: tuple[DistillationLoss, ...] = ()
 
     @property
-    def instances(self) -> tuple[Term, ...]:
+    def instances(self) -> tuple[DistillationLoss, ...]:
         """The term for each teacher, in their order."""
         return (self.term, *self.others)
 
@@ -78,11 +78,11 @@ class Objective(nn.Module):
         )
         self.weights = {"ce": ce_weight, **{name: w.weight for name, w in terms.items()}}
 
-    def term_list(self) -> list[Term]:
+    def term_list(self) -> list[DistillationLoss]:
         """The terms besides CE, each with all its instances."""
         return [term for weighted in self.weighted.values() for term in weighted.instances]
 
-    def terms_of(self, position: int) -> dict[str, Term]:
+    def terms_of(self, position: int) -> dict[str, DistillationLoss]:
         """The terms besides CE that learn from teacher number `position` (from 0), by name."""
         return {name: weighted.instances[position] for name, weighted in self.weighted.items()}
 
@@ -166,7 +166,7 @@ class Objective(nn.Module):
         return soft[0] if len(soft) == 1 else None
 
 
-def scalar(value: object, term: Term, name: str) -> Tensor:
+def scalar(value: object, term: DistillationLoss, name: str) -> Tensor:
     """What a term returned. Raises ConfigError unless it is one number in a tensor."""
     if isinstance(value, Tensor) and value.dim() == 0:
         return value
@@ -261,11 +261,13 @@ def build_objective(
     return Objective(CrossEntropy(label_smoothing), ce_weight, terms, ensemble)
 
 
-def _term_class(term: TermConfig) -> type[Term]:
+def _term_class(term: TermConfig) -> type[DistillationLoss]:
     where = f"loss.{term.id}"
     found = build.locate(term.target, where)
-    if not (isinstance(found, type) and issubclass(found, Term)):
-        raise ConfigError(f"{where}._target_={term.target} is not a kdrun.losses.base.Term.")
+    if not (isinstance(found, type) and issubclass(found, DistillationLoss)):
+        raise ConfigError(
+            f"{where}._target_={term.target} is not a kdrun.losses.base.DistillationLoss."
+        )
     return found
 
 

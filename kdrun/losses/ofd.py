@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.losses.adapters import connector
-from kdrun.losses.base import TapRequest, Term, TermContext
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest
 from kdrun.losses.margins import FixedMargin, MeasuredMargin, batch_norm_before, margin_of
 from kdrun.losses.shapes import map_pairs, tap_names, to_smaller
 from kdrun.types import Batch, Outputs
@@ -15,7 +15,7 @@ from kdrun.types import Batch, Outputs
 MARGINS = ("auto", "batch_norm", "measured")
 
 
-class FeatureOverhaul(Term):
+class FeatureOverhaul(DistillationLoss):
     """Partial squared difference of pre-activations: negative ones need only stay low.
 
     A 1×1 convolution and batch normalisation give the student's map the teacher's width. The
@@ -51,7 +51,7 @@ class FeatureOverhaul(Term):
         self.connectors = nn.ModuleList()
         self.margins = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         self.connectors = nn.ModuleList(connector(s.shape[1], t.shape[1]) for s, t in pairs)
         self.margins = nn.ModuleList(
@@ -73,7 +73,7 @@ class FeatureOverhaul(Term):
     def symbol(self) -> str:
         return f"OFD({tap_names(self)})"
 
-    def _margin(self, tap: str, channels: int, context: TermContext) -> nn.Module:
+    def _margin(self, tap: str, channels: int, context: LossContext) -> nn.Module:
         if self.margin_source == "measured":
             return MeasuredMargin(channels)
         norm = batch_norm_before(context.teacher, tap, channels)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Term, require_variant
+from kdrun.losses.base import DistillationLoss, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
 from kdrun.types import Batch, Outputs
@@ -11,7 +11,7 @@ from kdrun.types import Batch, Outputs
 EPSILON = 1e-7
 
 
-class ProbabilisticTransfer(Term):
+class ProbabilisticTransfer(DistillationLoss):
     """KL of the probabilities that one image of the batch is a neighbour of another.
 
     Similarity of two images: (1 + cosine of their embeddings `[B, D]`) / 2; each row of the matrix

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.losses.adapters import AdapterNorm
-from kdrun.losses.base import TapRequest, Term, TermContext, full_precision
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest, full_precision
 from kdrun.losses.shapes import as_map, map_pairs, pooled, tap_names
 from kdrun.ranges import Channels
 from kdrun.types import Batch, Outputs
@@ -15,7 +15,7 @@ from kdrun.types import Batch, Outputs
 LEVELS = (4, 2, 1)  # sides of the pooled maps that are compared besides the full one
 
 
-class KnowledgeReview(Term):
+class KnowledgeReview(DistillationLoss):
     """Each teacher stage is compared with a fusion of the student's stage and all deeper ones.
 
     From the embedding `[B, D, 1, 1]` back to the first tap: a fusion block reduces the student's
@@ -44,7 +44,7 @@ class KnowledgeReview(Term):
         self.width = width
         self.blocks = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = self._levels(student, teacher)
         width = min(self.width, pairs[-1][0].shape[1])
         last = len(pairs) - 1

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
 from kdrun.ranges import NotNegative
@@ -13,7 +13,7 @@ from kdrun.types import Batch, Outputs
 ROUNDING = 16.0  # in units of the precision of a squared length
 
 
-class RelationalDistillation(Term):
+class RelationalDistillation(DistillationLoss):
     """Distances of pairs and angles of triplets of images agree.
 
     Embeddings `[B, D]`, widths may differ. Distance: ‖e_i - e_j‖ divided by the mean of those that

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.losses.adapters import AdapterNorm
-from kdrun.losses.base import TapRequest, Term, TermContext
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest
 from kdrun.losses.shapes import map_pairs, to_smaller, unit
 from kdrun.ranges import Channels, Positive
 from kdrun.types import Batch, Outputs
@@ -15,7 +15,7 @@ from kdrun.types import Batch, Outputs
 Maps = dict[str, Tensor]
 
 
-class SemanticCalibration(Term):
+class SemanticCalibration(DistillationLoss):
     """Every student layer learns from all teacher layers, by learned attention.
 
     For each pair of a student map i and a teacher map j: the larger is averaged down to the
@@ -58,7 +58,7 @@ class SemanticCalibration(Term):
         self.keys = nn.ModuleList()
         self.bottlenecks = nn.ModuleList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         students, teachers = self._maps(student, teacher)
         self.rows = context.batch_size
         width = max(self.rows // self.reduction, 1)

@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term, feature_pairs, full_precision
+from kdrun.losses.base import DistillationLoss, feature_pairs, full_precision
 from kdrun.types import Outputs
 
 LEADING_TOKENS = (0, 1, 2)  # none; a class token; a class and a distillation token
 SMALLEST_NORM = 1e-12
 
 
-def map_pairs(term: Term, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+def map_pairs(
+    term: DistillationLoss, student: Outputs, teacher: Outputs
+) -> list[tuple[Tensor, Tensor]]:
     """The (student, teacher) maps `[B, C, H, W]` of the term's taps; no gradient to the teacher.
 
     Raises ConfigError for features that are no map and cannot be made one.
@@ -88,7 +90,9 @@ def smaller_size(student: Tensor, teacher: Tensor) -> tuple[int, int]:
     return height, width
 
 
-def require_places(term: Term, pairs: list[tuple[Tensor, Tensor]], instead: str) -> None:
+def require_places(
+    term: DistillationLoss, pairs: list[tuple[Tensor, Tensor]], instead: str
+) -> None:
     """Raise ConfigError when no pair of maps has more than one place in common.
 
     A method that compares where activations lie sees nothing in a single place. A pair of one
@@ -116,7 +120,7 @@ def unit(tensor: Tensor, dim: int) -> Tensor:
     return tensor / torch.where(norm > SMALLEST_NORM, norm, 1.0)
 
 
-def tap_names(term: Term) -> str:
+def tap_names(term: DistillationLoss) -> str:
     """The student's taps as the printed objective shows them: `stage1+stage2`."""
     return "+".join(student for student, _ in term.pairs)
 

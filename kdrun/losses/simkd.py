@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.config.schema import NetworkConfig
-from kdrun.losses.base import NetworkView, Term
+from kdrun.losses.base import DistillationLoss, NetworkView
 from kdrun.losses.embeddings import embedding_pair, teacher_classifier
 from kdrun.losses.shapes import map_pairs, pooled
 from kdrun.models.reused_classifier import PROJECTED, look, reuse_classifier
@@ -12,7 +12,7 @@ from kdrun.ranges import Channels
 from kdrun.types import Batch, InputInfo, Outputs
 
 
-class ReusedTeacherClassifier(Term):
+class ReusedTeacherClassifier(DistillationLoss):
     """The student's features, projected, equal those that the teacher's classifier takes.
 
     The student that is trained and kept is another one (`models.reused_classifier`): its backbone

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdrun.losses.base import TapRequest, Term, feature_pairs, require_variant
+from kdrun.losses.base import DistillationLoss, TapRequest, feature_pairs, require_variant
 from kdrun.losses.shapes import tap_names, unit
 from kdrun.types import Batch, Outputs
 
@@ -12,7 +12,7 @@ from kdrun.types import Batch, Outputs
 OWN_TAPS = {"repdistiller": "last_stage", "paper": "stages", "cosine": "last_stage"}
 
 
-class SimilarityPreserving(Term):
+class SimilarityPreserving(DistillationLoss):
     """‖G_teacher - G_student‖²_F / B², summed over the tap pairs.
 
     G is the batch similarity matrix `[B, B]` of the flattened activations Q `[B, channels·H·W]`:

@@ -6,7 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.losses.adapters import connector
-from kdrun.losses.base import TapRequest, Term, TermContext, full_precision, require_variant
+from kdrun.losses.base import (
+    DistillationLoss,
+    LossContext,
+    TapRequest,
+    full_precision,
+    require_variant,
+)
 from kdrun.losses.embeddings import (
     classify,
     embedding_pair,
@@ -18,7 +24,7 @@ from kdrun.ranges import NotNegative
 from kdrun.types import Batch, Outputs
 
 
-class SoftmaxRegression(Term):
+class SoftmaxRegression(DistillationLoss):
     """Adapted student features equal the teacher's, and so do the teacher's logits of them.
 
     h = connector(student's features): 1×1 convolution without bias, batch normalisation, and a
@@ -63,7 +69,7 @@ class SoftmaxRegression(Term):
         # in a tuple: the teacher's own module, neither trained nor saved with this term
         self._classifier: tuple[nn.Linear | nn.Conv2d, ...] = ()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         self._classifier = (teacher_classifier(self.id, context.teacher, teacher),)
         embedding = embedding_pair(student, teacher)[1]
         layers = connector(self._source(student).shape[1], embedding.shape[1])

@@ -5,11 +5,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term, TermContext, full_precision
+from kdrun.losses.base import DistillationLoss, LossContext, full_precision
 from kdrun.types import Outputs
 
 
-class TokenTerm(Term):
+class TokenTerm(DistillationLoss):
     """A term on logits that teaches the student through its distillation tokens, if it has any.
 
     Source: Touvron et al. 2021, arXiv 2012.12877, §4, for one token and one teacher.
@@ -22,7 +22,7 @@ class TokenTerm(Term):
         super().__init__()
         self.position = 0
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         """Take the teacher's number, which is that of its token.
 
         Raises ConfigError for several tokens that are not one for each teacher.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import TapRequest, Term, TermContext, require_variant
+from kdrun.losses.base import DistillationLoss, LossContext, TapRequest, require_variant
 from kdrun.losses.shapes import map_pairs, tap_names, to_smaller
 from kdrun.ranges import Positive
 from kdrun.types import Batch, Outputs
@@ -16,7 +16,7 @@ from kdrun.types import Batch, Outputs
 SMALLEST_VARIANCE = 1e-5
 
 
-class VariationalInformation(Term):
+class VariationalInformation(DistillationLoss):
     """Negative log-likelihood of the teacher's map under a Gaussian whose mean the student gives.
 
     μ = three 1×1 convolutions without bias (ReLU between) from the student's `[B, C_s, H, W]` to
@@ -59,7 +59,7 @@ class VariationalInformation(Term):
         self.means = nn.ModuleList()
         self.rho = nn.ParameterList()
 
-    def build(self, student: Outputs, teacher: Outputs, context: TermContext) -> None:
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         above = self.variance - SMALLEST_VARIANCE
         start = above + math.log(-math.expm1(-above))  # the inverse of softplus
         pairs = map_pairs(self, student, teacher)

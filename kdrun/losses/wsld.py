@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import Term, full_precision
+from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
-class WeightedSoftLabels(Term):
+class WeightedSoftLabels(DistillationLoss):
     """T² · w · H(p_teacher^T, p_student^T) of logits `[B, C]`, averaged over the batch.
 
     H is the cross-entropy summed over classes; w = 1 - exp(-CE_student / CE_teacher) of each image

@@ -79,7 +79,7 @@ class _Trace:
         self.calls: dict[str, int] = {}
         self.outputs: dict[int, str] = {}
         self.inputs: dict[str, Tensor] = {}
-        self.tapped: set[int] = set()
+        self.extractor: set[int] = set()
         self.alive: list[Any] = []
 
     def watch(self, network: nn.Module, taps: Iterable[str]) -> list[Any]:
@@ -107,7 +107,7 @@ class _Trace:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             self.alive += [args, output]
             read = args if tap.endswith(INPUT_SUFFIX) else output
-            self.tapped |= {id(leaf) for leaf in tree_leaves(read)}
+            self.extractor |= {id(leaf) for leaf in tree_leaves(read)}
 
         return hook
 
@@ -127,7 +127,7 @@ def _pairs(network: nn.Module, sample: Tensor, taps: Iterable[str]) -> dict[str,
     found = {}
     for norm_path, tensor in trace.inputs.items():
         conv_path = trace.outputs.get(id(tensor))
-        if conv_path is None or id(tensor) in trace.tapped | returned:
+        if conv_path is None or id(tensor) in trace.extractor | returned:
             continue
         conv, norm = network.get_submodule(conv_path), network.get_submodule(norm_path)
         once = trace.calls[conv_path] == trace.calls[norm_path] == 1

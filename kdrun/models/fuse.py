@@ -83,7 +83,7 @@ def fuse_convolutions(
     that is made of others, and where the fused network does not answer alike.
     """
     assert not network.training, "only a frozen network can be fused"
-    tapped = {tap.removesuffix(INPUT_SUFFIX) for tap in taps}
+    extractor = {tap.removesuffix(INPUT_SUFFIX) for tap in taps}
     if sample.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return network, 0
     autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
@@ -91,22 +91,22 @@ def fuse_convolutions(
         with dry_run(network), autocast:
             traced = fx.symbolic_trace(network)
             ShapeProp(traced).propagate(sample)
-            found = _Fusion(traced, tapped, dtype).run()
+            found = _Fusion(traced, extractor, dtype).run()
             expected, got = network(sample), traced(sample)
             furthest = TOLERANCES[dtype] * float(expected.abs().max())
             alike = float((got - expected).abs().max()) <= furthest
     except Exception:  # whatever a network's code does when it is traced instead of run
         return network, 0
     here = {str(node.target) for node in traced.graph.nodes if node.op == "call_module"}
-    return (traced, found) if found and alike and tapped <= here else (network, 0)
+    return (traced, found) if found and alike and extractor <= here else (network, 0)
 
 
 class _Fusion:
     """Rewrites a traced network, whose nodes know their shapes."""
 
-    def __init__(self, traced: fx.GraphModule, tapped: set[str], dtype: torch.dtype) -> None:
+    def __init__(self, traced: fx.GraphModule, extractor: set[str], dtype: torch.dtype) -> None:
         self.traced = traced
-        self.tapped = tapped
+        self.extractor = extractor
         self.dtype = dtype
         self.modules = dict(traced.named_modules())
 
@@ -182,7 +182,7 @@ class _Fusion:
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         """What the node calls, unless a tap reads it."""
-        if node.op != "call_module" or node.target in self.tapped:
+        if node.op != "call_module" or node.target in self.extractor:
             return None
         return self.modules.get(str(node.target))
 

@@ -62,7 +62,7 @@ def tap_paths(
     return paths
 
 
-class Tapped(nn.Module):
+class FeatureExtractor(nn.Module):
     """A network that also returns the features asked for: images `[B, C, H, W]` → `Outputs`.
 
     names: taps or module paths; `Outputs.features` has these keys.
@@ -132,7 +132,7 @@ class Tapped(nn.Module):
         """The logits of the data set's classes in what the network returned."""
         return logits_of(output) if self.select is None else self.select(output)
 
-    def beside(self, others: Sequence["Tapped"], images: Tensor) -> list[Outputs]:
+    def beside(self, others: Sequence["FeatureExtractor"], images: Tensor) -> list[Outputs]:
         """This one's outputs and then those of `others`, from one forward of the network.
 
         others: of the same network, its constants and its image size.
@@ -178,12 +178,14 @@ def tap_shapes(
     paths: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes, batch first, of the named taps for `sample` `[B, C, H, W]`."""
-    tapped = Tapped(network, names, tap_paths(network, sample) if paths is None else paths)
+    extractor = FeatureExtractor(
+        network, names, tap_paths(network, sample) if paths is None else paths
+    )
     try:
         with dry_run(network):
-            features = tapped(sample).features
+            features = extractor(sample).features
     finally:
-        tapped.close()
+        extractor.close()
     return {name: tuple(tensor.shape) for name, tensor in features.items()}
 
 

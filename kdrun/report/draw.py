@@ -16,7 +16,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdrun.report.album import Picture
+from kdrun.report.figure_store import Picture
 
 DPI = 144
 CSS_DPI = 96

@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdrun.report.album import Picture
 from kdrun.report.draw import DISTILLED, TEACHER, Evidence, Theme, draw, show_image
+from kdrun.report.figure_store import Picture
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 ROWS, TOP = 5, 5

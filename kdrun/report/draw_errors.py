@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdrun.engine.metrics import ECE_BINS as BINS
-from kdrun.report.album import Picture
 from kdrun.report.draw import ALONE, NAMED, Evidence, Theme, draw
+from kdrun.report.figure_store import Picture
 
 NUMBERED = 12  # classes up to which a matrix shows its counts
 EXTREMES = 15

@@ -6,8 +6,8 @@ from torch.nn.functional import cosine_similarity
 
 from kdrun.losses.at import attention
 from kdrun.losses.sp import gram_rows
-from kdrun.report.album import Picture
 from kdrun.report.draw import NAMED, TEACHER, Evidence, Theme, draw, show_image
+from kdrun.report.figure_store import Picture
 
 MAPS, STAGES = 5, 3
 

@@ -20,9 +20,9 @@ import kdrun
 from kdrun.ownership import write_own
 from kdrun.report import content
 from kdrun.report.aggregate import Group
-from kdrun.report.album import Picture, read_album
 from kdrun.report.content import Report
 from kdrun.report.curves import learning_curves
+from kdrun.report.figure_store import Picture, read_album
 from kdrun.report.files import ELSEWHERE
 from kdrun.report.heatmap import heat_maps
 from kdrun.report.records import Run

@@ -57,7 +57,7 @@ class RunFolder:
 
         So a command that is refused before that leaves none.
         """
-        folder = cls(group / distributed.decided(stamp))
+        folder = cls(group / distributed.broadcast_from_main(stamp))
         folder._group = group
         return folder
 
@@ -68,7 +68,7 @@ class RunFolder:
         """
         if self._group is not None:
             group, name = self._group, self.path.name
-            path = distributed.decided(lambda: _make_in(group, name))
+            path = distributed.broadcast_from_main(lambda: _make_in(group, name))
             if path != self.path:
                 self._place(path)
             self._group = None
@@ -88,7 +88,7 @@ class RunFolder:
         Raises ConfigError when a living one has it, and for a folder with links or pipes in it.
         """
         self.make()
-        distributed.decided(self._lock_or_refuse)
+        distributed.broadcast_from_main(self._lock_or_refuse)
 
     def _lock_or_refuse(self) -> None:
         for folder in (self.path, self.checkpoints.folder):

@@ -40,4 +40,4 @@ def find_run(
         more = WEIGHTS if weights else ()
         return next((folder for folder, _ in matching(group, wanted, warn, more)), None)
 
-    return distributed.decided(find)
+    return distributed.broadcast_from_main(find)

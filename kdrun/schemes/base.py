@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from kdrun.data.strong_view import strong_view
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
-from kdrun.models.taps import Tapped
-from kdrun.schemes.measured import Companion
+from kdrun.models.taps import FeatureExtractor
+from kdrun.schemes.measured import AuxiliaryModel
 from kdrun.types import Batch, BatchKeys, Outputs, StepOutput
 
 
@@ -31,7 +31,9 @@ class StudentScheme(nn.Module):
     reads_partner: ClassVar[bool] = False
     trains_peers: ClassVar[bool] = False
 
-    def __init__(self, student: Tapped, objective: Objective, compiled: bool = False) -> None:
+    def __init__(
+        self, student: FeatureExtractor, objective: Objective, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.student = student
         self.objective = objective
@@ -69,7 +71,7 @@ class StudentScheme(nn.Module):
         """Further entries of `result.json`, known before training."""
         return {}
 
-    def companions(self) -> list[Companion]:
+    def companions(self) -> list[AuxiliaryModel]:
         """What is measured beside the student when training has ended."""
         return []
 
@@ -83,25 +85,25 @@ class StudentScheme(nn.Module):
         """Teachers that never change, images → `Outputs`; none where networks teach each other."""
         return ()
 
-    def teach(self, batch: Batch) -> Sequence[Outputs]:
+    def teacher_outputs(self, batch: Batch) -> Sequence[Outputs]:
         """Each teacher's outputs for the batch, without a graph."""
         return ()
 
-    def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
+    def forward_networks(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(student's outputs, each teacher's), of every view that the objective reads."""
         begin_step()
         student = self._run_student[0](batch.images)
-        teachers = self.teach(batch)
+        teachers = self.teacher_outputs(batch)
         if self.objective.reads_strong_view:
             strong = replace(batch, images=strong_view(batch.images), keys=None)
             student.strong = self._run_student[0](strong.images)
-            for teacher, outputs in zip(teachers, self.teach(strong), strict=True):
+            for teacher, outputs in zip(teachers, self.teacher_outputs(strong), strict=True):
                 teacher.strong = outputs
         return student, teachers
 
     def forward(self, batch: Batch) -> StepOutput:
         """One step's loss for a batch."""
-        student, teachers = self.see(batch)
+        student, teachers = self.forward_networks(batch)
         _, parts = self.objective(student, teachers, batch)
         return step_output(student.logits, [("", parts, self.objective.weigh(parts))])
 

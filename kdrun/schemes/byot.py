@@ -14,17 +14,17 @@ from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.base import full_precision
 from kdrun.losses.objective import Objective
 from kdrun.models.pairs import expand_tap
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.ranges import NotNegative
 from kdrun.schemes.base import StudentScheme, Value, step_output
-from kdrun.schemes.given import Given, pooled, require_logits
-from kdrun.schemes.measured import Companion, mean_logits
+from kdrun.schemes.context import SchemeContext, pooled, require_logits
+from kdrun.schemes.measured import AuxiliaryModel, mean_logits
 from kdrun.seeds import derive
 from kdrun.types import Batch, Outputs, StepOutput
 
 
 def byot(
-    given: Given, exits: Sequence[str] | None = None, hint_weight: NotNegative = 0.03
+    given: SchemeContext, exits: Sequence[str] | None = None, hint_weight: NotNegative = 0.03
 ) -> "BeYourOwnTeacher":
     """Shallow exits learn from labels, from the last classifier, and from what it reads.
 
@@ -44,7 +44,7 @@ def byot(
     if hint_weight < 0:
         raise ConfigError(f"scheme.hint_weight={hint_weight:g} must not be negative.")
     taps, last = _taps(given, exits)
-    student = given.student.tapped([*dict.fromkeys([*taps, last])], embedding=True)
+    student = given.student.extractor([*dict.fromkeys([*taps, last])], embedding=True)
     output = given.dry(student)
     given.build_terms(given.objective, (given.student, given.student), (output, output), "byot")
     assert output.embedding is not None
@@ -75,7 +75,7 @@ class BeYourOwnTeacher(StudentScheme):
 
     def __init__(
         self,
-        student: Tapped,
+        student: FeatureExtractor,
         objective: Objective,
         taps: Sequence[str],
         exits: Sequence[Exit],
@@ -118,14 +118,14 @@ class BeYourOwnTeacher(StudentScheme):
         exits = ", ".join(self.taps)
         return f"1*CE; for each exit ({exits}): {self.objective.describe()}{hint}"
 
-    def companions(self) -> list[Companion]:
+    def companions(self) -> list[AuxiliaryModel]:
         """Every exit, and the mean of all answers, the last classifier's among them."""
         found = [
-            Companion("exits", f"exit at {tap}", _Answer(self, number))
+            AuxiliaryModel("exits", f"exit at {tap}", _Answer(self, number))
             for number, tap in enumerate(self.taps)
         ]
         name = f"ensemble of {len(self.taps) + 1} classifiers"
-        return [*found, Companion("ensemble", name, _Answer(self, None))]
+        return [*found, AuxiliaryModel("ensemble", name, _Answer(self, None))]
 
 
 class _Answer(nn.Module):
@@ -143,7 +143,7 @@ class _Answer(nn.Module):
         return mean_logits([output.logits, *(logits for _, logits in found)], 1.0)
 
 
-def _taps(given: Given, exits: Sequence[str] | None) -> tuple[list[str], str]:
+def _taps(given: SchemeContext, exits: Sequence[str] | None) -> tuple[list[str], str]:
     """(the taps that exits follow, the last stage)."""
     paths = given.student.paths
     stages = expand_tap("stages", paths, "student")

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 
 from kdrun.schemes.base import StudentScheme
-from kdrun.schemes.given import Given, require_logits
+from kdrun.schemes.context import SchemeContext, require_logits
 from kdrun.types import Batch, Outputs
 
 
-def class_wise(given: Given) -> "ClassWise":
+def class_wise(given: SchemeContext) -> "ClassWise":
     """The student's answer to another image of the same class is its teacher.
 
     With `loss=kd`: ce · CE(x) + λ · T² · KL(p^T(x') ‖ p^T(x)), where p(x') is a constant (section
@@ -24,7 +24,7 @@ def class_wise(given: Given) -> "ClassWise":
     Raises ConfigError for losses that read more than logits.
     """
     require_logits(given.objective, "cs_kd", "two images are compared, whose features may differ")
-    student = given.student.tapped()
+    student = given.student.extractor()
     output = given.dry(student)
     given.build_terms(given.objective, (given.student, given.student), (output, output), "cs_kd")
     return ClassWise(student, given.objective, given.compiled)
@@ -35,7 +35,7 @@ class ClassWise(StudentScheme):
 
     reads_partner: ClassVar[bool] = True
 
-    def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
+    def forward_networks(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(outputs for the images, outputs for their partners)."""
         assert batch.partner is not None
         student = self._run_student[0](batch.images)

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from kdrun.losses.ensemble import mean_soft_targets
 from kdrun.models.dry_run import logits_of
-from kdrun.schemes.given import Learner
+from kdrun.schemes.context import TrainableNetwork
 
 
 @dataclass(frozen=True)
-class Companion:
+class AuxiliaryModel:
     """A network, or a part of one, that is measured beside the student.
 
     kind: its list in `result.json` (peers, branches, exits, ensemble). name: what it is called.
@@ -22,7 +22,7 @@ class Companion:
     kind: str
     name: str
     module: nn.Module
-    learner: Learner | None = None
+    learner: TrainableNetwork | None = None
 
 
 class MeanAnswer(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdrun.losses.objective import Objective
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, freeze, teacher_forward
 from kdrun.types import Batch, Outputs
 
@@ -14,8 +14,8 @@ class Offline(StudentScheme):
 
     def __init__(
         self,
-        student: Tapped,
-        teachers: Sequence[Tapped],
+        student: FeatureExtractor,
+        teachers: Sequence[FeatureExtractor],
         objective: Objective,
         compiled: bool = False,
     ) -> None:
@@ -31,6 +31,6 @@ class Offline(StudentScheme):
         """The teachers, as they are run."""
         return self._teachers
 
-    def teach(self, batch: Batch) -> Sequence[Outputs]:
+    def teacher_outputs(self, batch: Batch) -> Sequence[Outputs]:
         """Each teacher's outputs for the batch, without a graph."""
         return [teacher_forward(teacher, batch.images, batch.keys) for teacher in self._teachers]

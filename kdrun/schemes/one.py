@@ -14,15 +14,15 @@ from kdrun.losses.base import full_precision
 from kdrun.losses.objective import Objective
 from kdrun.models.pairs import expand_tap
 from kdrun.models.split import Branch, Recording, check_branch, find_cut, make_branch
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, Value, step_output
-from kdrun.schemes.given import Given, pooled, require_logits
-from kdrun.schemes.measured import Companion
+from kdrun.schemes.context import SchemeContext, pooled, require_logits
+from kdrun.schemes.measured import AuxiliaryModel
 from kdrun.seeds import derive
 from kdrun.types import Batch, Outputs, StepOutput
 
 
-def one(given: Given, branches: int = 3, split: str | None = None) -> "NativeEnsemble":
+def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "NativeEnsemble":
     """The student's layers up to a tap are shared; those after it exist several times.
 
     The ensemble's logits are Σ_i g_i · z_i with g = softmax(ReLU(BN(W · f))), where f is the shared
@@ -54,7 +54,7 @@ def one(given: Given, branches: int = 3, split: str | None = None) -> "NativeEns
     twin.load_state_dict(network.state_dict())
     check_branch(network, make_branch(twin, recording), recording, images)
     others = [make_branch(given.another(i).network, recording) for i in range(2, branches + 1)]
-    student = given.student.tapped([tap])
+    student = given.student.extractor([tap])
     output = given.dry(student)
     given.build_terms(given.objective, (given.student, given.student), (output, output), "one")
     torch.manual_seed(derive(given.seed, "gate"))
@@ -81,7 +81,7 @@ class NativeEnsemble(StudentScheme):
 
     def __init__(
         self,
-        student: Tapped,
+        student: FeatureExtractor,
         objective: Objective,
         tap: str,
         branches: Sequence[Branch],
@@ -121,14 +121,14 @@ class NativeEnsemble(StudentScheme):
         own = f"for each of {count} branches after {self.tap}: {self.objective.describe()}"
         return f"{own}; for their gated ensemble: {self.objective.ce_weight:g}*CE"
 
-    def companions(self) -> list[Companion]:
+    def companions(self) -> list[AuxiliaryModel]:
         """The other branches, and the ensemble."""
         found = [
-            Companion("branches", f"branch {number}", _Answer(self, number - 1))
+            AuxiliaryModel("branches", f"branch {number}", _Answer(self, number - 1))
             for number in range(2, len(self.branches) + 2)
         ]
         name = f"gated ensemble of {len(self.branches) + 1} branches"
-        return [*found, Companion("ensemble", name, _Answer(self, None))]
+        return [*found, AuxiliaryModel("ensemble", name, _Answer(self, None))]
 
 
 class _Answer(nn.Module):
@@ -144,7 +144,7 @@ class _Answer(nn.Module):
         return ensemble if self.number is None else logits[self.number]
 
 
-def _split_tap(given: Given, split: str | None) -> str:
+def _split_tap(given: SchemeContext, split: str | None) -> str:
     """The tap where the branches begin."""
     if split is not None:
         return expand_tap(split, given.student.paths, "student")[-1]

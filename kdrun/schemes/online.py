@@ -14,10 +14,15 @@ from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import compile_network
 from kdrun.models.pairs import pair_taps
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, step_output
-from kdrun.schemes.given import Given, Learner, require_one_phase, require_variant
-from kdrun.schemes.measured import Companion, MeanAnswer, mean_logits
+from kdrun.schemes.context import (
+    SchemeContext,
+    TrainableNetwork,
+    require_one_phase,
+    require_variant,
+)
+from kdrun.schemes.measured import AuxiliaryModel, MeanAnswer, mean_logits
 from kdrun.types import Batch, Outputs, StepOutput
 
 VARIANTS = {
@@ -39,7 +44,7 @@ class Lesson:
     share: float
 
 
-def online(given: Given, variant: str = "each") -> "Online":
+def online(given: SchemeContext, variant: str = "each") -> "Online":
     """Every peer minimises the objective with the other peers as its teachers.
 
     For peer i of K: L_i = ce · CE_i + 1/(K-1) · Σ_j≠i Σ_terms weight · term(i, j), where the
@@ -74,8 +79,8 @@ class Online(StudentScheme):
 
     def __init__(
         self,
-        learners: Sequence[Learner],
-        peers: Sequence[Tapped],
+        learners: Sequence[TrainableNetwork],
+        peers: Sequence[FeatureExtractor],
         lessons: Sequence[Lesson],
         compiled: bool = False,
     ) -> None:
@@ -100,7 +105,7 @@ class Online(StudentScheme):
 
     def forward(self, batch: Batch) -> StepOutput:
         """The sum of all peers' losses for a batch."""
-        outputs = self._see_all(batch.images)
+        outputs = self._forward_all(batch.images)
         constants = [output.detached() for output in outputs]
         parts: list[tuple[str, dict[str, Tensor], dict[str, Tensor]]] = []
         for lesson in self.lessons:
@@ -110,7 +115,7 @@ class Online(StudentScheme):
             parts.append((f"peer{lesson.learner + 1}_", shares, lesson.objective.weigh(shares)))
         return step_output(outputs[0].logits, parts)
 
-    def _see_all(self, images: Tensor) -> list[Outputs]:
+    def _forward_all(self, images: Tensor) -> list[Outputs]:
         """Each peer's outputs, of every view that the objective reads."""
         runs = (*self._run_student, *self._run_others)
         outputs = [run(images) for run in runs]
@@ -128,20 +133,20 @@ class Online(StudentScheme):
         """The seed of each peer's initial weights."""
         return {"peer_seeds": [learner.seed for learner in self.learners]}
 
-    def companions(self) -> list[Companion]:
+    def companions(self) -> list[AuxiliaryModel]:
         """The other peers, and the mean of all peers' answers."""
         found = [
-            Companion("peers", f"peer {number}", peer, learner)
+            AuxiliaryModel("peers", f"peer {number}", peer, learner)
             for number, (peer, learner) in enumerate(
                 zip(self.others, self.learners[1:], strict=True), start=2
             )
         ]
         count = len(self.learners)
         everyone = MeanAnswer([self.student, *self.others])
-        return [*found, Companion("ensemble", f"ensemble of {count} peers", everyone)]
+        return [*found, AuxiliaryModel("ensemble", f"ensemble of {count} peers", everyone)]
 
 
-def _lessons(given: Given, count: int, variant: str) -> list[Lesson]:
+def _lessons(given: SchemeContext, count: int, variant: str) -> list[Lesson]:
     numbers = range(count)
     if variant == "mean":
         groups = [(i, tuple(j for j in numbers if j != i)) for i in numbers]
@@ -155,7 +160,9 @@ def _lessons(given: Given, count: int, variant: str) -> list[Lesson]:
     ]
 
 
-def _tap(given: Given, learners: Sequence[Learner], lessons: Sequence[Lesson]) -> list[Tapped]:
+def _tap(
+    given: SchemeContext, learners: Sequence[TrainableNetwork], lessons: Sequence[Lesson]
+) -> list[FeatureExtractor]:
     """Every peer with the taps that its lessons read; the adapters of each pair are built."""
     names: list[list[str]] = [[] for _ in learners]
     for lesson in lessons:
@@ -165,11 +172,11 @@ def _tap(given: Given, learners: Sequence[Learner], lessons: Sequence[Lesson]) -
             names[student] += [pair[0] for pair in term.pairs]
             names[teacher] += [pair[1] for pair in term.pairs]
     embedding = any(term.reads_embedding for term in given.objective.term_list())
-    tapped = [
-        learner.tapped(list(dict.fromkeys(own)), embedding)
+    extractor = [
+        learner.extractor(list(dict.fromkeys(own)), embedding)
         for learner, own in zip(learners, names, strict=True)
     ]
-    outputs = [given.dry(peer) for peer in tapped]
+    outputs = [given.dry(peer) for peer in extractor]
     for lesson in lessons:
         student, teacher = lesson.learner, lesson.teachers[0]
         given.build_terms(
@@ -178,7 +185,7 @@ def _tap(given: Given, learners: Sequence[Learner], lessons: Sequence[Lesson]) -
             (outputs[student], outputs[teacher]),
             f"{student}-{teacher}",
         )
-    return tapped
+    return extractor
 
 
 def _require_one_temperature(objective: Objective) -> None:

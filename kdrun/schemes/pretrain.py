@@ -50,7 +50,7 @@ class PretrainScheme(nn.Module):
 
     def forward(self, batch: Batch) -> StepOutput:
         """The term's own loss, averaged over the teachers."""
-        student, teachers = self.main.see(batch)
+        student, teachers = self.main.forward_networks(batch)
         loss = self.main.objective.pretrain_loss(self.term, student, teachers, batch)
         return StepOutput(loss, student.logits, {f"{self.term}_pretrain": loss.detach()})
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme
-from kdrun.schemes.given import Given, require_logits, require_terms, require_variant
+from kdrun.schemes.context import SchemeContext, require_logits, require_losses, require_variant
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch, Outputs
 
@@ -26,9 +26,9 @@ VARIANTS = {
 
 
 def teacher_free(
-    given: Given,
-    student: Tapped,
-    teachers: Sequence[Tapped],
+    given: SchemeContext,
+    student: FeatureExtractor,
+    teachers: Sequence[FeatureExtractor],
     objective: Objective,
     compiled: bool,
     variant: str = "virtual",
@@ -50,7 +50,7 @@ def teacher_free(
     if variant == "self_training":
         if correct is not None:
             raise ConfigError("scheme.correct is of variant=virtual: leave it out.")
-        require_terms(objective, "tf_kd")
+        require_losses(objective, "tf_kd")
         return Offline(student, teachers, objective, compiled)
     require_logits(objective, "tf_kd", "the virtual teacher has nothing else")
     a = CORRECT if correct is None else correct
@@ -59,22 +59,26 @@ def teacher_free(
             f"scheme.correct={a:g} must lie above 1/{given.num_classes} (the right class is the "
             "likeliest) and below 1, e.g. 0.99."
         )
-    tapped = given.student.tapped()
-    output = given.dry(tapped)
+    extractor = given.student.extractor()
+    output = given.dry(extractor)
     given.build_terms(objective, (given.student, given.student), (output, output), "tf_kd")
-    return VirtualTeacher(tapped, objective, a, compiled)
+    return VirtualTeacher(extractor, objective, a, compiled)
 
 
 class VirtualTeacher(StudentScheme):
     """A student whose teacher knows the labels and nothing else."""
 
     def __init__(
-        self, student: Tapped, objective: Objective, correct: float, compiled: bool = False
+        self,
+        student: FeatureExtractor,
+        objective: Objective,
+        correct: float,
+        compiled: bool = False,
     ) -> None:
         super().__init__(student, objective, compiled)
         self.correct = correct
 
-    def see(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
+    def forward_networks(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(student's outputs, the virtual teacher's)."""
         student = self._run_student[0](batch.images)
         logits = virtual_logits(batch.targets, student.logits.shape[1], self.correct)

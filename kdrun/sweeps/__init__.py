@@ -1,1 +1,1 @@
-"""Ways to run the jobs of a sweep."""
+"""Many jobs of one command: planned, launched, shown and ranked."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdrun.config.dump import dataset_plain
-from kdrun.config.schema import DatasetConfig, TeachingConfig
+from kdrun.config.schema import DatasetConfig, TeacherRuntimeConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.metrics import Evaluation
 from kdrun.errors import CheckpointError
@@ -29,7 +29,7 @@ def check_accuracy(
     found: Evaluation,
     card: NetworkCard,
     path: Path,
-    teaching: TeachingConfig,
+    teaching: TeacherRuntimeConfig,
     warn: Callable[[str], None],
     remedy: str,
 ) -> None:

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.teaching import TeachingConfig
+from kdrun.config.teacher_runtime import TeacherRuntimeConfig
 from kdrun.models.compiled import TimedFirst
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.fuse import fuse_convolutions
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.types import Outputs
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,17 +22,17 @@ CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 class FrozenTeacher(nn.Module):
     """images `[B, C, H, W]` → `Outputs`, in `precision` whatever the loop around it uses.
 
-    tapped: the frozen network with its taps. precision: fp32 | bf16 | fp16.
+    extractor: the frozen network with its taps. precision: fp32 | bf16 | fp16.
     """
 
-    def __init__(self, tapped: Tapped, precision: str) -> None:
+    def __init__(self, extractor: FeatureExtractor, precision: str) -> None:
         super().__init__()
-        self.tapped = tapped
+        self.extractor = extractor
         self.precision = precision
 
     def forward(self, images: Tensor) -> Outputs:
         with self._autocast(images.device.type):
-            outputs: Outputs = self.tapped(images)
+            outputs: Outputs = self.extractor(images)
         return outputs
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -48,32 +48,32 @@ def autocast_is_on(device: str) -> bool:
 
 
 def make_frozen(
-    tapped: Tapped, teaching: TeachingConfig, precision: str, sample: Tensor
+    extractor: FeatureExtractor, teaching: TeacherRuntimeConfig, precision: str, sample: Tensor
 ) -> tuple[nn.Module, int, int]:
     """(the teacher as `teaching` wants it, how many BatchNorms were folded, convolutions fused).
 
-    tapped: the teacher with its taps, frozen; it is left as it is where something changes.
+    extractor: the teacher with its taps, frozen; it is left as it is where something changes.
     precision: of the training, which is the teacher's unless it has its own.
     sample: `[B, C, H, W]`, a dry batch on the network's device.
-    Nothing changed: `tapped` itself is returned.
+    Nothing changed: `extractor` itself is returned.
     """
     effective = teaching.precision or precision
     folded = fused = 0
     if teaching.fold or effective in HALF_TYPES:
-        tapped = copy.deepcopy(tapped)  # terms may hold modules of the network
+        extractor = copy.deepcopy(extractor)  # terms may hold modules of the network
     if teaching.fold:
-        folded = fold_batchnorm(tapped.network, sample, tapped.places)
-        tapped.reattach()
+        folded = fold_batchnorm(extractor.network, sample, extractor.places)
+        extractor.reattach()
     if effective in HALF_TYPES:
-        convert_weights(tapped.network, HALF_TYPES[effective])
+        convert_weights(extractor.network, HALF_TYPES[effective])
     if teaching.fold and effective in FUSED_TYPES:
-        tapped.network, fused = fuse_convolutions(
-            tapped.network, sample, tapped.places, FUSED_TYPES[effective]
+        extractor.network, fused = fuse_convolutions(
+            extractor.network, sample, extractor.places, FUSED_TYPES[effective]
         )
-        tapped.reattach()
+        extractor.reattach()
     if effective == precision == "fp32":
-        return tapped, folded, fused
-    return FrozenTeacher(tapped, effective), folded, fused
+        return extractor, folded, fused
+    return FrozenTeacher(extractor, effective), folded, fused
 
 
 def convert_weights(network: nn.Module, dtype: torch.dtype) -> None:

@@ -61,11 +61,11 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     # a loaded machine must not add a line of progress to what a test compares
     monkeypatch.setattr(output.Progress, "FIRST_SECONDS", 1e9)
     recorder = Recorder()
-    commands = ModuleType("kdrun.stages.commands")
+    commands = ModuleType("kdrun.distillation.commands")
     for name in ("train_teacher", "distill", "evaluate"):
         setattr(commands, name, recorder.verb(name))
     commands.resume = recorder.resumed.append  # type: ignore[attr-defined]
-    sweep = ModuleType("kdrun.stages.sweep")
+    sweep = ModuleType("kdrun.sweeps.progress")
     for name in ("announce", "say_progress", "summarise"):
         setattr(sweep, name, getattr(recorder, name))
     for name, module in (("commands", commands), ("sweep", sweep)):

@@ -215,12 +215,12 @@ def test_hydras_information(
 SLEEPER = """
 import sys, time, types
 import kdrun.stages
-commands = types.ModuleType("kdrun.stages.commands")
+commands = types.ModuleType("kdrun.distillation.commands")
 def distill(config, argv, *, sweep_dir, job):
     print("started", flush=True)
     time.sleep(60)
 commands.distill = distill
-sweep = types.ModuleType("kdrun.stages.sweep")
+sweep = types.ModuleType("kdrun.sweeps.progress")
 sweep.announce = sweep.say_progress = lambda *a: None
 sweep.summarise = lambda folder: print("summary", flush=True)
 for name, module in (("commands", commands), ("sweep", sweep)):
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_quietly(tmp_path: Path, words: list[str], after: bytes) -> 
 def test_a_killed_process_fails_its_jobs_and_the_others_are_launched_again(
     tmp_path: Path,
 ) -> None:
-    from kdrun.cli import sweeps
+    from kdrun.sweeps import executor as sweeps
 
     class BrokenProcessPool(RuntimeError):  # noqa: N818 - its name in concurrent.futures
         pass

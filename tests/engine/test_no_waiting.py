@@ -18,7 +18,7 @@ from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.optim import build_optimizer
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Normalisation
 
@@ -84,7 +84,9 @@ def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
         stop=StopRequest(),
         identity="",
     )
-    return MeasuredLoop(Offline(Tapped(student), [Tapped(teacher)], objective), training)
+    return MeasuredLoop(
+        Offline(FeatureExtractor(student), [FeatureExtractor(teacher)], objective), training
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kdrun.engine import loop
 from kdrun.engine.checkpoint import read_checkpoint
+from kdrun.engine.diagnostics import BLOCK_STEPS, NonFiniteTracker
 from kdrun.engine.loop import fit
-from kdrun.engine.trouble import BLOCK_STEPS, Trail
 from kdrun.errors import Interrupted, TrainingError, is_out_of_memory, machine_error, mount_of
 from kdrun.types import Batch, StepOutput
 
@@ -27,7 +27,7 @@ def scalars(*values: float) -> dict[str, Tensor]:
 @pytest.mark.parametrize("before", [0, 1, BLOCK_STEPS - 1, BLOCK_STEPS, 2 * BLOCK_STEPS + 7])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_value_that_is_not_finite_is_found(before: int, bad: float) -> None:
-    trail = Trail()
+    trail = NonFiniteTracker()
     for step in range(before):
         trail.add(scalars(1.0, float(step), -1e30))
     assert trail.first() is None

@@ -17,8 +17,7 @@ import pytest
 from support import writing_once
 
 from kdrun.cli.main import run
-from kdrun.deploy import formats
-from kdrun.stages import export_timing
+from kdrun.deploy import export_timing, formats
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["deploy.md", "extending.md", "troubleshooting.md"]

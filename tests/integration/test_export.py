@@ -18,8 +18,7 @@ from support import results, writing_once
 import kdrun
 from kdrun.cli.main import run
 from kdrun.data.sources import digits
-from kdrun.deploy import formats
-from kdrun.stages import export, export_timing
+from kdrun.deploy import export, export_timing, formats
 
 Folder = SimpleNamespace
 

@@ -104,8 +104,12 @@ def test_the_teacher_answers_once_for_all(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answered = [], []
-    teach, answer = Offline.teach, SharedForward.outputs_of
-    monkeypatch.setattr(Offline, "teach", lambda self, batch: asked.append(1) or teach(self, batch))
+    teacher_outputs, answer = Offline.teacher_outputs, SharedForward.outputs_of
+    monkeypatch.setattr(
+        Offline,
+        "teacher_outputs",
+        lambda self, batch: asked.append(1) or teacher_outputs(self, batch),
+    )
 
     def counting(self: SharedForward, images: torch.Tensor, keys: Any, number: int) -> Any:
         before = self.images
@@ -196,7 +200,7 @@ def test_the_core_imports_no_greenlet() -> None:
     assert importing == {"scheduler.py"}
     code = (
         "import sys\n"
-        "import kdrun.cli.sweeps, kdrun.stages.commands\n"
+        "import kdrun.sweeps.executor, kdrun.distillation.commands\n"
         "assert not [name for name in sys.modules if name.startswith('kdrun.sweeps')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

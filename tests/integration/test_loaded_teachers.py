@@ -12,9 +12,9 @@ import torch
 import yaml
 from PIL import Image
 
+from kdrun.benchmarking import run as benchmark
+from kdrun.benchmarking.variants import untrained_scheme
 from kdrun.models.resize import Resize
-from kdrun.stages import benchmark
-from kdrun.stages.bench_variants import untrained_scheme
 from kdrun.ui import bench_tables
 
 Run = Callable[..., int]

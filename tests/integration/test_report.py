@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import SMALL, results
 
-from kdrun.report.album import read_album
+from kdrun.report.figure_store import read_album
 from kdrun.report.records import number
 
 Run = Callable[..., int]

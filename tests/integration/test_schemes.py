@@ -145,7 +145,7 @@ def test_a_users_own_scheme(kdrun: Run, workdir: Path) -> None:
         "from kdrun.schemes.base import StudentScheme\n"
         "from kdrun.types import Outputs\n\n\n"
         "class FlippedView(StudentScheme):\n"
-        "    def see(self, batch):\n"
+        "    def forward_networks(self, batch):\n"
         "        student = self._run_student[0](batch.images)\n"
         "        mirrored = self._run_student[0](batch.images.flip(3)).detached()\n"
         "        return student, [mirrored]\n"

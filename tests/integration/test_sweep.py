@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from support import SMALL, results, without_times
 
-from kdrun.stages import student
+from kdrun.distillation import student
 
 Run = Callable[..., int]
 

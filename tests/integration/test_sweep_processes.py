@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import SMALL, results
 
-from kdrun.cli.launchers import SHARED_SETTINGS, launcher_of, processor_cores
+from kdrun.sweeps.launchers import SHARED_SETTINGS, launcher_of, processor_cores
 
 Run = Callable[..., int]
 

@@ -25,18 +25,18 @@ from kdrun.config.schema import (
     TermConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.distillation.networks import Member, final_student, new_network, tap_networks
+from kdrun.distillation.session import Session
+from kdrun.distillation.train import Recipe, Trained, run_training
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.interrupt import StopRequest
 from kdrun.errors import Interrupted
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective, WeightedTerm, build_objective
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.supervised import Supervised
-from kdrun.stages.networks import Member, final_student, new_network, tap_networks
-from kdrun.stages.session import Session
-from kdrun.stages.training import Recipe, Trained, run_training
 from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
 
@@ -83,7 +83,7 @@ PAIRS = {
 class Case:
     """A built term and outputs of the right shapes; the student's are leaves of the graph."""
 
-    term: Term
+    term: DistillationLoss
     student: Outputs
     teacher: Outputs
     batch: Batch
@@ -116,7 +116,7 @@ def make_term(loss: str, **settings: Any) -> WeightedTerm:
     node = settings_of(loss)
     kwargs = {k: v for k, v in node.items() if k not in RESERVED} | settings
     term = build.call(node["_target_"], kwargs, f"loss.{loss}")
-    assert isinstance(term, Term)
+    assert isinstance(term, DistillationLoss)
     epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
     return WeightedTerm(term, float(node.get("weight", 1.0)), **epochs)
 
@@ -249,7 +249,12 @@ def _teacher_weights(folder: Path) -> dict[str, Tensor]:
     """Those of the digits' teacher, trained once for all tests."""
     config = PAIRS["digits"].teacher
     network = new_network(config, digits(), 7, "teacher")
-    _run(Supervised(Tapped(network), Objective(CrossEntropy(), 1.0, {})), folder, None, SCHEDULE)
+    _run(
+        Supervised(FeatureExtractor(network), Objective(CrossEntropy(), 1.0, {})),
+        folder,
+        None,
+        SCHEDULE,
+    )
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 

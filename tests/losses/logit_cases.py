@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.types import Batch, Outputs
 
 # (batch, classes): digits-like, CIFAR-100-like, two classes, a single image
@@ -39,12 +39,12 @@ def fixed_logits(rows: int = 4, classes: int = 5) -> tuple[Outputs, Outputs, Bat
     return student, teacher, batch_of(torch.arange(rows) * 2 % classes)
 
 
-def assert_golden(term: Term, expected: float) -> None:
+def assert_golden(term: DistillationLoss, expected: float) -> None:
     """The term's value on the fixed logits is the frozen number."""
     assert float(term(*fixed_logits())) == pytest.approx(expected, rel=1e-5)
 
 
-def assert_equals(term: Term, reference: Reference, shape: tuple[int, int]) -> None:
+def assert_equals(term: DistillationLoss, reference: Reference, shape: tuple[int, int]) -> None:
     """Value and gradient equal the reference's, in float64 and in float32."""
     student, teacher, targets = random_logits(shape)
     one, two = (student.clone().requires_grad_() for _ in range(2))

@@ -24,7 +24,7 @@ from losses.checks import CHECKS, REGISTRY
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.types import Batch, Outputs
 
 LOSSES = sorted(FILES)
@@ -127,7 +127,7 @@ def test_labels_are_read_only_where_it_says_so(loss: str) -> None:
 class Pretraining(nn.Module):
     """A term's pre-training loss as a module of its own."""
 
-    def __init__(self, term: Term) -> None:
+    def __init__(self, term: DistillationLoss) -> None:
         super().__init__()
         self.term = term
 

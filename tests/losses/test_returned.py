@@ -8,13 +8,13 @@ from losses.logit_cases import batch_of
 from torch import Tensor
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import Term
+from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective, WeightedTerm
 from kdrun.types import Batch, Outputs
 
 
-class Mine(Term):
+class Mine(DistillationLoss):
     """Returns what it is told to."""
 
     id = "mine"

@@ -6,9 +6,9 @@ from losses.cases import PAIRS, Case, made_up_data, make_case, make_objective
 from losses.map_cases import assert_same, exact_case, match_by_hand, total
 from torch import Tensor, nn
 
+from kdrun.distillation.networks import Member, final_student, new_network
 from kdrun.errors import ConfigError
 from kdrun.losses.simkd import ReusedTeacherClassifier
-from kdrun.stages.networks import Member, final_student, new_network
 
 
 def by_hand(case: Case) -> Tensor:

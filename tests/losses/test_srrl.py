@@ -9,7 +9,7 @@ from losses.map_cases import assert_same, exact_case, run_by_hand, total
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import NetworkView, TermContext
+from kdrun.losses.base import LossContext, NetworkView
 from kdrun.losses.srrl import SoftmaxRegression
 from kdrun.types import Outputs
 
@@ -53,9 +53,9 @@ def test_a_relu_ends_the_connector_only_where_the_teacher_has_one() -> None:
     assert not isinstance(term.connector[-1], nn.ReLU)
 
 
-def context_of(network: nn.Module) -> TermContext:
+def context_of(network: nn.Module) -> LossContext:
     view = NetworkView(network, {"embedding": "fc:in"})
-    return TermContext(3, 10, torch.zeros(10).long(), 2, 0, view, view)
+    return LossContext(3, 10, torch.zeros(10).long(), 2, 0, view, view)
 
 
 def test_the_classifier_is_the_teachers_and_not_the_terms() -> None:

@@ -9,7 +9,7 @@ from losses.logit_cases import batch_of, softmax
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import NetworkView, TermContext
+from kdrun.losses.base import LossContext, NetworkView
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.deit_hard import DeitHard
 from kdrun.losses.deit_soft import DeitSoft
@@ -19,7 +19,7 @@ from kdrun.types import Outputs
 
 B, C = 6, 5
 NOTHING = NetworkView(nn.Identity(), {})
-CONTEXT = TermContext(C, 10, torch.zeros(10, dtype=torch.int64), B, 0, NOTHING, NOTHING)
+CONTEXT = LossContext(C, 10, torch.zeros(10, dtype=torch.int64), B, 0, NOTHING, NOTHING)
 
 
 def random(seed: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from kdrun.models.detect import detect_taps
 from kdrun.models.external import torchvision_network
-from kdrun.models.taps import Tapped, tap_paths, tap_shapes
+from kdrun.models.taps import FeatureExtractor, tap_paths, tap_shapes
 
 
 def torchvision_on_meta(architecture: str, size: int) -> tuple[nn.Module, Tensor]:
@@ -166,5 +166,5 @@ def test_vision_transformer() -> None:
 
 def test_the_embedding_of_a_convolutional_classifier_is_a_mean() -> None:
     network, sample = torchvision_on_meta("squeezenet1_1", 64)
-    tapped = Tapped(network, (), tap_paths(network, sample), embedding=True)
-    assert tapped(sample).embedding.shape == (2, 512)
+    extractor = FeatureExtractor(network, (), tap_paths(network, sample), embedding=True)
+    assert extractor(sample).embedding.shape == (2, 512)

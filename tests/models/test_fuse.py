@@ -15,7 +15,7 @@ from kdrun.models.mobilenetv2 import MobileNetV2
 from kdrun.models.resnet import ResNet
 from kdrun.models.resnetv2 import BottleneckResNet
 from kdrun.models.shufflenetv2 import ShuffleNetV2
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.models.wrn import WideResNet
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -83,12 +83,12 @@ def test_taps_see_what_they_saw() -> None:
     plain = frozen(ResNet(10, depth=14, widths=[4, 4, 8, 8]))
     places = ("relu", "layer1.0.bn1", "layer1.1.conv2", "layer2.1.relu2:in", "fc:in")
     for names in (places, *((place,) for place in places)):
-        tapped = Tapped(copy.deepcopy(plain), names)
-        expected = tapped(images())
-        tapped.network, found = fuse_convolutions(tapped.network, images(2), tapped.places)
-        tapped.reattach()
-        assert 0 < found == how_many(tapped.network)
-        got = tapped(images())
+        extractor = FeatureExtractor(copy.deepcopy(plain), names)
+        expected = extractor(images())
+        extractor.network, found = fuse_convolutions(extractor.network, images(2), extractor.places)
+        extractor.reattach()
+        assert 0 < found == how_many(extractor.network)
+        got = extractor(images())
         for name in names:
             torch.testing.assert_close(got.features[name], expected.features[name])
         torch.testing.assert_close(got.logits, expected.logits)

@@ -16,7 +16,7 @@ from kdrun.models.resnet import ResNet
 from kdrun.models.resnetv2 import BottleneckResNet
 from kdrun.models.shufflenetv1 import ShuffleNetV1
 from kdrun.models.shufflenetv2 import ShuffleNetV2
-from kdrun.models.taps import Tapped, tap_shapes
+from kdrun.models.taps import FeatureExtractor, tap_shapes
 from kdrun.models.vgg import VGG
 from kdrun.models.wrn import WideResNet
 
@@ -249,7 +249,7 @@ def test_resnet_taps_equal_a_hand_computation() -> None:
     network = ResNet(5, 3, depth=8, widths=[4, 4, 6, 8]).eval()
     images = torch.randn(3, 3, 16, 16)
     names = ["stem", "stage1", "stage1_pre", "stage2_pre", "stage3"]
-    outputs = Tapped(network, names, embedding=True)(images)
+    outputs = FeatureExtractor(network, names, embedding=True)(images)
 
     stem = network.bn1(network.conv1(images)).relu()
     pre, hidden = [], stem
@@ -269,7 +269,7 @@ def test_wrn_stages_are_raw_sums_and_pre_is_normalised() -> None:
     torch.manual_seed(0)
     network = WideResNet(5, 3, depth=10, widen_factor=1).eval()
     nn.init.uniform_(network.bn1.weight, 0.5, 2.0)
-    outputs = Tapped(network, ["stage2", "stage3", "stage3_pre"], embedding=True)(
+    outputs = FeatureExtractor(network, ["stage2", "stage3", "stage3_pre"], embedding=True)(
         torch.randn(3, 3, 16, 16)
     )
     stage2, stage3 = outputs.features["stage2"], outputs.features["stage3"]

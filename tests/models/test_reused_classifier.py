@@ -14,7 +14,7 @@ from kdrun.losses.simkd import ReusedTeacherClassifier
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_network, save_network
 from kdrun.models.reused_classifier import look
-from kdrun.models.taps import Tapped, tap_paths
+from kdrun.models.taps import FeatureExtractor, tap_paths
 from kdrun.types import InputInfo, Normalisation
 
 INFO = InputInfo(5, 3, (32, 32))
@@ -49,7 +49,7 @@ def test_it_is_rebuilt_from_its_card_without_the_teacher(tmp_path: Path) -> None
 def test_it_has_the_backbones_taps_and_its_own() -> None:
     network, _ = made()
     names = ["stage1", "stage2", "projected"]
-    outputs = Tapped(network, names, embedding=True)(torch.zeros(2, 3, 32, 32))
+    outputs = FeatureExtractor(network, names, embedding=True)(torch.zeros(2, 3, 32, 32))
     shapes = [tuple(outputs.features[name].shape[1:]) for name in names]
     assert shapes == [(4, 32, 32), (6, 16, 16), (10, 8, 8)]
     torch.testing.assert_close(outputs.embedding, outputs.features["projected"].mean((2, 3)))
@@ -86,8 +86,8 @@ def test_the_map_that_averages_to_the_embedding_is_found(
     seen = look(network, paths["embedding"], INFO)
     assert path is None or seen.path.startswith(path)
     assert seen.shape == shape
-    tapped = Tapped(network, [seen.path], embedding=True).eval()
-    outputs = tapped(torch.randn(2, 3, 32, 32))
+    extractor = FeatureExtractor(network, [seen.path], embedding=True).eval()
+    outputs = extractor(torch.randn(2, 3, 32, 32))
     found = outputs.features[seen.path]
     average = found.mean((2, 3)) if found.dim() == 4 else found
     torch.testing.assert_close(average, outputs.embedding, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdrun.errors import ConfigError
 from kdrun.models.cnn import ConvNet
 from kdrun.models.resnet import ResNet
-from kdrun.models.taps import Tapped, tap_paths, tap_shapes
+from kdrun.models.taps import FeatureExtractor, tap_paths, tap_shapes
 from kdrun.types import Normalisation, Outputs
 
 
@@ -56,8 +56,8 @@ class Tuples(nn.Module):
 
 def test_without_taps_there_are_no_hooks() -> None:
     plain = network()
-    tapped = Tapped(plain)
-    outputs = tapped(images())
+    extractor = FeatureExtractor(plain)
+    outputs = extractor(images())
     assert outputs.features == {}
     assert outputs.embedding is None
     assert not any(module._forward_hooks for module in plain.modules())
@@ -67,7 +67,7 @@ def test_without_taps_there_are_no_hooks() -> None:
 def test_names_module_paths_and_inputs() -> None:
     net = network().eval()
     names = ["stage2", "stages.0.conv", "fc:in"]
-    outputs = Tapped(net, names, embedding=True)(images())
+    outputs = FeatureExtractor(net, names, embedding=True)(images())
     assert list(outputs.features) == names
     torch.testing.assert_close(outputs.features["stages.0.conv"], net.stages[0].conv(images()))
     torch.testing.assert_close(outputs.features["fc:in"], outputs.features["stage2"].mean((2, 3)))
@@ -78,65 +78,67 @@ def test_the_network_is_as_before() -> None:
     net = network()
     keys = list(net.state_dict())
     before = net(images())
-    tapped = Tapped(net, ["stage1"])
-    assert tapped.network is net
+    extractor = FeatureExtractor(net, ["stage1"])
+    assert extractor.network is net
     assert list(net.state_dict()) == keys
     assert torch.equal(net(images()), before)
-    assert [f"network.{key}" for key in keys] == list(tapped.state_dict())
-    assert tapped._record.tensors == {}
-    tapped.close()
+    assert [f"network.{key}" for key in keys] == list(extractor.state_dict())
+    assert extractor._record.tensors == {}
+    extractor.close()
     assert not any(module._forward_hooks for module in net.modules())
-    assert tapped(images()).features == {}
+    assert extractor(images()).features == {}
 
 
 def test_two_wrappers_of_one_network_do_not_mix() -> None:
     net = network().eval()
-    first, second = Tapped(net, ["stage1"]), Tapped(net, ["stage2"])
+    first, second = FeatureExtractor(net, ["stage1"]), FeatureExtractor(net, ["stage2"])
     assert list(first(images()).features) == ["stage1"]
     assert list(second(images()).features) == ["stage2"]
     assert first._record.tensors == second._record.tensors == {}
 
 
 def test_gradients_flow_through_taps() -> None:
-    tapped = Tapped(network(), ["stage1", "stage2_pre"], embedding=True)
-    outputs = tapped(images())
+    extractor = FeatureExtractor(network(), ["stage1", "stage2_pre"], embedding=True)
+    outputs = extractor(images())
     outputs.features["stage1"].square().sum().backward()
-    gradients = {name: p.grad for name, p in tapped.network.named_parameters()}
+    gradients = {name: p.grad for name, p in extractor.network.named_parameters()}
     assert gradients["stages.0.conv.weight"].abs().sum() > 0
     assert gradients["stages.1.conv.weight"] is None
-    tapped(images()).embedding.square().sum().backward()
-    assert tapped.network.stages[1].conv.weight.grad.abs().sum() > 0
+    extractor(images()).embedding.square().sum().backward()
+    assert extractor.network.stages[1].conv.weight.grad.abs().sum() > 0
 
 
 def test_copies_are_independent() -> None:
-    tapped = Tapped(network().eval(), ["stage1"], embedding=True)
-    before = tapped(images())
-    for other in (copy.deepcopy(tapped), pickle.loads(pickle.dumps(tapped))):
+    extractor = FeatureExtractor(network().eval(), ["stage1"], embedding=True)
+    before = extractor(images())
+    for other in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
         with torch.no_grad():
             for parameter in other.parameters():
                 parameter.zero_()
         assert not other(images()).features["stage1"].any()
-        after = tapped(images())
+        after = extractor(images())
         assert torch.equal(after.features["stage1"], before.features["stage1"])
         other.close()
-        assert list(tapped(images()).features) == ["stage1"]
+        assert list(extractor(images()).features) == ["stage1"]
 
 
 def test_an_error_inside_leaves_nothing_behind() -> None:
-    tapped = Tapped(network(), ["stage1"])
+    extractor = FeatureExtractor(network(), ["stage1"])
     with pytest.raises(RuntimeError):
-        tapped(torch.zeros(2, 3, 8, 8))
-    assert not tapped._record.active
-    assert tapped._record.tensors == {}
-    assert tapped(images()).features["stage1"].shape == (3, 4, 8, 8)
+        extractor(torch.zeros(2, 3, 8, 8))
+    assert not extractor._record.active
+    assert extractor._record.tensors == {}
+    assert extractor(images()).features["stage1"].shape == (3, 4, 8, 8)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_without_graph_breaks(training: bool) -> None:
-    tapped = Tapped(network().train(training), ["stage1", "stage2_pre"], embedding=True)
-    expected = tapped(images())
+    extractor = FeatureExtractor(
+        network().train(training), ["stage1", "stage2_pre"], embedding=True
+    )
+    expected = extractor(images())
     torch._dynamo.reset()
-    compiled = torch.compile(tapped, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(extractor, backend="aot_eager", fullgraph=True)
     outputs = compiled(images())
     assert isinstance(outputs, Outputs)
     torch.testing.assert_close(outputs.logits, expected.logits)
@@ -147,12 +149,17 @@ def test_compiled_without_graph_breaks(training: bool) -> None:
 
 def test_inference_mode() -> None:
     with torch.inference_mode():
-        assert Tapped(network(), ["stage1"])(images()).features["stage1"].shape == (3, 4, 8, 8)
+        assert FeatureExtractor(network(), ["stage1"])(images()).features["stage1"].shape == (
+            3,
+            4,
+            8,
+            8,
+        )
 
 
 def test_an_unknown_tap_lists_those_there_are() -> None:
     with pytest.raises(ConfigError) as caught:
-        Tapped(network(), ["stage9"])
+        FeatureExtractor(network(), ["stage9"])
     text = str(caught.value)
     assert "no tap 'stage9'" in text
     assert "stage1, stage2, stage1_pre, stage2_pre, embedding" in text
@@ -189,19 +196,24 @@ def test_tap_shapes_leaves_the_network_as_it_was() -> None:
 
 def test_a_tensor_changed_in_place_is_refused() -> None:
     with pytest.raises(ConfigError, match="'conv' in place"):
-        Tapped(Overwriting(), ["conv"], {})(images())
-    assert Tapped(Overwriting(), ["relu"], {})(images()).features["relu"].shape == (3, 4, 6, 6)
+        FeatureExtractor(Overwriting(), ["conv"], {})(images())
+    assert FeatureExtractor(Overwriting(), ["relu"], {})(images()).features["relu"].shape == (
+        3,
+        4,
+        6,
+        6,
+    )
 
 
 def test_a_place_that_never_runs_is_named() -> None:
     with pytest.raises(ConfigError, match="'unused' is not reached"):
-        Tapped(Overwriting(), ["unused"], {})(images())
+        FeatureExtractor(Overwriting(), ["unused"], {})(images())
 
 
 def test_a_place_without_a_tensor_is_named() -> None:
     with pytest.raises(ConfigError, match="'attention' holds a tuple"):
-        Tapped(Tuples(), ["attention"], {})(images())
-    outputs = Tapped(Tuples(), ["attention:in"], {})(images())  # given by keyword
+        FeatureExtractor(Tuples(), ["attention"], {})(images())
+    outputs = FeatureExtractor(Tuples(), ["attention:in"], {})(images())  # given by keyword
     assert outputs.features["attention:in"].shape == (3, 16, 4)
 
 
@@ -209,10 +221,10 @@ def test_renormalised_before_the_network() -> None:
     source, own = Normalisation((0.5,), (0.25,)), Normalisation((0.1,), (0.5,))
     net = network().eval()
     pixels = torch.rand(3, 1, 8, 8)
-    tapped = Tapped(net, ["stage1"], normalisation=(source, own))
-    torch.testing.assert_close(tapped((pixels - 0.5) / 0.25).logits, net((pixels - 0.1) / 0.5))
-    assert Tapped(net, normalisation=(source, source)).renormalise is None
-    assert not any("renormalise" in key for key in tapped.state_dict())
+    extractor = FeatureExtractor(net, ["stage1"], normalisation=(source, own))
+    torch.testing.assert_close(extractor((pixels - 0.5) / 0.25).logits, net((pixels - 0.1) / 0.5))
+    assert FeatureExtractor(net, normalisation=(source, source)).renormalise is None
+    assert not any("renormalise" in key for key in extractor.state_dict())
 
 
 def test_resnet_module_paths_are_taps() -> None:

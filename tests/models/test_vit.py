@@ -13,7 +13,7 @@ from kdrun.losses.shapes import as_map
 from kdrun.models.build import build_network
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.readout import read_out
-from kdrun.models.taps import Tapped, tap_shapes
+from kdrun.models.taps import FeatureExtractor, tap_shapes
 from kdrun.models.vit import DropPath, VisionTransformer
 from kdrun.types import InputInfo
 from kdrun.vision import import_torchvision
@@ -162,7 +162,7 @@ def test_it_equals_the_encoder_of_pytorch() -> None:
     tokens = torch.cat([network.cls_token.expand(3, 1, 12), network.dist_token.expand(3, 2, 12),
                         patches], 1) + network.pos_embed  # fmt: skip
     encoded = encoder(tokens)
-    outputs = Tapped(network, ["stage4"], embedding=True)(batch)
+    outputs = FeatureExtractor(network, ["stage4"], embedding=True)(batch)
     torch.testing.assert_close(outputs.embedding, encoded[:, 0])
     for number, head in enumerate([network.head, *network.head_dist]):
         expected = head(encoded[:, number])
@@ -178,7 +178,7 @@ def test_it_equals_the_encoder_of_pytorch() -> None:
 def test_stages_are_quarters_of_the_blocks_and_all_tokens_are_at_the_blocks_path() -> None:
     network = small(1, depth=8).eval()
     names = ["stage1", "stage2", "stage4", "blocks.1", "blocks.3", "blocks.7"]
-    features = Tapped(network, names)(images()).features
+    features = FeatureExtractor(network, names)(images()).features
     for stage, block in (("stage1", "blocks.1"), ("stage2", "blocks.3"), ("stage4", "blocks.7")):
         assert features[block].shape == (3, 18, 12)
         assert torch.equal(features[stage], as_map(features[block]))
@@ -266,7 +266,9 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
 
 def test_images_are_resized_for_a_network_of_another_size() -> None:
     network = small(1, size=(12, 12)).eval()
-    outputs = Tapped(network, image_size=(12, 12))(images())
+    outputs = FeatureExtractor(network, image_size=(12, 12))(images())
     larger = nn.functional.interpolate(images(), (12, 12), mode="bilinear", antialias=True)
     assert torch.equal(outputs.logits, network(larger))
-    assert torch.equal(Tapped(network, image_size=(12, 12))(larger).logits, network(larger))
+    assert torch.equal(
+        FeatureExtractor(network, image_size=(12, 12))(larger).logits, network(larger)
+    )

@@ -67,7 +67,7 @@ def note_ends(file: Path, slow_seconds: float) -> None:
         return call
 
     forks.replace("kdrun.data.cache", "_decode", lambda function: noted(function, "decoded"))
-    forks.replace("kdrun.stages.train_teacher", "run_training", lambda f: noted(f, "trained"))
+    forks.replace("kdrun.distillation.teacher", "run_training", lambda f: noted(f, "trained"))
 
 
 def at_once(runs: int, victim: str | None, folder: Path, alone: dict[int, bytes]) -> Round:

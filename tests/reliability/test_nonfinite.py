@@ -151,18 +151,18 @@ def test_a_teacher_that_fails_on_a_training_image_is_named(
 
     monkeypatched = {"limit": 1e9}
     monkeypatch.setattr(ConvNet, "forward", sometimes)
-    from kdrun.stages import teaching
+    from kdrun.distillation import teacher_runtime as teaching
 
     original = teaching.prepare
 
-    def prepare(lesson: Any, tapped: Any, ready: Any) -> Any:
-        made = original(lesson, tapped, ready)
-        for one in tapped:
+    def prepare(lesson: Any, extractor: Any, ready: Any) -> Any:
+        made = original(lesson, extractor, ready)
+        for one in extractor:
             one.network.is_teacher = True
         monkeypatched["limit"] = 0.0
         return made
 
-    monkeypatch.setattr("kdrun.stages.assembly.prepare", prepare)
+    monkeypatch.setattr("kdrun.distillation.build.prepare", prepare)
     error = failure(capsys, *TEACHER, *STUDENT, "teacher.cache=off")
     assert "teacher.safetensors" in error
     assert "training images" in error

@@ -180,7 +180,7 @@ def test_a_sweeps_note_is_whole_or_old(tmp_path: Path, full_disk: pytest.MonkeyP
 
 def test_a_search_leaves_no_empty_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    from kdrun.stages.study import Choice, Study
+    from kdrun.sweeps.study import Choice, Study
 
     dimensions: list[Any] = [Choice("T", ("1", "2"))]
     original = Study._open
@@ -189,7 +189,7 @@ def test_a_search_leaves_no_empty_database(tmp_path: Path, monkeypatch: pytest.M
         path.touch()
         raise sqlite3.OperationalError("database or disk is full")
 
-    import kdrun.stages.study as study
+    import kdrun.sweeps.study as study
 
     with monkeypatch.context() as patched:
         patched.setattr(Study, "_open", lambda self, path: _inside(study, self, path, full))
@@ -243,7 +243,7 @@ def test_a_damaged_database_of_a_search_is_refused_and_kept(
     tmp_path: Path, left: bytes | float
 ) -> None:
     pytest.importorskip("optuna")
-    from kdrun.stages.study import Choice, Study
+    from kdrun.sweeps.study import Choice, Study
 
     dimensions: list[Any] = [Choice("T", ("1", "2"))]
     Study(tmp_path, dimensions, 0).next()

@@ -11,8 +11,8 @@ import yaml
 from report.hostile import HOSTILE
 from report.test_page import PNG
 
-from kdrun.report.album import Picture, write_album
 from kdrun.report.content import Report
+from kdrun.report.figure_store import Picture, write_album
 from kdrun.report.page import write_page
 
 CHROMIUM = (

@@ -10,10 +10,10 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from torch import Tensor
 
 from kdrun.engine.metrics import calibration_error
+from kdrun.evaluation.figures import spread_sample
 from kdrun.report import draw_answers, draw_errors, draw_features
-from kdrun.report.album import PNG, Picture, read_album, write_album
 from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
-from kdrun.stages.pictures import spread_sample
+from kdrun.report.figure_store import PNG, Picture, read_album, write_album
 
 N, C = 60, 4
 

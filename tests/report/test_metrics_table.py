@@ -12,7 +12,7 @@ from kdrun.report.content import Report
 from kdrun.report.files import write_csv, write_runs_csv
 from kdrun.report.metrics_table import COMPARE, METRICS, RANKING, REPORT, WINNER, Metric, metrics_of
 from kdrun.report.records import read_run
-from kdrun.stages.ranking import Row, rank, write_files
+from kdrun.sweeps.ranking import Row, rank, write_files
 
 Make = Callable[..., Path]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from report.hostile import HOSTILE
 
-from kdrun.report.album import Picture, read_album, write_album
 from kdrun.report.content import Report
+from kdrun.report.figure_store import Picture, read_album, write_album
 from kdrun.report.heatmap import TURN, colour, heat_maps, luminance
 from kdrun.report.page import environments, write_page
 from kdrun.report.svg import Axis, element, log_ticks, ticks

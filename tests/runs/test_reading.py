@@ -17,7 +17,7 @@ from kdrun.report.records import collect
 from kdrun.runs.reading import DAMAGED, matching, read_run, require_intact
 from kdrun.runs.search import find_run
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.stages import ranking
+from kdrun.sweeps import ranking
 from kdrun.teachers.formats import read_any
 from tests.report.conftest import config, result, write_run
 

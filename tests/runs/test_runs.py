@@ -12,6 +12,7 @@ import pytest
 from kdrun.checksums import SUMS
 from kdrun.config.resolvers import stamp
 from kdrun.config.schema import DistillConfig, NetworkConfig
+from kdrun.distillation.baseline import alone_argv
 from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
@@ -19,7 +20,6 @@ from kdrun.runs.metrics import write_metrics
 from kdrun.runs.reading import read_result
 from kdrun.runs.result import ResultFile
 from kdrun.runs.search import find_run, group_folder, runs_in
-from kdrun.stages.alone import alone_argv
 
 
 def test_folders_are_never_shared(tmp_path: Path) -> None:

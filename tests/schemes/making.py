@@ -8,7 +8,7 @@ from kdrun.config.schema import NetworkConfig, TermConfig
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.build import build_network
 from kdrun.models.taps import tap_paths
-from kdrun.schemes.given import Given, Learner
+from kdrun.schemes.context import SchemeContext, TrainableNetwork
 from kdrun.types import Batch, InputInfo, Normalisation
 
 INFO = InputInfo(num_classes=5, in_channels=1, image_size=(8, 8))
@@ -26,11 +26,13 @@ def mlp(*hidden: int) -> NetworkConfig:
     return NetworkConfig("mlp", "kdrun.models.mlp.MLP", {"hidden": list(hidden)})
 
 
-def learner(config: NetworkConfig, seed: int, dtype: torch.dtype = torch.float32) -> Learner:
+def learner(
+    config: NetworkConfig, seed: int, dtype: torch.dtype = torch.float32
+) -> TrainableNetwork:
     torch.manual_seed(seed)
     network = build_network(config, INFO).to(dtype)
     paths = tap_paths(network, torch.zeros(2, 1, 8, 8, dtype=dtype), config.taps)
-    return Learner(network, config, paths, (SAME, SAME), seed)
+    return TrainableNetwork(network, config, paths, (SAME, SAME), seed)
 
 
 def objective(*terms: TermConfig, **changes: float | None) -> Objective:
@@ -45,10 +47,10 @@ def given(
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
     **changes: float | None,
-) -> Given:
+) -> SchemeContext:
     """What the stages would give; dtype: of the networks and images."""
     own = student or convnet(4, 8)
-    return Given(
+    return SchemeContext(
         student=learner(own, 0, dtype),
         peers=tuple(learner(peer, number, dtype) for number, peer in enumerate(peers, 1)),
         another=lambda number: learner(own, 100 + number, dtype),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from kdrun.config.schema import NetworkConfig, TermConfig
 from kdrun.errors import ConfigError
 from kdrun.schemes.byot import BeYourOwnTeacher, byot
-from kdrun.schemes.given import Given
+from kdrun.schemes.context import SchemeContext
 
 DOUBLE = torch.float64
 WIDE = convnet(3, 4, 6)
@@ -100,7 +100,7 @@ def test_the_exits_can_be_chosen() -> None:
     torch.testing.assert_close(found[0].module.eval()(batch().images), exits[0][1])
 
 
-def refused(what: Given, **settings: object) -> str:
+def refused(what: SchemeContext, **settings: object) -> str:
     with pytest.raises(ConfigError) as found:
         byot(what, **settings)  # type: ignore[arg-type]
     return str(found.value)

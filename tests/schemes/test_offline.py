@@ -11,7 +11,7 @@ from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.kd import soft_target_loss
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.cnn import ConvNet
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch
 
@@ -36,14 +36,14 @@ def objective(**changes: Any) -> Objective:
 
 @pytest.fixture
 def scheme() -> Offline:
-    student, teacher = Tapped(network([4], 0)), Tapped(network([8], 1))
+    student, teacher = FeatureExtractor(network([4], 0)), FeatureExtractor(network([8], 1))
     return Offline(student, [teacher], objective())
 
 
 def test_the_loss_is_the_weighted_sum(scheme: Offline) -> None:
     torch.manual_seed(0)
     found = scheme(batch())
-    (teacher,) = scheme.teach(batch())
+    (teacher,) = scheme.teacher_outputs(batch())
     ce = nn.functional.cross_entropy(found.logits, batch().targets)
     expected = 0.1 * ce + 0.9 * soft_target_loss(found.logits, teacher.logits, 4.0)
     torch.testing.assert_close(found.loss, expected)
@@ -75,8 +75,8 @@ def test_every_student_parameter_gets_a_gradient(scheme: Offline) -> None:
 
 
 def test_several_teachers_are_averaged() -> None:
-    student = Tapped(network([4], 0))
-    teachers = [Tapped(network([8], seed)) for seed in (1, 2, 3)]
+    student = FeatureExtractor(network([4], 0))
+    teachers = [FeatureExtractor(network([8], seed)) for seed in (1, 2, 3)]
     found = Offline(student, teachers, objective(alpha=1.0, ensemble=Ensemble((1 / 3,) * 3)))(
         batch()
     )

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kdrun.config.schema import TermConfig
 from kdrun.errors import ConfigError
-from kdrun.schemes.given import Given
+from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.one import NativeEnsemble, one
 
 DOUBLE = torch.float64
@@ -97,7 +97,7 @@ def test_any_tap_can_be_where_branches_begin() -> None:
     assert torch.isfinite(one(given(KD, student=WIDE))(batch(1)).loss)
 
 
-def refused(what: Given, **settings: object) -> str:
+def refused(what: SchemeContext, **settings: object) -> str:
     with pytest.raises(ConfigError) as found:
         one(what, **settings)  # type: ignore[arg-type]
     return str(found.value)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdrun.config.schema import TermConfig
 from kdrun.errors import ConfigError
-from kdrun.schemes.given import Given
+from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.measured import mean_logits
 from kdrun.schemes.online import Online, online
 
@@ -44,7 +44,7 @@ def test_the_loss_is_that_of_the_paper(count: int) -> None:
     peers = (convnet(6, 8), mlp(7))[: count - 1]
     scheme = online(given(KD, peers=peers, dtype=DOUBLE))
     found = scheme(batch(dtype=DOUBLE))
-    logits = [output.logits for output in scheme._see_all(batch(dtype=DOUBLE).images)]
+    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE).images)]
     assert found.loss.item() == pytest.approx(by_hand(logits, batch().targets, 2.0), rel=1e-9)
 
 
@@ -52,7 +52,7 @@ def test_the_mean_of_the_others_is_one_teacher() -> None:
     peers = (convnet(6, 8), mlp(7))
     scheme = online(given(KD, peers=peers, dtype=DOUBLE), variant="mean")
     found = scheme(batch(dtype=DOUBLE))
-    logits = [output.logits for output in scheme._see_all(batch(dtype=DOUBLE).images)]
+    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE).images)]
     expected = 0.0
     for i, own in enumerate(logits):
         others = [F.softmax(z / 2, 1) for j, z in enumerate(logits) if j != i]
@@ -138,7 +138,7 @@ def test_a_strong_view_reaches_every_peer() -> None:
     assert torch.isfinite(scheme(batch()).loss)
 
 
-def refused(what: Given, variant: str = "each") -> str:
+def refused(what: SchemeContext, variant: str = "each") -> str:
     with pytest.raises(ConfigError) as found:
         online(what, variant)
     return str(found.value)

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.schemes.base import StudentScheme
+from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.cs_kd import class_wise
-from kdrun.schemes.given import Given
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.tf_kd import teacher_free, virtual_logits
 from kdrun.types import Batch
@@ -19,10 +19,10 @@ from kdrun.types import Batch
 DOUBLE = torch.float64
 
 
-def tf_kd(what: Given, **settings: Any) -> StudentScheme:
-    teachers = [learner(convnet(4, 8), 7).tapped()] if settings.get("variant") else []
+def tf_kd(what: SchemeContext, **settings: Any) -> StudentScheme:
+    teachers = [learner(convnet(4, 8), 7).extractor()] if settings.get("variant") else []
     return teacher_free(
-        what, what.student.tapped(), teachers, what.objective, what.compiled, **settings
+        what, what.student.extractor(), teachers, what.objective, what.compiled, **settings
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdrun.config.schema import DatasetConfig, TeachingConfig
+from kdrun.config.schema import DatasetConfig, TeacherRuntimeConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.engine.metrics import evaluation
@@ -44,18 +44,18 @@ def test_half_a_point_is_the_limit(errors: int, said: float, refused: bool) -> N
     own, measured = card(test={"top1": said}), found(errors)
     if refused:
         with pytest.raises(CheckpointError, match=r"says 90\.00 %: burn it, or set .*=false"):
-            check_accuracy(measured, own, Path("t"), TeachingConfig(), told.append, "burn it")  # type: ignore[arg-type]
+            check_accuracy(measured, own, Path("t"), TeacherRuntimeConfig(), told.append, "burn it")  # type: ignore[arg-type]
     else:
-        check_accuracy(measured, own, Path("t"), TeachingConfig(), told.append, "burn it")  # type: ignore[arg-type]
+        check_accuracy(measured, own, Path("t"), TeacherRuntimeConfig(), told.append, "burn it")  # type: ignore[arg-type]
     assert told == []
-    lenient = replace(TeachingConfig(), check_accuracy=False)
+    lenient = replace(TeacherRuntimeConfig(), check_accuracy=False)
     check_accuracy(measured, own, Path("t"), lenient, told.append, "burn it")  # type: ignore[arg-type]
     assert len(told) == int(refused)
 
 
 @pytest.mark.parametrize("extra", [{}, {"test": None}, {"test": {"top1": "high"}}])
 def test_a_card_that_says_nothing_is_believed(extra: dict[str, object]) -> None:
-    check_accuracy(found(100), card(**extra), Path("t"), TeachingConfig(), pytest.fail, "")  # type: ignore[arg-type]
+    check_accuracy(found(100), card(**extra), Path("t"), TeacherRuntimeConfig(), pytest.fail, "")  # type: ignore[arg-type]
 
 
 def test_figures_of_other_images_do_not_count() -> None:

@@ -16,7 +16,7 @@ from kdrun.data.partners import PairedLoader
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.resnet import ResNet
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.teachers import cached
 from kdrun.teachers.cache_file import CacheFile
@@ -34,13 +34,15 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.tapped = Tapped(ResNet(CLASSES, depth=8, widths=[4, 4, 8, 8]).eval(), embedding=True)
+        self.extractor = FeatureExtractor(
+            ResNet(CLASSES, depth=8, widths=[4, 4, 8, 8]).eval(), embedding=True
+        )
         self.requires_grad_(False)
         self.seen: list[int] = []
 
     def forward(self, images: Tensor) -> Outputs:
         self.seen.append(len(images))
-        outputs: Outputs = self.tapped(images)
+        outputs: Outputs = self.extractor(images)
         return outputs
 
 
@@ -187,12 +189,12 @@ def test_copied_images_find_their_records(
     source = loader()
     expected = epoch(teacher(tmp_path), source)
     again = teacher(tmp_path)
-    scheme = Offline(Counting().tapped, [again], Objective(CrossEntropy(), 1.0, {}))
+    scheme = Offline(Counting().extractor, [again], Objective(CrossEntropy(), 1.0, {}))
     found = []
     for batch in (PairedLoader(source) if paired else source).epoch(0):
         copy = copied(batch.images)
         assert copy is not batch.images
-        (outputs,) = scheme.teach(replace(batch, images=copy))
+        (outputs,) = scheme.teacher_outputs(replace(batch, images=copy))
         found.append(outputs.logits)
     assert torch.equal(torch.cat(found), expected)
     assert again.teacher.seen == []

@@ -2,7 +2,7 @@
 
 The rest of kdrun does not know about them. They plug in at two places: the sweep runner calls
 `jobs.run_jobs` instead of a launcher, and each job runs in a `session.LockstepSession`, which
-overrides the factory methods of `kdrun.stages.session.Session`. They need the package greenlet
+overrides the factory methods of `kdrun.distillation.session.Session`. They need greenlet
 (`pip install 'kdrun[lockstep]'`).
 """
 

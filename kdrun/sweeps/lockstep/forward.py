@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from kdrun.models.taps import Tapped
+from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.base import teacher_forward
 from kdrun.types import BatchKeys, Outputs
 
@@ -20,16 +20,16 @@ class SharedForward(nn.Module):
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__()
         self.teacher = teacher
-        self.members: list[Tapped] = []
+        self.members: list[FeatureExtractor] = []
         self.images: Tensor | None = None
         self.keys: BatchKeys | None = None
         self.outputs: list[Outputs] = []
 
-    def member(self, tapped: Tapped) -> "TapsOfOneJob":
+    def member(self, extractor: FeatureExtractor) -> "TapsOfOneJob":
         """Read the taps of one more job in the same pass."""
-        self.members.append(tapped)
+        self.members.append(extractor)
         self.images = self.keys = None
-        return TapsOfOneJob(self, tapped)
+        return TapsOfOneJob(self, extractor)
 
     def forward(self, images: Tensor, keys: BatchKeys | None = None) -> Outputs:
         return self.outputs_of(images, keys, 0)
@@ -58,11 +58,11 @@ class TapsOfOneJob(nn.Module):
 
     reads_keys = True
 
-    def __init__(self, shared: SharedForward, tapped: Tapped) -> None:
+    def __init__(self, shared: SharedForward, extractor: FeatureExtractor) -> None:
         super().__init__()
         self.shared = shared
         self.number = len(shared.members) - 1
-        self.tapped = tapped
+        self.extractor = extractor
 
     def forward(self, images: Tensor, keys: BatchKeys | None = None) -> Outputs:
         return self.shared.outputs_of(images, keys, self.number)

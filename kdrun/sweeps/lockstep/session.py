@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from kdrun.data.loaders import TrainLoader
-from kdrun.models.taps import Tapped
-from kdrun.stages.session import Session
+from kdrun.distillation.session import Session
+from kdrun.models.taps import FeatureExtractor
 from kdrun.sweeps.lockstep.forward import SharedForward
 from kdrun.sweeps.lockstep.scheduler import Position, Scheduler
 from kdrun.teachers.cached import CachedTeacher
@@ -66,16 +66,18 @@ class LockstepSession(Session):
         """One loader for the group, whose batches arrive when it is this job's turn."""
         return SharedLoader(self.once(key, make), self.slot)  # type: ignore[return-value]
 
-    def shared_teacher(self, teacher: nn.Module, tapped: Tapped, key: str) -> nn.Module:
+    def shared_teacher(
+        self, teacher: nn.Module, extractor: FeatureExtractor, key: str
+    ) -> nn.Module:
         """A teacher that runs once per batch for all jobs."""
         group = self.slot.group
         if isinstance(teacher, CachedTeacher):
             key = f"cached {key} {teacher.file.path} {teacher.sizes} {teacher.storable}"
             return group.teachers.setdefault(key, SharedForward(teacher))
-        if teacher is tapped:  # one network: one pass serves the taps of every job
-            name = f"network {id(tapped.network)}"
-            return group.teachers.setdefault(name, SharedForward(teacher)).member(tapped)
-        places = (tapped.names, tapped.embedding, sorted(tapped.places))
+        if teacher is extractor:  # one network: one pass serves the taps of every job
+            name = f"network {id(extractor.network)}"
+            return group.teachers.setdefault(name, SharedForward(teacher)).member(extractor)
+        places = (extractor.names, extractor.embedding, sorted(extractor.places))
         return group.teachers.setdefault(f"{key} {places}", SharedForward(teacher))
 
 

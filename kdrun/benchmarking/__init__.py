@@ -1,0 +1,1 @@
+"""`kdrun benchmark`: where the time of a training step goes."""

@@ -1,0 +1,205 @@
+"""`kdrun benchmark`: where a step's time goes, and its distance from bare compute."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+
+from kdrun.benchmarking.reference_loop import reference_variant
+from kdrun.benchmarking.variants import (
+    BareVariant,
+    Bench,
+    LoopVariant,
+    Variant,
+    WatchedVariant,
+    variant_config,
+)
+from kdrun.config.benchmark import benchmark_plain
+from kdrun.config.schema import BenchmarkConfig
+from kdrun.data.resident import resident_bytes
+from kdrun.distillation.build import Plan, dry_run_build
+from kdrun.distillation.data_rows import data_rows
+from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.recording import recording
+from kdrun.distillation.session import Session, open_data
+from kdrun.engine import peak
+from kdrun.engine.devices import check_precision
+from kdrun.engine.timing import interleave, ratios, spread
+from kdrun.files import write_json
+from kdrun.losses.objective import objective_of
+from kdrun.models.card import NetworkCard
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import COMPLETED
+from kdrun.ui import bench_tables
+
+THIS, BARE, USUAL = "this configuration", "bare compute", "usual"
+WATCHED, WATCHED_USUAL = "watched", "watched usual"
+PHASES = ("data", "teacher forward", "student forward", "terms", "backward", "optimiser")
+WITHOUT_REFERENCE = (
+    "compare=usual: skipped, the usual loop is in the folder benchmarks/ of a checkout and not in "
+    "the installed package"
+)
+Peaks = dict[str, Callable[[], float]]
+
+
+def run_benchmark(
+    config: BenchmarkConfig, folder: RunFolder, session: Session, argv: Sequence[str]
+) -> dict[str, Any]:
+    """Measure, write `benchmark.json`, show the tables; returns the result."""
+    distill = config.distill
+    objective = objective_of(distill)
+    check_precision(distill.schedule.precision, session.device)
+    known: dict[str, Any] = {
+        "dataset": None,
+        "objective": objective.describe(),
+        "device": str(session.device),
+        "precision": distill.schedule.precision,
+        "benchmark": None,
+    }
+    # everything that can be refused is, before the run's folder is made
+    dataset = open_data(session, distill.dataset, distill.val_fraction)
+    plan = dry_run_build(distill, dataset)
+    with recording(folder, session, "benchmark", benchmark_plain(config), argv, known):
+        folder.result.update(dataset=dataset_facts(dataset))
+        session.reporter.heading("kdrun benchmark")
+        session.reporter.facts(
+            [
+                *data_rows(dataset),
+                ("objective", objective.describe()),
+                ("device", f"{session.device_line()}, {distill.schedule.precision}"),
+                ("batch", str(distill.schedule.batch_size)),
+                ("networks", "untrained: their weights do not matter for the time"),
+                *(("note", note) for note in dataset.notes),
+            ]
+        )
+        found = _measure(config, Bench(dataset, session, config.steps), plan)
+        write_json(folder.path / "benchmark.json", found)
+        folder.result.update(status=COMPLETED, benchmark=found)
+        bench_tables.show(found, session.reporter)
+        session.reporter.say(f"  file: {folder.path}/benchmark.json")
+    return folder.result.values
+
+
+def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+    """All figures of `benchmark.json`."""
+    reporter = bench.session.reporter
+    loops: dict[str, LoopVariant] = {}
+    variants: dict[str, Variant] = {}
+    loops[THIS] = LoopVariant(variant_config("this", config.distill), bench)
+    variants[BARE] = BareVariant(loops[THIS])
+    for name in dict.fromkeys(config.compare):
+        if name == USUAL:
+            make = reference_variant()
+            if make is None:
+                reporter.say(f"  {WITHOUT_REFERENCE}")
+            else:
+                variants[USUAL] = make(variant_config("plain", config.distill), bench)
+        else:
+            loops[name] = LoopVariant(variant_config(name, config.distill), bench)
+    variants |= loops
+    first: dict[str, float] = {}
+    for name, variant in variants.items():
+        reporter.progress(f"first steps: {name}", len(first), len(variants))
+        began = time.perf_counter()
+        variant.block()
+        first[name] = time.perf_counter() - began
+    peaks = _peaks(bench.session.device)
+    blocks = {name: variant.block for name, variant in variants.items()}
+    watched: dict[str, WatchedVariant] = {WATCHED: loops[THIS]}
+    if USUAL in variants:
+        watched[WATCHED_USUAL] = cast(WatchedVariant, variants[USUAL])
+    blocks |= {name: variant.watched_block for name, variant in watched.items()}
+    seconds = interleave(
+        {**blocks, **peaks},
+        config.rounds,
+        lambda done: reporter.progress("rounds", done, config.rounds),
+    )
+    return {
+        "schema": 1,
+        **_facts(config, bench, plan),
+        "variants": {name: _variant(seconds, name, first[name], config, plan) for name in variants},
+        "bare_over_whole": ratios(seconds[BARE], seconds[THIS]).as_dict(),
+        "phases_ms": _phases(loops[THIS], seconds[WATCHED]),
+        "usual_phases_ms": _phases(watched[WATCHED_USUAL], seconds[WATCHED_USUAL])
+        if USUAL in variants
+        else None,
+        "peak_gflops": {name: round(max(seconds[name]) / 1e9, 1) for name in peaks},
+        "memory": _memory(config, bench),
+    }
+
+
+def _facts(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+    """What was measured."""
+    return {
+        "teachers": [_network(card) for card in plan.teachers],
+        "student": _network(plan.student),
+        "batch_size": config.distill.schedule.batch_size,
+        "threads": bench.session.threads,
+        "rounds": config.rounds,
+        "steps_per_round": config.steps,
+        "torch": torch.__version__,
+    }
+
+
+def _network(card: NetworkCard) -> dict[str, Any]:
+    return {"name": card.name, "flops_per_image": card.flops, "params": card.params}
+
+
+def _variant(
+    seconds: dict[str, list[float]], name: str, first: float, config: BenchmarkConfig, plan: Plan
+) -> dict[str, Any]:
+    """Milliseconds, images and operations per second, and the ratio to the configuration.
+
+    A backward pass counts as two forward ones; a remembered teacher counts as if it was run.
+    """
+    batch = config.distill.schedule.batch_size
+    flops = sum(card.flops for card in plan.teachers) + 3 * plan.student.flops
+    step = spread(seconds[name])
+    return {
+        "step_ms": spread([1000 * value for value in seconds[name]]).as_dict(),
+        "images_per_second": batch / step.median,
+        "gflops": flops * batch / step.median / 1e9,
+        "times_this": ratios(seconds[THIS], seconds[name]).as_dict(),
+        "first_block_seconds": round(first, 3),
+    }
+
+
+def _phases(loop: WatchedVariant, watched: list[float]) -> dict[str, float]:
+    """Milliseconds of a step by phase; what belongs to none is `other`."""
+    found = {name: 1000 * loop.phases().get(name, 0.0) for name in PHASES}
+    whole = 1000 * sum(watched) / len(watched)
+    return {**found, "other": whole - sum(found.values()), "whole": whole}
+
+
+def _peaks(device: torch.device) -> Peaks:
+    """Operations per second of a matrix product and a convolution, in each fast precision."""
+    blocks: Peaks = {}
+    for precision in peak.precisions(device):
+        for what, make in (("product", peak.matrix_product), ("convolution", peak.convolution)):
+            operation, flops = make(device, precision)
+            operation()
+            blocks[f"{precision} {what}"] = _peak_block(operation, flops, device)
+    return blocks
+
+
+def _peak_block(
+    operation: Callable[[], torch.Tensor], flops: float, device: torch.device
+) -> Callable[[], float]:
+    return lambda: peak.flops_per_second(operation, flops, device)
+
+
+def _memory(config: BenchmarkConfig, bench: Bench) -> dict[str, float]:
+    """In MiB: what this process needed at most, and what the training images take of it."""
+    augment = config.distill.dataset.augment
+    # kilobytes on Linux, bytes on macOS
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    found = {
+        "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "resident_images_mib": resident_bytes(bench.dataset.train, augment) / 2**20,
+    }
+    if bench.session.device.type == "cuda":
+        found["device_peak_mib"] = torch.cuda.max_memory_allocated(bench.session.device) / 2**20
+    return {name: round(value, 1) for name, value in found.items()}

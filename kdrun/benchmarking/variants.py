@@ -1,0 +1,265 @@
+"""What a benchmark measures: the tool's own loop, bare compute, and the usual loop.
+
+Each variant has a `block()` that does a fixed number of steps and returns the seconds of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.loaders import TrainLoader
+from kdrun.distillation.build import build_scheme
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import make_card, new_network
+from kdrun.distillation.session import Session, layout, train_loader
+from kdrun.distillation.teacher import Teacher
+from kdrun.distillation.train import RowWriter
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.devices import autocast
+from kdrun.engine.loop import Training
+from kdrun.engine.measured_loop import MeasuredLoop, Repeated
+from kdrun.engine.metrics import Evaluation, Metrics
+from kdrun.engine.timing import PhaseClock
+from kdrun.models.card import NetworkCard
+from kdrun.schemes.base import StudentScheme, freeze
+from kdrun.seeds import derive
+from kdrun.teachers.cached import cached_teachers
+from kdrun.types import Batch, Outputs
+from kdrun.ui.reporter import Reporter
+
+# Variant → compile, the student's precision, how the teacher is run.
+SWITCHES: dict[str, tuple[bool, str, dict[str, Any]]] = {
+    "plain": (False, "fp32", {}),
+    "folded": (False, "fp32", {"fold": True}),
+    "compiled": (True, "fp32", {"fold": True}),
+    "teacher_bf16": (False, "fp32", {"fold": True, "precision": "bf16", "compile": True}),
+    "bf16": (True, "bf16", {"fold": True}),
+    "remembered": (False, "fp32", {"cache": "logits"}),
+    "remembered_bf16": (True, "bf16", {"fold": True, "cache": "logits"}),
+}
+DIFFERENT_BATCHES = 40  # enough that the images are not in the processor's cache
+CALIBRATION_PASSES = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all variants of one benchmark share. steps: of one block."""
+
+    dataset: Dataset
+    session: Session
+    steps: int
+
+
+class Variant(Protocol):
+    """Something that is measured."""
+
+    def block(self) -> float:
+        """Do the steps of one block; returns seconds per step."""
+
+
+class WatchedVariant(Variant, Protocol):
+    """A variant whose time is also measured by phase."""
+
+    def watched_block(self) -> float:
+        """`block` with the clock of the phases running."""
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of a step by phase, over all watched blocks."""
+
+
+def variant_config(name: str, config: DistillConfig) -> DistillConfig:
+    """The configuration of a named variant: the one that is measured with some switches set.
+
+    `this` is the configuration as it is; all others start from no switch at all.
+    """
+    if name == "this":
+        kept = [t.teaching.cache in ("logits", "embedding") for t in config.teachers]
+        teachings = [
+            t.teaching if keep else replace(t.teaching, cache="off")
+            for t, keep in zip(config.teachers, kept, strict=True)
+        ]
+        return _with(config, config.runtime.compile, config.schedule.precision, teachings)
+    compiled, precision, changes = SWITCHES[name]
+    plain = TeacherRuntimeConfig(cache="off")
+    teachings = [replace(plain, **changes) for _ in config.teachers]
+    return _with(config, compiled, precision, teachings)
+
+
+def _with(
+    config: DistillConfig, compiled: bool, precision: str, teachings: list[TeacherRuntimeConfig]
+) -> DistillConfig:
+    teachers = tuple(
+        replace(teacher, teaching=teaching)
+        for teacher, teaching in zip(config.teachers, teachings, strict=True)
+    )
+    return replace(
+        config,
+        teachers=teachers,
+        schedule=replace(config.schedule, precision=precision),
+        runtime=replace(config.runtime, compile=compiled),
+    )
+
+
+class LoopVariant:
+    """The training loop itself, through the loader, on networks that nobody has trained.
+
+    The same few batches come again and again, so that the teacher cache holds them.
+    """
+
+    def __init__(self, config: DistillConfig, bench: Bench) -> None:
+        session = replace(bench.session, runtime=config.runtime)
+        self.bench = bench
+        self.config = config
+        self.device = session.device
+        self.scheme = untrained_scheme(config, bench.dataset, session)
+        session.place(self.scheme)
+        loader = train_loader(
+            session,
+            bench.dataset,
+            config.dataset,
+            config.dataset.augment,
+            config.schedule.batch_size,
+            config.seed,
+        )
+        training = Training(
+            train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),
+            val=None,
+            schedule=config.schedule,
+            seed=config.seed,
+            device=session.device,
+            checkpoints=CheckpointFolder(Path("unused")),
+            checkpoint_seconds=float("inf"),
+            observer=RowWriter(replace(session, reporter=Reporter("quiet")), lambda _: None, None),
+            stop=session.stop,
+            identity="benchmark",
+        )
+        self._fill_caches(loader)
+        self.loop = MeasuredLoop(self.scheme, training)
+        self.clock = PhaseClock(session.device)
+        self.watched_steps = 0
+        self._watch()
+
+    def block(self) -> float:
+        """The loop's steps as they are."""
+        began = self.clock.now()
+        self.loop.block()
+        return (self.clock.now() - began) / self.bench.steps
+
+    def watched_block(self) -> float:
+        """The same with the phases' clock running."""
+        data = self.loop.data_seconds
+        self.clock.active = True
+        seconds = self.block()
+        self.clock.active = False
+        spent = self.loop.data_seconds - data
+        self.clock.seconds["data"] = self.clock.seconds.get("data", 0.0) + spent
+        self.watched_steps += self.bench.steps
+        return seconds
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of a step by phase, over all watched blocks."""
+        return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
+
+    def _fill_caches(self, loader: TrainLoader) -> None:
+        """Fill the teacher caches for these batches."""
+        if cached_teachers(self.scheme.frozen_teachers):
+            for batch in islice(loader.epoch(0), DIFFERENT_BATCHES):
+                with autocast(self.device, self.config.schedule.precision):
+                    self.scheme.teacher_outputs(batch)
+
+    def _watch(self) -> None:
+        scheme, clock = self.scheme, self.clock
+        scheme.teacher_outputs = clock.timed("teacher forward", scheme.teacher_outputs)  # type: ignore[method-assign]
+        run = clock.timed("student forward", scheme._run_student[0])
+        scheme._run_student = (run,)
+        clock.watch_module("terms", scheme.objective, then="backward")
+        clock.watch_optimizer("optimiser", self.loop.optimizer, before="backward")
+
+
+class BareVariant:
+    """The networks, the objective and the optimiser of a loop, on one batch that lies ready."""
+
+    def __init__(self, loop: LoopVariant) -> None:
+        self.loop = loop
+        self.batch = _synthetic_batch(loop.config, loop.bench, loop.device)
+        self.cached: Sequence[Outputs] | None = None
+        if cached_teachers(loop.scheme.frozen_teachers):
+            self.cached = loop.scheme.teacher_outputs(self.batch)
+
+    def block(self) -> float:
+        """Forward, objective, backward, update."""
+        optimizer = self.loop.loop.optimizer
+        began = self.loop.clock.now()
+        for _ in range(self.loop.bench.steps):
+            with autocast(self.loop.device, self.loop.config.schedule.precision):
+                loss = self._loss()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return (self.loop.clock.now() - began) / self.loop.bench.steps
+
+    def _loss(self) -> Tensor:
+        scheme = self.loop.scheme
+        if self.cached is not None:  # cached outputs need no forward pass
+            student = scheme._run_student[0](self.batch.images)
+            loss, _ = scheme.objective(student, self.cached, self.batch)
+        else:
+            loss, _ = scheme.objective(*scheme.forward_networks(self.batch), self.batch)
+        return loss
+
+
+def untrained_scheme(config: DistillConfig, dataset: Dataset, session: Session) -> StudentScheme:
+    """The scheme with random weights; teachers have seen enough images to normalise them."""
+    nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0, 1))
+    teachers = []
+    for number in range(len(config.teachers)):
+        network, card = _teacher_for_timing(config, number, dataset)
+        path = Path(f"{card.name} (untrained)")
+        frozen = freeze(network)
+        teachers.append(Teacher(frozen, card.network, card, path, False, nothing, 0.0))
+    _, scheme = build_scheme(config, dataset, teachers, session)
+    return scheme
+
+
+def _teacher_for_timing(
+    config: DistillConfig, number: int, dataset: Dataset
+) -> tuple[nn.Module, NetworkCard]:
+    """A teacher that does the work of the configured one: its size, channels and outputs."""
+    teacher = config.teachers[number]
+    if teacher.checkpoint is not None:
+        where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
+        loaded = load_teacher(teacher, dataset, where)
+        return loaded.network, loaded.card
+    size = teacher.image_size
+    network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+    card = make_card(teacher.network, network, dataset, {}, size)
+    images = _random_images(config, dataset)
+    if size is not None:
+        images = F.interpolate(images, size)
+    with torch.no_grad():
+        for _ in range(CALIBRATION_PASSES):
+            network(images)
+    return network, card
+
+
+def _random_images(config: DistillConfig, dataset: Dataset) -> Tensor:
+    stream = torch.Generator().manual_seed(derive(config.seed, "benchmark"))
+    size = min(config.schedule.batch_size, len(dataset.train))
+    return torch.randn(size, *dataset.train.shape, generator=stream)
+
+
+def _synthetic_batch(config: DistillConfig, bench: Bench, device: torch.device) -> Batch:
+    images = _random_images(config, bench.dataset)
+    return Batch(
+        images.to(device, memory_format=layout(bench.dataset.train)),
+        (torch.arange(len(images)) % len(bench.dataset.classes)).to(device),
+        torch.arange(len(images)).to(device),
+    )

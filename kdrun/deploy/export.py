@@ -1,0 +1,166 @@
+"""`kdrun export`: a finished network as a file for other programs, checked before it is kept."""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdrun.config.schema import ExportConfig
+from kdrun.deploy import agreement, formats, model_card
+from kdrun.deploy import tables as deploy_tables
+from kdrun.deploy.agreement import Agreement
+from kdrun.deploy.export_source import Source, calibration_split, open_source, raw_batches
+from kdrun.deploy.export_timing import measure_latency
+from kdrun.deploy.formats import Runner
+from kdrun.deploy.quantise import quantise
+from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.session import Session
+from kdrun.errors import ConfigError
+from kdrun.files import make_folder, read_json, sha256_of
+from kdrun.ownership import published_own, require_own, write_own
+from kdrun.removal import remove
+from kdrun.runs.environment import environment
+
+FACTS_FILE, CARD_FILE = "export.json", "MODEL_CARD.md"
+ELSEWHERE = "name another folder: out=DIR"
+TOLERANCE_POINTS = 2.0
+
+
+def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
+    """Write, check and describe the file that `config` asks for; returns its facts.
+
+    Raises ExportError when the file does not answer as the network; nothing is left then.
+    """
+    source = open_source(config, session)
+    folder = _folder(config, source, session)
+    kind = f".{config.quantize}" if config.quantize else ""
+    path = folder / f"{source.weights.stem}{kind}.{config.format}"
+    new = not folder.exists()
+    _check_out(folder, path, source)
+    session.reporter.heading(f"kdrun export: {source.card.name} as {path.name}")
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            found = _write(config, source, path, Path(work), session)
+        except BaseException:
+            if new:  # nothing was exported
+                remove(folder, folder_too=True)
+            raise
+        facts = {
+            "format": config.format,
+            "quantize": config.quantize,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+            "check": found.as_dict(),
+            "command": shlex.join(["kdrun", *argv]),
+        }
+        session.reporter.show(deploy_tables.agreement_table(source.card.name, path.name, found))
+        session.reporter.say(f"  {deploy_tables.agreement_words(found)}")
+        timing = None
+        if config.latency:
+            timing = measure_latency(source, path, config, Path(work), session)
+            session.reporter.show(deploy_tables.latency_table(timing))
+    _describe(folder, path.name, facts, timing, source)
+    session.reporter.say(f"  file: {path}")
+    session.reporter.say(f"  model card: {folder / CARD_FILE}")
+    return facts
+
+
+def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
+    """Where the files go; weights that lie anywhere are not written beside."""
+    if config.out:
+        return Path(config.out).expanduser()
+    if source.is_bare:
+        return session.output_root / "export" / source.dataset.name / source.card.name
+    return source.weights.parent / "export"
+
+
+def _check_out(folder: Path, path: Path, source: Source) -> None:
+    """Raise ConfigError for a folder that cannot be made or would overwrite the source."""
+    if path.exists() and path.samefile(source.weights):
+        raise ConfigError(f"out={folder} would overwrite {source.weights}: name another folder.")
+    names = [path.name, FACTS_FILE, CARD_FILE]
+    names += [path.with_suffix(".json").name] if path.suffix == f".{formats.SAFETENSORS}" else []
+    require_own(folder, names, ELSEWHERE)
+    make_folder(folder)
+
+
+def _write(
+    config: ExportConfig, source: Source, path: Path, work: Path, session: Session
+) -> Agreement:
+    """Write the file under another name, check it, and give it its name."""
+    dtype = source.dataset.pixel_type
+
+    def check(run: Runner) -> Agreement:
+        batches = raw_batches(source.test, config.batch_size)
+        return agreement.compare(
+            source.original, agreement.answers(run, batches), source.test.targets
+        )
+
+    with _published(path, config.format) as (file, card_file):
+        if config.format == formats.SAFETENSORS:
+            formats.write_safetensors(source.network, source.card, dtype, file, card_file)
+            found = check(formats.safetensors_runner(file, card_file))
+        elif config.format == formats.PT2:
+            formats.write_pt2(source.network, source.card, dtype, file)
+            found = check(formats.pt2_runner(file))
+        else:
+            full = work / f"{source.weights.stem}.onnx" if config.quantize else file
+            formats.write_onnx(source.network, source.card, dtype, full)
+            found = check(formats.onnx_runner(full, session.threads))
+        agreement.require_equal(found, path.name)
+        if config.quantize:
+            calibration = calibration_split(
+                source.dataset, config.calibration_images, source.card.info
+            )
+            quantise(full, file, raw_batches(calibration, config.batch_size))
+            found = check(formats.onnx_runner(file, session.threads))
+            tolerance = TOLERANCE_POINTS if config.tolerance is None else config.tolerance
+            agreement.require_accurate(found, tolerance, path.name)
+    return found
+
+
+@contextmanager
+def _published(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
+    """Hidden names for the file and, of safetensors, its card; real ones when all is well."""
+    with published_own(path, ELSEWHERE) as file:
+        if format != formats.SAFETENSORS:
+            yield file, file
+            return
+        with published_own(path.with_suffix(".json"), ELSEWHERE) as card_file:
+            yield file, card_file
+
+
+def _describe(
+    folder: Path,
+    name: str,
+    facts: dict[str, Any],
+    timing: dict[str, Any] | None,
+    source: Source,
+) -> None:
+    """Add the file to `export.json` and write the model card anew from it."""
+    path = folder / FACTS_FILE
+    try:
+        known = read_json(path)
+        files = dict(known["files"]) if known["weights_sha256"] == source.card.sha256 else {}
+        before = known.get("timing") if files else None
+    except (OSError, ValueError, KeyError, TypeError):
+        files, before = {}, None
+    files = {file: entry for file, entry in files.items() if (folder / file).is_file()}
+    values = {
+        "schema": 1,
+        "name": source.card.name,
+        "weights": str(source.weights),
+        "weights_sha256": source.card.sha256,
+        "dataset": dataset_facts(source.dataset),
+        "metadata": formats.metadata(source.card, source.dataset.pixel_type),
+        "files": {**files, name: facts},
+        "timing": timing or before,
+        "environment": environment(),
+    }
+    content = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_own(path, content.encode(), ELSEWHERE)
+    text = model_card.markdown(values, source.card, source.result)
+    write_own(folder / CARD_FILE, text.encode(), ELSEWHERE)

@@ -1,0 +1,146 @@
+"""What `kdrun export` starts from: a finished network, and the data its file is checked on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdrun.config.dump import dataset_plain
+from kdrun.config.schema import DatasetConfig, ExportConfig, TeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.fitted import fitted
+from kdrun.data.images import Split
+from kdrun.deploy.student import LoadedNetwork, rebuild
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import renormalised
+from kdrun.distillation.session import Session, eval_loader, open_data
+from kdrun.distillation.teacher_check import evenly, reading_warnings
+from kdrun.engine.finite import refusing
+from kdrun.engine.metrics import collect_logits, evaluation
+from kdrun.errors import ConfigError
+from kdrun.evaluation.finished import check_classes, data_of
+from kdrun.models.card import NetworkCard
+from kdrun.runs.reading import read_run, require_intact
+from kdrun.runs.result import RunResult
+from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.types import InputInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported: the network, its files, and the data it is checked on.
+
+    test: the test images of the check, as the network takes them. original: the network's logits
+    of them `[N, C]`, by the way `kdrun evaluate` takes. is_bare: the weights had no card.
+    """
+
+    network: LoadedNetwork
+    weights: Path
+    dataset: Dataset
+    test: Split
+    original: Tensor
+    is_bare: bool = False
+
+    @property
+    def card(self) -> NetworkCard:
+        """The network's card."""
+        return self.network.card
+
+    @property
+    def result(self) -> RunResult | None:
+        """`result.json` of its run; None for a teacher or a file alone."""
+        result = read_run(self.weights.parent).result
+        return result if result.complete else None
+
+
+def open_source(config: ExportConfig, session: Session) -> Source:
+    """The network of `config.run` with its data opened, answered for the test images.
+
+    Raises CheckpointError, ConfigError or DataError for what is missing or does not fit.
+    """
+    loaded = read_any(Path(config.run), what="run")
+    if config.weights is not None:
+        return _bare(config, config.weights, loaded, session)
+    require_intact(loaded.path.parent)  # the model card tells its result
+    network = rebuild(loaded, config.run)
+    card = network.card
+    data, val_fraction = data_of(card, config.dataset, config.run)
+    dataset = open_data(session, data, val_fraction)
+    check_classes(card, dataset)
+    if card.resized is None and dataset.info.image_size != card.info.image_size:
+        raise ConfigError(
+            f"{card.name} was trained on images of {_size(card.info.image_size)} and "
+            f"{dataset.name} has {_size(dataset.info.image_size)}: choose data of its own size."
+        )
+    return _answered(network, loaded.path, dataset, data, config, session)
+
+
+def _bare(
+    config: ExportConfig, weights: TeacherConfig, loaded: LoadedWeights, session: Session
+) -> Source:
+    """Weights without a card, which get one: classes, constants, size and measured accuracy."""
+    if loaded.card is not None:
+        raise ConfigError(
+            f"{config.run} has a card that says which network it is and how it is read: leave "
+            "teacher=... and teacher.* out."
+        )
+    data = config.dataset
+    assert data is not None
+    dataset = open_data(session, data, 0.0)
+    teacher = load_teacher(weights, dataset)
+    for note in teacher.notes:
+        session.reporter.say(f"  {note}")
+    extra = {
+        "dataset": dataset_plain(data),
+        "fingerprint": dataset.fingerprint,
+        "val_fraction": 0.0,
+        "pixel_type": dataset.pixel_type,
+        "origin": {"file": loaded.path.name, "sha256": teacher.card.sha256},
+    }
+    card = replace(teacher.card, extra=extra)
+    network = LoadedNetwork(teacher.network, card)
+    source = _answered(network, loaded.path, dataset, data, config, session)
+    for warning in reading_warnings(source.original, source.test.targets, weights, dataset):
+        session.reporter.warn(warning)
+    if len(source.test) < len(dataset.test):
+        return source
+    measured = evaluation(source.original, source.test.targets, source.test.groups).facts()
+    network.card = replace(card, extra={**extra, **measured})
+    return source
+
+
+def _answered(
+    network: LoadedNetwork,
+    path: Path,
+    dataset: Dataset,
+    data: DatasetConfig,
+    config: ExportConfig,
+    session: Session,
+) -> Source:
+    """The network with its logits of the test images, as pixels of its own channels and size."""
+    card = network.card
+    test = fitted(evenly(dataset.test, config.images), card.info)
+    same = card.normalisation
+    batches = eval_loader(session, test, same, data, config.batch_size)
+    model = renormalised(network.network, same, same, outputs=card.outputs)
+    remedy = "Choose another run: kdrun ls runs."
+    with refusing(f"The network of {config.run}", network.network, "test", remedy):
+        original, _ = collect_logits(model, batches, torch.device("cpu"), "fp32")
+    return Source(network, path, dataset, test, original, card.extra.get("origin") is not None)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
+
+
+def raw_batches(split: Split, batch_size: int) -> Iterator[Tensor]:
+    """All images of a split as they are stored, `[B, C, H, W]`."""
+    for index in torch.arange(len(split)).split(batch_size):
+        yield split.gather(index)
+
+
+def calibration_split(dataset: Dataset, count: int, info: InputInfo) -> Split:
+    """Images to fit int8 ranges to: of the validation split, or of the training split."""
+    return fitted(evenly(dataset.val if dataset.val is not None else dataset.train, count), info)

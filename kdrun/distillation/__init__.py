@@ -1,0 +1,1 @@
+"""A distillation run: teacher, baseline and student, from typed configuration to `result.json`."""

@@ -1,0 +1,35 @@
+"""The rows of a run's header that say what was read: classes and images of each split."""
+
+from collections.abc import Sequence
+
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.networks import dataset_facts
+from kdrun.ui import tables
+
+MOST_CLASSES = 12  # more are abbreviated
+WIDTH = 110  # letters of names
+
+
+def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
+    """`data` and `classes`, as a header shows them."""
+    return [
+        ("data", tables.dataset_words(dataset_facts(dataset))),
+        ("classes", class_words(dataset.classes)),
+    ]
+
+
+def class_words(classes: Sequence[str]) -> str:
+    """`cat, dog, emu`, in the order of their numbers; of many, the first ones and the last."""
+    names = [
+        name.encode("unicode_escape").decode() if not name.isprintable() else name
+        for name in classes
+    ]
+    shown = ", ".join(names)
+    if len(names) <= MOST_CLASSES and len(shown) <= WIDTH:
+        return shown
+    first: list[str] = []
+    for name in names[: MOST_CLASSES - 2]:
+        if first and len(", ".join([*first, name, names[-1]])) > WIDTH:
+            break
+        first.append(name)
+    return f"{', '.join(first)}, ..., {names[-1]}" if len(first) < len(names) else shown

@@ -1,0 +1,60 @@
+"""Networks and checkpoints against the classes and the form of the images, before a long decode."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdrun.config.schema import DistillConfig, TeacherConfig, TrainTeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.decode import Form
+from kdrun.data.imagefolder import BeforeDecoding
+from kdrun.data.images import LazyImages, Split
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import new_network
+from kdrun.types import Normalisation
+
+
+class _NotDecoded(LazyImages):
+    """Images of which only the shape is known."""
+
+    def __init__(self, count: int, form: Form) -> None:
+        self.shape = (count, form.channels, *form.size)
+        self.dtype = torch.uint8
+
+    def gather(self, index: Tensor) -> Tensor:
+        """One that is all zero, for each asked for."""
+        return torch.zeros(len(index), *self.shape[1:], dtype=self.dtype)
+
+
+def network_checks(config: DistillConfig | TrainTeacherConfig) -> BeforeDecoding:
+    """A function that builds the student and the teachers and loads the teachers' checkpoints.
+
+    It is called when the headers of an image folder are read, and raises the ConfigError or
+    CheckpointError that would otherwise come after all images are decoded.
+    """
+
+    def check(classes: tuple[str, ...], form: Form) -> None:
+        dataset = outline(config.dataset.name, classes, form)
+        _check_teachers(config.teachers, dataset)
+        if isinstance(config, DistillConfig):
+            new_network(config.student, dataset, config.seed, "student")
+
+    return check
+
+
+def _check_teachers(teachers: Sequence[TeacherConfig], dataset: Dataset) -> None:
+    for number, teacher in enumerate(teachers, 1):
+        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+        if teacher.checkpoint is not None:
+            load_teacher(teacher, dataset, where)
+        else:
+            new_network(teacher.network, dataset, teacher.seed, where, teacher.image_size)
+
+
+def outline(name: str, classes: tuple[str, ...], form: Form) -> Dataset:
+    """A data set of one image per class, whose pixels are not known yet."""
+    targets = torch.arange(len(classes))
+    split = Split(_NotDecoded(len(classes), form), targets)
+    constants = Normalisation((0.5,) * form.channels, (0.5,) * form.channels)
+    return Dataset(name, classes, split, None, split, constants, "", targets)

@@ -1,0 +1,127 @@
+"""The weights a student starts from (`student.checkpoint`): fine-tuning, a second distillation.
+
+They come through the same reader as a teacher's. The recipe, the seed and the data set's constants
+are as without them; the baseline starts from the same weights, so that the gain is the teacher's.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdrun.config.schema import DistillConfig, TeacherConfig
+from kdrun.config.weights import StartConfig, start_plain
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.loaded_teacher import PRETRAINED
+from kdrun.distillation.token_heads import without_tokens
+from kdrun.errors import ConfigError
+from kdrun.files import sha256_of
+from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.weights.load import WeightsChoice
+
+SETTING = "student.checkpoint"
+
+
+def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
+    """Raise CheckpointError for a teacher's file that holds no weights, before data are opened."""
+    for number, teacher in enumerate(teachers, 1):
+        if teacher.checkpoint not in (None, PRETRAINED):
+            where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+            read_any(Path(str(teacher.checkpoint)), f"{where}.checkpoint")
+
+
+def check_start(config: DistillConfig) -> None:
+    """Raise before data are opened for weights that cannot be read, or that no baseline can use."""
+    if config.start is None:
+        return
+    _read(config.start)
+    if config.alone and without_tokens(config.student) != config.student:
+        raise ConfigError(
+            "The student alone has no distillation tokens and cannot start from the weights of a "
+            "network that has them: add alone=false."
+        )
+
+
+def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None:
+    """Raise ConfigError where the file is another than the one that the run began with.
+
+    before: the run's `result.json`; None for a new run.
+    """
+    known = (before or {}).get("student_checkpoint")
+    if config.start is None or not isinstance(known, dict):
+        return
+    if known.get("sha256") not in (None, start_sha256(config.start)):
+        raise ConfigError(
+            f"{SETTING}={config.start.checkpoint} has changed since this run began with it: "
+            "restore the file, or start a new run."
+        )
+
+
+def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> list[str]:
+    """Put the weights of `student.checkpoint` into a new student; returns notes on them.
+
+    Raises CheckpointError for weights that do not fit.
+    """
+    if config.start is None:
+        return []
+    start = config.start
+    loaded = _read(start)
+    reading = start.reading
+    choice = WeightsChoice("student", reading.key, reading.rename, start.new_classifier)
+    notes = loaded.load_into(network, config.student, dataset.info, choice)
+    return [*notes, *_card_notes(loaded, start, dataset)]
+
+
+def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> list[str]:
+    """Where the card of the weights says otherwise than the data set."""
+    if loaded.card is None:
+        return []
+    notes = []
+    if loaded.card.classes != dataset.classes and not start.new_classifier:
+        shown = ", ".join(loaded.card.classes[:3])
+        notes.append(
+            f"its classes were others ({shown}, ...): student.new_classifier=true starts without "
+            "its classifier"
+        )
+    if loaded.card.normalisation != dataset.normalisation:
+        notes.append("it was trained with other normalisation constants; the data set's are used")
+    return notes
+
+
+def start_words(start: StartConfig, notes: list[str]) -> str:
+    """One line for the head of a run."""
+    return "; ".join([f"{start.checkpoint} (sha256 {start_sha256(start)[:8]}…)", *notes])
+
+
+def start_facts(config: DistillConfig) -> dict[str, Any]:
+    """What `result.json` says of the start; nothing for a student drawn at random."""
+    if config.start is None:
+        return {}
+    return {"student_checkpoint": {**start_plain(config.start), **start_identity(config)["start"]}}
+
+
+def start_identity(config: DistillConfig) -> dict[str, Any]:
+    """What shapes a student beside its recipe: the bytes of the file and how they are read."""
+    if config.start is None:
+        return {}
+    settings = {k: v for k, v in start_plain(config.start).items() if k != "checkpoint"}
+    return {"start": {"sha256": start_sha256(config.start), **settings}}
+
+
+def start_sha256(start: StartConfig) -> str:
+    """Of the file that holds the weights, as it is now."""
+    path = Path(start.checkpoint).expanduser()
+    stamp = path.stat() if path.exists() else None
+    return _sha256(start.checkpoint, stamp and (stamp.st_mtime_ns, stamp.st_size))
+
+
+@lru_cache(maxsize=64)
+def _sha256(checkpoint: str, stamp: object) -> str:
+    path = Path(checkpoint).expanduser()
+    return sha256_of(path) if path.is_file() else read_any(path, SETTING).sha256
+
+
+def _read(start: StartConfig) -> LoadedWeights:
+    return read_any(Path(start.checkpoint), SETTING)

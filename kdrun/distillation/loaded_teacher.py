@@ -1,0 +1,306 @@
+"""A teacher from a file: its network, what its images need, and which outputs are the classes.
+
+A card beside the weights says all of that. Without one the settings do (`teacher.mean`,
+`teacher.channels`, `teacher.classes`, ...), and what they leave open is as in the data set; the
+notes say what was assumed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdrun.config.schema import NetworkConfig, TeacherConfig
+from kdrun.config.teacher_input import CHANNELS, TeacherInput
+from kdrun.config.trust import is_shipped
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.networks import make_card, own_normalisation, seen_by
+from kdrun.errors import CheckpointError, ConfigError
+from kdrun.files import sha256_of
+from kdrun.models.build import build_with_outputs
+from kdrun.models.card import NetworkCard
+from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained_outputs
+from kdrun.seeds import derive
+from kdrun.teachers.constants import channels_of, constants_of
+from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.teachers.outputs import Outputs, chosen_outputs, mapping_words
+from kdrun.types import InputInfo
+from kdrun.weights.load import WeightsChoice
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A network with its weights, in training mode on the CPU, and its card.
+
+    has_card: the card was beside the weights; otherwise it was made from the settings.
+    guesses_order: nothing says in which order its outputs are; the data set's is assumed.
+    new_head: its classifier was not among the weights.
+    notes: what was read or assumed, for the head of a run.
+    """
+
+    network: nn.Module
+    config: NetworkConfig
+    card: NetworkCard
+    path: Path
+    has_card: bool
+    guesses_order: bool
+    new_head: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def load_teacher(config: TeacherConfig, dataset: Dataset, where: str = "teacher") -> LoadedTeacher:
+    """The teacher of `teacher.checkpoint`. where: its name in settings, e.g. `teacher2`.
+
+    Raises CheckpointError for files that are damaged or do not fit, ConfigError for settings that
+    do not.
+    """
+    assert config.checkpoint is not None
+    if config.checkpoint == PRETRAINED:
+        return _pretrained(config, dataset, where)
+    loaded = read_any(Path(config.checkpoint))
+    if loaded.card is not None:
+        return _with_card(config, loaded, loaded.card, dataset, where)
+    return _bare(config, loaded, dataset, where)
+
+
+def _with_card(
+    config: TeacherConfig,
+    loaded: LoadedWeights,
+    card: NetworkCard,
+    dataset: Dataset,
+    where: str,
+) -> LoadedTeacher:
+    """The card decides; settings may only choose among its classes."""
+    _refuse_contradictions(config.input, card, loaded.path, where)
+    names = card.classes
+    same_count = config.input.classes is None and len(names) == len(dataset.classes)
+    if same_count and set(names) != set(dataset.classes):
+        raise CheckpointError(
+            f"{loaded.path} was trained on {len(names)} classes ({', '.join(names[:3])}, ...), but "
+            f"{dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...). "
+            f"If they are the same under other names, say which output is which: "
+            f"'{where}.classes=[...]'."
+        )
+    channels = channels_of(TeacherInput(channels=card.info.in_channels), _channels(dataset), where)
+    asked = Outputs(len(names), names, where, f"its card has {', '.join(names[:3])}, ...")
+    given = TeacherInput(classes=config.input.classes)
+    chosen = chosen_outputs(given, dataset.classes, asked)
+    outputs = card.outputs if chosen is None else tuple(_compose(card.outputs, chosen))
+    size = config.image_size or card.resized
+    info = seen_by(dataset, size, channels)
+    count = card.num_outputs or len(names)
+    network, _ = _build(card.network, replace(info, num_classes=count), config.seed)
+    read = loaded.load_into(network, card.network, info, _choice(config, where))
+    if size is not None:
+        card = replace(card, info=replace(card.info, image_size=size), resize=True)
+    notes = list(read)
+    if chosen is not None:
+        card = replace(
+            card,
+            classes=dataset.classes,
+            info=replace(card.info, num_classes=len(dataset.classes)),
+            outputs=outputs,
+            num_outputs=count,
+        )
+        words = mapping_words(chosen, dataset.classes, names)
+        notes.append(f"outputs by the names on its card: {words}")
+    notes += _conversion_notes(_channels(dataset), channels, size)
+    said = (f"{where} {card.name}: {'; '.join(notes)}",) if notes else ()
+    return LoadedTeacher(network, card.network, card, loaded.path, True, False, notes=said)
+
+
+def _bare(
+    config: TeacherConfig, loaded: LoadedWeights, dataset: Dataset, where: str
+) -> LoadedTeacher:
+    """Weights that nothing describes but the settings."""
+    channels = channels_of(config.input, _channels(dataset), where)
+    info = seen_by(dataset, config.image_size, channels)
+    network, count = _build(config.network, info, config.seed)
+    choice = _choice(config, where)
+    held = _outputs_held(loaded.shapes_for(network, choice), network, count)
+    if held is not None and held != count:
+        network, count = _build(config.network, replace(info, num_classes=held), config.seed)
+    shapes = loaded.shapes_for(network, choice)
+    _check_channels(loaded.path, shapes, network, channels, _channels(dataset), where)
+    names = _known_names(config.input, count)
+    outputs = Outputs(count, names, where)
+    if count != len(dataset.classes):
+        chosen_outputs(config.input, dataset.classes, outputs)  # before a list of tensors
+    read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
+    made = _described(config, network, loaded.path, dataset, outputs, channels)
+    said = (f"{where} weights: {'; '.join(read)}",) if read else ()
+    return replace(made, notes=(*said, *made.notes))
+
+
+def _choice(config: TeacherConfig, where: str) -> WeightsChoice:
+    return WeightsChoice(where, config.reading.key, config.reading.rename)
+
+
+def _pretrained(config: TeacherConfig, dataset: Dataset, where: str) -> LoadedTeacher:
+    """The network's own pretrained weights, as they come (`teacher.checkpoint=pretrained`)."""
+    target, kwargs = config.network.target, config.network.kwargs
+    if not kwargs.get("pretrained") and is_shipped(target):
+        raise CheckpointError(
+            "teacher.checkpoint=pretrained needs a network with pretrained weights, e.g. "
+            "teacher=torchvision teacher.architecture=resnet50 teacher.pretrained=true."
+        )
+    channels = channels_of(config.input, _channels(dataset), where)
+    info = seen_by(dataset, config.image_size, channels)
+    held = pretrained_outputs(config.network)
+    selected = config.input.classes is not None or isinstance(config.input.class_order, tuple)
+    if held is not None and selected:
+        info = replace(info, num_classes=held)
+    network, count = _build(config.network, info, config.seed)
+    outputs = Outputs(count, _known_names(config.input, count), where)
+    path = Path(f"{config.network.name} (pretrained)")
+    made = _described(config, network, path, dataset, outputs, channels)
+    return replace(made, new_head=held is not None and held != count)
+
+
+def _described(
+    config: TeacherConfig,
+    network: nn.Module,
+    path: Path,
+    dataset: Dataset,
+    outputs: Outputs,
+    channels: int,
+) -> LoadedTeacher:
+    """The card of weights that have none, from the settings and the data set."""
+    chosen = chosen_outputs(config.input, dataset.classes, outputs)
+    default = own_normalisation(network, dataset.normalisation)
+    normalisation = constants_of(config.input, default, channels, dataset.pixel_type, outputs.where)
+    info = seen_by(dataset, config.image_size, channels)
+    card = make_card(config.network, network, dataset, {}, config.image_size, info)
+    card = replace(
+        card,
+        normalisation=normalisation,
+        outputs=chosen,
+        num_outputs=None if chosen is None else outputs.count,
+        sha256=sha256_of(path) if path.is_file() else "",
+    )
+    own = default is not dataset.normalisation
+    guesses = config.input.classes is None and config.input.class_order is None
+    notes = [
+        _constants_note(config.input, card, own, outputs.where),
+        *_conversion_notes(_channels(dataset), channels, config.image_size),
+        f"outputs: {mapping_words(chosen, dataset.classes, outputs.names)}"
+        + (f" (no {outputs.where}.class_order)" if guesses and chosen is None else ""),
+    ]
+    said = f"{outputs.where} {card.name} (weights without a card): {'; '.join(notes)}"
+    return LoadedTeacher(
+        network,
+        config.network,
+        card,
+        path,
+        False,
+        guesses and outputs.count == len(dataset.classes),
+        notes=(said,),
+    )
+
+
+def _constants_note(given: TeacherInput, card: NetworkCard, own: bool, where: str) -> str:
+    mean, std = (
+        ", ".join(f"{x:.4g}" for x in values)
+        for values in (card.normalisation.mean, card.normalisation.std)
+    )
+    source = f"of the data set ({where}.mean and {where}.std not given)"
+    if own:
+        source = "of its pretrained weights"
+    if given.mean is not None:
+        source = "as given"
+    return f"mean [{mean}], std [{std}] {source}"
+
+
+def _conversion_notes(source: int, target: int, image_size: tuple[int, int] | None) -> list[str]:
+    notes = []
+    if source != target:
+        to_grey = "colour images made grey (0.299 R + 0.587 G + 0.114 B)"
+        notes.append(to_grey if target == 1 else f"grey images repeated to {target} channels")
+    if image_size is not None:
+        notes.append(f"images resized to {image_size[1]}×{image_size[0]}")
+    return notes
+
+
+def _build(config: NetworkConfig, info: InputInfo, seed: int) -> tuple[nn.Module, int]:
+    """A network with the initial weights of that seed, and how many outputs it has."""
+    torch.manual_seed(derive(seed, "weights"))
+    return build_with_outputs(config, info, "teacher")
+
+
+def _channels(dataset: Dataset) -> int:
+    return dataset.info.in_channels
+
+
+def _compose(first: tuple[int, ...] | None, then: tuple[int, ...]) -> tuple[int, ...]:
+    """Outputs chosen among those that were chosen before."""
+    return then if first is None else tuple(first[number] for number in then)
+
+
+def _outputs_held(shapes: Mapping[str, torch.Size], network: nn.Module, count: int) -> int | None:
+    """How many outputs the weights have, from the tensors that only differ in their first size."""
+    found = set()
+    for name, own in network.state_dict().items():
+        there = shapes.get(name)
+        if there is None or there == own.shape or not own.dim():
+            continue
+        if own.shape[0] == count and len(there) == own.dim() and there[1:] == own.shape[1:]:
+            found.add(there[0])
+    return found.pop() if len(found) == 1 else None
+
+
+def _check_channels(
+    path: Path,
+    shapes: Mapping[str, torch.Size],
+    network: nn.Module,
+    channels: int,
+    data_channels: int,
+    where: str,
+) -> None:
+    """Raise ConfigError for weights of the other kind of images, grey or colour."""
+    for name, own in network.state_dict().items():
+        there = shapes.get(name)
+        if there is None or len(there) != own.dim() or own.dim() < 3:
+            continue
+        other = there[1]
+        same = (own.shape[0], own.shape[2:]) == (there[0], there[2:])
+        if same and own.shape[1] == channels != other and other in CHANNELS:
+            kinds = {1: "grey", 3: "colour"}
+            raise ConfigError(
+                f"{path} takes {kinds[other]} images ({name} is {list(there)}), and "
+                f"the data set's are {kinds.get(data_channels, f'of {data_channels} channels')}: "
+                f"set {where}.channels={other}, and they are converted for it."
+            )
+
+
+def _known_names(given: TeacherInput, count: int) -> tuple[str, ...] | None:
+    """The names of ImageNet's classes for a network of as many outputs."""
+    wanted = [name for name in given.classes or () if isinstance(name, str)]
+    if count != IMAGENET_CLASSES or not wanted or given.class_order is not None:
+        return None
+    return imagenet_names(wanted)
+
+
+def _refuse_contradictions(given: TeacherInput, card: NetworkCard, path: Path, where: str) -> None:
+    """Raise ConfigError for settings that say something else than the card."""
+    constants = card.normalisation
+    said: dict[str, object] = {
+        "mean": constants.mean,
+        "std": constants.std,
+        "channels": card.info.in_channels,
+        "class_order": card.classes,
+    }
+    for key, of_card in said.items():
+        value = getattr(given, key)
+        if isinstance(value, float):
+            value = (value,) * card.info.in_channels
+        if value is None or value == of_card:
+            continue
+        shown = list(of_card)[:5] if isinstance(of_card, tuple) else of_card
+        raise ConfigError(
+            f"{where}.{key} is for weights without a card, and the card of {path} says {shown}: "
+            f"leave {where}.{key} out, or name a copy of the weights without the .json."
+        )

@@ -1,0 +1,108 @@
+"""The record of one run around whatever it does: lock, log, status, and how it ended."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kdrun.distillation.session import Session
+from kdrun.engine import distributed
+from kdrun.errors import Interrupted, KdrunError, MachineError, known_error
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.reading import read_result, read_run
+from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RUNNING
+from kdrun.world import world
+
+
+@contextmanager
+def recording(
+    folder: RunFolder,
+    session: Session,
+    command: str,
+    config: dict[str, Any],
+    argv: Sequence[str],
+    known: dict[str, Any],
+    part: bool = False,
+) -> Iterator[None]:
+    """Run the block as the run of `folder`; `result.json` says at any moment how it stands.
+
+    The block itself sets `completed`, as its last act before it shows the result. Whatever else
+    ends it, the status becomes `failed` or `interrupted` as long as the file can be written.
+
+    part: of another run, which says the rest.
+    known: entries of `result.json` that are known from the start, in their final order.
+    """
+    folder.acquire()
+    try:
+        with session.reporter.logging_to(folder.path / "run.log"):
+            facts = {"device": str(session.device), "processes": world().size}
+            if not (folder.path / "config.yaml").exists():
+                folder.describe(config, argv, facts)
+            elif read_result(folder.path) is None:
+                session.reporter.warn(
+                    f"{read_run(folder.path).fault or 'result.json is missing or damaged.'} The "
+                    "run goes on from its config.yaml and its last saved state, and writes its "
+                    "files again."
+                )
+                folder.begin()  # the list of before does not hold any more
+            try:
+                folder.result.start(command, **known)
+                folder.begin()
+                yield
+                folder.seal()
+                distributed.wait()  # the files are there before another process looks for them
+            except BaseException as caught:
+                with session.stop.shielded():
+                    error = _ended(caught, folder, session, part)
+                if error is caught:
+                    raise
+                if error is not None:
+                    raise error from caught
+    finally:
+        with session.stop.shielded():
+            _settle(folder)
+            folder.release()
+
+
+def _ended(
+    caught: BaseException, folder: RunFolder, session: Session, part: bool
+) -> BaseException | None:
+    """Write down that `caught` ended the run; returns what to raise, None for nothing.
+
+    A run that is complete stays so: what failed then is its last lines on the screen.
+    """
+    if folder.result.values.get("status") == COMPLETED:
+        with suppress(OSError):
+            folder.seal()
+        screen_lost = isinstance(caught, Interrupted) and session.reporter.console.lost
+        return None if screen_lost else caught
+    if not isinstance(caught, Exception | SystemExit):  # signals
+        _write_status(folder, INTERRUPTED, str(caught) or "stopped")
+        session.reporter.close()
+        if not part:
+            why = f" ({caught})" if session.reporter.console.lost else ""
+            session.reporter.say_last(
+                f"Interrupted{why}; all is saved. Go on: kdrun resume {folder.path}"
+            )
+        return caught
+    error: BaseException = known_error(caught) or caught
+    if isinstance(error, SystemExit):
+        error = KdrunError(
+            f"Code that this run calls ended the process: SystemExit({error.code!r})."
+        )
+    if isinstance(error, MachineError) and not part:
+        error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
+    text = str(error) if isinstance(error, KdrunError) else repr(error)
+    _write_status(folder, FAILED, text)
+    session.reporter.log_only(f"failed: {text}")
+    return error
+
+
+def _write_status(folder: RunFolder, status: str, text: str) -> None:
+    with suppress(OSError, MemoryError):  # it may be the disk that failed
+        folder.result.update(status=status, error=text)
+
+
+def _settle(folder: RunFolder) -> None:
+    """Leave no `running` behind when a second exception cut the first one's handling short."""
+    if folder.result.values.get("status") == RUNNING:
+        _write_status(folder, INTERRUPTED, "stopped")

@@ -1,0 +1,33 @@
+"""Name and identity of a distillation run: where it is stored, and by what it is found again."""
+
+from kdrun.config.dump import distill_plain
+from kdrun.config.schema import DistillConfig
+from kdrun.distillation import teacher_runtime as teaching
+from kdrun.distillation.initial_weights import start_identity
+from kdrun.files import canonical_hash
+from kdrun.runs.folder import counted_names
+
+
+def run_name(config: DistillConfig) -> str:
+    """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
+    teachers = counted_names(teacher.network.name for teacher in config.teachers) or "none"
+    if config.scheme.rounds is not None:
+        teachers = f"{config.scheme.name}+{teachers}"
+    elif config.scheme.uses_teacher is not True:
+        peers = [peer.name for peer in config.scheme.peers]
+        teachers = "+".join([config.scheme.name, *peers])
+    return f"{teachers}-{config.student.name}-{'+'.join(config.loss)}"
+
+
+def identity(config: DistillConfig) -> str:
+    """Hash of everything that affects the result: equal for configurations that compute the same.
+
+    Runtime and logger settings are left out.
+    """
+    plain = distill_plain(config)
+    for name in (*config.runtime.__dataclass_fields__, "logger"):
+        plain.pop(name)
+    for name, node in plain.items():
+        if name.startswith("teacher") and isinstance(node, dict):
+            plain[name] = teaching.shaping(node)
+    return canonical_hash({**plain, **start_identity(config)})

@@ -1,0 +1,171 @@
+"""What every stage of one command shares: device, screen, signals, where things are written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
+from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.data.imagefolder import BeforeDecoding
+from kdrun.data.images import Split
+from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.engine import distributed
+from kdrun.engine.allocator import keep_freed_memory
+from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
+from kdrun.engine.interrupt import StopRequest
+from kdrun.files import require_root
+from kdrun.models.taps import FeatureExtractor
+from kdrun.types import Normalisation
+from kdrun.ui.reporter import Reporter
+from kdrun.world import world
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's surroundings: device, threads, screen and signals.
+
+    Whatever a run makes and several jobs could share is made through `once`, `train_batches` and
+    `shared_teacher`. Here nothing is shared; a way to run sweeps may override them.
+    """
+
+    runtime: RuntimeConfig
+    device: torch.device
+    threads: int
+    reporter: Reporter
+    stop: StopRequest
+
+    def unshared(self) -> "Session":
+        """The same session without sharing."""
+        return self
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` returns; jobs that share call it once per `key` (by its repr)."""
+        return make()
+
+    def train_batches(self, key: object, make: Callable[[], TrainLoader]) -> TrainLoader:
+        """The training batches; jobs that share use one loader per `key`."""
+        return make()
+
+    def shared_teacher(
+        self, teacher: nn.Module, extractor: FeatureExtractor, key: str
+    ) -> nn.Module:
+        """The teacher; jobs that share run it once per batch.
+
+        teacher: frozen, as this job runs it. extractor: the network in it, with this job's taps.
+        key: equal for teachers whose outputs are equal.
+        """
+        return teacher
+
+    @property
+    def output_root(self) -> Path:
+        """Where runs, teachers and decoded images are kept."""
+        return Path(self.runtime.output_root)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network on the device, its convolutions in channels-last layout."""
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def device_line(self) -> str:
+        """`cpu (AMD EPYC, threads: 2)`."""
+        threads = f", threads: {self.threads}" if self.device.type == "cpu" else ""
+        together = f", {world().size} processes" if world().size > 1 else ""
+        return f"{self.device} ({describe_device(self.device)}{threads}){together}"
+
+
+@contextmanager
+def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> Iterator[Session]:
+    """A session whose signals are handled until the block ends; it may take `limit_seconds`.
+
+    Raises ConfigError for a device this machine has not, and an output root that cannot be one.
+    """
+    require_root(Path(runtime.output_root))
+    fresh_start()
+    keep_freed_memory()
+    distributed.join()
+    device = pick_device(distributed.own_device(runtime.device))
+    with StopRequest(limit_seconds) as stop:
+        reporter = Reporter(runtime.ui, stop.ask_all if world().size > 1 else stop.ask)
+        try:
+            yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
+        finally:
+            reporter.close()
+
+
+def open_data(
+    session: Session,
+    config: DatasetConfig,
+    val_fraction: float,
+    before_decoding: BeforeDecoding | None = None,
+) -> Dataset:
+    """The data set of a configuration, with progress on the screen.
+
+    before_decoding: called with classes and form of images that are about to be decoded.
+    """
+    cache = session.output_root / "cache"
+
+    def make() -> Dataset:
+        with distributed.main_first():
+            progress = session.reporter.progress
+            return open_dataset(config, val_fraction, cache, progress, before_decoding)
+
+    return session.once(("data", config, val_fraction), make)
+
+
+def train_loader(
+    session: Session,
+    dataset: Dataset,
+    config: DatasetConfig,
+    augment: AugmentConfig,
+    batch_size: int,
+    seed: int,
+) -> TrainLoader:
+    """Shuffled, augmented batches of the training split."""
+
+    def make() -> TrainLoader:
+        return TrainLoader(
+            dataset.train,
+            dataset.normalisation,
+            batch_size,
+            augment,
+            seed,
+            session.device,
+            resident=config.resident,
+            workers=config.workers,
+            memory_format=layout(dataset.train),
+            world=world(),
+        )
+
+    key = ("loader", dataset.fingerprint, config, augment, batch_size, seed)
+    return session.train_batches(key, make)
+
+
+def eval_loader(
+    session: Session,
+    split: Split,
+    normalisation: Normalisation,
+    config: DatasetConfig,
+    batch_size: int,
+) -> EvalLoader:
+    """All images of a split, in order."""
+    return EvalLoader(
+        split,
+        normalisation,
+        batch_size,
+        session.device,
+        resident=config.resident,
+        workers=config.workers,
+        memory_format=layout(split),
+        world=world(),
+    )
+
+
+def layout(split: Split) -> torch.memory_format:
+    """Channels last for colour images: convolutions run faster on it."""
+    return torch.channels_last if split.shape[0] > 1 else torch.contiguous_format

@@ -1,0 +1,149 @@
+"""Train the student of one run, save it, and measure it and the models trained with it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.config.dump import distill_plain
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.transfer import TransferSet
+from kdrun.distillation import teacher_runtime as teaching
+from kdrun.distillation.auxiliary_models import measure_companions
+from kdrun.distillation.build import build_scheme
+from kdrun.distillation.metrics import Taught
+from kdrun.distillation.networks import Member, make_card
+from kdrun.distillation.run_identity import identity
+from kdrun.distillation.session import Session
+from kdrun.distillation.teacher import Teacher
+from kdrun.distillation.token_heads import student_heads
+from kdrun.distillation.train import Recipe, Trained, run_training
+from kdrun.distillation.transfer import left_out_figures
+from kdrun.engine import distributed
+from kdrun.engine.diagnostics import NonFiniteLossError
+from kdrun.engine.finite import diverging
+from kdrun.models.card import NetworkCard, save_network
+from kdrun.report.trackers import open_tracker
+from kdrun.runs.folder import RunFolder
+from kdrun.schemes.base import StudentScheme
+
+STEM = "student"
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """What one student is trained from, and where its results go.
+
+    dataset: all training images, validation and test split. transfer: what the student trains on.
+    """
+
+    config: DistillConfig
+    dataset: Dataset
+    transfer: TransferSet
+    teachers: list[Teacher]
+    session: Session
+    folder: RunFolder
+
+
+def train_student(run: StudentRun) -> Taught:
+    """Train (or resume) the student, measure it, and save its weights and card in the run folder.
+
+    Raises TrainingError when the loss or the outputs are not finite, Interrupted when stopped.
+    """
+    student, scheme = build_scheme(run.config, run.transfer.dataset, run.teachers, run.session)
+    trained = _train(run, scheme)
+    student_metrics = _student_metrics(run, student, scheme, trained)
+    card_entries = _card_entries(run, scheme)
+    companions = measure_companions(
+        run.config, scheme, run.dataset, run.session, run.folder, card_entries
+    )
+    card = _save(run, student, {**card_entries, **trained.test.facts(), **student_metrics.on_card})
+    run.folder.checkpoints.finish()
+    run_entries = {**companions, **_cost_entries(run, scheme, trained)}
+    return Taught(card, trained, student_metrics.in_result, run_entries)
+
+
+def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
+    """Train on the transfer set; a non-finite loss is traced to the teachers first."""
+    config, folder, session = run.config, run.folder, run.session
+    recipe = Recipe(
+        config.dataset, config.dataset.augment, config.schedule, config.seed, run.transfer.labelled
+    )
+    with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
+        try:
+            return run_training(
+                scheme,
+                session,
+                run.transfer.dataset,
+                recipe,
+                folder.checkpoints,
+                identity(config),
+                folder.write_metrics,
+                track,
+            )
+        except NonFiniteLossError:
+            images = run.transfer.dataset
+            teaching.require_finite_teachers(config, images, run.teachers, scheme, session)
+            raise
+
+
+@dataclass(frozen=True)
+class _StudentMetrics:
+    """Metrics beyond the plain test split: on the student's card, and in `result.json`."""
+
+    on_card: dict[str, Any]
+    in_result: dict[str, Any]
+
+
+def _student_metrics(
+    run: StudentRun, student: Member, scheme: StudentScheme, trained: Trained
+) -> _StudentMetrics:
+    """Accuracy per head, and of the classes that the transfer set leaves out."""
+    with diverging("the student", "test"):
+        heads = student_heads(student, run.config, run.dataset, run.session)
+    with diverging("the student", "measured"):
+        left_out = left_out_figures(
+            scheme.measured,
+            trained.test.predictions,
+            run.config,
+            run.dataset,
+            run.transfer,
+            run.session,
+        )
+    return _StudentMetrics(left_out, {**(heads or {}), **left_out})
+
+
+def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
+    """What the cards of all networks of this run say about their training."""
+    return {
+        "objective": scheme.describe(),
+        "dataset": distill_plain(run.config)["dataset"],
+        "fingerprint": run.dataset.fingerprint,
+        "val_fraction": run.config.val_fraction,
+        "pixel_type": run.dataset.pixel_type,
+        **run.dataset.pixel_facts,
+    }
+
+
+def _save(run: StudentRun, student: Member, entries: dict[str, Any]) -> NetworkCard:
+    """Write the weights and the card."""
+    student.network.cpu()
+    card = make_card(student.config, student.network, run.dataset, entries)
+    with distributed.main_first():
+        save_network(run.folder.path, STEM, student.network, card)
+    return card
+
+
+def _cost_entries(run: StudentRun, scheme: StudentScheme, trained: Trained) -> dict[str, Any]:
+    """Teacher cache hits and compile time, for the screen and `result.json`."""
+    entries: dict[str, Any] = {}
+    cache = teaching.facts(scheme.frozen_teachers)
+    if cache is not None:
+        entries["teacher_cache"] = cache
+        teaching.say(scheme.frozen_teachers, run.session)
+    if scheme.compile_seconds:
+        entries["compile_seconds"] = round(scheme.compile_seconds, 1)
+        run.session.reporter.say(
+            f"  compiled in {scheme.compile_seconds:.1f} s of {trained.state.seconds:.0f} s of "
+            "training"
+        )
+    return entries

@@ -1,0 +1,144 @@
+"""`kdrun train-teacher`: stage 1 alone, with a run folder of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.config import unused
+from kdrun.config.dump import train_teacher_plain
+from kdrun.config.schema import TrainTeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.data_rows import data_rows
+from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import card_facts, dataset_facts, make_card, new_network
+from kdrun.distillation.next_command import distill_command
+from kdrun.distillation.recording import recording
+from kdrun.distillation.session import Session, open_data
+from kdrun.distillation.teacher import Teacher, get_or_train_teachers
+from kdrun.distillation.token_heads import require_no_heads
+from kdrun.engine.devices import check_precision
+from kdrun.files import canonical_hash
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import COMPLETED, EarlyStop, TeacherResult
+from kdrun.ui import tables
+from kdrun.ui.reporter import Reporter
+
+
+def teacher_identity(config: TrainTeacherConfig) -> str:
+    """Equal for two configurations that compute the same thing."""
+    plain = train_teacher_plain(config)
+    for name in (*config.runtime.__dataclass_fields__, "logger"):
+        plain.pop(name)
+    return canonical_hash(plain)
+
+
+def run_train_teacher(
+    config: TrainTeacherConfig, folder: RunFolder, session: Session, argv: Sequence[str]
+) -> dict[str, Any]:
+    """Do (or continue) the run of `folder`; returns its result."""
+    first = config.teachers[0]
+    for teacher in config.teachers:
+        check_precision(teacher.schedule.precision, session.device)
+    known: dict[str, Any] = {
+        "identity": teacher_identity(config),
+        "dataset": None,
+        "seed": first.seed,
+        "epochs": first.schedule.epochs,
+        "device": str(session.device),
+        "precision": first.schedule.precision,
+        "teachers": [],
+        "time": None,
+    }
+    # everything that can be refused is, before the run's folder is made
+    checks = network_checks(config)
+    dataset = open_data(session, config.dataset, config.val_fraction, checks)
+    plan = _plan(config, dataset)
+    with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
+        folder.result.update(dataset=dataset_facts(dataset))
+        _say_plan(plan, config, session, folder)
+        teachers = get_or_train_teachers(
+            config.teachers, config.dataset, config.val_fraction, dataset, session, folder
+        )
+        folder.result.update(
+            status=COMPLETED,
+            time={"teacher_seconds": round(sum(teacher.seconds for teacher in teachers), 3)},
+        )
+        loaded = [teacher.checkpoint is not None for teacher in config.teachers]
+        _show(teachers, loaded, folder.path, argv, session.reporter)
+    return folder.result.values
+
+
+Rows = list[tuple[str, str]]
+
+
+def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
+    """(rows, notes) of a run's header, from building the networks.
+
+    Raises ConfigError or CheckpointError for what does not fit.
+    """
+    rows = data_rows(dataset)
+    notes: list[str] = list(dataset.notes)
+    for number, teacher in enumerate(config.teachers, 1):
+        if teacher.checkpoint is not None:
+            where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
+            loaded = load_teacher(teacher, dataset, where)
+            rows.append(("teacher", tables.network_words(card_facts(loaded.card))))
+            notes += loaded.notes
+            continue
+        size = teacher.image_size
+        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+        require_no_heads(network)
+        card = make_card(teacher.network, network, dataset, {}, size)
+        rows += [
+            ("teacher", tables.network_words(card_facts(card))),
+            ("schedule", f"{tables.schedule_words(teacher.schedule)}, seed {teacher.seed}"),
+        ]
+    return rows, notes
+
+
+def _say_plan(
+    plan: tuple[Rows, list[str]], config: TrainTeacherConfig, session: Session, folder: RunFolder
+) -> None:
+    """The header of a run."""
+    rows, notes = plan
+    session.reporter.heading("kdrun train-teacher")
+    precisions = dict.fromkeys(teacher.schedule.precision for teacher in config.teachers)
+    rows = [
+        *rows,
+        ("device", f"{session.device_line()}, {', '.join(precisions)}"),
+        ("folder", str(folder.path)),
+        *(("note", note) for note in notes),
+        *(("note", str(setting)) for setting in unused.changed(config)),
+    ]
+    session.reporter.facts(dict.fromkeys(rows))
+
+
+def _show(
+    teachers: Sequence[Teacher],
+    loaded: Sequence[bool],
+    folder: Path,
+    argv: Sequence[str],
+    reporter: Reporter,
+) -> None:
+    reporter.heading("Result")
+    reporter.show(
+        tables.teacher_table(
+            [TeacherResult.from_dict(one.facts(), check=False) for one in teachers]
+        )
+    )
+    for teacher in teachers:
+        best = teacher.card.extra.get("best_val")
+        if best:
+            reporter.say(
+                f"  best on validation: epoch {best['epoch']} ({best['val_top1']:.2f} %); "
+                "the last epoch is the teacher"
+            )
+        stopped = teacher.card.extra.get("stopped_early")
+        if stopped:
+            reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
+        reporter.say(f"  weights: {teacher.path}")
+    reporter.say(f"  folder: {folder}")
+    reporter.say("next:", style="bold")
+    reporter.say(f"  {distill_command(argv, [t.path for t in teachers], loaded)}")
+    reporter.say("  (student=NAME chooses the student: kdrun ls student)")

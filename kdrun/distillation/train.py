@@ -1,0 +1,207 @@
+"""One training from loaders to measured weights; teachers, baselines and students alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.images import Split
+from kdrun.data.loaders import EvalLoader
+from kdrun.data.partners import PairedLoader
+from kdrun.distillation.session import Session, eval_loader, train_loader
+from kdrun.engine import distributed
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.devices import use_precision
+from kdrun.engine.finite import diverging
+from kdrun.engine.loop import Training, fit
+from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
+from kdrun.engine.state import TrainState
+from kdrun.engine.stopping import stopped_facts
+from kdrun.losses.base import Pretraining
+from kdrun.recipes.lr_schedules import TrainingLength, training_length
+from kdrun.runs.result import EarlyStop
+from kdrun.schemes.base import StudentScheme
+from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
+from kdrun.seeds import derive
+from kdrun.ui import tables
+
+WriteRows = Callable[[list[dict[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained.
+
+    labelled: on images with labels. settings: what the names of the schedule begin with on the
+    command line.
+    """
+
+    data: DatasetConfig
+    augment: AugmentConfig
+    schedule: ScheduleConfig
+    seed: int
+    labelled: bool = True
+    settings: str = "schedule."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left: its state, and the test figures of the last and the best epoch.
+
+    stopped_early: which epoch was the last and why, when early stopping ended it.
+    """
+
+    state: TrainState
+    test: Evaluation
+    best_val: dict[str, Any] | None
+    stopped_early: dict[str, Any] | None
+
+
+def run_training(
+    scheme: StudentScheme,
+    session: Session,
+    dataset: Dataset,
+    recipe: Recipe,
+    checkpoints: CheckpointFolder,
+    identity: str,
+    write_rows: WriteRows,
+    log: WriteRows | None = None,
+) -> Trained:
+    """Train `scheme` (or go on), then measure the test split; it chooses nothing.
+
+    Terms that ask for it are trained before the main phase, each in a phase of its own.
+    """
+    _make_ready(scheme, session, recipe.schedule.precision)
+    loader = train_loader(
+        session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
+    )
+    batch_size = recipe.schedule.eval_batch_size
+
+    def measured(split: Split) -> EvalLoader:
+        return eval_loader(session, split, dataset.normalisation, recipe.data, batch_size)
+
+    main = Training(
+        train=PairedLoader(loader) if scheme.reads_partner else loader,
+        val=None if dataset.val is None else measured(dataset.val),
+        schedule=recipe.schedule,
+        seed=recipe.seed,
+        device=session.device,
+        checkpoints=checkpoints,
+        checkpoint_seconds=60.0 * session.runtime.checkpoint_minutes,
+        checkpoint_steps=session.runtime.checkpoint_steps,
+        observer=RowWriter(session, write_rows, log),
+        stop=session.stop,
+        identity=identity,
+        labelled=recipe.labelled,
+        settings=recipe.settings,
+    )
+    state = _run_phases(scheme, main, session)
+    write_rows(state.history)
+    epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
+    stopped = stopped_facts(state, recipe.schedule, epochs)
+    if stopped is not None:
+        session.reporter.close()
+        session.reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
+    test = measured(dataset.test)
+    precision, groups = recipe.schedule.precision, dataset.test.groups
+
+    def measure() -> Evaluation:
+        who = "the student" if recipe.settings == "schedule." else "the teacher in training"
+        with diverging(who, "test", recipe.settings):
+            return evaluate(scheme.measured, test, session.device, precision, groups)
+
+    found = measure()
+    best = _best(scheme, state, found, measure)
+    return Trained(state, found, best, stopped)
+
+
+def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None:
+    use_precision(precision, session.device)
+    session.place(scheme)
+    if session.runtime.compile:
+        session.reporter.say("  compiling the networks: the first step takes up to a minute")
+
+
+def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
+    """The pre-training phases that terms ask for, then the main one; one state file for all."""
+    distributed.wrap_modules(scheme)
+    terms = list(pretrain_phases(scheme))
+    phases = (*(name for name, _, _ in terms), main.phase)
+    earlier: tuple[dict[str, Any], ...] = ()
+    for name, term, plan in terms:
+        session.reporter.say(f"  {name}: {plan.epochs} epochs")
+        phase = replace(
+            main,
+            phase=name,
+            phases=phases,
+            earlier=earlier,
+            val=None,
+            schedule=_pretrain_schedule(plan, main.schedule),
+            seed=derive(main.seed, name),
+        )
+        earlier = tuple(fit(PretrainScheme(scheme, term), phase).history)
+    if terms:
+        session.reporter.say("  main phase")
+    return fit(scheme, replace(main, phases=phases, earlier=earlier))
+
+
+def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfig:
+    """The student's own recipe, at a constant rate and of another length."""
+    return replace(
+        main,
+        epochs=plan.epochs,
+        steps=None,
+        optimizer=plan.optimizer,
+        lr=main.lr if plan.lr is None else plan.lr,
+        curve="constant",
+        milestones=[],
+        warmup_epochs=0.0,
+        early_stopping=0,
+    )
+
+
+def _best(
+    scheme: StudentScheme, state: TrainState, last: Evaluation, measure: Callable[[], Evaluation]
+) -> dict[str, Any] | None:
+    """The epoch best on the validation split, measured on the test split."""
+    if state.best is None or state.best_weights is None:
+        return None
+    if state.best["epoch"] == state.epoch:
+        return {**state.best, **last.facts()}
+    final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
+    scheme.network.load_state_dict(state.best_weights)
+    found = measure()
+    scheme.network.load_state_dict(final)
+    return {**state.best, **found.facts()}
+
+
+class RowWriter:
+    """Passes what the loop says to the screen, and each epoch's row to the files."""
+
+    def __init__(self, session: Session, write_rows: WriteRows, log: WriteRows | None) -> None:
+        self.reporter = session.reporter
+        self.write_rows = write_rows
+        self.log = log
+        self.rows: list[dict[str, Any]] = []
+
+    def training_started(self, length: TrainingLength, state: TrainState) -> None:
+        """Keep the rows of the epochs before an interruption."""
+        self.rows = list(state.history)
+        self.reporter.training_started(length, state)
+
+    def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
+        """Pass it on."""
+        self.reporter.step_done(batches, sums, images)
+
+    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
+        """Write the row everywhere."""
+        self.rows.append(row)
+        self.write_rows(self.rows)
+        if self.log is not None:
+            self.log([row])
+        self.reporter.epoch_done(row, length)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self.reporter.warn(text)

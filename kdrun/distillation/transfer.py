@@ -1,0 +1,106 @@
+"""The transfer set in a run: opened, said, and what is measured of the classes it leaves out."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config.schema import DistillConfig
+from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.images import Split
+from kdrun.data.transfer import TransferSet, transfer_set
+from kdrun.distillation.session import Session, eval_loader
+from kdrun.engine.bias import error_curve, matching_shift, shifted
+from kdrun.engine.metrics import collect_logits, errors_per_class, evaluation
+
+NO_ALONE = "left out: the transfer set has no labels, and alone it would have nothing to learn from"
+
+
+def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> TransferSet:
+    """The transfer set of a run, with progress on the screen."""
+    cache = session.output_root / "cache"
+    return session.once(
+        ("transfer", config.transfer, config.dataset, config.val_fraction),
+        lambda: transfer_set(dataset, config.transfer, cache, session.reporter.progress),
+    )
+
+
+def transfer_facts(
+    config: TransferConfig, whole: Dataset, transfer: TransferSet
+) -> dict[str, Any] | None:
+    """What `result.json` says of it; None for the training images with their labels."""
+    if config == ALL_TRAINING_IMAGES:
+        return None
+    return {
+        "size": len(transfer.dataset.train),
+        "train_size": len(whole.train),
+        "classes_left_out": [whole.classes[number] for number in transfer.left_out],
+        "fraction": config.fraction,
+        "seed": config.seed,
+        "labels": transfer.labelled,
+        "folder": config.folder,
+    }
+
+
+def left_out_figures(
+    measured: nn.Module,
+    predictions: Tensor,
+    config: DistillConfig,
+    whole: Dataset,
+    transfer: TransferSet,
+    session: Session,
+) -> dict[str, Any]:
+    """Errors per class on the test split and, where asked for, the bias-corrected figures.
+
+    measured: the trained student, as it takes the loader's images. predictions: `[N]`, its answers
+    on the test split. Nothing when no class is left out.
+    """
+    if not transfer.left_out:
+        return {}
+    plain = errors_per_class(predictions, whole.test.targets, whole.classes)
+    found: dict[str, Any] = {"errors_per_class": plain}
+    if config.transfer.bias != "none":
+        found |= _corrected(measured, config, whole, transfer, session)
+    return found
+
+
+def _corrected(
+    measured: nn.Module,
+    config: DistillConfig,
+    whole: Dataset,
+    transfer: TransferSet,
+    session: Session,
+) -> dict[str, Any]:
+    """The student with a shift of the left-out classes' logits.
+
+    A given one, or the one by which they are predicted as often, on the validation split (on the
+    training images where there is none), as they are in the training images. Beside it the errors
+    over a range of shifts, for a picture: they choose nothing.
+    """
+
+    def logits_of(split: Split) -> Tensor:
+        schedule = config.schedule
+        batches = eval_loader(
+            session, split, whole.normalisation, config.dataset, schedule.eval_batch_size
+        )
+        return collect_logits(measured, batches, session.device, schedule.precision)[0]
+
+    left_out = torch.tensor(transfer.left_out)
+    shift, counted_on = config.transfer.bias, None
+    if isinstance(shift, str):
+        counted_on = "validation" if whole.val is not None else "training"
+        share = float(torch.isin(whole.train.targets, left_out).double().mean())
+        shift = matching_shift(logits_of(whole.val or whole.train), left_out, share)
+    logits, targets = logits_of(whole.test), whole.test.targets
+    found = evaluation(shifted(logits, left_out, shift), targets, whole.test.groups)
+    return {
+        "bias_corrected": {
+            "shift": shift,
+            "classes": [whole.classes[number] for number in transfer.left_out],
+            "counted_on": counted_on,
+            **found.facts(),
+            "errors_per_class": errors_per_class(found.predictions, targets, whole.classes),
+        },
+        "bias_curve": error_curve(logits, targets, left_out),
+    }

@@ -1,0 +1,1 @@
+"""Finished networks used again: measured, shown images, drawn."""

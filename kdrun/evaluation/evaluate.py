@@ -1,0 +1,162 @@
+"""`kdrun evaluate`: a finished network measured again, on its own data or on others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdrun.config.dump import evaluate_plain
+from kdrun.config.schema import DatasetConfig, EvaluateConfig, TeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.deploy.student import require_card
+from kdrun.distillation.data_rows import data_rows
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import card_facts, dataset_facts, renormalised, seen_by
+from kdrun.distillation.recording import recording
+from kdrun.distillation.session import Session, eval_loader, open_data
+from kdrun.distillation.teacher_check import reading_warnings
+from kdrun.distillation.token_heads import heads_facts
+from kdrun.engine.devices import check_precision
+from kdrun.engine.finite import refusing
+from kdrun.engine.metrics import evaluate
+from kdrun.errors import ConfigError
+from kdrun.evaluation.finished import check_classes, data_of
+from kdrun.files import sha256_of
+from kdrun.models.build import build_network
+from kdrun.models.card import NetworkCard, load_weights
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import COMPLETED
+from kdrun.runs.search import group_folder
+from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.ui import tables
+from kdrun.ui.head_tables import error_table
+
+
+def run_evaluate(
+    config: EvaluateConfig,
+    session: Session,
+    argv: Sequence[str],
+    made: Callable[[Path], None] = lambda path: None,
+) -> dict[str, Any]:
+    """Measure `config.run` on the test split, in a run folder of its own, which `made` is told.
+
+    Raises CheckpointError or ConfigError for files without a card and data that do not fit.
+    """
+    check_precision(config.precision, session.device)
+    loaded = read_any(Path(config.run), what="run")
+    bare = _weights_of(config, loaded)
+    card = None if bare else require_card(loaded.card, config.run)
+    name = card.name if card else config.weights.network.name if config.weights else ""
+    if card is not None:
+        data, val_fraction = data_of(card, config.dataset, config.run)
+    else:
+        assert config.dataset is not None
+        data, val_fraction = config.dataset, 0.0
+    # everything that can be refused is, before the run's folder is made
+    dataset = open_data(session, data, val_fraction)
+    network, card, notes = _network(loaded, bare, card, dataset)
+    group = group_folder(session.output_root, "evaluate", data.name, name)
+    folder = RunFolder.new_in(group)
+    made(folder.path)
+    known = {
+        "dataset": None,
+        "device": str(session.device),
+        "precision": config.precision,
+        "run": config.run,
+        "sha256": card.sha256 if card else sha256_of(loaded.path),
+        "student": None,
+    }
+    with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
+        folder.result.update(dataset=dataset_facts(dataset))
+        found, warnings = _measure(network, card, bare, data, dataset, config, session)
+        folder.result.update(status=COMPLETED, student={**card_facts(card), **found})
+        _show(folder, card, dataset, found, session)
+        for note in notes:
+            session.reporter.say(f"  {note}")
+        for warning in warnings:
+            session.reporter.warn(warning)
+    return folder.result.values
+
+
+def _weights_of(config: EvaluateConfig, loaded: LoadedWeights) -> TeacherConfig | None:
+    """How to read weights that have no card; None where a card says it."""
+    if loaded.card is not None and config.weights is not None:
+        raise ConfigError(
+            f"{config.run} has a card that says which network it is and how it is read: leave "
+            "teacher=... and teacher.* out."
+        )
+    return config.weights
+
+
+def _network(
+    loaded: LoadedWeights, bare: TeacherConfig | None, card: NetworkCard | None, dataset: Dataset
+) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
+    """(the network with its weights, its card, what was assumed of weights without one)."""
+    if bare is not None:
+        teacher = load_teacher(bare, dataset)
+        return teacher.network, teacher.card, teacher.notes
+    assert card is not None
+    check_classes(card, dataset)
+    seen = seen_by(dataset, card.resized, card.info.in_channels)
+    info = replace(seen, num_classes=card.built_for.num_classes)
+    network = build_network(card.network, info, "run")
+    load_weights(network, loaded.weights, str(loaded.path))
+    return network, card, ()
+
+
+def _measure(
+    network: nn.Module,
+    card: NetworkCard,
+    bare: TeacherConfig | None,
+    data: DatasetConfig,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    session: Session,
+) -> tuple[dict[str, Any], list[str]]:
+    """(test figures, and those of the validation split where there is one; warnings)."""
+    own = card.normalisation
+    # the network's own constants, whatever this data set would use
+    same_channels = card.info.in_channels == dataset.info.in_channels
+    source = own if same_channels else dataset.normalisation
+    prepared = partial(
+        renormalised, source=source, own=own, image_size=card.resized, outputs=card.outputs
+    )
+    model = session.place(prepared(network))
+    figures: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        if split is None:
+            continue
+        batches = eval_loader(session, split, source, data, config.batch_size)
+        who, remedy = f"The network of {config.run}", "Choose another run: kdrun ls runs."
+        with refusing(who, network, "validation" if name == "val" else name, remedy):
+            found = evaluate(model, batches, session.device, config.precision, split.groups)
+        figures |= found.facts(name)
+        if name == "test":
+            figures |= heads_facts(network, prepared, batches, session.device, config.precision)
+            if bare is not None:
+                warnings = reading_warnings(found.logits, split.targets, bare, dataset)
+    return figures, warnings
+
+
+def _show(
+    folder: RunFolder, card: NetworkCard, dataset: Dataset, found: dict[str, Any], session: Session
+) -> None:
+    reporter = session.reporter
+    reporter.heading(f"{card.name} on {tables.dataset_words(dataset_facts(dataset))}")
+    reporter.facts([*data_rows(dataset)[1:], *(("note", note) for note in dataset.notes)])
+    splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
+    reporter.show(tables.splits_table(splits))
+    if "heads" in found:
+        reporter.show(error_table({"student": {**card_facts(card), **found}}))
+    before = card.extra.get("test")
+    if before and card.extra.get("dataset", {}).get("name") == dataset.name:
+        reporter.say(f"  when it was trained: {before['top1']:.2f} % ({before['errors']} errors)")
+    if card.classes != dataset.classes:
+        reporter.warn(
+            "the class names differ from those it was trained on; the numbers are as given"
+        )
+    reporter.say(f"  folder: {folder.path}")

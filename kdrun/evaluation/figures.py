@@ -1,0 +1,202 @@
+"""The pictures of finished runs: their networks once more on the test split, and drawings of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.config import parse
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.loaded_teacher import load_teacher
+from kdrun.distillation.networks import Member, renormalised, seen_by, teacher_member
+from kdrun.distillation.session import Session, eval_loader, open_data, open_session
+from kdrun.engine.metrics import collect_logits
+from kdrun.errors import KdrunError
+from kdrun.models.build import build_network
+from kdrun.models.card import load_weights
+from kdrun.models.taps import FeatureExtractor
+from kdrun.report import draw_answers, draw_errors, draw_features
+from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
+from kdrun.report.figure_store import Picture, write_album
+from kdrun.report.records import Run
+from kdrun.runs.config import read_config
+from kdrun.teachers.formats import read_any
+from kdrun.ui.reporter import Reporter
+
+# As many test images, evenly by class, for similarity and attention.
+SAMPLE = 120
+BATCH = 128
+
+
+def draw_pictures(runs: Sequence[Run]) -> None:
+    """Draw the pictures of each run into its folder; what cannot be drawn is said, not fatal."""
+    for run in runs:
+        try:
+            _draw_run(run)
+        except (KdrunError, OSError) as error:
+            Reporter("auto").warn(f"{run.folder} has no pictures: {error}")
+
+
+def _draw_run(run: Run) -> None:
+    config = read_config(run.folder, parse.distill_config)
+    runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
+    with open_session(runtime) as session:
+        session.reporter.say(f"  drawing pictures of {run.folder}")
+        pictures, missing = pictures_of(run, config, session)
+        write_album(run.folder, pictures)
+        for what in missing:
+            session.reporter.warn(what)
+
+
+def pictures_of(
+    run: Run, config: DistillConfig, session: Session
+) -> tuple[list[Picture], list[str]]:
+    """(the pictures of a run, what is missing from them and why).
+
+    Raises KdrunError when its student or its data cannot be read any more.
+    """
+    dataset = open_data(session, config.dataset, config.val_fraction)
+    networks, missing = _networks(run, config, dataset)
+    evidence = _evidence(run, config, dataset, networks, session)
+    drawn = [
+        draw_answers.soft_labels(evidence),
+        draw_answers.disagreements(evidence),
+        draw_errors.class_change(evidence),
+        draw_errors.confusion(evidence),
+        draw_errors.reliability(evidence),
+        draw_features.similarity(evidence),
+        draw_features.attention_maps(evidence),
+    ]
+    return [picture for picture in drawn if picture is not None], missing
+
+
+def _networks(
+    run: Run, config: DistillConfig, dataset: Dataset
+) -> tuple[dict[str, Member], list[str]]:
+    """Who → network in the pictures' order: the best teacher, the student alone, the run's own."""
+    found: dict[str, Member] = {}
+    missing = []
+    teachers = run.result.teachers
+    best = max(range(len(teachers)), key=lambda n: teachers[n].test.top1 or 0.0, default=0)
+    sources: list[tuple[str, str | None]] = [(ALONE, run.result.alone.run)]
+    if teachers:
+        sources.insert(0, (TEACHER, teachers[best].checkpoint))
+    for who, path in sources:
+        if path is None:
+            continue
+        try:
+            found[who] = _member(Path(path), config, dataset, who, best)
+        except KdrunError as error:
+            missing.append(f"The {who} is left out of the pictures: {error}")
+    found[ALONE if config.labels_only else DISTILLED] = _member(
+        run.folder, config, dataset, "student"
+    )
+    return found, missing
+
+
+def _member(
+    path: Path, config: DistillConfig, dataset: Dataset, who: str, place: int = 0
+) -> Member:
+    """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
+    teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
+    if teacher is not None and teacher.checkpoint is not None:
+        where = f"teacher{place + 1}" if len(config.teachers) > 1 else "teacher"
+        found = load_teacher(teacher, dataset, where)
+        return teacher_member(found.network, found.config, found.card)
+    loaded = read_any(path, who)
+    own = teacher.network if teacher is not None else config.student
+    chosen = loaded.card.network if loaded.card else own
+    size = (teacher and teacher.image_size) or (loaded.card and loaded.card.resized) or None
+    network = build_network(chosen, seen_by(dataset, size), who)
+    load_weights(network, loaded.weights, str(loaded.path))
+    normalisation = loaded.card.normalisation if loaded.card else dataset.normalisation
+    return Member(network, chosen, normalisation, size)
+
+
+def _evidence(
+    run: Run,
+    config: DistillConfig,
+    dataset: Dataset,
+    networks: dict[str, Member],
+    session: Session,
+) -> Evidence:
+    sample = spread_sample(dataset.test.targets, SAMPLE)
+    logits, features = {}, {}
+    for who, member in networks.items():
+        network = session.place(member.network)
+        model = session.place(
+            renormalised(
+                network,
+                dataset.normalisation,
+                member.normalisation,
+                member.image_size,
+                member.outputs,
+            )
+        )
+        batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
+        logits[who], _ = collect_logits(model, batches, session.device, "fp32")
+        features[who] = _features(member, network, dataset, sample, config, session)
+    temperature = run.result.T
+    return Evidence(
+        classes=dataset.classes,
+        targets=dataset.test.targets,
+        logits=logits,
+        sample=sample,
+        features=features,
+        shown=lambda index: _shown(dataset, index),
+        temperature=temperature if isinstance(temperature, float) and temperature > 0 else None,
+        student=list(networks)[-1],
+    )
+
+
+def spread_sample(targets: Tensor, most: int) -> Tensor:
+    """Positions `[S]` of up to `most` images, in order, as evenly over the classes as there are."""
+    places = [(targets == label).nonzero().flatten() for label in targets.unique().tolist()]
+    share = max(1, most // len(places))
+    return torch.cat([own[:share] for own in places])[:most].sort().values
+
+
+@torch.no_grad()
+def _features(
+    member: Member,
+    network: nn.Module,
+    dataset: Dataset,
+    sample: Tensor,
+    config: DistillConfig,
+    session: Session,
+) -> dict[str, Tensor]:
+    """tap → `[S, ...]` of the stages, in order; the embedding where there are none."""
+    paths = member.paths(dataset)
+    names = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
+    names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
+    if not names:
+        return {}
+    extractor = FeatureExtractor(
+        network,
+        names,
+        paths,
+        normalisation=(dataset.normalisation, member.normalisation),
+        image_size=member.image_size,
+        outputs=member.outputs,
+    )
+    network.eval()
+    batches = eval_loader(
+        session, dataset.test.select(sample), dataset.normalisation, config.dataset, BATCH
+    )
+    try:
+        found = [extractor(batch.images).features for batch in batches]
+    finally:
+        extractor.close()
+    return {name: torch.cat([features[name].cpu() for features in found]) for name in names}
+
+
+def _shown(dataset: Dataset, index: Tensor) -> Tensor:
+    """Test images `[B, C, H, W]` for the eye, in 0..1."""
+    images = dataset.test.gather(index)
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp(min=1e-12)

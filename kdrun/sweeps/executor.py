@@ -1,0 +1,294 @@
+"""Running a sweep's jobs, and noting how each ended where every process can read it."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kdrun.cli import verbs
+from kdrun.cli.preflight import Config, Plan
+from kdrun.config import trust
+from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
+from kdrun.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    KdrunError,
+    known_error,
+)
+from kdrun.files import require_root
+from kdrun.removal import remove
+from kdrun.runs.sweeps import SweepFolder
+from kdrun.sweeps.launchers import Launcher
+
+Command = Callable[..., object]
+
+KILLED = (
+    "a process of the sweep was killed, by the system perhaps, for want of memory: take fewer "
+    "(hydra.launcher.n_jobs=...) or a smaller batch_size, then go on with kdrun resume"
+)
+# Its presence in a sweep's folder says that no further job is to start.
+STOP_FILE = "stop"
+
+
+def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[], None]) -> int:
+    """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's."""
+    from kdrun.sweeps import progress as sweep
+
+    require_objectives(plan.configs)
+    for config in plan.configs:
+        require_root(Path(runtime_of(config).output_root))
+    begin(folder, command, plan)
+    threads = runtime_of(plan.configs[0]).threads
+    sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
+    interrupted = False
+    try:
+        with _watched(folder, plan.launcher) as stopped:
+            _launch(folder, plan.launcher, launch)
+        interrupted = bool(stopped)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        codes = folder.codes()
+        if codes or not interrupted:
+            sweep.summarise(folder)
+    if interrupted or EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
+    return max(codes, default=EXIT_FAILED)
+
+
+def require_objectives(configs: Iterable[Config]) -> None:
+    """Raise ConfigError for an objective that cannot be, before a sweep's folder is made."""
+    from kdrun.losses.objective import objective_of
+
+    for config in configs:
+        config = config.distill if isinstance(config, BenchmarkConfig) else config
+        if isinstance(config, DistillConfig):
+            objective_of(config)
+
+
+def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:
+    """Launch the jobs; when the system kills the process of one, the others are launched again.
+
+    Joblib then ends all its processes, so the jobs that were in hand are failed together.
+    """
+    while True:
+        try:
+            launch()
+            return
+        except Exception as error:
+            if all(one.__name__ != "BrokenProcessPool" for one in type(error).__mro__):
+                raise
+            in_hand = [note["job"] for note in folder.notes() if note.get("code") is None]
+            for number in in_hand:
+                folder.update(number, code=EXIT_FAILED, error=KILLED)
+            if not in_hand:
+                raise KdrunError(KILLED) from None
+
+
+def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
+    """Write the sweep's file."""
+    if _is_stopped(folder):
+        remove(folder.path, [STOP_FILE])
+    runtime = runtime_of(plan.configs[0])
+    folder.begin(
+        command,
+        plan.argvs,
+        ui=runtime.ui,
+        fail_fast=runtime.sweep.fail_fast,
+        launcher=plan.launcher.name,
+        processes=plan.launcher.processes,
+        threads=plan.launcher.threads,
+    )
+
+
+def lockstep(folder: SweepFolder, plan: Plan) -> Callable[[], None]:
+    """What runs the jobs in lockstep, in this process.
+
+    Raises ConfigError with a launcher of other processes, MissingExtraError without greenlet.
+    """
+    from kdrun.sweeps.lockstep import require_greenlet
+
+    if not plan.launcher.in_process:
+        raise ConfigError(
+            f"gang=true runs the jobs in lockstep in one process, but hydra/launcher="
+            f"{plan.launcher.name} starts several: leave one of the two out."
+        )
+    require_greenlet()
+    from kdrun.sweeps.lockstep import jobs as lockstep_jobs
+
+    def guard(job: lockstep_jobs.Job, call: Callable[..., object]) -> int:
+        return do_job(folder, job.number, lambda: job.config, call, list(job.argv))
+
+    jobs = [
+        lockstep_jobs.Job(number, config, argv)
+        for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
+        if isinstance(config, DistillConfig)
+    ]
+    return lambda: lockstep_jobs.run_jobs(jobs, guard)
+
+
+def do_planned_job(
+    folder: SweepFolder, number: int, verb: str, config: Config, argv: list[str]
+) -> int:
+    """Do one job of a sweep, in this process or in a worker that has just unpickled it."""
+    # A worker must know what the command names: the process that planned the sweep checked it.
+    trust.name(trust.targets_in(asdict(config)))
+    return do_job(folder, number, lambda: config, verbs.module(verb).execute, argv)
+
+
+def do_job(
+    folder: SweepFolder,
+    number: int,
+    typed: Callable[[], Config],
+    command: Command,
+    argv: list[str],
+) -> int:
+    """Do one job, in whichever process this is; returns its exit code.
+
+    Nothing is raised but the interruption of a sweep whose jobs run in this very process.
+    """
+    settings = folder.read()
+    ended = (folder.note(number) or {}).get("code")
+    if ended is not None:  # before the jobs were launched again
+        return int(ended)
+    if _stops(folder, settings):
+        return EXIT_FAILED
+    folder.update(number, code=None, error=None, pid=os.getpid(), host=socket.gethostname())
+    started = time.monotonic()
+    error: BaseException | None = None
+    try:
+        config = _shared_out(typed(), settings, number)
+        command(config, argv, sweep_dir=folder.path, job=number)
+    except BaseException as caught:
+        error = known_error(caught) or caught
+    code = _exit_code(error)
+    seconds = round(time.monotonic() - started, 3)
+    folder.update(number, code=code, seconds=seconds, error=_last_line(error))
+    if error is not None and code != EXIT_INTERRUPTED:
+        _say(number, error)
+    if settings["launcher"] == "basic":
+        from kdrun.sweeps import progress as sweep
+
+        sweep.say_progress(folder, number)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+    return code
+
+
+def _stops(folder: SweepFolder, settings: dict[str, Any]) -> bool:
+    """Whether no further job is to start: the sweep was interrupted, or must fail fast."""
+    if _is_stopped(folder):
+        return True
+    codes = folder.codes()
+    failed = any(code not in (EXIT_DONE, EXIT_INTERRUPTED) for code in codes)
+    return EXIT_INTERRUPTED in codes or (settings["fail_fast"] and failed)
+
+
+def _is_stopped(folder: SweepFolder) -> bool:
+    """Whether kdrun's own stop file is there, which is empty."""
+    path = folder.path / STOP_FILE
+    return path.is_file() and path.stat().st_size == 0
+
+
+def _shared_out(config: Config, settings: dict[str, Any], number: int) -> Config:
+    """The job's configuration with its share of the machine, where several jobs run at once.
+
+    Their screens would mix: the process that runs the sweep says how they stand, and everything
+    else is in each run's log.
+    """
+    if settings["launcher"] == "basic" or isinstance(config, BenchmarkConfig):
+        return config
+    runtime = replace(config.runtime, ui="quiet" if settings["launcher"] == "joblib" else "plain")
+    if runtime.threads is None:
+        runtime = replace(runtime, threads=settings["threads"])
+    if runtime.device == "auto" and settings["processes"] > 1:
+        from kdrun.engine.devices import spread
+
+        runtime = replace(runtime, device=spread(number))
+    return replace(config, runtime=runtime)
+
+
+def runtime_of(config: Config) -> RuntimeConfig:
+    """Where and how the command of that configuration runs."""
+    return config.distill.runtime if isinstance(config, BenchmarkConfig) else config.runtime
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return EXIT_DONE
+    if isinstance(error, KdrunError):
+        return error.exit_code
+    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED
+
+
+def _last_line(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[-1].strip() if lines else ""
+    if isinstance(error, KdrunError) and len(lines) > 1:  # the frames of a user's own code
+        text = lines[0].strip()
+    if isinstance(error, KdrunError | KeyboardInterrupt):
+        return text or "stopped"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _say(number: int, error: BaseException) -> None:
+    from kdrun.cli.main import say_bug
+    from kdrun.ui import console
+
+    if isinstance(error, KdrunError):
+        console.error(f"job {number}: {error}")
+        return
+    console.error(f"job {number} failed:")
+    say_bug(error)
+
+
+@contextmanager
+def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
+    """While other processes do the jobs, say how they stand; yields the signals that came.
+
+    The first Ctrl-C (or SIGTERM, SIGHUP, a closed standard output) lets the jobs in hand save their
+    state and starts no other; a second one stops at once.
+    """
+    stopped: list[int] = []
+    if launcher.in_process:
+        yield stopped
+        return
+    from kdrun.sweeps import progress as sweep
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number in stopped:
+            raise KeyboardInterrupt
+        if stopped:  # another signal of the same request
+            return
+        stopped.append(number)
+        (folder.path / STOP_FILE).touch()
+        _ask_to_stop(folder)
+
+    from kdrun.engine.interrupt import handled_signals
+
+    before = {number: signal.signal(number, stop) for number in handled_signals()}
+    try:
+        with sweep.watching(folder):
+            yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ask_to_stop(folder: SweepFolder) -> None:
+    """SIGTERM for the jobs in hand on this machine; a terminal's Ctrl-C has reached them already,
+    and counts with it as one request."""
+    for note in folder.notes():
+        if note.get("code") is None and note.get("host") == socket.gethostname():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(note["pid"], signal.SIGTERM)

@@ -1,0 +1,66 @@
+"""What a search says, and the figure that decides it: validation accuracy of the best epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdrun.config.schema import DistillConfig
+from kdrun.losses.objective import objective_of
+from kdrun.runs.reading import read_run
+from kdrun.runs.sweeps import SweepFolder
+from kdrun.sweeps import progress as sweep
+from kdrun.sweeps.study import Choice, Dimension, Study
+from kdrun.ui.reporter import Reporter
+
+
+def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: DistillConfig) -> None:
+    """Write the search's file, or keep that of one that goes on, with its trials."""
+    kept = folder.jobs()
+    settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
+    folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)
+    for job in kept:  # an interrupted trial is done again
+        note = folder.note(job["job"])
+        if note is not None and note.get("code") != 0:
+            folder.update(job["job"], code=None)
+
+
+def announce(
+    folder: SweepFolder, dimensions: Sequence[Dimension], ended: int, config: DistillConfig
+) -> None:
+    """Say what is searched. Raises ConfigError for an objective that cannot be."""
+    objective_of(config)
+    sweep.open_datasets([config], folder)
+    settings = folder.read()
+    reporter = Reporter(settings["ui"])
+    before = f", {ended} of them done before" if ended else ""
+    reporter.heading(f"search of {settings['total']} trials{before}")
+    width = max(len(one.name) for one in dimensions)
+    for one in dimensions:
+        if isinstance(one, Choice):
+            how = "one of " + ", ".join(one.values)
+        else:
+            how = " to ".join(one.ends()) + (", by ratio" if one.log else "")
+        reporter.say(f"  {one.name:<{width}}  {how}")
+    reporter.say("  decided by the validation accuracy of the best epoch, one run for each trial")
+    reporter.say(f"  folder: {folder.path}")
+
+
+def score(folder: SweepFolder, job: int) -> float | None:
+    """A finished trial's validation accuracy in percent; None for one without a result."""
+    note = folder.note(job)
+    run = read_run(Path(note["run"])) if note and note.get("run") else None
+    if run is not None and run.fault:
+        Reporter(folder.read()["ui"]).warn(f"{run.fault} The trial counts as failed.")
+    if run is None or not run.finished:
+        return None
+    return run.result.student.best_val.val_top1
+
+
+def summarise(folder: SweepFolder, study: Study) -> None:
+    """The ranked trials, the plots, and what to type next."""
+    sweep.summarise(folder)
+    if not study.ended():
+        return
+    reporter = Reporter(folder.read()["ui"])
+    drawn = ", ".join(path.name for path in study.plots(folder.path))
+    reporter.say(f"  plots: {drawn}; trials for Optuna's own tools: study.db")
+    reporter.say("  one run says little: repeat the best settings with -m seed=0,1,2")

@@ -1,0 +1,135 @@
+"""The usual loop does the same mathematics as the tool's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
+from benchmarks.reference.variant import usual_forward
+from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
+from kdrun.data.images import Split
+from kdrun.data.loaders import Normaliser
+from kdrun.engine.checkpoint import CheckpointFolder
+from kdrun.engine.interrupt import StopRequest
+from kdrun.engine.loop import Training
+from kdrun.engine.measured_loop import MeasuredLoop, Repeated
+from kdrun.engine.optim import build_optimizer
+from kdrun.engine.timing import PhaseClock
+from kdrun.errors import ConfigError
+from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
+from kdrun.losses.objective import build_objective
+from kdrun.models.cnn import ConvNet
+from kdrun.models.taps import FeatureExtractor
+from kdrun.schemes.offline import Offline
+from kdrun.types import Batch, Normalisation
+
+KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
+CRD = TermConfig("crd", "kdrun.losses.crd.ContrastiveDistillation", 0.8, {"negatives": 40})
+SP = TermConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 10.0, {"taps": ["stage1"]})
+CPU = torch.device("cpu")
+SCHEDULE = ScheduleConfig(lr=0.1, curve="constant")
+
+
+class Batches:
+    """Five seeded batches, the same in every epoch."""
+
+    batches_per_epoch = 5
+
+    def epoch(self, epoch: int, first_batch: int = 0):  # type: ignore[no-untyped-def]
+        draw = torch.Generator().manual_seed(0)
+        for number in range(self.batches_per_epoch):
+            images = torch.randn(16, 1, 8, 8, generator=draw)
+            targets = torch.randint(5, (16,), generator=draw)
+            yield Batch(images, targets, torch.arange(16) + 16 * number)
+
+
+class Watcher:
+    """An observer that keeps nothing."""
+
+    def training_started(self, *_: object) -> None: ...
+    def step_done(self, *_: object) -> None: ...
+    def epoch_done(self, *_: object) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+def scheme(loss: dict[str, TermConfig]) -> Offline:
+    torch.manual_seed(0)
+    student: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[4])
+    teacher: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[8])
+    objective = build_objective(loss, None, None, None, 0.0)
+    names = ["stage1"] if "sp" in loss else []
+    embedding = "crd" in loss
+    if embedding:
+        build_crd(objective.term_list()[0], student, teacher)
+    for term in objective.term_list():
+        term.pairs = [("stage1", "stage1")]
+    extractor = [
+        FeatureExtractor(network, names, embedding=embedding) for network in (student, teacher)
+    ]
+    return Offline(extractor[0], [extractor[1]], objective)
+
+
+def build_crd(term: DistillationLoss, student: nn.Module, teacher: nn.Module) -> None:
+    dry = [
+        FeatureExtractor(network, embedding=True)(torch.zeros(2, 1, 8, 8))
+        for network in (student, teacher)
+    ]
+    views = [NetworkView(network, {}) for network in (student, teacher)]
+    term.build(*dry, LossContext(5, 80, torch.arange(80) % 5, 16, 0, *views))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [{"kd": KD}, {"crd": CRD}, {"sp": SP}],
+    ids=["soft targets written out", "crd with all rows gathered", "through the terms"],
+)
+def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
+    loss: dict[str, TermConfig], tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    tool = scheme(loss)
+    other = copy.deepcopy(tool)
+    training = Training(
+        train=Repeated(Batches(), 5, 5),
+        val=None,
+        schedule=SCHEDULE,
+        seed=0,
+        device=CPU,
+        checkpoints=CheckpointFolder(tmp_path),
+        checkpoint_seconds=float("inf"),
+        observer=Watcher(),
+        stop=StopRequest(),
+        identity="",
+    )
+    loop = MeasuredLoop(tool, training)
+    other.train()
+    optimizer = build_optimizer(other.parameters(), SCHEDULE)
+    clock = PhaseClock(CPU)
+    usual = UsualLoop(usual_forward(other, clock), optimizer, CPU, clock)
+    for _ in range(4):  # twenty steps
+        loop.block()
+        for batch in Batches().epoch(0):
+            usual.step(batch)
+    assert usual.loss_sum == pytest.approx(loop.loss_sum(), rel=1e-4)
+    first = scheme(loss)
+    assert not torch.equal(first.network.fc.weight, tool.network.fc.weight)
+    for own, found in zip(tool.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(own, found, rtol=1e-3, atol=1e-5)
+
+
+def test_its_images_are_those_of_the_tool() -> None:
+    pixels = torch.randint(256, (6, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    split = Split(pixels.to(torch.uint8), torch.arange(6))
+    normalisation = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    (batch,) = (next(usual_batches(split, AugmentConfig(), normalisation, 6)),)
+    own = Normaliser(normalisation, torch.uint8, CPU, torch.contiguous_format)(split.images)
+    torch.testing.assert_close(batch.images, own[batch.index], rtol=1e-6, atol=1e-6)
+    assert batch.targets.tolist() == batch.index.tolist()
+    assert sorted(batch.index.tolist()) == list(range(6))
+
+
+def test_values_that_are_no_photographs_are_refused() -> None:
+    split = Split(torch.zeros(2, 1, 4, 4), torch.arange(2))
+    with pytest.raises(ConfigError, match="leave 'usual' out"):
+        PilImages(split, AugmentConfig(), Normalisation((0.0,), (1.0,)))
