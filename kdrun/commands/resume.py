@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
         raise ConfigError(f"There is no folder {path}. kdrun ls runs lists the runs there are.")
     if (path / SWEEP_FILE).is_file():
         return _sweep(path)
-    from kdrun.distillation import commands
+    from kdrun.sweeps import execute as commands
 
     commands.resume(path)
     return EXIT_DONE

@@ -126,7 +126,7 @@ class _Asked:
 
 
 def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
-    from kdrun.distillation import commands
+    from kdrun.sweeps import execute as commands
     from kdrun.sweeps import search
 
     study = Study(folder.path, asked.dimensions, asked.settings.seed)

@@ -35,6 +35,6 @@ def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:
 
 def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
     """Do the work of one run; returns its result."""
-    from kdrun.distillation import commands
+    from kdrun.sweeps import execute as commands
 
     return commands.train_teacher(config, argv, sweep_dir=sweep_dir, job=job)

@@ -119,7 +119,7 @@ def verdicts(
             kept = [o for o in base if o.key_or_group != group]
             overrides_of_it = [*grammar.parse(pair), *kept, *choice]
             composed.append((group, option, _typed(composer, overrides_of_it)))
-    from kdrun.distillation.validate import Checker
+    from kdrun.sweeps.dry_run import Checker
 
     with Checker(given.output_root) as checker:
         for group, option, config in composed:
@@ -149,7 +149,7 @@ def _missing(node: Any, path: str = "") -> list[str]:
 
 
 def _verdict(group: str, option: str, check: Any) -> Verdict:
-    from kdrun.distillation.validate import Skipped
+    from kdrun.sweeps.dry_run import Skipped
 
     before = time.monotonic()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import kdrun.stages
+import kdrun.sweeps
 from kdrun.cli import output
 from kdrun.cli.main import run
 from kdrun.runs.sweeps import SweepFolder
@@ -61,16 +61,16 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     # a loaded machine must not add a line of progress to what a test compares
     monkeypatch.setattr(output.Progress, "FIRST_SECONDS", 1e9)
     recorder = Recorder()
-    commands = ModuleType("kdrun.distillation.commands")
+    commands = ModuleType("kdrun.sweeps.execute")
     for name in ("train_teacher", "distill", "evaluate"):
         setattr(commands, name, recorder.verb(name))
     commands.resume = recorder.resumed.append  # type: ignore[attr-defined]
     sweep = ModuleType("kdrun.sweeps.progress")
     for name in ("announce", "say_progress", "summarise"):
         setattr(sweep, name, getattr(recorder, name))
-    for name, module in (("commands", commands), ("sweep", sweep)):
-        monkeypatch.setitem(sys.modules, f"kdrun.stages.{name}", module)
-        monkeypatch.setattr(kdrun.stages, name, module, raising=False)
+    for name, module in (("execute", commands), ("progress", sweep)):
+        monkeypatch.setitem(sys.modules, f"kdrun.sweeps.{name}", module)
+        monkeypatch.setattr(kdrun.sweeps, name, module, raising=False)
     return recorder
 
 

@@ -214,8 +214,8 @@ def test_hydras_information(
 
 SLEEPER = """
 import sys, time, types
-import kdrun.stages
-commands = types.ModuleType("kdrun.distillation.commands")
+import kdrun.sweeps
+commands = types.ModuleType("kdrun.sweeps.execute")
 def distill(config, argv, *, sweep_dir, job):
     print("started", flush=True)
     time.sleep(60)
@@ -223,9 +223,9 @@ commands.distill = distill
 sweep = types.ModuleType("kdrun.sweeps.progress")
 sweep.announce = sweep.say_progress = lambda *a: None
 sweep.summarise = lambda folder: print("summary", flush=True)
-for name, module in (("commands", commands), ("sweep", sweep)):
-    sys.modules["kdrun.stages." + name] = module
-    setattr(kdrun.stages, name, module)
+for name, module in (("execute", commands), ("progress", sweep)):
+    sys.modules["kdrun.sweeps." + name] = module
+    setattr(kdrun.sweeps, name, module)
 from kdrun.cli.main import main
 main(["distill", *sys.argv[1:]])
 """

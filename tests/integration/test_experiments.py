@@ -14,7 +14,7 @@ from kdrun.cli.grammar import parse
 from kdrun.cli.request import request
 from kdrun.config import resolvers
 from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, ScheduleConfig
-from kdrun.distillation import commands
+from kdrun.sweeps import execute as commands
 
 EXPERIMENTS = groups.list_groups()["experiment"]
 # One of each kind whose networks are small; the others take their time.

@@ -3,4 +3,4 @@
 import kdrun.cli.app
 import kdrun.cli.main
 import kdrun.commands.resume
-import kdrun.distillation.commands  # noqa: F401 - torch among it
+import kdrun.sweeps.execute  # noqa: F401 - torch among it

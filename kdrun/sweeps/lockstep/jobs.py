@@ -12,12 +12,12 @@ from typing import Any
 
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
-from kdrun.distillation import commands
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.session import Session, open_session
 from kdrun.errors import EXIT_INTERRUPTED, Interrupted
 from kdrun.files import canonical_hash
 from kdrun.recipes.lr_schedules import TrainingLength
+from kdrun.sweeps import execute as commands
 from kdrun.sweeps.lockstep.scheduler import Scheduler
 from kdrun.sweeps.lockstep.session import GroupState, JobSlot, LockstepSession
 from kdrun.ui.reporter import Reporter, epoch_line

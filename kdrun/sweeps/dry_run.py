@@ -17,10 +17,10 @@ from kdrun.config.schema import (
     TeacherConfig,
 )
 from kdrun.data.dataset import open_dataset
-from kdrun.distillation import commands
 from kdrun.distillation.session import open_session, train_loader
 from kdrun.errors import AbsentDataError
 from kdrun.files import canonical_hash
+from kdrun.sweeps import execute as commands
 
 SYNTHETIC = "kdrun.data.sources.synthetic"
 BATCH_SIZE = 8
