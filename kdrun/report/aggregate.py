@@ -7,6 +7,7 @@ from kdrun.report.metrics_table import TEST, WINNER, Metric, last_val_top1, teac
 from kdrun.report.records import Run
 from kdrun.report.settings import Settings
 from kdrun.report.statistics import Mean, mean_of, paired_p
+from kdrun.report.verdict import Verdict, verdict_by_seed
 from kdrun.runs.result import NetworkResult
 
 
@@ -78,6 +79,18 @@ class Group:
     def p(self) -> float | None:
         """Of the gain; see `paired_p`."""
         return paired_p([test - alone for test, alone, _ in self.pairs])
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether distillation helps with these settings; see `kdrun.report.verdict`."""
+        gains: list[tuple[int | None, float]] = []
+        for run in self.runs:
+            test, alone = TEST.read(run), self._alone_top1(run)
+            gain = test - alone if test is not None and alone is not None else run.result.gain
+            if gain is not None:
+                gains.append((run.seed, gain))
+        sizes = [size for run in self.runs if (size := run.result.dataset.test_size)]
+        return verdict_by_seed(gains, 100.0 / min(sizes) if sizes else 0.0)
 
     @property
     def gap_closed(self) -> float | None:
