@@ -31,8 +31,22 @@ def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:
     return benchmark_config(cfg)
 
 
-def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
-    """Do the work of one run; returns its result."""
-    from kdrun.sweeps import execute as commands
+def execute(
+    config: BenchmarkConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+) -> dict[str, Any]:
+    """Time the steps; returns the run's result. A job of a sweep is always measured again."""
+    from kdrun.benchmarking.run import run_benchmark
+    from kdrun.distillation.run_identity import run_name
+    from kdrun.distillation.session import open_session
+    from kdrun.runs.folder import RunFolder
+    from kdrun.runs.search import group_folder
+    from kdrun.runs.sweeps import SweepFolder
+    from kdrun.sweeps.jobs import note_run, say_job
 
-    return commands.benchmark(config, argv, sweep_dir=sweep_dir, job=job)
+    with open_session(config.distill.runtime) as session:
+        name, data = run_name(config.distill), config.distill.dataset.name
+        folder = RunFolder.new_in(group_folder(session.output_root, "benchmark", data, name))
+        if sweep_dir is not None:
+            say_job(session.reporter, SweepFolder(sweep_dir), job)
+            note_run(SweepFolder(sweep_dir), job, folder.path)
+        return run_benchmark(config, folder, session, argv)

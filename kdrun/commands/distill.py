@@ -1,13 +1,17 @@
 """`kdrun distill`: train or find the teacher, then distil the student."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from kdrun.cli import peers
 from kdrun.config import parse, validate
 from kdrun.config.schema import DistillConfig
+
+if TYPE_CHECKING:
+    from kdrun.distillation.session import Session
 
 ORDER = 20
 SUMMARY = "train or find the teacher, then distil the student"
@@ -35,8 +39,35 @@ def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
     return found
 
 
-def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
-    """Do the work of one run; returns its result."""
-    from kdrun.sweeps import execute as commands
+def execute(
+    config: DistillConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+) -> dict[str, Any]:
+    """Train or find the teacher, then distil the student; returns the run's result."""
+    from kdrun.distillation.session import open_session
+    from kdrun.sweeps.jobs import time_limit_seconds
 
-    return commands.distill(config, argv, sweep_dir=sweep_dir, job=job)
+    with open_session(config.runtime, time_limit_seconds(config.runtime, sweep_dir)) as session:
+        return execute_in(session, config, argv, sweep_dir, job)
+
+
+def execute_in(
+    session: "Session",
+    config: DistillConfig,
+    argv: Sequence[str],
+    sweep_dir: Path | None = None,
+    job: int = 0,
+) -> dict[str, Any]:
+    """`execute` in an open session, for jobs that share one."""
+    from kdrun.distillation.initial_weights import check_start, check_teachers
+    from kdrun.distillation.run import run_distill
+    from kdrun.sweeps.jobs import run_or_reuse
+
+    check_teachers(config.teachers)
+    check_start(config)
+    return run_or_reuse(
+        session,
+        config,
+        lambda folder: run_distill(config, folder, session, argv),
+        sweep_dir,
+        job,
+    )

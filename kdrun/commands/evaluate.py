@@ -34,8 +34,18 @@ def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:
     return found
 
 
-def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
-    """Do the work of one run; returns its result."""
-    from kdrun.sweeps import execute as commands
+def execute(
+    config: EvaluateConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+) -> dict[str, Any]:
+    """Measure a student or checkpoint; returns the run's result."""
+    from kdrun.distillation.session import open_session
+    from kdrun.evaluation.evaluate import run_evaluate
+    from kdrun.runs.sweeps import SweepFolder
+    from kdrun.sweeps.jobs import note_run, time_limit_seconds
 
-    return commands.evaluate(config, argv, sweep_dir=sweep_dir, job=job)
+    def started(run: Path) -> None:
+        if sweep_dir is not None:
+            note_run(SweepFolder(sweep_dir), job, run)
+
+    with open_session(config.runtime, time_limit_seconds(config.runtime, sweep_dir)) as session:
+        return run_evaluate(config, session, argv, started)

@@ -1,5 +1,6 @@
 """`kdrun export`: write a finished network for other programs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:
     return found
 
 
-def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
-    """Do the work of one run; returns its result."""
-    from kdrun.sweeps import execute as commands
+def execute(
+    config: ExportConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+) -> dict[str, Any]:
+    """Write the files; returns what was written and checked."""
+    from kdrun.deploy.export import run_export
+    from kdrun.distillation.session import open_session
 
-    return commands.export(config, argv, sweep_dir=sweep_dir, job=job)
+    with open_session(replace(config.runtime, device="cpu")) as session:
+        return run_export(config, session, argv)

@@ -37,9 +37,9 @@ def run(argv: list[str]) -> int:
         raise ConfigError(f"There is no folder {path}. kdrun ls runs lists the runs there are.")
     if (path / SWEEP_FILE).is_file():
         return _sweep(path)
-    from kdrun.sweeps import execute as commands
+    from kdrun.distillation.resume import resume_run
 
-    commands.resume(path)
+    resume_run(path)
     return EXIT_DONE
 
 

@@ -126,7 +126,6 @@ class _Asked:
 
 
 def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
-    from kdrun.sweeps import execute as commands
     from kdrun.sweeps import search
 
     study = Study(folder.path, asked.dimensions, asked.settings.seed)
@@ -136,7 +135,7 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
     try:
         while study.ended() < asked.settings.trials:
             trial = study.next()
-            codes.append(_try(asked, folder, trial, commands.distill))
+            codes.append(_try(asked, folder, trial, distill.execute))
             study.tell(trial, search.score(folder, trial.number))
             if codes[-1] != EXIT_DONE and asked.base.runtime.sweep.fail_fast:
                 break

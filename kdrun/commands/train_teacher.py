@@ -33,8 +33,21 @@ def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:
     return found
 
 
-def execute(config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0) -> Any:
-    """Do the work of one run; returns its result."""
-    from kdrun.sweeps import execute as commands
+def execute(
+    config: TrainTeacherConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+) -> dict[str, Any]:
+    """Train the teachers, or find them in the store; returns the run's result."""
+    from kdrun.distillation.initial_weights import check_teachers
+    from kdrun.distillation.session import open_session
+    from kdrun.distillation.teacher_run import run_train_teacher
+    from kdrun.sweeps.jobs import run_or_reuse, time_limit_seconds
 
-    return commands.train_teacher(config, argv, sweep_dir=sweep_dir, job=job)
+    check_teachers(config.teachers)
+    with open_session(config.runtime, time_limit_seconds(config.runtime, sweep_dir)) as session:
+        return run_or_reuse(
+            session,
+            config,
+            lambda folder: run_train_teacher(config, folder, session, argv),
+            sweep_dir,
+            job,
+        )

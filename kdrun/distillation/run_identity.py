@@ -1,7 +1,7 @@
-"""Name and identity of a distillation run: where it is stored, and by what it is found again."""
+"""Name and identity of a run: its place under `outputs/`, and the key that finds it again."""
 
-from kdrun.config.dump import distill_plain
-from kdrun.config.schema import DistillConfig
+from kdrun.config.dump import distill_plain, train_teacher_plain
+from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.distillation import teacher_runtime as teaching
 from kdrun.distillation.initial_weights import start_identity
 from kdrun.files import canonical_hash
@@ -31,3 +31,11 @@ def identity(config: DistillConfig) -> str:
         if name.startswith("teacher") and isinstance(node, dict):
             plain[name] = teaching.shaping(node)
     return canonical_hash({**plain, **start_identity(config)})
+
+
+def teacher_identity(config: TrainTeacherConfig) -> str:
+    """`identity` of a `train-teacher` run."""
+    plain = train_teacher_plain(config)
+    for name in (*config.runtime.__dataclass_fields__, "logger"):
+        plain.pop(name)
+    return canonical_hash(plain)

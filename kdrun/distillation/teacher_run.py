@@ -14,23 +14,15 @@ from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import card_facts, dataset_facts, make_card, new_network
 from kdrun.distillation.next_command import distill_command
 from kdrun.distillation.recording import recording
+from kdrun.distillation.run_identity import teacher_identity
 from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.teacher import Teacher, get_or_train_teachers
 from kdrun.distillation.token_heads import require_no_heads
 from kdrun.engine.devices import check_precision
-from kdrun.files import canonical_hash
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, EarlyStop, TeacherResult
 from kdrun.ui import tables
 from kdrun.ui.reporter import Reporter
-
-
-def teacher_identity(config: TrainTeacherConfig) -> str:
-    """Equal for two configurations that compute the same thing."""
-    plain = train_teacher_plain(config)
-    for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name)
-    return canonical_hash(plain)
 
 
 def run_train_teacher(

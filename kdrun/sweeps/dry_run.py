@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kdrun.commands import distill
 from kdrun.config.schema import (
     DatasetConfig,
     DistillConfig,
@@ -20,7 +21,6 @@ from kdrun.data.dataset import open_dataset
 from kdrun.distillation.session import open_session, train_loader
 from kdrun.errors import AbsentDataError
 from kdrun.files import canonical_hash
-from kdrun.sweeps import execute as commands
 
 SYNTHETIC = "kdrun.data.sources.synthetic"
 BATCH_SIZE = 8
@@ -80,7 +80,7 @@ class Checker:
         shape = DEFAULT_SHAPE
         if group == "experiment":
             shape = SHAPES.get(config.dataset.target, DEFAULT_SHAPE)
-        commands.distill(tiny(config, shape, Path(self.folder.name)), ["validate"])
+        distill.execute(tiny(config, shape, Path(self.folder.name)), ["validate"])
         if group == "student":
             self.fine.add(key)
         of = f" in the shape of {config.dataset.name}" if group == "experiment" else ""

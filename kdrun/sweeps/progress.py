@@ -7,43 +7,25 @@ the run folders, so it makes no difference which process did them.
 import signal
 import threading
 from _thread import interrupt_main
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.data.dataset import Dataset
-from kdrun.distillation.run_identity import identity, run_name
 from kdrun.distillation.session import open_data, open_session
 from kdrun.distillation.teacher import teacher_entry
-from kdrun.distillation.teacher_run import teacher_identity
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
-from kdrun.runs.folder import counted_names
-from kdrun.runs.reading import matching, read_result
-from kdrun.runs.result import COMPLETED
-from kdrun.runs.search import group_folder
+from kdrun.runs.reading import read_result
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import ranking
+from kdrun.sweeps.jobs import RunConfig, finished_run
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
 from kdrun.ui.tables import add_row, new_table
 
-RunConfig = DistillConfig | TrainTeacherConfig
 WATCH_SECONDS = 0.5
-
-
-def place(config: RunConfig) -> tuple[Path, str]:
-    """(the folder whose children are the runs of that name, the identity of this one)."""
-    root = Path(config.runtime.output_root)
-    if isinstance(config, DistillConfig):
-        return group_folder(root, "distill", config.dataset.name, run_name(config)), identity(
-            config
-        )
-    name = counted_names(teacher.network.name for teacher in config.teachers)
-    group = group_folder(root, "train-teacher", config.dataset.name, name)
-    return group, teacher_identity(config)
 
 
 def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None:
@@ -71,24 +53,6 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     if launcher:
         reporter.say(f"  {launcher}")
     reporter.say(f"  folder: {folder.path}")
-
-
-def finished_run(
-    config: RunConfig, folder: SweepFolder, warn: Callable[[str], None] = lambda fault: None
-) -> Path | None:
-    """The newest finished run of a configuration, on the data as they were when the sweep began.
-
-    warn: is told of damaged runs, which are left out.
-    """
-    group, key = place(config)
-    data = folder.read().get("data", [])
-
-    def wanted(result: dict[str, Any]) -> bool:
-        if result.get("identity") != key or result.get("status") != COMPLETED:
-            return False
-        return not data or (result.get("dataset") or {}).get("fingerprint") in data
-
-    return next((run for run, _ in matching(group, wanted, warn)), None)
 
 
 def _data_key(config: RunConfig) -> str:
@@ -122,12 +86,6 @@ def _teacher_lines(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -
             name = f"{teacher.network.name} (seed {teacher.seed})"
             lines[f"teacher {name}: {how} ({entry.folder})"] = None
     return sorted(lines, key=lambda line: "in the store" in line)
-
-
-def say_job(reporter: Reporter, folder: SweepFolder, job: int) -> None:
-    """The line above a job's own output."""
-    words, total = folder.differences(), folder.read().get("total")
-    reporter.heading(f"job {job + 1} of {total or len(words)}: {' '.join(words[job])}")
 
 
 def say_progress(folder: SweepFolder, job: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line with the stages replaced by a recorder, in an empty folder."""
+"""The command line with a recorder instead of the work of the verbs, in an empty folder."""
 
 import logging
 import sys
@@ -13,12 +13,13 @@ import pytest
 import kdrun.sweeps
 from kdrun.cli import output
 from kdrun.cli.main import run
+from kdrun.commands import distill, evaluate, train_teacher
 from kdrun.runs.sweeps import SweepFolder
 
 
 @dataclass
 class Recorder:
-    """What the command line asked the stages to do; `react` may raise in their place."""
+    """What the command line called; `react` is called instead of the work and may raise."""
 
     calls: list[tuple[str, Any, list[str], Path | None, int]] = field(default_factory=list)
     announced: list[tuple[Path, list[Any], str]] = field(default_factory=list)
@@ -29,7 +30,9 @@ class Recorder:
     react_to_announcement: Callable[[], None] = lambda: None
 
     def verb(self, name: str) -> Callable[..., None]:
-        def called(config: Any, argv: list[str], *, sweep_dir: Path | None, job: int) -> None:
+        def called(
+            config: Any, argv: list[str], sweep_dir: Path | None = None, job: int = 0
+        ) -> None:
             self.calls.append((name, config, argv, sweep_dir, job))
             self.react(config)
 
@@ -56,21 +59,22 @@ def _no_handlers_left() -> Iterator[None]:
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
-    """Fake stages, in whose place nothing is trained; the working folder is empty."""
+    """Verbs that only record their calls; the working folder is empty."""
     monkeypatch.chdir(tmp_path)
     # a loaded machine must not add a line of progress to what a test compares
     monkeypatch.setattr(output.Progress, "FIRST_SECONDS", 1e9)
     recorder = Recorder()
-    commands = ModuleType("kdrun.sweeps.execute")
-    for name in ("train_teacher", "distill", "evaluate"):
-        setattr(commands, name, recorder.verb(name))
-    commands.resume = recorder.resumed.append  # type: ignore[attr-defined]
+    for module in (train_teacher, distill, evaluate):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "execute", recorder.verb(name))
+    resume = ModuleType("kdrun.distillation.resume")
+    resume.resume_run = recorder.resumed.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, resume.__name__, resume)
     sweep = ModuleType("kdrun.sweeps.progress")
     for name in ("announce", "say_progress", "summarise"):
         setattr(sweep, name, getattr(recorder, name))
-    for name, module in (("execute", commands), ("progress", sweep)):
-        monkeypatch.setitem(sys.modules, f"kdrun.sweeps.{name}", module)
-        monkeypatch.setattr(kdrun.sweeps, name, module, raising=False)
+    monkeypatch.setitem(sys.modules, sweep.__name__, sweep)
+    monkeypatch.setattr(kdrun.sweeps, "progress", sweep, raising=False)
     return recorder
 
 

@@ -215,17 +215,15 @@ def test_hydras_information(
 SLEEPER = """
 import sys, time, types
 import kdrun.sweeps
-commands = types.ModuleType("kdrun.sweeps.execute")
-def distill(config, argv, *, sweep_dir, job):
+from kdrun.commands import distill
+def execute(config, argv, sweep_dir=None, job=0):
     print("started", flush=True)
     time.sleep(60)
-commands.distill = distill
+distill.execute = execute
 sweep = types.ModuleType("kdrun.sweeps.progress")
 sweep.announce = sweep.say_progress = lambda *a: None
 sweep.summarise = lambda folder: print("summary", flush=True)
-for name, module in (("execute", commands), ("progress", sweep)):
-    sys.modules["kdrun.sweeps." + name] = module
-    setattr(kdrun.sweeps, name, module)
+sys.modules[sweep.__name__] = kdrun.sweeps.progress = sweep
 from kdrun.cli.main import main
 main(["distill", *sys.argv[1:]])
 """

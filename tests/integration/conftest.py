@@ -16,7 +16,8 @@ from kdrun.cli.main import run
 @pytest.fixture(scope="session", autouse=True)
 def _collect_less() -> None:
     """Each run collects garbage; what is imported once need not be looked through each time."""
-    import kdrun.sweeps.execute  # noqa: F401
+    import kdrun.distillation.resume
+    import kdrun.sweeps.jobs  # noqa: F401
 
     gc.collect()
     gc.freeze()

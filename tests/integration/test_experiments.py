@@ -12,9 +12,9 @@ from support import results
 from kdrun.cli import groups, preflight
 from kdrun.cli.grammar import parse
 from kdrun.cli.request import request
+from kdrun.commands import distill
 from kdrun.config import resolvers
 from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, ScheduleConfig
-from kdrun.sweeps import execute as commands
 
 EXPERIMENTS = groups.list_groups()["experiment"]
 # One of each kind whose networks are small; the others take their time.
@@ -89,7 +89,7 @@ def shortened(config: DistillConfig) -> DistillConfig:
 )
 def test_it_runs_for_an_epoch(composer: preflight.Composer, workdir: Path, name: str) -> None:
     config: Any = composer.typed(parse([f"experiment={name}"]))
-    commands.distill(shortened(config), ["distill"], sweep_dir=None, job=0)
+    distill.execute(shortened(config), ["distill"], sweep_dir=None, job=0)
     found = [one for one in results(workdir) if not one.get("round")]
     (result,) = found
     assert result["status"] == "completed"

@@ -3,4 +3,5 @@
 import kdrun.cli.app
 import kdrun.cli.main
 import kdrun.commands.resume
-import kdrun.sweeps.execute  # noqa: F401 - torch among it
+import kdrun.distillation.resume
+import kdrun.sweeps.jobs  # noqa: F401 - torch among it

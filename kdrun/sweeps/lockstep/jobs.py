@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from kdrun.commands import distill
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.distillation.run_identity import identity
@@ -17,7 +18,6 @@ from kdrun.distillation.session import Session, open_session
 from kdrun.errors import EXIT_INTERRUPTED, Interrupted
 from kdrun.files import canonical_hash
 from kdrun.recipes.lr_schedules import TrainingLength
-from kdrun.sweeps import execute as commands
 from kdrun.sweeps.lockstep.scheduler import Scheduler
 from kdrun.sweeps.lockstep.session import GroupState, JobSlot, LockstepSession
 from kdrun.ui.reporter import Reporter, epoch_line
@@ -83,7 +83,7 @@ def run_jobs(jobs: Sequence[Job], guard: Guard) -> None:
     """
     for group in lockstep_groups(jobs):
         if len(group) == 1:
-            guard(group[0], commands.distill)
+            guard(group[0], distill.execute)
             continue
         with open_session(group[0].config.runtime) as session:
             numbers = ", ".join(str(number) for number in sorted(job.number for job in group))
@@ -119,7 +119,7 @@ class _Group:
             session = LockstepSession(
                 config.runtime, group.device, group.threads, reporter, group.stop, slot
             )
-            return commands.distill_in(session, config, argv, **where)
+            return distill.execute_in(session, config, argv, **where)
 
         code = EXIT_INTERRUPTED
         try:

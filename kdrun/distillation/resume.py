@@ -1,0 +1,81 @@
+"""Continue an interrupted run in its own folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from kdrun.checksums import find_fault
+from kdrun.config import parse, places, validate
+from kdrun.config.schema import RuntimeConfig
+from kdrun.distillation.metrics import show_result
+from kdrun.distillation.run import run_distill
+from kdrun.distillation.session import Session, open_session
+from kdrun.distillation.teacher_run import run_train_teacher
+from kdrun.errors import ConfigError
+from kdrun.runs.config import parsed, read_config
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.reading import DESCRIPTION, WEIGHTS, read_run
+from kdrun.runs.result import COMPLETED
+
+Result = dict[str, Any]
+
+
+def resume_run(path: Path) -> Result:
+    """Continue the run of a folder; returns its result. A finished run is only shown.
+
+    With a damaged result, history or student it continues from its last checkpoint.
+    Raises ConfigError for folders without a run that can be resumed.
+    """
+    fault = find_fault(path, DESCRIPTION)
+    if fault:
+        raise ConfigError(fault)
+    result = read_run(path, WEIGHTS).values or None
+    verb = read_config(path, _verb_of) if result is None else result["command"]
+    argv = ["resume", str(path)]
+    if verb == "train-teacher":
+        teacher_config = read_config(path, parse.train_teacher_config)
+        validate.validate_train_teacher(teacher_config)
+        teacher_config, notes = places.resumed(teacher_config, path, verb)
+        with _session(teacher_config.runtime, notes) as session:
+            if _is_complete(result):
+                return _show_complete(session, path, result)
+            return run_train_teacher(teacher_config, RunFolder(path), session, argv)
+    if verb == "distill":
+        config = read_config(path, parse.distill_config)
+        validate.validate_distill(config)
+        config, notes = places.resumed(config, path, verb)
+        with _session(config.runtime, notes) as session:
+            if _is_complete(result):
+                return _show_complete(session, path, result)
+            return run_distill(config, RunFolder(path), session, argv)
+    raise ConfigError(f"{path} is a run of 'kdrun {verb}': just type it again.")
+
+
+@contextmanager
+def _session(runtime: RuntimeConfig, notes: Sequence[str]) -> Iterator[Session]:
+    with open_session(runtime) as session:
+        for note in notes:
+            session.reporter.say(f"note: {note}")
+        yield session
+
+
+def _verb_of(cfg: Mapping[str, Any]) -> str:
+    """The verb that a stored configuration belongs to."""
+    return "distill" if "student" in cfg else "evaluate" if "run" in cfg else "train-teacher"
+
+
+def _is_complete(result: Result | None) -> TypeGuard[Result]:
+    return result is not None and result["status"] == COMPLETED
+
+
+def _show_complete(session: Session, path: Path, result: Result) -> Result:
+    RunFolder(path).tidy()
+    session.reporter.say(f"{path} is complete: nothing to resume.")
+    if result["command"] == "distill":
+        parsed(
+            lambda values: show_result(path, values, session.reporter),
+            result,
+            f"{path}/result.json",
+        )
+    return result
