@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kdrun.report.aggregate import Group
 from kdrun.report.groups import Grouped
-from kdrun.report.metrics_table import ALONE, GAIN, REPORT, TEST, Metric, metrics_of
+from kdrun.report.metrics_table import BASELINE, GAIN, REPORT, TEST, Metric, metrics_of
 from kdrun.report.published import Figure, match
 from kdrun.report.settings import ABSENT
 from kdrun.report.statistics import LEAST_PAIRS, TEST_NAME, Mean
@@ -60,7 +60,7 @@ def _measured(grouped: Grouped) -> list[Column]:
 
 
 def _metric(metric: Metric, groups: list[Group]) -> Column:
-    own = {ALONE.name: lambda g: g.alone_test, GAIN.name: lambda g: g.gain}  # pair runs by seed
+    own = {BASELINE.name: lambda g: g.alone_test, GAIN.name: lambda g: g.gain}  # pair runs by seed
     read = own.get(metric.name, lambda g: g.mean(metric))
     means = [read(group) for group in groups]
     cells = []

@@ -1,6 +1,5 @@
 """The report as Markdown to paste, and as CSV to compute with: every number unrounded."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ def write_csv(path: Path, report: Report) -> None:
     names: list[str] = []
     columns: list[list[Any]] = []
     for column in report.columns:
-        names.append(_csv_name(column.name))
+        names.append(column.name)
         columns.append([cell.value for cell in column.cells])
         if column.mean is not None:
-            names += [f"{names[-1]}_sd", f"{names[-1]}_n"]
+            names += [f"{column.name} std", f"{column.name} n"]
             columns.append([mean.sd if mean else None for mean in column.mean])
             columns.append([mean.n if mean else 0 for mean in column.mean])
     _write_csv(path, names, zip(*columns, strict=True))
@@ -64,7 +63,7 @@ def write_runs_csv(path: Path, report: Report) -> None:
         "status",
         *names,
         "seed",
-        *(metric.key for metric in metrics),
+        *(metric.name for metric in metrics),
         "folder",
         "command",
     ]
@@ -84,10 +83,6 @@ def _markdown_rows(
     lines = [header, *rows]
     shown = ["| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines]
     return "\n".join([shown[0], "| " + " | ".join(marks) + " |", *shown[1:]])
-
-
-def _csv_name(name: str) -> str:
-    return re.sub(r"[^\w.]+", "_", name.replace("top-1", "top1")).strip("_")
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

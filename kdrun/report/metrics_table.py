@@ -1,7 +1,7 @@
 """The list of metrics: every table, ranking, CSV file and comparison takes its columns from here.
 
-To add a metric, add a line to `METRICS` and write its value into `result.json` (or
-`metrics.jsonl`). A name means the same in every table, and says its unit.
+To add a metric, add a line to `METRICS` and write its value into `result.json` or `metrics.jsonl`.
+A name has one meaning in all tables and includes the unit.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -23,21 +23,25 @@ VAL = "val/top1_percent"
 
 @dataclass(frozen=True)
 class Metric:
-    """One column. read: the value of one run, None where it was not measured.
+    """A column. read: the value of one run; None where it was not measured.
 
-    key: its name in report-runs.csv. spread: whether a report shows mean ± standard deviation.
-    optional: left out of a report's table first, where the screen is narrow.
+    name: the column in every CSV file, with its unit. label: its heading in a table of distilled
+    students (the name, unless given). spread: whether a report shows mean ± standard deviation.
     """
 
     name: str
-    key: str
     about: str
     read: Callable[[Run], float | None]
     show: Callable[[float], str] = format.percent
     better: Literal["higher", "lower", ""] = "higher"
     tables: Collection[str] = EVERYWHERE
     spread: bool = True
-    optional: bool = False
+    label: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Its heading in a table of distilled students."""
+        return self.label or self.name
 
     def text(self, value: float | None) -> str:
         """The value as shown; empty where there is none."""
@@ -55,7 +59,7 @@ class Metric:
         return f"{self.show(value)}{' %' if self.name.endswith(' %') else ''}"
 
     def means(self, value: Mean | None) -> str:
-        """`97.21 ± 0.31`, or the mean alone with one value."""
+        """`97.21 ± 0.31`; the mean without a spread for one value."""
         if value is None:
             return ""
         sd = "" if value.sd is None else f" ± {self.show(value.sd).lstrip('+')}"
@@ -118,75 +122,78 @@ SPLIT_METRICS = (
 )
 SPLIT_LOSS = SplitMetric("loss", lambda m: m.loss, format.loss)
 
-# Chooses the winner, in every table: the test split chooses nothing.
+# Chooses the winner in every table; the test split chooses nothing.
 WINNER = Metric(
-    "best val top-1 %", "best_val_top1", "Validation split, best epoch; the table is sorted by it.",
+    "best val top-1 %", "Validation split, best epoch. Tables are sorted by it.",
     _of(lambda r: r.trained.best_val.val_top1))  # fmt: skip
+BASELINE = Metric(
+    "baseline top-1 %", "Test split: the same student, recipe and seed, trained on labels only.",
+    _of(lambda r: r.alone.test.top1), label="baseline")  # fmt: skip
 TEST = Metric(
-    "test top-1 %", "test_top1", "The student on the test split, last epoch: mean ± standard "
-    "deviation (number of seeds).", _of(lambda r: r.trained.test.top1),
-    tables=(*EVERYWHERE, LISTING))  # fmt: skip
-ALONE = Metric(
-    "alone top-1 %", "alone_test_top1", "The same student, recipe and seeds on labels only, test "
-    "split.", _of(lambda r: r.alone.test.top1), tables=(REPORT, *FILES))  # fmt: skip
+    "test top-1 %", "Test split, last epoch: the distilled student.",
+    _of(lambda r: r.trained.test.top1), tables=(*EVERYWHERE, LISTING),
+    label="distilled")  # fmt: skip
 GAIN = Metric(
-    "gain", "gain", "Test top-1 minus alone top-1, in points, seed by seed.", _of(lambda r: r.gain),
-    format.points)  # fmt: skip
+    "gain points", "Distilled minus baseline, paired by seed, in percentage points.",
+    _of(lambda r: r.gain), format.points, label="gain")  # fmt: skip
+TEACHER = Metric(
+    "teacher top-1 %", "Test split; the best of several teachers.", _of(teacher_top1),
+    label="teacher")  # fmt: skip
+ENSEMBLE = Metric(
+    "teacher ensemble top-1 %", "Test split: mean probabilities of several teachers.",
+    _of(lambda r: r.teacher_ensemble.test.top1), tables=(REPORT, *FILES),
+    label="teacher ensemble")  # fmt: skip
 AGREEMENT = Metric(
-    "agreement %", "agreement", "Share of test images with the same answer from student and "
-    "teacher.", _of(lambda r: r.agreement))  # fmt: skip
+    "agreement %", "Test images to which student and teacher give the same answer.",
+    _of(lambda r: r.agreement))  # fmt: skip
 
 # fmt: off
 METRICS: list[Metric] = [
-    WINNER,
+    BASELINE,
     TEST,
-    Metric("test top-5 %", "test_top5", "Test split, last epoch.",
-           _of(lambda r: r.trained.test.top5), tables=FILES),
-    ALONE,
     GAIN,
-    Metric("teacher top-1 %", "teacher_test_top1", "Test split; the best of several teachers.",
-           _of(teacher_top1), tables=(REPORT, *FILES)),
-    Metric("teachers together %", "teachers_together_test_top1", "Test top-1 of several teachers' "
-           "mean answer.", _of(lambda r: r.teacher_ensemble.test.top1), tables=(REPORT, *FILES)),
+    TEACHER,
+    ENSEMBLE,
+    WINNER,
     AGREEMENT,
-    Metric("ECE %", "test_ece", "Expected calibration error of the student, 15 bins.",
+    Metric("ECE %", "Expected calibration error of the student, 15 bins.",
            _of(lambda r: r.trained.test.ece), better="lower", tables=(REPORT, LISTING, *FILES)),
-    Metric("test errors", "test_errors", "Wrong answers of the student on the test split.",
-           _of(lambda r: r.trained.test.errors), few, "lower", (*EVERYWHERE, LISTING), False, True),
-    Metric("test loss", "test_loss", "Cross-entropy on the test split.",
+    Metric("test errors", "Misclassified test images.",
+           _of(lambda r: r.trained.test.errors), few, "lower", (*EVERYWHERE, LISTING), False),
+    Metric("test top-5 %", "Test split, last epoch.",
+           _of(lambda r: r.trained.test.top5), tables=FILES),
+    Metric("test loss", "Cross-entropy on the test split.",
            _of(lambda r: r.trained.test.loss), format.loss, "lower", FILES),
-    Metric("left-out errors", "left_out_errors", "Wrong answers in the classes that the transfer "
-           "set leaves out.", _of(lambda r: r.student.errors_in(r.transfer.classes_left_out)), few,
+    Metric("left-out errors", "Misclassified test images of the classes that the transfer set "
+           "leaves out.", _of(lambda r: r.student.errors_in(r.transfer.classes_left_out)), few,
            "lower", (REPORT, *FILES)),
-    Metric("corrected errors", "corrected_errors", "Wrong answers after the bias correction of the "
+    Metric("corrected errors", "Misclassified test images after the bias correction of the "
            "left-out classes.", _of(lambda r: r.student.bias_corrected.test.errors), few, "lower",
            (REPORT, *FILES)),
-    Metric("corrected left-out errors", "corrected_left_out_errors", "Of these, those in the "
-           "left-out classes.",
+    Metric("corrected left-out errors", "Corrected errors within the left-out classes.",
            _of(lambda r: r.student.bias_corrected.errors_in(r.transfer.classes_left_out)), few,
            "lower", (REPORT, *FILES)),
-    Metric("last val top-1 %", "last_val_top1", "Validation split, last epoch.", last_val_top1,
-           tables=(REPORT, *FILES), optional=True),
-    Metric("best val epoch", "best_val_epoch", "Epoch with the highest validation accuracy.",
+    Metric("last val top-1 %", "Validation split, last epoch.", last_val_top1,
+           tables=(REPORT, *FILES)),
+    Metric("best val epoch", "Epoch with the highest validation accuracy.",
            _of(lambda r: r.trained.best_val.epoch), few, "", FILES),
-    Metric("best-val test top-1 %", "best_val_test_top1", "Test split, best validation epoch.",
-           _of(lambda r: r.trained.best_val.test.top1), tables=(REPORT, *FILES), spread=False,
-           optional=True),
-    Metric("params", "params", "Trainable parameters of the student.",
+    Metric("best-val test top-1 %", "Test split, best validation epoch.",
+           _of(lambda r: r.trained.best_val.test.top1), tables=(REPORT, *FILES), spread=False),
+    Metric("params", "Trainable parameters of the student.",
            _of(lambda r: r.trained.params), _count, "lower", (REPORT, LISTING, *FILES), False),
-    Metric("FLOPs", "flops", "Of one image forward; a multiply-add counts as 2.",
+    Metric("FLOPs", "Forward pass of one image; a multiply-add counts as 2.",
            _of(lambda r: r.trained.flops), format.flops, "lower", (REPORT, LISTING, *FILES), False),
-    Metric("seconds", "seconds", "Training the student, without its teacher and baseline.",
+    Metric("seconds", "Training time of the student, without teacher and baseline.",
            _of(lambda r: r.time.seconds), _seconds, "lower", spread=False),
-    Metric("teacher seconds", "teacher_seconds", "Training the teachers; 0 where they were reused.",
+    Metric("teacher seconds", "Training time of the teachers; 0 where they were reused.",
            _of(lambda r: r.time.teacher_seconds), _seconds, "lower", (RUNS,)),
-    Metric("ms/step", "ms_per_step", "Median time of a training step.",
+    Metric("ms/step", "Median time of a training step.",
            _benchmark("variants", "this configuration", "step_ms", "median"), better="lower",
            tables=(RANKING, *FILES)),
-    Metric("images/s", "images_per_second", "Training speed.",
+    Metric("images/s", "Training speed.",
            _benchmark("variants", "this configuration", "images_per_second"),
            tables=(RANKING, *FILES)),
-    Metric("bare/whole", "bare_over_whole", "Bare compute over the whole step.",
+    Metric("bare/whole", "Compute alone divided by the whole step.",
            _benchmark("bare_over_whole", "median"), tables=(RANKING, *FILES)),
 ]
 # fmt: on
@@ -200,11 +207,11 @@ def metrics_of(table: str, runs: Sequence[Run]) -> list[Metric]:
 
 
 def _group_metric(name: str) -> Metric:
-    """Errors of images that are answered together, such as the words of a recording."""
+    """The error rate of groups of images, such as the frames of a spoken word."""
 
     def read(run: Run) -> float | None:
         network = run.result.trained
         return network.group_error if network.group_name == name else None
 
-    about = f"{name}s answered wrongly, each by all of its images."
-    return Metric(f"{name} error %", f"{name}_error_percent", about, read, better="lower")
+    about = f"Misclassified {name}s, each by the summed posteriors of its images."
+    return Metric(f"{name} error %", about, read, better="lower")

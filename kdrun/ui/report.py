@@ -9,14 +9,13 @@ from kdrun.limits import visible
 from kdrun.report.columns import Column
 from kdrun.report.compare import Comparison
 from kdrun.report.content import Report, notes, status_rows, summary
-from kdrun.report.metrics_table import METRICS
 from kdrun.ui.console import console
 from kdrun.ui.tables import new_table
 
 # More rows than this are in the files only.
 LONGEST = 40
 # What a narrow screen can do without.
-DETAILS = tuple(metric.name for metric in METRICS if metric.optional)
+DETAILS = ("test errors", "last val top-1 %", "best-val test top-1 %")
 
 
 def show_report(report: Report) -> None:

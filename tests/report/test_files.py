@@ -24,9 +24,9 @@ def test_the_csv_has_the_table_unrounded(
         ("4", "0.9"), ("4", "0.1"), ("1", "0.9"), ("1", "0.1")]  # fmt: skip
     best = report.grouped.groups[0]
     assert best.test is not None
-    assert float(rows[0]["test_top1"]) == best.test.mean
-    assert float(rows[0]["test_top1_sd"]) == best.test.sd
-    assert rows[0]["test_top1_n"] == "3"
+    assert float(rows[0]["test top-1 %"]) == best.test.mean
+    assert float(rows[0]["test top-1 % std"]) == best.test.sd
+    assert rows[0]["test top-1 % n"] == "3"
     assert float(rows[0]["p"]) == best.p
     assert rows[0]["params"] == "438"
 
@@ -42,9 +42,9 @@ def test_the_runs_csv_has_every_run(
     assert [row["status"] for row in rows] == ["completed", "completed", "failed"]
     assert rows[0]["T"] == "2"
     assert rows[0]["seed"] == "3"
-    assert rows[0]["test_top1"] == "95.5"
+    assert rows[0]["test top-1 %"] == "95.5"
     assert rows[0]["command"] == "kdrun distill T=2.0 seed=3"
-    assert rows[2]["test_top1"] == ""
+    assert rows[2]["test top-1 %"] == ""
 
 
 @pytest.mark.parametrize("start", ["=1+1", "+A1", "-A1", "@SUM(A1)"])
@@ -63,7 +63,7 @@ def test_negative_numbers_stay_numbers(
 ) -> None:
     write_csv(tmp_path / "report.csv", report_of(make(test=90.0, alone=92.0)))
     (row,) = csv.DictReader((tmp_path / "report.csv").open())
-    assert float(row["gain"]) == -2.0
+    assert float(row["gain points"]) == -2.0
 
 
 def test_the_markdown_names_what_is_not_finished(
