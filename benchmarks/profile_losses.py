@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
-from kdrun.distillation.networks import Member, final_student, new_network, tap_networks
+from kdrun.distillation.connect import final_student, tap_networks
+from kdrun.distillation.networks import Member, new_network
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.losses.catalogue import entries
 from kdrun.losses.ce import CrossEntropy

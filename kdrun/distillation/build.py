@@ -10,15 +10,14 @@ from torch import nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
+from kdrun.distillation.connect import Connected, connect
 from kdrun.distillation.initial_weights import load_start
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
     Member,
-    final_student,
     make_card,
     new_network,
     own_normalisation,
-    tap_networks,
     teacher_member,
 )
 from kdrun.distillation.session import Session
@@ -30,7 +29,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
-from kdrun.models.taps import FeatureExtractor, tap_paths
+from kdrun.models.taps import tap_paths
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.context import SchemeContext, TrainableNetwork
 from kdrun.schemes.supervised import Supervised
@@ -71,12 +70,14 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         notes += loaded_notes
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
-    student, start = _new_student(config, objective, teachers, dataset)
+    plain, start = _new_student(config, dataset)
+    connected = _connect(config, objective, plain, teachers, dataset)
+    student = connected.member
     require_taught_heads(objective, student.network)
     card = make_card(student.config, student.network, dataset, {})
-    student_tapped, extractor = _tap(config, objective, student, teachers, dataset)
-    compiled = config.runtime.compile
-    scheme = _scheme(config, dataset, objective, student, student_tapped, extractor, compiled)
+    scheme = _scheme(
+        config, dataset, objective, connected, connected.teachers, config.runtime.compile
+    )
     notes += [note for term in objective.term_list() for note in term.notes()]
     return Plan(
         objective=scheme.describe(),
@@ -113,24 +114,24 @@ def build_scheme(
     """Student, taps, adapters and scheme; shapes are read on the CPU."""
     objective = objective_of(config)
     members = [teacher_member(t.network.cpu(), t.config, t.card) for t in teachers]
-    member, _ = _new_student(config, objective, members, dataset)
-    student, extractor = _tap(config, objective, member, members, dataset)
+    plain, _ = _new_student(config, dataset)
+    connected = _connect(config, objective, plain, members, dataset)
     compiled = session.runtime.compile
-    ready = prepare(Lesson(config, dataset, session, objective), extractor, teachers)
+    ready = prepare(Lesson(config, dataset, session, objective), connected.teachers, teachers)
     distributed.gather_from(*ready)
-    return member, _scheme(config, dataset, objective, member, student, ready, compiled)
+    return connected.member, _scheme(config, dataset, objective, connected, ready, compiled)
 
 
 def _scheme(
     config: DistillConfig,
     dataset: Dataset,
     objective: Objective,
-    member: Member,
-    student: FeatureExtractor,
+    connected: Connected,
     teachers: Sequence[Any],
     compiled: bool,
 ) -> StudentScheme:
     """The scheme of a configuration; the student on labels alone has none."""
+    student = connected.student
     if config.labels_only:
         return Supervised(student, objective, compiled)
     scheme: StudentScheme = build.call(
@@ -141,7 +142,7 @@ def _scheme(
         teachers=teachers,
         objective=objective,
         compiled=compiled,
-        given=_given(config, dataset, objective, member, compiled),
+        given=_given(config, dataset, objective, connected.member, compiled),
     )
     if config.scheme.peers and not scheme.trains_peers:
         raise ConfigError(
@@ -183,23 +184,20 @@ def _given(
     )
 
 
-def _new_student(
-    config: DistillConfig, objective: Objective, teachers: list[Member], dataset: Dataset
-) -> tuple[Member, list[str]]:
-    """The network that is trained and kept, and notes on the weights it starts from."""
+def _new_student(config: DistillConfig, dataset: Dataset) -> tuple[Member, list[str]]:
+    """The student as configured, and notes on the weights it starts from."""
     network = new_network(config.student, dataset, config.seed, "student")
     notes = load_start(network, config, dataset)
     normalisation = own_normalisation(network, dataset.normalisation)
-    plain = Member(network, config.student, normalisation)
-    return final_student(objective, plain, teachers, dataset, config.seed), notes
+    return Member(network, config.student, normalisation), notes
 
 
-def _tap(
+def _connect(
     config: DistillConfig,
     objective: Objective,
     student: Member,
     teachers: list[Member],
     dataset: Dataset,
-) -> tuple[FeatureExtractor, list[FeatureExtractor]]:
+) -> Connected:
     size = config.schedule.batch_size
-    return tap_networks(objective, student, teachers, dataset, size, config.seed)
+    return connect(objective, student, teachers, dataset, size, config.seed)

@@ -11,13 +11,13 @@ from torch import nn
 from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
+from kdrun.distillation.connect import tap_networks
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
     Member,
     card_facts,
     make_card,
     new_network,
-    tap_networks,
 )
 from kdrun.distillation.session import Session, eval_loader
 from kdrun.distillation.teacher_check import check_loaded, placed

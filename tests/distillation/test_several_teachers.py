@@ -5,7 +5,8 @@ import torch
 from losses.cases import SCHEDULE, made_up_data, settings_of
 
 from kdrun.config.schema import NetworkConfig, TermConfig
-from kdrun.distillation.networks import Member, final_student, new_network, tap_networks
+from kdrun.distillation.connect import final_student, tap_networks
+from kdrun.distillation.networks import Member, new_network
 from kdrun.errors import ConfigError
 from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.objective import Objective, build_objective

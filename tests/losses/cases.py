@@ -25,7 +25,8 @@ from kdrun.config.schema import (
     TermConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
-from kdrun.distillation.networks import Member, final_student, new_network, tap_networks
+from kdrun.distillation.connect import final_student, tap_networks
+from kdrun.distillation.networks import Member, new_network
 from kdrun.distillation.session import Session
 from kdrun.distillation.train import Recipe, Trained, run_training
 from kdrun.engine.checkpoint import CheckpointFolder

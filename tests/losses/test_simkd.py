@@ -6,7 +6,8 @@ from losses.cases import PAIRS, Case, made_up_data, make_case, make_objective
 from losses.map_cases import assert_same, exact_case, match_by_hand, total
 from torch import Tensor, nn
 
-from kdrun.distillation.networks import Member, final_student, new_network
+from kdrun.distillation.connect import final_student
+from kdrun.distillation.networks import Member, new_network
 from kdrun.errors import ConfigError
 from kdrun.losses.simkd import ReusedTeacherClassifier
 

@@ -1,0 +1,156 @@
+"""Connect a student to its teachers through an objective: set the taps, build the adapters.
+
+Runs and `kdrun.Distiller` train what `connect` returns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from kdrun.distillation.networks import Member, TrainingData
+from kdrun.errors import ConfigError
+from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
+from kdrun.losses.objective import Objective
+from kdrun.models.dry_run import dry_run
+from kdrun.models.pairs import pair_taps
+from kdrun.models.taps import FeatureExtractor
+from kdrun.seeds import derive
+from kdrun.types import Outputs
+
+
+@dataclass(frozen=True)
+class Connected:
+    """Networks that return the features an objective reads.
+
+    member: the student that is trained and saved. student, teachers: images → `Outputs`.
+    """
+
+    member: Member
+    student: FeatureExtractor
+    teachers: list[FeatureExtractor]
+
+
+def connect(
+    objective: Objective,
+    student: Member,
+    teachers: Sequence[Member],
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+) -> Connected:
+    """`final_student`, then `tap_networks`; builds the adapters of `objective` in place."""
+    member = final_student(objective, student, teachers, data, seed)
+    extractors = tap_networks(objective, member, teachers, data, batch_size, seed)
+    return Connected(member, *extractors)
+
+
+def final_student(
+    objective: Objective, student: Member, teachers: Sequence[Member], data: TrainingData, seed: int
+) -> Member:
+    """The student that is trained and saved; a loss may replace the plain one.
+
+    Raises ConfigError where such a loss has several teachers.
+    """
+    for loss in objective.term_list():
+        if not loss.replaces_student or not teachers:
+            continue
+        if len(teachers) > 1:
+            raise ConfigError(
+                f"loss={loss.id} keeps a part of the teacher in the student, so it takes one "
+                f"teacher; there are {len(teachers)}. Name one: teacher=..."
+            )
+        student_view, teacher_view = (m.view(data) for m in (student, teachers[0]))
+        torch.manual_seed(derive(seed, "final network", loss.id))
+        final = loss.final_network(student_view, student.config, teacher_view, data.info)
+        student = Member(*final, student.normalisation, example=student.example)
+    return student
+
+
+def tap_networks(
+    objective: Objective,
+    student: Member,
+    teachers: Sequence[Member],
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+) -> tuple[FeatureExtractor, list[FeatureExtractor]]:
+    """Wrap all networks with the taps that the objective reads, and build its adapters.
+
+    Raises ConfigError for unknown taps, and for shapes or class counts that do not fit.
+    """
+    members = (student, *teachers)
+    student_paths, *teacher_paths = paths = [m.paths(data) for m in members]
+    student_names: list[str] = []
+    names: list[list[str]] = [student_names]
+    for position, its_paths in enumerate(teacher_paths):
+        teacher_names: list[str] = []
+        for loss in _losses_of(objective, position):
+            loss.pairs = pair_taps(loss.taps, student_paths, its_paths)
+            student_names += [pair[0] for pair in loss.pairs]
+            teacher_names += [pair[1] for pair in loss.pairs]
+        names.append(teacher_names)
+    embedding = any(loss.reads_embedding for loss in objective.term_list())
+    extractors = [
+        FeatureExtractor(
+            m.network,
+            list(dict.fromkeys(tap_names)),
+            its_paths,
+            embedding,
+            (data.normalisation, m.normalisation),
+            m.image_size,
+            m.outputs,
+        )
+        for m, tap_names, its_paths in zip(members, names, paths, strict=True)
+    ]
+    if teachers:
+        views = [m.view(data, p) for m, p in zip(teachers, teacher_paths, strict=True)]
+        context = LossContext(
+            num_classes=data.info.num_classes,
+            transfer_size=len(data.train.targets),
+            targets=data.train.targets,
+            batch_size=batch_size,
+            seed=derive(seed, "terms"),
+            student=NetworkView(student.network, student_paths),
+            teacher=views[0],
+            teachers=objective.ensemble.targets,
+        )
+        sample = student.sample(data)
+        outputs = [_dry_outputs(extractor, sample) for extractor in extractors]
+        _build_adapters(objective, outputs, views, context, seed)
+    return extractors[0], extractors[1:]
+
+
+def _losses_of(objective: Objective, position: int) -> list[DistillationLoss]:
+    """The losses that learn from this teacher alone; none if soft targets are averaged."""
+    within = position < objective.ensemble.targets
+    return list(objective.terms_of(position).values()) if within else []
+
+
+def _build_adapters(
+    objective: Objective,
+    outputs: Sequence[Outputs],
+    views: Sequence[NetworkView],
+    context: LossContext,
+    seed: int,
+) -> None:
+    """Build the adapters of every loss; each teacher has its own random numbers."""
+    student, *teachers = outputs
+    for position, (teacher, view) in enumerate(zip(teachers, views, strict=True)):
+        if teacher.logits.shape[1] != student.logits.shape[1]:
+            raise ConfigError(
+                f"The teacher has {teacher.logits.shape[1]} classes and the student "
+                f"{student.logits.shape[1]}: both must have those of the data set."
+            )
+        number = (position,) if position else ()
+        torch.manual_seed(derive(seed, "adapters", *number))
+        loss_seed = derive(seed, "terms", *number)
+        its_context = replace(context, seed=loss_seed, teacher=view, position=position)
+        for loss in _losses_of(objective, position):
+            loss.build(student, teacher, its_context)
+
+
+def _dry_outputs(extractor: FeatureExtractor, sample: torch.Tensor) -> Outputs:
+    with dry_run(extractor):
+        outputs: Outputs = extractor(sample)
+    return outputs
