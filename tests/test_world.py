@@ -5,7 +5,7 @@ import torch
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
-from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.types import Normalisation
 from kdrun.world import ALONE, VARIABLES, World, world
 

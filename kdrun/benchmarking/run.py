@@ -19,7 +19,7 @@ from kdrun.benchmarking.variants import (
 )
 from kdrun.config.benchmark import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
-from kdrun.data.resident import resident_bytes
+from kdrun.data.loaders.resident import resident_bytes
 from kdrun.distillation.build import Plan, dry_run_build
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.networks import dataset_facts

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig
 from kdrun.data.dataset import Dataset
-from kdrun.data.loaders import TrainLoader
+from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.build import build_scheme
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import make_card, new_network

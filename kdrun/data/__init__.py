@@ -2,8 +2,8 @@
 
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import LazyImages, RawDataset, Split
-from kdrun.data.loaders import EvalLoader, TrainLoader
-from kdrun.data.resident import choose_resident
+from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
+from kdrun.data.loaders.resident import choose_resident
 
 __all__ = [
     "Dataset",

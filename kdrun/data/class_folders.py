@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdrun.data.folder_names import split_names
+from kdrun.data.containers.listing import abbreviated
+from kdrun.data.folders.read import read_tree
+from kdrun.data.folders.split_names import split_names
 from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset
-from kdrun.data.listing import abbreviated
 from kdrun.data.measure import Progress
-from kdrun.data.tree import FileList, Tree, read_tree
+from kdrun.data.tree import FileList, Tree
 from kdrun.errors import DataError
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.data import cache as caches
 from kdrun.data.class_order import NATURAL
-from kdrun.data.conversions import changes_pixels
-from kdrun.data.decode import LARGEST_PIXELS, DecodedImages, Form
-from kdrun.data.decoding import DecodePass, complete_pass
+from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.conversions import changes_pixels
+from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
+from kdrun.data.decoding.image import LARGEST_PIXELS, DecodedImages, Form
+from kdrun.data.decoding.rules import background_of, value_range_of
+from kdrun.data.decoding.survey import ReadSettings, Survey, survey, without
+from kdrun.data.folders.read import read_tree
 from kdrun.data.images import RawDataset, Split, checksums
 from kdrun.data.measure import Moments, Progress
 from kdrun.data.paths import expanded
-from kdrun.data.rules import background_of, value_range_of
 from kdrun.data.splits import TEST_FRACTION, check_test_fraction, hold_out_test
-from kdrun.data.survey import ReadSettings, Survey, survey, without
-from kdrun.data.tree import Tree, read_tree
+from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError
 
 BeforeDecoding = Callable[[tuple[str, ...], Form], None]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.rules import PixelRules
+from kdrun.data.decoding.rules import PixelRules
 from kdrun.errors import DataError
 from kdrun.types import Groups, Normalisation
 

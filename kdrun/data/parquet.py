@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.data.class_order import NATURAL
-from kdrun.data.contained import PathResolver
-from kdrun.data.container import Reading, read_listed
-from kdrun.data.imagefolder import BeforeDecoding, read_settings
-from kdrun.data.images import RawDataset
-from kdrun.data.listing import (
+from kdrun.data.containers.listing import (
     Listing,
     as_tree,
     class_names_from,
     label_classes,
     settle_splits,
 )
+from kdrun.data.containers.parquet_columns import Columns, find_columns
+from kdrun.data.containers.parquet_reader import ParquetImage, column_bytes, import_pyarrow
+from kdrun.data.containers.paths import PathResolver
+from kdrun.data.containers.read import Reading, read_listed
+from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.split_values import Names
+from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
-from kdrun.data.parquet_columns import Columns, find_columns
-from kdrun.data.parquet_reader import ParquetImage, column_bytes, import_pyarrow
-from kdrun.data.shards import Shards, find_shards
-from kdrun.data.split_names import Names
 from kdrun.data.splits import TEST_FRACTION
 from kdrun.errors import DataError
 

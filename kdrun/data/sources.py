@@ -13,7 +13,7 @@ import torch
 
 from kdrun.config.sizes import check_pixels
 from kdrun.data.images import RawDataset, Split
-from kdrun.data.room import require_memory
+from kdrun.data.memory import require_memory
 from kdrun.data.splits import TEST_FRACTION, hold_out_test
 from kdrun.errors import ConfigError
 from kdrun.ranges import LARGEST_COUNT, Fraction, NotNegative, Pixels, Range, Seed, Steps

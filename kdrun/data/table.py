@@ -4,11 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder
-from kdrun.data.contained import File, PathResolver
-from kdrun.data.container import Reading, read_listed
-from kdrun.data.imagefolder import BeforeDecoding, read_settings
-from kdrun.data.images import RawDataset
-from kdrun.data.listing import (
+from kdrun.data.containers.listing import (
     Listing,
     abbreviated,
     as_tree,
@@ -16,10 +12,14 @@ from kdrun.data.listing import (
     settle_splits,
     sorted_by_class,
 )
+from kdrun.data.containers.paths import File, PathResolver
+from kdrun.data.containers.read import Reading, read_listed
+from kdrun.data.containers.split_values import Names, SplitNames
+from kdrun.data.containers.table_columns import Columns, Format, Rows, Wanted, open_table
+from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
-from kdrun.data.split_names import Names, SplitNames
 from kdrun.data.splits import TEST_FRACTION
-from kdrun.data.table_columns import Columns, Format, Rows, Wanted, open_table
 from kdrun.errors import DataError
 
 

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from kdrun.config.transfer import ClassKey, TransferConfig
-from kdrun.data import cache as caches
 from kdrun.data.dataset import Dataset
-from kdrun.data.decode import Form
+from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.image import Form
+from kdrun.data.decoding.rules import PixelRules
+from kdrun.data.decoding.survey import ReadSettings, Survey, survey
+from kdrun.data.folders.read import pictures_tree
 from kdrun.data.imagefolder import with_notes
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.paths import expanded
-from kdrun.data.rules import PixelRules
 from kdrun.data.splits import units
-from kdrun.data.survey import ReadSettings, Survey, survey
-from kdrun.data.tree import Tree, pictures_tree
+from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError, did_you_mean
 from kdrun.seeds import generator
 from kdrun.types import InputInfo

@@ -4,21 +4,21 @@ import os
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL
-from kdrun.data.container import Reading, read_listed
-from kdrun.data.imagefolder import BeforeDecoding, read_settings
-from kdrun.data.images import RawDataset
-from kdrun.data.listing import (
+from kdrun.data.containers.listing import (
     Listing,
     as_tree,
     class_names_from,
     label_classes,
     settle_splits,
 )
+from kdrun.data.containers.read import Reading, read_listed
+from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.tar_shards import ShardReader
+from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
-from kdrun.data.shards import Shards, find_shards
-from kdrun.data.split_names import Names
 from kdrun.data.splits import TEST_FRACTION
-from kdrun.data.tar_shards import ShardReader
 
 
 def webdataset(

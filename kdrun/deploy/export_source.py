@@ -10,8 +10,8 @@ from torch import Tensor
 from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import DatasetConfig, ExportConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
-from kdrun.data.fitted import fitted
 from kdrun.data.images import Split
+from kdrun.data.loaders.fitted import fitted
 from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import renormalised

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.trust import trusting
-from kdrun.data.decode import Form, read_image
-from kdrun.data.rules import PIXEL_RULES, PixelRules
+from kdrun.data.decoding.image import Form, read_image
+from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
 from kdrun.deploy.folded import Folded
 from kdrun.errors import CheckpointError, DataError
 from kdrun.models.build import build_network

@@ -13,7 +13,7 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.imagefolder import BeforeDecoding
 from kdrun.data.images import Split
-from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads

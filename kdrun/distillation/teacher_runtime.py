@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig
 from kdrun.data.dataset import Dataset
-from kdrun.data.loaders import TrainLoader
+from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.networks import seen_by
 from kdrun.distillation.session import Session, eval_loader, train_loader
 from kdrun.distillation.teacher import Teacher

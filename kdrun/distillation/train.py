@@ -7,8 +7,8 @@ from typing import Any
 from kdrun.config.schema import AugmentConfig, DatasetConfig, ScheduleConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
-from kdrun.data.loaders import EvalLoader
-from kdrun.data.partners import PairedLoader
+from kdrun.data.loaders.loaders import EvalLoader
+from kdrun.data.loaders.partners import PairedLoader
 from kdrun.distillation.session import Session, eval_loader, train_loader
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder

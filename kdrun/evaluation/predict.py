@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdrun.data.class_order import natural
-from kdrun.data.decode import Form, Header, read_header
-from kdrun.data.tree import image_extensions
+from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.decoding.image import Form, Header, read_header
 from kdrun.deploy.folded import UINT8
 from kdrun.deploy.student import LoadedNetwork, load
 from kdrun.engine.finite import damaged_tensor

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.strong_view import strong_view
+from kdrun.data.loaders.strong_view import strong_view
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
 from kdrun.models.taps import FeatureExtractor

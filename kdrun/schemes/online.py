@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdrun.data.strong_view import strong_view
+from kdrun.data.loaders.strong_view import strong_view
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import compile_network

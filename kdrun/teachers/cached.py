@@ -1,7 +1,7 @@
 """A frozen teacher whose outputs are cached on disk by image and view.
 
-The training views are integers (`kdrun.data.views`), so the outputs for an image's view are stored
-under (image, dy, dx, flip) and found by this run and later ones. `Batch.keys` says which they are.
+The training views are integers (`kdrun.data.loaders.views`), so outputs are stored under
+(image, dy, dx, flip) and reused by this run and later ones. `Batch.keys` holds these keys.
 
 What holds: a value depends on the image, its view, the teacher and how it is run (all in the file's
 key), never on what the file held before. Every value is computed in a batch of the same size
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.loaders import TrainLoader
-from kdrun.data.views import Views
+from kdrun.data.loaders.loaders import TrainLoader
+from kdrun.data.loaders.views import Views
 from kdrun.errors import CheckpointError
 from kdrun.teachers.cache_file import CacheFile
 from kdrun.types import BatchKeys, Outputs

@@ -145,14 +145,14 @@ def test_the_wheel_lists_every_package() -> None:
 # The only modules that may delete, and those that may give a file a name that is taken: they write
 # under another name first. Everything else calls them.
 DELETES = {"removal.py"}
-RENAMES = {"files.py", "engine/checkpoint.py", "data/cache.py"}
+RENAMES = {"files.py", "engine/checkpoint.py", "data/decoding/cache.py"}
 WRITES = {
     "deploy/formats.py",  # into hidden files of `published_own`
     "ui/reporter.py",  # appends to run.log
     "config/trust.py",  # appends to the list of trusted modules
     "files.py",
     "engine/checkpoint.py",
-    "data/cache.py",
+    "data/decoding/cache.py",
 }
 
 

@@ -10,7 +10,7 @@ from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
 from benchmarks.reference.variant import usual_forward
 from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
 from kdrun.data.images import Split
-from kdrun.data.loaders import Normaliser
+from kdrun.data.loaders.loaders import Normaliser
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.loop import Training

@@ -10,7 +10,7 @@ from kdrun.config import trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
-from kdrun.data.loaders import EvalLoader, TrainLoader
+from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.errors import ConfigError, DataError
 from kdrun.types import Groups
 

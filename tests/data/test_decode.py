@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdrun.data.decode import DecodedImages, Form, in_blocks, read_header, read_image
+from kdrun.data.decoding.image import DecodedImages, Form, in_blocks, read_header, read_image
 from kdrun.data.tree import FileList
 from kdrun.errors import DataError
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kdrun.data import cache, decode, decoding
+from kdrun.data.decoding import cache
+from kdrun.data.decoding import decode_pass as decoding
+from kdrun.data.decoding import image as decode
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import MappedImages, RawDataset
 from kdrun.errors import ConfigError, DataError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.data.folder_names import split_names
-from kdrun.data.tree import Tree, read_tree
+from kdrun.data.folders.read import read_tree
+from kdrun.data.folders.split_names import split_names
+from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError
 
 Make = Callable[..., Path]

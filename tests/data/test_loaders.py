@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data import loaders, resident
 from kdrun.data.images import MappedImages, Split
-from kdrun.data.loaders import EvalLoader, TrainLoader, count_batches
-from kdrun.data.resident import choose_resident, resident_bytes
-from kdrun.data.views import Views
+from kdrun.data.loaders import loaders, resident
+from kdrun.data.loaders.loaders import EvalLoader, TrainLoader, count_batches
+from kdrun.data.loaders.resident import choose_resident, resident_bytes
+from kdrun.data.loaders.views import Views
 from kdrun.types import Batch, Normalisation
 from kdrun.vision import import_torchvision
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.data.decode import Form, read_header, read_image
-from kdrun.data.members import Member, open_source
+from kdrun.data.decoding.image import Form, read_header, read_image
+from kdrun.data.tree import Member, open_source
 from kdrun.errors import DataError
 
 

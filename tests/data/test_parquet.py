@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.data.containers.parquet_reader import ColumnReader
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
 from kdrun.data.parquet import parquet
-from kdrun.data.parquet_reader import ColumnReader
 from kdrun.errors import ConfigError, DataError, MissingExtraError
 
 pa = pytest.importorskip("pyarrow", reason="needs kdrun[parquet]")

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
-from kdrun.data.loaders import TrainLoader
-from kdrun.data.partners import PairedLoader, draw_partners
+from kdrun.data.loaders.loaders import TrainLoader
+from kdrun.data.loaders.partners import PairedLoader, draw_partners
 from kdrun.types import Normalisation
 
 TARGETS = torch.tensor([0, 1, 0, 2, 1, 0, 0, 3, 1, 3] * 3 + [4])

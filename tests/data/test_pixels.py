@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from kdrun.data import rules as kind
-from kdrun.data.decode import Form, decode_image, read_header, read_levels
-from kdrun.data.levels import usual_range
-from kdrun.data.rules import PixelRules, background_of, value_range_of
+from kdrun.data.decoding import rules as kind
+from kdrun.data.decoding.image import Form, decode_image, read_header, read_levels
+from kdrun.data.decoding.levels import usual_range
+from kdrun.data.decoding.rules import PixelRules, background_of, value_range_of
 from kdrun.errors import BrokenImageError, ConfigError
 from tests.data.image_files import assemble, png, tiff
 
@@ -475,7 +475,7 @@ def test_a_lack_of_file_handles_is_no_broken_image(
         raise OSError(errno.EMFILE, "Too many open files")
 
     path = write(Image.new("RGB", (6, 4)))
-    monkeypatch.setattr("kdrun.data.decode.open_source", refuse)
+    monkeypatch.setattr("kdrun.data.decoding.image.open_source", refuse)
     with pytest.raises(MachineError, match="Too many open files"):
         decode_image(path, COLOUR)
 

@@ -176,7 +176,7 @@ def test_sizes_are_refused_before_anything_is_decoded(
 ) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.image_size=100000 makes images of more than"):
         read(tree, image_size=100_000)
-    monkeypatch.setattr("kdrun.data.decoding.decode_image", lambda *_: 1 / 0)
+    monkeypatch.setattr("kdrun.data.decoding.decode_pass.decode_image", lambda *_: 1 / 0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 900})())
     with pytest.raises(DataError, match=r"10 images of 3×6×6 .*set a smaller dataset\.image_size"):
         read(tree)
@@ -191,7 +191,7 @@ def test_classes_and_form_are_known_before_decoding(
         seen.append((classes, form))
         raise ConfigError("does not fit")
 
-    monkeypatch.setattr("kdrun.data.decoding.decode_image", lambda *_: 1 / 0)
+    monkeypatch.setattr("kdrun.data.decoding.decode_pass.decode_image", lambda *_: 1 / 0)
     for cache in (True, False):
         with pytest.raises(ConfigError, match="does not fit"):
             read(tree, before_decoding=refuse, cache=cache)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdrun.data.class_order import natural
-from kdrun.data.tree import image_extensions, pictures_tree, read_tree
+from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.folders.read import pictures_tree, read_tree
 from kdrun.errors import DataError
 
 Save = Callable[..., Path]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data import views
 from kdrun.data.images import Split
-from kdrun.data.resident import ResidentImages
-from kdrun.data.views import Views
+from kdrun.data.loaders import views
+from kdrun.data.loaders.resident import ResidentImages
+from kdrun.data.loaders.views import Views
 from kdrun.vision import import_torchvision
 
 AUGMENTS = [AugmentConfig(p, f) for p in (0, 1, 3) for f in (False, True)]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.data.containers.shards import braces
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
-from kdrun.data.shards import braces
 from kdrun.data.webdataset import webdataset
 from kdrun.errors import ConfigError, DataError
 

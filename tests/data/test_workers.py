@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from kdrun.data.images import LazyImages, Split
-from kdrun.data.loaders import EvalLoader
+from kdrun.data.loaders.loaders import EvalLoader
 from kdrun.errors import DataError
 from kdrun.types import Normalisation
 
@@ -19,7 +19,7 @@ CHILD = """
 import sys, time, torch
 from filelock import FileLock
 from kdrun.data.images import LazyImages, Split
-from kdrun.data.loaders import EvalLoader
+from kdrun.data.loaders.loaders import EvalLoader
 from kdrun.types import Normalisation
 
 lock = FileLock(sys.argv[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.loaders import Normaliser
+from kdrun.data.loaders.loaders import Normaliser
 from kdrun.deploy.folded import Folded
 from kdrun.types import Normalisation
 

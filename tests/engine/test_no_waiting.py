@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
 from kdrun.data.images import Split
-from kdrun.data.loaders import TrainLoader
+from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.loop import Training

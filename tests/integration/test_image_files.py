@@ -33,7 +33,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_decoding(
     deep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "bad.pth")
-    monkeypatch.setattr("kdrun.data.decoding.decode_image", lambda *_: 1 / 0)
+    monkeypatch.setattr("kdrun.data.decoding.decode_pass.decode_image", lambda *_: 1 / 0)
     words = ["distill", *SHORT, "teacher=mlp", "teacher.checkpoint=bad.pth", "student=mlp"]
     assert run(words) == 2
     printed = capsys.readouterr()

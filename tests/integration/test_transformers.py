@@ -15,7 +15,7 @@ from torch import Tensor
 from kdrun.cli.main import run
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import open_dataset
-from kdrun.data.loaders import EvalLoader
+from kdrun.data.loaders.loaders import EvalLoader
 from kdrun.models.card import load_network
 from kdrun.models.measure import count_parameters
 from kdrun.models.vit import VisionTransformer

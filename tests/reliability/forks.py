@@ -20,7 +20,7 @@ from typing import Any
 # (module, attribute, what goes on while it runs); the innermost one counts.
 PLACES = (
     ("kdrun.distillation.session", "open_dataset", "opening the data"),
-    ("kdrun.data.cache", "_build", "decoding"),
+    ("kdrun.data.decoding.cache", "_build", "decoding"),
     ("kdrun.distillation.teacher", "_train", "training the teacher"),
     ("kdrun.distillation.run", "find_or_train_alone", "training the student alone"),
     ("kdrun.distillation.run", "_teachers", "handing over the teacher"),

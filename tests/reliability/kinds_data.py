@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.data.decode import Form, read_header, read_image
+from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.decoding.image import Form, read_header, read_image
 from kdrun.data.idx import read_idx
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import MappedImages
 from kdrun.data.speech import read_wav
-from kdrun.data.tree import image_extensions
 from kdrun.engine.checkpoint import read_checkpoint
 from kdrun.errors import KdrunError
 from kdrun.teachers.formats import read_any

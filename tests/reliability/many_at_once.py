@@ -66,7 +66,9 @@ def note_ends(file: Path, slow_seconds: float) -> None:
 
         return call
 
-    forks.replace("kdrun.data.cache", "_decode", lambda function: noted(function, "decoded"))
+    forks.replace(
+        "kdrun.data.decoding.cache", "_decode", lambda function: noted(function, "decoded")
+    )
     forks.replace("kdrun.distillation.teacher", "run_training", lambda f: noted(f, "trained"))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import kdrun as package
 from kdrun.cli.main import run
-from kdrun.data.decode import LARGEST_PIXELS, Form, read_header, read_image
+from kdrun.data.decoding.image import LARGEST_PIXELS, Form, read_header, read_image
 from kdrun.data.idx import LARGEST_BYTES, read_idx
 from kdrun.data.images import MappedImages
 from kdrun.data.torchvision_sets import cifar10

@@ -12,7 +12,7 @@ from kdrun.cli.main import run
 from kdrun.config.schemes import rounds
 from kdrun.config.sizes import image_size
 from kdrun.config.teachers import teacher_nodes
-from kdrun.data.room import available_memory, require_memory
+from kdrun.data.memory import available_memory, require_memory
 from kdrun.data.sources import synthetic
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import ConfigError, MachineError, known_error

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
-from kdrun.data.loaders import TrainLoader
-from kdrun.data.partners import PairedLoader
+from kdrun.data.loaders.loaders import TrainLoader
+from kdrun.data.loaders.partners import PairedLoader
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.resnet import ResNet

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from kdrun.data.loaders import TrainLoader
+from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.session import Session
 from kdrun.models.taps import FeatureExtractor
 from kdrun.sweeps.lockstep.forward import SharedForward

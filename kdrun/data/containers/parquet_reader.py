@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kdrun.data.members import Member
+from kdrun.data.tree import Member
 from kdrun.errors import MissingExtraError
 
 BATCH_BYTES = 16 * 2**20

@@ -1,6 +1,6 @@
-"""From an image file to 8-bit pixels of one shape: read, converted, rotated, resized, cropped.
+"""Decode an image file to 8-bit pixels of one shape: read, convert, rotate, resize, crop.
 
-`kdrun.data.pixels` does the conversion; this module opens files, and names those it cannot read.
+This module opens files and reports broken ones; `kdrun.data.decoding.colours` converts colours.
 """
 
 import errno
@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdrun.data import levels as deep
-from kdrun.data import pixels
-from kdrun.data import rules as kind
+from kdrun.data.decoding import colours as pixels
+from kdrun.data.decoding import levels as deep
+from kdrun.data.decoding import rules as kind
+from kdrun.data.decoding.formats import readable_formats
+from kdrun.data.decoding.rules import PixelRules
 from kdrun.data.images import LazyImages
-from kdrun.data.members import Source, open_source
-from kdrun.data.rules import PixelRules
-from kdrun.data.tree import FileList, readable_formats
+from kdrun.data.tree import FileList, Source, open_source
 from kdrun.errors import BrokenImageError, KdrunError, MachineError, machine_error
 
 LARGEST_PIXELS = 100_000_000  # in a file; a few kilobytes can unfold to more than any memory holds

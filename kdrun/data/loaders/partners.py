@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdrun.data.loaders import TrainLoader
+from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.seeds import generator
 from kdrun.types import Batch
 

@@ -8,12 +8,12 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from kdrun.data.chosen import STAR, chosen_place, refuse_equal, setting
 from kdrun.data.class_order import abbreviated, natural
-from kdrun.data.flat import no_class_folders
-from kdrun.data.folder_names import SPLIT_OF, SplitName, split_name, split_names
-from kdrun.data.folders import Folder, Place, inside, relative, shown
-from kdrun.data.shared_names import refuse_shared
+from kdrun.data.folders.ambiguous import refuse_shared
+from kdrun.data.folders.folder import Folder, Place, inside, relative, shown
+from kdrun.data.folders.settings import STAR, chosen_place, refuse_equal, setting
+from kdrun.data.folders.split_names import SPLIT_OF, SplitName, split_name, split_names
+from kdrun.data.folders.unlabelled import no_class_folders
 from kdrun.errors import DataError, did_you_mean
 
 # Names of a single folder, inside a split's folder, that say nothing of a class.

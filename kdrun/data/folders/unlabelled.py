@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kdrun.data.class_order import abbreviated, natural
-from kdrun.data.folders import Folder, shown
+from kdrun.data.folders.folder import Folder, shown
 from kdrun.errors import DataError
 
 TABLES = (".csv", ".tsv")

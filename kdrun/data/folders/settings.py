@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdrun.data.class_order import abbreviated
-from kdrun.data.folders import Folder, Links, Place, inside, shown
+from kdrun.data.folders.folder import Folder, Links, Place, inside, shown
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 STAR = "*"

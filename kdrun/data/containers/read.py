@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdrun.data.decoding.survey import ReadSettings
 from kdrun.data.imagefolder import BeforeDecoding, from_tree
 from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.splits import check_test_fraction, hold_out_test
-from kdrun.data.survey import ReadSettings
 from kdrun.data.tree import Tree
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
-from kdrun.data.members import Source
-from kdrun.data.tree import FileList, Tree
+from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import ConfigError, DataError
 
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")

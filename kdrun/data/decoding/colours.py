@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from kdrun.data import rules as kind
-from kdrun.data.levels import deep_colour_mode
-from kdrun.data.rules import SPACES, PixelRules
+from kdrun.data.decoding import rules as kind
+from kdrun.data.decoding.levels import deep_colour_mode
+from kdrun.data.decoding.rules import SPACES, PixelRules
 
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 SRGB_GAMMA = 1 / 2.2

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from kdrun.data.listing import abbreviated
-from kdrun.data.tree import image_extensions
+from kdrun.data.containers.listing import abbreviated
+from kdrun.data.decoding.formats import image_extensions
 from kdrun.errors import DataError
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://", "pipe:")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdrun.data.listing import abbreviated
+from kdrun.data.containers.listing import abbreviated
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".numbers"}

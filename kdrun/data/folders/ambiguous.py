@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from kdrun.data.chosen import setting, typed
 from kdrun.data.class_order import abbreviated, natural
-from kdrun.data.folder_names import split_names
-from kdrun.data.folders import Folder, Place, relative
+from kdrun.data.folders.folder import Folder, Place, relative
+from kdrun.data.folders.settings import setting, typed
+from kdrun.data.folders.split_names import split_names
 from kdrun.errors import DataError
 
 

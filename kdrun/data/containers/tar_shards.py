@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.listing import Listing, abbreviated
-from kdrun.data.members import Member
-from kdrun.data.tree import image_extensions
+from kdrun.data.containers.listing import Listing, abbreviated
+from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.tree import Member
 from kdrun.errors import DataError
 
 SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and component: the name's first dot

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdrun.data.listing import abbreviated
-from kdrun.data.table_text import Rows, read_text
-from kdrun.data.tree import image_extensions
+from kdrun.data.containers.listing import abbreviated
+from kdrun.data.containers.table_text import Rows, read_text
+from kdrun.data.decoding.formats import image_extensions
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from kdrun.data import rules as kind
-from kdrun.data.rules import PixelRules, Range
+from kdrun.data.decoding import rules as kind
+from kdrun.data.decoding.rules import PixelRules, Range
 
 
 def conversion_notes(kinds: Counter[str], total: int, rules: PixelRules) -> list[str]:

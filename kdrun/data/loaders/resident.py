@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data import views
 from kdrun.data.images import Split
-from kdrun.data.views import Views
+from kdrun.data.loaders import views
+from kdrun.data.loaders.views import Views
 
 LARGEST_BYTES = 2 * 2**30
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kdrun.data import rules as kind
-from kdrun.data.rules import PixelRules, Range
+from kdrun.data.decoding import rules as kind
+from kdrun.data.decoding.rules import PixelRules, Range
 
 DEEP_COLOUR = re.compile(r"(RGB|RGBA|RGBX|LA);16[BLN]")
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0

@@ -24,12 +24,12 @@ from filelock import FileLock, Timeout
 
 from kdrun.checksums import SUMS, is_intact, seal
 from kdrun.data import measure
-from kdrun.data.decode import Form
-from kdrun.data.decoding import DecodePass, complete_pass
+from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
+from kdrun.data.decoding.image import Form
+from kdrun.data.decoding.rules import PixelRules
+from kdrun.data.decoding.survey import Survey, without
 from kdrun.data.images import MappedImages, RawDataset, Split, checksums, sums_file
 from kdrun.data.measure import Progress
-from kdrun.data.rules import PixelRules
-from kdrun.data.survey import Survey, without
 from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError
 from kdrun.files import UNFINISHED_NAME, make_folder, read_json, require_locks, write_json

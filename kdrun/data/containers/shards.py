@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from kdrun.data.class_order import natural
-from kdrun.data.contained import REMOTE
-from kdrun.data.folder_names import split_name
-from kdrun.data.listing import abbreviated
-from kdrun.data.split_names import Names
+from kdrun.data.containers.listing import abbreviated
+from kdrun.data.containers.paths import REMOTE
+from kdrun.data.containers.split_values import Names
+from kdrun.data.folders.split_names import split_name
 from kdrun.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
-from kdrun.data.formats import image_extensions
-from kdrun.data.unread import PICTURES, Unread
+from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.folders.unread import PICTURES, Unread
 from kdrun.errors import DataError
 
 COUNT_LIMIT = 200_000  # files of a folder that is not read are counted up to here

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from kdrun.data.decode import PLAIN, Form, Header, in_blocks, read_header, read_levels
-from kdrun.data.levels import usual_range
+from kdrun.data.decoding.image import PLAIN, Form, Header, in_blocks, read_header, read_levels
+from kdrun.data.decoding.levels import usual_range
+from kdrun.data.decoding.rules import WHITE, PixelRules, Range
 from kdrun.data.measure import Progress
-from kdrun.data.members import Source
-from kdrun.data.rules import WHITE, PixelRules, Range
-from kdrun.data.tree import FileList, Tree
+from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import BrokenImageError, DataError
 
 LARGEST_MEDIAN = 224

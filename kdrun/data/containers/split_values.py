@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kdrun.data.folder_names import SPLIT_OF, split_name
-from kdrun.data.listing import abbreviated
+from kdrun.data.containers.listing import abbreviated
+from kdrun.data.folders.split_names import SPLIT_OF, split_name
 from kdrun.errors import DataError
 
 Names = str | list[str] | None

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data import views
 from kdrun.data.images import Split
-from kdrun.data.resident import ResidentImages, choose_resident
-from kdrun.data.views import Views
-from kdrun.data.workers import prepare_worker
+from kdrun.data.loaders import views
+from kdrun.data.loaders.resident import ResidentImages, choose_resident
+from kdrun.data.loaders.views import Views
+from kdrun.data.loaders.workers import prepare_worker
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
 from kdrun.types import Batch, BatchKeys, Normalisation

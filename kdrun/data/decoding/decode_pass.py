@@ -6,12 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from kdrun.data.conversions import conversion_notes
-from kdrun.data.decode import Decoded, decode_image, in_blocks
+from kdrun.data.decoding.conversions import conversion_notes
+from kdrun.data.decoding.image import Decoded, decode_image, in_blocks
+from kdrun.data.decoding.survey import Survey, broken_error, listed, tolerant, without
 from kdrun.data.measure import Progress
-from kdrun.data.members import Source
-from kdrun.data.survey import Survey, broken_error, listed, tolerant, without
-from kdrun.data.tree import FileList, Tree
+from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import BrokenImageError
 
 ResultT = TypeVar("ResultT")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.data.listing import abbreviated
+from kdrun.data.containers.listing import abbreviated
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 IMAGE_NAMES = {"image", "img", "images", "picture", "photo", "jpg", "png", "pixel_values"}

@@ -1,0 +1,1 @@
+"""Tables, Parquet files and tar shards: which images they list."""

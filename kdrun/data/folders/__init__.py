@@ -1,0 +1,1 @@
+"""Image folders: which splits and classes they hold."""

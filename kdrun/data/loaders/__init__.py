@@ -1,0 +1,1 @@
+"""Training and evaluation batches: order, augmentation, workers."""
