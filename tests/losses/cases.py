@@ -222,7 +222,7 @@ def _random(like: Tensor, kind: str, draw: torch.Generator) -> Tensor:
 
 # Training on the digits.
 
-SCHEDULE = ScheduleConfig(epochs=6, batch_size=32, lr=0.1)
+SCHEDULE = ScheduleConfig(epochs=5, batch_size=32, lr=0.1)
 
 
 class StopAfter(Reporter):
@@ -254,7 +254,7 @@ def _teacher_weights(folder: Path) -> dict[str, Tensor]:
         Supervised(FeatureExtractor(network), Objective(CrossEntropy(), 1.0, {})),
         folder,
         None,
-        SCHEDULE,
+        replace(SCHEDULE, epochs=6),
     )
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 

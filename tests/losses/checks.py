@@ -41,7 +41,7 @@ class Checks:
     skip: check → why it does not apply.
     settings: parameters of the term in all common checks (e.g. a smaller memory).
     training: further parameters, or a weight, for `learns` and `resume` (e.g. pretrain_epochs).
-    schedule: fields of the schedule that `learns` and `resume` replace (e.g. lr).
+    learning: the same for `learns` alone (e.g. a weight for 8×8 pixels).
     refuses: pair of networks (`mlp`, `mobilenet`) → why it is refused with a ConfigError.
     """
 
@@ -49,7 +49,7 @@ class Checks:
     skip: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    schedule: dict[str, Any] = field(default_factory=dict)
+    learning: dict[str, Any] = field(default_factory=dict)
     refuses: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +77,6 @@ LOGITS = {
     "mlkd": Checks(
         "the three levels in loops over images and pairs",
         skip={"equal": "it holds CE of the strong view as well"},
-        schedule={"lr": 0.025},  # ten KL terms add up to ten times the gradient of kd
     ),
     "ctkd": Checks(
         "kd and dkd at the learned T; θ's gradient by finite differences, times -λ",
@@ -100,11 +99,15 @@ FEATURES = {
     ),
     "at": Checks(
         "attention maps in loops over channels",
-        schedule={"epochs": 30},  # the weight is meant for 32×32 pixels: see its docstring
+        learning={"weight": 10.0},  # the default is for 32×32 pixels: see its docstring
         refuses={"mlp": NO_PLACES},
     ),
     "vid": Checks("torch.distributions.Normal, without its constant", skip={"equal": ADAPTED}),
-    "nst": Checks("the kernel in loops over pairs of channels", refuses={"mlp": NO_PLACES}),
+    "nst": Checks(
+        "the kernel in loops over pairs of channels",
+        learning={"weight": 10.0},  # as at
+        refuses={"mlp": NO_PLACES},
+    ),
     "fsp": Checks(
         "FSP matrices in loops over pairs of channels",
         skip={"falls": BEFORE},
@@ -124,7 +127,7 @@ FEATURES = {
             "the student and the translator",
         },
         training={"pretrain_epochs": 2},
-        schedule={"epochs": 30},  # as at
+        learning={"weight": 10.0},  # as at
         refuses={"mlp": NO_PLACES},
     ),
     "ofd": Checks(

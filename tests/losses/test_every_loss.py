@@ -229,27 +229,37 @@ def test_compile(loss: str) -> None:
     assert len(tensors_of(twin.student)) == len(tensors_of(case.student))
 
 
-def test_learns_and_resumes(loss: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_learns(loss: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     skip_unless(loss, "learns")
+    entry = REGISTRY[loss]
     folder = tmp_path_factory.getbasetemp() / "losses" / loss
-    settings = REGISTRY[loss].settings | REGISTRY[loss].training
-    schedule = replace(SCHEDULE, **REGISTRY[loss].schedule)
-    whole = train(loss, folder / "whole", schedule=schedule, **settings)
-    assert whole is not None
-    falls = [row[f"train/{loss}"] for row in whole.rows]
-    if "falls" not in REGISTRY[loss].skip:
-        assert falls[-1] < falls[0]
-    if whole.early:
-        falls = [row[f"train/{loss}_pretrain"] for row in whole.early]
-        assert falls[-1] < falls[0]
-    assert whole.trained.test.metrics.top1 > LEARNT
-    for name, tensor in whole.teacher.state_dict().items():
-        assert torch.equal(tensor, whole.teacher_before[name]), "the teacher has changed"
-    assert all(p.grad is None for p in whole.teacher.parameters())
+    run = train(loss, folder / "learns", **entry.settings | entry.training | entry.learning)
+    assert run is not None
+    values = [row[f"train/{loss}"] for row in run.rows]
+    if "falls" not in entry.skip:
+        assert values[-1] < values[0]
+    if run.early:
+        values = [row[f"train/{loss}_pretrain"] for row in run.early]
+        assert values[-1] < values[0]
+    assert run.trained.test.metrics.top1 > LEARNT
+    for name, tensor in run.teacher.state_dict().items():
+        assert torch.equal(tensor, run.teacher_before[name]), "the teacher has changed"
+    assert all(p.grad is None for p in run.teacher.parameters())
+
+
+def test_resumes(loss: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One epoch of 41 steps, stopped in the middle; with pre-training, in its second epoch."""
     skip_unless(loss, "resume")
-    assert train(loss, folder / "part", 50, schedule, **settings) is None
-    rest = train(loss, folder / "part", schedule=schedule, **settings)
-    assert rest is not None
-    assert rest.state.keys() == whole.state.keys()
+    entry = REGISTRY[loss]
+    settings = entry.settings | entry.training
+    folder = tmp_path_factory.getbasetemp() / "losses" / loss
+    epoch = replace(SCHEDULE, epochs=1)
+    whole = train(loss, folder / "whole", schedule=epoch, **settings)
+    assert whole is not None
+    stop = 50 if whole.early else 25
+    assert train(loss, folder / "part", stop, epoch, **settings) is None
+    resumed = train(loss, folder / "part", schedule=epoch, **settings)
+    assert resumed is not None
+    assert resumed.state.keys() == whole.state.keys()
     for name, tensor in whole.state.items():
-        assert torch.equal(tensor, rest.state[name]), name
+        assert torch.equal(tensor, resumed.state[name]), name
