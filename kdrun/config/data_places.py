@@ -7,7 +7,8 @@ from typing import Any
 
 from kdrun.errors import ConfigError
 
-CONTAINERS = (".parquet", ".tar")  # whose ending is no part of a data set's name
+# Endings that are no part of a data set's name.
+CONTAINERS = re.compile(r"\.(parquet|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)$", re.IGNORECASE)
 
 
 def place_name(kwargs: dict[str, Any]) -> str:
@@ -21,7 +22,7 @@ def place_name(kwargs: dict[str, Any]) -> str:
     pattern = re.search(r"[*?\[{]", place)
     if pattern is None:
         path = _real(place)
-        return path.stem if path.suffix.lower() in CONTAINERS else path.name
+        return CONTAINERS.sub("", path.name)
     folder, _, start = place[: pattern.start()].rpartition("/")
     return start.rstrip("-_. ") or _real(folder or ".").name or "dataset"
 

@@ -1,8 +1,7 @@
 """Published data sets as folders of image files, `train/<class>/…` and `test/<class>/…`.
 
-The images are numbered as the published files number them, whatever order the folders have. A
-folder whose classes or counts differ from the published ones is refused: the name of a data set
-stands for exactly its images.
+Classes get their published numbers, whatever the order of the folders. A folder whose classes or
+counts differ from the published ones is refused: a data set's name stands for exactly its images.
 """
 
 from collections.abc import Mapping
@@ -10,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdrun.data.containers.listing import abbreviated
+from kdrun.data.decoding.options import ReadOptions
+from kdrun.data.decoding.read import read_images, with_notes
 from kdrun.data.folders.read import read_tree
 from kdrun.data.folders.split_names import split_names
-from kdrun.data.imagefolder import from_tree, read_settings
 from kdrun.data.images import RawDataset
-from kdrun.data.measure import Progress
 from kdrun.data.tree import FileList, Tree
 from kdrun.errors import DataError
 
@@ -52,12 +51,16 @@ FASHION = (
 DIGITS = tuple("0123456789")
 
 
+# Settings for class folders; the published files need none of them.
+FOLDER_OPTIONS = ("background", "value_range", "skip_broken", "cache_root", "progress")
+
+
 @dataclass(frozen=True)
 class Published:
-    """What a published data set consists of.
+    """Contents of a published data set.
 
-    counts: images per class, in the order of `classes`, of each split. size: (height, width); None
-    where images differ in size. numbered: folders may also be named by the class numbers.
+    counts: split → images per class, in the order of `classes`. size: (height, width); None if
+    images differ in size. numbered: folders may also be named by class numbers.
     """
 
     name: str
@@ -110,41 +113,37 @@ PUBLISHED = {
 def read_class_folders(
     key: str,
     root: Path,
-    cache_root: Path | None,
-    progress: Progress | None,
+    options: ReadOptions,
     *,
     image_size: int | list[int] | None = None,
-    cache: bool = True,
 ) -> RawDataset | None:
     """The published data set `key` from class folders in `root` or `root/<key>`.
 
-    None when neither holds class folders. Raises DataError for class folders that are not the
-    published ones. image_size, cache: of data sets whose images differ in size. Without a
-    `cache_root` images are decoded whenever they are asked for.
+    image_size: only for data sets whose images differ in size.
+
+    Returns None without class folders. Raises DataError for class folders with other contents than
+    the published data set.
     """
     published = PUBLISHED[key]
-    folder = next((at for at in (root, root / key) if _has_classes(at, published)), None)
+    folder = next((place for place in (root, root / key) if _has_classes(place, published)), None)
     if folder is None:
         return None
     tree = _verified(read_tree(folder), published)
-    kept = cache and cache_root is not None
-    settings = read_settings(image_size, published.channels)
-    raw = from_tree(tree, settings, kept, cache_root or Path(), progress)
-    raw = replace(
-        raw, notes=(f"{published.name} is read from class folders: {folder}.", *raw.notes)
-    )
+    options = replace(options, image_size=image_size, channels=published.channels)
+    raw = read_images(tree, options)
+    raw = with_notes(raw, [f"{published.name} is read from class folders: {folder}."])
     if published.size is None:
         return raw
     mixed = any("different sizes" in note for note in raw.notes)
     if mixed or raw.train.shape[1:] != published.size:
-        found = "of different sizes" if mixed else "×".join(map(str, raw.train.shape[1:]))
-        wanted = "×".join(map(str, published.size))
-        raise _not_published(folder, published, f"the images are {found}, not {wanted}")
+        size = "of different sizes" if mixed else "×".join(map(str, raw.train.shape[1:]))
+        expected = "×".join(map(str, published.size))
+        raise _not_published(folder, published, f"the images are {size}, not {expected}")
     return raw
 
 
 def _has_classes(folder: Path, published: Published) -> bool:
-    """Whether a folder holds split folders, or folders of at least two of the classes."""
+    """Whether a folder holds split folders, or folders for at least two of the classes."""
     if not folder.is_dir():
         return False
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
@@ -155,20 +154,19 @@ def _has_classes(folder: Path, published: Published) -> bool:
 
 
 def _verified(tree: Tree, published: Published) -> Tree:
-    """The tree with the published class numbers. Raises DataError when it is another data set."""
+    """The tree with the published class numbers. Raises DataError for another data set."""
     known = _folder_names(published)
     if published.numbered and set(tree.classes) == {str(n) for n in range(len(published.classes))}:
         known = {str(number): number for number in range(len(published.classes))}
     numbers = [known.get(_folded(name)) for name in tree.classes]
     unknown = [name for name, number in zip(tree.classes, numbers, strict=True) if number is None]
     missing = [name for number, name in enumerate(published.classes) if number not in set(numbers)]
-    doubled = len([number for number in numbers if number is not None]) > len(
-        {number for number in numbers if number is not None}
-    )
-    if unknown or missing or doubled:
+    assigned = [number for number in numbers if number is not None]
+    repeated = len(assigned) > len(set(assigned))
+    if unknown or missing or repeated:
         parts = [f"its classes include {abbreviated(unknown)}"] if unknown else []
         parts += [f"its classes lack {abbreviated(missing)}"] if missing else []
-        parts += ["two folders are of one class"] if doubled else []
+        parts += ["two folders belong to one class"] if repeated else []
         raise _not_published(tree.root, published, " and ".join(parts))
     if set(tree.splits) != set(published.counts):
         raise _not_published(
@@ -184,25 +182,19 @@ def _verified(tree: Tree, published: Published) -> Tree:
 
 
 def _renumbered(files: FileList, number: Mapping[int, int]) -> FileList:
-    """The images by their published class numbers; within a class the order stays."""
-    targets = [number[target] for target in files.targets]
-    order = sorted(range(len(files)), key=lambda row: targets[row])
-    return FileList(
-        [files.paths[row] for row in order],
-        [targets[row] for row in order],
-        [files.sizes[row] for row in order],
-        [files.times[row] for row in order],
-    )
+    """The images with published class numbers, in that order; stable within a class."""
+    files = replace(files, targets=[number[target] for target in files.targets])
+    return files.select(sorted(range(len(files)), key=lambda row: files.targets[row]))
 
 
 def _check_counts(root: Path, split: str, files: FileList, published: Published) -> None:
     expected = published.counts[split]
-    found = [0] * len(published.classes)
+    counts = [0] * len(published.classes)
     for target in files.targets:
-        found[target] += 1
-    wrong = [at for at, count in enumerate(found) if count != expected[at]]
+        counts[target] += 1
+    wrong = [number for number, count in enumerate(counts) if count != expected[number]]
     if wrong:
-        at = wrong[0]
+        first = wrong[0]
         total = ""
         if len(files) != sum(expected):
             total = f"the {split} split has {len(files):,} images, not {sum(expected):,}; "
@@ -215,8 +207,8 @@ def _check_counts(root: Path, split: str, files: FileList, published: Published)
         raise _not_published(
             root,
             published,
-            f"{total}{published.classes[at]} has {found[at]:,} {split} images, not "
-            f"{expected[at]:,}{others}",
+            f"{total}{published.classes[first]} has {counts[first]:,} {split} images, not "
+            f"{expected[first]:,}{others}",
         )
 
 

@@ -12,9 +12,9 @@ from kdrun.config import build
 from kdrun.config.schema import DatasetConfig
 from kdrun.data import duplicates, measure, splits
 from kdrun.data.custom import as_raw_dataset
+from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
 from kdrun.data.degenerate import degenerate_notes
-from kdrun.data.imagefolder import BeforeDecoding
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.labels import check_classes, check_num_classes, check_targets, missing_notes
 from kdrun.data.measure import Progress

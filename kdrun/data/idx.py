@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.class_folders import PUBLISHED, read_class_folders
+from kdrun.data.class_folders import FOLDER_OPTIONS, PUBLISHED, read_class_folders
+from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset, Split
-from kdrun.data.measure import Progress
 from kdrun.data.paths import expanded
 from kdrun.data.torchvision_sets import absent, download_once
 from kdrun.errors import DataError
@@ -28,62 +28,52 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
-LARGEST_BYTES = 256 * 2**20  # unpacked; the largest file of the originals has 45 MiB
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
+LARGEST_BYTES = 256 * 2**20  # unpacked; the largest original file has 45 MiB
 
 
-def mnist(
-    *,
-    root: str = "data",
-    download: bool = True,
-    cache_root: Path | None = None,
-    progress: Progress | None = None,
-) -> RawDataset:
-    """MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten handwritten digits.
+@takes_options(*FOLDER_OPTIONS)
+def mnist(*, root: str = "data", download: bool = True, options: ReadOptions) -> RawDataset:
+    """MNIST: 60,000 training and 10,000 test images, `[1, 28, 28]`, of ten handwritten digits.
 
-    The four files, plain or `.gz`, lie in `root/MNIST/raw` or in `root` itself; they are
-    downloaded to the former when absent and `download` allows it. Raises DataError otherwise.
-    Class folders of images are read too (see `class_folders`).
+    Reads the four files, plain or `.gz`, from `root/MNIST/raw` or `root`, or class folders (see
+    `class_folders`). Missing files are downloaded to `root/MNIST/raw` if `download` is true.
+    Raises DataError otherwise.
     """
     folder = expanded(root, "dataset.root")
-    found = _find("MNIST", folder, ())
-    if found is None and (raw := read_class_folders("mnist", folder, cache_root, progress)):
+    files = _find("MNIST", folder, ())
+    if files is None and (raw := read_class_folders("mnist", folder, options)):
         return raw
-    return _read("MNIST", "mnist", folder, found, download)
+    return _read("MNIST", "mnist", folder, files, download)
 
 
-def fashion_mnist(
-    *,
-    root: str = "data",
-    download: bool = True,
-    cache_root: Path | None = None,
-    progress: Progress | None = None,
-) -> RawDataset:
-    """Fashion-MNIST: 60,000 and 10,000 grey images, `[1, 28, 28]`, of ten kinds of clothing.
+@takes_options(*FOLDER_OPTIONS)
+def fashion_mnist(*, root: str = "data", download: bool = True, options: ReadOptions) -> RawDataset:
+    """Fashion-MNIST: 60,000 training and 10,000 test images, `[1, 28, 28]`, of ten garments.
 
-    Files as for `mnist`, in `root/FashionMNIST/raw` or `root`; where Debian's package
-    `dataset-fashion-mnist` is installed, its files are read before anything is downloaded.
+    Files as for `mnist`, in `root/FashionMNIST/raw` or `root`. Falls back to Debian's package
+    `dataset-fashion-mnist`, if installed, before downloading.
     """
     folder = expanded(root, "dataset.root")
-    found = _find("FashionMNIST", folder, ())
-    if found is None and (raw := read_class_folders("fashion_mnist", folder, cache_root, progress)):
+    files = _find("FashionMNIST", folder, ())
+    if files is None and (raw := read_class_folders("fashion_mnist", folder, options)):
         return raw
-    found = found or _find("FashionMNIST", folder, (DEBIAN_FASHION,))
-    raw = _read("FashionMNIST", "fashion_mnist", folder, found, download)
-    if found == DEBIAN_FASHION:
-        note = f"Fashion-MNIST is not in {folder}: read from Debian's package, {found}."
+    files = files or _find("FashionMNIST", folder, (DEBIAN_FASHION,))
+    raw = _read("FashionMNIST", "fashion_mnist", folder, files, download)
+    if files == DEBIAN_FASHION:
+        note = f"Fashion-MNIST is not in {folder}: read from Debian's package, {files}."
         return replace(raw, notes=(note,))
     return raw
 
 
-def _find(name: str, root: Path, others: tuple[Path, ...]) -> Path | None:
-    """The folder that holds the four files; None when none does."""
-    places = (root / name / "raw", root, *others)
+def _find(name: str, root: Path, fallbacks: tuple[Path, ...]) -> Path | None:
+    """The first folder that holds the four files; None without one."""
+    places = (root / name / "raw", root, *fallbacks)
     return next((place for place in places if _complete(place)), None)
 
 
 def _read(name: str, key: str, root: Path, folder: Path | None, download: bool) -> RawDataset:
-    """The data set from the four files in `folder`; downloaded to `root` when it is None."""
+    """The data set from the four files in `folder`; None downloads them to `root`."""
     if folder is None:
         folder = root / name / "raw"
         layout = f"{folder}/{{{', '.join(FILES)}}}, plain or .gz"
@@ -97,19 +87,19 @@ def _read(name: str, key: str, root: Path, folder: Path | None, download: bool) 
                 f"{folder}: the {part} images are {list(arrays[images].shape)} and the labels "
                 f"{list(arrays[labels].shape)}; these are not the files of {name}."
             )
-    _refuse_other(key, arrays[1], folder)
+    _check_identity(key, arrays[1], folder)
     train, test = (Split(arrays[at].unsqueeze(1), arrays[at + 1].to(torch.int64)) for at in (0, 2))
     return RawDataset(PUBLISHED[key].classes, train, None, test)
 
 
-def _refuse_other(key: str, labels: Tensor, folder: Path) -> None:
-    """Raise DataError for files whose labels are those of the other data set in this format."""
+def _check_identity(key: str, labels: Tensor, folder: Path) -> None:
+    """Raise DataError if the label counts are those of the other data set in IDX format."""
     counts = tuple(labels.to(torch.int64).bincount(minlength=10).tolist())
-    for other in {"mnist", "fashion_mnist"} - {key}:
-        if counts == PUBLISHED[other].counts["train"]:
+    for actual in {"mnist", "fashion_mnist"} - {key}:
+        if counts == PUBLISHED[actual].counts["train"]:
             raise DataError(
-                f"{folder} holds {PUBLISHED[other].name}, not {PUBLISHED[key].name}: set "
-                f"dataset={other}, or dataset.root to another folder."
+                f"{folder} holds {PUBLISHED[actual].name}, not {PUBLISHED[key].name}: set "
+                f"dataset={actual}, or dataset.root to another folder."
             )
 
 
@@ -135,7 +125,9 @@ def read_idx(path: Path) -> Tensor:
         ) from None
     values = np.frombuffer(content, np.uint8)[4 + 4 * dimensions :]
     if len(content) > LARGEST_BYTES:
-        raise DataError(f"{path} holds more than {LARGEST_BYTES // 2**20} MiB: no file of MNIST's.")
+        raise DataError(
+            f"{path} holds more than {LARGEST_BYTES // 2**20} MiB, more than any file of MNIST."
+        )
     if zeros or kind != 8 or len(values) != math.prod(shape):
         raise DataError(
             f"{path} is not a complete IDX file of bytes: replace it, or remove it to download it "

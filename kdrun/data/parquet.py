@@ -1,32 +1,23 @@
 """Parquet files with an image column, as the Hugging Face `datasets` library exports them."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.class_order import NATURAL
-from kdrun.data.containers.listing import (
-    Listing,
-    as_tree,
-    class_names_from,
-    label_classes,
-    settle_splits,
-)
+from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.parquet_columns import Columns, find_columns
 from kdrun.data.containers.parquet_reader import ParquetImage, column_bytes, import_pyarrow
 from kdrun.data.containers.paths import PathResolver
-from kdrun.data.containers.read import Reading, read_listed
+from kdrun.data.containers.read import read_shards, relative_files
 from kdrun.data.containers.shards import Shards, find_shards
 from kdrun.data.containers.split_values import Names
-from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset
-from kdrun.data.measure import Progress
-from kdrun.data.splits import TEST_FRACTION
 from kdrun.errors import DataError
 
 
+@takes_options()
 def parquet(
     *,
     root: str | list[str] | None = None,
@@ -37,47 +28,35 @@ def parquet(
     label_column: str | None = None,
     class_names: str | list[str] | None = None,
     num_classes: int | None = None,
-    image_size: int | list[int] | None = None,
-    channels: int | None = None,
-    test_fraction: float = TEST_FRACTION,
-    cache: bool = True,
-    follow_links: bool = False,
-    background: str | int | list[int] = "white",
-    value_range: str | list[float] = "auto",
-    skip_broken: bool = False,
-    class_order: str | list[str | int] = NATURAL,
-    cache_root: Path,
-    split_seed: int = 0,
-    progress: Progress | None = None,
-    before_decoding: BeforeDecoding | None = None,
+    options: ReadOptions,
 ) -> RawDataset:
     """The images in Parquet files, in the order of the files and their rows.
 
     root: a folder with `train-00000-of-00002.parquet` and so on, a file, or patterns. train, val,
-    test: the files of each split, where their names do not tell.
-    image_column, label_column: None takes the only candidates. Images are files stored as bytes
-    (a struct with `bytes`, or binary), or paths below the folder.
-    class_names, num_classes: of labels that are numbers without names in the file; see
+    test: the files of each split, if their names do not tell.
+    image_column, label_column: None selects the only candidate. Images are encoded files (binary,
+    or a struct with `bytes`) or paths below the folder.
+    class_names, num_classes: for numeric labels without names in the file; see
     `listing.numbered_classes`.
-    Other arguments: as for `imagefolder`. `cache=false` decodes rows whenever they are asked for,
-    and each epoch's random order reads every row group many times.
+    options: see `ReadOptions`. `cache=false` decodes rows on every access; in the random order of
+    an epoch it reads every row group many times.
 
-    Raises DataError for files that cannot be used, ConfigError for a wrong setting.
+    Raises DataError for unusable files, ConfigError for an invalid setting.
     """
-    shards = find_shards(
-        root, {"train": train, "val": val, "test": test}, (".parquet",), follow_links
+    splits = {"train": train, "val": val, "test": test}
+    shards = find_shards(root, splits, (".parquet",), options.follow_links)
+    reader = _Reader(shards, image_column, label_column, options.follow_links)
+    listings = reader.read()
+    return read_shards(
+        shards,
+        listings,
+        repr((reader.columns, relative_files(shards))),
+        reader.notes(),
+        options,
+        class_names=class_names,
+        num_classes=num_classes,
+        stored_names=None if reader.columns is None else reader.columns.names,
     )
-    files = read_settings(image_size, channels, background, value_range, skip_broken)
-    where = (cache, cache_root, progress, before_decoding)
-    reading = Reading(files, test_fraction, split_seed, *where)
-    reader = _Reader(shards, image_column, label_column, follow_links)
-    splits, notes = settle_splits(reader.read(), str(shards.base))
-    names, source = class_names_from(class_names, shards.base, reader.names)
-    classes, more = label_classes(splits, names, num_classes, class_order, str(shards.base))
-    if source:
-        notes.append(f"The class names are those in {source}.")
-    tree = as_tree(shards.base, reader.origin(), splits, classes, str(shards.base))
-    return read_listed(tree, [*reader.notes(), *notes, *more], reading)
 
 
 @dataclass
@@ -89,11 +68,6 @@ class _Reader:
     label_column: str | None
     follow_links: bool
     columns: Columns | None = None
-
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """The class names in the files; None without."""
-        return None if self.columns is None else self.columns.names
 
     def read(self) -> dict[str, Listing]:
         """All rows, by split."""
@@ -151,15 +125,6 @@ class _Reader:
                     listing.add(found.path, labels[row], found.size, found.time)
                 row += 1
         resolver.check_missing(row)
-
-    def origin(self) -> str:
-        """What names this data set besides its folder."""
-        files = [
-            os.path.relpath(path, self.shards.base)
-            for rows in self.shards.splits.values()
-            for path in rows
-        ]
-        return repr((self.columns, files))
 
     def notes(self) -> list[str]:
         """What was read."""

@@ -3,26 +3,25 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdrun.data.class_order import NATURAL, ClassOrder
 from kdrun.data.containers.listing import (
     Listing,
     abbreviated,
     as_tree,
     classes_in_order,
-    settle_splits,
+    select_splits,
     sorted_by_class,
 )
 from kdrun.data.containers.paths import File, PathResolver
-from kdrun.data.containers.read import Reading, read_listed
-from kdrun.data.containers.split_values import Names, SplitNames
+from kdrun.data.containers.split_values import Names, SplitValues
 from kdrun.data.containers.table_columns import Columns, Format, Rows, Wanted, open_table
-from kdrun.data.imagefolder import BeforeDecoding, read_settings
+from kdrun.data.decoding.options import ReadOptions, takes_options
+from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
-from kdrun.data.splits import TEST_FRACTION
 from kdrun.errors import DataError
 
 
+@takes_options()
 def table(
     *,
     file: str,
@@ -37,82 +36,43 @@ def table(
     train: Names = None,
     val: Names = None,
     test: Names = None,
-    image_size: int | list[int] | None = None,
-    channels: int | None = None,
-    test_fraction: float = TEST_FRACTION,
-    cache: bool = True,
-    follow_links: bool = False,
-    background: str | int | list[int] = "white",
-    value_range: str | list[float] = "auto",
-    skip_broken: bool = False,
-    class_order: str | list[str | int] = NATURAL,
-    cache_root: Path,
-    split_seed: int = 0,
-    progress: Progress | None = None,
-    before_decoding: BeforeDecoding | None = None,
+    options: ReadOptions,
 ) -> RawDataset:
-    """The images a table lists, one row each: path, label and, optionally, split.
+    """The images listed in a table, one row each: path, label and, optionally, split.
 
-    file: the table. root: folder the paths are relative to; None: the table's own.
+    Images are sorted by class, then path, as in an image folder.
+
+    file: the table. root: folder that paths are relative to; None: the folder of the table.
     path_column, label_column, split_column: by name, or by number from 1; None finds the usual
-    names. split_column=False reads no splits.
-    extension: appended to every path (`.jpg` where the table lists ids).
-    delimiter, encoding, header: how the table is written; see `table_columns.Format`.
-    train, val, test: what the split column calls them, beside the usual names.
-    Other arguments: as for `imagefolder`, whose order (class, then path) the images have.
+    names. split_column=False ignores splits.
+    extension: appended to every path (`.jpg` if the table lists ids).
+    delimiter, encoding, header: see `table_columns.Format`.
+    train, val, test: names of the splits in the split column, besides the usual ones.
+    options: see `ReadOptions`.
 
-    Raises DataError for a table or image that cannot be used, ConfigError for a wrong setting.
+    Raises DataError for an unusable table or image, ConfigError for an invalid setting.
     """
-    layout = _Layout(
-        Path(file).expanduser().absolute(),
-        None if root is None else Path(root).expanduser().absolute(),
-        Wanted(path_column, label_column, split_column),
-        Format(delimiter, encoding, header),
-        _with_dot(extension),
-        (train, val, test),
-        follow_links,
-        class_order,
-    )
-    files = read_settings(image_size, channels, background, value_range, skip_broken)
-    where = (cache, cache_root, progress, before_decoding)
-    reading = Reading(files, test_fraction, split_seed, *where)
-    return _read(layout, reading)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where a table is and how it is laid out; the arguments of `table`."""
-
-    path: Path
-    root: Path | None
-    wanted: Wanted
-    format: Format
-    extension: str
-    split_names: tuple[Names, Names, Names]
-    follow_links: bool
-    class_order: ClassOrder
-
-
-def _read(layout: _Layout, reading: Reading) -> RawDataset:
-    path = layout.path
-    columns, rows = open_table(path, layout.format, layout.wanted)
-    base = path.parent if layout.root is None else layout.root
+    path = Path(file).expanduser().absolute()
+    wanted = Wanted(path_column, label_column, split_column)
+    columns, rows = open_table(path, Format(delimiter, encoding, header), wanted)
+    base = path.parent if root is None else Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(f"dataset.root={base} is not a folder.")
-    split_column = "" if columns.split is None else columns.names[columns.split]
+    split_column_name = "" if columns.split is None else columns.names[columns.split]
+    extension = _with_dot(extension)
     reader = _Reader(
         path,
         columns,
-        PathResolver(base, str(path), layout.extension, layout.follow_links),
-        SplitNames(f"{path}, column {split_column!r}", *layout.split_names),
+        PathResolver(base, str(path), extension, options.follow_links),
+        SplitValues(f"{path}, column {split_column_name!r}", train, val, test),
     )
-    listings = reader.read(rows, reading.progress)
-    splits, notes = settle_splits(listings, str(path))
+    listings = reader.read(rows, options.progress)
+    splits, split_notes = select_splits(listings, str(path))
     labels = {label for listing in splits.values() for label in listing.labels}
-    classes, more = classes_in_order(labels, str(path), layout.class_order)
+    classes, class_notes = classes_in_order(labels, str(path), options.class_order)
     splits = {name: sorted_by_class(listing, classes) for name, listing in splits.items()}
-    tree = as_tree(base, f"{path} {layout.extension}", splits, classes, str(path))
-    return read_listed(tree, [*reader.notes(rows), *notes, *more], reading)
+    tree = as_tree(base, f"{path} {extension}", splits, classes, str(path))
+    return read_images(tree, options, [*reader.notes(rows), *split_notes, *class_notes])
 
 
 @dataclass
@@ -122,7 +82,7 @@ class _Reader:
     path: Path
     columns: Columns
     resolver: PathResolver
-    split_names: SplitNames
+    split_values: SplitValues
     seen: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # → label, split, line
     repeated: int = 0
     blank: list[int] = field(default_factory=list)
@@ -149,7 +109,7 @@ class _Reader:
         if total == 0:
             raise DataError(f"{self.path} lists no images.")
         self._check_blank(total)
-        self.split_names.refuse(
+        self.split_values.refuse(
             self.unknown, "dataset.split_column=false to ignore the column and hold out test images"
         )
         self.resolver.check_missing(total)
@@ -159,7 +119,7 @@ class _Reader:
         if self.columns.split is None:
             return "train"
         name = fields[self.columns.split].strip()
-        split = self.split_names.find(name)
+        split = self.split_values.find(name)
         if split is None:
             self.unknown[name] = self.unknown.get(name, 0) + 1
         return split

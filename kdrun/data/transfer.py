@@ -18,10 +18,11 @@ from kdrun.config.transfer import ClassKey, TransferConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding import cache as caches
 from kdrun.data.decoding.image import Form
+from kdrun.data.decoding.options import ReadSettings
+from kdrun.data.decoding.read import with_notes
 from kdrun.data.decoding.rules import PixelRules
-from kdrun.data.decoding.survey import ReadSettings, Survey, survey
+from kdrun.data.decoding.survey import Survey, survey
 from kdrun.data.folders.read import pictures_tree
-from kdrun.data.imagefolder import with_notes
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.paths import expanded
@@ -156,7 +157,7 @@ def _pictures(
     meta = caches.find(place, tree)
     if meta is None:
         meta = caches.build_once(place, tree, choose, progress, None)
-    return with_notes(caches.load(place, tree, meta), tree)
+    return with_notes(caches.load(place, tree, meta), tree.notes)
 
 
 def _check_form(dataset: Dataset, info: InputInfo) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,15 @@ class FileList:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def select(self, rows: Sequence[int]) -> "FileList":
+        """The images at positions `rows`, in that order."""
+        return FileList(
+            [self.paths[row] for row in rows],
+            [self.targets[row] for row in rows],
+            [self.sizes[row] for row in rows],
+            [self.times[row] for row in rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdrun.config.schema import DistillConfig, TeacherConfig, TrainTeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding.image import Form
-from kdrun.data.imagefolder import BeforeDecoding
+from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import LazyImages, Split
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import new_network

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdrun.config.schema import AugmentConfig, DatasetConfig, RuntimeConfig
 from kdrun.data.dataset import Dataset, open_dataset
-from kdrun.data.imagefolder import BeforeDecoding
+from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.engine import distributed

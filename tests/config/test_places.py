@@ -133,7 +133,7 @@ def test_a_resumed_run_writes_where_it_lies(config: DistillConfig, tmp_path: Pat
     assert len(notes) == 2
     moved, _ = places.resumed(theirs, tmp_path / "copied", "distill")
     assert moved.runtime.output_root == "outputs"
-    with pytest.raises(DataError, match="did not start"):
+    with pytest.raises(DataError, match="settings come from elsewhere"):
         download_once("MNIST", tmp_path / "chosen", "files", {})
     assert not (tmp_path / "chosen").exists()
     own = replace(config, runtime=replace(config.runtime, output_root="mine"))

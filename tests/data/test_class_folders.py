@@ -174,6 +174,31 @@ def test_another_data_set_is_refused(make: Make, change: Callable[[Path], None])
     assert f"dataset=imagefolder dataset.root={folder}" in str(caught.value)
 
 
+@pytest.mark.parametrize("key", list(SOURCES))
+def test_pixel_settings_reach_class_folders(make: Make, key: str, tmp_path: Path) -> None:
+    folder = make(key)
+    channels = PUBLISHED[key].channels
+    for path in folder.rglob("*.png"):
+        size = Image.open(path).size
+        Image.new("LA" if channels == 1 else "RGBA", size, 0).save(path)
+    source = SOURCES[key]
+    black = source(root=str(folder), download=False, cache_root=tmp_path, background="black")
+    white = source(root=str(folder), download=False, cache_root=tmp_path)
+    assert int(black.train.in_memory().max()) == 0
+    assert int(white.train.in_memory().min()) == 255
+
+
+def test_broken_images_of_class_folders_can_be_skipped(make: Make, tmp_path: Path) -> None:
+    folder = make("dtd")
+    (folder / "train" / "woven" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"dataset\.skip_broken=true"):
+        torchvision_sets.dtd(root=str(folder), download=False, cache_root=tmp_path)
+    raw = torchvision_sets.dtd(
+        root=str(folder), download=False, cache_root=tmp_path, skip_broken=True
+    )
+    assert len(raw.train) == 93
+
+
 def test_folders_of_other_things_are_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "set" / "notes").mkdir(parents=True)
     with pytest.raises(AbsentDataError, match=r"dataset\.root"):

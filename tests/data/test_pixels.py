@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from kdrun.data.decoding import rules as kind
 from kdrun.data.decoding.image import Form, decode_image, read_header, read_levels
 from kdrun.data.decoding.levels import usual_range
-from kdrun.data.decoding.rules import PixelRules, background_of, value_range_of
+from kdrun.data.decoding.rules import PixelRules, parse_background, parse_value_range
 from kdrun.errors import BrokenImageError, ConfigError
 from tests.data.image_files import assemble, png, tiff
 
@@ -492,13 +492,13 @@ def test_a_lack_of_file_handles_is_no_broken_image(
     ],
 )
 def test_background_colours(value: Any, colour: tuple[int, int, int]) -> None:
-    assert background_of(value) == colour
+    assert parse_background(value) == colour
 
 
 @pytest.mark.parametrize("value", ["whit", "", None, 256, -1, [1, 2], [1, 2, 300], [1.5] * 3, True])
 def test_wrong_backgrounds(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.background="):
-        background_of(value)
+        parse_background(value)
 
 
 @pytest.mark.parametrize(
@@ -506,9 +506,9 @@ def test_wrong_backgrounds(value: Any) -> None:
 )
 def test_wrong_value_ranges(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.value_range="):
-        value_range_of(value)
-    assert value_range_of([0, 4095]) == (0, 4095)
-    assert value_range_of("auto") is None
+        parse_value_range(value)
+    assert parse_value_range([0, 4095]) == (0, 4095)
+    assert parse_value_range("auto") is None
 
 
 def test_rules_survive_json() -> None:

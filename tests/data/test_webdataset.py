@@ -1,8 +1,10 @@
 """Tar shards: equal to an image folder, and whatever cannot be read is refused by name."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.data.containers import compressed
 from kdrun.data.containers.shards import braces
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
@@ -86,7 +89,7 @@ def test_numbers_with_a_list_of_names(write: Write, folder: RawDataset, tmp_path
     assert raw.notes[:3] == (
         "wds: train from 3 files, test from 1 file.",
         "wds: images from .png, labels from .cls.",
-        f"The class names are those in {base / 'classes.txt'}.",
+        f"Class names are read from {base / 'classes.txt'}.",
     )
     assert_same(read(base, tmp_path, class_names=["cat", "dog"]), folder)
     pattern = f"{base}/birds-{{train-{{000..002}},test-000}}.tar"
@@ -221,16 +224,19 @@ def test_what_is_refused(tmp_path: Path, kind: str) -> None:
 def test_damaged_shards(write: Write, tmp_path: Path) -> None:
     path = write("train", "train.tar")
     content = path.read_bytes()
-    cut, packed = path.with_name("cut.tar"), path.with_name("packed.tar")
+    cut, packed = path.with_name("cut.tar"), path.with_name("packed.tar.zst")
     cut.write_bytes(content[: len(content) // 2 - 700])
-    packed.write_bytes(gzip.compress(content))
+    packed.write_bytes(b"\x28\xb5\x2f\xfd" + content)
+    half = path.with_name("half.tar.gz")
+    half.write_bytes(gzip.compress(content)[:-200])
     empty = path.with_name("empty.tar")
     empty.write_bytes(b"")
     pointer = path.with_name("pointer.tar")
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     for shard, words in (
-        (cut, "not a complete tar file|is cut off"),
-        (packed, "is compressed: unpack it"),
+        (cut, "not a complete tar file|is truncated"),
+        (half, "not a complete tar file"),
+        (packed, "compressed with Zstandard.*unpack it"),
         (empty, "not a complete tar file"),
         (pointer, "git lfs pull"),
     ):
@@ -238,12 +244,44 @@ def test_damaged_shards(write: Write, tmp_path: Path) -> None:
             read(shard, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("ending", "compress"),
+    [("tar.gz", gzip.compress), ("tgz", gzip.compress), ("tar.bz2", bz2.compress),
+     ("tar.xz", lzma.compress)],
+)  # fmt: skip
+def test_compressed_shards_equal_plain_ones(
+    write: Write, folder: RawDataset, tmp_path: Path, ending: str, compress: Callable[..., bytes]
+) -> None:
+    for split in ("train", "test"):
+        path = write(split, f"{split}-000.tar")
+        path.with_name(f"{split}-000.{ending}").write_bytes(compress(path.read_bytes()))
+        path.unlink()
+    raw = read(tmp_path / "wds", tmp_path, class_names=list(CLASSES))
+    assert_same(raw, folder)
+    assert_same(read(tmp_path / "wds", tmp_path, class_names=list(CLASSES)), folder)
+    with pytest.raises(ConfigError, match=r"dataset\.cache=true, or unpack"):
+        read(tmp_path / "wds", tmp_path, class_names=list(CLASSES), cache=False)
+
+
+def test_parts_of_a_compressed_file_are_read_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 40
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(content))
+    monkeypatch.setattr(compressed, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(compressed, "WINDOW_BYTES", 300)
+    reader = compressed.SequentialReader(str(path))
+    for offset, size in ((0, 10), (5000, 700), (4990, 20), (5400, 50), (17, 3), (10_000, 9999)):
+        assert reader.read(offset, size) == content[offset : offset + size]
+
+
 def test_a_shard_that_is_cut_between_two_samples(write: Write, tmp_path: Path) -> None:
     path = write("train", "train.tar")
     with tarfile.open(path) as tar:
         third = tar.getmembers()[4].offset
     path.write_bytes(path.read_bytes()[:third])
-    with pytest.raises(DataError, match="is cut off"):
+    with pytest.raises(DataError, match="is truncated"):
         read(path, tmp_path)
 
 

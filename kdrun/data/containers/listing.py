@@ -39,7 +39,7 @@ class Listing:
         self.times.append(time)
 
 
-def settle_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:
+def select_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:
     """The non-empty splits in the order train, val, test, and notes on what was decided.
 
     Validation images without test images are the test split, as in an image folder.

@@ -1,48 +1,50 @@
-"""The last steps that tables and containers share: from listed images to a data set."""
+"""The steps that Parquet files and tar shards share, from listed labels to a data set."""
 
-import dataclasses
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from kdrun.data.decoding.survey import ReadSettings
-from kdrun.data.imagefolder import BeforeDecoding, from_tree
+from kdrun.data.containers.listing import (
+    Listing,
+    as_tree,
+    class_names_from,
+    label_classes,
+    select_splits,
+)
+from kdrun.data.containers.shards import Shards
+from kdrun.data.decoding.options import ReadOptions
+from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset
-from kdrun.data.measure import Progress
-from kdrun.data.splits import check_test_fraction, hold_out_test
-from kdrun.data.tree import Tree
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How listed images are read; the arguments of `imagefolder`, those of files in `files`."""
+def read_shards(
+    shards: Shards,
+    listings: dict[str, Listing],
+    origin: str,
+    notes: Sequence[str],
+    options: ReadOptions,
+    *,
+    class_names: str | list[str] | None,
+    num_classes: int | None,
+    stored_names: Sequence[str] | None = None,
+) -> RawDataset:
+    """The listed images as a data set.
 
-    files: ReadSettings
-    test_fraction: float
-    split_seed: int
-    cache: bool
-    cache_root: Path
-    progress: Progress | None = None
-    before_decoding: BeforeDecoding | None = None
-
-    def __post_init__(self) -> None:
-        check_test_fraction(self.test_fraction)
-
-
-def read_listed(tree: Tree, notes: Sequence[str], reading: Reading) -> RawDataset:
-    """The images of a tree, decoded and cached as those of an image folder.
-
-    notes: what was decided so far; they come first. Test images are held out where there are none.
+    origin: settings and files that identify the data set in the cache (`Tree.origin`).
+    class_names, num_classes: for numeric labels; see `listing.numbered_classes`.
+    stored_names: class names found in the files.
     """
-    raw = from_tree(
-        tree,
-        reading.files,
-        reading.cache,
-        reading.cache_root,
-        reading.progress,
-        reading.before_decoding,
-    )
-    raw = dataclasses.replace(raw, notes=(*notes, *raw.notes))
-    if raw.test is not None:
-        return raw
-    return hold_out_test(raw, reading.test_fraction, reading.split_seed)
+    where = str(shards.base)
+    splits, split_notes = select_splits(listings, where)
+    names, file = class_names_from(class_names, shards.base, stored_names)
+    classes, class_notes = label_classes(splits, names, num_classes, options.class_order, where)
+    if file:
+        split_notes.append(f"Class names are read from {file}.")
+    tree = as_tree(shards.base, origin, splits, classes, where)
+    return read_images(tree, options, [*notes, *split_notes, *class_notes])
+
+
+def relative_files(shards: Shards) -> list[str]:
+    """Paths of all shards below their common folder."""
+    return [
+        os.path.relpath(path, shards.base) for files in shards.splits.values() for path in files
+    ]

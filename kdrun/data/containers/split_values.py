@@ -11,7 +11,7 @@ Names = str | list[str] | None
 
 
 @dataclass
-class SplitNames:
+class SplitValues:
     """The names of the splits: the usual ones, and those that a user adds.
 
     where: what holds the names, for messages. train, val, test: the user's own; a split that is

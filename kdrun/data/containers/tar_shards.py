@@ -1,13 +1,16 @@
 """Images inside tar shards in the WebDataset layout: `key.jpg` beside `key.cls` or `key.json`."""
 
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdrun.data.containers.compressed import is_compressed, read_part
 from kdrun.data.containers.listing import Listing, abbreviated
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.tree import Member
@@ -16,12 +19,12 @@ from kdrun.errors import DataError
 SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and component: the name's first dot
 LARGEST_LABEL = 2**20  # bytes of a .cls or .json
 JSON_LABELS = ("label", "cls", "class", "target", "category", "class_id", "class_name")
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
 class TarImage(Member):
-    """The image at an offset of an uncompressed tar file."""
+    """The image at an offset of a plain tar file."""
 
     shard: str
     name: str
@@ -37,13 +40,26 @@ class TarImage(Member):
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise ValueError("the shard is cut off; get it again")
+            raise ValueError("the shard is truncated; get it again")
+        return content
+
+
+class CompressedTarImage(TarImage):
+    """The image at an offset of the unpacked content of a compressed tar file."""
+
+    __slots__ = ()
+
+    def read(self) -> bytes:
+        """The bytes; ValueError if the file ends before them. Fast in ascending order only."""
+        content = read_part(self.shard, self.offset, self.size)
+        if len(content) < self.size:
+            raise ValueError("the shard is truncated; get it again")
         return content
 
 
 @dataclass
 class Sample:
-    """The components of one key: images by where they are, others by their content."""
+    """The files of one key: images by position, others by content."""
 
     key: str
     images: dict[str, TarImage] = field(default_factory=dict)
@@ -101,7 +117,9 @@ class ShardReader:
         """(key, component, image or text) of each member that matters."""
         endings = image_extensions()
         try:
-            with tarfile.open(path, "r:") as tar:
+            compressed = is_compressed(path)
+            image_type = CompressedTarImage if compressed else TarImage
+            with tarfile.open(path, "r:*" if compressed else "r:") as tar:
                 while (info := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # or all would be kept
                     name = info.name.removeprefix("./")
@@ -113,14 +131,14 @@ class ShardReader:
                     elif found is None or name.rsplit("/", 1)[-1].startswith((".", "__")):
                         self._skip("hidden files and files without an extension")
                     elif "." + found[2].rsplit(".", 1)[-1].lower() in endings:
-                        image = TarImage(str(path), name, info.offset_data, info.size)
+                        image = image_type(str(path), name, info.offset_data, info.size)
                         yield found[1], found[2].lower(), image
                     elif self._is_label(found[2].lower()):
                         yield found[1], found[2].lower(), self._content(tar, info, path)
                     else:
                         self._skip(f"*.{found[2].lower()}")
                 _check_end(tar, path)
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _damaged(path, error) from None
 
     def _is_label(self, component: str) -> bool:
@@ -135,7 +153,7 @@ class ShardReader:
         assert file is not None  # a regular file
         content = file.read()
         if len(content) < info.size:
-            raise DataError(f"{path} is cut off at {info.name}: get it again.")
+            raise DataError(f"{path} is truncated at {info.name}: get it again.")
         return content
 
     def _image(self, sample: Sample, path: Path) -> TarImage | None:
@@ -230,13 +248,10 @@ class ShardReader:
 
 def _check_end(tar: tarfile.TarFile, path: Path) -> None:
     """Raise DataError for a file that stops between two members: nothing else shows that cut."""
-    with path.open("rb") as file:
-        file.seek(tar.offset)
-        block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        raise DataError(
-            f"{path} is cut off (it has no end marker): get it again, or pack it again."
-        )
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise DataError(f"{path} is truncated (no end marker): get it again, or pack it again.")
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -245,8 +260,12 @@ def _damaged(path: Path, error: Exception) -> DataError:
             start = file.read(64)
     except OSError:
         return DataError(f"{path} cannot be read ({error}): check its permissions.")
-    if start.startswith(COMPRESSED):
-        return DataError(f"{path} is compressed: unpack it to a plain .tar (gunzip, unxz, unzstd).")
+    if start.startswith(ZSTANDARD):
+        return DataError(
+            f"{path} is compressed with Zstandard, which Python cannot read: unpack it to a plain "
+            ".tar (unzstd)."
+        )
     if start.startswith(b"version https://git-lfs"):
         return DataError(f"{path} is a Git LFS pointer: fetch the file with git lfs pull.")
-    return DataError(f"{path} is not a complete tar file ({error}): get it again.")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"{path} is not a complete tar file ({reason}): get it again.")

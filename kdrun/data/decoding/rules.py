@@ -54,7 +54,7 @@ class PixelRules:
         return cls((red, green, blue), *ranges)
 
 
-def background_of(value: Any) -> tuple[int, int, int]:
+def parse_background(value: Any) -> tuple[int, int, int]:
     """`dataset.background`: a colour's name or `#rrggbb`, one grey level, or [red, green, blue].
 
     Raises ConfigError for anything else.
@@ -75,7 +75,7 @@ def background_of(value: Any) -> tuple[int, int, int]:
     )
 
 
-def value_range_of(value: Any) -> Range | None:
+def parse_value_range(value: Any) -> Range | None:
     """`dataset.value_range`: None for auto. Raises ConfigError for anything but that or a pair."""
     if value == "auto":
         return None

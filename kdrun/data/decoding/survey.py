@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from kdrun.data.decoding.image import PLAIN, Form, Header, in_blocks, read_header, read_levels
 from kdrun.data.decoding.levels import usual_range
-from kdrun.data.decoding.rules import WHITE, PixelRules, Range
+from kdrun.data.decoding.options import ReadSettings
+from kdrun.data.decoding.rules import PixelRules, Range
 from kdrun.data.measure import Progress
 from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import BrokenImageError, DataError
@@ -16,33 +17,6 @@ from kdrun.errors import BrokenImageError, DataError
 LARGEST_MEDIAN = 224
 EXAMPLES = 10
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True)
-class ReadSettings:
-    """How a user wants image files read.
-
-    size: (height, width); None chooses it. channels: 1, 3 or None (grey when every file is).
-    background: RGB behind transparent parts. value_range: of pixels with more than 8 bits; None
-    measures it. skip_broken: leave out files that cannot be read.
-    """
-
-    size: tuple[int, int] | None = None
-    channels: int | None = None
-    background: tuple[int, int, int] = WHITE
-    value_range: Range | None = None
-    skip_broken: bool = False
-
-    def key(self) -> dict[str, object]:
-        """What tells apart the caches of two settings; defaults of later settings are left out."""
-        found: dict[str, object] = {"image_size": self.size, "channels": self.channels}
-        if self.background != WHITE:
-            found["background"] = self.background
-        if self.value_range is not None:
-            found["value_range"] = self.value_range
-        if self.skip_broken:
-            found["skip_broken"] = True
-        return found
 
 
 @dataclass(frozen=True)
@@ -203,7 +177,7 @@ def without(tree: Tree, broken: Sequence[str]) -> Tree:
         if len(keep) == len(files):
             splits[split] = files
             continue
-        kept = _selected(files, keep)
+        kept = files.select(keep)
         lost = sorted(set(files.targets) - set(kept.targets))
         if lost:
             shown = ", ".join(tree.classes[number] for number in lost[:EXAMPLES])
@@ -214,12 +188,3 @@ def without(tree: Tree, broken: Sequence[str]) -> Tree:
             )
         splits[split] = kept
     return replace(tree, splits=splits)
-
-
-def _selected(files: FileList, keep: Sequence[int]) -> FileList:
-    return FileList(
-        [files.paths[at] for at in keep],
-        [files.targets[at] for at in keep],
-        [files.sizes[at] for at in keep],
-        [files.times[at] for at in keep],
-    )

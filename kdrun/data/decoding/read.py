@@ -1,0 +1,95 @@
+"""From a list of image files to a data set: decoded into the cache, or on every access."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.conversions import changes_pixels
+from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
+from kdrun.data.decoding.image import DecodedImages
+from kdrun.data.decoding.options import ReadOptions
+from kdrun.data.decoding.survey import Survey, survey, without
+from kdrun.data.images import RawDataset, Split, checksums
+from kdrun.data.measure import Moments, Progress
+from kdrun.data.splits import hold_out_test
+from kdrun.data.tree import Tree
+
+
+def read_images(tree: Tree, options: ReadOptions, notes: Sequence[str] = ()) -> RawDataset:
+    """The images of a tree in one form, with test images held out if the tree has none.
+
+    notes: what the source decided so far; they precede the notes about decoding.
+    """
+    settings = options.read_settings()
+    progress, before_decoding = options.progress, options.before_decoding
+
+    def choose(tree: Tree) -> Survey:
+        plan = survey(tree, settings, progress)
+        if before_decoding is not None:
+            before_decoding(tree.classes, plan.form)
+        return plan
+
+    if options.cache and options.cache_root is not None:
+        folder = options.cache_root / caches.folder_name(tree, settings.key())
+        meta = caches.find(folder, tree)
+        if meta is None:
+            meta = caches.build_once(folder, tree, choose, progress, settings.skip_broken)
+        raw = caches.load(folder, tree, meta)
+    else:
+        raw = _decode_on_access(tree, choose, settings.skip_broken, progress)
+    raw = with_notes(raw, [*notes, *tree.notes])
+    if raw.test is not None:
+        return raw
+    return hold_out_test(raw, options.test_fraction, options.split_seed)
+
+
+def with_notes(raw: RawDataset, notes: Sequence[str]) -> RawDataset:
+    """The data set with `notes` ahead of its own."""
+    return dataclasses.replace(raw, notes=(*notes, *raw.notes))
+
+
+def _decode_on_access(
+    tree: Tree,
+    choose: Callable[[Tree], Survey],
+    skip_broken: bool,
+    progress: Progress | None,
+) -> RawDataset:
+    """Images that are decoded on every access, after one pass that finds broken files."""
+
+    def run(check: DecodePass) -> tuple[dict[str, list[int]], Moments]:
+        sums: dict[str, list[int]] = {}
+        moments = Moments(check.form.channels, check.form.size, len(tree.splits["train"]))
+        for name, files in tree.splits.items():
+            sums[name] = []
+            for images, _ in check.blocks(files):
+                sums[name] += checksums(images)
+                if name == "train":
+                    moments.add(torch.from_numpy(images))
+        return sums, moments
+
+    check, (sums, moments), notes = complete_pass(
+        tree, choose, run, skip_broken, progress, "checking images"
+    )
+    form, rules = check.form, check.rules
+    tree = without(tree, check.broken_names)
+    splits = {
+        name: Split(
+            DecodedImages(files.paths, form, rules, np.array(sums[name], np.uint32)),
+            torch.tensor(files.targets),
+        )
+        for name, files in tree.splits.items()
+    }
+    text = repr(form) + (repr(rules) if changes_pixels(check.kinds) else "")
+    return RawDataset(
+        tree.classes,
+        splits["train"],
+        splits.get("val"),
+        splits.get("test"),
+        fingerprint=tree.digest(times=False, form=text),
+        normalisation=moments.normalisation(),
+        notes=notes,
+        rules=rules,
+    )
