@@ -2,7 +2,7 @@
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli.request import Request, is_sweep_setting, near, values
+from kdrun.cli.command_spec import Request, is_sweep_setting, near, values
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
 

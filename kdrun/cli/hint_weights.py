@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from hydra.core.override_parser.types import Override
 
+from kdrun.cli.command_spec import full_key, value_text
 from kdrun.cli.grammar import shell_quoted
-from kdrun.cli.request import full_key, value_text
 from kdrun.config.teachers import NUMBERED
 from kdrun.config.weights import CHECKPOINT_WORDS, names_a_file
 from kdrun.errors import ConfigError

@@ -157,13 +157,13 @@ def _require_folder() -> None:
 
 
 def _help(words: list[str]) -> int:
-    from kdrun.cli import pages
+    from kdrun.cli import help
 
     if words and words[0] in verbs.names():
         return _run_verb(words[0], ["--help"])
     if words:
         raise ConfigError(_unknown_verb(words))
-    say(pages.front(verbs.summaries().items()))
+    say(help.front(verbs.summaries().items()))
     return EXIT_DONE
 
 

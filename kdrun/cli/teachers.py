@@ -12,7 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.types import Glob, Override
 
-from kdrun.cli import grammar, groups
+from kdrun.cli import config_groups, grammar
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 
@@ -149,7 +149,7 @@ def _placed_by_experiments(overrides: list[Override], config_dir: Path | None) -
 
 def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
     """Those of one experiment, and of the experiments it is made of."""
-    path = groups.option_path("experiment", experiment, config_dir)
+    path = config_groups.option_path("experiment", experiment, config_dir)
     if path is None:
         return set()
     try:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kdrun import commands
-from kdrun.cli.groups import package_dir
+from kdrun.cli.config_groups import package_dir
 
 
 @cache

@@ -21,9 +21,9 @@ TORCHRUN = False
 
 def run(argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    from kdrun.cli import app
+    from kdrun.cli import execution
 
-    return app.run_verb("benchmark", argv)
+    return execution.run_verb("benchmark", argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:

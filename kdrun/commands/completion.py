@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kdrun.cli import groups, runs
+from kdrun.cli import config_groups, run_index
+from kdrun.cli.completion_scripts import SCRIPTS
 from kdrun.cli.output import say
-from kdrun.cli.scripts import SCRIPTS
 from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 
@@ -68,9 +68,11 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
     if verb in config_names():
         return _for_hydra(config_names()[verb], given, word, config_dir)
     if verb == "ls":
-        return _starting(word, [*groups.list_groups(config_dir), "runs", "teachers", "--all"])
+        return _starting(
+            word, [*config_groups.list_groups(config_dir), "runs", "teachers", "--all"]
+        )
     if verb == "show":
-        known = groups.list_groups(config_dir)
+        known = config_groups.list_groups(config_dir)
         options = [f"{group}/{name}" for group in known for name in known[group]]
         return _starting(word, options) or _runs(word, "")
     if verb == "completion":
@@ -84,7 +86,7 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
     if verb == "new":
         return _starting(word, ["loss", "model", "experiment", "--dir"])
     if verb == "validate":
-        known = groups.list_groups(config_dir)
+        known = config_groups.list_groups(config_dir)
         return _starting(word, [*known, *(f"{g}/{name}" for g in known for name in known[g])])
     if verb == "predict":
         return _runs(word[4:], "run=") if word.startswith("run=") else _starting(word, ["run="])
@@ -94,7 +96,7 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
 def _for_hydra(config_name: str, given: list[str], word: str, config_dir: Path | None) -> list[str]:
     if word.startswith("-"):
         return _starting(word, list(FLAGS))
-    known = groups.primary(config_name)
+    known = config_groups.primary(config_name)
     sign = word[: len(word) - len(word.lstrip("+~"))]
     body = word[len(sign) :]
     key, equals, value = body.partition("=")
@@ -106,12 +108,14 @@ def _for_hydra(config_name: str, given: list[str], word: str, config_dir: Path |
     return [f"{sign}{name}=" for name in _starting(body, names)]
 
 
-def _values(known: groups.Primary, key: str, value: str, config_dir: Path | None) -> list[str]:
+def _values(
+    known: config_groups.Primary, key: str, value: str, config_dir: Path | None
+) -> list[str]:
     """What can follow `key=`, after what is typed of it; inside lists and sweeps too."""
     cut = max(value.rfind(","), value.rfind("[")) + 1
     before, last = value[:cut], value[cut:]
     if key in known.groups:
-        options = groups.list_groups(config_dir).get(key.split("@")[0], [])
+        options = config_groups.list_groups(config_dir).get(key.split("@")[0], [])
         return [f"{before}{name}" for name in _starting(last, options)]
     if key == "run":
         return _runs(value, "")
@@ -126,7 +130,7 @@ def _values(known: groups.Primary, key: str, value: str, config_dir: Path | None
 
 
 def _paths(
-    known: groups.Primary, given: list[str], word: str, config_dir: Path | None
+    known: config_groups.Primary, given: list[str], word: str, config_dir: Path | None
 ) -> list[str]:
     """Settings below a group, as far as the word goes: `loss.kd.`, `student.widths=`."""
     chosen = dict(text.split("=", 1) for text in given if "=" in text)
@@ -139,7 +143,7 @@ def _paths(
         for part in (package or group).split("."):
             node = node.setdefault(part, {})
         for option in options:
-            node |= groups.option_tree(group, str(option).strip(), config_dir)
+            node |= config_groups.option_tree(group, str(option).strip(), config_dir)
         node |= {key: found.value for key, found in known.below.get(name, {}).items()}
     if "teacher" in tree:
         tree |= dict.fromkeys(_numbered(chosen), tree["teacher"])
@@ -164,7 +168,7 @@ def _numbered(chosen: dict[str, str]) -> list[str]:
 
 
 def _runs(word: str, prefix: str) -> list[str]:
-    folders = [str(folder) for folder in runs.run_folders()]
+    folders = [str(folder) for folder in run_index.run_folders()]
     return [f"{prefix}{folder}" for folder in _starting(word, folders)[:OFFERED]]
 
 

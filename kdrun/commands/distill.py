@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from kdrun.cli import peers
+from kdrun.cli import scheme_networks
 from kdrun.config import parse, validate
 from kdrun.config.schema import DistillConfig
 
@@ -26,14 +26,14 @@ TORCHRUN = True
 
 def run(argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    from kdrun.cli import app
+    from kdrun.cli import execution
 
-    return app.run_verb("distill", argv)
+    return execution.run_verb("distill", argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
     """The typed and checked configuration; networks that a scheme names are filled in."""
-    peers.fill_in(cfg, config_dir)
+    scheme_networks.fill_in(cfg, config_dir)
     found = parse.distill_config(cfg)
     validate.validate_distill(found)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import __version__
-from kdrun.cli import runs
+from kdrun.cli import run_index
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.commands.ls import columns
@@ -89,8 +89,8 @@ def examine(output_root: Path) -> dict[str, Any]:
             for module, package, purpose in OPTIONAL
         },
         "data": _data(),
-        "teachers": len(runs.find_teachers(output_root)),
-        "runs": len(runs.run_folders(output_root)),
+        "teachers": len(run_index.find_teachers(output_root)),
+        "runs": len(run_index.run_folders(output_root)),
     }
 
 

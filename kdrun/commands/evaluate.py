@@ -22,9 +22,9 @@ TORCHRUN = True
 
 def run(argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    from kdrun.cli import app
+    from kdrun.cli import execution
 
-    return app.run_verb("evaluate", argv)
+    return execution.run_verb("evaluate", argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:

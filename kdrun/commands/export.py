@@ -22,9 +22,9 @@ TORCHRUN = False
 
 def run(argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    from kdrun.cli import app
+    from kdrun.cli import execution
 
-    return app.run_verb("export", argv)
+    return execution.run_verb("export", argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdrun.checksums import find_fault
-from kdrun.cli import groups, runs
+from kdrun.cli import config_groups, run_index
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
@@ -58,8 +58,8 @@ def run(argv: list[str]) -> int:
 def overview(config_dir: Path | None) -> str:
     """All groups, their number of options, and the first few."""
     rows = []
-    for group, names in groups.list_groups(config_dir).items():
-        if group in groups.INTERNAL:
+    for group, names in config_groups.list_groups(config_dir).items():
+        if group in config_groups.INTERNAL:
             continue
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         rows.append((group, str(len(names)), shown))
@@ -69,30 +69,30 @@ def overview(config_dir: Path | None) -> str:
 
 def options(group: str, config_dir: Path | None) -> str:
     """The options of a group with a line on each; of a folder in a group those in it."""
-    known = groups.list_groups(config_dir)
+    known = config_groups.list_groups(config_dir)
     name, folder = group.rstrip("/"), ""
     if name not in known:
-        above, below = groups.split_name(name, known)
+        above, below = config_groups.split_name(name, known)
         if any(option.startswith(f"{below}/") for option in known.get(above, [])):
             name, folder = above, f"{below}/"
     if name not in known:
         name = SINGULAR.get(name, name.removesuffix("s"))
     if name not in known:
         hint = did_you_mean(group, [*known, "runs", "teachers"])
-        names = ", ".join(g for g in known if g not in groups.INTERNAL)
+        names = ", ".join(g for g in known if g not in config_groups.INTERNAL)
         raise ConfigError(f"There is no group '{group}'.{hint or f' There are {names}.'}")
     rows = []
     for option in known[name]:
         if not option.startswith(folder):
             continue
-        path = groups.option_path(name, option, config_dir)
-        rows.append((option, groups.first_comment(path) if path is not None else ""))
+        path = config_groups.option_path(name, option, config_dir)
+        rows.append((option, config_groups.first_comment(path) if path is not None else ""))
     return columns(rows)
 
 
 def list_runs(root: Path, limit: int | None) -> str:
     """The runs below `root`, newest first: when, status, test top-1, what, where."""
-    found = runs.find_runs(root)
+    found = run_index.find_runs(root)
     if not found:
         require_path(root / "distill")  # a disk that is not mounted is not an empty folder
         return f"There are no runs below {root}. kdrun distill makes one."
@@ -120,7 +120,7 @@ def list_runs(root: Path, limit: int | None) -> str:
     return "\n".join([columns(rows) + more, *([""] if faults else []), *faults])
 
 
-def _status(run: runs.Found) -> str:
+def _status(run: run_index.Found) -> str:
     """What its file says; `killed` where that is "running" and no process works in the folder."""
     status = str(run.values.get("status", "unreadable"))
     return "killed" if status == "running" and not is_held(run.folder / ".lock") else status
@@ -128,7 +128,7 @@ def _status(run: runs.Found) -> str:
 
 def list_teachers(root: Path) -> str:
     """The teacher store below `root`, newest first."""
-    found = runs.find_teachers(root)
+    found = run_index.find_teachers(root)
     if not found:
         require_path(root / "teachers")
         return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
@@ -141,8 +141,8 @@ def list_teachers(root: Path) -> str:
             damaged = (_when(one.modified), "-", DAMAGED, one.folder.parent.name, "-")
             rows.append((*damaged, str(one.folder)))
             continue
-        params = runs.number(one.values, "params")
-        top1 = runs.number(one.values, "extra", "test", "top1")
+        params = run_index.number(one.values, "params")
+        top1 = run_index.number(one.values, "extra", "test", "top1")
         rows.append(
             (
                 _when(one.modified),

@@ -8,7 +8,7 @@ from string import Template
 
 import yaml  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, templates, words
+from kdrun.cli import config_groups, grammar, templates, words
 from kdrun.cli.grammar import shell_quoted
 from kdrun.cli.output import say
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
@@ -117,7 +117,7 @@ def check_name(what: str, group: str, name: str) -> None:
             f"'{name}' is a value of its own in YAML or on the command line: choose another name, "
             f"e.g. kdrun new {what} my_{name}."
         )
-    if name in groups.list_groups().get(group, []):
+    if name in config_groups.list_groups().get(group, []):
         raise ConfigError(f"{group}={name} is kdrun's own: choose another name, e.g. my_{name}.")
 
 

@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
 
 def _sweep(path: Path) -> int:
     """The sweep's own command again, into its folder; jobs that are done are skipped."""
-    from kdrun.cli import app, foreign
+    from kdrun.cli import execution, untrusted
     from kdrun.cli.verbs import config_names
 
     try:
@@ -57,7 +57,7 @@ def _sweep(path: Path) -> int:
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."
         )
     SweepFolder(path).require_plain()
-    with foreign.words(verb, words, str(path / SWEEP_FILE)):
+    with untrusted.words(verb, words, str(path / SWEEP_FILE)):
         fault = SweepFolder(path).fault()
         if fault:
             raise ConfigError(fault)
@@ -65,4 +65,4 @@ def _sweep(path: Path) -> int:
             from kdrun.commands import search
 
             return search.run(words, search_dir=path)
-        return app.run_verb(verb, words, sweep_dir=path)
+        return execution.run_verb(verb, words, sweep_dir=path)

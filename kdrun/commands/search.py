@@ -8,10 +8,10 @@ from filelock import FileLock, Timeout
 from hydra import initialize_config_module
 from omegaconf import DictConfig
 
-from kdrun.cli import foreign, grammar, hints, preflight, space
+from kdrun.cli import grammar, planning, search_space, suggestions, untrusted
+from kdrun.cli.command_spec import request
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.output import say
-from kdrun.cli.request import request
 from kdrun.cli.verbs import config_names
 from kdrun.commands import distill
 from kdrun.config import parse
@@ -41,9 +41,9 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     """
     flags = split(VERB, argv)
     if flags.help:
-        from kdrun.cli import pages
+        from kdrun.cli import help
 
-        say(pages.verb(config_names()[VERB], EXAMPLES, flags.config_dir))
+        say(help.verb(config_names()[VERB], EXAMPLES, flags.config_dir))
         return EXIT_DONE
     if flags.only_shows or flags.hydra_only or flags.multirun:
         raise ConfigError(
@@ -54,7 +54,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
         raise ConfigError("kdrun search is the work of one process: start it without torchrun.")
     asked = _Asked(flags)
     if search_dir is None:
-        foreign.remember(VERB, flags.to_argv())
+        untrusted.remember(VERB, flags.to_argv())
     folder = SweepFolder(search_dir or asked.folder())
     make_folder(folder.path)
     lock = FileLock(folder.path / ".lock")
@@ -75,28 +75,30 @@ class _Asked:
         self.flags = flags
         asked = request(VERB, config_names()[VERB], flags.config_dir)
         overrides = grammar.parse(flags.overrides)
-        hints.check_names(asked, overrides)
-        self.composer = preflight.Composer(asked)
+        suggestions.check_names(asked, overrides)
+        self.composer = planning.Composer(asked)
         self.fixed = [o for o in overrides if not o.is_sweep_override()]
         self._words = [
             o.input_line or "" for o in self.fixed if o.key_or_group.split(".")[0] != VERB
         ]
-        with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
             cfg = self.composer.compose(self.fixed)
         self.settings: SearchConfig = parse.search_config(cfg)
-        named = space.parse(self.settings.space)
-        hints.check_names(asked, named)
+        named = search_space.parse(self.settings.space)
+        suggestions.check_names(asked, named)
         swept = {o.get_key_element(): o for o in named}
         for override in self.fixed:  # a setting that is typed is not searched
             swept.pop(override.get_key_element(), None)
         swept |= {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
-        self.dimensions: list[Dimension] = [space.dimension(asked, o) for o in swept.values()]
+        self.dimensions: list[Dimension] = [
+            search_space.dimension(asked, o) for o in swept.values()
+        ]
         if not self.dimensions:
             raise ConfigError(
                 "There is nothing to search: give ranges, e.g. 'T=interval(1,20)' "
                 "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
             )
-        checked = [self.config(words) for words in space.corners(self.dimensions)]
+        checked = [self.config(words) for words in search_space.corners(self.dimensions)]
         sweeps.require_objectives(checked)
         self.base = checked[0]
         if self.base.val_fraction == 0:
@@ -104,7 +106,7 @@ class _Asked:
 
     def config(self, words: list[str]) -> DistillConfig:
         """The configuration of one trial. Raises ConfigError for one that cannot be."""
-        with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
             overrides = [*self.fixed, *self.composer.parse(words)]
             config = self.composer.typed(overrides)
         assert isinstance(config, DistillConfig)

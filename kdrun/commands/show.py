@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import find_fault
-from kdrun.cli import groups, runs, source
+from kdrun.cli import config_groups, docstrings, run_index
 from kdrun.cli.output import say
 from kdrun.cli.words import split
 from kdrun.commands.ls import columns
@@ -48,9 +48,9 @@ def run(argv: list[str]) -> int:
 
 def find(name: str, config_dir: Path | None) -> tuple[str, str]:
     """(group, option) for `group/option`, `group=option` or an option's name alone."""
-    known = groups.list_groups(config_dir)
+    known = config_groups.list_groups(config_dir)
     wanted = name.removesuffix(".yaml").replace("=", "/").strip("/")
-    group, option = groups.split_name(wanted, known)
+    group, option = config_groups.split_name(wanted, known)
     if group and option in known[group]:
         return group, option
     everything = [f"{g}/{o}" for g, options in known.items() for o in options]
@@ -60,7 +60,9 @@ def find(name: str, config_dir: Path | None) -> tuple[str, str]:
         raise ConfigError(
             f"There is no {group} '{option}'.{meant} Options: {', '.join(known[group])}."
         )
-    places = [g for g, options in known.items() if wanted in options and g not in groups.INTERNAL]
+    places = [
+        g for g, options in known.items() if wanted in options and g not in config_groups.INTERNAL
+    ]
     if len(places) == 1:
         return places[0], wanted
     if places:
@@ -78,7 +80,7 @@ def find(name: str, config_dir: Path | None) -> tuple[str, str]:
 
 def show_option(group: str, name: str, config_dir: Path | None) -> str:
     """The YAML of an option, of what it is made of, and the docstrings of its targets."""
-    path = groups.option_path(group, name, config_dir)
+    path = config_groups.option_path(group, name, config_dir)
     assert path is not None
     parts = []
     targets: list[str] = []
@@ -87,7 +89,7 @@ def show_option(group: str, name: str, config_dir: Path | None) -> str:
         parts.append(f"# {file}\n{text}")
         targets += re.findall(r"^\s*_target_:\s*([\w.]+\.\w+)", text, re.MULTILINE)
     for target in dict.fromkeys(targets):
-        about = source.docstring(target)
+        about = docstrings.docstring(target)
         parts.append(f"{target}\n\n{about}" if about else f"{target} (no documentation found)")
     return "\n\n".join(parts)
 
@@ -99,7 +101,7 @@ def _bases(path: Path, config_dir: Path | None) -> list[Path]:
     found = []
     for entry in re.findall(r"^\s*-\s*(\S+)\s*$", head.group(1) if head else "", re.MULTILINE):
         bare = entry.removesuffix("@_here_")
-        for root in groups.roots(config_dir):
+        for root in config_groups.roots(config_dir):
             file = root / bare.lstrip("/") if bare.startswith("/") else path.parent / bare
             file = file.with_name(f"{file.name}.yaml")
             if file.is_file() and file not in found:
@@ -112,7 +114,7 @@ def show_run(folder: Path) -> str:
     fault = read_run(folder).fault or find_fault(folder, ["teacher.json"])
     if fault:
         raise ConfigError(fault)
-    values = runs.read(folder / "result.json") or _card(folder) or {}
+    values = run_index.read(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
     result = RunResult.from_dict(values, check=False)
@@ -146,7 +148,7 @@ _FACTS = (
 
 
 def _card(folder: Path) -> dict[str, Any] | None:
-    values = runs.read(folder / "teacher.json")
+    values = run_index.read(folder / "teacher.json")
     if not values:
         return None
     extra = values.get("extra")

@@ -21,9 +21,9 @@ TORCHRUN = True
 
 def run(argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    from kdrun.cli import app
+    from kdrun.cli import execution
 
-    return app.run_verb("train-teacher", argv)
+    return execution.run_verb("train-teacher", argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.cli import groups, words
+from kdrun.cli import config_groups, words
 from kdrun.cli.output import say
 from kdrun.errors import (
     EXIT_DONE,
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
     overrides = [word for word in given.plain if "=" in word]
     wanted = _wanted([word for word in given.plain if "=" not in word], given)
     if given.config_dir is not None:
-        broken = groups.broken_yaml(given.config_dir)
+        broken = config_groups.broken_yaml(given.config_dir)
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
     width = max(len(f"{group}/{option}") for group, option in wanted)
@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
 
 def _wanted(names: list[str], given: words.Words) -> list[tuple[str, str]]:
     """(group, option) of everything to check, in the order of GROUPS."""
-    known = groups.list_groups(given.config_dir)
+    known = config_groups.list_groups(given.config_dir)
     chosen: dict[str, set[str]] = {group: set() for group in GROUPS}
     for name in names or GROUPS:
         group, _, option = name.rstrip("/").partition("/")
@@ -96,20 +96,20 @@ def verdicts(
     """One after the other, in a folder that is gone afterwards."""
     from hydra import initialize_config_module
 
-    from kdrun.cli import grammar, hints, preflight, verbs
-    from kdrun.cli.request import request
+    from kdrun.cli import grammar, planning, suggestions, verbs
+    from kdrun.cli.command_spec import request
     from kdrun.config import resolvers
 
     resolvers.register()
     asked = request("distill", verbs.config_names()["distill"], given.config_dir)
     base = grammar.parse(overrides)
-    hints.check_names(asked, base)
+    suggestions.check_names(asked, base)
     for override in base:
         if override.is_sweep_override():
             raise ConfigError(f"'{override.input_line}' names several values: validate takes one.")
     composed: list[tuple[str, str, Any]] = []
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
-        composer = preflight.Composer(asked)
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        composer = planning.Composer(asked)
         composer.typed(base)  # a mistake in the overrides is the command's, not an option's
         for group, option in wanted:
             value = f"[{option}]" if group == "loss" else option

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from kdrun.cli import verbs
-from kdrun.cli.preflight import Config, Plan
+from kdrun.cli.planning import Config, Plan
 from kdrun.config import trust
 from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
 from kdrun.errors import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdrun.cli import verbs
-from kdrun.cli.groups import list_groups
+from kdrun.cli.config_groups import list_groups
 from kdrun.cli.main import run
 from kdrun.commands.completion import candidates
 

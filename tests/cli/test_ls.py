@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from kdrun.cli.groups import first_comment, list_groups, option_path, package_dir
+from kdrun.cli.config_groups import first_comment, list_groups, option_path, package_dir
 from kdrun.cli.main import run
 
 Typed = Callable[..., str]

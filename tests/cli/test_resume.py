@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdrun.cli import foreign
+from kdrun.cli import untrusted
 from kdrun.cli.main import run
 from kdrun.errors import TrainingError
 from kdrun.runs.sweeps import SweepFolder
@@ -20,7 +20,7 @@ def sweep(stages: Any, tmp_path: Path, my_configs: Path) -> Path:
     folder = tmp_path / "outputs" / "sweeps" / "one"
     command = ["distill", "-m", "student=mine", "T=1,2,4", "--config-dir", str(my_configs)]
     SweepFolder(folder).begin(command, [])
-    foreign.remember(command[0], command[1:])  # as when it was typed
+    untrusted.remember(command[0], command[1:])  # as when it was typed
     return folder
 
 

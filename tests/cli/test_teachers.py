@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli import preflight
+from kdrun.cli import planning
 from kdrun.cli.flags import split
 from kdrun.cli.teachers import gathered, spread
 from kdrun.commands import completion
@@ -31,8 +31,8 @@ TYPED = [
 ]
 
 
-def check(verb: str, *words: str) -> preflight.Plan:
-    return preflight.check(verb, verb.replace("-", "_"), split(verb, list(words)))
+def check(verb: str, *words: str) -> planning.Plan:
+    return planning.check(verb, verb.replace("-", "_"), split(verb, list(words)))
 
 
 def distill(*words: str) -> DistillConfig:

@@ -9,16 +9,16 @@ import yaml
 from hydra import initialize_config_module
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hints, preflight
+from kdrun.cli import config_groups, planning, suggestions
+from kdrun.cli.command_spec import request, values
 from kdrun.cli.flags import split
 from kdrun.cli.grammar import parse
-from kdrun.cli.request import request, values
 from kdrun.config import resolvers
 from kdrun.losses.objective import objective_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
-EXPERIMENTS = groups.list_groups()["experiment"]
-SWEEPS = groups.list_groups()["sweep"]
+EXPERIMENTS = config_groups.list_groups()["experiment"]
+SWEEPS = config_groups.list_groups()["sweep"]
 resolvers.register()
 
 
@@ -64,8 +64,8 @@ def test_it_opens_with_source_command_figures_and_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_composes_and_is_accepted(name: str) -> None:
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
-        composer = preflight.Composer(request("distill", "distill", None))
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        composer = planning.Composer(request("distill", "distill", None))
         config: Any = composer.typed(parse([f"experiment={name}"]))
     assert objective_of(config).describe()
 
@@ -73,13 +73,13 @@ def test_it_composes_and_is_accepted(name: str) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_named_sweep_names_what_there_is(name: str) -> None:
     asked, overrides = request("distill", "distill", None), _overrides(name)
-    hints.check_names(asked, overrides)
+    suggestions.check_names(asked, overrides)
     assert math.prod(len(values(asked, one)) for one in overrides) > 1
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_job_of_a_named_sweep_is_accepted(name: str) -> None:
-    plan = preflight.check("distill", "distill", split("distill", [f"sweep={name}"]))
+    plan = planning.check("distill", "distill", split("distill", [f"sweep={name}"]))
     assert len(plan.configs) > 1
     assert all("sweep=" not in word for job in plan.argvs for word in job)

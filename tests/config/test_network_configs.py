@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from kdrun.cli import groups
+from kdrun.cli import config_groups
 from kdrun.config import resolvers
 from kdrun.config.parse import distill_config
 from kdrun.config.schema import DistillConfig
@@ -41,7 +41,7 @@ def overrides(group: str, name: str) -> list[str]:
 
 def test_there_are_all_the_networks() -> None:
     assert len(NETWORKS) >= 31
-    options = groups.list_groups()
+    options = config_groups.list_groups()
     for group in ("student", "teacher"):
         assert options[group] == sorted(NETWORKS)
         assert not (ROOT / group).exists()  # model/ serves both

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from kdrun.cli import foreign
+from kdrun.cli import untrusted
 from kdrun.config import dump, parse, places, resolvers, trust
 from kdrun.config.schema import DistillConfig, LoggerConfig
 from kdrun.data.torchvision_sets import download_once
@@ -91,7 +91,7 @@ def test_a_card_holds_plain_values(tmp_path: Path) -> None:
 def test_a_foreign_sweep_reaches_no_node_of_hydra(config: DistillConfig, word: str) -> None:
     with (
         pytest.raises(ConfigError, match="not started by you"),
-        foreign.words(
+        untrusted.words(
             "distill", [word.strip("'") if word.startswith("'") else word], "theirs/sweep.json"
         ),
     ):
@@ -101,7 +101,7 @@ def test_a_foreign_sweep_reaches_no_node_of_hydra(config: DistillConfig, word: s
 def test_what_is_harmless_goes_on(config: DistillConfig) -> None:
     words = ["T=1,4", "schedule@teacher.schedule=adam", "hydra/launcher=joblib",
              "hydra.launcher.n_jobs=2", "teacher=[cnn_tiny,cnn_large]", "~loss.kd"]  # fmt: skip
-    with foreign.words("distill", words, "theirs/sweep.json"):
+    with untrusted.words("distill", words, "theirs/sweep.json"):
         pass
 
 

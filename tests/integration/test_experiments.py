@@ -9,14 +9,14 @@ import pytest
 from hydra import initialize_config_module
 from support import results
 
-from kdrun.cli import groups, preflight
+from kdrun.cli import config_groups, planning
+from kdrun.cli.command_spec import request
 from kdrun.cli.grammar import parse
-from kdrun.cli.request import request
 from kdrun.commands import distill
 from kdrun.config import resolvers
 from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, ScheduleConfig
 
-EXPERIMENTS = groups.list_groups()["experiment"]
+EXPERIMENTS = config_groups.list_groups()["experiment"]
 # One of each kind whose networks are small; the others take their time.
 LIGHT = (
     "deit/short/cnn_hard_two_cycles",
@@ -40,10 +40,10 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def composer() -> Iterator[preflight.Composer]:
+def composer() -> Iterator[planning.Composer]:
     resolvers.register()
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
-        yield preflight.Composer(request("distill", "distill", None))
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        yield planning.Composer(request("distill", "distill", None))
 
 
 def made_up(data: DatasetConfig) -> DatasetConfig:
@@ -87,7 +87,7 @@ def shortened(config: DistillConfig) -> DistillConfig:
     "name",
     [n if n in LIGHT else pytest.param(n, marks=pytest.mark.heavy) for n in EXPERIMENTS],
 )
-def test_it_runs_for_an_epoch(composer: preflight.Composer, workdir: Path, name: str) -> None:
+def test_it_runs_for_an_epoch(composer: planning.Composer, workdir: Path, name: str) -> None:
     config: Any = composer.typed(parse([f"experiment={name}"]))
     distill.execute(shortened(config), ["distill"], sweep_dir=None, job=0)
     found = [one for one in results(workdir) if not one.get("round")]

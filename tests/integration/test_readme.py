@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdrun.cli import preflight
+from kdrun.cli import planning
 from kdrun.cli.flags import split
 from kdrun.cli.main import run
 from kdrun.cli.verbs import config_names
@@ -64,7 +64,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
-    plan = preflight.check(argv[0], config_names()[argv[0]], split(argv[0], argv[1:]))
+    plan = planning.check(argv[0], config_names()[argv[0]], split(argv[0], argv[1:]))
     assert plan.configs
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_module
 
-from kdrun.cli import flags, groups, preflight
-from kdrun.cli.request import request
+from kdrun.cli import config_groups, flags, planning
+from kdrun.cli.command_spec import request
 from kdrun.cli.typed import typed_config
 from kdrun.cli.verbs import config_names, names
 from kdrun.errors import KdrunError
@@ -34,8 +34,8 @@ def _keys(verb: str) -> tuple[str, ...]:
     """Everything that can be set for a verb: keys, groups, and settings within them."""
     asked = request(verb, config_names()[verb], None)
     tops = [*asked.primary.keys, *asked.primary.groups, *asked.group_options]
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
-        tree = preflight.Composer(asked).tree([])
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        tree = planning.Composer(asked).tree([])
     deep = _leaves(tree)
     extra = ["hydra/launcher", "hydra.sweep.dir", "hydra.job.name", "hydra.mode", "sweep.fail_fast"]
     return (*tops, *deep, *extra)
@@ -79,7 +79,7 @@ def overrides(case: Case) -> str:
         parsed = flags.split(verb, words)
         if parsed.help or parsed.hydra_only or parsed.only_shows:
             return "shown"
-        plan = preflight.check(verb, name, parsed)
+        plan = planning.check(verb, name, parsed)
     except KdrunError as error:
         _check_sentence(str(error))
         return "refused"
@@ -93,10 +93,10 @@ def _check_sentence(text: str) -> None:
         raise Failed(f"an error without words, or with too many: {text[:200]!r}")
 
 
-def _check_as_hydra(verb: str, plan: preflight.Plan) -> None:
+def _check_as_hydra(verb: str, plan: planning.Plan) -> None:
     """The configuration is that of Hydra's own compose."""
     words = [word for word in plan.flags.overrides if not word.startswith("hydra.")]
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
         cfg = compose(config_names()[verb], words)
         expected = typed_config(verb, cfg)
     if repr(expected) != repr(plan.configs[0]):
@@ -127,7 +127,7 @@ def verbs(case: Case) -> str:
 def configs(case: Case) -> str:
     """A folder of configs of the user's own, with a file that is spoilt."""
     rng = case.rng
-    package = groups.package_dir()
+    package = config_groups.package_dir()
     source = rng.choice(sorted(package.glob("*/*.yaml")))
     group = source.parent.name
     target = case.folder / "my" / group / "mine.yaml"
@@ -152,7 +152,7 @@ def configs(case: Case) -> str:
     words = ["--config-dir", str(case.folder / "my"), f"{key}=mine"]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            preflight.check("distill", "distill", flags.split("distill", words))
+            planning.check("distill", "distill", flags.split("distill", words))
         ended = "accepted"
     except KdrunError as error:
         _check_sentence(str(error))

@@ -1,6 +1,6 @@
 """What the process that is forked has imported: all that a command needs, and nothing started."""
 
-import kdrun.cli.app
+import kdrun.cli.execution
 import kdrun.cli.main
 import kdrun.commands.resume
 import kdrun.distillation.resume

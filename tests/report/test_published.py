@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.cli.groups import list_groups
+from kdrun.cli.config_groups import list_groups
 from kdrun.errors import ConfigError
 from kdrun.report.content import Report
 from kdrun.report.published import Figure, match, read_file, read_published

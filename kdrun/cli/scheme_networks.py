@@ -6,7 +6,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun.cli import groups
+from kdrun.cli import config_groups
 from kdrun.config.schemes import STUDENT
 from kdrun.config.weights import START_KEYS
 from kdrun.errors import ConfigError, did_you_mean
@@ -25,7 +25,7 @@ def fill_in(cfg: DictConfig, config_dir: Path | None) -> None:
         listed = OmegaConf.select(cfg, key)
         if not OmegaConf.is_list(listed):
             continue
-        known = groups.list_groups(config_dir)["student"]
+        known = config_groups.list_groups(config_dir)["student"]
         plain = OmegaConf.to_container(listed, resolve=False)
         assert isinstance(plain, list)
         found = [_network(key, one, known, config_dir) for one in plain]

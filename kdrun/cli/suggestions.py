@@ -9,9 +9,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import groups, hint_groups, hint_sweeps, hint_weights, verbs
-from kdrun.cli.grammar import shell_quoted, with_quoted_value
-from kdrun.cli.request import (
+from kdrun.cli import choices, config_groups, hint_sweeps, hint_weights, verbs
+from kdrun.cli.command_spec import (
     Request,
     full_key,
     is_hydra,
@@ -19,6 +18,7 @@ from kdrun.cli.request import (
     value_text,
     values,
 )
+from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.config.schema import DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
@@ -52,7 +52,7 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
         if override.is_delete():
             _check_delete(asked, override)
         elif asked.is_group(override):
-            hint_groups.check(asked, override)
+            choices.check(asked, override)
         else:
             _check_package(asked, override)
     _check_aliases(asked, overrides)
@@ -179,7 +179,7 @@ def _missing_top(asked: Request, tree: dict[str, Any], word: str, override: Over
         shown = " or ".join(f"{place} (={_shown(places[place])})" for place in found[:3])
         return f"{start} Did you mean {shown}?"
     for verb, config_name in verbs.config_names().items():
-        if word in groups.primary(config_name).names():
+        if word in config_groups.primary(config_name).names():
             start = f"'{word}' is a setting of {verb}, not of {asked.verb}."
             break
     return f"{start} {asked.verb} has: {', '.join(names)}."
@@ -212,9 +212,9 @@ def check_composed(asked: Request, tree: dict[str, Any], experiment: str | None)
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
     loss = tree.get("loss")
     scheme = str((tree.get("scheme") or {}).get("name"))
-    brought = groups.brought_terms("scheme", scheme, asked.config_dir)
+    brought = config_groups.brought_terms("scheme", scheme, asked.config_dir)
     if experiment is not None:  # those of a loss that does not exist are a mistake
-        own = groups.brought_terms("experiment", experiment, asked.config_dir)
+        own = config_groups.brought_terms("experiment", experiment, asked.config_dir)
         brought |= own & set(asked.options("loss"))
     for term, node in (loss if isinstance(loss, dict) else {}).items():
         if isinstance(node, dict) and "_target_" not in node and term not in brought:
@@ -261,8 +261,8 @@ def ambiguous(asked: Request, tree: dict[str, Any], override: Override) -> str:
 
 def explain(asked: Request, error: Exception) -> ConfigError:
     """Hydra's own message in one line, without its search path and its advice to use '+'."""
-    for folder in groups.roots(asked.config_dir):
-        broken = groups.broken_yaml(folder)
+    for folder in config_groups.roots(asked.config_dir):
+        broken = config_groups.broken_yaml(folder)
         if broken is not None:
             return ConfigError(f"A configuration file cannot be read: {broken}.")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -270,7 +270,7 @@ def explain(asked: Request, error: Exception) -> ConfigError:
     text = lines[0].rstrip(".") if lines else nothing
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(missing, str) and "/" in missing:
-        group, name = groups.split_name(missing, asked.group_options)
+        group, name = config_groups.split_name(missing, asked.group_options)
         match = near(name, asked.options(group))
         options = ", ".join(asked.options(group))
         if match is not None:

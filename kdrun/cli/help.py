@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kdrun.cli import groups
+from kdrun.cli import config_groups
 
 FRONT = """\
 kdrun: how much of a big classifier can a small one keep, and with which recipe?
@@ -46,9 +46,9 @@ def front(verbs: Iterable[tuple[str, str]]) -> str:
 
 def verb(config_name: str, examples: Iterable[str], config_dir: Path | None) -> str:
     """The page of a verb with a configuration: examples, groups with options, settings."""
-    primary = groups.primary(config_name)
-    about = groups.first_comment(groups.package_dir() / f"{config_name}.yaml")
-    options = groups.list_groups(config_dir)
+    primary = config_groups.primary(config_name)
+    about = config_groups.first_comment(config_groups.package_dir() / f"{config_name}.yaml")
+    options = config_groups.list_groups(config_dir)
     lines = [about, "", "Try:", *(f"  {example}" for example in examples), ""]
     lines += ["Groups (choose with GROUP=OPTION; kdrun ls GROUP says what each is):"]
     for group, default in primary.groups.items():
@@ -67,7 +67,7 @@ def verb(config_name: str, examples: Iterable[str], config_dir: Path | None) -> 
 def _common_settings(config_name: str, group: str) -> list[str]:
     """What every option of a group has, from `<group>_keys.yaml`, with its comments."""
     bare = group == "teacher" and config_name in ("evaluate", "export")
-    path = groups.package_dir() / f"{'teacher_file' if bare else group}_keys.yaml"
+    path = config_groups.package_dir() / f"{'teacher_file' if bare else group}_keys.yaml"
     found = re.findall(r"^(\w+): +(\S.*?) +# (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     lines = [f"  {f'{group}.{key}={value}':39} {comment}" for key, value, comment in found]
     return ["", f"Settings of every {group}:", *lines]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kdrun.cli import grammar
-from kdrun.cli.request import Request, elements
+from kdrun.cli.command_spec import Request, elements
 from kdrun.errors import ConfigError
 from kdrun.sweeps.study import Choice, Dimension, Interval
 

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from kdrun.cli import foreign, preflight, verbs
+from kdrun.cli import planning, untrusted, verbs
 from kdrun.cli.flags import Flags, split
 from kdrun.cli.output import say
 from kdrun.cli.verbs import config_names
@@ -21,14 +21,14 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     """
     flags = split(verb, argv)
     if flags.help:
-        from kdrun.cli import pages
+        from kdrun.cli import help
 
-        say(pages.verb(config_names()[verb], verbs.module(verb).EXAMPLES, flags.config_dir))
+        say(help.verb(config_names()[verb], verbs.module(verb).EXAMPLES, flags.config_dir))
         return EXIT_DONE
     if flags.hydra_only:
         _print_hydra_info(verb, flags)
         return EXIT_DONE
-    plan = preflight.check(verb, config_names()[verb], flags)
+    plan = planning.check(verb, config_names()[verb], flags)
     if flags.info is not None:
         _print_hydra_info(verb, plan.flags)
         return EXIT_DONE
@@ -45,7 +45,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     return _run_sweep(verb, flags, plan, sweep_dir)
 
 
-def _run_sweep(verb: str, flags: Flags, plan: preflight.Plan, sweep_dir: Path | None) -> int:
+def _run_sweep(verb: str, flags: Flags, plan: planning.Plan, sweep_dir: Path | None) -> int:
     from kdrun.sweeps import executor as sweeps
 
     folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
@@ -59,11 +59,11 @@ def _run_sweep(verb: str, flags: Flags, plan: preflight.Plan, sweep_dir: Path | 
         launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
     typed = flags.to_argv()
     if sweep_dir is None:
-        foreign.remember(verb, typed)
+        untrusted.remember(verb, typed)
     return sweeps.run(folder, [verb, *typed], plan, launch)
 
 
-def _check_together(verb: str, plan: preflight.Plan) -> None:
+def _check_together(verb: str, plan: planning.Plan) -> None:
     """Raise ConfigError for what several processes cannot do together."""
     if world().size == 1:
         return
@@ -83,7 +83,7 @@ def _print_hydra_info(verb: str, flags: Flags) -> None:
     import hydra
 
     main = hydra.main(
-        version_base=preflight.VERSION_BASE,
+        version_base=planning.VERSION_BASE,
         config_path="pkg://kdrun.configs",
         config_name=config_names()[verb],
     )

@@ -9,10 +9,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from kdrun.cli import grammar, preflight
+from kdrun.cli import grammar, planning
+from kdrun.cli.command_spec import request
 from kdrun.cli.flags import split
 from kdrun.cli.main import run
-from kdrun.cli.request import request
 from kdrun.config import resolvers
 from kdrun.runs.sweeps import SweepFolder
 
@@ -214,9 +214,9 @@ def test_own_variable_in_a_file_is_allowed(stages: Any, my_configs: Path) -> Non
 )
 def test_composes_what_hydra_composes(words: list[str]) -> None:
     resolvers.register()
-    with initialize_config_module("kdrun.configs", version_base=preflight.VERSION_BASE):
+    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
         expected = compose("distill", words)
-        composer = preflight.Composer(request("distill", "distill", None))
+        composer = planning.Composer(request("distill", "distill", None))
         found = composer.compose(grammar.parse(words))
     plain = OmegaConf.to_container(found)
     assert isinstance(plain, dict)
@@ -279,8 +279,8 @@ def test_mistake_in_a_large_sweep_is_found_early() -> None:
     flags = split("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
     resolvers.register()
     start = time.process_time()
-    with pytest.raises(preflight.ConfigError, match="batch_size=0"):
-        preflight.check("distill", "distill", flags)
+    with pytest.raises(planning.ConfigError, match="batch_size=0"):
+        planning.check("distill", "distill", flags)
     assert time.process_time() - start < 3
 
 

@@ -1,7 +1,8 @@
 """Answering everything a user can mistype before anything is built.
 
 The command's overrides are parsed, expanded, composed with Hydra's compose API, for every job of a
-sweep, and turned into checked dataclasses, which is what runs. `kdrun.cli.hints` explains failures.
+sweep, and turned into checked dataclasses, which is what runs. `kdrun.cli.suggestions` explains
+failures.
 """
 
 import copy
@@ -20,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import grammar, groups, hint_sweeps, hints, teachers, verbs
+from kdrun.cli import config_groups, grammar, hint_sweeps, suggestions, teachers, verbs
+from kdrun.cli.command_spec import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.counting import check_counts, check_jobs
-from kdrun.cli.effects import check_effect
 from kdrun.cli.flags import Flags
+from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
-from kdrun.cli.request import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.typed import Config, typed_config
 from kdrun.config import resolvers
 from kdrun.config.schema import (
@@ -87,7 +88,7 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
     With --cfg or --info only the names are checked: an incomplete configuration may be looked at.
     """
     if flags.config_dir is not None:
-        broken = groups.broken_yaml(flags.config_dir)
+        broken = config_groups.broken_yaml(flags.config_dir)
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
     asked = request(verb, config_name, flags.config_dir)
@@ -99,7 +100,7 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         raise ConfigError(
             "-m runs a sweep, and --cfg and --info show one configuration: leave out one of them."
         )
-    hints.check_names(asked, overrides)
+    suggestions.check_names(asked, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
         try:
             return _plan(Composer(asked), overrides, flags)
@@ -116,7 +117,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         composer.compose(fixed)  # else they are set where all groups are chosen, job by job
     if swept and not is_sweep:
         tree = composer.tree(fixed)
-        raise ConfigError(hints.ambiguous(composer.asked, tree, swept[0]))
+        raise ConfigError(suggestions.ambiguous(composer.asked, tree, swept[0]))
     params = (hydra.sweeper.get("params") or {}) if is_sweep else {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
     check_jobs(named)
@@ -134,7 +135,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         config = composer.typed(overrides)
         check_effect([config], overrides)
         return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])
-    hints.check_names(composer.asked, named)
+    suggestions.check_names(composer.asked, named)
     # as in Hydra: what is typed replaces what a named sweep says, in its place
     last = {override.get_key_element(): override for override in [*named, *overrides]}
     return _sweep(composer, list(last.values()), flags)
@@ -253,13 +254,13 @@ class Composer:
         """The checked dataclass of one job. Raises ConfigError with the repair."""
         key = self._base(overrides)
         experiment = self._bases[key].hydra.runtime.choices.get("experiment")
-        hints.check_composed(self.asked, self._trees[key], experiment)
+        suggestions.check_composed(self.asked, self._trees[key], experiment)
         self._check_own_settings(key, overrides)
         cfg = self._with_values(self._plain[key], key, overrides)
         config = typed_config(self.asked.verb, cfg, self.asked.config_dir)
         _check_paths(config)
         if isinstance(config, DistillConfig):
-            hints.check_unused(config, overrides)
+            suggestions.check_unused(config, overrides)
         return config
 
     def argv(self, overrides: list[Override]) -> list[str]:
@@ -296,11 +297,11 @@ class Composer:
             if place is not None:
                 shared = self._trees[key].get("teacher") or {}
                 name = choices.get(f"{teachers.GROUP}@{place}")
-                own = groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
+                own = config_groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
                 beside = {key: shared[key] for key in OWN_KEYS if key in shared}
                 network = own if name is not None else shared
                 known = {k: v for k, v in network.items() if k not in TOGETHER_KEYS} | beside
-                hints.check_value(self.asked, {place: known}, override)
+                suggestions.check_value(self.asked, {place: known}, override)
 
     def _with_values(
         self, base: DictConfig, key: tuple[str, ...], overrides: list[Override]
@@ -309,7 +310,7 @@ class Composer:
         for override in overrides:
             if self.asked.is_structural(override):
                 continue
-            hints.check_value(self.asked, self._trees[key], override)
+            suggestions.check_value(self.asked, self._trees[key], override)
             try:
                 OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
             except OmegaConfBaseException as error:
@@ -327,7 +328,7 @@ class Composer:
         try:
             full = compose(name, [*lines, *extra], return_hydra_config=True)
         except COMPOSE_ERRORS as error:
-            raise hints.explain(self.asked, error) from None
+            raise suggestions.explain(self.asked, error) from None
         plain = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
         self._bases[lines], self._plain[lines] = full, plain
         tree = OmegaConf.to_container(plain, resolve=False)

@@ -4,8 +4,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli.groups import INTERNAL
-from kdrun.cli.request import Request, full_key, near, value_text, values
+from kdrun.cli.command_spec import Request, full_key, near, value_text, values
+from kdrun.cli.config_groups import INTERNAL
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 

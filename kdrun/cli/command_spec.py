@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override, ValueType
 
-from kdrun.cli import grammar, groups
+from kdrun.cli import config_groups, grammar
 from kdrun.cli.counting import check_jobs
 from kdrun.errors import ConfigError
 
@@ -22,7 +22,7 @@ class Request:
     config_name: str
     config_dir: Path | None
     group_options: dict[str, list[str]]
-    primary: groups.Primary
+    primary: config_groups.Primary
 
     def options(self, group: str) -> list[str]:
         """The options of a group, those in folders below it as `folder/name`."""
@@ -42,10 +42,12 @@ class Request:
 
 def request(verb: str, config_name: str, config_dir: Path | None) -> Request:
     """Look up what `verb` can be given."""
-    known = groups.primary(config_name)
+    known = config_groups.primary(config_name)
     # A group of the defaults list is one even where it has no option yet.
     empty: dict[str, list[str]] = {name.split("@")[0]: [] for name in known.groups}
-    return Request(verb, config_name, config_dir, empty | groups.list_groups(config_dir), known)
+    return Request(
+        verb, config_name, config_dir, empty | config_groups.list_groups(config_dir), known
+    )
 
 
 def is_hydra(override: Override) -> bool:
