@@ -61,5 +61,5 @@ def _measure(
         module, precision = companion.module, schedule.precision
         with diverging(companion.name, "validation" if name == "val" else name):
             found = evaluate(module, batches, session.device, precision, split.groups)
-        figures |= found.facts(name)
+        figures |= found.to_dict(name)
     return figures

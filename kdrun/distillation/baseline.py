@@ -1,27 +1,67 @@
-"""The student alone: the same network and recipe on labels only, trained once and found again."""
+"""The baseline: the same student and recipe on labels only, without a teacher."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from kdrun.config.schema import DistillConfig, EnsembleConfig, SchemeConfig, TermConfig
-from kdrun.distillation.session import Session
+from kdrun.distillation.child_run import ChildRecipe
+from kdrun.distillation.get_or_train import get_or_train
+from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.token_heads import without_tokens, without_tokens_argv
-from kdrun.files import held
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.reading import read_result
-from kdrun.runs.search import find_run, group_folder
+from kdrun.runs.reading import read_run
 from kdrun.ui import format
 
 OFFLINE = SchemeConfig("offline", "kdrun.schemes.offline.Offline")
 CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+WITHOUT_LABELS = "skipped: the transfer set has no labels to train it on"
 
 
-def alone_config(config: DistillConfig) -> DistillConfig:
-    """The configuration of the student alone: the same transfer set, its biases as they are.
+@dataclass(frozen=True)
+class BaselineRecipe(ChildRecipe):
+    """A baseline is identified by the fingerprint of its network and recipe."""
 
-    Labels teach it no distillation tokens.
+    KEY: ClassVar[str] = "fingerprint"
+    MARKER: ClassVar[str] = "baseline"
+    LOCK: ClassVar[str] = "alone"
+
+    @property
+    def name(self) -> str:
+        return "the student alone"
+
+
+def get_or_train_baseline(run: PreparedRun) -> dict[str, Any]:
+    """The baseline's entry in the `result.json` of `run`; trains the baseline if needed."""
+    reporter = run.session.reporter
+    reporter.heading(f"Student alone: {run.config.student.name} on labels only")
+    recipe = BaselineRecipe(
+        baseline_config(run.config),
+        run.digest,
+        run.dataset,
+        run.session,
+        baseline_argv(run.argv, run.config),
+    )
+    folder = get_or_train(recipe, reporter).folder
+    RunFolder(folder).tidy()
+    student = read_run(folder).result.student
+    assert student.test.top1 is not None
+    reporter.say(f"  student alone: {format.percent(student.test.top1)} % ({folder})")
+    entry = {
+        "run": str(folder),
+        **student.test_entries(),
+        # a loss may replace the student, so that the baseline has another size
+        "params": student.params,
+        "flops": student.flops,
+    }
+    run.folder.result.update(alone=entry)
+    return entry
+
+
+def baseline_config(config: DistillConfig) -> DistillConfig:
+    """The same student on the same transfer set, with labels only and its biases untouched.
+
+    Distillation tokens are removed: no label trains them.
     """
     return replace(
         config,
@@ -38,53 +78,9 @@ def alone_config(config: DistillConfig) -> DistillConfig:
     )
 
 
-def alone_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
-    """The command that repeats it, from the command and configuration of the run it is for."""
+def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
+    """The command that repeats the baseline of a run. argv, config: of that run."""
     dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias=")
     kept = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
     kept += without_tokens_argv(config.student)
     return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
-
-
-def find_or_train_alone(
-    config: DistillConfig,
-    digest: str,
-    session: Session,
-    train: Callable[[DistillConfig, RunFolder], None],
-) -> dict[str, Any]:
-    """Its entry in `result.json`: found by fingerprint among finished runs, or trained.
-
-    One process trains, others wait for it; an unfinished one is continued.
-    """
-    wanted = alone_config(config)
-    name = f"none-{config.student.name}-ce"
-    group = group_folder(session.output_root, "distill", config.dataset.name, name)
-
-    def find(warn: Callable[[str], None]) -> Path | None:
-        return find_run(group, "fingerprint", digest, True, warn, weights=True)
-
-    found = find(session.reporter.warn)
-    if found is None:
-        lock = session.output_root / "distill" / ".locks" / f"alone-{digest[:16]}.lock"
-        with held(lock, lambda: session.reporter.say("  another run is training it; waiting")):
-            found = find(lambda fault: None)  # it was said above
-            if found is None:
-                found = _unfinished(group, digest)
-                folder = RunFolder(found) if found else RunFolder.new_in(group)
-                train(wanted, folder)
-                found = folder.path
-    RunFolder(found).tidy()
-    result = read_result(found)
-    assert result is not None
-    student = result["student"]
-    top1 = format.percent(student["test"]["top1"])
-    session.reporter.say(f"  student alone: {top1} % ({found})")
-    # its own size: a method may keep another network than the plain student
-    kept = {key: student[key] for key in student if key.startswith("test")}
-    return {"run": str(found), **kept, "params": student["params"], "flops": student["flops"]}
-
-
-def _unfinished(group: Path, digest: str) -> Path | None:
-    """A baseline that was interrupted; runs of the user's own are left to the user."""
-    found = find_run(group, "baseline", digest, finished=False)
-    return found if found is not None and (found / "config.yaml").exists() else None

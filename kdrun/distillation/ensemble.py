@@ -1,4 +1,4 @@
-"""What several networks answer together: the mean of their probabilities."""
+"""Ensembles of measured networks: the mean of their probabilities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,36 +11,38 @@ from kdrun.engine.metrics import Evaluation, evaluation
 from kdrun.losses.ensemble import Ensemble, mean_soft_targets
 
 
-def answer_together(
-    members: Sequence[Evaluation], dataset: Dataset, shares: Sequence[float] | None = None
+def mean_answer(
+    members: Sequence[Evaluation], dataset: Dataset, weights: Sequence[float] | None = None
 ) -> Evaluation:
-    """The mean of the probabilities of networks that were measured on the test split.
+    """The mean probabilities of networks measured on the test split, measured in turn.
 
-    shares: how much each counts; None: all alike.
+    weights: of each member, with a sum of 1; None: equal.
     """
-    shares = shares or [1.0 / len(members)] * len(members)
-    logits = mean_soft_targets([member.logits for member in members], shares, 1.0)
+    weights = weights or [1.0 / len(members)] * len(members)
+    logits = mean_soft_targets([member.logits for member in members], weights, 1.0)
     return evaluation(logits, dataset.test.targets, dataset.test.groups)
 
 
-def teachers_together(
+def ensemble_of_teachers(
     config: DistillConfig, teachers: Sequence[Evaluation], dataset: Dataset
 ) -> Evaluation | None:
-    """The teachers' joint answer, each with its weight; None where there are not several."""
+    """The weighted mean answer of several teachers; None for fewer than two."""
     if len(teachers) < 2:
         return None
-    return answer_together(teachers, dataset, Ensemble.of(config.ensemble, len(teachers)).shares)
+    return mean_answer(teachers, dataset, Ensemble.of(config.ensemble, len(teachers)).shares)
 
 
-def agreement(one: Evaluation, other: Evaluation) -> float:
-    """Share of images on which both answer alike, in percent."""
-    same: Tensor = one.predictions == other.predictions
+def agreement(first: Evaluation, second: Evaluation) -> float:
+    """Percent of the images on which both predict the same class."""
+    same: Tensor = first.predictions == second.predictions
     return 100.0 * float(same.double().mean().item())
 
 
-def facts(members: int, found: Evaluation, student: Evaluation | None = None) -> dict[str, Any]:
-    """An ensemble's entry in `result.json`. student: whose agreement with it is noted."""
-    entry: dict[str, Any] = {"members": members, **found.facts()}
+def ensemble_entry(
+    members: int, answer: Evaluation, student: Evaluation | None = None
+) -> dict[str, Any]:
+    """An ensemble in `result.json`. student: adds its agreement with the ensemble."""
+    entry: dict[str, Any] = {"members": members, **answer.to_dict()}
     if student is not None:
-        entry["agreement"] = agreement(student, found)
+        entry["agreement"] = agreement(student, answer)
     return entry

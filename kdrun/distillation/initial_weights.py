@@ -90,7 +90,7 @@ def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> 
     return notes
 
 
-def start_words(start: StartConfig, notes: list[str]) -> str:
+def format_start(start: StartConfig, notes: list[str]) -> str:
     """One line for the head of a run."""
     return "; ".join([f"{start.checkpoint} (sha256 {start_sha256(start)[:8]}…)", *notes])
 

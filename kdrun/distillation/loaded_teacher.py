@@ -24,7 +24,7 @@ from kdrun.models.card import NetworkCard
 from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained_outputs
 from kdrun.seeds import derive
 from kdrun.teachers.constants import channels_of, constants_of
-from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.teachers.formats import LoadedWeights, find_card, read_any
 from kdrun.teachers.outputs import Outputs, chosen_outputs, mapping_words
 from kdrun.types import InputInfo
 from kdrun.weights.load import WeightsChoice
@@ -65,6 +65,14 @@ def load_teacher(config: TeacherConfig, dataset: Dataset, where: str = "teacher"
     if loaded.card is not None:
         return _with_card(config, loaded, loaded.card, dataset, where)
     return _bare(config, loaded, dataset, where)
+
+
+def network_name(config: TeacherConfig) -> str:
+    """The architecture of a teacher: the one on the card of its checkpoint, if it has a card."""
+    if config.checkpoint in (None, PRETRAINED):
+        return config.network.name
+    card = find_card(Path(str(config.checkpoint)))
+    return config.network.name if card is None else card.name
 
 
 def _with_card(

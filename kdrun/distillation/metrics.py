@@ -1,16 +1,16 @@
-"""The measured part of a distillation's `result.json`, and how it is shown at the end."""
+"""The measured entries of a distillation's `result.json`, and the screen at its end."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.distillation.ensemble import agreement, facts
+from kdrun.distillation.ensemble import agreement, ensemble_entry
 from kdrun.distillation.networks import card_facts
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import Trained
 from kdrun.engine.metrics import Evaluation
 from kdrun.models.card import NetworkCard
-from kdrun.runs.result import RunResult
+from kdrun.runs.result import ResultFile, RunResult
 from kdrun.ui import tables
 from kdrun.ui.head_tables import error_table
 from kdrun.ui.reporter import Reporter
@@ -18,49 +18,55 @@ from kdrun.ui.transfer_tables import class_table
 
 
 @dataclass(frozen=True)
-class Taught:
+class TrainedStudent:
     """The student of a run, trained and saved.
 
-    more: further entries of its own, such as those of `student_heads`.
-    beside: entries of the run, such as those of `measure_companions`.
+    student_entries: further entries of `student` in `result.json`, such as its heads.
+    run_entries: further entries of the run, such as networks trained with the student.
     """
 
     card: NetworkCard
-    trained: Trained
-    more: dict[str, Any]
-    beside: dict[str, Any]
+    training: Trained
+    student_entries: dict[str, Any]
+    run_entries: dict[str, Any]
 
 
-def figures(
-    taught: Taught,
+def add_metrics(
+    result: ResultFile,
+    student: TrainedStudent,
     teachers: list[Teacher],
-    joint: Evaluation | None,
-    alone: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """The measured part of `result.json`. joint: the answer of several teachers together."""
-    card, trained = taught.card, taught.trained
-    test, state = trained.test.metrics, trained.state
-    answer = joint or (teachers[0].test if teachers else None)
-    found = {} if joint is None else {"teacher_ensemble": facts(len(teachers), joint, trained.test)}
-    return {
+    ensemble: Evaluation | None,
+) -> None:
+    """Write the measured entries of a run.
+
+    teachers: of the run. ensemble: their mean answer, if there are several; the student's agreement
+    is with it, else with the only teacher.
+    """
+    training = student.training
+    test, state = training.test.metrics, training.state
+    reference = ensemble or (teachers[0].test if teachers else None)
+    baseline = RunResult.from_dict(result.values, check=False).alone.test.top1
+    entries: dict[str, Any] = {
         "student": {
-            **card_facts(card),
-            **trained.test.facts(),
-            "best_val": trained.best_val,
-            "stopped_early": trained.stopped_early,
-            **taught.more,
+            **card_facts(student.card),
+            **training.test.to_dict(),
+            "best_val": training.best_val,
+            "stopped_early": training.stopped_early,
+            **student.student_entries,
         },
-        **found,
-        "agreement": agreement(trained.test, answer) if answer is not None else None,
-        "gain": test.top1 - alone["test"]["top1"] if alone else None,
+        "agreement": None if reference is None else agreement(training.test, reference),
+        "gain": None if baseline is None else test.top1 - baseline,
         "time": {
             "seconds": round(state.seconds, 3),
             "images_per_second": round(state.images / max(state.seconds, 1e-9), 1),
             "data_seconds": round(state.data_seconds, 3),
             "teacher_seconds": round(sum(teacher.seconds for teacher in teachers), 3),
         },
-        **taught.beside,
+        **student.run_entries,
     }
+    if ensemble is not None:
+        entries["teacher_ensemble"] = ensemble_entry(len(teachers), ensemble, training.test)
+    result.update(**entries)
 
 
 def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> None:

@@ -1,79 +1,96 @@
-"""What a distillation says before it starts, and between its stages."""
+"""The header of a distillation, and its lines between two stages."""
 
 from collections.abc import Sequence
 
 from kdrun.config import unused
 from kdrun.config.schema import DistillConfig
-from kdrun.data.dataset import Dataset
-from kdrun.distillation.build import Plan
 from kdrun.distillation.data_rows import data_rows
-from kdrun.distillation.ensemble import facts
-from kdrun.distillation.generations import Round, rounds_words
-from kdrun.distillation.initial_weights import start_words
+from kdrun.distillation.ensemble import ensemble_entry
+from kdrun.distillation.generations import Generation, format_generations
+from kdrun.distillation.initial_weights import format_start
 from kdrun.distillation.networks import card_facts
+from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.session import Session
 from kdrun.engine.metrics import Evaluation
 from kdrun.losses.ensemble import SOFT_TARGETS
+from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
 from kdrun.ui import format, tables
 from kdrun.ui.transfer_tables import transfer_words
 
+Rows = list[tuple[str, str]]
 
-def say_plan(
-    config: DistillConfig,
-    rounds: Sequence[Round],
-    plans: Sequence[Plan],
-    dataset: Dataset,
-    session: Session,
-    folder: RunFolder,
-) -> None:
-    """The header of a run: what, where, and the objective with its numbers."""
-    session.reporter.heading("kdrun distill")
-    plan = plans[-1]
-    rows = data_rows(dataset)
-    chosen = folder.result.values["transfer"]
-    if chosen is not None:
-        rows.append(("transfer", transfer_words(chosen)))
+
+def show_header(run: PreparedRun) -> None:
+    """Show the data, the networks, the objective with its numbers, and the notes."""
+    run.session.reporter.heading("kdrun distill")
+    config, objective = run.config, run.plans[-1].objective
+    transfer = run.folder.result.values["transfer"]
+    rows = data_rows(run.dataset)
+    if transfer is not None:
+        rows.append(("transfer", transfer_words(transfer)))
+    rows += _network_rows(run)
+    rows += _scheme_rows(run)
+    rows += [
+        ("objective", objective),
+        ("schedule", tables.schedule_words(config.schedule)),
+        ("device", f"{run.session.device_line()}, {config.schedule.precision}"),
+        ("seed", str(config.seed)),
+        ("folder", str(run.folder.path)),
+    ]
+    rows += [("note", note) for note in dict.fromkeys(_notes(run))]
+    run.session.reporter.facts(rows)
+
+
+def _network_rows(run: PreparedRun) -> Rows:
+    config, plan = run.config, run.plans[-1]
+    rows: Rows = []
     if config.scheme.uses_teacher != "student":
-        words = [tables.network_words(card_facts(card)) for card in plans[0].teachers]
-        rows += tables.counted_rows("teacher", words)
+        teachers = [_network(card) for card in run.plans[0].teachers]
+        rows += tables.counted_rows("teacher", teachers)
     if config.scheme.rounds is not None and config.scheme.rounds.assistants:
-        rows += [("assistant", tables.network_words(card_facts(p.student))) for p in plans[:-1]]
-    rows.append(("student", tables.network_words(card_facts(plan.student))))
+        rows += [("assistant", _network(earlier.student)) for earlier in run.plans[:-1]]
+    rows.append(("student", _network(plan.student)))
     if config.start is not None:
-        rows.append(("starts from", start_words(config.start, list(plan.start))))
-    rows += [("peer", tables.network_words(card_facts(card))) for card in plan.peers]
-    rows += [("scheme", words) for words in rounds_words(config, rounds)]
-    if config.scheme.uses_teacher is False:
-        rows.append(("scheme", f"{config.scheme.name}: no teacher is trained or read"))
-    if config.scheme.uses_teacher == "student":
-        rows.append(("scheme", f"{config.scheme.name}: the teacher is the student trained alone"))
-    rows.append(("objective", plan.objective))
-    rows.append(("schedule", tables.schedule_words(config.schedule)))
-    rows.append(("device", f"{session.device_line()}, {config.schedule.precision}"))
-    rows.append(("seed", str(config.seed)))
-    rows.append(("folder", str(folder.path)))
-    notes = [*dataset.notes, *plan.notes]
-    if config.ensemble.average == SOFT_TARGETS and all(o.config.teachers[1:] == () for o in rounds):
-        notes.append("teacher.average=soft_targets changes nothing: there is one teacher")
-    notes += [str(setting) for setting in unused.changed(config)]
-    rows += [("note", note) for note in dict.fromkeys(notes)]
-    session.reporter.facts(rows)
+        rows.append(("starts from", format_start(config.start, list(plan.start))))
+    return rows + [("peer", _network(card)) for card in plan.peers]
 
 
-def stage_2_words(config: DistillConfig, rounds: Sequence[Round]) -> str:
-    """The heading above the training of the student that is kept."""
+def _scheme_rows(run: PreparedRun) -> Rows:
+    scheme = run.config.scheme
+    rows = [("scheme", text) for text in format_generations(run.config, run.generations)]
+    if scheme.uses_teacher is False:
+        rows.append(("scheme", f"{scheme.name}: no teacher is used"))
+    if scheme.uses_teacher == "student":
+        rows.append(("scheme", f"{scheme.name}: the teacher is the student trained alone"))
+    return rows
+
+
+def _network(card: NetworkCard) -> str:
+    return tables.network_words(card_facts(card))
+
+
+def _notes(run: PreparedRun) -> list[str]:
+    notes = [*run.dataset.notes, *run.plans[-1].notes]
+    single = all(len(generation.config.teachers) < 2 for generation in run.generations)
+    if run.config.ensemble.average == SOFT_TARGETS and single:
+        notes.append("teacher.average=soft_targets has no effect: there is one teacher")
+    return notes + [str(setting) for setting in unused.changed(run.config)]
+
+
+def format_stage_2(config: DistillConfig, generations: Sequence[Generation]) -> str:
+    """The heading above the training of the run's own student."""
     if config.scheme.rounds is not None:
-        return f"{rounds[-1].title.capitalize()}: distil {config.student.name}"
+        return f"{generations[-1].title.capitalize()}: distil {config.student.name}"
     if config.scheme.uses_teacher is True:
         return f"Stage 2: {'distil' if config.teachers else 'train'} {config.student.name}"
     return f"Stage 2: {config.student.name} by scheme={config.scheme.name}"
 
 
-def say_joint(count: int, joint: Evaluation, session: Session, folder: RunFolder) -> None:
-    """What the teachers answer together, on the screen and in the result."""
-    folder.result.update(teacher_ensemble=facts(count, joint))
+def show_ensemble(count: int, ensemble: Evaluation, session: Session, folder: RunFolder) -> None:
+    """Show and record the mean answer of several teachers."""
+    folder.result.update(teacher_ensemble=ensemble_entry(count, ensemble))
+    top1 = format.percent(ensemble.metrics.top1)
     session.reporter.say(
-        f"  the {count} teachers together (mean of probabilities): "
-        f"{format.percent(joint.metrics.top1)} % on the test split"
+        f"  ensemble of the {count} teachers (mean probabilities): test top-1 {top1} %"
     )

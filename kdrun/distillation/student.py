@@ -10,7 +10,7 @@ from kdrun.data.transfer import TransferSet
 from kdrun.distillation import teacher_runtime as teaching
 from kdrun.distillation.auxiliary_models import measure_companions
 from kdrun.distillation.build import build_scheme
-from kdrun.distillation.metrics import Taught
+from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.networks import Member, make_card
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.session import Session
@@ -44,7 +44,7 @@ class StudentRun:
     folder: RunFolder
 
 
-def train_student(run: StudentRun) -> Taught:
+def train_student(run: StudentRun) -> TrainedStudent:
     """Train (or resume) the student, measure it, and save its weights and card in the run folder.
 
     Raises TrainingError when the loss or the outputs are not finite, Interrupted when stopped.
@@ -56,10 +56,11 @@ def train_student(run: StudentRun) -> Taught:
     companions = measure_companions(
         run.config, scheme, run.dataset, run.session, run.folder, card_entries
     )
-    card = _save(run, student, {**card_entries, **trained.test.facts(), **student_metrics.on_card})
+    card_entries |= {**trained.test.to_dict(), **student_metrics.on_card}
+    card = _save(run, student, card_entries)
     run.folder.checkpoints.finish()
     run_entries = {**companions, **_cost_entries(run, scheme, trained)}
-    return Taught(card, trained, student_metrics.in_result, run_entries)
+    return TrainedStudent(card, trained, student_metrics.in_result, run_entries)
 
 
 def _train(run: StudentRun, scheme: StudentScheme) -> Trained:

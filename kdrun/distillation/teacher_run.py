@@ -116,7 +116,7 @@ def _show(
     reporter.heading("Result")
     reporter.show(
         tables.teacher_table(
-            [TeacherResult.from_dict(one.facts(), check=False) for one in teachers]
+            [TeacherResult.from_dict(one.to_dict(), check=False) for one in teachers]
         )
     )
     for teacher in teachers:

@@ -168,12 +168,12 @@ def _best(
     if state.best is None or state.best_weights is None:
         return None
     if state.best["epoch"] == state.epoch:
-        return {**state.best, **last.facts()}
+        return {**state.best, **last.to_dict()}
     final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
     scheme.network.load_state_dict(state.best_weights)
     found = measure()
     scheme.network.load_state_dict(final)
-    return {**state.best, **found.facts()}
+    return {**state.best, **found.to_dict()}
 
 
 class RowWriter:

@@ -14,8 +14,6 @@ from kdrun.distillation.session import Session, eval_loader
 from kdrun.engine.bias import error_curve, matching_shift, shifted
 from kdrun.engine.metrics import collect_logits, errors_per_class, evaluation
 
-NO_ALONE = "left out: the transfer set has no labels, and alone it would have nothing to learn from"
-
 
 def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> TransferSet:
     """The transfer set of a run, with progress on the screen."""
@@ -99,7 +97,7 @@ def _corrected(
             "shift": shift,
             "classes": [whole.classes[number] for number in transfer.left_out],
             "counted_on": counted_on,
-            **found.facts(),
+            **found.to_dict(),
             "errors_per_class": errors_per_class(found.predictions, targets, whole.classes),
         },
         "bias_curve": error_curve(logits, targets, left_out),

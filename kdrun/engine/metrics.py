@@ -68,7 +68,7 @@ class Evaluation:
         """The class of the largest logit `[N]`."""
         return self.logits.argmax(dim=1)
 
-    def facts(self, split: str = "test") -> dict[str, Any]:
+    def to_dict(self, split: str = "test") -> dict[str, Any]:
         """For JSON: `{"test": {"top1", ...}}`, with groups also `"test_words": {...}`."""
         found: dict[str, Any] = {split: self.metrics.as_dict()}
         if self.grouped is not None:

@@ -134,7 +134,7 @@ def _measure(
         who, remedy = f"The network of {config.run}", "Choose another run: kdrun ls runs."
         with refusing(who, network, "validation" if name == "val" else name, remedy):
             found = evaluate(model, batches, session.device, config.precision, split.groups)
-        figures |= found.facts(name)
+        figures |= found.to_dict(name)
         if name == "test":
             figures |= heads_facts(network, prepared, batches, session.device, config.precision)
             if bare is not None:

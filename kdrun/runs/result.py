@@ -48,6 +48,10 @@ class Measured(Record):
 
     test: Metrics = field(default_factory=Metrics)
 
+    def test_entries(self) -> dict[str, Any]:
+        """The entries about the test split as in `result.json`: `test`, `test_words`."""
+        return {k: value for k, value in self.to_dict().items() if k.startswith("test")}
+
     @property
     def group_name(self) -> str | None:
         """What a group of images is called (`word`); None where images form none."""

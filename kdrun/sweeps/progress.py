@@ -14,7 +14,7 @@ from typing import Any
 
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.session import open_data, open_session
-from kdrun.distillation.teacher import teacher_entry
+from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.runs.reading import read_result

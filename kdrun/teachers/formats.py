@@ -116,11 +116,11 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
     """
     path = path.expanduser()  # a shell leaves the ~ of `teacher.checkpoint=~/...` as it is
     if path.is_dir():
-        for stem in ("student", "teacher"):
-            if (path / f"{stem}.json").is_file() or is_listed(path / f"{stem}.json"):
-                there = read_card(path / f"{stem}.json")
-                file = path / f"{stem}.safetensors"
-                return LoadedWeights(file, read_weights(file, there.sha256), there)
+        stem = _stem_in(path)
+        if stem is not None:
+            there = read_card(path / f"{stem}.json")
+            file = path / f"{stem}.safetensors"
+            return LoadedWeights(file, read_weights(file, there.sha256), there)
         inside = weights_in(path)
         if inside is None:
             raise CheckpointError(
@@ -147,6 +147,24 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
             + ". Save one with torch.save(model.state_dict(), ...) or as safetensors."
         )
     return LoadedWeights(path, flat.tensors, None, content.inert, flat.skipped)
+
+
+def find_card(path: Path) -> NetworkCard | None:
+    """The card of the weights that `read_any` would read; None if they have none."""
+    path = path.expanduser()
+    if path.is_dir():
+        stem = _stem_in(path)
+        return None if stem is None else read_card(path / f"{stem}.json")
+    card = path.with_suffix(".json")
+    return read_card(card) if path.suffix == ".safetensors" and card.is_file() else None
+
+
+def _stem_in(folder: Path) -> str | None:
+    """The name, without ending, of the network that kdrun saved in a folder."""
+    for stem in ("student", "teacher"):
+        if (folder / f"{stem}.json").is_file() or is_listed(folder / f"{stem}.json"):
+            return stem
+    return None
 
 
 def _kinds(inert: frozenset[str]) -> str:

@@ -5,8 +5,7 @@ a lock and `checkpoints/`, from which any later run goes on.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +83,13 @@ class TeacherStore:
         """Where the teacher of that fingerprint is, or would be."""
         return StoreEntry(self.root / dataset / f"{network}-{digest[:12]}")
 
+    def lock_file(self, entry: StoreEntry) -> Path:
+        """Lock of the process that trains the entry's teacher."""
+        return self.root / ".locks" / f"{entry.folder.parent.name}-{entry.folder.name}.lock"
+
     def tidy(self, entry: StoreEntry) -> None:
         """Delete what a killed process left in a filled entry."""
         if world().is_main and entry.has_leftovers():
-            with suppress(OSError), self.lock(entry, lambda: None):  # somebody else's, or full
+            # another process may hold the lock, or the disk may be full: a later run tidies
+            with suppress(OSError), held(self.lock_file(entry), lambda: None):
                 entry.tidy()
-
-    def lock(self, entry: StoreEntry, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold the entry alone; `waiting` is called once when another run holds it."""
-        name = f"{entry.folder.parent.name}-{entry.folder.name}.lock"
-        return held(self.root / ".locks" / name, waiting)

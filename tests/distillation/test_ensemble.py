@@ -6,7 +6,7 @@ from losses.cases import made_up_data
 from torch import Tensor
 
 from kdrun.config.schema import EnsembleConfig
-from kdrun.distillation.ensemble import agreement, answer_together, facts
+from kdrun.distillation.ensemble import agreement, ensemble_entry, mean_answer
 from kdrun.engine.metrics import evaluation
 from kdrun.losses.ensemble import Ensemble
 
@@ -28,7 +28,7 @@ def test_the_joint_answer_is_the_weighted_mean_of_probabilities() -> None:
     targets = DATA.test.targets
     shares = Ensemble.of(EnsembleConfig(weights=[3.0, 1.0, 2.0]), 3).shares
     members = [evaluation(one, targets) for one in logits]
-    found = answer_together(members, DATA, shares)
+    found = mean_answer(members, DATA, shares)
     mean = sum(s * softmax(z) for s, z in zip([0.5, 1 / 6, 1 / 3], logits, strict=True))
     np.testing.assert_allclose(softmax(found.logits), mean, atol=1e-6)
     wrong = int((mean.argmax(axis=1) != targets.numpy()).sum())
@@ -40,9 +40,9 @@ def test_the_joint_answer_is_the_weighted_mean_of_probabilities() -> None:
 def test_its_entry_counts_members_and_agreement() -> None:
     targets = DATA.test.targets
     members = [evaluation(answers(seed), targets) for seed in range(2)]
-    joint = answer_together(members, DATA)
+    joint = mean_answer(members, DATA)
     student = evaluation(answers(7), targets)
-    entry = facts(2, joint, student)
+    entry = ensemble_entry(2, joint, student)
     same = (joint.logits.argmax(1) == student.logits.argmax(1)).double().mean()
     assert entry["agreement"] == agreement(student, joint) == 100 * float(same)
     assert entry["members"] == 2

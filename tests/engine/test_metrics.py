@@ -125,8 +125,8 @@ def test_facts_name_the_split_and_the_groups() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     batches = [Batch(torch.randn(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.arange(4))]
     device, groups = torch.device("cpu"), Groups("word", torch.tensor([0, 0, 1, 1]))
-    assert set(evaluate(network, batches, device, "fp32").facts()) == {"test"}
-    found = evaluate(network, batches, device, "fp32", groups).facts("val")
+    assert set(evaluate(network, batches, device, "fp32").to_dict()) == {"test"}
+    found = evaluate(network, batches, device, "fp32", groups).to_dict("val")
     assert set(found) == {"val", "val_words"}
     assert found["val_words"]["words"] == 2
 

@@ -107,7 +107,7 @@ def test_soft_targets_alone_and_less_data_learn(
     rows = (result["folder"] / "metrics.jsonl").read_text().splitlines()
     assert not {"train/top1_percent", "train/ce"} & set(json.loads(rows[0]))
     screen = capsys.readouterr().out
-    assert "left out: the transfer set has no labels" in screen
+    assert "skipped: the transfer set has no labels" in screen
     assert "not measured (the transfer set has no labels)" in screen
 
 

@@ -21,8 +21,8 @@ from typing import Any
 PLACES = (
     ("kdrun.distillation.session", "open_dataset", "opening the data"),
     ("kdrun.data.decoding.cache", "_build", "decoding"),
-    ("kdrun.distillation.teacher", "_train", "training the teacher"),
-    ("kdrun.distillation.run", "find_or_train_alone", "training the student alone"),
+    ("kdrun.distillation.teacher_recipe", "_train", "training the teacher"),
+    ("kdrun.distillation.run", "get_or_train_baseline", "training the student alone"),
     ("kdrun.distillation.run", "_teachers", "handing over the teacher"),
     ("kdrun.distillation.run", "train_student", "training the student"),
     ("kdrun.engine.loop", "evaluate", "validation"),

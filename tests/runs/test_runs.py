@@ -12,7 +12,7 @@ import pytest
 from kdrun.checksums import SUMS
 from kdrun.config.resolvers import stamp
 from kdrun.config.schema import DistillConfig, NetworkConfig
-from kdrun.distillation.baseline import alone_argv
+from kdrun.distillation.baseline import baseline_argv
 from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
@@ -150,6 +150,6 @@ def test_the_baselines_command_drops_the_objective() -> None:
     argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
     network = NetworkConfig("cnn_tiny", "kdrun.models.cnn.ConvNet")
     config = cast(DistillConfig, SimpleNamespace(student=network))
-    assert alone_argv(argv, config) == [
+    assert baseline_argv(argv, config) == [
         "distill", "seed=1", "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 
 from kdrun.checksums import SUMS
 from kdrun.errors import CheckpointError
-from kdrun.files import UNFINISHED
+from kdrun.files import UNFINISHED, held
 from kdrun.models.card import NetworkCard, read_card
 from kdrun.models.cnn import ConvNet
 from kdrun.teachers.store import StoreEntry, TeacherStore
@@ -68,7 +68,7 @@ def test_only_one_holds_an_entry(tmp_path: Path) -> None:
     inside, release = threading.Event(), threading.Event()
 
     def first() -> None:
-        with store.lock(place, lambda: None):
+        with held(store.lock_file(place), lambda: None):
             inside.set()
             release.wait()
             order.append("first")
@@ -78,7 +78,7 @@ def test_only_one_holds_an_entry(tmp_path: Path) -> None:
             told.append("waiting")
             release.set()
 
-        with store.lock(place, waiting):
+        with held(store.lock_file(place), waiting):
             order.append("second")
 
     threads = [threading.Thread(target=first)]

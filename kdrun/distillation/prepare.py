@@ -1,0 +1,148 @@
+"""Everything that happens before a distillation trains: open the data, check, open the record."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.config.dump import distill_plain
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.transfer import TransferSet
+from kdrun.distillation.build import Plan, dry_run_build
+from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.generations import Generation, plan_generations
+from kdrun.distillation.initial_weights import refuse_changed, start_facts, start_identity
+from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.recording import recording
+from kdrun.distillation.run_identity import identity
+from kdrun.distillation.session import Session, open_data
+from kdrun.distillation.token_heads import without_tokens
+from kdrun.distillation.transfer import open_transfer, transfer_facts
+from kdrun.engine.devices import check_precision
+from kdrun.losses.objective import Objective, objective_of
+from kdrun.report.trackers import require_tracker
+from kdrun.runs.folder import RunFolder
+from kdrun.runs.reading import read_result
+from kdrun.teachers.fingerprint import fingerprint, network_recipe
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A distillation that has passed every check. Its folder does not exist yet, if it is new.
+
+    dataset: all training images, validation and test split. transfer: what the student trains on.
+    generations, plans: one for schemes without generations. The last one is the run's own student.
+    digest: fingerprint of this student trained on labels only.
+    """
+
+    config: DistillConfig
+    objective: Objective
+    dataset: Dataset
+    transfer: TransferSet
+    generations: list[Generation]
+    plans: list[Plan]
+    digest: str
+    session: Session
+    folder: RunFolder
+    argv: Sequence[str]
+
+
+def prepare(
+    config: DistillConfig,
+    folder: RunFolder,
+    session: Session,
+    argv: Sequence[str],
+    dataset: Dataset | None = None,
+) -> PreparedRun:
+    """Open the data and build untrained networks once. dataset: None opens the configured one.
+
+    Raises ConfigError, DataError or CheckpointError for whatever cannot work.
+    """
+    objective = objective_of(config)
+    check_precision(config.schedule.precision, session.device)
+    refuse_changed(config, read_result(folder.path))
+    if dataset is None:
+        checks = network_checks(config)
+        dataset = open_data(session, config.dataset, config.val_fraction, checks)
+    transfer = open_transfer(config, dataset, session)
+    generations = plan_generations(config)
+    plans = [
+        dry_run_build(generation.config, transfer.dataset, generation.num_given_teachers)
+        for generation in generations
+    ]
+    require_tracker(config.logger)
+    digest = _baseline_fingerprint(config, transfer.dataset)
+    return PreparedRun(
+        config, objective, dataset, transfer, generations, plans, digest, session, folder, argv
+    )
+
+
+@contextmanager
+def record(run: PreparedRun, marker: dict[str, str] | None = None) -> Iterator[None]:
+    """Do the block as the run of `run.folder`, with everything known so far in `result.json`.
+
+    marker: of a child run: the entry by which it is found when it was interrupted.
+    """
+    with recording(
+        run.folder,
+        run.session,
+        "distill",
+        distill_plain(run.config),
+        run.argv,
+        {**_configured_entries(run), **(marker or {})},
+        part=marker is not None,
+    ):
+        run.folder.result.update(**_data_entries(run))
+        yield
+
+
+def _configured_entries(run: PreparedRun) -> dict[str, Any]:
+    """The entries of `result.json`, in order; those not known yet are null."""
+    config, objective = run.config, run.objective
+    return {
+        "identity": identity(config),
+        "baseline": None,
+        "dataset": None,
+        "transfer": None,
+        "objective": None,
+        "scheme": config.scheme.name,
+        "loss": list(config.loss),
+        "T": objective.temperature,
+        "alpha": objective.alpha,
+        "ce": objective.ce_weight,
+        "seed": config.seed,
+        "epochs": config.schedule.epochs,
+        "device": str(run.session.device),
+        "precision": config.schedule.precision,
+        "teachers": [],
+        "student": None,
+        "alone": None,
+        "agreement": None,
+        "gain": None,
+        "time": None,
+        **start_facts(config),
+    }
+
+
+def _data_entries(run: PreparedRun) -> dict[str, Any]:
+    """The entries of `result.json` that follow from the data and the networks."""
+    plan = run.plans[-1]
+    return {
+        "dataset": dataset_facts(run.dataset),
+        "transfer": transfer_facts(run.config.transfer, run.dataset, run.transfer),
+        "fingerprint": run.digest if run.config.labels_only else None,
+        "objective": plan.objective,
+        **plan.facts,
+    }
+
+
+def _baseline_fingerprint(config: DistillConfig, dataset: Dataset) -> str:
+    recipe = network_recipe(
+        without_tokens(config.student),
+        config.schedule,
+        config.seed,
+        config.dataset.augment,
+        dataset,
+    )
+    return fingerprint({**recipe, "objective": "1*CE", **start_identity(config)})
