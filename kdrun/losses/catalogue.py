@@ -1,4 +1,4 @@
-"""The reference of all losses, docs/losses.md, from their classes and configurations."""
+"""Generate docs/losses.md from the loss classes and their YAML files."""
 
 import importlib
 import inspect
@@ -20,33 +20,34 @@ PREFACE = """\
 
 This file is generated from the classes in `kdrun/losses` and the files in `configs/loss`.
 
-`loss=kd` takes one term, `'loss=[kd,crd]'` several. The objective is `ce · CE + Σ weight · term`;
-every number in it can be set (`loss.crd.weight=0.8`, `ce=1`), and a run prints it before it starts.
-Each term is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`).
+`loss=kd` selects one loss, `'loss=[kd,crd]'` several. The objective is `ce · CE + Σ weight · loss`.
+Every number in it can be set (`loss.crd.weight=0.8`, `ce=1`), and a run prints it when it starts.
+Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`).
 
-- `alpha` is the weight of the *soft* term, and CE then weighs `1 - alpha`. Beside terms that are
-  not soft CE weighs 1, or what the method's published recipe gives it. `ce` overrides both.
-- `T` replaces the temperature of every term that has one.
-- `loss.ID.warmup_epochs=20` lets a weight rise linearly until it is full in epoch 20,
-  `loss.ID.decay_epochs=100` lets it fall to zero over 100 epochs.
-- `taps` name the features a term reads: `stages` is every stage of both networks, paired from the
-  last one backwards; `last_stage`, `stage2`, any module path, or `[student's, teacher's]`. `_pre`
-  is the tensor before a stage's last activation.
-- `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with SGD
-  that keeps one momentum buffer for CE, at `momentum - dot_delta`, and one for all other terms, at
-  `momentum + dot_delta` (0.075 as published for CIFAR). It takes a second backward pass per step.
+- `alpha` is the weight of the *soft* loss; CE then has weight `1 - alpha`. With losses that are not
+  soft, CE has weight 1, or the weight of the method's published recipe. `ce` overrides both.
+- `T` sets the temperature of every loss that has one.
+- `loss.ID.warmup_epochs=20` increases a weight linearly to its full value in epoch 20.
+  `loss.ID.decay_epochs=100` decreases it to zero over 100 epochs.
+- `taps` name the features a loss reads. `stages` is every stage of both networks, paired from the
+  last one backwards. Other values: `last_stage`, `stage2`, any module path, or
+  `[student's, teacher's]`. `_pre` is the tensor before a stage's last activation.
+- `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with an
+  SGD that has two momentum buffers: one for CE with `momentum - dot_delta`, one for all other losses
+  with `momentum + dot_delta` (0.075 as published for CIFAR). It needs a second backward pass per
+  step.
 
-Letters: B batch, C classes, D embedding width, H×W places, z logits, p probabilities, T
-temperature, index s student, index t teacher. All arithmetic is in float32, outside autocast.
+Notation: B batch size, C classes, D embedding width, H×W spatial size, z logits, p probabilities,
+T temperature, index s student, index t teacher. All losses are computed in float32, outside autocast.
 """
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of one loss's correctness.
+    """Evidence for the correctness of one loss.
 
-    against: what its value and gradient were compared with.
-    skipped: common check → why it does not apply; all others it passes.
+    against: the independent formulation its value and gradient are compared with.
+    skipped: common check → why it does not apply; the loss passes all others.
     """
 
     against: str
@@ -55,7 +56,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Entry:
-    """One loss: its configuration file, its node there, the term it makes."""
+    """One loss: its YAML file, its node in that file, and an instance."""
 
     path: Path
     node: Mapping[str, Any]
@@ -63,24 +64,24 @@ class Entry:
 
     @property
     def cls(self) -> type[DistillationLoss]:
-        """The term's class."""
+        """The loss's class."""
         return type(self.term)
 
     @property
     def summary(self) -> str:
-        """The first line of the file."""
+        """The comment in the first line of the YAML file."""
         return self.path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
     @property
     def family(self) -> str:
-        """What it reads, which is how the reference groups the losses."""
+        """The section of the reference, by what the loss reads."""
         if "taps" in self.node:
             return "Feature maps"
         return "Embeddings" if self.cls.reads_embedding else "Labels and logits"
 
 
 def entries() -> dict[str, Entry]:
-    """All shipped losses by id, alphabetically."""
+    """All built-in losses by id, alphabetically."""
     found = {}
     for path in sorted(FOLDER.rglob("*.yaml"), key=lambda path: (path.stem, str(path))):
         ((name, node),) = yaml.safe_load(path.read_text(encoding="utf-8")).items()
@@ -91,9 +92,9 @@ def entries() -> dict[str, Entry]:
 
 
 def losses_markdown(proofs: Mapping[str, Proof], checks: Mapping[str, str]) -> str:
-    """The whole reference as Markdown.
+    """The complete reference as Markdown.
 
-    proofs: loss → what was tested. checks: common check → what it shows, in order.
+    proofs: evidence by loss. checks: common check → its description, in column order.
     """
     known = entries()
     families: dict[str, list[str]] = {}
@@ -124,7 +125,7 @@ def _overview(
 
 
 def _ce(entry: Entry) -> str:
-    """What CE weighs beside this loss alone."""
+    """The weight of CE when this is the only other loss."""
     if entry.cls.soft:
         return f"{1.0 - entry.node['weight']:g}"
     return f"{entry.cls.ce_weight:g}"
@@ -134,7 +135,7 @@ def _reads(entry: Entry) -> str:
     taps = [f"`{_tap(tap)}`" for tap in entry.term.taps]
     reads = taps or ["embedding" if entry.cls.reads_embedding else "logits"]
     if entry.cls.reads_tokens:
-        reads.append("a distillation token's logits instead")
+        reads.append("or a distillation token's logits")
     if taps and entry.cls.reads_embedding:
         reads.append("embedding")
     if entry.cls.reads_strong_view:
@@ -170,7 +171,7 @@ def _method(name: str, entry: Entry, proof: Proof) -> str:
 def _proof_table(
     known: Mapping[str, Entry], proofs: Mapping[str, Proof], checks: Mapping[str, str]
 ) -> str:
-    """Losses against checks: passed, or the number of the note that says why there is none."""
+    """Table of losses and checks: passed, or the number of the note on why it does not apply."""
     notes: dict[str, int] = {}
     rows = ["| | " + " | ".join(checks) + " |", "|---" * (len(checks) + 1) + "|"]
     for name in known:
@@ -184,10 +185,10 @@ def _proof_table(
     reasons = [f"- [{number}] {reason}" for reason, number in notes.items()]
     return "\n".join(
         [
-            "## What each loss was put through\n",
-            "Beside its own test (value and gradient against an independent formulation on several "
-            "shapes,\nfrozen numbers, variants, refusals) every loss passes these; a number says "
-            "why one does not apply.\n",
+            "## Common checks\n",
+            "Each loss has its own test: value and gradient against an independent formulation on "
+            "several\nshapes, frozen numbers, variants, errors. In addition, every loss passes the "
+            "checks below. A\nnumber refers to the reason why a check does not apply.\n",
             *rows,
             "",
             *legend,

@@ -1,8 +1,8 @@
-"""Which of the common checks each loss passes, and why one does not apply to it.
+"""Registry of the common checks: which apply to each loss, and why others do not.
 
-`tests/losses/test_every_loss.py` runs every check on every loss of `configs/loss`, except those in
-`skip`; the table in docs/losses.md is made from this registry. A skip says why the check has no
-meaning for the method, not that it fails.
+`tests/losses/test_every_loss.py` runs every check on every loss in `configs/loss`, except those in
+`skip`. docs/losses.md has the same table. A skip gives the reason why a check is meaningless for a
+method; it does not mean that the check fails.
 """
 
 from dataclasses import dataclass, field
@@ -13,36 +13,36 @@ from kdrun.losses.catalogue import Proof, losses_markdown
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
 
-# The checks by name, in the order of the table, with what each of them shows.
+# Check → what it verifies, in the column order of the table.
 CHECKS = {
     "gradcheck": "gradients in float64 agree with finite differences",
     "equal": "the loss of a student that equals its teacher is zero, its gradients finite",
     "extreme": "logits of ±1e4: loss and gradients are finite",
     "zeros": "all-zero features and logits: loss and gradients are finite",
-    "duplicates": "all images of a batch alike: loss and gradients are finite",
-    "constant": "features without variation: loss and gradients are finite",
+    "duplicates": "identical images in a batch: loss and gradients are finite",
+    "constant": "constant features: loss and gradients are finite",
     "single": "a batch of one image",
     "two_classes": "two classes",
     "bf16": "outputs in bfloat16: the loss is a finite float32",
-    "compile": "one graph under torch.compile(fullgraph=True), same value",
+    "compile": "one graph with torch.compile(fullgraph=True), same value",
     "mlp": "a convolutional teacher and a fully connected student",
     "mobilenet": "a ResNet teacher and a MobileNetV2 student, 32×32 pixels",
-    "falls": "the term's value falls in training on the digits, in a pre-training phase always",
-    "learns": "the student learns the digits (more than 80 % right), the teacher stays as it was",
-    "resume": "stopped within an epoch and continued: the same weights bit for bit",
+    "falls": "the loss decreases in training on the digits, and in every pre-training phase",
+    "learns": "the student learns the digits (above 80 % top-1); the teacher does not change",
+    "resume": "interrupted within an epoch and resumed: the same weights bit for bit",
 }
 
 
 @dataclass(frozen=True)
 class Checks:
-    """One loss.
+    """The checks of one loss.
 
     against: what the loss's own test compares value and gradient with.
     skip: check → why it does not apply.
-    settings: parameters of the term in all common checks (e.g. a smaller memory).
-    training: further parameters, or a weight, for `learns` and `resume` (e.g. pretrain_epochs).
-    learning: the same for `learns` alone (e.g. a weight for 8×8 pixels).
-    refuses: pair of networks (`mlp`, `mobilenet`) → why it is refused with a ConfigError.
+    settings: parameters of the loss in all common checks (e.g. a smaller memory bank).
+    training: more parameters, or a weight, for `learns` and `resume` (e.g. pretrain_epochs).
+    learning: the same for `learns` only (e.g. a weight for 8×8 pixels).
+    refuses: pair of networks (`mlp`, `mobilenet`) → why it raises a ConfigError.
     """
 
     against: str
@@ -53,13 +53,13 @@ class Checks:
     refuses: dict[str, str] = field(default_factory=dict)
 
 
-ENTROPY = "a cross-entropy: the teacher's entropy is left, and is a constant for the student"
+ENTROPY = "a cross-entropy: the teacher's entropy remains, a constant for the student"
 
 # Labels and soft targets.
 LOGITS = {
     "ce": Checks(
         "the mean of -log p of the label, in a loop",
-        skip={"equal": "it compares with labels, not with the teacher"},
+        skip={"equal": "it compares with the labels, not the teacher"},
     ),
     "kd": Checks("p log(p / q) summed in loops over images and classes"),
     "logits": Checks("squared differences in loops; the limit of kd at T = 1e4"),
@@ -71,16 +71,16 @@ LOGITS = {
         "the equation in loops over images and classes",
         skip={
             "equal": ENTROPY,
-            "gradcheck": "the images' weights pass no gradient on purpose; its own test checks it",
+            "gradcheck": "the sample weights pass no gradient by design; its own test checks this",
         },
     ),
     "mlkd": Checks(
         "the three levels in loops over images and pairs",
-        skip={"equal": "it holds CE of the strong view as well"},
+        skip={"equal": "it includes CE of the strong view"},
     ),
     "ctkd": Checks(
         "kd and dkd at the learned T; θ's gradient by finite differences, times -λ",
-        skip={"gradcheck": "θ's gradient is reversed on purpose; its own test checks both"},
+        skip={"gradcheck": "θ's gradient is reversed by design; its own test checks both"},
     ),
     "deit_soft": Checks("p log(p / q) in loops, divided as paper and code divide"),
     "deit_hard": Checks(
@@ -89,9 +89,9 @@ LOGITS = {
 }
 
 # Feature maps.
-ADAPTED = "an adapter stands between: equal features are not equal after it"
-NO_PLACES = "units of a fully connected layer have no places to compare"
-BEFORE = "the term works before the main phase and is 0 in it"
+ADAPTED = "an adapter transforms the features: equal inputs give unequal outputs"
+NO_PLACES = "a fully connected layer has no spatial dimensions to compare"
+BEFORE = "active before the main phase, and 0 in it"
 FEATURES = {
     "fitnet": Checks(
         "the regression's squared errors in loops over images and channels",
@@ -99,7 +99,7 @@ FEATURES = {
     ),
     "at": Checks(
         "attention maps in loops over channels",
-        learning={"weight": 10.0},  # the default is for 32×32 pixels: see its docstring
+        learning={"weight": 10.0},  # the default is tuned for 32×32 pixels: see its docstring
         refuses={"mlp": NO_PLACES},
     ),
     "vid": Checks("torch.distributions.Normal, without its constant", skip={"equal": ADAPTED}),
@@ -116,15 +116,15 @@ FEATURES = {
     ),
     "ab": Checks(
         "the cases of the hinge, element by element",
-        skip={"falls": BEFORE, "equal": "the hinge asks for a margin beyond the teacher's signs"},
+        skip={"falls": BEFORE, "equal": "the hinge loss demands a margin beyond the teacher's signs"},
         training={"pretrain_epochs": 2},
     ),
     "ft": Checks(
         "factors image by image from the same layers",
         skip={
             "equal": ADAPTED,
-            "gradcheck": "the paraphraser is left out of the graph on purpose; its own test checks "
-            "the student and the translator",
+            "gradcheck": "the paraphraser is outside the graph by design; its own test checks "
+            "student and translator",
         },
         training={"pretrain_epochs": 2},
         learning={"weight": 10.0},  # as at
@@ -139,7 +139,7 @@ FEATURES = {
     ),
 }
 
-# Relations between images, contrast, borrowed classifiers.
+# Relations between images, contrastive losses, reused classifiers.
 RELATIONS = {
     "sp": Checks("Gram matrices in loops over pairs of images"),
     "cc": Checks(
@@ -161,7 +161,7 @@ RELATIONS = {
     "semckd": Checks(
         "attention and distances image by image, layer by layer",
         skip={"equal": ADAPTED},
-        training={"weight": 10.0},  # 400 is for CIFAR networks and drowns the labels here
+        training={"weight": 10.0},  # 400 is tuned for CIFAR networks and drowns out the labels here
     ),
     "simkd": Checks(
         "squared differences in loops; the kept network rebuilt from its parts",
@@ -173,7 +173,7 @@ REGISTRY = {**LOGITS, **FEATURES, **RELATIONS}
 
 
 def documented() -> str:
-    """docs/losses.md as it should be."""
+    """The expected content of docs/losses.md."""
     proofs = {
         name: Proof(
             entry.against,

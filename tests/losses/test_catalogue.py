@@ -1,4 +1,4 @@
-"""docs/losses.md says what the classes, the configurations and the registry of checks say."""
+"""docs/losses.md matches the loss classes, the YAML files and the registry of checks."""
 
 from losses.checks import DOCUMENT, REGISTRY, documented
 
@@ -10,7 +10,7 @@ COMMAND = "python tests/losses/checks.py"
 def test_the_document_is_up_to_date() -> None:
     assert DOCUMENT.is_file(), f"docs/losses.md is missing; write it with: {COMMAND}"
     same = DOCUMENT.read_text(encoding="utf-8") == documented()
-    assert same, f"docs/losses.md is not what the losses say; write it anew with: {COMMAND}"
+    assert same, f"docs/losses.md is out of date; regenerate it with: {COMMAND}"
 
 
 def test_every_loss_has_its_section_and_its_row() -> None:
