@@ -32,13 +32,13 @@ Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`)
 - `taps` name the features a loss reads. `stages` is every stage of both networks, paired from the
   last one backwards. Other values: `last_stage`, `stage2`, any module path, or
   `[student's, teacher's]`. `_pre` is the tensor before a stage's last activation.
-- `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with an
-  SGD that has two momentum buffers: one for CE with `momentum - dot_delta`, one for all other losses
-  with `momentum + dot_delta` (0.075 as published for CIFAR). It needs a second backward pass per
-  step.
+- `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with SGD
+  and two momentum buffers: `momentum - dot_delta` for CE, `momentum + dot_delta` for all other
+  losses (0.075 as published for CIFAR). It needs a second backward pass per step.
 
 Notation: B batch size, C classes, D embedding width, H×W spatial size, z logits, p probabilities,
-T temperature, index s student, index t teacher. All losses are computed in float32, outside autocast.
+T temperature, index s student, index t teacher. All losses are computed in float32, outside
+autocast.
 """
 
 

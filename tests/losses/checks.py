@@ -116,7 +116,7 @@ FEATURES = {
     ),
     "ab": Checks(
         "the cases of the hinge, element by element",
-        skip={"falls": BEFORE, "equal": "the hinge loss demands a margin beyond the teacher's signs"},
+        skip={"falls": BEFORE, "equal": "the hinge demands a margin beyond the teacher's signs"},
         training={"pretrain_epochs": 2},
     ),
     "ft": Checks(
