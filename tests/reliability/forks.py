@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -83,6 +84,53 @@ class Child:
         except ProcessLookupError:  # it has no group of its own yet, or has ended
             self.process.kill()
         self.process.join()
+
+
+def at_step(training: int, step: int, react: Callable[[], None]) -> None:
+    """A fault: call `react` before a step of the n-th training of the process, both from 1.
+
+    In `kdrun distill` the trainings are the teacher's, the baseline's and the student's.
+    """
+    from kdrun.engine.loop import _Fit
+
+    run, train_step, counts = _Fit.run, _Fit._step, {"training": 0, "step": 0}
+
+    def counted_run(fit: _Fit) -> Any:
+        counts.update(training=counts["training"] + 1, step=0)
+        return run(fit)
+
+    def counted_step(fit: _Fit, batch: Any) -> Any:
+        counts["step"] += 1
+        if counts == {"training": training, "step": step}:
+            react()
+        return train_step(fit, batch)
+
+    _Fit.run, _Fit._step = counted_run, counted_step  # type: ignore[method-assign]
+
+
+def signal_at_step(training: int, step: int, number: int) -> None:
+    """A fault: the process sends itself a signal before a step; see `at_step`."""
+    at_step(training, step, lambda: os.kill(os.getpid(), number))
+
+
+def wait_at_step(training: int, step: int, marker: Path) -> None:
+    """A fault: make the file `marker` before a step, then wait until it is deleted."""
+
+    def wait() -> None:
+        marker.touch()
+        while marker.exists():
+            time.sleep(0.01)
+
+    at_step(training, step, wait)
+
+
+def until(condition: Callable[[], object], child: Child, seconds: float = 300.0) -> None:
+    """Wait for a condition; fails when the child ends before it holds."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert child.process.is_alive() or condition(), child.output
+        assert time.monotonic() < limit, child.output
+        time.sleep(0.005)
 
 
 @functools.cache
