@@ -1,21 +1,25 @@
 """What a forked child finds imported: all that a command needs, so that it starts at once."""
 
 import gc
+import importlib
 
-import torch._dynamo  # imported by the first step of an optimizer
+import kdrun.sweeps.execute
 
-import kdrun.cli.execution
 import kdrun.cli.main
-import kdrun.cli.peers
 import kdrun.commands.distill
 import kdrun.commands.resume
-import kdrun.configs
-import kdrun.data.sources
-import kdrun.losses.kd
-import kdrun.models.cnn
-import kdrun.schemes.offline
-import kdrun.sweeps.execute
 import kdrun.sweeps.executor  # noqa: F401
+
+for name in (
+    "torch._dynamo",  # the first step of an optimizer imports it
+    "kdrun.cli.peers",
+    "kdrun.configs",
+    "kdrun.data.sources",
+    "kdrun.losses.kd",
+    "kdrun.models.cnn",
+    "kdrun.schemes.offline",
+):
+    importlib.import_module(name)
 
 gc.collect()
 gc.freeze()  # a child's collections pass over all of this
