@@ -1,10 +1,12 @@
 """Fixtures and gates shared by all tests."""
 
 import contextlib
+import copy
 import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,34 @@ def data_dir() -> Path:
     if not root:
         pytest.skip("needs real data: set KDRUN_TEST_DATA to the folder that holds it")
     return Path(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compose_once() -> None:
+    """Hydra composes the same groups of kdrun's own YAML files once per process, not per command.
+
+    Composing takes most of a rejected command's time. A user's folder may change between two
+    commands, so nothing is kept for one.
+    """
+    from hydra._internal.hydra import Hydra
+    from omegaconf import flag_override
+
+    compose_config = Hydra.compose_config
+    composed: dict[Any, Any] = {}
+
+    def compose(self: Hydra, config_name: str, overrides: list[str], **options: Any) -> Any:
+        paths = tuple(entry.path for entry in self.config_loader.get_search_path().get_path())
+        key = (paths, config_name, tuple(overrides), *sorted(options.items()))
+        if any("searchpath" in override for override in overrides):
+            return compose_config(self, config_name, overrides, **options)
+        if key not in composed:
+            composed[key] = compose_config(self, config_name, overrides, **options)
+        found = copy.deepcopy(composed[key])
+        with flag_override(found, "readonly", False), flag_override(found.hydra, "readonly", False):
+            found.hydra.runtime.cwd = os.getcwd()
+        return found
+
+    Hydra.compose_config = compose  # type: ignore[method-assign]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -30,14 +30,31 @@ def register(config_dir: Path | None = None) -> None:
     OmegaConf.register_new_resolver("kdrun.stamp", stamp, use_cache=True, replace=True)
     own = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
     folders = [own] if config_dir is None else [own, config_dir]
-    names = {name for folder in folders for name in model_names(folder)}
-    store = ConfigStore.instance()
+    names = sorted({name for folder in folders for name in model_names(folder)})
     for group in NETWORK_GROUPS:
-        there = store.repo.setdefault(group, {})
-        assert isinstance(there, dict)
-        there.clear()  # options of an earlier composition with another `config_dir`
-        for name in sorted(names):
-            if config_dir is None or not (config_dir / group / f"{name}.yaml").is_file():
-                folder, _, last = name.rpartition("/")
-                node = {"defaults": [f"/{MODEL}/{name}@_here_", "_self_"]}
-                store.store(group=f"{group}/{folder}".rstrip("/"), name=last, node=node)
+        _store_options(
+            group,
+            [
+                name
+                for name in names
+                if config_dir is None or not (config_dir / group / f"{name}.yaml").is_file()
+            ],
+        )
+
+
+_stored: dict[str, list[str]] = {}  # group → its options in Hydra's store
+
+
+def _store_options(group: str, names: list[str]) -> None:
+    """Make `names` the stored options of a group, in place of those stored before."""
+    if _stored.get(group) == names:
+        return
+    store = ConfigStore.instance()
+    present = store.repo.setdefault(group, {})
+    assert isinstance(present, dict)
+    present.clear()
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        node = {"defaults": [f"/{MODEL}/{name}@_here_", "_self_"]}
+        store.store(group=f"{group}/{folder}".rstrip("/"), name=last, node=node)
+    _stored[group] = names

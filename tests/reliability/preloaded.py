@@ -3,23 +3,23 @@
 import gc
 import importlib
 
-import kdrun.sweeps.execute
-
-import kdrun.cli.main
-import kdrun.commands.distill
-import kdrun.commands.resume
-import kdrun.sweeps.executor  # noqa: F401
-
-for name in (
+MODULES = (
     "torch._dynamo",  # the first step of an optimizer imports it
-    "kdrun.cli.peers",
+    "kdrun.cli.main",
+    "kdrun.cli.execution",
+    "kdrun.commands.distill",
+    "kdrun.commands.resume",
     "kdrun.configs",
     "kdrun.data.sources",
     "kdrun.losses.kd",
     "kdrun.models.cnn",
     "kdrun.schemes.offline",
-):
-    importlib.import_module(name)
+    "kdrun.sweeps.executor",
+    "kdrun.sweeps.jobs",
+)
+
+for _name in MODULES:
+    importlib.import_module(_name)
 
 gc.collect()
 gc.freeze()  # a child's collections pass over all of this
