@@ -35,7 +35,7 @@ from kdrun.distillation.networks import Member, new_network
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.losses.catalogue import entries
 from kdrun.losses.ce import CrossEntropy
-from kdrun.losses.objective import Objective, WeightedTerm
+from kdrun.losses.objective import Objective, WeightedLoss
 from kdrun.types import Batch, Normalisation, Outputs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,8 +169,8 @@ def term_step(
     name: str, options: argparse.Namespace, dataset: Dataset, batch: Batch
 ) -> Callable[[], None]:
     """A term's part of a step, on the outputs that a real pair gives for the batch."""
-    term = entries()[name].term
-    objective = Objective(CrossEntropy(), 1.0, {name: WeightedTerm(term, 1.0)})
+    term = entries()[name].loss
+    objective = Objective(CrossEntropy(), 1.0, {name: WeightedLoss(term, 1.0)})
     plain, *teachers = (
         Member(network(which, dataset, where), config_of(which), dataset.normalisation)
         for which, where in ((options.student, "student"), (options.teacher, "teacher"))

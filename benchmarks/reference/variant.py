@@ -86,7 +86,7 @@ def usual_forward(scheme: StudentScheme, clock: PhaseClock) -> Forward:
     clock: counts the objective as the phase `terms`.
     """
     objective: Objective = scheme.objective
-    terms = objective.term_list()
+    terms = objective.loss_list()
     teachers = scheme.frozen_teachers
     if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is SoftTargets:
         term = terms[0]

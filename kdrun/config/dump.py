@@ -142,7 +142,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
     }
 
 
-def _term(config: schema.TermConfig) -> dict[str, Any]:
+def _term(config: schema.LossConfig) -> dict[str, Any]:
     epochs = {"warmup_epochs": config.warmup_epochs, "decay_epochs": config.decay_epochs}
     return {"_target_": config.target, "weight": config.weight, **epochs, **config.kwargs}
 

@@ -250,7 +250,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
 
 def _teachers(
     plain: dict[str, Any],
-    loss: dict[str, schema.TermConfig],
+    loss: dict[str, schema.LossConfig],
     scheme: schema.SchemeConfig,
     student: schema.NetworkConfig,
     schedule: schema.ScheduleConfig,
@@ -268,7 +268,7 @@ def _ensemble(node: dict[str, Any]) -> schema.EnsembleConfig:
     return typed(schema.EnsembleConfig, given, "teacher")
 
 
-def _loss(node: Any) -> dict[str, schema.TermConfig]:
+def _loss(node: Any) -> dict[str, schema.LossConfig]:
     if not isinstance(node, dict) or not node:
         raise ConfigError("The objective is empty: choose a loss, e.g. loss=kd or 'loss=[kd,sp]'.")
     terms = {}
@@ -285,7 +285,7 @@ def _loss(node: Any) -> dict[str, schema.TermConfig]:
             for key in EPOCH_KEYS
         }
         target = _target(term, where)
-        terms[str(term_id)] = schema.TermConfig(str(term_id), target, weight, kwargs, **epochs)
+        terms[str(term_id)] = schema.LossConfig(str(term_id), target, weight, kwargs, **epochs)
     return terms
 
 

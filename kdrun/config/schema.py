@@ -154,7 +154,7 @@ class EnsembleConfig:
 
 
 @dataclass(frozen=True)
-class TermConfig:
+class LossConfig:
     """One loss of the objective: its class, its arguments, its weight.
 
     warmup_epochs: the weight rises linearly and is full in this epoch (1: from the start).
@@ -260,7 +260,7 @@ class DistillConfig:
     dataset: DatasetConfig
     teachers: tuple[TeacherConfig, ...]
     student: NetworkConfig
-    loss: dict[str, TermConfig]
+    loss: dict[str, LossConfig]
     schedule: ScheduleConfig
     scheme: SchemeConfig
     val_fraction: kinds.ValFraction

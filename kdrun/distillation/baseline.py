@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from kdrun.config.schema import DistillConfig, EnsembleConfig, SchemeConfig, TermConfig
+from kdrun.config.schema import DistillConfig, EnsembleConfig, LossConfig, SchemeConfig
 from kdrun.distillation.child_run import ChildRecipe
 from kdrun.distillation.get_or_train import get_or_train
 from kdrun.distillation.prepare import PreparedRun
@@ -14,7 +14,7 @@ from kdrun.runs.reading import read_run
 from kdrun.ui import format
 
 OFFLINE = SchemeConfig("offline", "kdrun.schemes.offline.Offline")
-CE = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+CE = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 WITHOUT_LABELS = "skipped: the transfer set has no labels to train it on"
 
 

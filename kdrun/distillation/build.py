@@ -78,7 +78,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     scheme = _scheme(
         config, dataset, objective, connected, connected.teachers, config.runtime.compile
     )
-    notes += [note for term in objective.term_list() for note in term.notes()]
+    notes += [note for term in objective.loss_list() for note in term.notes()]
     return Plan(
         objective=scheme.describe(),
         student=card,

@@ -52,7 +52,7 @@ def final_student(
 
     Raises ConfigError where such a loss has several teachers.
     """
-    for loss in objective.term_list():
+    for loss in objective.loss_list():
         if not loss.replaces_student or not teachers:
             continue
         if len(teachers) > 1:
@@ -90,7 +90,7 @@ def tap_networks(
             student_names += [pair[0] for pair in loss.pairs]
             teacher_names += [pair[1] for pair in loss.pairs]
         names.append(teacher_names)
-    embedding = any(loss.reads_embedding for loss in objective.term_list())
+    embedding = any(loss.reads_embedding for loss in objective.loss_list())
     extractors = [
         FeatureExtractor(
             m.network,
@@ -124,7 +124,7 @@ def tap_networks(
 def _losses_of(objective: Objective, position: int) -> list[DistillationLoss]:
     """The losses that learn from this teacher alone; none if soft targets are averaged."""
     within = position < objective.ensemble.targets
-    return list(objective.terms_of(position).values()) if within else []
+    return list(objective.losses_of(position).values()) if within else []
 
 
 def _build_adapters(

@@ -41,7 +41,7 @@ def without_tokens_argv(config: NetworkConfig) -> list[str]:
 def require_taught_heads(objective: Objective, student: nn.Module) -> None:
     """Raise ConfigError for distillation tokens whose heads no term of the objective trains."""
     terms = objective.weighted.values()
-    if distillation_heads(student) and not any(w.term.reads_tokens and w.weight for w in terms):
+    if distillation_heads(student) and not any(w.loss.reads_tokens and w.weight for w in terms):
         raise _untaught("student", student, "take a loss that does, e.g. loss=deit_hard")
 
 
@@ -50,7 +50,7 @@ def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[s
     if not (isinstance(student, ManyHeads) and student.distillation_heads):
         return []
     count = len(student.distillation_heads)
-    terms = [name for name, w in objective.weighted.items() if w.term.reads_tokens and w.weight]
+    terms = [name for name, w in objective.weighted.items() if w.loss.reads_tokens and w.weight]
     where = "the head of the distillation token"
     if count > 1:
         where = f"the heads of the {count} distillation tokens, teacher i on that of token i"

@@ -60,12 +60,12 @@ class Entry:
 
     path: Path
     node: Mapping[str, Any]
-    term: DistillationLoss
+    loss: DistillationLoss
 
     @property
     def cls(self) -> type[DistillationLoss]:
         """The loss's class."""
-        return type(self.term)
+        return type(self.loss)
 
     @property
     def summary(self) -> str:
@@ -132,7 +132,7 @@ def _ce(entry: Entry) -> str:
 
 
 def _reads(entry: Entry) -> str:
-    taps = [f"`{_tap(tap)}`" for tap in entry.term.taps]
+    taps = [f"`{_tap(tap)}`" for tap in entry.loss.taps]
     reads = taps or ["embedding" if entry.cls.reads_embedding else "logits"]
     if entry.cls.reads_tokens:
         reads.append("or a distillation token's logits")

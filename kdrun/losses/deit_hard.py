@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.tokens import TokenTerm
+from kdrun.losses.tokens import TokenLoss
 from kdrun.ranges import Share
 from kdrun.types import Batch, Outputs
 
 
-class DeitHard(TokenTerm):
+class DeitHard(TokenLoss):
     """Cross-entropy of the student's logits `[B, C]` with the teacher's decision, mean over B.
 
     The label is argmax_c of the teacher's logits (eq. 3). Paper and code agree; both may smooth

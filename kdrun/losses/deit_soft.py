@@ -7,12 +7,12 @@ from torch import Tensor
 
 from kdrun.losses.base import require_variant
 from kdrun.losses.kd import soft_target_loss
-from kdrun.losses.tokens import TokenTerm
+from kdrun.losses.tokens import TokenLoss
 from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
 
-class DeitSoft(TokenTerm):
+class DeitSoft(TokenLoss):
     """T² · KL(p_teacher^T ‖ p_student^T) of logits `[B, C]`, as DeiT reduces it.
 
     paper: summed over classes, averaged over the batch (eq. 2), which is `kd`. code: averaged over

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config import build
-from kdrun.config.schema import DistillConfig, TermConfig
+from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
@@ -16,15 +16,15 @@ from kdrun.types import Batch, Outputs
 
 
 @dataclass(frozen=True)
-class WeightedTerm:
-    """A term and how much it counts.
+class WeightedLoss:
+    """A loss and its weight.
 
-    term, others: its instance for the first teacher, and those for each further one.
+    loss, others: the instance for the first teacher, and those for the other teachers.
     warmup_epochs: the weight rises linearly to its full value in this epoch, counted from 1.
     decay_epochs: the weight falls linearly to zero over so many epochs.
     """
 
-    term: DistillationLoss
+    loss: DistillationLoss
     weight: float
     warmup_epochs: int = 0
     decay_epochs: int = 0
@@ -32,8 +32,8 @@ class WeightedTerm:
 
     @property
     def instances(self) -> tuple[DistillationLoss, ...]:
-        """The term for each teacher, in their order."""
-        return (self.term, *self.others)
+        """The loss for each teacher, in order."""
+        return (self.loss, *self.others)
 
     def factor(self, epoch: int) -> float:
         """The share of the weight in epoch number `epoch` (from 0)."""
@@ -45,7 +45,7 @@ class WeightedTerm:
         """`0.9*16*KL(T=4)`, with the change over the epochs in brackets."""
         notes = [f"full from epoch {self.warmup_epochs}"] if self.warmup_epochs > 1 else []
         notes += [f"to 0 in {self.decay_epochs} epochs"] if self.decay_epochs else []
-        return f"{self.weight:g}*{self.term.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
+        return f"{self.weight:g}*{self.loss.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 class Objective(nn.Module):
@@ -59,7 +59,7 @@ class Objective(nn.Module):
         self,
         ce: CrossEntropy,
         ce_weight: float,
-        terms: dict[str, WeightedTerm],
+        terms: dict[str, WeightedLoss],
         ensemble: Ensemble | None = None,
     ) -> None:
         super().__init__()
@@ -68,28 +68,28 @@ class Objective(nn.Module):
         self.weighted = terms
         self.ensemble = ensemble or Ensemble()
         self.labelled = True
-        self.terms = nn.ModuleDict({name: weighted.term for name, weighted in terms.items()})
+        self.terms = nn.ModuleDict({name: weighted.loss for name, weighted in terms.items()})
         # named by the teacher's number, so that the names for one teacher are those of the terms
         self.more_terms = nn.ModuleDict(
             {
-                str(position): nn.ModuleDict(self.terms_of(position))
+                str(position): nn.ModuleDict(self.losses_of(position))
                 for position in range(1, self.ensemble.targets)
             }
         )
         self.weights = {"ce": ce_weight, **{name: w.weight for name, w in terms.items()}}
 
-    def term_list(self) -> list[DistillationLoss]:
+    def loss_list(self) -> list[DistillationLoss]:
         """The terms besides CE, each with all its instances."""
         return [term for weighted in self.weighted.values() for term in weighted.instances]
 
-    def terms_of(self, position: int) -> dict[str, DistillationLoss]:
+    def losses_of(self, position: int) -> dict[str, DistillationLoss]:
         """The terms besides CE that learn from teacher number `position` (from 0), by name."""
         return {name: weighted.instances[position] for name, weighted in self.weighted.items()}
 
     @property
     def reads_strong_view(self) -> bool:
         """Whether a term needs a second, strongly augmented view of the batch."""
-        return any(term.reads_strong_view for term in self.term_list())
+        return any(term.reads_strong_view for term in self.loss_list())
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the weights of epoch number `epoch` (from 0) of `epochs`."""
@@ -156,13 +156,13 @@ class Objective(nn.Module):
     @property
     def temperature(self) -> float | None:
         """T of the first term that has one."""
-        values = [getattr(term, "temperature", None) for term in self.term_list()]
+        values = [getattr(term, "temperature", None) for term in self.loss_list()]
         return next((float(value) for value in values if value is not None), None)
 
     @property
     def alpha(self) -> float | None:
         """The weight of the soft term, if there is exactly one."""
-        soft = [w.weight for w in self.weighted.values() if w.term.soft]
+        soft = [w.weight for w in self.weighted.values() if w.loss.soft]
         return soft[0] if len(soft) == 1 else None
 
 
@@ -203,7 +203,7 @@ def without_labels(objective: Objective) -> Objective:
             f"{missing}, and the objective {objective.describe()} weighs CE with labels: set {fix}."
         )
     for name, weighted in objective.weighted.items():
-        if weighted.term.reads_labels:
+        if weighted.loss.reads_labels:
             raise ConfigError(
                 f"{missing}, and loss={name} reads them: choose one that does not, e.g. kd."
             )
@@ -212,7 +212,7 @@ def without_labels(objective: Objective) -> Objective:
 
 
 def build_objective(
-    loss: dict[str, TermConfig],
+    loss: dict[str, LossConfig],
     T: float | None,
     alpha: float | None,
     ce: float | None,
@@ -231,10 +231,10 @@ def build_objective(
             "loss.ce takes no settings: its weight is ce=..., its smoothing "
             "schedule.label_smoothing=..."
         )
-    classes = {name: _term_class(term) for name, term in loss.items() if name != "ce"}
+    classes = {name: _loss_class(term) for name, term in loss.items() if name != "ce"}
     soft = [name for name, cls in classes.items() if cls.soft]
     _check_alpha(loss, soft, alpha, ce)
-    terms: dict[str, WeightedTerm] = {}
+    terms: dict[str, WeightedLoss] = {}
     takes_temperature = False
     for name in classes:
         kwargs = dict(loss[name].kwargs)
@@ -248,7 +248,7 @@ def build_objective(
             build.call(loss[name].target, kwargs, f"loss.{name}") for _ in range(ensemble.targets)
         )
         epochs = loss[name].warmup_epochs, loss[name].decay_epochs
-        terms[name] = WeightedTerm(term, weight, *epochs, tuple(others))
+        terms[name] = WeightedLoss(term, weight, *epochs, tuple(others))
     _check_average(terms, ensemble)
     if T is not None and not takes_temperature:
         raise ConfigError(
@@ -261,7 +261,7 @@ def build_objective(
     return Objective(CrossEntropy(label_smoothing), ce_weight, terms, ensemble)
 
 
-def _term_class(term: TermConfig) -> type[DistillationLoss]:
+def _loss_class(term: LossConfig) -> type[DistillationLoss]:
     where = f"loss.{term.id}"
     found = build.locate(term.target, where)
     if not (isinstance(found, type) and issubclass(found, DistillationLoss)):
@@ -272,7 +272,7 @@ def _term_class(term: TermConfig) -> type[DistillationLoss]:
 
 
 def _check_alpha(
-    loss: dict[str, TermConfig], soft: list[str], alpha: float | None, ce: float | None
+    loss: dict[str, LossConfig], soft: list[str], alpha: float | None, ce: float | None
 ) -> None:
     if alpha is not None and not soft:
         raise ConfigError(
@@ -286,11 +286,11 @@ def _check_alpha(
         )
 
 
-def _check_average(terms: dict[str, WeightedTerm], ensemble: Ensemble) -> None:
+def _check_average(terms: dict[str, WeightedLoss], ensemble: Ensemble) -> None:
     if ensemble.average != SOFT_TARGETS:
         return
     for name, weighted in terms.items():
-        if weighted.term.target_temperature() is None:
+        if weighted.loss.target_temperature() is None:
             raise ConfigError(
                 f"teacher.average=soft_targets gives a term the mean of the teachers' "
                 f"probabilities, and loss={name} reads more of a teacher than those: take "
@@ -303,13 +303,13 @@ def _check_temperature(name: str, value: float) -> None:
         raise ConfigError(f"loss.{name}.temperature={value:g} must be above 0 (usual: 1 to 20).")
 
 
-def _ce_weight(ce: float | None, terms: dict[str, WeightedTerm]) -> float:
+def _ce_weight(ce: float | None, terms: dict[str, WeightedLoss]) -> float:
     """`ce` if given, else what alpha leaves, else what the terms' own recipes give to CE."""
     if ce is not None:
         return ce
-    soft = [weighted.weight for weighted in terms.values() if weighted.term.soft]
+    soft = [weighted.weight for weighted in terms.values() if weighted.loss.soft]
     if not soft:
-        return min((weighted.term.ce_weight for weighted in terms.values()), default=1.0)
+        return min((weighted.loss.ce_weight for weighted in terms.values()), default=1.0)
     alpha = sum(soft)
     if alpha > 1:
         raise ConfigError(
@@ -318,5 +318,5 @@ def _ce_weight(ce: float | None, terms: dict[str, WeightedTerm]) -> float:
     return round(1.0 - alpha, 12)
 
 
-def _names(loss: dict[str, TermConfig]) -> str:
+def _names(loss: dict[str, LossConfig]) -> str:
     return "[" + ", ".join(loss) + "]"

@@ -9,7 +9,7 @@ from kdrun.losses.base import DistillationLoss, LossContext, full_precision
 from kdrun.types import Outputs
 
 
-class TokenTerm(DistillationLoss):
+class TokenLoss(DistillationLoss):
     """A term on logits that teaches the student through its distillation tokens, if it has any.
 
     Source: Touvron et al. 2021, arXiv 2012.12877, §4, for one token and one teacher.

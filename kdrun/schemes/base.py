@@ -46,7 +46,7 @@ class StudentScheme(nn.Module):
 
     def after_step(self) -> None:
         """The optimiser has used the gradients of the last forward."""
-        for term in self.objective.term_list():
+        for term in self.objective.loss_list():
             term.after_step()
 
     @property

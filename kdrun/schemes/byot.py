@@ -46,7 +46,7 @@ def byot(
     taps, last = _taps(given, exits)
     student = given.student.extractor([*dict.fromkeys([*taps, last])], embedding=True)
     output = given.dry(student)
-    given.build_terms(given.objective, (given.student, given.student), (output, output), "byot")
+    given.build_losses(given.objective, (given.student, given.student), (output, output), "byot")
     assert output.embedding is not None
     width = output.embedding.shape[1]
     torch.manual_seed(derive(given.seed, "exits"))

@@ -66,21 +66,21 @@ class SchemeContext:
             outputs: Outputs = extractor(self.sample)
         return outputs
 
-    def build_terms(
+    def build_losses(
         self,
         objective: Objective,
         pair: tuple[TrainableNetwork, TrainableNetwork],
         outputs: tuple[Outputs, Outputs],
         stream: str,
     ) -> None:
-        """Let the terms make their adapters for one (student, teacher) that both learn.
+        """Build the adapters of the losses for one (student, teacher) pair that both learn.
 
         stream: names the random numbers of these adapters.
-        Raises ConfigError for terms that only a frozen teacher serves.
+        Raises ConfigError for losses that need a frozen teacher.
         """
         student, teacher = pair
         torch.manual_seed(derive(self.seed, "adapters", stream))
-        for term in objective.term_list():
+        for term in objective.loss_list():
             context = LossContext(
                 num_classes=self.num_classes,
                 transfer_size=len(self.targets),
@@ -91,6 +91,8 @@ class SchemeContext:
                 teacher=_LearningTeacher(teacher.network, teacher.paths, term=term.id),
             )
             term.build(*outputs, context)
+
+    build_terms = build_losses  # former name; scheme files written for earlier versions call it
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def pooled(features: Tensor) -> Tensor:
 
 def require_losses(objective: Objective, scheme: str) -> None:
     """Raise ConfigError for an objective of labels alone. scheme: its name, for the message."""
-    if not objective.term_list():
+    if not objective.loss_list():
         raise ConfigError(
             f"scheme={scheme} with loss=ce teaches nothing: choose a loss, e.g. loss=kd, or "
             "scheme=offline for the labels alone."
@@ -125,7 +127,7 @@ def require_losses(objective: Objective, scheme: str) -> None:
 def require_one_phase(objective: Objective, scheme: str) -> None:
     """Raise ConfigError for labels alone, and for terms that need a finished teacher."""
     require_losses(objective, scheme)
-    for term in objective.term_list():
+    for term in objective.loss_list():
         if term.replaces_student or term.pretraining() is not None:
             raise ConfigError(
                 f"loss={term.id} needs a teacher that has finished learning, which scheme={scheme} "
@@ -139,7 +141,7 @@ def require_logits(objective: Objective, scheme: str, reason: str) -> None:
     reason: why the scheme has nothing else, as a clause.
     """
     require_one_phase(objective, scheme)
-    for term in objective.term_list():
+    for term in objective.loss_list():
         if term.taps or term.reads_embedding or term.reads_strong_view:
             raise ConfigError(
                 f"loss={term.id} reads more than logits, but with scheme={scheme} {reason}: use a "

@@ -26,7 +26,7 @@ def class_wise(given: SchemeContext) -> "ClassWise":
     require_logits(given.objective, "cs_kd", "two images are compared, whose features may differ")
     student = given.student.extractor()
     output = given.dry(student)
-    given.build_terms(given.objective, (given.student, given.student), (output, output), "cs_kd")
+    given.build_losses(given.objective, (given.student, given.student), (output, output), "cs_kd")
     return ClassWise(student, given.objective, given.compiled)
 
 

@@ -56,7 +56,7 @@ def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "N
     others = [make_branch(given.another(i).network, recording) for i in range(2, branches + 1)]
     student = given.student.extractor([tap])
     output = given.dry(student)
-    given.build_terms(given.objective, (given.student, given.student), (output, output), "one")
+    given.build_losses(given.objective, (given.student, given.student), (output, output), "one")
     torch.manual_seed(derive(given.seed, "gate"))
     gate = Gate(pooled(output.features[tap]).shape[1], branches).to(given.sample.dtype)
     return NativeEnsemble(student, given.objective, tap, others, recording, gate)

@@ -100,7 +100,7 @@ class Online(StudentScheme):
     def after_step(self) -> None:
         """The optimiser has used the gradients of the last forward."""
         for lesson in self.lessons:
-            for term in lesson.objective.term_list():
+            for term in lesson.objective.loss_list():
                 term.after_step()
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -167,11 +167,11 @@ def _tap(
     names: list[list[str]] = [[] for _ in learners]
     for lesson in lessons:
         student, teacher = lesson.learner, lesson.teachers[0]
-        for term in lesson.objective.term_list():
+        for term in lesson.objective.loss_list():
             term.pairs = pair_taps(term.taps, learners[student].paths, learners[teacher].paths)
             names[student] += [pair[0] for pair in term.pairs]
             names[teacher] += [pair[1] for pair in term.pairs]
-    embedding = any(term.reads_embedding for term in given.objective.term_list())
+    embedding = any(term.reads_embedding for term in given.objective.loss_list())
     extractor = [
         learner.extractor(list(dict.fromkeys(own)), embedding)
         for learner, own in zip(learners, names, strict=True)
@@ -179,7 +179,7 @@ def _tap(
     outputs = [given.dry(peer) for peer in extractor]
     for lesson in lessons:
         student, teacher = lesson.learner, lesson.teachers[0]
-        given.build_terms(
+        given.build_losses(
             lesson.objective,
             (learners[student], learners[teacher]),
             (outputs[student], outputs[teacher]),
@@ -189,7 +189,7 @@ def _tap(
 
 
 def _require_one_temperature(objective: Objective) -> None:
-    temperatures = {term.target_temperature() for term in objective.term_list()}
+    temperatures = {term.target_temperature() for term in objective.loss_list()}
     if len(temperatures) != 1 or None in temperatures:
         raise ConfigError(
             "scheme.variant=mean averages the peers' probabilities at the objective's one "
@@ -201,6 +201,6 @@ def _teacher(constants: Sequence[Outputs], lesson: Lesson) -> Outputs:
     """The one that teaches: a peer, or the mean of several."""
     if len(lesson.teachers) == 1:
         return constants[lesson.teachers[0]]
-    temperature = lesson.objective.term_list()[0].target_temperature()
+    temperature = lesson.objective.loss_list()[0].target_temperature()
     assert temperature is not None
     return Outputs(mean_logits([constants[j].logits for j in lesson.teachers], temperature))

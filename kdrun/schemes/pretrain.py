@@ -58,6 +58,6 @@ class PretrainScheme(nn.Module):
 def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, str, Pretraining]]:
     """(phase, term's name, plan) of every term that wants to train before the main phase."""
     for name, weighted in scheme.objective.weighted.items():
-        plan = weighted.term.pretraining()
+        plan = weighted.loss.pretraining()
         if plan is not None and plan.epochs > 0 and weighted.weight > 0:
             yield f"pretrain-{name}", name, plan

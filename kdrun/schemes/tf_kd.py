@@ -61,7 +61,7 @@ def teacher_free(
         )
     extractor = given.student.extractor()
     output = given.dry(extractor)
-    given.build_terms(objective, (given.student, given.student), (output, output), "tf_kd")
+    given.build_losses(objective, (given.student, given.student), (output, output), "tf_kd")
     return VirtualTeacher(extractor, objective, a, compiled)
 
 

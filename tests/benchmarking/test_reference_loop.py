@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
 from benchmarks.reference.variant import usual_forward
-from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
+from kdrun.config.schema import AugmentConfig, LossConfig, ScheduleConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import Normaliser
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -25,9 +25,9 @@ from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch, Normalisation
 
-KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
-CRD = TermConfig("crd", "kdrun.losses.crd.ContrastiveDistillation", 0.8, {"negatives": 40})
-SP = TermConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 10.0, {"taps": ["stage1"]})
+KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
+CRD = LossConfig("crd", "kdrun.losses.crd.ContrastiveDistillation", 0.8, {"negatives": 40})
+SP = LossConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 10.0, {"taps": ["stage1"]})
 CPU = torch.device("cpu")
 SCHEDULE = ScheduleConfig(lr=0.1, curve="constant")
 
@@ -54,7 +54,7 @@ class Watcher:
     def warn(self, text: str) -> None: ...
 
 
-def scheme(loss: dict[str, TermConfig]) -> Offline:
+def scheme(loss: dict[str, LossConfig]) -> Offline:
     torch.manual_seed(0)
     student: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[4])
     teacher: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[8])
@@ -62,8 +62,8 @@ def scheme(loss: dict[str, TermConfig]) -> Offline:
     names = ["stage1"] if "sp" in loss else []
     embedding = "crd" in loss
     if embedding:
-        build_crd(objective.term_list()[0], student, teacher)
-    for term in objective.term_list():
+        build_crd(objective.loss_list()[0], student, teacher)
+    for term in objective.loss_list():
         term.pairs = [("stage1", "stage1")]
     extractor = [
         FeatureExtractor(network, names, embedding=embedding) for network in (student, teacher)
@@ -86,7 +86,7 @@ def build_crd(term: DistillationLoss, student: nn.Module, teacher: nn.Module) ->
     ids=["soft targets written out", "crd with all rows gathered", "through the terms"],
 )
 def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
-    loss: dict[str, TermConfig], tmp_path
+    loss: dict[str, LossConfig], tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
     tool = scheme(loss)
     other = copy.deepcopy(tool)

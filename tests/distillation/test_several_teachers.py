@@ -4,7 +4,7 @@ import pytest
 import torch
 from losses.cases import SCHEDULE, made_up_data, settings_of
 
-from kdrun.config.schema import NetworkConfig, TermConfig
+from kdrun.config.schema import LossConfig, NetworkConfig
 from kdrun.distillation.connect import final_student, tap_networks
 from kdrun.distillation.networks import Member, new_network
 from kdrun.errors import ConfigError
@@ -28,7 +28,7 @@ def objective(*losses: str, teachers: int) -> Objective:
     for loss in losses:
         node = settings_of(loss)
         kwargs = {k: v for k, v in node.items() if k not in ("_target_", "weight", "warmup_epochs")}
-        terms[loss] = TermConfig(loss, node["_target_"], float(node["weight"]), kwargs)
+        terms[loss] = LossConfig(loss, node["_target_"], float(node["weight"]), kwargs)
     ensemble = Ensemble((1 / teachers,) * teachers)
     return build_objective(terms, None, None, None, 0.0, ensemble)
 

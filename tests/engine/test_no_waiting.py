@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdrun.config.schema import AugmentConfig, ScheduleConfig, TermConfig
+from kdrun.config.schema import AugmentConfig, LossConfig, ScheduleConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -55,7 +55,7 @@ class Watcher:
     def warn(self, text: str) -> None: ...
 
 
-KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
+KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 
 
 def loop(folder: Path, **schedule: Any) -> MeasuredLoop:

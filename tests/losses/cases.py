@@ -19,10 +19,10 @@ from kdrun.config import build
 from kdrun.config.schema import (
     AugmentConfig,
     DatasetConfig,
+    LossConfig,
     NetworkConfig,
     RuntimeConfig,
     ScheduleConfig,
-    TermConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.distillation.connect import final_student, tap_networks
@@ -34,7 +34,7 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.errors import Interrupted
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
-from kdrun.losses.objective import Objective, WeightedTerm, build_objective
+from kdrun.losses.objective import Objective, WeightedLoss, build_objective
 from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.supervised import Supervised
@@ -112,14 +112,14 @@ def settings_of(loss: str) -> dict[str, Any]:
     return dict(node)
 
 
-def make_term(loss: str, **settings: Any) -> WeightedTerm:
+def make_term(loss: str, **settings: Any) -> WeightedLoss:
     """The term of a loss's YAML with some parameters replaced, not yet built."""
     node = settings_of(loss)
     kwargs = {k: v for k, v in node.items() if k not in RESERVED} | settings
     term = build.call(node["_target_"], kwargs, f"loss.{loss}")
     assert isinstance(term, DistillationLoss)
     epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
-    return WeightedTerm(term, float(node.get("weight", 1.0)), **epochs)
+    return WeightedLoss(term, float(node.get("weight", 1.0)), **epochs)
 
 
 def make_objective(*losses: str, **settings: Any) -> Objective:
@@ -133,7 +133,7 @@ def make_objective(*losses: str, **settings: Any) -> Objective:
         kwargs = {k: v for k, v in node.items() if k not in RESERVED}
         epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
         weight = float(node.get("weight", 1.0))
-        terms[loss] = TermConfig(loss, node["_target_"], weight, kwargs, **epochs)
+        terms[loss] = LossConfig(loss, node["_target_"], weight, kwargs, **epochs)
     return build_objective(terms, None, None, None, 0.0)
 
 
@@ -149,13 +149,13 @@ def make_case(
         shapes = student.eval()(images), teacher.eval()(images)
     draw = torch.Generator().manual_seed(seed)
     found = [map_outputs(outputs, lambda t, kind: _random(t, kind, draw)) for outputs in shapes]
-    if weighted.term.reads_strong_view:
+    if weighted.loss.reads_strong_view:
         for outputs, shape in zip(found, shapes, strict=True):
             outputs.strong = map_outputs(shape, lambda t, kind: _random(t, kind, draw))
     targets = torch.randint(classes, (batch,), generator=draw)
     index = torch.randperm(len(dataset.train), generator=draw)[:batch]
     seen = Batch(torch.randn(images.shape, generator=draw), targets, index)
-    return Case(weighted.term.train(), leaves(found[0]), found[1], seen)
+    return Case(weighted.loss.train(), leaves(found[0]), found[1], seen)
 
 
 def tap(

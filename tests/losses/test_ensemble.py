@@ -5,7 +5,7 @@ import torch
 from losses.logit_cases import batch_of, gradient, softmax
 from torch import Tensor
 
-from kdrun.config.schema import EnsembleConfig, TermConfig
+from kdrun.config.schema import EnsembleConfig, LossConfig
 from kdrun.errors import ConfigError
 from kdrun.losses.ensemble import Ensemble, mean_soft_targets
 from kdrun.losses.objective import Objective, build_objective
@@ -23,7 +23,7 @@ ALPHA = 0.7
 
 def objective(loss: str, average: str, weights: list[float]) -> Objective:
     target, settings = CLASSES[loss]
-    terms = {loss: TermConfig(loss, target, ALPHA, settings)}
+    terms = {loss: LossConfig(loss, target, ALPHA, settings)}
     ensemble = Ensemble.of(EnsembleConfig(average, weights), len(weights))
     return build_objective(terms, None, None, None, 0.0, ensemble)
 

@@ -90,7 +90,7 @@ def test_there_is_a_loss_for_every_entry() -> None:
 
 
 def test_it_says_what_it_is(loss: str) -> None:
-    cls = type(make_term(loss, **REGISTRY[loss].settings).term)
+    cls = type(make_term(loss, **REGISTRY[loss].settings).loss)
     node = settings_of(loss)
     first = FILES[loss].read_text().splitlines()[0]
     assert cls.id == loss

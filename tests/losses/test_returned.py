@@ -10,7 +10,7 @@ from torch import Tensor
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
-from kdrun.losses.objective import Objective, WeightedTerm
+from kdrun.losses.objective import Objective, WeightedLoss
 from kdrun.types import Batch, Outputs
 
 
@@ -30,7 +30,7 @@ class Mine(DistillationLoss):
 
 
 def loss_of(value: Any) -> Tensor:
-    objective = Objective(CrossEntropy(), 1.0, {"mine": WeightedTerm(Mine(value), 2.0)})
+    objective = Objective(CrossEntropy(), 1.0, {"mine": WeightedLoss(Mine(value), 2.0)})
     outputs = Outputs(torch.zeros(4, 3))
     total, _ = objective(outputs, [outputs], batch_of(torch.tensor([0, 1, 2, 0])))
     return total

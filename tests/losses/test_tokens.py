@@ -14,7 +14,7 @@ from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.deit_hard import DeitHard
 from kdrun.losses.deit_soft import DeitSoft
 from kdrun.losses.kd import SoftTargets
-from kdrun.losses.tokens import TokenTerm
+from kdrun.losses.tokens import TokenLoss
 from kdrun.types import Outputs
 
 B, C = 6, 5
@@ -31,8 +31,8 @@ def student_with(tokens: int) -> Outputs:
     return Outputs(random(0), distillation=tuple(random(i) for i in range(1, tokens + 1)))
 
 
-def built(make: Any, student: Outputs, position: int, teachers: int) -> TokenTerm:
-    term: TokenTerm = make()
+def built(make: Any, student: Outputs, position: int, teachers: int) -> TokenLoss:
+    term: TokenLoss = make()
     term.build(student, student, replace(CONTEXT, position=position, teachers=teachers))
     return term
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from kdrun.config.schema import NetworkConfig, TermConfig
+from kdrun.config.schema import LossConfig, NetworkConfig
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.build import build_network
 from kdrun.models.taps import tap_paths
@@ -13,9 +13,9 @@ from kdrun.types import Batch, InputInfo, Normalisation
 
 INFO = InputInfo(num_classes=5, in_channels=1, image_size=(8, 8))
 SAME = Normalisation((0.5,), (0.5,))
-KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 1.0, {"temperature": 2.0})
-SP = TermConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 3.0, {"taps": ["last_stage"]})
-FITNET = TermConfig("fitnet", "kdrun.losses.fitnet.FitNet", 2.0, {"taps": ["stage1"]})
+KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 1.0, {"temperature": 2.0})
+SP = LossConfig("sp", "kdrun.losses.sp.SimilarityPreserving", 3.0, {"taps": ["last_stage"]})
+FITNET = LossConfig("fitnet", "kdrun.losses.fitnet.FitNet", 2.0, {"taps": ["stage1"]})
 
 
 def convnet(*widths: int) -> NetworkConfig:
@@ -35,13 +35,13 @@ def learner(
     return TrainableNetwork(network, config, paths, (SAME, SAME), seed)
 
 
-def objective(*terms: TermConfig, **changes: float | None) -> Objective:
+def objective(*terms: LossConfig, **changes: float | None) -> Objective:
     settings: dict[str, Any] = {"T": None, "alpha": None, "ce": 1.0, **changes}
     return build_objective({t.id: t for t in terms or (KD,)}, **settings, label_smoothing=0.0)
 
 
 def given(
-    *terms: TermConfig,
+    *terms: LossConfig,
     student: NetworkConfig | None = None,
     peers: tuple[NetworkConfig, ...] = (),
     dtype: torch.dtype = torch.float32,

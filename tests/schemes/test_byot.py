@@ -5,14 +5,14 @@ import torch
 from schemes.making import FITNET, KD, batch, convnet, given, mlp
 from torch.nn import functional as F
 
-from kdrun.config.schema import NetworkConfig, TermConfig
+from kdrun.config.schema import LossConfig, NetworkConfig
 from kdrun.errors import ConfigError
 from kdrun.schemes.byot import BeYourOwnTeacher, byot
 from kdrun.schemes.context import SchemeContext
 
 DOUBLE = torch.float64
 WIDE = convnet(3, 4, 6)
-ALPHA = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.3, {"temperature": 3.0})
+ALPHA = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.3, {"temperature": 3.0})
 
 
 def test_value_and_gradient_are_those_of_the_paper() -> None:
@@ -112,5 +112,5 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "nobody to teach" in refused(given(KD), exits=[])
     assert "not be negative" in refused(given(KD), hint_weight=-1.0)
     assert "reads more than logits" in refused(given(KD, FITNET))
-    ce = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+    ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
     assert "teaches nothing" in refused(given(ce))

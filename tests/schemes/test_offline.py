@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.config.schema import TermConfig
+from kdrun.config.schema import LossConfig
 from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.kd import soft_target_loss
 from kdrun.losses.objective import Objective, build_objective
@@ -15,7 +15,7 @@ from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch
 
-KD = TermConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
+KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 
 
 def network(widths: list[int], seed: int) -> nn.Module:

@@ -6,7 +6,7 @@ from schemes.making import FITNET, KD, batch, convnet, given, mlp
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.config.schema import TermConfig
+from kdrun.config.schema import LossConfig
 from kdrun.errors import ConfigError
 from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.one import NativeEnsemble, one
@@ -109,5 +109,5 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "no tap 'stage9'" in refused(given(KD), split="stage9")
     assert "reads more than logits" in refused(given(KD, FITNET))
     assert "compile=false" in refused(given(KD, compiled=True))
-    ce = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+    ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
     assert "teaches nothing" in refused(given(ce))

@@ -9,7 +9,7 @@ from schemes.making import FITNET, KD, SP, batch, convnet, given, mlp
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.config.schema import TermConfig
+from kdrun.config.schema import LossConfig
 from kdrun.errors import ConfigError
 from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.measured import mean_logits
@@ -133,7 +133,7 @@ def test_the_student_keeps_its_own_names() -> None:
 
 
 def test_a_strong_view_reaches_every_peer() -> None:
-    mlkd = TermConfig("mlkd", "kdrun.losses.mlkd.MultiLevelLogits", 1.0, {})
+    mlkd = LossConfig("mlkd", "kdrun.losses.mlkd.MultiLevelLogits", 1.0, {})
     scheme = online(given(mlkd, peers=(mlp(7),)))
     assert torch.isfinite(scheme(batch()).loss)
 
@@ -149,13 +149,13 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "needs peers" in refused(given(KD))
     assert "each, mean" in refused(given(KD, peers=peers), "both")
     assert "scheme.variant=each" in refused(given(KD, SP, peers=peers), "mean")
-    ce = TermConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
+    ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
     assert "teaches nothing" in refused(given(ce, peers=peers))
-    ab = TermConfig("ab", "kdrun.losses.ab.ActivationBoundaries", 1.0, {})
+    ab = LossConfig("ab", "kdrun.losses.ab.ActivationBoundaries", 1.0, {})
     assert "finished learning" in refused(given(ab, peers=peers))
-    simkd = TermConfig("simkd", "kdrun.losses.simkd.ReusedTeacherClassifier", 1.0, {})
+    simkd = LossConfig("simkd", "kdrun.losses.simkd.ReusedTeacherClassifier", 1.0, {})
     assert "finished learning" in refused(given(simkd, peers=peers))
-    srrl = TermConfig("srrl", "kdrun.losses.srrl.SoftmaxRegression", 1.0, {})
+    srrl = LossConfig("srrl", "kdrun.losses.srrl.SoftmaxRegression", 1.0, {})
     assert "still learning" in refused(given(srrl, peers=peers))
 
 
