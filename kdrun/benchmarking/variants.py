@@ -81,24 +81,24 @@ def variant_config(name: str, config: DistillConfig) -> DistillConfig:
     `this` is the configuration as it is; all others start from no switch at all.
     """
     if name == "this":
-        kept = [t.teaching.cache in ("logits", "embedding") for t in config.teachers]
-        teachings = [
-            t.teaching if keep else replace(t.teaching, cache="off")
+        kept = [t.runtime.cache in ("logits", "embedding") for t in config.teachers]
+        runtimes = [
+            t.runtime if keep else replace(t.runtime, cache="off")
             for t, keep in zip(config.teachers, kept, strict=True)
         ]
-        return _with(config, config.runtime.compile, config.schedule.precision, teachings)
+        return _with(config, config.runtime.compile, config.schedule.precision, runtimes)
     compiled, precision, changes = SWITCHES[name]
     plain = TeacherRuntimeConfig(cache="off")
-    teachings = [replace(plain, **changes) for _ in config.teachers]
-    return _with(config, compiled, precision, teachings)
+    runtimes = [replace(plain, **changes) for _ in config.teachers]
+    return _with(config, compiled, precision, runtimes)
 
 
 def _with(
-    config: DistillConfig, compiled: bool, precision: str, teachings: list[TeacherRuntimeConfig]
+    config: DistillConfig, compiled: bool, precision: str, runtimes: list[TeacherRuntimeConfig]
 ) -> DistillConfig:
     teachers = tuple(
-        replace(teacher, teaching=teaching)
-        for teacher, teaching in zip(config.teachers, teachings, strict=True)
+        replace(teacher, runtime=runtime)
+        for teacher, runtime in zip(config.teachers, runtimes, strict=True)
     )
     return replace(
         config,

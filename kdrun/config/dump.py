@@ -137,7 +137,7 @@ def _teacher(config: schema.TeacherConfig) -> dict[str, Any]:
         **reading_plain(config.reading),
         "augment": None if config.augment is None else asdict(config.augment),
         "image_size": None if config.image_size is None else list(config.image_size),
-        **asdict(config.teaching),
+        **asdict(config.runtime),
         **config.input.plain(),  # only what is set: other configurations stay the same text
     }
 

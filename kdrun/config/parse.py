@@ -223,7 +223,7 @@ def _chosen_teachers(plain: dict[str, Any]) -> tuple[schema.TeacherConfig, ...]:
 
 def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
     reserved, rest = _split(node, {*OWN_KEYS, *TEACHING_KEYS})
-    teaching = {key: value for key, value in reserved.items() if key in TEACHING_KEYS}
+    runtime = {key: value for key, value in reserved.items() if key in TEACHING_KEYS}
     network = _network({**rest, "_target_": node.get("_target_")}, where)
     augment = reserved.get("augment")
     checkpoint = reserved.get("checkpoint")
@@ -242,7 +242,7 @@ def _teacher(node: dict[str, Any], where: str) -> schema.TeacherConfig:
         if augment is None
         else typed(schema.AugmentConfig, augment, f"{where}.augment"),
         image_size=image_size(reserved.get("image_size"), f"{where}.image_size"),
-        teaching=typed(schema.TeacherRuntimeConfig, teaching, where),
+        runtime=typed(schema.TeacherRuntimeConfig, runtime, where),
         input=teacher_input(reserved, where),
         reading=reading_config(reserved, where),
     )

@@ -137,7 +137,7 @@ class TeacherConfig:
     checkpoint: str | None = None
     augment: AugmentConfig | None = None
     image_size: tuple[Pixels, Pixels] | None = None
-    teaching: TeacherRuntimeConfig = AS_IT_IS
+    runtime: TeacherRuntimeConfig = AS_IT_IS
     input: TeacherInput = AS_THE_DATA
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 

@@ -43,8 +43,8 @@ def unused_settings(config: Any) -> list[Unused]:
     for number, teacher in enumerate(teachers, 1):
         where = "teacher" if len(teachers) == 1 else f"teacher{number}"
         found += _of_schedule(f"{where}.schedule", teacher.schedule)
-        if teacher.teaching.cache == "off":
-            size = teacher.teaching.cache_gb
+        if teacher.runtime.cache == "off":
+            size = teacher.runtime.cache_gb
             cache = f"{where}.cache"
             found.append(Unused(f"{where}.cache_gb", size, f"{cache}=off", f"{cache}=auto"))
     return found

@@ -53,8 +53,8 @@ def validate_train_teacher(config: schema.TrainTeacherConfig) -> None:
     )
     _teachers(config.teachers, config.val_fraction)
     if any(
-        teacher.teaching
-        != schema.TeacherRuntimeConfig(check_accuracy=teacher.teaching.check_accuracy)
+        teacher.runtime
+        != schema.TeacherRuntimeConfig(check_accuracy=teacher.runtime.check_accuracy)
         for teacher in config.teachers
     ):
         raise ConfigError(
@@ -184,7 +184,7 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         require_path(f"{where}.checkpoint", config.checkpoint)
         if config.augment is not None:
             _augment(f"{where}.augment", config.augment)
-        _teaching(where, config.teaching)
+        _teacher_runtime(where, config.runtime)
         _input(where, config)
 
 
@@ -199,7 +199,7 @@ def _input(where: str, config: schema.TeacherConfig) -> None:
         )
 
 
-def _teaching(where: str, config: schema.TeacherRuntimeConfig) -> None:
+def _teacher_runtime(where: str, config: schema.TeacherRuntimeConfig) -> None:
     check_settings(config, lambda key: f"{where}.{key}")
     if config.cache_dtype is not None:
         _require(

@@ -20,9 +20,9 @@ from kdrun.distillation.networks import (
     own_normalisation,
     teacher_member,
 )
+from kdrun.distillation.prepare_teachers import prepare_teachers
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
-from kdrun.distillation.teacher_runtime import Lesson, prepare
 from kdrun.distillation.token_heads import require_no_heads, require_taught_heads, token_notes
 from kdrun.engine import distributed
 from kdrun.errors import ConfigError
@@ -117,7 +117,7 @@ def build_scheme(
     plain, _ = _new_student(config, dataset)
     connected = _connect(config, objective, plain, members, dataset)
     compiled = session.runtime.compile
-    ready = prepare(Lesson(config, dataset, session, objective), connected.teachers, teachers)
+    ready = prepare_teachers(config, dataset, session, objective, connected.teachers, teachers)
     distributed.gather_from(*ready)
     return connected.member, _scheme(config, dataset, objective, connected, ready, compiled)
 

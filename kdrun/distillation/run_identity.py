@@ -1,11 +1,14 @@
 """Name and identity of a run: its place under `outputs/`, and the key that finds it again."""
 
+from dataclasses import asdict
+from typing import Any
+
 from kdrun.config.dump import distill_plain, train_teacher_plain
-from kdrun.config.schema import DistillConfig, TrainTeacherConfig
-from kdrun.distillation import teacher_runtime as teaching
+from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig, TrainTeacherConfig
 from kdrun.distillation.initial_weights import start_identity
 from kdrun.files import canonical_hash
 from kdrun.runs.folder import counted_names
+from kdrun.teachers.cache_setup import AUTO, OFF
 
 
 def run_name(config: DistillConfig) -> str:
@@ -29,7 +32,7 @@ def identity(config: DistillConfig) -> str:
         plain.pop(name)
     for name, node in plain.items():
         if name.startswith("teacher") and isinstance(node, dict):
-            plain[name] = teaching.shaping(node)
+            plain[name] = _shaping(node)
     return canonical_hash({**plain, **start_identity(config)})
 
 
@@ -39,3 +42,14 @@ def teacher_identity(config: TrainTeacherConfig) -> str:
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name)
     return canonical_hash(plain)
+
+
+def _shaping(teacher: dict[str, Any]) -> dict[str, Any]:
+    """A teacher's plain settings without the runtime settings that change no result."""
+    defaults = asdict(TeacherRuntimeConfig())
+    names = ("precision", "fold", "cache_dtype")
+    changing: dict[str, Any] = {key: teacher[key] for key in names if key in teacher}
+    if teacher.get("cache", AUTO) not in (AUTO, OFF):
+        changing["cache"] = teacher["cache"]
+    others = {key: value for key, value in teacher.items() if key not in defaults}
+    return others | {key: value for key, value in changing.items() if value != defaults[key]}

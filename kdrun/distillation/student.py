@@ -7,11 +7,11 @@ from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
-from kdrun.distillation import teacher_runtime as teaching
 from kdrun.distillation.auxiliary_models import measure_companions
 from kdrun.distillation.build import build_scheme
 from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.networks import Member, make_card
+from kdrun.distillation.prepare_teachers import require_finite_teachers
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
@@ -25,6 +25,7 @@ from kdrun.models.card import NetworkCard, save_network
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder
 from kdrun.schemes.base import StudentScheme
+from kdrun.teachers.cached import cache_entries
 
 STEM = "student"
 
@@ -83,7 +84,7 @@ def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
             )
         except NonFiniteLossError:
             images = run.transfer.dataset
-            teaching.require_finite_teachers(config, images, run.teachers, scheme, session)
+            require_finite_teachers(config, images, run.teachers, scheme, session)
             raise
 
 
@@ -137,10 +138,14 @@ def _save(run: StudentRun, student: Member, entries: dict[str, Any]) -> NetworkC
 def _cost_entries(run: StudentRun, scheme: StudentScheme, trained: Trained) -> dict[str, Any]:
     """Teacher cache hits and compile time, for the screen and `result.json`."""
     entries: dict[str, Any] = {}
-    cache = teaching.facts(scheme.frozen_teachers)
-    if cache is not None:
-        entries["teacher_cache"] = cache
-        teaching.say(scheme.frozen_teachers, run.session)
+    caches = cache_entries(scheme.frozen_teachers)
+    if caches:
+        entries["teacher_cache"] = caches
+    for cache in caches:
+        run.session.reporter.say(
+            f"  teacher cache: {cache['found_percent']:.1f} % hits of {cache['images']:,} lookups, "
+            f"{cache['computed']:,} images computed"
+        )
     if scheme.compile_seconds:
         entries["compile_seconds"] = round(scheme.compile_seconds, 1)
         run.session.reporter.say(

@@ -124,7 +124,7 @@ def _from_store(recipe: TeacherRecipe, training_seconds: float | None) -> Teache
     remedy = f"delete {entry.folder} to train it again"
     with refusing(f"The teacher {entry.weights}", network, "test", _sentence(remedy)):
         test = _measure(network, card, config, recipe.data, recipe.dataset, session)
-    check_accuracy(test, card, entry.weights, config.teaching, session.reporter.warn, remedy)
+    check_accuracy(test, card, entry.weights, config.runtime, session.reporter.warn, remedy)
     reused = training_seconds is None
     source = f"{'from the store' if reused else 'saved to'}: {entry.weights}"
     _say(session, config.network.name, test, source)
@@ -158,7 +158,7 @@ def _from_file(
         test = _measure(loaded.network, card, config, data, dataset, session)
     if has_accuracy:
         warn, remedy = session.reporter.warn, "name another file"
-        check_accuracy(test, card, loaded.path, config.teaching, warn, remedy)
+        check_accuracy(test, card, loaded.path, config.runtime, warn, remedy)
     _say(session, card.name, test, f"loaded: {loaded.path}")
     if not loaded.has_card and dataset.val is not None:
         session.reporter.say(

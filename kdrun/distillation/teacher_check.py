@@ -71,7 +71,7 @@ class TeacherCheck:
             f"{self.loaded.path} is near chance: {_share(found, self.kind)} are right "
             f"(chance: {100 * found.chance:.2f} %)"
         )
-        if not self.config.teaching.check_accuracy:
+        if not self.config.runtime.check_accuracy:
             self.session.reporter.warn(f"{text} ({self.where}.check_accuracy=false: it is used)")
             return
         raise CheckpointError(f"{text}. {self._advice()}")

@@ -29,7 +29,7 @@ def check_accuracy(
     found: Evaluation,
     card: NetworkCard,
     path: Path,
-    teaching: TeacherRuntimeConfig,
+    runtime: TeacherRuntimeConfig,
     warn: Callable[[str], None],
     remedy: str,
 ) -> None:
@@ -47,7 +47,7 @@ def check_accuracy(
         f"{path} has {found.metrics.top1:.2f} % on the test split, but its card says "
         f"{expected:.2f} %"
     )
-    if teaching.check_accuracy:
+    if runtime.check_accuracy:
         raise CheckpointError(
             f"{text}: {remedy}, or set teacher.check_accuracy=false to use it as it is."
         )

@@ -240,15 +240,8 @@ class CachedTeacher(nn.Module):
         size = chunk_size(self.device)
         parts = []
         for chunk in images.split(size):
-            parts.append(self.packed(self.teacher(self._full(chunk, size)))[: len(chunk)])
+            parts.append(pack(self.teacher(self._full(chunk, size)), self.widths)[: len(chunk)])
         return _as_array(torch.cat(parts).to(self.dtype).cpu())
-
-    def packed(self, outputs: Outputs) -> Tensor:
-        """What is kept of outputs, `[B, width]`."""
-        if not self.widths[1]:
-            return outputs.logits
-        assert outputs.embedding is not None
-        return torch.cat((outputs.logits, outputs.embedding.to(outputs.logits.dtype)), dim=1)
 
     @staticmethod
     def _full(images: Tensor, size: int) -> Tensor:
@@ -274,9 +267,32 @@ class CachedTeacher(nn.Module):
         return kept & self.writes
 
 
+def pack(outputs: Outputs, widths: tuple[int, int]) -> Tensor:
+    """What is stored of outputs, `[B, sum(widths)]`: logits, then the embedding if it has width."""
+    if not widths[1]:
+        return outputs.logits
+    assert outputs.embedding is not None
+    return torch.cat((outputs.logits, outputs.embedding.to(outputs.logits.dtype)), dim=1)
+
+
 def cached_teachers(teachers: Sequence[Any]) -> list[CachedTeacher]:
-    """Those of `teachers` that are cached."""
-    return [teacher for teacher in teachers if isinstance(teacher, CachedTeacher)]
+    """The cached ones of prepared teachers; one may be inside a wrapper that jobs share."""
+    inner = [t if isinstance(t, CachedTeacher) else getattr(t, "teacher", t) for t in teachers]
+    return [teacher for teacher in inner if isinstance(teacher, CachedTeacher)]
+
+
+def cache_entries(teachers: Sequence[Any]) -> list[dict[str, Any]]:
+    """`teacher_cache` in `result.json`; its counts start when a run is started or resumed."""
+    return [
+        {
+            "file": str(teacher.file.path),
+            "images": teacher.counts.images,
+            "computed": teacher.counts.computed,
+            "found_percent": round(teacher.counts.share(), 2),
+            "images_with_room": teacher.storable,
+        }
+        for teacher in cached_teachers(teachers)
+    ]
 
 
 def _as_array(values: Tensor) -> Any:

@@ -48,25 +48,25 @@ def autocast_is_on(device: str) -> bool:
 
 
 def make_frozen(
-    extractor: FeatureExtractor, teaching: TeacherRuntimeConfig, precision: str, sample: Tensor
+    extractor: FeatureExtractor, runtime: TeacherRuntimeConfig, precision: str, sample: Tensor
 ) -> tuple[nn.Module, int, int]:
-    """(the teacher as `teaching` wants it, how many BatchNorms were folded, convolutions fused).
+    """(the teacher as `runtime` wants it, how many BatchNorms were folded, convolutions fused).
 
     extractor: the teacher with its taps, frozen; it is left as it is where something changes.
     precision: of the training, which is the teacher's unless it has its own.
     sample: `[B, C, H, W]`, a dry batch on the network's device.
     Nothing changed: `extractor` itself is returned.
     """
-    effective = teaching.precision or precision
+    effective = runtime.precision or precision
     folded = fused = 0
-    if teaching.fold or effective in HALF_TYPES:
+    if runtime.fold or effective in HALF_TYPES:
         extractor = copy.deepcopy(extractor)  # terms may hold modules of the network
-    if teaching.fold:
+    if runtime.fold:
         folded = fold_batchnorm(extractor.network, sample, extractor.places)
         extractor.reattach()
     if effective in HALF_TYPES:
         convert_weights(extractor.network, HALF_TYPES[effective])
-    if teaching.fold and effective in FUSED_TYPES:
+    if runtime.fold and effective in FUSED_TYPES:
         extractor.network, fused = fuse_convolutions(
             extractor.network, sample, extractor.places, FUSED_TYPES[effective]
         )

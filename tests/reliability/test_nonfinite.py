@@ -151,18 +151,18 @@ def test_a_teacher_that_fails_on_a_training_image_is_named(
 
     monkeypatched = {"limit": 1e9}
     monkeypatch.setattr(ConvNet, "forward", sometimes)
-    from kdrun.distillation import teacher_runtime as teaching
+    from kdrun.distillation import build
 
-    original = teaching.prepare
+    original = build.prepare_teachers
 
-    def prepare(lesson: Any, extractor: Any, ready: Any) -> Any:
-        made = original(lesson, extractor, ready)
-        for one in extractor:
+    def prepare(*args: Any) -> Any:
+        prepared = original(*args)
+        for one in args[4]:
             one.network.is_teacher = True
         monkeypatched["limit"] = 0.0
-        return made
+        return prepared
 
-    monkeypatch.setattr("kdrun.distillation.build.prepare", prepare)
+    monkeypatch.setattr(build, "prepare_teachers", prepare)
     error = failure(capsys, *TEACHER, *STUDENT, "teacher.cache=off")
     assert "teacher.safetensors" in error
     assert "training images" in error
