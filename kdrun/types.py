@@ -4,7 +4,7 @@ Shape letters used throughout: B batch, C classes, D embedding width, H height, 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -102,19 +102,22 @@ class Normalisation:
     std: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Images that belong together, such as the frames of one recording.
+class SplitMetric(Protocol):
+    """A data set's own metrics of one split, measured wherever top-1 is measured.
 
-    name: what a group is, in the singular ("word"). index: `[N]` int64, the group of each image.
+    `result.json` has them as `<split>_<name>`. Tables show the values whose key ends in `_percent`;
+    lower is better.
     """
 
-    name: str
-    index: Tensor
+    @property
+    def name(self) -> str:
+        """What is measured, e.g. "words"."""
 
-    def select(self, positions: Tensor) -> "Groups":
-        """The groups of the images at `positions` `[B]`."""
-        return Groups(self.name, self.index[positions])
+    def measure(self, logits: Tensor, targets: Tensor) -> dict[str, float | int]:
+        """Metrics from the logits `[N, C]` and labels `[N]` of the whole split."""
+
+    def select(self, positions: Tensor) -> "SplitMetric":
+        """The same metrics of the images at `positions` `[B]`."""
 
 
 @dataclass

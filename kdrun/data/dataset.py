@@ -207,7 +207,7 @@ def _check(raw: RawDataset, name: str) -> None:
 def _check_groups(split: Split, where: str) -> None:
     if split.groups is None:
         return
-    index = split.groups.index
+    index = split.groups
     if index.shape != split.targets.shape:
         raise DataError(f"{where}: groups must be one whole number per image, [{len(split)}].")
     pairs = torch.stack([index, split.targets])

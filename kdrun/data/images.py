@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdrun.data.decoding.rules import PixelRules
 from kdrun.errors import DataError
-from kdrun.types import Groups, Normalisation
+from kdrun.types import Normalisation, SplitMetric
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -123,13 +123,15 @@ class Split:
 
     images: `[N, C, H, W]` uint8 pixels, or float32 values of data that are no photographs.
     targets: `[N]` int64 class numbers.
-    groups: which images belong together, if any do; they share their class, and no group is divided
-    between splits.
+    groups: `[N]` int64, the group of each image, if images belong together, such as the frames of
+    one recording. Images of a group share their class; no group is divided between splits.
+    extra_metrics: measured on this split beside accuracy.
     """
 
     images: Images
     targets: Tensor
-    groups: Groups | None = None
+    groups: Tensor | None = None
+    extra_metrics: tuple[SplitMetric, ...] = ()
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -154,10 +156,13 @@ class Split:
 
     def select(self, index: Tensor) -> "Split":
         """The images and labels at positions `index` `[B]`, as a split of their own."""
-        groups = None if self.groups is None else self.groups.select(index)
-        if isinstance(self.images, Tensor):
-            return Split(self.images[index], self.targets[index], groups)
-        return Split(SelectedImages(self.images, index), self.targets[index], groups)
+        images = self.images
+        return Split(
+            images[index] if isinstance(images, Tensor) else SelectedImages(images, index),
+            self.targets[index],
+            None if self.groups is None else self.groups[index],
+            tuple(metric.select(index) for metric in self.extra_metrics),
+        )
 
     def blocks(self) -> Iterator[Tensor]:
         """All images in order, a few at a time, `[b, C, H, W]`."""

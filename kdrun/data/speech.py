@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from kdrun.data.group_error import GroupError
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.logmel import FilterBank
 from kdrun.data.measure import Progress
@@ -22,7 +23,7 @@ from kdrun.data.paths import expanded
 from kdrun.data.windows import WindowedFrames
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.ranges import Range
-from kdrun.types import Groups, Normalisation
+from kdrun.types import Normalisation
 
 RATE = 8000
 TEST_NUMBERS = range(
@@ -79,10 +80,12 @@ def speech_digits(
         chosen = [at for at, is_test in enumerate(test) if is_test is held]
         lengths = torch.tensor([len(features[at]) for at in chosen])
         digits = torch.tensor([recordings[at].digit for at in chosen])
+        words = torch.arange(len(chosen)).repeat_interleave(lengths)
         return Split(
             WindowedFrames([features[at] for at in chosen], frames_before, frames_after),
             digits.repeat_interleave(lengths),
-            Groups("word", torch.arange(len(chosen)).repeat_interleave(lengths)),
+            words,
+            (GroupError("word", words),),
         )
 
     return RawDataset(

@@ -33,7 +33,7 @@ def units(split: Split) -> tuple[Tensor, Tensor]:
     """
     if split.groups is None:
         return split.targets, torch.arange(len(split))
-    names, unit = split.groups.index.unique(return_inverse=True)
+    names, unit = split.groups.unique(return_inverse=True)
     labels = torch.zeros_like(names)
     labels[unit] = split.targets
     return labels, unit

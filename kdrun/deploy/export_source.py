@@ -106,7 +106,7 @@ def _bare(
         session.reporter.warn(warning)
     if len(source.test) < len(dataset.test):
         return source
-    measured = evaluation(source.original, source.test.targets, source.test.groups).to_dict()
+    measured = evaluation(source.original, source.test.targets, source.test.extra_metrics).to_dict()
     network.card = replace(card, extra={**extra, **measured})
     return source
 

@@ -60,6 +60,6 @@ def _measure(
         )
         module, precision = companion.module, schedule.precision
         with diverging(companion.name, "validation" if name == "val" else name):
-            found = evaluate(module, batches, session.device, precision, split.groups)
+            found = evaluate(module, batches, session.device, precision, split.extra_metrics)
         figures |= found.to_dict(name)
     return figures

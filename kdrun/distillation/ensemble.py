@@ -20,7 +20,7 @@ def mean_answer(
     """
     weights = weights or [1.0 / len(members)] * len(members)
     logits = mean_soft_targets([member.logits for member in members], weights, 1.0)
-    return evaluation(logits, dataset.test.targets, dataset.test.groups)
+    return evaluation(logits, dataset.test.targets, dataset.test.extra_metrics)
 
 
 def ensemble_of_teachers(

@@ -182,7 +182,7 @@ def _measure(
     batches = eval_loader(
         session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
     )
-    return evaluate(model, batches, session.device, "fp32", dataset.test.groups)
+    return evaluate(model, batches, session.device, "fp32", dataset.test.extra_metrics)
 
 
 def _sentence(text: str) -> str:

@@ -104,12 +104,12 @@ def run_training(
         session.reporter.close()
         session.reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
     test = measured(dataset.test)
-    precision, groups = recipe.schedule.precision, dataset.test.groups
+    precision, extra = recipe.schedule.precision, dataset.test.extra_metrics
 
     def measure() -> Evaluation:
         who = "the student" if recipe.settings == "schedule." else "the teacher in training"
         with diverging(who, "test", recipe.settings):
-            return evaluate(scheme.measured, test, session.device, precision, groups)
+            return evaluate(scheme.measured, test, session.device, precision, extra)
 
     found = measure()
     best = _best(scheme, state, found, measure)

@@ -91,7 +91,7 @@ def _corrected(
         share = float(torch.isin(whole.train.targets, left_out).double().mean())
         shift = matching_shift(logits_of(whole.val or whole.train), left_out, share)
     logits, targets = logits_of(whole.test), whole.test.targets
-    found = evaluation(shifted(logits, left_out, shift), targets, whole.test.groups)
+    found = evaluation(shifted(logits, left_out, shift), targets, whole.test.extra_metrics)
     return {
         "bias_corrected": {
             "shift": shift,

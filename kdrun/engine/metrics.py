@@ -4,7 +4,7 @@ Sums live on the device that computes; they become Python numbers only when some
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from kdrun.engine.diagnostics import NonFiniteTracker
 from kdrun.engine.distributed import all_rows
 from kdrun.engine.finite import require_finite
 from kdrun.engine.state import PART
-from kdrun.types import Batch, Groups, Outputs, StepOutput
+from kdrun.types import Batch, Outputs, SplitMetric, StepOutput
 
 ECE_BINS = 15
 
@@ -36,32 +36,15 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class GroupMetrics:
-    """Groups of images, each answered as a whole. errors: wrong answers among `count`."""
-
-    name: str
-    count: int
-    errors: int
-
-    def as_dict(self) -> dict[str, float | int]:
-        """For JSON, with the group's name: `{"words", "errors", "word_error_percent"}`."""
-        return {
-            f"{self.name}s": self.count,
-            "errors": self.errors,
-            f"{self.name}_error_percent": 100.0 * self.errors / self.count,
-        }
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """Metrics, what each image was given: logits `[N, C]` and class `[N]`, on the CPU.
+    """A network on one split. logits: `[N, C]`, on the CPU.
 
-    grouped: where images belong together, the same of their groups.
+    extra: name → metrics that only this data set has.
     """
 
     metrics: Metrics
     logits: Tensor
-    grouped: GroupMetrics | None = None
+    extra: dict[str, dict[str, float | int]] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Tensor:
@@ -69,11 +52,9 @@ class Evaluation:
         return self.logits.argmax(dim=1)
 
     def to_dict(self, split: str = "test") -> dict[str, Any]:
-        """For JSON: `{"test": {"top1", ...}}`, with groups also `"test_words": {...}`."""
-        found: dict[str, Any] = {split: self.metrics.as_dict()}
-        if self.grouped is not None:
-            found[f"{split}_{self.grouped.name}s"] = self.grouped.as_dict()
-        return found
+        """For JSON: `{"test": {"top1", ...}, "test_words": {...}}`: extra metrics last."""
+        extra = {f"{split}_{name}": values for name, values in self.extra.items()}
+        return {split: self.metrics.as_dict(), **extra}
 
 
 def measure(logits: Tensor, targets: Tensor) -> Metrics:
@@ -121,42 +102,31 @@ def calibration_error(logits: Tensor, targets: Tensor) -> float:
     return 100.0 * float(gaps.abs().sum().item()) / targets.shape[0]
 
 
-def measure_groups(logits: Tensor, targets: Tensor, groups: Groups) -> GroupMetrics:
-    """How many groups are answered wrongly, from all logits `[N, C]` and labels `[N]` of a split.
-
-    A group's answer is the class with the largest sum of log posteriors over its images.
-    """
-    names, group = groups.index.unique(return_inverse=True)
-    posteriors = logits.double().log_softmax(dim=1)
-    scores = posteriors.new_zeros(len(names), logits.shape[1]).index_add(0, group, posteriors)
-    labels = targets.new_zeros(len(names)).index_copy(0, group, targets)
-    errors = int((scores.argmax(dim=1) != labels).sum().item())
-    return GroupMetrics(groups.name, len(names), errors)
-
-
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     device: torch.device,
     precision: str,
-    groups: Groups | None = None,
+    extra_metrics: Sequence[SplitMetric] = (),
 ) -> Evaluation:
     """Run `model` in eval mode over all batches; its training mode is put back afterwards.
 
-    groups: which of the images belong together, if any do.
+    extra_metrics: of the split that the batches are from.
     """
     logits, targets = collect_logits(model, batches, device, precision)
-    return evaluation(logits, targets, groups)
+    return evaluation(logits, targets, extra_metrics)
 
 
-def evaluation(logits: Tensor, targets: Tensor, groups: Groups | None = None) -> Evaluation:
-    """All figures from the logits `[N, C]` and labels `[N]` of a split.
+def evaluation(
+    logits: Tensor, targets: Tensor, extra_metrics: Sequence[SplitMetric] = ()
+) -> Evaluation:
+    """All metrics from the logits `[N, C]` and labels `[N]` of a split.
 
     Raises NonFiniteError for logits that are NaN or infinite.
     """
     require_finite(logits)
-    grouped = None if groups is None else measure_groups(logits, targets, groups)
-    return Evaluation(measure(logits, targets), logits, grouped)
+    extra = {metric.name: metric.measure(logits, targets) for metric in extra_metrics}
+    return Evaluation(measure(logits, targets), logits, extra)
 
 
 @torch.no_grad()

@@ -133,7 +133,7 @@ def _measure(
         batches = eval_loader(session, split, source, data, config.batch_size)
         who, remedy = f"The network of {config.run}", "Choose another run: kdrun ls runs."
         with refusing(who, network, "validation" if name == "val" else name, remedy):
-            found = evaluate(model, batches, session.device, config.precision, split.groups)
+            found = evaluate(model, batches, session.device, config.precision, split.extra_metrics)
         figures |= found.to_dict(name)
         if name == "test":
             figures |= heads_facts(network, prepared, batches, session.device, config.precision)

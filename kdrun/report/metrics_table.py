@@ -200,18 +200,14 @@ METRICS: list[Metric] = [
 
 
 def metrics_of(table: str, runs: Sequence[Run]) -> list[Metric]:
-    """The columns of a table: its metrics, and those of groups of images where runs have them."""
-    names = {run.result.trained.group_name for run in runs} - {None}
+    """The columns of a table: its metrics, and those that only the runs' data sets have."""
+    titles = {title for run in runs for title in run.result.trained.extra_metrics}
     chosen = [metric for metric in METRICS if table in metric.tables]
-    return chosen + [_group_metric(str(name)) for name in sorted(map(str, names))]
+    return chosen + [_extra_metric(title) for title in sorted(titles)]
 
 
-def _group_metric(name: str) -> Metric:
-    """The error rate of groups of images, such as the frames of a spoken word."""
-
+def _extra_metric(title: str) -> Metric:
     def read(run: Run) -> float | None:
-        network = run.result.trained
-        return network.group_error if network.group_name == name else None
+        return run.result.trained.extra_metrics.get(title)
 
-    about = f"Misclassified {name}s, each by the summed posteriors of its images."
-    return Metric(f"{name} error %", about, read, better="lower")
+    return Metric(title, "Metric of this data set, in percent.", read, better="lower")

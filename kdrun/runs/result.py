@@ -1,6 +1,6 @@
 """`result.json` as a type, and the file itself: written from a run's first second on."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Metrics(Record):
 class Measured(Record):
     """What was measured on the test split.
 
-    Data sets whose images form groups add `test_<group>s` (`test_words`); left-out classes add
+    Data sets with metrics of their own add `test_<name>` (`test_words`); left-out classes add
     `errors_per_class`.
     """
 
@@ -53,17 +53,16 @@ class Measured(Record):
         return {k: value for k, value in self.to_dict().items() if k.startswith("test")}
 
     @property
-    def group_name(self) -> str | None:
-        """What a group of images is called (`word`); None where images form none."""
-        return group_name(self.extra)
+    def extra_metrics(self) -> dict[str, float]:
+        """Column title → percent, of the metrics that only this data set has.
 
-    @property
-    def group_error(self) -> float | None:
-        """Percent of the groups whose summed answer is wrong."""
-        name = self.group_name
-        groups = self.extra.get(f"test_{name}s")
-        found = groups.get(f"{name}_error_percent") if isinstance(groups, dict) else None
-        return finite(found)
+        `{"test_words": {"word_error_percent": 2.0}}` gives `{"word error %": 2.0}`.
+        """
+        found: dict[str, float] = {}
+        for key, values in self.extra.items():
+            if key.startswith("test_") and isinstance(values, dict):
+                found |= percent_columns(values)
+        return found
 
     def errors_in(self, classes: Collection[str]) -> float | None:
         """Wrong answers in some of the classes; None where they were not counted by class."""
@@ -244,12 +243,13 @@ class RunResult(Record):
         )
 
 
-def group_name(keys: Iterable[str]) -> str | None:
-    """What a group of images is called, if its metrics (`test_words`) are among these keys."""
-    for key in keys:
-        if key.startswith("test_") and key.endswith("s"):
-            return key.removeprefix("test_").removesuffix("s")
-    return None
+def percent_columns(values: dict[str, Any]) -> dict[str, float]:
+    """Column title → value, of an entry of extra metrics: its keys that end in `_percent`."""
+    return {
+        f"{key.removesuffix('_percent').replace('_', ' ')} %": value
+        for key in values
+        if key.endswith("_percent") and (value := finite(values[key])) is not None
+    }
 
 
 def is_result(values: Any) -> bool:

@@ -1,7 +1,7 @@
 """The tables a command ends in."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from kdrun.runs.result import (
     NetworkResult,
     RunResult,
     TeacherResult,
-    group_name,
+    percent_columns,
 )
 from kdrun.ui import format
 
@@ -41,7 +41,7 @@ def add_row(table: Table, *cells: str) -> None:
 def result_table(result: RunResult) -> Table:
     """Teachers, student alone, student distilled, and what was trained with it."""
     student = result.student
-    table = _networks_table(student.group_name)
+    table = _networks_table(student.extra_metrics)
     for teacher in result.teachers:
         _network_row(table, f"teacher  {teacher.name}", teacher, student, teacher)
     joint = result.teacher_ensemble
@@ -83,33 +83,39 @@ def _student_words(result: RunResult) -> str:
 def teacher_table(teachers: Sequence[TeacherResult]) -> Table:
     """Teachers on the test split."""
     first = teachers[0] if teachers else TeacherResult()
-    table = _networks_table(first.group_name)
+    table = _networks_table(first.extra_metrics)
     for teacher in teachers:
         _network_row(table, f"teacher  {teacher.name}", teacher, first, teacher)
     return table
 
 
 def splits_table(figures: dict[str, dict[str, Any]]) -> Table:
-    """One network on several splits: name → metrics, and name_words → those of its groups."""
-    group = group_name(figures)
-    extra = [f"{group} error %"] if group else []
+    """One network on several splits: split → metrics, and <split>_<name> → extra metrics."""
+    splits = [name for name in figures if not any(name.startswith(f"{s}_") for s in figures)]
+    extra = {
+        split: {
+            title: value
+            for name, values in figures.items()
+            if name.startswith(f"{split}_")
+            for title, value in percent_columns(values).items()
+        }
+        for split in splits
+    }
+    titles = list(dict.fromkeys(title for values in extra.values() for title in values))
     metrics = (*SPLIT_METRICS, SPLIT_LOSS)
-    table = new_table("split", *(metric.name for metric in metrics), *extra)
-    for name, found in figures.items():
-        if group and name.endswith(f"_{group}s"):
-            continue
-        grouped = figures.get(f"{name}_{group}s")
-        measured = Metrics.from_dict(found)
+    table = new_table("split", *(metric.name for metric in metrics), *titles)
+    for split in splits:
+        measured = Metrics.from_dict(figures[split])
         table.add_row(
-            {"val": "validation"}.get(name, name),
+            {"val": "validation"}.get(split, split),
             *(metric.text(measured) for metric in metrics),
-            *([format.percent(grouped[f"{group}_error_percent"])] if grouped else []),
+            *_extra_cells(extra[split], titles),
         )
     return table
 
 
-def _networks_table(group: str | None) -> Table:
-    extra = [f"{group} error %"] if group else []
+def _networks_table(extra: Iterable[str]) -> Table:
+    """extra: titles of the columns of extra metrics."""
     metrics = (metric.name for metric in SPLIT_METRICS)
     return new_table("test split", *metrics, *extra, "params", "FLOPs")
 
@@ -121,15 +127,18 @@ def _network_row(
     like: Measured,
     size: NetworkResult | None = None,
 ) -> None:
-    """Add a row. like: decides whether the table has a column for groups of images."""
-    error = measured.group_error
+    """Add a row. like: the network whose extra metrics are the table's columns."""
     table.add_row(
         name,
         *(metric.text(measured.test) for metric in SPLIT_METRICS),
-        *(["" if error is None else format.percent(error)] if like.group_name else []),
+        *_extra_cells(measured.extra_metrics, like.extra_metrics),
         format.count(size.params) if size and size.params is not None else "",
         format.flops(size.flops) if size and size.flops is not None else "",
     )
+
+
+def _extra_cells(values: Mapping[str, float], titles: Iterable[str]) -> list[str]:
+    return [format.percent(values[t]) if t in values else "" for t in titles]
 
 
 def summary_lines(result: RunResult) -> list[str]:
@@ -137,13 +146,6 @@ def summary_lines(result: RunResult) -> list[str]:
     student, alone, teachers = result.student, result.alone, result.teachers
     several = "the teachers together" if result.teacher_ensemble else "the teacher"
     lines = _gain_lines(result, several)
-    group = student.group_name
-    if group:
-        counts = student.extra[f"test_{group}s"]
-        lines.append(
-            f"{group} error: the student has {counts['errors']} of {counts[f'{group}s']} {group}s "
-            f"wrong, each answered by the sum of its images' log posteriors"
-        )
     if student.stopped_early:
         lines.append(stopped_words(student.stopped_early))
     if result.agreement is not None:

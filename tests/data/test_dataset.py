@@ -9,10 +9,10 @@ import torch
 from kdrun.config import trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.data.group_error import GroupError
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.errors import ConfigError, DataError
-from kdrun.types import Groups
 
 HERE = "kdrun_test_sources"
 
@@ -183,11 +183,13 @@ def test_an_image_folder_is_split_without_reading_it(tree: Path, tmp_path: Path)
 def test_groups_must_fit_the_images_and_share_a_label(source: Any) -> None:
     def grouped(index: torch.Tensor) -> Split:
         whole = part(20)
-        return Split(whole.images, whole.targets, Groups("word", index))
+        return Split(whole.images, whole.targets, index, (GroupError("word", index),))
 
     data = opened(source({"train": grouped(torch.arange(20) % 10), "test": part(6)}), 0.2)
     assert data.train.groups is not None
-    assert data.train.groups.name == "word"
+    (metric,) = data.train.extra_metrics
+    assert isinstance(metric, GroupError)
+    assert torch.equal(metric.index, data.train.groups)
     with pytest.raises(DataError, match="must have the same label"):
         opened(source({"train": grouped(torch.arange(20) // 2), "test": part(6)}))
     with pytest.raises(DataError, match="one whole number per image"):

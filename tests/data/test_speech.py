@@ -46,10 +46,10 @@ def test_recordings_0_to_4_are_the_test_split(raw: RawDataset) -> None:
     assert raw.test is not None
     assert raw.test.groups is not None
     assert raw.train.groups is not None
-    assert len(raw.train.groups.index.unique()) == len(raw.test.groups.index.unique()) == 100
-    assert raw.train.groups.name == "word"
+    assert len(raw.train.groups.unique()) == len(raw.test.groups.unique()) == 100
+    assert [metric.name for metric in raw.train.extra_metrics] == ["words"]
     assert raw.train.shape == (1, 4, 12)
-    lengths = raw.train.groups.index.bincount().unique().tolist()
+    lengths = raw.train.groups.bincount().unique().tolist()
     assert lengths == [13, 14, 15]  # 1 + (samples - 200) // 80 of 1200, 1280 and 1360 samples
 
 
@@ -72,11 +72,11 @@ def test_a_recordings_frames_are_never_in_two_splits(recordings: Path) -> None:
     assert data.val is not None
     assert data.train.groups is not None
     assert data.val.groups is not None
-    train, val = (set(split.groups.index.tolist()) for split in (data.train, data.val))  # type: ignore[union-attr]
+    train, val = (set(split.groups.tolist()) for split in (data.train, data.val))  # type: ignore[union-attr]
     assert not train & val
     assert len(train) + len(val) == 100
     for digit in range(10):  # each digit gives three of its ten
-        assert len(data.val.groups.index[data.val.targets == digit].unique()) == 3
+        assert len(data.val.groups[data.val.targets == digit].unique()) == 3
 
 
 def test_reading_again_gives_the_same_and_settings_count(raw: RawDataset, recordings: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_real_recordings(data_dir: Path) -> None:
     assert raw.test is not None
     assert (len(raw.train), len(raw.test)) == (112911, 12326)
     assert raw.train.groups is not None
-    assert len(raw.train.groups.index.unique()) == 2700
+    assert len(raw.train.groups.unique()) == 2700
     sample = raw.train.gather(torch.arange(0, len(raw.train), 7))
     assert sample.shape[1:] == (1, 26, 40)
     assert abs(float(sample.mean())) < 0.02

@@ -6,7 +6,6 @@ import torch
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.splits import hold_out, hold_out_test, stratified
 from kdrun.errors import ConfigError, DataError
-from kdrun.types import Groups
 
 
 def counts(targets: torch.Tensor, index: torch.Tensor) -> list[int]:
@@ -85,7 +84,7 @@ def test_a_test_fraction_leaves_images_on_both_sides(fraction: float) -> None:
 def test_whole_groups_are_held_out_class_by_class() -> None:
     index = torch.randperm(120, generator=torch.Generator().manual_seed(0)) % 30
     targets = index % 3  # ten groups of four images in each class
-    split = Split(torch.zeros(120, 1, 2, 2), targets, Groups("word", index + 7))
+    split = Split(torch.zeros(120, 1, 2, 2), targets, index + 7)
     kept, held = hold_out(split, 0.2, 0, "validation")
     assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(120))
     assert not set(index[kept].tolist()) & set(index[held].tolist())

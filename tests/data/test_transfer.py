@@ -15,7 +15,6 @@ from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
 from kdrun.data.transfer import TransferSet, class_numbers, transfer_set
 from kdrun.errors import ConfigError, DataError
-from kdrun.types import Groups
 
 KWARGS = {"num_classes": 4, "image_size": [6, 5], "train_size": 100, "test_size": 20}
 
@@ -73,10 +72,10 @@ def test_a_fraction_is_one_of_each_class_seeded_and_nested(data: Dataset) -> Non
 
 def test_a_fraction_of_groups_keeps_groups_whole(data: Dataset) -> None:
     index = torch.arange(80) // 4
-    train = Split(data.train.images, index % 4, Groups("word", index))
+    train = Split(data.train.images, index % 4, index)
     found = chosen(replace(data, train=train), fraction=0.4).dataset.train
     assert found.groups is not None
-    assert found.groups.index.bincount().unique().tolist() == [0, 4]
+    assert found.groups.bincount().unique().tolist() == [0, 4]
     assert found.targets.bincount().tolist() == [8, 8, 8, 8]  # two of five groups of each class
 
 

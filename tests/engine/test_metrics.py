@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from kdrun.data.group_error import GroupError
 from kdrun.engine.metrics import (
     EpochSums,
     calibration_error,
     evaluate,
     measure,
-    measure_groups,
 )
-from kdrun.types import Batch, Groups, StepOutput
+from kdrun.types import Batch, StepOutput
 
 
 def test_counts_of_a_case_made_by_hand() -> None:
@@ -94,39 +94,12 @@ def test_sums_saved_and_taken_up_again_are_the_same() -> None:
     assert set(whole.totals()) == {"loss", "correct", "part/kd"}
 
 
-def test_a_group_is_answered_by_the_sum_of_its_log_posteriors() -> None:
-    generator = torch.Generator().manual_seed(3)
-    logits = 2 * torch.randn(60, 4, generator=generator)
-    index = torch.randint(9, (60,), generator=generator) * 5  # numbers with gaps, in no order
-    targets = (index // 5) % 4
-    wrong = 0
-    for name in index.unique().tolist():
-        members = [row for row in range(60) if index[row] == name]
-        scores = [
-            sum(math.log(float(logits[row].double().softmax(0)[c])) for row in members)
-            for c in range(4)
-        ]
-        wrong += scores.index(max(scores)) != name // 5 % 4
-    found = measure_groups(logits, targets, Groups("word", index))
-    assert (found.count, found.errors) == (len(index.unique()), wrong)
-    assert 0 < wrong < found.count
-    assert found.as_dict() == {
-        "words": found.count, "errors": wrong, "word_error_percent": 100 * wrong / found.count,
-    }  # fmt: skip
-
-
-def test_one_sure_image_outweighs_two_unsure_ones() -> None:
-    logits = torch.tensor([[0.0, 5.0], [1.0, 0.0], [1.0, 0.0]])
-    found = measure_groups(logits, torch.ones(3, dtype=torch.long), Groups("word", torch.zeros(3)))
-    assert found.errors == 0
-
-
-def test_facts_name_the_split_and_the_groups() -> None:
+def test_extra_metrics_are_named_by_split() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     batches = [Batch(torch.randn(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.arange(4))]
-    device, groups = torch.device("cpu"), Groups("word", torch.tensor([0, 0, 1, 1]))
+    device, extra = torch.device("cpu"), (GroupError("word", torch.tensor([0, 0, 1, 1])),)
     assert set(evaluate(network, batches, device, "fp32").to_dict()) == {"test"}
-    found = evaluate(network, batches, device, "fp32", groups).to_dict("val")
+    found = evaluate(network, batches, device, "fp32", extra).to_dict("val")
     assert set(found) == {"val", "val_words"}
     assert found["val_words"]["words"] == 2
 
