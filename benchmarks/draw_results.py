@@ -166,7 +166,7 @@ def _over_setting(axes: Axes, theme: Theme, found: list[Group], name: str) -> No
     )
     x, y, sd = zip(*points, strict=True)
     axes.errorbar(x, y, sd, fmt="o-", capsize=3, color=theme.of[DISTILLED], label="distilled")
-    alone = mean_of([v.test.top1 for one in found for v in one.alone.values()])
+    alone = mean_of([v.test.top1 for one in found for v in one.baselines.values()])
     if alone is not None:
         colour = theme.of[ALONE]
         axes.axhline(100 - alone.mean, color=colour, linestyle="--", label="student alone")

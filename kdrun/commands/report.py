@@ -31,7 +31,7 @@ Try:
 pictures: of the row that is best on validation, its first seed; all: of every finished run.
 """
 if TYPE_CHECKING:
-    from kdrun.report.aggregate import Group
+    from kdrun.report.content import SectionTable
     from kdrun.report.records import Run
 
 SETTINGS = ("pictures", "to")
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     if asked.pictures != "none":
         from kdrun.evaluation.figures import draw_pictures
 
-        draw_pictures(_chosen(report.grouped.groups, asked.pictures))
+        draw_pictures(_chosen(report.sections, asked.pictures))
     files.write_markdown(place / "report.md", report)
     files.write_csv(place / "report.csv", report)
     files.write_runs_csv(place / "report-runs.csv", report)
@@ -127,7 +127,11 @@ def _place(asked: Asked) -> Path:
     return place
 
 
-def _chosen(groups: Sequence["Group"], which: str) -> list["Run"]:
-    """The runs to draw pictures of."""
-    chosen = groups if which == "all" else groups[:1]
-    return [run for group in chosen for run in (group.runs if which == "all" else group.runs[:1])]
+def _chosen(sections: Sequence["SectionTable"], which: str) -> list["Run"]:
+    """The runs to draw figures of: each section's best row, first seed; or every run."""
+    groups = [one.section.groups for one in sections]
+    if which == "best":
+        chosen = [rows[0].runs[0] for rows in groups]
+    else:
+        chosen = [run for rows in groups for group in rows for run in group.runs]
+    return list({run.folder.resolve(): run for run in chosen}.values())

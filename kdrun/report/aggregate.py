@@ -1,9 +1,18 @@
 """Runs with the same settings as one group, its metrics averaged over seeds; groups are ranked."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from kdrun.report.metrics_table import TEST, WINNER, Metric, last_val_top1, teacher_top1
+from kdrun.report.metrics_table import (
+    BASELINE,
+    GAIN,
+    TEACHER,
+    TEST,
+    WINNER,
+    Metric,
+    last_val_top1,
+    teacher_top1,
+)
 from kdrun.report.records import Run
 from kdrun.report.settings import Settings
 from kdrun.report.statistics import Mean, mean_of, paired_p
@@ -15,17 +24,24 @@ from kdrun.runs.result import NetworkResult
 class Group:
     """Finished runs with the same settings, one per seed.
 
-    repeats: further runs of a seed that are left out; they would inflate n.
-    alone: seed → the baseline, where it was measured.
+    baselines: seed → the baseline, where it was measured. baseline_runs: their runs, as far as they
+    are part of the report. repeats: number of further runs of a seed, which do not count.
     """
 
     settings: Settings
     runs: list[Run]
-    alone: dict[int | None, NetworkResult] = field(default_factory=dict)
+    baselines: dict[int | None, NetworkResult] = field(default_factory=dict)
+    baseline_runs: list[Run] = field(default_factory=list)
     repeats: int = 0
 
     def mean(self, metric: Metric | Callable[[Run], float | None]) -> Mean | None:
         """A metric over the seeds; None where no run has it."""
+        if metric is BASELINE and self.baselines:
+            return self.baseline
+        if metric is GAIN and self.baselines:
+            return self.gain
+        if metric is TEACHER:
+            return self.teacher
         read = metric.read if isinstance(metric, Metric) else metric
         return mean_of([read(run) for run in self.runs])
 
@@ -52,41 +68,45 @@ class Group:
 
     @property
     def teacher(self) -> Mean | None:
-        """Test top-1 of the best teacher, percent."""
-        return self.mean(lambda run: teacher_top1(run.result))
+        """Test top-1 of the best teacher, percent; no spread where all seeds share the teachers."""
+        mean = self.mean(lambda run: teacher_top1(run.result))
+        shared = len({tuple(t.sha256 for t in run.result.teachers) for run in self.runs}) == 1
+        return replace(mean, sd=None) if mean and shared else mean
 
     @property
-    def alone_test(self) -> Mean | None:
+    def baseline(self) -> Mean | None:
         """Test top-1 of the baseline, percent."""
-        return mean_of([self._alone_top1(run) for run in self.runs])
+        return mean_of([self._baseline_top1(run) for run in self.runs])
 
     @property
     def pairs(self) -> list[tuple[float, float, float | None]]:
         """(student, baseline, teacher) of each seed that has the first two, percent."""
         found = []
         for run in self.runs:
-            test, alone = TEST.read(run), self._alone_top1(run)
-            if test is not None and alone is not None:
-                found.append((test, alone, teacher_top1(run.result)))
+            test, baseline = TEST.read(run), self._baseline_top1(run)
+            if test is not None and baseline is not None:
+                found.append((test, baseline, teacher_top1(run.result)))
         return found
 
     @property
     def gain(self) -> Mean | None:
         """Student minus baseline, points, paired by seed."""
-        return mean_of([test - alone for test, alone, _ in self.pairs])
+        return mean_of([test - baseline for test, baseline, _ in self.pairs])
 
     @property
     def p(self) -> float | None:
         """Of the gain; see `paired_p`."""
-        return paired_p([test - alone for test, alone, _ in self.pairs])
+        return paired_p([test - baseline for test, baseline, _ in self.pairs])
 
     @property
     def verdict(self) -> Verdict:
         """Whether distillation helps with these settings; see `kdrun.report.verdict`."""
         gains: list[tuple[int | None, float]] = []
         for run in self.runs:
-            test, alone = TEST.read(run), self._alone_top1(run)
-            gain = test - alone if test is not None and alone is not None else run.result.gain
+            test, baseline = TEST.read(run), self._baseline_top1(run)
+            gain = run.result.gain
+            if test is not None and baseline is not None:
+                gain = test - baseline
             if gain is not None:
                 gains.append((run.seed, gain))
         sizes = [size for run in self.runs if (size := run.result.dataset.test_size)]
@@ -96,12 +116,12 @@ class Group:
     def gap_closed(self) -> float | None:
         """Percent of the mean gap between baseline and teacher; None where there is no gap."""
         triples = [(t, a, r) for t, a, r in self.pairs if r is not None]
-        gap = sum(teacher - alone for _, alone, teacher in triples)
-        gain = sum(test - alone for test, alone, _ in triples)
+        gap = sum(teacher - baseline for _, baseline, teacher in triples)
+        gain = sum(test - baseline for test, baseline, _ in triples)
         return 100.0 * gain / gap if gap > 0 else None
 
-    def _alone_top1(self, run: Run) -> float | None:
-        baseline = self.alone.get(run.seed)
+    def _baseline_top1(self, run: Run) -> float | None:
+        baseline = self.baselines.get(run.seed)
         return baseline.test.top1 if baseline else None
 
 

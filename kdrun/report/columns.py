@@ -1,20 +1,22 @@
-"""The columns of the main table, once for the screen, Markdown, CSV and HTML."""
+"""The columns of a section's table, once for the screen, Markdown, CSV and the page."""
 
 from dataclasses import dataclass
 
 from kdrun.report.aggregate import Group
-from kdrun.report.groups import Grouped
-from kdrun.report.metrics_table import BASELINE, GAIN, REPORT, TEST, Metric, metrics_of
+from kdrun.report.metrics_table import GAIN, REPORT, WINNER, Metric, metrics_of
 from kdrun.report.published import Figure, match
+from kdrun.report.sections import Section
 from kdrun.report.settings import ABSENT
 from kdrun.report.statistics import LEAST_PAIRS, TEST_NAME, Mean
+from kdrun.report.verdict import MANY_SEEDS, UNDECIDED
 
 Value = str | float | None
+SETTING, VERDICT = "setting", "verdict"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what it is sorted by and computed with (None: nothing there)."""
+    """text: what is shown. value: what is sorted by and written to CSV; None for an empty cell."""
 
     text: str
     value: Value
@@ -22,93 +24,144 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """about: one sentence for who does not know the word. wide: left out of narrow tables."""
+    """name: its CSV column. heading: its title on screen. about: a sentence that explains it.
+
+    means: mean, spread and n behind each cell. setting: whether it is one setting of the runs.
+    """
 
     name: str
     about: str
     cells: list[Cell]
     numeric: bool = True
-    mean: list[Mean | None] | None = None
+    heading: str = ""
+    means: list[Mean | None] | None = None
+    setting: bool = False
 
     @property
-    def same(self) -> bool:
-        """Whether all of several rows show the same."""
+    def title(self) -> str:
+        """The heading, or the name where there is none."""
+        return self.heading or self.name
+
+    @property
+    def uniform(self) -> bool:
+        """Whether several rows all show the same."""
         return len(self.cells) > 1 and len({cell.text for cell in self.cells}) == 1
 
-
-def columns(grouped: Grouped, figures: list[Figure]) -> list[Column]:
-    """Settings that differ, then what was measured; a column without any value is left out."""
-    found = [_setting(name, grouped.groups) for name in grouped.names]
-    found += [column for column in _measured(grouped) if _has_values(column)]
-    published = [match(group.settings, figures) for group in grouped.groups]
-    if any(published):
-        cells = [Cell(one.shown, one.shown) if one else Cell("", None) for one in published]
-        about = "From the paper, at its own schedule and settings: not a measurement of kdrun."
-        found.append(Column("published (full schedule)", about, cells, numeric=False))
-    return found
+    @property
+    def empty(self) -> bool:
+        """Whether no cell has a value."""
+        return all(cell.value is None for cell in self.cells)
 
 
-def _measured(grouped: Grouped) -> list[Column]:
-    """A column per metric; after the gain, what is said of it."""
-    groups = grouped.groups
-    found = []
-    for metric in metrics_of(REPORT, [run for group in groups for run in group.runs]):
-        found.append(_metric(metric, groups))
+def columns(section: Section, figures: list[Figure]) -> list[Column]:
+    """The row's label; accuracies and verdict; further metrics; settings that differ.
+
+    Columns without a value are left out.
+    """
+    groups = section.groups
+    runs = [run for group in groups for run in group.runs]
+    by_metric = {metric: _metric(metric, groups) for metric in metrics_of(REPORT, runs)}
+    first: list[Column] = []
+    for metric, column in by_metric.items():
+        if metric is WINNER:
+            break
+        first.append(column)
         if metric is GAIN:
-            found += [_p_values(grouped), _gap_closed(groups)]
-    return found
+            first.append(_seeds(groups))
+    rest = [column for column in by_metric.values() if column not in first]
+    found = [
+        *first,
+        _verdicts(groups),
+        *rest[:1],
+        _seeds_needed(groups),
+        _gap_closed(groups),
+        _p_values(section),
+        *rest[1:],
+        _published(groups, figures),
+    ]
+    measured = [column for column in found if not column.empty]
+    settings = [_setting(name, groups) for name in section.names]
+    return [_labels(section), *measured, *settings]
+
+
+def _labels(section: Section) -> Column:
+    labels = [section.row_label(place) for place in range(len(section.groups))]
+    about = "The settings that tell the rows apart."
+    return Column(SETTING, about, [Cell(text, text) for text in labels], numeric=False)
 
 
 def _metric(metric: Metric, groups: list[Group]) -> Column:
-    own = {BASELINE.name: lambda g: g.alone_test, GAIN.name: lambda g: g.gain}  # pair runs by seed
-    read = own.get(metric.name, lambda g: g.mean(metric))
-    means = [read(group) for group in groups]
+    means = [group.mean(metric) for group in groups]
     cells = []
     for mean, group in zip(means, groups, strict=True):
-        if not metric.spread:
-            text = metric.text(mean.mean if mean else None)
-        else:
-            text = metric.means(mean)
-            if mean and (metric is TEST or mean.n != len(group.runs)):
-                text += f" ({mean.n})"
+        text = metric.means(mean) if metric.spread else metric.text(mean.mean if mean else None)
+        if mean and metric.spread and mean.n != len(group.runs):
+            text += f" ({mean.n})"
         cells.append(Cell(text, mean.mean if mean else None))
-    return Column(metric.name, metric.about, cells, mean=means)
+    return Column(metric.name, metric.about, cells, heading=metric.heading, means=means)
+
+
+def _seeds(groups: list[Group]) -> Column:
+    cells = [Cell(str(len(group.runs)), float(len(group.runs))) for group in groups]
+    return Column("n", "Number of seeds; another number in brackets for a metric.", cells)
+
+
+def _verdicts(groups: list[Group]) -> Column:
+    cells = [Cell(group.verdict.outcome or "", group.verdict.outcome) for group in groups]
+    about = "Whether distillation helps, from the 95 % interval of the gain over seeds."
+    return Column(VERDICT, about, cells, numeric=False)
+
+
+def _seeds_needed(groups: list[Group]) -> Column:
+    """Only where the seeds so far leave it undecided."""
+    cells = []
+    for group in groups:
+        verdict = group.verdict
+        needed = verdict.seeds_needed
+        text = "" if verdict.outcome != UNDECIDED else str(needed or f">{MANY_SEEDS}")
+        cells.append(Cell(text, None if needed is None else float(needed)))
+    about = "Estimated number of seeds that would decide the verdict."
+    return Column("seeds needed", about, cells)
 
 
 def _gap_closed(groups: list[Group]) -> Column:
     values = [group.gap_closed for group in groups]
-    cells = [Cell("" if value is None else f"{round(value)} %", value) for value in values]
-    return Column("gap closed", "Share of the way from baseline to teacher, of the means.", cells)
+    cells = [Cell("" if value is None else f"{round(value)}", value) for value in values]
+    about = "Gain as a share of the gap between baseline and teacher, of the means."
+    return Column("gap closed %", about, cells)
 
 
-def _setting(name: str, groups: list[Group]) -> Column:
-    values = [group.settings.get(name, ABSENT) for group in groups]
-    cells = [Cell(value, _number(value)) for value in values]
-    numeric = all(isinstance(cell.value, float) or cell.text == ABSENT for cell in cells)
-    if not numeric:
-        cells = [Cell(value, value) for value in values]
-    return Column(name, "A setting in which the runs differ.", cells, numeric)
-
-
-def _p_values(grouped: Grouped) -> Column:
+def _p_values(section: Section) -> Column:
     cells = []
-    for place, group in enumerate(grouped.groups):
+    for place, group in enumerate(section.groups):
         p = group.p
-        star = " *" if place in grouped.significant else ""
+        star = " *" if place in section.significant else ""
         cells.append(Cell("" if p is None else f"{_p(p)}{star}", p))
     about = (
-        f"Of the gain being chance: {TEST_NAME}, with {LEAST_PAIRS} seeds or more. A star: below "
-        f"0.05 after Holm's correction for all {grouped.tested} tests in the table."
+        f"{TEST_NAME.capitalize()}, of the gain; {LEAST_PAIRS} seeds or more. A star: below 0.05 "
+        f"after Holm's correction for the {section.tested} tests in this table."
     )
     return Column("p", about, cells)
 
 
+def _published(groups: list[Group], figures: list[Figure]) -> Column:
+    matches = [match(group.settings, figures) for group in groups]
+    cells = [Cell(one.shown, one.shown) if one else Cell("", None) for one in matches]
+    about = "From the paper, with its schedule and settings; not measured by kdrun."
+    return Column("published (full schedule)", about, cells, numeric=False)
+
+
+def _setting(name: str, groups: list[Group]) -> Column:
+    texts = [group.settings.get(name, ABSENT) for group in groups]
+    numbers = [_number(text) for text in texts]
+    numeric = all(_number(text) is not None for text in texts if text != ABSENT)
+    values: list[Value] = list(numbers) if numeric else list(texts)
+    cells = [Cell(text, value) for text, value in zip(texts, values, strict=True)]
+    return Column(name, "A setting in which the runs differ.", cells, numeric, setting=True)
+
+
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _has_values(column: Column) -> bool:
-    return any(cell.value is not None for cell in column.cells)
 
 
 def _number(text: str) -> float | None:

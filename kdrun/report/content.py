@@ -1,4 +1,4 @@
-"""Everything a report says, ready for the screen, for files and for the page."""
+"""The content of a report, for the screen, for files and for the page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,35 +7,32 @@ from typing import Any
 from kdrun.report.columns import Cell, Column, columns
 from kdrun.report.groups import DISTILL, Grouped, group
 from kdrun.report.metrics_table import LISTING, metrics_of
+from kdrun.report.parts import parts_columns
 from kdrun.report.published import Figure, match
 from kdrun.report.records import Collected, Run
-from kdrun.report.settings import label
+from kdrun.report.sections import Section, sections
 from kdrun.report.statistics import TEST_NAME
 from kdrun.runs.reading import DAMAGED, UNREADABLE
 from kdrun.ui import format
 
+SORTED = (
+    "Rows are sorted by validation top-1 of the best epoch, averaged over seeds; test accuracies "
+    "are those of the last epoch and choose nothing. ± is the standard deviation over n seeds."
+)
+
 
 @dataclass(frozen=True)
-class Report:
-    """columns: of the main table, whose rows are the groups; others: tables of other verbs."""
+class SectionTable:
+    """A section with its table. columns: a cell per group. parts: networks that belong to rows."""
 
-    collected: Collected
-    grouped: Grouped
+    section: Section
     columns: list[Column]
-    others: list["Listing"]
-    figures: list[Figure]
+    parts: list[Column]
 
     @property
-    def unfinished(self) -> list[Run]:
-        """Runs without figures: never dropped, always listed."""
-        return [run for run in self.collected.everything if not run.finished]
-
-    @property
-    def sources(self) -> list[str]:
-        """Where the published figures of the table are from."""
-        matches = (match(one.settings, self.figures) for one in self.grouped.groups)
-        found = [f"{f.source}, {f.table}" for one in matches if one for f in one.figures]
-        return list(dict.fromkeys(found))
+    def title(self) -> str:
+        """`digits · sweep over T, alpha · cnn_large → cnn_tiny · kd`."""
+        return self.section.title
 
 
 @dataclass(frozen=True)
@@ -46,76 +43,105 @@ class Listing:
     columns: list[Column]
 
 
+@dataclass(frozen=True)
+class Report:
+    """sections: tables of distilled students. others: tables of runs of other verbs."""
+
+    collected: Collected
+    grouped: Grouped
+    sections: list[SectionTable]
+    others: list[Listing]
+    figures: list[Figure]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """Runs without results, and jobs without a run."""
+        return [run for run in self.collected.everything if not run.finished]
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the published figures are from."""
+        matches = (match(one.settings, self.figures) for one in self.grouped.groups)
+        found = [f"{f.source}, {f.table}" for one in matches if one for f in one.figures]
+        return list(dict.fromkeys(found))
+
+
 def make_report(collected: Collected, figures: list[Figure]) -> Report:
-    """Read what the runs left and put it together."""
+    """Group the runs, split them into sections and make their tables."""
     grouped = group(collected.runs)
     others = [_teachers(collected.runs), _evaluations(collected.runs)]
     return Report(
         collected,
         grouped,
-        columns(grouped, figures) if grouped.groups else [],
+        [
+            SectionTable(one, columns(one, figures), parts_columns(one))
+            for one in sections(grouped, collected.sweeps)
+        ],
         [listing for listing in others if listing.columns[0].cells],
         figures,
     )
 
 
 def summary(report: Report) -> str:
-    """What came out, in sentences."""
-    runs, groups = report.collected.everything, report.grouped.groups
-    sentences = [f"{_count(runs, 'run')}, {len(runs) - len(report.unfinished)} of them finished."]
+    """Counts of runs, sections and data sets."""
+    runs = report.collected.everything
+    sentences = [f"{_count(runs, 'run')}, {len(runs) - len(report.unfinished)} finished."]
     damaged = [run for run in runs if run.status == DAMAGED]
     if damaged:
         are = "is" if len(damaged) == 1 else "are"
-        sentences.append(f"{_count(damaged, 'damaged run')} {are} left out and named below.")
-    if groups:
-        seeds = max(len(one.runs) for one in groups)
-        settings = f" by {', '.join(report.grouped.names)}" if report.grouped.names else ""
+        sentences.append(f"{_count(damaged, 'damaged run')} {are} left out and listed below.")
+    if len(report.sections) > 1:
+        datasets = {one.section.experiment.dataset for one in report.sections}
         sentences.append(
-            f"{_count(groups, 'row')}{settings}, up to {_count(range(seeds), 'seed')} each."
+            f"{_count(report.sections, 'experiment')} on {_count(datasets, 'data set')}, a section "
+            "each."
         )
-        sentences += _best(report)
+    if report.grouped.served:
+        sentences.append(
+            f"{_count(report.grouped.served, 'run')} served other runs (baselines, assistants, "
+            "generations) and count as part of them."
+        )
     return " ".join(sentences)
 
 
+def best_lines(section: Section) -> list[str]:
+    """The row that wins on validation, its test accuracies, and the verdict on it."""
+    top = section.groups[0]
+    if top.test is None:
+        return []
+    label = section.row_label(0)
+    text = f"best on validation: {label}, " if len(section.groups) > 1 else f"{label}: "
+    text += f"test {_mean(top.test)} %"
+    if top.baseline and top.gain:
+        text += f", baseline {_mean(top.baseline)} %, gain {format.points(top.gain.mean)} points"
+    if top.teacher:
+        text += f", teacher {format.percent(top.teacher.mean)} %"
+    verdict = top.verdict.text()
+    return [f"{text} (n={top.test.n})", *([verdict] if verdict else [])]
+
+
 def notes(report: Report) -> list[str]:
-    """What a reader must know to read the table."""
-    grouped = report.grouped
-    found = []
-    if grouped.groups:
-        found.append("Sorted by validation accuracy (best epoch); the test split chooses nothing. "
-                     "± is the standard deviation over seeds.")  # fmt: skip
-    if grouped.tested:
-        found.append(
-            f"p: {TEST_NAME}, against the student alone; * holds at 0.05 after Holm's correction "
-            f"for {_count(range(grouped.tested), 'test')}."
-        )
-    elif grouped.groups:
-        found.append("No test of significance: that takes three seeds or more, with alone=true.")
+    """What a reader must know to read the tables."""
+    groups = report.grouped.groups
+    found = [SORTED] if groups else []
+    tested = sum(one.section.tested for one in report.sections)
+    if tested:
+        found.append(f"p: {TEST_NAME}; * below 0.05 after Holm's correction for its table.")
     unchecked = [run for run in report.collected.runs if run.finished and not run.checked]
     if unchecked:
+        have = "has" if len(unchecked) == 1 else "have"
         found.append(
-            f"{_count(unchecked, 'finished run')} without checksums (SHA256SUMS): taken as "
-            f"{'it is' if len(unchecked) == 1 else 'they are'}."
+            f"{_count(unchecked, 'finished run')} {have} no checksums (SHA256SUMS) and cannot be "
+            "checked for damage."
         )
-    repeats = sum(one.repeats for one in grouped.groups)
+    repeats = sum(one.repeats for one in groups)
     if repeats:
         found.append(
-            f"{_count(range(repeats), 'run')} with a configuration and seed that is there already: "
-            "the newest of them counts, so that n is the number of seeds."
-        )
-    if grouped.baselines:
-        found.append(
-            f"{_count(grouped.baselines, 'run')} of a student alone, made for other runs, "
-            "in the column 'alone'."
+            f"{_count(range(repeats), 'run')} repeat a configuration and seed; only the newest "
+            "counts, so that n is the number of seeds."
         )
     found += [f"published: {source}." for source in report.sources]
     return found
-
-
-def group_label(report: Report, place: int) -> str:
-    """How a row is called outside the table."""
-    settings = report.grouped.groups[place].settings
-    return label(settings, report.grouped.names) or label(settings, ("student", "loss", "T"))
 
 
 def status_rows(report: Report) -> list[tuple[str, str, str, str]]:
@@ -123,35 +149,11 @@ def status_rows(report: Report) -> list[tuple[str, str, str, str]]:
     return [(run.status, str(run.folder), run.command, _why(run)) for run in report.unfinished]
 
 
-def _best(report: Report) -> list[str]:
-    top = report.grouped.groups[0]
-    test = top.test
-    if test is None:
-        return []
-    shown = f"{format.percent(test.mean)}{_plus_minus(test.sd)} %"
-    what = group_label(report, 0)
-    chosen = f"Best on validation: {what}" if len(report.grouped.groups) > 1 else what
-    text = f"{chosen}, {shown} on the test split (n={test.n})"
-    alone, teacher = top.alone_test, top.teacher
-    if alone and top.gain:
-        text += f"; the same student alone {format.percent(alone.mean)}{_plus_minus(alone.sd)} %"
-    if teacher:
-        text += f", its teacher {format.percent(teacher.mean)} %"
-    found = [f"{text}."]
-    if top.gain:
-        gap = top.gap_closed
-        closed = f" ({gap:.0f} % of the gap)" if gap is not None else ""
-        p = f", p = {top.p:.3f}" if top.p is not None and top.p >= 0.001 else ""
-        p = ", p < 0.001" if top.p is not None and top.p < 0.001 else p
-        found.append(f"Distilling gained {format.points(top.gain.mean)} points{closed}{p}.")
-    return found
+def _mean(mean: Any) -> str:
+    return format.percent(mean.mean) + ("" if mean.sd is None else f" ± {format.percent(mean.sd)}")
 
 
-def _plus_minus(sd: float | None) -> str:
-    return "" if sd is None else f" ± {format.percent(sd)}"
-
-
-def _count(things: Sequence[Any], word: str) -> str:
+def _count(things: Any, word: str) -> str:
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
@@ -161,7 +163,7 @@ def _why(run: Run) -> str:
     if run.status == DAMAGED:
         return f"left out: {run.error}"
     if run.status == "running":
-        return run.error or "still going on, or killed: kdrun resume goes on with it"
+        return run.error or "still running, or killed: kdrun resume continues it"
     return run.error
 
 

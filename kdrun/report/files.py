@@ -1,4 +1,4 @@
-"""The report as Markdown to paste, and as CSV to compute with: every number unrounded."""
+"""The report as Markdown and as CSV, where numbers are not rounded."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,73 +7,94 @@ from typing import Any
 from kdrun.csv_tables import csv_bytes
 from kdrun.markdown import escaped
 from kdrun.ownership import write_own
-from kdrun.report.columns import Column
-from kdrun.report.content import Report, notes, status_rows, summary
+from kdrun.report.columns import SETTING, Column
+from kdrun.report.content import Report, best_lines, notes, status_rows, summary
+from kdrun.report.groups import DISTILL
 from kdrun.report.metrics_table import RUNS, metrics_of
+from kdrun.report.settings import differing, settings_of
 
 ELSEWHERE = "name another folder: to=DIR"
 STATUS_COLUMNS = ("status", "folder", "command", "why")
+EXPERIMENT = "experiment"
 
 
 def write_markdown(path: Path, report: Report) -> None:
-    """The tables and what they mean."""
+    """A table per section, with its winner and verdict."""
     parts = ["# Report", escaped(summary(report))]
-    if report.columns:
-        parts.append(_markdown(report.columns))
+    if report.sections:
         parts.append("\n".join(f"- {escaped(note)}" for note in notes(report)))
+    for one in report.sections:
+        parts.append(f"## {escaped(one.title)}")
+        parts.append("\n".join(f"- {escaped(line)}" for line in best_lines(one.section)))
+        parts.append(_markdown([column for column in one.columns if not column.setting]))
+        if one.parts:
+            parts += ["Networks that belong to these rows:", _markdown(one.parts)]
     for listing in report.others:
         parts += [f"## {listing.title}", _markdown(listing.columns)]
     unfinished = status_rows(report)
     if unfinished:
         parts += ["## Not finished", _markdown_rows(STATUS_COLUMNS, unfinished)]
-    write_own(path, ("\n\n".join(parts) + "\n").encode(), ELSEWHERE)
+    write_own(path, ("\n\n".join(filter(None, parts)) + "\n").encode(), ELSEWHERE)
 
 
 def write_csv(path: Path, report: Report) -> None:
-    """The main table: a row per row of it, with means, standard deviations and numbers of values.
+    """A row per row of the sections: settings that differ, then mean, spread and n of each metric.
 
-    Without finished students, the header and no row.
+    Without finished students the file is empty.
     """
-    names: list[str] = []
-    columns: list[list[Any]] = []
-    for column in report.columns:
-        names.append(column.name)
-        columns.append([cell.value for cell in column.cells])
-        if column.mean is not None:
-            names += [f"{column.name} std", f"{column.name} n"]
-            columns.append([mean.sd if mean else None for mean in column.mean])
-            columns.append([mean.n if mean else 0 for mean in column.mean])
-    _write_csv(path, names, zip(*columns, strict=True))
+    names = _setting_names(report)
+    rows: list[dict[str, Any]] = []
+    for one in report.sections:
+        for place, group in enumerate(one.section.groups):
+            row: dict[str, Any] = {EXPERIMENT: one.title}
+            row |= {name: group.settings.get(name) for name in names}
+            for column in one.columns:
+                if column.name != SETTING and not column.setting:
+                    row |= _csv_cells(column, place)
+            rows.append(row)
+    header = list(dict.fromkeys(name for row in _widest_first(rows) for name in row))
+    _write_csv(path, header, ([row.get(name) for name in header] for row in rows))
 
 
 def write_runs_csv(path: Path, report: Report) -> None:
-    """A row per run, in whatever state: settings that differ, seed, figures, folder, command."""
-    names = report.grouped.names
-    settings = {id(run): group.settings for group in report.grouped.groups for run in group.runs}
+    """A row per run, in any state: settings that differ, seed, metrics, folder, command."""
+    names = _setting_names(report)
     metrics = metrics_of(RUNS, report.collected.runs)
     rows = []
     for run in report.collected.everything:
-        own = settings.get(id(run), {})
+        found = settings_of(run) if run.verb == DISTILL else {}
         rows.append(
-            [run.verb, run.status, *(own.get(name) for name in names), run.seed,
+            [run.verb, run.status, *(found.get(name) for name in names), run.seed,
              *(metric.read(run) for metric in metrics), run.folder, run.command]
         )  # fmt: skip
-    header = [
-        "verb",
-        "status",
-        *names,
-        "seed",
-        *(metric.name for metric in metrics),
-        "folder",
-        "command",
-    ]
-    _write_csv(path, header, rows)
+    measured = (metric.name for metric in metrics)
+    _write_csv(path, ["verb", "status", *names, "seed", *measured, "folder", "command"], rows)
+
+
+def _setting_names(report: Report) -> list[str]:
+    """The settings in which rows of any sections differ."""
+    return differing([group.settings for group in report.grouped.groups])
+
+
+def _csv_cells(column: Column, place: int) -> dict[str, Any]:
+    """A cell as columns: its value; of a mean also spread and n."""
+    cells: dict[str, Any] = {column.name: column.cells[place].value}
+    if column.means is not None:
+        mean = column.means[place]
+        cells[f"{column.name} std"] = mean.sd if mean else None
+        cells[f"{column.name} n"] = mean.n if mean else 0
+    return cells
+
+
+def _widest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """So that columns keep the order of the section that has most of them."""
+    return sorted(rows, key=lambda row: -len(row))
 
 
 def _markdown(columns: Sequence[Column]) -> str:
     rows = zip(*([cell.text for cell in column.cells] for column in columns), strict=True)
     numeric = [column.numeric for column in columns]
-    return _markdown_rows([column.name for column in columns], rows, numeric)
+    return _markdown_rows([column.title for column in columns], rows, numeric)
 
 
 def _markdown_rows(

@@ -1,65 +1,76 @@
-"""The rows of a report: finished `kdrun distill` runs, grouped, with their baselines."""
+"""The rows of a report: finished `kdrun distill` runs grouped by settings, with their baselines.
 
-from collections.abc import Sequence
+Runs that only served another one (baselines, assistants, generations) are no rows: kdrun marks them
+when it starts them, and the run they served names their folder.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.report.aggregate import Group, group_by_settings, ranked
-from kdrun.report.records import Run, read_run
-from kdrun.report.settings import NONE, Settings, differing, settings_of
-from kdrun.report.statistics import significant
+from kdrun.report.records import Run
+from kdrun.report.settings import NONE, Settings, settings_of
 from kdrun.runs.result import NetworkResult
 
 DISTILL = "distill"
+# What identifies a run folder wherever the output root was moved: `<networks>-<loss>/<stamp>`.
+FolderKey = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """All groups, highest validation accuracy (best epoch) first, and the settings they differ in.
+    """All groups, highest validation accuracy (best epoch) first.
 
-    significant: numbers of the groups whose gain holds after the correction for all tests.
-    baselines: folders of students trained alone for another run; they are in its `alone`.
+    members: for each group its run folders, resolved, repeats included. served: runs that only
+    served another one.
     """
 
     groups: list[Group]
-    names: list[str]
-    significant: set[int]
-    baselines: list[Run]
-
-    @property
-    def tested(self) -> int:
-        """How many gains were tested."""
-        return sum(group.p is not None for group in self.groups)
+    members: list[frozenset[Path]]
+    served: list[Run]
 
 
 def group(runs: Sequence[Run]) -> Grouped:
     """Group the finished `kdrun distill` runs among `runs`."""
     finished = [run for run in runs if run.finished and run.verb == DISTILL]
-    used = {run.result.alone.run for run in finished}
-    places = {Path(name).resolve() for name in used if name is not None}
-    baselines = [run for run in finished if run.result.baseline and run.folder.resolve() in places]
-    hidden = {id(run) for run in baselines}
-    shown = [run for run in finished if id(run) not in hidden]
+    named = {key for run in finished for key in _served_by(run)}
+    served = [run for run in finished if is_part(run) and folder_key(run.folder) in named]
+    by_folder = {folder_key(run.folder): run for run in finished}
     settings = {id(run): settings_of(run) for run in finished}
-    alone: dict[Any, NetworkResult] = {
-        _recipe(settings[id(run)], run): run.result.student
+    labels_only = {
+        _recipe(settings[id(run)], run): run
         for run in finished
         if _labels_only(settings[id(run)]) and run.result.student
     }
-    by_settings = group_by_settings((settings[id(run)], run) for run in shown)
-    groups = [_with_baselines(_newest_of_each_seed(one), alone) for one in by_settings]
-    groups = ranked(sorted(groups, key=lambda one: str(sorted(one.settings.items()))))
-    tests = {str(position): group.p for position, group in enumerate(groups)}
-    names = differing([group.settings for group in groups])
-    return Grouped(groups, names, {int(name) for name in significant(tests)}, baselines)
+    hidden = {id(run) for run in served}
+    shown = ((settings[id(run)], run) for run in finished if id(run) not in hidden)
+    rows = []
+    for one in group_by_settings(shown):
+        members = frozenset(run.folder.resolve() for run in one.runs)
+        rows.append((_with_baselines(_newest_of_each_seed(one), labels_only, by_folder), members))
+    rows.sort(key=lambda row: str(sorted(row[0].settings.items())))
+    members_of = {id(one): members for one, members in rows}
+    groups = ranked([one for one, _ in rows])
+    return Grouped(groups, [members_of[id(one)] for one in groups], served)
 
 
-def alone_of(run: Run) -> Run | None:
-    """The run of its student alone, where the folder is still there."""
-    folder = run.result.alone.run
-    found = read_run(Path(folder)) if folder is not None else None
-    return found if found is not None and found.finished else None
+def is_part(run: Run) -> bool:
+    """Whether kdrun started this run for another one."""
+    return bool(run.result.baseline) or isinstance(run.result.extra.get("round"), str)
+
+
+def folder_key(folder: str | Path) -> FolderKey:
+    """The folder's name and its parent's."""
+    return Path(folder).parts[-2:]
+
+
+def _served_by(run: Run) -> Iterable[FolderKey]:
+    """The run folders that this run names: its baseline, and the generations before it."""
+    names = [run.result.alone.run, *(one.extra.get("run") for one in run.result.generations)]
+    keys = {folder_key(name) for name in names if isinstance(name, str)}
+    return keys - {folder_key(run.folder)}
 
 
 def _newest_of_each_seed(group: Group) -> Group:
@@ -68,27 +79,34 @@ def _newest_of_each_seed(group: Group) -> Group:
     return replace(group, runs=runs, repeats=len(group.runs) - len(runs))
 
 
-def _with_baselines(group: Group, alone: dict[Any, NetworkResult]) -> Group:
-    """Each seed's baseline: as the run noted it, or a run on labels only in the report."""
+def _with_baselines(
+    group: Group, labels_only: dict[Any, Run], by_folder: dict[FolderKey, Run]
+) -> Group:
+    """Each seed's baseline: the one its run trained, or a labels-only run in the report."""
     if _labels_only(group.settings):
         return group
-    measured: dict[int | None, NetworkResult] = {}
+    baselines: dict[int | None, NetworkResult] = {}
+    runs = []
     for run in group.runs:
-        found = run.result.alone or alone.get(_recipe(group.settings, run))
-        if found:
-            measured[run.seed] = found
-    return replace(group, alone=measured)
+        other = labels_only.get(_recipe(group.settings, run))
+        if run.result.alone:
+            baselines[run.seed] = run.result.alone
+            other = by_folder.get(folder_key(run.result.alone.run or ""))
+        elif other is not None:
+            baselines[run.seed] = other.result.student
+        runs += [other] if other is not None else []
+    return replace(group, baselines=baselines, baseline_runs=runs)
 
 
 def _labels_only(settings: Settings) -> bool:
-    """Whether the student learnt from nothing but the labels."""
+    """Whether the student learns from labels only."""
     without_teacher = settings.get("teacher") == NONE and settings.get("loss") == "ce"
     return without_teacher and settings.get("scheme", "offline") == "offline"
 
 
 def _recipe(settings: Settings, run: Run) -> tuple[Any, ...]:
-    """Equal for a distilled student and the same one on labels only."""
-    other = ("teacher", "loss", "T", "alpha", "ce", "scheme")
+    """Equal for a distilled student and its baseline: settings without those of distillation."""
+    distillation = ("teacher", "loss", "T", "alpha", "ce", "scheme")
     return run.seed, tuple(
-        sorted((k, v) for k, v in settings.items() if k.split(".")[0] not in other)
+        sorted((k, v) for k, v in settings.items() if k.split(".")[0] not in distillation)
     )

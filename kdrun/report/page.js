@@ -27,10 +27,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// A row's number opens the commands it leads to.
+// A row's name opens the commands it links to.
 const open = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) target.open = true;
+  for (let node = target; node; node = node.parentElement)
+    if (node instanceof HTMLDetailsElement) node.open = true;
+  if (target instanceof HTMLDetailsElement) target.scrollIntoView();
 };
 addEventListener("hashchange", open);
 open();

@@ -1,7 +1,7 @@
-"""`report.html`: one file that needs nothing else, readable on any screen and by any reader.
+"""`report.html`: one self-contained file.
 
-Everything shown is escaped by the template (class names, overrides and paths come from strangers),
-and a content security policy allows this page's own script and style only, and no connection.
+The template escapes everything it shows, and a content security policy allows only the page's own
+script and style, and no connection.
 """
 
 import base64
@@ -18,21 +18,22 @@ from markupsafe import Markup
 
 import kdrun
 from kdrun.ownership import write_own
-from kdrun.report import content
+from kdrun.report import content, layout
 from kdrun.report.aggregate import Group
-from kdrun.report.content import Report
-from kdrun.report.curves import learning_curves
+from kdrun.report.charts.curves import learning_curves
+from kdrun.report.charts.heatmap import plane_charts
+from kdrun.report.charts.sizes import size_charts
+from kdrun.report.charts.svg import Chart
+from kdrun.report.columns import Column
+from kdrun.report.content import Report, SectionTable
 from kdrun.report.figure_store import Picture, read_album
 from kdrun.report.files import ELSEWHERE
-from kdrun.report.heatmap import heat_maps
 from kdrun.report.records import Run
+from kdrun.report.sections import Section
 from kdrun.report.settings import ABSENT, MAIN
-from kdrun.report.sizes import size_charts
 
 TEMPLATE = "page.html"
-# Columns that a sentence replaces when they are the same in every row.
-MAY_BE_SAID = ("teacher top-1 %", "params", "FLOPs", "published (full schedule)")
-# What of env.json tells machines and versions apart.
+# The entries of env.json that tell machines and versions apart.
 FACTS = (
     "kdrun",
     "git_commit",
@@ -47,7 +48,7 @@ FACTS = (
 
 @dataclass(frozen=True)
 class RowDetails:
-    """What is behind one row of the main table: its runs, with their commands."""
+    """The runs of a row of a table, with their commands."""
 
     label: str
     runs: list[Run]
@@ -55,26 +56,36 @@ class RowDetails:
 
 
 @dataclass(frozen=True)
-class Album:
-    """The pictures of one run."""
+class PageSection:
+    """A section as the template shows it. number: from 1, for anchors."""
+
+    number: int
+    title: str
+    lines: list[str]
+    columns: list[Column]
+    parts: list[Column]
+    charts: list[Chart]
+    rows: list[RowDetails]
+    differences: list[tuple[str, str]]
+    shared: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """The figures of one run."""
 
     label: str
     folder: Path
-    pictures: list[Picture]
+    figures: list[Picture]
 
 
 def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
-    """Write the page. words: of the command that made it, after `kdrun report`."""
-    groups = report.grouped.groups
-    labels = [content.group_label(report, place) for place in range(len(groups))]
-    same = [column for column in report.columns if column.same and column.name in MAY_BE_SAID]
-    style, script = (_own(name) for name in ("page.css", "page.js"))
-    curves = learning_curves(groups, labels)
-    charts = [*heat_maps(report.grouped), *([curves] if curves else [])]
-    charts += size_charts(groups, labels)
+    """Write the page. words: of the command, after `kdrun report`."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters["heading"] = _heading
     html = environment.get_template(TEMPLATE).render(
         version=kdrun.__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -82,33 +93,47 @@ def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
         style=style,
         script=script,
         policy=_policy(style, script),
-        report=report,
-        shown=[column for column in report.columns if column not in same],
-        same=same,
         summary=content.summary(report),
+        sections=[_section(number, one) for number, one in enumerate(report.sections, 1)],
         notes=content.notes(report),
-        charts=charts,
-        rows=[RowDetails(n, g.runs, g.repeats) for n, g in zip(labels, groups, strict=True)],
+        meanings=_meanings(report),
+        size_charts=_size_charts(report),
+        figures=_run_figures(report),
+        others=report.others,
         unfinished=content.status_rows(report),
-        differences=differences(groups, report.grouped.names),
-        shared=shared(groups),
         environments=environments(report.collected.runs),
-        albums=_albums(groups, labels),
     )
     write_own(path, html.encode(), ELSEWHERE)
 
 
+def _section(number: int, one: SectionTable) -> PageSection:
+    section = one.section
+    labels = [section.row_label(place) for place in range(len(section.groups))]
+    curves = learning_curves(section.groups, labels, str(number))
+    return PageSection(
+        number,
+        one.title,
+        content.best_lines(section),
+        one.columns,
+        one.parts,
+        [*plane_charts(section), *([curves] if curves else [])],
+        [RowDetails(n, g.runs, g.repeats) for n, g in zip(labels, section.groups, strict=True)],
+        differences(section.groups, section.names),
+        shared(section.groups),
+    )
+
+
 def differences(groups: Sequence[Group], names: Sequence[str]) -> list[tuple[str, str]]:
-    """(setting, its values with the number of rows that have each)."""
-    found = []
+    """(setting, its values, each with its number of rows)."""
+    listed = []
     for name in names:
         counted = Counter(group.settings.get(name, ABSENT) for group in groups)
-        found.append((name, ", ".join(f"{value} ({n})" for value, n in counted.items())))
-    return found
+        listed.append((name, ", ".join(f"{value} ({n})" for value, n in counted.items())))
+    return listed
 
 
 def shared(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Settings that all rows have alike, the main ones first."""
+    """Settings that all rows share, the main ones first."""
     if not groups:
         return []
     same = set.intersection(*(set(group.settings.items()) for group in groups))
@@ -129,18 +154,52 @@ def environments(runs: Sequence[Run]) -> list[tuple[list[tuple[str, str]], int]]
     return [(list(facts), count) for facts, count in counted.most_common()]
 
 
-def _albums(groups: Sequence[Group], labels: Sequence[str]) -> list[Album]:
-    found = []
-    for group, name in zip(groups, labels, strict=True):
-        for run in group.runs:
-            pictures = read_album(run.folder)
-            if pictures:
-                seed = f"seed {run.seed}" if run.seed is not None else ""
-                found.append(Album(" ".join(filter(None, (name, seed))), run.folder, pictures))
-    return found
+def _heading(title: str) -> Markup:
+    """A column's title in two lines at most."""
+    return Markup("<br>").join(layout.heading_lines(title))
 
 
-def _own(name: str) -> Markup:
+def _meanings(report: Report) -> list[tuple[str, str]]:
+    """(heading, meaning) of every column of any section, settings excluded."""
+    columns = [column for one in report.sections for column in one.columns if not column.setting]
+    named = {column.name: (column.title, column.name, column.about) for column in columns}
+    return [
+        (title if title == name else f"{title} ({name})", about)
+        for title, name, about in named.values()
+    ]
+
+
+def _size_charts(report: Report) -> list[Chart]:
+    """Accuracy against size, for each data set."""
+    by_dataset: dict[str, list[tuple[Section, int]]] = {}
+    for one in report.sections:
+        for place in range(len(one.section.groups)):
+            by_dataset.setdefault(one.section.experiment.dataset, []).append((one.section, place))
+    charts = []
+    for name, places in by_dataset.items():
+        rows = {id(section.groups[at]): (section, at) for section, at in places}
+        groups = [section.groups[at] for section, at in rows.values()]
+        labels = [section.row_label(at) for section, at in rows.values()]
+        suffix = f", {name}" if len(by_dataset) > 1 else ""
+        charts += size_charts(groups, labels, suffix)
+    return charts
+
+
+def _run_figures(report: Report) -> list[RunFigures]:
+    """The figures of runs that have some, each run once."""
+    found: dict[Path, RunFigures] = {}
+    for one in report.sections:
+        for place, group in enumerate(one.section.groups):
+            for run in group.runs:
+                figures = read_album(run.folder)
+                if figures and run.folder not in found:
+                    seed = f"seed {run.seed}" if run.seed is not None else ""
+                    label = " ".join(filter(None, (one.section.row_label(place), seed)))
+                    found[run.folder] = RunFigures(label, run.folder, figures)
+    return list(found.values())
+
+
+def _asset(name: str) -> Markup:
     return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,7 @@
-"""Run folders as a report sees them: whatever state they are in, nothing is left out silently.
+"""Run and sweep folders as a report reads them.
 
-Only files of the run folders are read (`result.json`, `config.yaml`, `metrics.jsonl`,
-`command.txt`, `env.json`); torch is not imported, and a damaged file makes a listed run, no error.
+Reads `result.json`, `config.yaml`, `metrics.jsonl`, `command.txt`, `env.json` and `sweep.json`;
+imports no torch. Unfinished and damaged runs are returned too, with their status.
 """
 
 import os
@@ -26,20 +26,22 @@ from kdrun.runs import reading
 from kdrun.runs.reading import DAMAGED, RESULT, is_run_folder
 from kdrun.runs.result import COMPLETED, RunResult
 from kdrun.runs.shape import EPOCH, fits
-from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
+from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder, different
 
 NOT_STARTED, GONE = "not started", "folder gone"
 SWEEP = SWEEP_FILE
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
+# Settings that repeat a configuration instead of changing it.
+SEEDS = ("seed", "teacher.seed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. result: empty when it cannot be read; status then says why.
+    """A run folder. result: empty when it cannot be read; status says why.
 
-    job: the command of a sweep's job, where the folder itself cannot say what it is.
-    checked: whether its files were compared with their digests.
+    job: the command of a sweep's job whose folder has no command.txt.
+    checked: whether its files were compared with their checksums.
     """
 
     folder: Path
@@ -50,7 +52,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its figures are there."""
+        """Whether it has results."""
         return self.status == COMPLETED
 
     @property
@@ -65,18 +67,18 @@ class Run:
 
     @property
     def error(self) -> str:
-        """The last line of what went wrong; empty when nothing did."""
+        """The last line of the error; empty when there is none."""
         lines = (self.result.error or "").strip().splitlines()
         return lines[-1] if lines else ""
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.yaml`; empty when it cannot be read."""
+        """`config.yaml`; empty when unreadable."""
         return self._settings[0]
 
     @cached_property
     def config_fault(self) -> str:
-        """Why `config.yaml` cannot be used; empty when it can be, or is not there."""
+        """Why `config.yaml` cannot be used; empty when it is usable or absent."""
         return self._settings[1]
 
     @cached_property
@@ -85,7 +87,7 @@ class Run:
 
     @cached_property
     def command(self) -> str:
-        """What to type to repeat it."""
+        """The command that repeats the run."""
         return _text(self.folder / "command.txt").strip() or self.job
 
     @cached_property
@@ -95,68 +97,111 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row per epoch; a line that is cut off, or whose figures cannot be, is left out."""
+        """A row per epoch; truncated lines and impossible values are skipped."""
         rows = read_rows(self.folder / "metrics.jsonl")
         return [row for row in rows if fits(row, EPOCH)]
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """A sweep or a search. varied: the settings it varies, seeds excluded. runs: its run folders,
+    resolved."""
+
+    folder: Path
+    varied: tuple[str, ...]
+    search: bool
+    runs: frozenset[Path]
+
+
+@dataclass(frozen=True)
 class Collected:
-    """All runs below the folders asked for, each once, in the order of their folders' names."""
+    """All runs below `folders`, each once, sorted by folder name.
+
+    missing: jobs of sweeps without a run folder, and damaged sweeps.
+    """
 
     runs: list[Run]
     folders: list[Path]
-    sweeps: int = 0
+    sweeps: list[Sweep] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
 
     @property
     def everything(self) -> list[Run]:
-        """The runs, and the jobs of sweeps that have none."""
+        """The runs, and the jobs without one."""
         return [*self.runs, *self.missing]
 
 
 def collect(folders: Iterable[Path]) -> Collected:
-    """The runs in `folders`: run folders, sweep folders, or any folder that holds some.
+    """The runs in `folders`: run folders, sweep folders, or any folder above them.
 
     Raises ConfigError for folders that do not exist and when there is no run in any.
     """
     folders = list(folders)
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     missing: list[Run] = []
-    sweeps: set[Path] = set()
+    sweep_folders: set[Path] = set()
     for folder in folders:
         _require_folder(folder)
         for path in _below(folder):
             if path.name == SWEEP:
-                sweeps.add(path.parent)
+                sweep_folders.add(path.parent)
             else:
-                found.setdefault(path.parent.resolve(), read_run(path.parent))
-    for sweep in sorted(sweeps):
-        fault = SweepFolder(sweep).fault()
+                runs.setdefault(path.parent.resolve(), read_run(path.parent))
+    sweeps = []
+    for folder in sorted(sweep_folders):
+        fault = SweepFolder(folder).fault()
         if fault:
-            missing.append(Run(sweep, RunResult(error=fault), DAMAGED))
-            continue
-        for command, error, noted, run in _jobs(sweep):
-            if run is None:
-                status = NOT_STARTED if noted is None else GONE
-                status = DAMAGED if noted is not None and noted.suffix == ".json" else status
-                missing.append(
-                    Run(noted or sweep, RunResult(error=str(error or "")), status, command)
-                )
-            else:
-                found.setdefault(run.resolve(), read_run(run, command))
-    if not found and not missing:
+            missing.append(Run(folder, RunResult(error=fault), DAMAGED))
+        else:
+            sweeps.append(_read_sweep(folder, runs, missing))
+    if not runs and not missing:
         names = ", ".join(map(str, folders))
         raise ConfigError(
             f"There are no runs in {names}: no result.json anywhere below. kdrun ls runs lists the "
             "runs there are; kdrun distill makes one."
         )
-    runs = sorted(found.values(), key=lambda run: (run.folder.name, str(run.folder)))
-    return Collected(runs, folders, len(sweeps), missing)
+    ordered = sorted(runs.values(), key=lambda run: (run.folder.name, str(run.folder)))
+    return Collected(ordered, folders, sweeps, missing)
+
+
+def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Sweep:
+    """A sweep; adds its runs to `runs` and its jobs without one to `missing`."""
+    members = set()
+    for command, error, noted, run in _jobs(folder):
+        if run is not None:
+            members.add(run.resolve())
+            runs.setdefault(run.resolve(), read_run(run, command))
+            continue
+        status = NOT_STARTED if noted is None else GONE
+        status = DAMAGED if noted is not None and noted.suffix == ".json" else status
+        missing.append(Run(noted or folder, RunResult(error=str(error or "")), status, command))
+    values = read_object(folder / SWEEP)
+    typed = values.get("command")
+    search = isinstance(typed, list) and typed[:1] == ["search"]
+    return Sweep(folder, _varied(values), search, frozenset(members))
+
+
+def _varied(values: dict[str, Any]) -> tuple[str, ...]:
+    """The settings in which the jobs of a `sweep.json` differ, without seeds."""
+    jobs = values.get("jobs")
+    entries = [job for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
+    commands = [
+        [str(word) for word in job.get("chosen") or job.get("command") or ()]
+        for job in entries
+        if isinstance(job.get("chosen") or job.get("command"), list)
+    ]
+    if any("chosen" in job for job in entries):
+        words = commands
+    else:
+        words = different(commands) if len(commands) > 1 else []
+    keys = dict.fromkeys(
+        word.lstrip("+~").partition("=")[0] for job in words for word in job if "=" in word
+    )
+    return tuple(key for key in keys if key not in SEEDS)
 
 
 def read_run(folder: Path, job: str = "") -> Run:
-    """The run in a folder, in whatever state."""
+    """The run in a folder, in any state."""
     run = reading.read_run(folder)
     result = RunResult(error=run.fault) if run.fault else run.result
     found = Run(folder, result, run.status, job, run.checked)
@@ -166,7 +211,7 @@ def read_run(folder: Path, job: str = "") -> Run:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is none that can be read."""
+    """The JSON object in a file; empty when unreadable."""
     try:
         values = read_json(path)
     except (OSError, ValueError):
@@ -175,7 +220,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects in a file of lines; lines that are none are left out."""
+    """The objects of a JSON-lines file; other lines are skipped."""
     rows = []
     for line in _text(path, LARGEST_LINES).splitlines():
         try:
@@ -218,9 +263,9 @@ def _require_folder(folder: Path) -> None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every run's result.json, also where it is missing, and every sweep.json.
+    """The path of every run's result.json, present or not, and of every sweep.json.
 
-    What a run folder holds is not searched.
+    Does not descend into run folders.
     """
     for place, inner, files in os.walk(folder):
         if is_run_folder(Path(place), files):
@@ -233,9 +278,9 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
-    """(command, error, run folder as noted, the same where it is now) of every job of a sweep.
+    """(command, error, recorded run folder, its present location) of every job of a sweep.
 
-    Of a damaged note: its own path in the place of the folder, and none.
+    A damaged job file: its own path as the recorded folder, no location.
     """
     jobs = read_object(sweep / SWEEP).get("jobs")
     for position, job in enumerate(jobs if isinstance(jobs, list) else []):
@@ -257,7 +302,7 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
 
 
 def _moved(run: Path, sweep: Path) -> Path | None:
-    """The run's folder, as noted or below the output root that the sweep's folder is in now."""
+    """The run's folder: as recorded, or below the sweep's present output root."""
     tails = [Path(*run.parts[skipped:]) for skipped in range(len(run.parts))]
     candidates = [run, *(above / tail for above in sweep.resolve().parents for tail in tails)]
     return next((path for path in candidates if is_run_folder(path)), None)

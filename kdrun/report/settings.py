@@ -1,70 +1,69 @@
 """What distinguishes runs: their settings by short names, and which of them differ.
 
-Settings that change nothing a run learns (where it writes, its screen, its logger) are left out,
-and so is the seed, over which figures are averaged.
+Left out: settings without effect on the result (output folder, screen, logger) and the seed, over
+which metrics are averaged. A setting that another one implies appears once: `loss.kd.temperature`
+as T, the weight of the soft-target loss as alpha.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdrun.config.schema import RuntimeConfig
 from kdrun.report.records import Run, find
+from kdrun.runs.result import RunResult
 
 # The settings a reader thinks in, in the order of their columns.
 MAIN = ("dataset", "teacher", "student", "loss", "scheme", "T", "alpha", "ce", "device")
+# Settings of the objective; a run without one has a loss that does not read it.
+OBJECTIVE = ("T", "alpha", "ce")
 NONE = "none"
 ABSENT = "-"
 
 _WITHOUT_EFFECT = {
     *RuntimeConfig.__dataclass_fields__,
-    *(
-        "logger",
-        "seed",
-        "alone",
-        "teachers",
-        "dataset.root",
-        "dataset.download",
-        "dataset.resident",
-    ),
-    "dataset.workers",
+    *("logger", "seed", "alone", "teachers"),
+    *("dataset.root", "dataset.download", "dataset.resident", "dataset.workers"),
 }
-# The top level says these; the schedule repeats them.
+# The schedule repeats these top-level settings.
 _REPEATED = {f"schedule.{name}" for name in ("epochs", "batch_size", "lr", "precision")}
 
 Settings = Mapping[str, str]
 
 
 def settings_of(run: Run) -> dict[str, str]:
-    """Name → value as text. T and alpha are those of the objective, given or not."""
-    config = run.config
+    """Name → value as text. T, alpha and ce are those of the objective, given or implied."""
+    config, result = run.config, run.result
     names = {
-        "dataset": run.result.dataset.name or find(config, "dataset", "name"),
+        "dataset": result.dataset.name or find(config, "dataset", "name"),
         "teacher": _teachers(run),
-        "student": find(config, "student", "name") or run.result.student.name,
-        "loss": "+".join(map(str, run.result.loss or find(config, "loss") or ())),
+        "student": find(config, "student", "name") or result.student.name,
+        "loss": "+".join(map(str, result.loss or find(config, "loss") or ())),
         "scheme": find(config, "scheme", "name"),
-        "device": run.result.device or "",
+        "device": result.device or "",
     }
-    for key, value in (("T", run.result.T), ("alpha", run.result.alpha)):
+    for key, value in (("T", result.T), ("alpha", result.alpha)):
         names[key] = config.get(key) if value is None else value
-    names["ce"] = config.get("ce")  # otherwise it follows from alpha and the loss
-    found = {key: text(value) for key, value in names.items() if value not in (None, "")}
-    content = run.result.dataset.fingerprint
+    names["ce"] = None if _alpha_implies_ce(result) else config.get("ce")
+    settings = {key: text(value) for key, value in names.items() if value not in (None, "")}
+    content = result.dataset.fingerprint
     if content is not None:
-        found["dataset content"] = content[:12]
+        settings["dataset content"] = content[:12]
     for key, value in flatten(config).items():
-        # unset is the same as not there: an older kdrun did not write the key at all
-        if value not in (None, []) and not _left_out(key, config):
-            found[key] = text(value)
-    return found
+        # unset equals absent: older versions did not write the key
+        if value in (None, []) or _left_out(key, config):
+            continue
+        if not _implied(key, value, config, settings):
+            settings[key] = text(value)
+    return settings
 
 
 def differing(all_settings: Sequence[Settings]) -> list[str]:
-    """The settings to tell them apart by, without those that say the same as an earlier one.
+    """The settings that differ, without those that take the same values as an earlier one.
 
-    A setting that belongs to a network, a data set or a term is compared only among those that
-    have the same: `student.widths` differs when one student is tried with several widths.
+    A setting of a network, a data set or a loss is compared only among runs that share its owner:
+    `student.widths` differs when one student is tried with several widths.
     """
     names = {name for settings in all_settings for name in settings}
     ordered = [name for name in MAIN if name in names] + sorted(names - set(MAIN))
@@ -76,15 +75,36 @@ def differing(all_settings: Sequence[Settings]) -> list[str]:
     return list(columns.values())
 
 
+def distinguishing(
+    all_settings: Sequence[Settings], names: Sequence[str], always: Sequence[str]
+) -> list[str]:
+    """Those of `names` that are in `always`, and the fewest others that tell the rows apart."""
+    chosen = [name for name in names if name in always]
+
+    def told_apart() -> int:
+        return len({tuple(s.get(name, ABSENT) for name in chosen) for s in all_settings})
+
+    rows = told_apart()
+    for name in names:
+        if name in always:
+            continue
+        chosen.append(name)
+        if told_apart() > rows:
+            rows = told_apart()
+        else:
+            chosen.remove(name)
+    return sorted(chosen, key=names.index)
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names; an empty one has no entry."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def text(value: Any) -> str:
@@ -112,14 +132,35 @@ def _teachers(run: Run) -> str:
     return "+".join(names) or (str(configured) if configured else NONE)
 
 
+def _alpha_implies_ce(result: RunResult) -> bool:
+    alpha, ce = result.alpha, result.ce
+    return alpha is not None and ce is not None and math.isclose(ce, 1 - alpha, abs_tol=1e-9)
+
+
 def _left_out(key: str, config: Mapping[str, Any]) -> bool:
     first = key.split(".")[0]
     if key in MAIN or key in _WITHOUT_EFFECT or first in _WITHOUT_EFFECT or key in _REPEATED:
         return True
     if key.count(".") == 1 and key.endswith(".name"):
-        return True  # the main settings say it
-    # T and alpha replace what the terms say themselves.
+        return True  # a main setting has it
+    # T overrides the temperature of every loss.
     return first == "loss" and key.endswith(".temperature") and config.get("T") is not None
+
+
+def _implied(key: str, value: Any, config: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether T or alpha already says what this setting of a loss says."""
+    group, _, rest = key.partition(".")
+    loss, _, name = rest.rpartition(".")
+    if group != "loss":
+        return False
+    if name == "temperature":
+        return settings.get("T") == text(value)
+    if name != "weight" or "alpha" not in settings:
+        return False
+    # alpha is the weight of the only soft-target loss: the only loss, or the one with a temperature
+    soft = find(config, "loss", loss, "temperature") is not None
+    alone = settings.get("loss") == loss
+    return alone or (soft and (config.get("alpha") is not None or settings["alpha"] == text(value)))
 
 
 def _differs(name: str, all_settings: Sequence[Settings]) -> bool:
@@ -132,8 +173,10 @@ def _differs(name: str, all_settings: Sequence[Settings]) -> bool:
 
 
 def _owner(name: str, settings: Settings) -> str | None:
-    """What the setting belongs to in this run; None when the run has no such thing."""
+    """The network, data set or loss that the setting belongs to; None when the run has none."""
     first, _, rest = name.partition(".")
+    if name in OBJECTIVE:
+        return "" if name in settings else None
     if not rest:
         return "dataset " + settings.get("dataset", "") if name == "dataset content" else ""
     if first == "loss":

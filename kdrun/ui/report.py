@@ -1,45 +1,52 @@
-"""A report on the screen: the summary, the tables, what they mean."""
+"""A report on the screen: a section per experiment, each table fitted to the width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from kdrun.limits import visible
-from kdrun.report.columns import Column
+from kdrun.report import layout
+from kdrun.report.columns import SETTING, VERDICT, Column
 from kdrun.report.compare import Comparison
-from kdrun.report.content import Report, notes, status_rows, summary
+from kdrun.report.content import Report, SectionTable, best_lines, notes, status_rows, summary
+from kdrun.report.metrics_table import BASELINE, GAIN, TEACHER, TEST
 from kdrun.ui.console import console
 from kdrun.ui.tables import new_table
 
-# More rows than this are in the files only.
+# Longer tables are cut on the screen; the files have all rows.
 LONGEST = 40
-# What a narrow screen can do without.
-DETAILS = ("test errors", "last val top-1 %", "best-val test top-1 %")
+# Columns that stay at any width.
+ESSENTIAL = {SETTING, VERDICT, "n", *(metric.name for metric in (BASELINE, TEST, GAIN, TEACHER))}
+GAP = 2  # spaces between columns
 
 
 def show_report(report: Report) -> None:
-    """Print it all."""
+    """Print the summary, the sections, other tables and unfinished runs."""
     _say(summary(report))
-    if report.columns:
-        _table("student distilled", report.columns)
+    for one in report.sections:
+        _show_section(one)
+    if report.sections:
+        _say("")
         for note in notes(report):
-            _say(f"  {note}")
+            _say(note)
     for listing in report.others:
-        _table(listing.title, listing.columns)
+        _heading(listing.title)
+        _show_table(listing.columns)
     unfinished = status_rows(report)
     if unfinished:
-        _say("")
-        _say(f"not finished: {len(unfinished)}", style="bold")
+        _heading(f"Not finished: {len(unfinished)}")
         for status, folder, command, why in unfinished[:LONGEST]:
             _say(f"  {status}  {folder}{f'  ({command})' if status == 'not started' else ''}")
             if why:
                 _say(f"      {why}")
-        _rest(len(unfinished))
+        _cut(len(unfinished))
 
 
 def show_comparison(found: Comparison, everything: bool = False) -> None:
-    """Two runs beside one another; what is the same is counted, or shown too."""
+    """Two runs side by side; equal lines are counted, or shown too."""
     _say(f"A  {found.a.folder}")
     _say(f"B  {found.b.folder}")
     for title, lines in found.parts.items():
@@ -48,13 +55,13 @@ def show_comparison(found: Comparison, everything: bool = False) -> None:
         same = len(lines) - len(shown)
         _say("")
         if not shown:
-            _say(f"{title}: no difference in {same}" if same else f"{title}: none noted")
+            _say(f"{title}: no difference in {same}" if same else f"{title}: none recorded")
             continue
         header = (title, "A", "B", "B - A") if results else (title, "A", "B")
         rows = [(x.name, x.a, x.b, x.difference)[: len(header)] for x in shown]
         show_rows("", header, rows)
         if same:
-            _say(f"  the same in both: {same} more (--all shows them)")
+            _say(f"  {same} more are equal in both (--all shows them)")
 
 
 def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -70,45 +77,93 @@ def say(text: str) -> None:
     _say(text)
 
 
-def _table(title: str, columns: Sequence[Column]) -> None:
-    """Columns that are the same in every row go above the table where it would be too wide."""
-    rows = len(columns[0].cells)
+def _show_section(one: SectionTable) -> None:
+    _heading(one.title)
+    for line in best_lines(one.section):
+        _say(f"  {line}")
+    _show_table([column for column in one.columns if not column.setting])
+    hidden = [name for name in one.section.names if name not in one.section.labels]
+    if hidden:
+        _say(f"  also different: {', '.join(hidden)}")
+    if one.parts:
+        _say("  networks of these rows:")
+        _show_table(one.parts)
+
+
+def _show_table(columns: Sequence[Column]) -> None:
+    """Columns that do not fit go: first those that are the same in every row, into a line above the
+    table; then those on the right, into a line below it."""
     shown = list(columns)
-    shared = _taken_out(shown, lambda one: one.same)
-    left_out = _taken_out(shown, lambda one: one.name in DETAILS)
-    if shared:
-        _say("")
-        same = ", ".join(f"{column.name} {column.cells[0].text}" for column in shared)
-        _say(f"  in every row: {same}")
-    body = zip(*([cell.text for cell in column.cells[:LONGEST]] for column in shown), strict=True)
-    show_rows(title, [column.name for column in shown], list(body))
-    _rest(rows)
-    if left_out:
-        _say(f"  in the files also: {', '.join(column.name for column in left_out)}")
-
-
-def _taken_out(shown: list[Column], may_go: Callable[[Column], bool]) -> list[Column]:
-    """Remove columns from the right until the rest fits; returns those removed, in order."""
-    gone: list[Column] = []
+    uniform = [c for c in shown if c.uniform and c.name not in ESSENTIAL] if _wide(shown) else []
+    shown = [column for column in shown if column not in uniform]
+    dropped: list[Column] = []
     for column in reversed(list(shown)):
-        if _width(shown) > console().width and len(shown) > 1 and may_go(column):
+        if _wide(shown) and len(shown) > 1 and column.name not in ESSENTIAL:
             shown.remove(column)
-            gone.insert(0, column)
-    return gone
+            dropped.insert(0, column)
+    if uniform:
+        same = ", ".join(f"{column.title} {column.cells[0].text}" for column in uniform)
+        _say(f"  in every row: {same}")
+    console().print(_table(shown), soft_wrap=False)
+    _cut(len(columns[0].cells))
+    if dropped:
+        _say(f"  in the files: {', '.join(column.title for column in dropped)}")
 
 
-def _width(columns: Sequence[Column]) -> int:
-    cells = (
-        max([len(cell.text) for cell in column.cells] + [max(map(len, column.name.split()))])
-        for column in columns
-    )
-    return sum(cells) + 3 * len(columns) + 1
+def _table(columns: Sequence[Column]) -> Table:
+    """A table whose cells and headings wrap between words only."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    widths = _widths(columns)
+    for column, width in zip(columns, widths, strict=True):
+        heading = Text("\n".join(layout.wrapped(column.title, width)), style="bold")
+        table.add_column(
+            heading, justify="right" if column.numeric else "left", no_wrap=True, width=width
+        )
+    for row in zip(*(column.cells[:LONGEST] for column in columns), strict=True):
+        lines = (
+            layout.wrapped(visible(cell.text), width)
+            for cell, width in zip(row, widths, strict=True)
+        )
+        table.add_row(*(Text("\n".join(cell)) for cell in lines))
+    return table
 
 
-def _rest(count: int) -> None:
+def _widths(columns: Sequence[Column]) -> list[int]:
+    """A width per column: texts shrink to their longest word when the table is too wide."""
+    least, full = [], []
+    for column in columns:
+        cells = _cells(column)
+        heading = layout.heading_width(column.title)
+        full.append(max(heading, *map(len, cells)))
+        least.append(full[-1] if column.numeric else max(heading, layout.longest_word(cells)))
+    spare = console().width - sum(least) - GAP * len(columns)
+    widths = []
+    for low, high in zip(least, full, strict=True):
+        more = max(0, min(high - low, spare))
+        spare -= more
+        widths.append(low + more)
+    return widths
+
+
+def _wide(columns: Sequence[Column]) -> bool:
+    """Whether the table is wider than the screen, with its texts wrapped."""
+    return sum(_widths(columns)) + GAP * len(columns) > console().width
+
+
+def _cells(column: Column) -> list[str]:
+    return [visible(cell.text) for cell in column.cells[:LONGEST]]
+
+
+def _cut(count: int) -> None:
     if count > LONGEST:
-        _say(f"  {count - LONGEST} more are in the files")
+        _say(f"  {count - LONGEST} more rows are in the files")
+
+
+def _heading(text: str) -> None:
+    _say("")
+    _say(text, style="bold")
 
 
 def _say(text: str, style: str | None = None) -> None:
-    console().print(visible(text), style=style, markup=False)
+    lines = layout.paragraph(visible(text), console().width)
+    console().print("\n".join(lines), style=style, markup=False)

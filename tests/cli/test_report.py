@@ -44,7 +44,8 @@ def test_the_files_lie_beside_the_first_folder(
     assert all((runs / "outputs/distill" / name).is_file() for name in FILES)
     printed = capsys.readouterr().out
     assert "outputs/distill/report.html" in printed
-    assert "2 runs, 2 of them finished. 2 rows by T" in printed
+    assert "2 runs, 2 finished." in printed
+    assert "digits · single runs · cnn_large → cnn_tiny · kd" in printed
 
 
 def test_an_earlier_report_among_the_folders_is_passed_over(runs: Path) -> None:
@@ -106,8 +107,8 @@ def test_unfinished_runs_are_listed(runs: Path, capsys: pytest.CaptureFixture[st
     (runs / "outputs/distill/one/result.json").write_text("{")
     assert run(["report", "outputs"]) == 0
     printed = capsys.readouterr().out
-    assert "2 runs, 0 of them finished." in printed
-    assert "not finished: 2" in printed
+    assert "2 runs, 0 finished." in printed
+    assert "Not finished: 2" in printed
     assert "interrupted  outputs/distill/two" in printed
     assert "unreadable  outputs/distill/one" in printed
 

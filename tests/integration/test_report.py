@@ -20,7 +20,7 @@ def test_runs_sweeps_and_pictures(
     capsys.readouterr()
     assert kdrun("report", str(sweep), "pictures=best") == 0
     page = (workdir / "outputs/sweeps/report.html").read_text()
-    assert "4 rows by T, alpha" in page
+    assert "sweep over T, alpha" in page
     drawn = [run for run in results(workdir) if (run["folder"] / "pictures").exists()]
     assert len(drawn) == 1
     pictures = {picture.name: picture for picture in read_album(drawn[0]["folder"])}

@@ -1,4 +1,4 @@
-"""The page in a real browser: it works by mouse and keyboard, on wide and narrow screens."""
+"""The page in headless Chromium: by mouse and keyboard, on narrow and wide screens."""
 
 import json
 import shutil
@@ -11,14 +11,16 @@ import yaml
 from report.hostile import HOSTILE
 from report.test_page import PNG
 
+from kdrun.csv_tables import read_csv
 from kdrun.report.content import Report
 from kdrun.report.figure_store import Picture, write_album
+from kdrun.report.files import write_csv
 from kdrun.report.page import write_page
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-SCREENS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+SCREENS = [(width, scheme) for width in (390, 1280, 1920) for scheme in ("light", "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -31,41 +33,44 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs Chromium: apt-get install chromium, or another package manager's")
     with api.sync_playwright() as player:
         # a container has neither a sandbox nor much shared memory
-        words = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        program = player.chromium.launch(executable_path=CHROMIUM, args=words)
-        yield program
-        program.close()
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        chromium = player.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
 def page_path(
     sweep: Path, make: Callable[..., Path], tmp_path: Path, report_of: Callable[..., Report]
 ) -> Path:
-    """A page of a sweep, an unfinished run, hostile texts and a run with pictures."""
+    """A page of two schemes, an unfinished run, hostile texts and a run with figures."""
     for word in HOSTILE:
         make(changes={"student.name": word}, val=50.0)
+    make(changes={"scheme.name": "online"}, val=60.0)
     make(status="failed", outcome={"error": HOSTILE[0]})
     write_album(
         next(sweep.glob("distill/*")), [Picture("p", "A", "B", HOSTILE[1], 900, 300, PNG, PNG)]
     )
     path = tmp_path / "report.html"
-    write_page(path, report_of(sweep), ["outputs"])
+    report = report_of(sweep)
+    write_page(path, report, ["outputs"])
+    write_csv(tmp_path / "report.csv", report)
     return path
 
 
 @pytest.fixture
 def open_page(browser: Any, page_path: Path) -> Iterator[Callable[..., Any]]:
-    """Open the page on a screen; a word in the console or a request fails the test at its end."""
-    said: list[str] = []
+    """Open the page on a screen; console output or a request fails the test at its end."""
+    unexpected: list[str] = []
     contexts = []
 
     def opened(width: int = 1280, scheme: str = "light") -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url)
+        page.on("console", lambda message: unexpected.append(message.text))
+        page.on("pageerror", lambda error: unexpected.append(str(error)))
+        page.on("request", lambda request: unexpected.append(request.url)
                 if not request.url.startswith(("file:", "data:")) else None)  # fmt: skip
         page.goto(page_path.as_uri())
         return page
@@ -73,7 +78,7 @@ def open_page(browser: Any, page_path: Path) -> Iterator[Callable[..., Any]]:
     yield opened
     for context in contexts:
         context.close()
-    assert said == []
+    assert unexpected == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
@@ -86,7 +91,7 @@ def test_it_fits_every_screen(open_page: Callable[..., Any], width: int, scheme:
     drawn = page.evaluate(
         "[...document.querySelectorAll('svg[role=img]')].map(s => s.getBoundingClientRect().width)"
     )
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     assert all(size > 200 for size in drawn)
     smallest = page.evaluate(
         "Math.min(...[...document.querySelectorAll('svg[role=img] text')]"
@@ -124,82 +129,127 @@ def test_letters_stand_out(open_page: Callable[..., Any], scheme: str) -> None:
     assert low[1] > 50
 
 
-def column(page: Any, number: int) -> list[str]:
-    rows = "[...document.querySelectorAll('#main tbody tr')]"
-    cells: list[str] = page.evaluate(f"{rows}.map(r => r.cells[{number}].dataset.value)")
+def place_of(page: Any, name: str) -> int:
+    """The position of a column, by its name in the CSV file."""
+    found: int = page.evaluate(
+        "name => [...document.querySelectorAll('#table-1 thead th')]"
+        ".findIndex(h => h.dataset.name === name)",
+        name,
+    )
+    assert found >= 0, name
+    return found
+
+
+def values_of(page: Any, name: str) -> list[str]:
+    place = place_of(page, name)
+    cells: list[str] = page.evaluate(
+        f"[...document.querySelectorAll('#table-1 tbody tr')]"
+        f".map(r => r.cells[{place}].dataset.value)"
+    )
     return cells
 
 
 def head(page: Any, name: str) -> Any:
-    return page.locator("#main th", has=page.get_by_role("button", name=name, exact=True))
+    return page.locator(f'#table-1 th[data-name="{name}"]')
+
+
+def test_every_number_of_the_csv_is_in_a_table(
+    open_page: Callable[..., Any], page_path: Path
+) -> None:
+    page = open_page()
+    tables = page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll("section[id^=section-]")].map(
+        (s) => [s.querySelector("h2").textContent, (() => {
+          const table = s.querySelector("table.results");
+          const names = [...table.tHead.rows[0].cells].map((h) => h.dataset.name);
+          return [...table.tBodies[0].rows].map((row) => Object.fromEntries(
+            [...row.cells].map((cell, n) => [names[n], {...cell.dataset}])));
+        })()]))"""
+    )
+    rows = read_csv(page_path.parent / "report.csv")
+    assert len({row["experiment"] for row in rows}) == 2
+    assert sum(map(len, tables.values())) == len(rows)
+    checked = 0
+    for experiment, shown in tables.items():
+        own = [row for row in rows if row["experiment"] == experiment]
+        for row, cells in zip(own, shown, strict=True):
+            for name, text in row.items():
+                column, _, part = name.rpartition(" ")
+                if part in ("std", "n") and column in row:
+                    wanted = cells[column].get(part, "") if column in cells else ""
+                    assert _number(text) == _number(wanted), name
+                elif name in cells:
+                    assert _number(text) == _number(cells[name]["value"]), name
+                else:  # the same in all rows of the section, or a metric that it does not have
+                    assert len({other[name] for other in own}) == 1, name
+                    continue
+                checked += 1
+    assert checked > 100
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return "" if text == "0" else text
 
 
 def test_tables_sort_by_click(open_page: Callable[..., Any]) -> None:
-    page = open_page()
-    place = page.evaluate(
-        "[...document.querySelectorAll('#main th')].findIndex(h => h.textContent.trim()"
-        " === 'test top-1 %')"
-    )
-    name = "test top-1 %"
-    page.get_by_role("button", name=name, exact=True).click()
+    page, name = open_page(), "test top-1 %"
+    head(page, name).get_by_role("button").click()
     assert head(page, name).get_attribute("aria-sort") == "descending"
-    values = [float(v) for v in column(page, place)]
+    values = [float(v) for v in values_of(page, name)]
     assert values == sorted(values, reverse=True)
-    page.get_by_role("button", name=name, exact=True).click()
+    head(page, name).get_by_role("button").click()
     assert head(page, name).get_attribute("aria-sort") == "ascending"
-    assert [float(v) for v in column(page, place)] == sorted(values)
-    assert "Sorted by test top-1 %, ascending." in page.get_by_role("status").inner_text()
+    assert [float(v) for v in values_of(page, name)] == sorted(values)
+    assert "Sorted by distilled, ascending." in page.get_by_role("status").inner_text()
 
 
 def test_tables_sort_by_keyboard(open_page: Callable[..., Any]) -> None:
     page = open_page()
-    for _ in range(12):
+    for _ in range(40):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "T":
+        if page.evaluate("document.activeElement.textContent") == "n":
             break
     assert page.evaluate("document.activeElement.tagName") == "BUTTON"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    assert head(page, "T").get_attribute("aria-sort") == "descending"
+    assert head(page, "n").get_attribute("aria-sort") == "descending"
     page.keyboard.press("Space")
-    assert head(page, "T").get_attribute("aria-sort") == "ascending"
-    place = page.evaluate(
-        "[...document.querySelectorAll('#main th')].findIndex(h => h.textContent.trim() === 'T')"
-    )
-    values = [float(v) for v in column(page, place)]
+    assert head(page, "n").get_attribute("aria-sort") == "ascending"
+    values = [float(v) for v in values_of(page, "n")]
     assert values == sorted(values)
 
 
 def test_empty_cells_stay_last(open_page: Callable[..., Any]) -> None:
     page = open_page()
-    place = page.evaluate(
-        "[...document.querySelectorAll('#main th')].findIndex(h => h.textContent.trim() === 'p')"
-    )
     for _ in range(2):
-        page.get_by_role("button", name="p", exact=True).click()
-        values = column(page, place)
+        head(page, "p").get_by_role("button").click()
+        values = values_of(page, "p")
         assert "" in values
         assert all(v == "" for v in values[values.index("") :])
 
 
-def test_a_row_s_number_opens_its_commands(open_page: Callable[..., Any]) -> None:
+def test_a_row_opens_its_commands(open_page: Callable[..., Any]) -> None:
     page = open_page()
-    target = page.locator("#row-3")
+    target = page.locator("#row-1-3")
     assert target.get_attribute("open") is None
-    page.locator("#main a", has_text="3").first.click()
+    page.locator("#table-1 tbody a").nth(2).click()
     assert target.get_attribute("open") is not None
+    assert target.is_visible()
     assert "kdrun distill" in target.inner_text()
 
 
 @pytest.mark.parametrize("word", HOSTILE, ids=range(len(HOSTILE)))
-def test_nothing_that_a_run_says_is_run(
+def test_texts_of_runs_are_never_executed(
     open_page: Callable[..., Any],
     page_path: Path,
     sweep: Path,
     report_of: Callable[..., Report],
     word: str,
 ) -> None:
-    """The same words in every text of a run's result, configuration, environment and command."""
+    """With the same text in a run's result, configuration, environment and command."""
     run = next(sweep.glob("distill/*"))
     for name in ("result.json", "env.json"):
         values = json.loads((run / name).read_text(encoding="utf-8"))
@@ -216,7 +266,7 @@ def test_nothing_that_a_run_says_is_run(
 
 
 def _with(values: Any, word: str) -> Any:
-    """All texts but those that are read as words of kdrun's replaced; keys of groups too."""
+    """Replace all texts except those that kdrun parses."""
     if isinstance(values, dict):
         kept = ("schema", "command", "status", "loss")
         return {key: value if key in kept else _with(value, word) for key, value in values.items()}

@@ -101,7 +101,7 @@ def test_no_finished_run_gives_files_without_rows(
     write_csv(tmp_path / "report.csv", report)
     write_markdown(tmp_path / "report.md", report)
     assert (tmp_path / "report.csv").read_text().strip() == ""
-    assert "1 run, 0 of them finished." in (tmp_path / "report.md").read_text()
+    assert "1 run, 0 finished." in (tmp_path / "report.md").read_text()
 
 
 def test_names_in_markdown_stay_readable() -> None:

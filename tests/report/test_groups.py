@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from kdrun.report.content import Report, notes, summary
+from kdrun.report.content import Report, best_lines, notes, summary
 from kdrun.report.groups import Grouped, group
 from kdrun.report.records import collect
+from kdrun.report.sections import Section
 from kdrun.report.settings import differing
 
 Make = Callable[..., Path]
@@ -18,9 +19,22 @@ def grouped(*folders: Path) -> Grouped:
     return group(collect(folders).runs)
 
 
-def test_seeds_are_averaged_and_the_rest_told_apart(sweep: Path) -> None:
-    found = grouped(sweep)
-    assert found.names == ["T", "alpha"]
+@pytest.fixture
+def section_of(report_of: Callable[..., Report]) -> Callable[..., Section]:
+    """The only section of a report."""
+
+    def read(*folders: Path) -> Section:
+        (one,) = report_of(*folders).sections
+        return one.section
+
+    return read
+
+
+def test_seeds_are_averaged_and_the_rest_told_apart(
+    sweep: Path, section_of: Callable[..., Section]
+) -> None:
+    found = section_of(sweep)
+    assert found.names == found.labels == ["T", "alpha"]
     assert [len(one.runs) for one in found.groups] == [3, 3, 3, 3]
     values = [(one.settings["T"], one.settings["alpha"]) for one in found.groups]
     assert values == [("4", "0.9"), ("4", "0.1"), ("1", "0.9"), ("1", "0.1")]
@@ -79,11 +93,15 @@ def test_what_changes_nothing_learnt_makes_no_row(make: Make, outputs: Path) -> 
     assert len(grouped(outputs).groups) == 1
 
 
-def test_a_deep_setting_makes_a_row(make: Make, outputs: Path) -> None:
+def test_a_deep_setting_makes_a_row(
+    make: Make, outputs: Path, section_of: Callable[..., Section]
+) -> None:
     make(changes={"schedule.warmup_epochs": 0})
     make(changes={"schedule.warmup_epochs": 5})
-    found = grouped(outputs)
+    found = section_of(outputs)
     assert found.names == ["schedule.warmup_epochs"]
+    labels = {found.row_label(place) for place in range(2)}
+    assert labels == {"schedule.warmup_epochs=0", "schedule.warmup_epochs=5"}
 
 
 def test_t_given_or_built_in_is_the_same(make: Make, outputs: Path) -> None:
@@ -100,13 +118,15 @@ def test_a_network_s_own_settings_are_compared_within_it() -> None:
     assert differing([other, tiny, wide]) == ["student", "student.widths"]
 
 
-def test_several_teachers_are_one_column(make: Make, outputs: Path) -> None:
+def test_several_teachers_are_one_column(
+    make: Make, outputs: Path, section_of: Callable[..., Section]
+) -> None:
     teacher = {"name": "cnn_large", "schedule": {"epochs": 9}, "seed": 0}
     two = {"teachers": ["a", "b"], "teacher2": {**teacher, "name": "mlp", "widths": [3]}}
     entries = [{"name": name, "test": {"top1": top1}} for name, top1 in (("a", 98.0), ("b", 99.0))]
     make(changes=two, outcome={"teachers": entries})
     make()
-    found = grouped(outputs)
+    found = section_of(outputs)
     assert found.names == ["teacher"]
     assert {one.settings["teacher"] for one in found.groups} == {"a+b", "cnn_large"}
     assert [one.teacher.mean for one in found.groups if one.teacher] == [99.0, 99.0]
@@ -135,24 +155,23 @@ def test_baselines_of_other_runs_are_no_rows(make: Make, outputs: Path) -> None:
     entry = {"run": str(alone), "test": {"top1": 92.0}}
     make(test=95.0, outcome={"alone": entry})
     found = grouped(outputs)
-    assert [run.folder for run in found.baselines] == [alone]
+    assert [run.folder for run in found.served] == [alone]
     assert {run.folder for one in found.groups for run in one.runs} >= {own}
     assert len(found.groups) == 2
 
 
 def test_the_summary_says_what_a_person_asks(sweep: Path, report_of: Callable[..., Report]) -> None:
     report = report_of(sweep)
-    text = summary(report)
-    assert "12 runs, 12 of them finished." in text
-    assert "Best on validation: T=4 alpha=0.9" in text
-    assert "n=3" in text
-    assert "% of the gap" in text
-    said = " ".join(notes(report))
-    assert "paired t-test over seeds" in said
-    assert "for 4 tests" in said
+    assert summary(report) == "12 runs, 12 finished."
+    best, verdict = best_lines(report.sections[0].section)
+    assert best.startswith("best on validation: T=4 alpha=0.9, test 94.10 ± 0.46 %, baseline 92.20")
+    assert best.endswith("teacher 99.00 % (n=3)")
+    assert verdict.startswith("verdict: helps, gain +1.90 points (95 % interval")
+    assert "paired t-test over seeds" in " ".join(notes(report))
 
 
 def test_few_seeds_are_not_tested(make: Make, report_of: Callable[..., Report]) -> None:
     report = report_of(make())
-    assert all(column.name != "p" for column in report.columns)
-    assert "No test of significance" in " ".join(notes(report))
+    (one,) = report.sections
+    assert all(column.name != "p" for column in one.columns)
+    assert best_lines(one.section)[1] == "n=1: no verdict; repeat with -m seed=0,1,2"

@@ -67,7 +67,7 @@ def test_a_sweep_and_a_report_choose_the_same_winner(
     report = report_of(one, four)
     assert [group.settings["T"] for group in ranking.groups] == ["4", "1"]
     assert [group.settings["T"] for group in report.grouped.groups] == ["4", "1"]
-    column = next(one for one in report.columns if one.name == WINNER.name)
+    column = next(one for one in report.sections[0].columns if one.name == WINNER.name)
     shown = [dict(zip(ranking.columns, ranking.cells(g), strict=True)) for g in ranking.groups]
     assert [row[WINNER.name] for row in shown] == [cell.text for cell in column.cells]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from report.hostile import HOSTILE
 
+from kdrun.report.charts.heatmap import TURN, colour, luminance, plane_charts
+from kdrun.report.charts.svg import Axis, element, log_ticks, ticks
 from kdrun.report.content import Report
 from kdrun.report.figure_store import Picture, read_album, write_album
-from kdrun.report.heatmap import TURN, colour, heat_maps, luminance
 from kdrun.report.page import environments, write_page
-from kdrun.report.svg import Axis, element, log_ticks, ticks
 
 Make = Callable[..., Path]
 PNG = base64.b64decode(
@@ -58,8 +58,8 @@ def test_the_page_has_every_part(
     found = Elements(page_of(report_of(sweep), tmp_path, str(sweep)))
     text = " ".join(" ".join(found.text).split())
     for words in (
-        "Best on validation: T=4 alpha=0.9",
-        "Students distilled, a row per configuration",
+        "best on validation: T=4 alpha=0.9",
+        "verdict: helps",
         "Best validation top-1 % by T and alpha",
         "Test top-1 % by T and alpha",
         "Learning curves",
@@ -155,7 +155,7 @@ def test_heat_maps_say_mean_and_n_of_every_cell(
     sweep: Path, report_of: Callable[..., Report]
 ) -> None:
     report = report_of(sweep)
-    validation, test = heat_maps(report.grouped)
+    validation, test = plane_charts(report.sections[0].section)
     assert "T=4 alpha=0.9: 96.00 ± 0.00 %, n=3" in validation.drawing
     best = report.grouped.groups[0].test
     assert best is not None
@@ -166,13 +166,13 @@ def test_heat_maps_say_mean_and_n_of_every_cell(
 def test_a_heat_map_needs_both_to_vary(make: Make, outputs: Path, report_of: Callable) -> None:  # type: ignore[type-arg]
     for T in (1.0, 2.0, 4.0):
         make(T=T)
-    assert heat_maps(report_of(outputs).grouped) == []
+    assert plane_charts(report_of(outputs).sections[0].section) == []
 
 
 def test_a_missing_cell_is_drawn_empty(make: Make, outputs: Path, report_of: Callable) -> None:  # type: ignore[type-arg]
     for T, alpha in ((1.0, 0.1), (1.0, 0.9), (4.0, 0.1)):
         make(T=T, alpha=alpha)
-    chart = heat_maps(report_of(outputs).grouped)[0]
+    chart = plane_charts(report_of(outputs).sections[0].section)[0]
     assert "T=4 alpha=0.9: no finished run" in chart.drawing
 
 
@@ -182,7 +182,7 @@ def test_a_wide_heat_map_keeps_its_letters_readable(
     for T in range(1, 11):
         for alpha in (0.1, 0.9):
             make(T=float(T), alpha=alpha)
-    drawing = heat_maps(report_of(outputs).grouped)[0].drawing
+    drawing = plane_charts(report_of(outputs).sections[0].section)[0].drawing
     assert 'class="wide"' in drawing
     assert f'width="{42 + 10 * 78}"' in drawing
 

@@ -112,7 +112,7 @@ def test_a_run_without_a_list_is_taken_as_it_is_and_counted(runs: list[Path]) ->
     from kdrun.report.content import notes
 
     said = notes(make_report(collect([runs[0].parent]), []))
-    assert any("1 finished run without checksums" in note for note in said)
+    assert any("1 finished run has no checksums" in note for note in said)
 
 
 def test_a_run_that_lost_result_and_list_is_not_dropped(runs: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Learning curves of all rows on one axis: validation accuracy by epoch, averaged over seeds."""
+"""Learning curves of a section's rows: validation accuracy by epoch, averaged over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +6,25 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kdrun.report.aggregate import Group
-from kdrun.report.groups import alone_of
-from kdrun.report.heatmap import Chart
-from kdrun.report.metrics_table import VAL
-from kdrun.report.records import Run, number
-from kdrun.report.statistics import mean_of
-from kdrun.report.svg import (
+from kdrun.report.charts.svg import (
     COLOURS,
     DASHES,
     WIDTH,
     Axis,
+    Chart,
     element,
     frame,
-    picture,
+    image,
     swatch,
     ticks,
 )
+from kdrun.report.metrics_table import VAL
+from kdrun.report.records import Run, number
+from kdrun.report.statistics import mean_of
 
 HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 22, 38
-# As many rows in colour; further ones are grey, and beyond those not drawn.
+# Rows beyond the coloured ones are grey; beyond those they are not drawn.
 GREY = 60
 
 
@@ -40,8 +39,8 @@ class Line:
     style: str = "line"
 
 
-def learning_curves(groups: Sequence[Group], labels: Sequence[str]) -> Chart | None:
-    """None when no run has validation figures."""
+def learning_curves(groups: Sequence[Group], labels: Sequence[str], key: str = "") -> Chart | None:
+    """None when no run has validation metrics. key: tells this chart's ids from others'."""
     lines = _lines(groups, labels)
     if not lines:
         return None
@@ -49,35 +48,29 @@ def learning_curves(groups: Sequence[Group], labels: Sequence[str]) -> Chart | N
     ends = "; ".join(f"{line.name} ends at {_last(line):.2f} %" for line in named)
     alt = f"Learning curves: validation top-1 % by epoch, mean over seeds. {ends}."
     hidden = len([group for group in groups if _curve(group.runs)]) - COLOURS
-    caption = "Validation split, mean over seeds. Values of the first quarter may lie below."
+    caption = "Validation split, mean over seeds. The first quarter may lie below the axis."
     if hidden > 0:
-        caption += f" In colour: the {COLOURS} best on validation; grey: the others"
-        caption += f", of which {hidden - GREY} are not drawn." if hidden > GREY else "."
+        caption += f" Coloured: the {COLOURS} best on validation; grey: the others"
+        caption += f", {hidden - GREY} of which are not drawn." if hidden > GREY else "."
     legend = tuple((swatch("line", line.colour, line.dash), line.name) for line in named)
-    return Chart("Learning curves", _draw(alt, lines), caption, legend)
+    return Chart("Learning curves", _draw(alt, lines, f"curves{key}"), caption, legend)
 
 
 def _lines(groups: Sequence[Group], labels: Sequence[str]) -> list[Line]:
-    found: list[Line] = []
+    lines: list[Line] = []
     for group, name in zip(groups, labels, strict=True):
         points = _curve(group.runs)
-        if not points or len(found) >= COLOURS + GREY:
+        if not points or len(lines) >= COLOURS + GREY:
             continue
-        place = len(found)
+        place = len(lines)
         if place < COLOURS:
-            found.append(Line(name or "student", points, place, DASHES[place % len(DASHES)]))
+            lines.append(Line(name or "student", points, place, DASHES[place % len(DASHES)]))
         else:
-            found.append(Line("", points, 9, "", "line faint"))
-    alone = _alone(groups)
-    if alone:
-        found.append(Line("student alone (of the first row)", alone, 8, "1 3"))
-    return found
-
-
-def _alone(groups: Sequence[Group]) -> dict[float, float]:
-    """Of the best row, where the folders of its students alone are still there."""
-    runs = [alone_of(run) for run in groups[0].runs] if groups else []
-    return _curve([run for run in runs if run is not None])
+            lines.append(Line("", points, 9, "", "line faint"))
+    baseline = _curve(groups[0].baseline_runs) if groups else {}
+    if baseline:
+        lines.append(Line("baseline of the first row", baseline, 8, "1 3"))
+    return lines
 
 
 def _curve(runs: Sequence[Run]) -> dict[float, float]:
@@ -92,7 +85,7 @@ def _curve(runs: Sequence[Run]) -> dict[float, float]:
     return {epoch: mean.mean for epoch, mean in means.items() if mean is not None}
 
 
-def _draw(alt: str, lines: Sequence[Line]) -> Markup:
+def _draw(alt: str, lines: Sequence[Line], clip_id: str) -> Markup:
     last = max(max(line.points) for line in lines)
     first = min(min(line.points) for line in lines)
     later = [v for line in lines for e, v in line.points.items() if e >= first + (last - first) / 4]
@@ -109,7 +102,7 @@ def _draw(alt: str, lines: Sequence[Line]) -> Markup:
         "validation top-1 %",
     )
     box = {"x": float(LEFT), "y": float(TOP), "width": x.end - x.start, "height": y.start - y.end}
-    clip = element("clipPath", element("rect", **box), id="curves")
+    clip = element("clipPath", element("rect", **box), id=clip_id)
     drawn = [
         element(
             "polyline",
@@ -120,8 +113,8 @@ def _draw(alt: str, lines: Sequence[Line]) -> Markup:
         )
         for line in reversed(lines)  # the best on top
     ]
-    inside = element("g", *drawn, clip_path="url(#curves)")
-    return picture(WIDTH, HEIGHT, alt, clip, *axes, inside)
+    inside = element("g", *drawn, clip_path=f"url(#{clip_id})")
+    return image(WIDTH, HEIGHT, alt, clip, *axes, inside)
 
 
 def _last(line: Line) -> float:

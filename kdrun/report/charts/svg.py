@@ -1,6 +1,6 @@
-"""Pieces of charts as inline SVG: crisp at any size, coloured by the page's own style sheet.
+"""SVG elements, axes and legends; the page's style sheet colours them.
 
-Everything that comes from outside passes through `element`, which escapes it.
+All text passes through `element`, which escapes it.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-# Narrow enough that its letters stay readable on a phone, where it is drawn at about this size.
+# Pixels; about the width of a phone, where letters stay readable.
 WIDTH = 360
 FONT = 11
 COLOURS = 8
@@ -18,18 +18,28 @@ DASHES = ("", "6 3", "2 3", "9 3 2 3")
 
 def element(name: str, *children: str | Markup, **attributes: str | float | None) -> Markup:
     """`<name ...>children</name>`; `class_` is class, `stroke_width` stroke-width."""
-    words = [name]
+    parts = [name]
     for key, value in attributes.items():
         if value is None:
             continue
         shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
-        words.append(f'{key.rstrip("_").replace("_", "-")}="{escape(shown)}"')
+        parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(shown)}"')
     inside = Markup("").join(escape(child) for child in children)
-    return Markup(f"<{' '.join(words)}>{inside}</{name}>")
+    return Markup(f"<{' '.join(parts)}>{inside}</{name}>")
 
 
-def picture(width: float, height: float, alt: str, *children: Markup) -> Markup:
-    """An SVG image with its description for a screen reader; one that is wide keeps its size."""
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title, caption and legend: (sample, name) pairs."""
+
+    title: str
+    drawing: Markup
+    caption: str
+    legend: tuple[tuple[Markup, str], ...] = ()
+
+
+def image(width: float, height: float, alt: str, *children: Markup) -> Markup:
+    """An SVG image with a description for screen readers; a wide one keeps its size."""
     wide = width > 1.5 * WIDTH
     return element(
         "svg",
@@ -46,7 +56,7 @@ def picture(width: float, height: float, alt: str, *children: Markup) -> Markup:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values low..high on pixels start..end; logarithmic where sizes are compared."""
+    """Maps values low..high to pixels start..end, linearly or logarithmically."""
 
     low: float
     high: float
@@ -56,17 +66,15 @@ class Axis:
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (
-            (math.log10(x) for x in (self.low, self.high, value))
-            if self.log
-            else (self.low, self.high, value)
-        )
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = (math.log10(x) for x in (low, high, value))
         share = 0.5 if high == low else (value - low) / (high - low)
         return self.start + share * (self.end - self.start)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round values from low to high, at most about `most`."""
+    """Round values from low to high, about `most` at most."""
     if high <= low:
         return [low]
     rough = (high - low) / most
@@ -77,11 +85,11 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, or only the powers when there are many."""
+    """1, 2 and 5 times powers of ten; only the powers where these are many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [m * 10.0**p for p in powers for m in (1, 2, 5)]
-    found = [x for x in fine if low <= x <= high]
-    return found if len(found) <= 6 else [x for x in found if f"{x:e}".startswith("1.0")]
+    inside = [x for x in fine if low <= x <= high]
+    return inside if len(inside) <= 6 else [x for x in inside if f"{x:e}".startswith("1.0")]
 
 
 def frame(
@@ -92,7 +100,7 @@ def frame(
     x_name: str,
     y_name: str,
 ) -> list[Markup]:
-    """Grid, numbers and names of both axes."""
+    """Grid, tick labels and names of both axes."""
     parts = []
     for value, text in y_ticks:
         at = y.at(value)
@@ -109,7 +117,7 @@ def frame(
 
 
 def swatch(kind: str, colour: int, dash: str = "") -> Markup:
-    """A legend's sample: `line`, or a mark as `mark` draws it."""
+    """The sample in a legend: a line or a mark."""
     if kind == "line":
         inside = element("line", x1=1.0, x2=23.0, y1=6.0, y2=6.0, class_=f"line c{colour}",
                          stroke_dasharray=dash or None)  # fmt: skip
@@ -119,10 +127,10 @@ def swatch(kind: str, colour: int, dash: str = "") -> Markup:
 
 
 def mark(kind: str, x: float, y: float, colour: int, title: str = "") -> Markup:
-    """teacher: a triangle, alone: a ring, distilled: a dot; different without any colour."""
+    """A triangle (teacher), ring (baseline) or dot (distilled): distinct without colour."""
     named = [element("title", title)] if title else []
     if kind == "teacher":
         points = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y + 4:.1f} {x - 5:.1f},{y + 4:.1f}"
         return element("polygon", *named, points=points, class_=f"dot c{colour}")
-    style = f"ring c{colour}" if kind == "alone" else f"dot c{colour}"
+    style = f"ring c{colour}" if kind == "baseline" else f"dot c{colour}"
     return element("circle", *named, cx=x, cy=y, r=4.0, class_=style)

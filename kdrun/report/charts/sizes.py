@@ -1,4 +1,4 @@
-"""Accuracy against size and arithmetic: teachers, students alone, students distilled."""
+"""Accuracy against parameters and FLOPs: teachers, baselines, distilled students."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,31 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kdrun.report.aggregate import Group
-from kdrun.report.heatmap import Chart
+from kdrun.report.charts.svg import (
+    WIDTH,
+    Axis,
+    Chart,
+    element,
+    frame,
+    image,
+    log_ticks,
+    mark,
+    swatch,
+    ticks,
+)
 from kdrun.report.statistics import Mean, mean_of
-from kdrun.report.svg import WIDTH, Axis, element, frame, log_ticks, mark, picture, swatch, ticks
 from kdrun.runs.result import NetworkResult
 from kdrun.ui import format
 
 HEIGHT = 280
 LEFT, RIGHT, TOP, BOTTOM = 38, 14, 22, 38
-KINDS = (("teacher", 1), ("alone", 8), ("distilled", 0))
+KINDS = (("teacher", 1), ("baseline", 8), ("distilled", 0))
 MEASURES = (("params", "parameters"), ("flops", "FLOPs per image"))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network: what it is, its size, and its test top-1."""
+    """A network: its kind, size and test top-1."""
 
     kind: str
     name: str
@@ -28,8 +38,8 @@ class Point:
     test: Mean
 
 
-def size_charts(groups: Sequence[Group], labels: Sequence[str]) -> list[Chart]:
-    """One for parameters and one for FLOPs; none where no network is measured."""
+def size_charts(groups: Sequence[Group], labels: Sequence[str], suffix: str = "") -> list[Chart]:
+    """A chart for parameters and one for FLOPs; none where no network is measured."""
     charts = []
     for key, words in MEASURES:
         points = _points(groups, labels, key)
@@ -40,10 +50,10 @@ def size_charts(groups: Sequence[Group], labels: Sequence[str]) -> list[Chart]:
         )
         alt = f"Scatter plot: test top-1 % against {words}. {shown}."
         kinds = [(kind, colour) for kind, colour in KINDS if any(p.kind == kind for p in points)]
-        legend = tuple((swatch(kind, colour), _kind_words(kind)) for kind, colour in kinds)
+        legend = tuple((swatch(kind, colour), _kind_name(kind)) for kind, colour in kinds)
         charts.append(
             Chart(
-                f"Accuracy against {words}",
+                f"Accuracy against {words}{suffix}",
                 _draw(alt, points, words),
                 "Test split, mean over seeds; bars: ± standard deviation.",
                 legend,
@@ -65,10 +75,10 @@ def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Po
             for teacher in run.result.teachers:
                 size = _size(teacher, key)
                 _add(found, "teacher", str(teacher.name), str(teacher.sha256), size, teacher)
-        for seed, alone in group.alone.items():
-            which = getattr(alone, "run", None) or str(seed)
-            size = _size(alone, key) or _size(result.student, key)
-            _add(found, "alone", result.student.name or "student", which, size, alone)
+        for seed, baseline in group.baselines.items():
+            which = getattr(baseline, "run", None) or str(seed)
+            size = _size(baseline, key) or _size(result.student, key)
+            _add(found, "baseline", result.student.name or "student", which, size, baseline)
     for (kind, name, size), values in found.items():
         mean = mean_of(list(values.values()))
         if mean is not None:
@@ -88,7 +98,7 @@ def _add(
     size: float | None,
     network: NetworkResult,
 ) -> None:
-    """Note a network once, however many rows name it. which: what tells it from its like."""
+    """Add a network once, however many rows name it. which: identifies it among its kind."""
     test = network.test.top1
     if size and test is not None:
         found.setdefault((kind, name, size), {})[which] = test
@@ -113,18 +123,18 @@ def _draw(alt: str, points: Sequence[Point], words: str) -> Markup:
     colours = dict(KINDS)
     for point in points:
         at, middle = x.at(point.size), y.at(point.test.mean)
-        at += {"alone": -7, "distilled": 0, "teacher": 0}[point.kind]  # side by side, not hidden
+        at += {"baseline": -7, "distilled": 0, "teacher": 0}[point.kind]  # side by side, not hidden
         if point.test.sd:
             ends = (y.at(point.test.mean - point.test.sd), y.at(point.test.mean + point.test.sd))
             style = f"bar c{colours[point.kind]}"
             parts.append(element("line", x1=at, x2=at, y1=ends[0], y2=ends[1], class_=style))
-        title = f"{_kind_words(point.kind)} {point.name}: {point.test.mean:.2f} %"
+        title = f"{_kind_name(point.kind)} {point.name}: {point.test.mean:.2f} %"
         parts.append(mark(point.kind, at, middle, colours[point.kind], title))
-    return picture(WIDTH, HEIGHT, alt, *parts, *_names(points, x, y))
+    return image(WIDTH, HEIGHT, alt, *parts, *_names(points, x, y))
 
 
 def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
-    """Each network's name once, beside its best mark, on the side where there is room."""
+    """Each network's name once, next to its best mark, on the side with room."""
     best: dict[tuple[float, str], Point] = {}
     for point in points:
         name = point.name.split(" ")[0]
@@ -141,5 +151,5 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
     return found
 
 
-def _kind_words(kind: str) -> str:
-    return {"alone": "student alone", "distilled": "student distilled"}.get(kind, kind)
+def _kind_name(kind: str) -> str:
+    return {"distilled": "distilled student"}.get(kind, kind)

@@ -1,0 +1,85 @@
+"""Networks that belong to a row of a report: its teachers, assistants, generations, peers, ..."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kdrun.report.aggregate import Group
+from kdrun.report.columns import Cell, Column
+from kdrun.report.sections import Section
+from kdrun.report.statistics import mean_of
+from kdrun.runs.result import CompanionResult, Measured, RunResult
+from kdrun.ui import format
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network that was measured with a row's students. top1: test split, one value per seed."""
+
+    role: str
+    network: str
+    top1: list[float | None]
+    params: int | None
+
+
+def parts_columns(section: Section) -> list[Column]:
+    """A row per network that belongs to a row of the section; no columns where there are none."""
+    rows = [
+        (section.row_label(place), part)
+        for place, group in enumerate(section.groups)
+        for part in parts_of(group)
+    ]
+    if not rows:
+        return []
+    means = [mean_of(part.top1) for _, part in rows]
+    shown = [
+        Cell("", None)
+        if mean is None
+        else Cell(
+            format.percent(mean.mean) + ("" if not mean.sd else f" ± {format.percent(mean.sd)}"),
+            mean.mean,
+        )
+        for mean in means
+    ]
+    sizes = [
+        Cell("", None) if part.params is None else Cell(format.count(part.params), part.params)
+        for _, part in rows
+    ]
+    return [
+        _texts("row", "The row of the table above.", (row for row, _ in rows)),
+        _texts("part", "What the network was in the run.", (part.role for _, part in rows)),
+        _texts("network", "", (part.network for _, part in rows)),
+        Column("test top-1 %", "Test split, mean over seeds.", shown, means=means),
+        Column("params", "Trainable parameters.", sizes),
+    ]
+
+
+def parts_of(group: Group) -> list[Part]:
+    """The networks that belong to the runs of a group, averaged over seeds."""
+    found: dict[tuple[str, str], Part] = {}
+    for run in group.runs:
+        for role, network, measured, params in _measured(run.result):
+            part = found.setdefault((role, network), Part(role, network, [], params))
+            part.top1.append(measured.test.top1)
+    return list(found.values())
+
+
+def _measured(result: RunResult) -> Iterable[tuple[str, str, Measured, int | None]]:
+    """(role, network, metrics, parameters) of each network of a run besides its student."""
+    if len(result.teachers) > 1:
+        for number, teacher in enumerate(result.teachers, 1):
+            yield f"teacher {number}", teacher.name or "", teacher, teacher.params
+    for one in result.generations[:-1]:
+        yield one.role or "generation", one.name or "", one, one.params
+    student = result.student.name or ""
+    if result.ensemble_of_generations:
+        yield "ensemble of generations", student, result.ensemble_of_generations, None
+    for one in (*result.peers, *result.branches, *result.exits, *result.ensemble):
+        yield _role(one), one.network or student, one, one.params
+
+
+def _role(one: CompanionResult) -> str:
+    return one.name or one.role or "network"
+
+
+def _texts(name: str, about: str, values: Iterable[str]) -> Column:
+    return Column(name, about, [Cell(value, value) for value in values], numeric=False)
