@@ -7,7 +7,7 @@ be kept in step by hand and nothing heavy is imported.
 import importlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,22 @@ HYDRA = ("hydra",)
 
 @dataclass(frozen=True)
 class Key:
-    """A top-level setting of a verb: its value in the YAML, and the comment beside it."""
+    """A top-level setting of a verb: its value in the YAML, and its comment there.
+
+    inner: the comments of the settings within it.
+    """
 
     value: Any
     comment: str
+    inner: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """Settings of one subject: those below one comment in a verb's YAML."""
+
+    title: str
+    keys: dict[str, Key]
 
 
 @dataclass(frozen=True)
@@ -184,11 +196,60 @@ def primary(config_name: str) -> Primary:
     return Primary(groups, keys, below)
 
 
+def sections(config_name: str) -> list[Section]:
+    """The settings of a verb by subject, its own before those that it includes."""
+    found: dict[str, dict[str, Key]] = {}
+    seen: set[str] = set()
+    for name in _sources(config_name):
+        text = (package_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+        keys = _keys(text)
+        for key, title in _titles(text).items():
+            if key in keys and key not in seen:
+                seen.add(key)
+                found.setdefault(title, {})[key] = keys[key]
+    return [Section(title, keys) for title, keys in found.items()]
+
+
+def _sources(config_name: str) -> list[str]:
+    """A verb's YAML and the YAMLs whose top-level settings it takes over."""
+    content = yaml.safe_load((package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    names = [config_name]
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_" and "@" not in entry:
+            names += _sources(entry)
+    return names
+
+
+def _titles(text: str) -> dict[str, str]:
+    """Top-level setting → the first sentence of the comment above its block of lines."""
+    titles: dict[str, str] = {}
+    title, comment, first = "Settings", "", True
+    for line in text.splitlines():
+        if not line.strip():
+            title, comment, first = "Settings", "", False
+        elif line.startswith("#"):
+            if not line.startswith(GLOBAL_PACKAGE):
+                comment = f"{comment} {line.lstrip('# ')}".strip()
+        elif match := re.match(r"(\w+):", line):
+            if comment and not (first and match[1] == "defaults"):
+                title = re.split(r"[.;](?: |$)", comment)[0]
+            comment = ""
+            titles[match[1]] = title
+    return titles
+
+
 def _keys(text: str) -> dict[str, Key]:
     content = yaml.safe_load(text)
     comments = dict(re.findall(r"^(\w+):[^#\n]*#[ ]*(.*)$", text, re.MULTILINE))
+    inner: dict[str, dict[str, str]] = {}
+    parent = ""
+    for line in text.splitlines():
+        if top := re.match(r"(\w+):", line):
+            parent = top[1]
+        elif below := re.match(r" +(\w+):[^#]*# *(.*)$", line):
+            inner.setdefault(parent, {})[below[1]] = below[2]
     return {
-        name: Key(value, comments.get(name, ""))
+        name: Key(value, comments.get(name, ""), inner.get(name, {}))
         for name, value in content.items()
         if name not in ("defaults", "hydra")
     }

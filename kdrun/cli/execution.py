@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from kdrun.cli import planning, untrusted, verbs
-from kdrun.cli.flags import Flags, split
 from kdrun.cli.output import say
+from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
@@ -19,13 +19,8 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
 
     sweep_dir: the folder of a sweep to resume; None makes a new one.
     """
-    flags = split(verb, argv)
-    if flags.help:
-        from kdrun.cli import help
-
-        say(help.verb(config_names()[verb], verbs.module(verb).EXAMPLES, flags.config_dir))
-        return EXIT_DONE
-    if flags.hydra_only:
+    flags = parse_composed(verb, argv)
+    if flags.hydra_help:
         _print_hydra_info(verb, flags)
         return EXIT_DONE
     plan = planning.check(verb, config_names()[verb], flags)

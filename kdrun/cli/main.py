@@ -8,7 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kdrun import __version__
-from kdrun.cli import verbs
+from kdrun.cli import parser, verbs
 from kdrun.cli.output import flush, is_writable, lost, prepare_streams, say
 from kdrun.config import trust
 from kdrun.errors import (
@@ -141,6 +141,11 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run_verb(verb: str, argv: list[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        from kdrun.cli import help
+
+        say(help.page(verb, parser.config_dir_of(argv)))
+        return EXIT_DONE
     code: int = verbs.module(verb).run(argv)
     return code
 
@@ -163,7 +168,7 @@ def _help(words: list[str]) -> int:
         return _run_verb(words[0], ["--help"])
     if words:
         raise ConfigError(_unknown_verb(words))
-    say(help.front(verbs.summaries().items()))
+    say(help.front())
     return EXIT_DONE
 
 

@@ -24,9 +24,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from kdrun.cli import config_groups, grammar, hint_sweeps, suggestions, teachers, verbs
 from kdrun.cli.command_spec import Request, elements, is_hydra, is_sweep_setting, request
 from kdrun.cli.counting import check_counts, check_jobs
-from kdrun.cli.flags import Flags
 from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
+from kdrun.cli.parser import Flags
 from kdrun.cli.typed import Config, typed_config
 from kdrun.config import resolvers
 from kdrun.config.schema import (

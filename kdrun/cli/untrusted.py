@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kdrun.cli import grammar
-from kdrun.cli.flags import split
 from kdrun.cli.grammar import shell_quoted
+from kdrun.cli.parser import parse_composed
 from kdrun.config import trust
 from kdrun.config.plain import holds_interpolation
 from kdrun.errors import ConfigError
@@ -39,7 +39,7 @@ def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
     if trust.is_remembered(_line(verb, typed)):
         yield
         return
-    flags = split(verb, list(typed))
+    flags = parse_composed(verb, list(typed))
     refused = next((word for word in flags.overrides if not _is_harmless(word)), None)
     if flags.config_dir is not None:
         refused = "--config-dir"

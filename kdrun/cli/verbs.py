@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +13,27 @@ from kdrun.cli.config_groups import package_dir
 
 
 @cache
-def summaries() -> dict[str, str]:
-    """Verb → its line on the front page, in that page's order.
+def _declarations() -> dict[str, dict[str, Any]]:
+    """Verb → the literals of its module, in the order of the front page.
 
-    ORDER and SUMMARY are read from the source: no module is imported, whatever it imports itself.
+    They are read from the source: no module is imported, whatever it imports itself.
     """
-    found: list[tuple[int, str, str]] = []
+    entries: list[tuple[int, str, dict[str, Any]]] = []
     for folder in commands.__path__:
         for path in Path(folder).glob("[a-z]*.py"):
-            constants = _constants(path)
-            name = path.stem.replace("_", "-")
-            found.append((constants["ORDER"], name, constants["SUMMARY"]))
-    return {name: summary for _, name, summary in sorted(found)}
+            literals = _literals(path)
+            entries.append((literals["ORDER"], path.stem.replace("_", "-"), literals))
+    return {name: literals for _, name, literals in sorted(entries, key=lambda entry: entry[:2])}
+
+
+def constants(verb: str) -> dict[str, Any]:
+    """The literals of a verb's module: ORDER, SUMMARY, FLAGS, EXAMPLES and so on."""
+    return _declarations()[verb]
+
+
+def summaries() -> dict[str, str]:
+    """Verb → its line on the front page, in that page's order."""
+    return {name: literals["SUMMARY"] for name, literals in _declarations().items()}
 
 
 def names() -> list[str]:
@@ -43,14 +53,21 @@ def config_names() -> dict[str, str]:
     return {name: _module_name(name) for name in names() if _module_name(name) in there}
 
 
-def _constants(path: Path) -> dict[str, Any]:
+def _literals(path: Path) -> dict[str, Any]:
     """The literals that a module assigns at its top level."""
-    found: dict[str, Any] = {}
+    literals: dict[str, Any] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            found |= dict.fromkeys(targets, node.value.value)
-    return found
+        if isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            with suppress(ValueError):  # not a literal
+                literals |= dict.fromkeys(names, ast.literal_eval(node.value))
+    return literals
+
+
+def forget() -> None:
+    """Look for verbs again, for a program that adds one."""
+    _declarations.cache_clear()
+    config_names.cache_clear()
 
 
 def _module_name(verb: str) -> str:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kdrun.cli import config_groups, run_index
+from kdrun.cli import config_groups, help, parser, run_index
 from kdrun.cli.completion_scripts import SCRIPTS
 from kdrun.cli.output import say
 from kdrun.cli.verbs import config_names
@@ -17,24 +17,21 @@ from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 ORDER = 160
 SUMMARY = "print the tab-completion script for bash, zsh or fish"
 
-USAGE = """\
-kdrun completion bash | zsh | fish
-Prints a script that makes the shell complete verbs, settings, options and run folders.
-
-Try:
-  eval "$(kdrun completion bash)"                                          in ~/.bashrc
-  eval "$(kdrun completion zsh)"                                           in ~/.zshrc
-  kdrun completion fish > ~/.config/fish/completions/kdrun.fish
-"""
-FLAGS = ("--cfg", "--config-dir", "--help", "--info", "--multirun", "--package", "--resolve")
+USAGE = "kdrun completion bash | zsh | fish"
+ABOUT = "Prints a script that makes the shell complete verbs, settings, options and run folders."
+EXAMPLES = (
+    ('eval "$(kdrun completion bash)"', "in ~/.bashrc"),
+    ('eval "$(kdrun completion zsh)"', "in ~/.zshrc"),
+    ("kdrun completion fish > ~/.config/fish/completions/kdrun.fish", ""),
+)
 # As many run folders as are offered at once; the newest come first.
 OFFERED = 50
 
 
 def run(argv: list[str]) -> int:
     """Print the script for the shell that `argv` names."""
-    if argv[:1] in ([], ["--help"], ["-h"]):
-        say(USAGE)
+    if not argv:
+        say(help.page("completion"))
         return EXIT_DONE
     if len(argv) != 1 or argv[0] not in SCRIPTS:
         hint = did_you_mean(argv[0], SCRIPTS) or f" There are {', '.join(SCRIPTS)}."
@@ -58,19 +55,30 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
     word = word.lstrip("'\"")
     if not words:
         return _starting(word, [*verbs, "--help", "--version"])
-    trust = _starting(word, ["--trust"]) if word.startswith("-") else []  # goes with every verb
+    if words[0] not in verbs:
+        return []
+    if word.startswith("-"):
+        return _options(words[0], word)
     given = [text.strip("'\"") for text in words[1:]]
-    return [*_for_verb(words[0], given, word, verbs), *trust]
+    found = _for_verb(words[0], given, word, verbs)
+    return found or ([] if word else parser.own_option_names(words[0]))
+
+
+def _options(verb: str, word: str) -> list[str]:
+    """The options of a verb, and the values of one that has a list of them."""
+    name, equals, value = word.partition("=")
+    if equals:
+        choices = [one.choices for one in parser.known_options(verb) if one.name == name]
+        return [f"{name}={choice}" for choice in _starting(value, list(sum(choices, ())))]
+    return _starting(word, sorted(parser.option_names(verb)))
 
 
 def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[str]:
-    config_dir = _config_dir(given)
+    config_dir = parser.config_dir_of(given)
     if verb in config_names():
         return _for_hydra(config_names()[verb], given, word, config_dir)
     if verb == "ls":
-        return _starting(
-            word, [*config_groups.list_groups(config_dir), "runs", "teachers", "--all"]
-        )
+        return _starting(word, [*config_groups.list_groups(config_dir), "runs", "teachers"])
     if verb == "show":
         known = config_groups.list_groups(config_dir)
         options = [f"{group}/{name}" for group in known for name in known[group]]
@@ -81,10 +89,8 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
         sweeps = sorted(map(str, Path("outputs/sweeps").glob("*/")), reverse=True)
         settings = ["pictures=best", "pictures=all", "to="]
         return _starting(word, [*settings, *sweeps[:OFFERED]]) or _runs(word, "")
-    if verb == "doctor":
-        return _starting(word, ["--json"])
     if verb == "new":
-        return _starting(word, ["loss", "model", "experiment", "--dir"])
+        return _starting(word, ["loss", "model", "experiment"])
     if verb == "validate":
         known = config_groups.list_groups(config_dir)
         return _starting(word, [*known, *(f"{g}/{name}" for g in known for name in known[g])])
@@ -94,8 +100,6 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
 
 
 def _for_hydra(config_name: str, given: list[str], word: str, config_dir: Path | None) -> list[str]:
-    if word.startswith("-"):
-        return _starting(word, list(FLAGS))
     known = config_groups.primary(config_name)
     sign = word[: len(word) - len(word.lstrip("+~"))]
     body = word[len(sign) :]
@@ -170,15 +174,6 @@ def _numbered(chosen: dict[str, str]) -> list[str]:
 def _runs(word: str, prefix: str) -> list[str]:
     folders = [str(folder) for folder in run_index.run_folders()]
     return [f"{prefix}{folder}" for folder in _starting(word, folders)[:OFFERED]]
-
-
-def _config_dir(given: list[str]) -> Path | None:
-    for position, word in enumerate(given):
-        name, _, value = word.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folder = Path(value or "".join(given[position + 1 : position + 2])).expanduser()
-            return folder if folder.is_dir() else None
-    return None
 
 
 def _starting(word: str, options: list[str]) -> list[str]:

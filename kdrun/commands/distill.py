@@ -13,6 +13,7 @@ from kdrun.config.schema import DistillConfig
 if TYPE_CHECKING:
     from kdrun.distillation.session import Session
 
+TRAINS = True
 ORDER = 20
 SUMMARY = "train or find the teacher, then distil the student"
 EXAMPLES = (

@@ -14,17 +14,19 @@ from typing import Any
 from kdrun import __version__
 from kdrun.cli import run_index
 from kdrun.cli.output import say
-from kdrun.cli.words import split
-from kdrun.commands.ls import columns
+from kdrun.cli.parser import parse
+from kdrun.cli.run_listing import columns
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
 ORDER = 150
 SUMMARY = "report what this machine has and what is missing"
 
-USAGE = """\
-kdrun doctor [--json] [output_root=DIR]
-Reports what this machine has, what is missing and how to install it. Exit code 1: not usable.
-"""
+USAGE = "kdrun doctor [--json] [output_root=DIR]"
+ABOUT = (
+    "Checks this machine: versions, CPU, memory, disk, devices, data, optional packages. Exit code "
+    "1: kdrun cannot run here; the last lines say why."
+)
+FLAGS = {"--json": "print the report as JSON"}
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "rich")
 # What each optional package is for: module, extra of kdrun or None, package.
 OPTIONAL = (
@@ -39,7 +41,7 @@ OPTIONAL = (
     ("greenlet", "kdrun[lockstep]", "gang=true: jobs of a sweep in lockstep"),
     ("submitit", "kdrun[slurm]", "hydra/launcher=submitit_slurm"),
 )
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
 # How torchvision's compiled operators (nms, roi_align, ...) stand beside the installed torch.
 OPERATORS = {
     "loaded": "its operators load",
@@ -54,14 +56,11 @@ GIB = 1024**3
 
 def run(argv: list[str]) -> int:
     """Print the report; 0 when kdrun can work here."""
-    words = split("doctor", argv, flags=("--json",))
-    if words.help:
-        say(USAGE)
-        return EXIT_DONE
-    if words.plain:
-        raise ConfigError(f"doctor takes no '{words.plain[0]}'. See kdrun doctor --help.")
-    report = examine(words.output_root)
-    say(json.dumps(report, indent=2) if "--json" in words.flags else as_text(report))
+    args = parse("doctor", argv)
+    if args.words:
+        raise ConfigError(f"doctor takes no '{args.words[0]}'. See kdrun doctor --help.")
+    report = examine(args.output_root)
+    say(json.dumps(report, indent=2) if args.given.get("json") else as_text(report))
     return EXIT_DONE if report["usable"] else EXIT_FAILED
 
 
@@ -202,7 +201,7 @@ def _processor() -> dict[str, Any]:
         pass  # not Linux: the names above are all there is
     available = getattr(os, "sched_getaffinity", None)
     cores = len(available(0)) if available is not None else os.cpu_count()
-    return {"name": name, "cores": cores, "flags": [f for f in FLAGS if f in flags.split()]}
+    return {"name": name, "cores": cores, "flags": [f for f in CPU_FLAGS if f in flags.split()]}
 
 
 def _memory() -> float | None:

@@ -8,9 +8,10 @@ from string import Template
 
 import yaml  # type: ignore[import-untyped]
 
-from kdrun.cli import config_groups, grammar, templates, words
+from kdrun.cli import config_groups, grammar, templates
 from kdrun.cli.grammar import shell_quoted
 from kdrun.cli.output import say
+from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import write_new
 
@@ -18,16 +19,17 @@ ORDER = 130
 SUMMARY = "start a loss, a network or an experiment of your own"
 
 CONFIGS = "my_configs"
-USAGE = """\
-kdrun new loss | model | experiment NAME [--dir DIR]
-Writes a file of your own with its YAML and its test into DIR (the current folder), as a start that
-trains and passes its test. Nothing that is there is overwritten.
-
-Try:
-  kdrun new loss probability_distance
-  kdrun new model small_net
-  kdrun new experiment first_try --dir research
-"""
+USAGE = "kdrun new loss | model | experiment NAME [--dir DIR]"
+ABOUT = (
+    "Writes a file of your own with its YAML and its test, which trains and passes its test. "
+    "Existing files are never overwritten."
+)
+EXAMPLES = (
+    ("kdrun new loss probability_distance", ""),
+    ("kdrun new model small_net", ""),
+    ("kdrun new experiment first_try --dir research", ""),
+)
+FLAGS = {"--dir DIR": "write into this folder instead of the current one"}
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,11 @@ KINDS = {
 
 def run(argv: list[str]) -> int:
     """Write the files that `argv` asks for, and say what to type next."""
-    argv, folder = _folder(argv)
-    given = words.split("new", argv)
-    if given.help:
-        say(USAGE)
-        return EXIT_DONE
-    if len(given.plain) != 2:
+    args = parse("new", argv)
+    folder = Path(args.given.get("dir", ".")).expanduser()
+    if len(args.words) != 2:
         raise ConfigError("new takes what to make and its name: kdrun new loss my_loss.")
-    what, name = given.plain
+    what, name = args.words
     if what not in KINDS:
         hint = did_you_mean(what, KINDS) or f" It makes {', '.join(KINDS)}."
         raise ConfigError(f"new makes no '{what}'.{hint}")
@@ -168,19 +167,3 @@ def _message(
         f"  kdrun validate {group}/{values['name']} --config-dir {CONFIGS}",
     ]
     return "\n".join(lines)
-
-
-def _folder(argv: list[str]) -> tuple[list[str], Path]:
-    """`--dir DIR` taken out of the words."""
-    rest, folder = [], Path(".")
-    remaining = list(argv)
-    while remaining:
-        word = remaining.pop(0)
-        name, _, value = word.partition("=")
-        if name == "--dir":
-            if not value and not remaining:
-                raise ConfigError("--dir needs a folder: --dir DIR.")
-            folder = Path(value or remaining.pop(0)).expanduser()
-        else:
-            rest.append(word)
-    return rest, folder

@@ -4,33 +4,31 @@ import json
 import os
 from pathlib import Path
 
-from kdrun.cli import words
 from kdrun.cli.output import say
+from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 
 ORDER = 50
 SUMMARY = "name the likeliest classes of image files"
 
-USAGE = """\
-kdrun predict run=RUN IMAGE... [top=5] [--json]
-Names the likeliest classes of image files, or of all images in a folder, with their probabilities.
-Images are read as those of an image folder: grey or colour and the size as the network needs.
-
-Try:
-  kdrun predict run=outputs/distill/... photo.jpg
-  kdrun predict run=outputs/teachers/... photos/ top=1
-  kdrun predict run=outputs/distill/... photos/ --json > answers.json
-"""
+USAGE = "kdrun predict run=RUN IMAGE... [top=5] [--json]"
+ABOUT = (
+    "Predicts the classes of image files, or of all images in a folder, with their probabilities. "
+    "Images are read as those of an image folder and fitted to the network's channels and size."
+)
+EXAMPLES = (
+    ("kdrun predict run=outputs/distill/... photo.jpg", ""),
+    ("kdrun predict run=outputs/teachers/... photos/ top=1", ""),
+    ("kdrun predict run=outputs/distill/... photos/ --json > answers.json", ""),
+)
+FLAGS = {"--json": "print the predictions as JSON"}
 SETTINGS = ("run", "top")
 
 
 def run(argv: list[str]) -> int:
     """Print what the network of `run=` sees in the images that `argv` names."""
-    given = words.split("predict", argv, flags=("--json",))
-    if given.help:
-        say(USAGE)
-        return EXIT_DONE
-    settings, paths = _sorted(given.plain)
+    args = parse("predict", argv)
+    settings, paths = _sorted(args.words)
     run_path, top = _run(settings), _top(settings)
     if not paths:
         raise ConfigError(f"predict needs an image or a folder: kdrun predict run={run_path} IMAGE")
@@ -41,7 +39,7 @@ def run(argv: list[str]) -> int:
 
     network = predict.open_network(run_path)
     found = predict.predictions(network, paths, top)
-    if "--json" in given.flags:
+    if args.given.get("json"):
         values = [
             {
                 "file": one.path,

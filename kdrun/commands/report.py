@@ -8,28 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun.cli.output import say
-from kdrun.cli.words import split
+from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import make_folder
 
 ORDER = 90
 SUMMARY = "tables, a page and pictures of runs and sweeps"
 
-USAGE = """\
-kdrun report DIR... [pictures=best|all] [to=FOLDER]
-Reads run and sweep folders, finished or not, and trains nothing: a table here, and report.html,
-report.md, report.csv (the table) and report-runs.csv (a row per run) beside the first DIR.
-
-Try:
-  kdrun report outputs/sweeps/...               a sweep
-  kdrun report outputs/distill/digits           all runs on a data set
-  kdrun report outputs                          everything
-  kdrun report outputs/sweeps/... pictures=best the best run's pictures too (loads its networks)
-  kdrun report A B to=reports                   files in another folder
-  kdrun report A --config-dir my                with published figures of your own: my/published
-
-pictures: of the row that is best on validation, its first seed; all: of every finished run.
-"""
+USAGE = "kdrun report DIR... [pictures=best|all] [to=FOLDER]"
+ABOUT = (
+    "Reads run and sweep folders, finished or not, and trains nothing. Prints a table and writes "
+    "report.html, report.md, report.csv (the table) and report-runs.csv (a row per run) next to "
+    "the first DIR."
+)
+EXAMPLES = (
+    ("kdrun report outputs/sweeps/...", "a sweep"),
+    ("kdrun report outputs/distill/digits", "all runs on a data set"),
+    ("kdrun report outputs", "everything"),
+    (
+        "kdrun report outputs/sweeps/... pictures=best",
+        "also figures of the best row's first seed (loads its networks)",
+    ),
+    ("kdrun report outputs/sweeps/... pictures=all", "also figures of every finished run"),
+    ("kdrun report A B to=reports", "write the files into another folder"),
+    ("kdrun report A --config-dir my", "with your own published figures: my/published"),
+)
+FLAGS = {"--pictures": "the same as pictures=best"}
 if TYPE_CHECKING:
     from kdrun.report.content import SectionTable
     from kdrun.report.records import Run
@@ -50,11 +54,8 @@ class Asked:
 
 def run(argv: list[str]) -> int:
     """Make the report that `argv` asks for."""
-    words = split("report", argv, flags=("--pictures",))
-    if words.help:
-        say(USAGE)
-        return EXIT_DONE
-    asked = _asked(argv, words.plain, "--pictures" in words.flags)
+    args = parse("report", argv)
+    asked = _asked(argv, args.words, bool(args.given.get("pictures")))
     from kdrun.ownership import require_own
     from kdrun.report import files, page
     from kdrun.report.content import make_report
@@ -62,7 +63,7 @@ def run(argv: list[str]) -> int:
     from kdrun.report.records import collect
     from kdrun.ui.report import show_report
 
-    figures = read_published(words.config_dir)
+    figures = read_published(args.config_dir)
     report = make_report(collect(asked.folders), figures)
     place = _place(asked)
     require_own(place, FILES, files.ELSEWHERE)  # all or nothing, and before any drawing

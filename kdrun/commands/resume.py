@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdrun.cli.output import say
+from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.files import read_json
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
@@ -10,29 +10,27 @@ from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 ORDER = 80
 SUMMARY = "resume an interrupted run or sweep"
 
-USAGE = """\
-kdrun resume RUN
-Resumes an interrupted run or sweep, from its last checkpoint.
-
-Try:
-  kdrun ls runs                          the runs there are, newest first
-  kdrun resume outputs/distill/...       a run's folder
-  kdrun resume outputs/sweeps/...        a sweep's folder: finished jobs are skipped
-  kdrun resume theirs --trust my_nets    a stranger's, which may call code of my_nets
-"""
+USAGE = "kdrun resume RUN | SWEEP [--dry-run]"
+ABOUT = "Resumes an interrupted run or sweep from its last checkpoint."
+EXAMPLES = (
+    ("kdrun ls runs", "the runs, newest first"),
+    ("kdrun resume outputs/distill/...", "a run"),
+    ("kdrun resume outputs/sweeps/...", "a sweep: finished jobs are skipped"),
+    ("kdrun resume outputs/sweeps/... --dry-run", "what is left of a sweep"),
+    ("kdrun resume theirs --trust my_nets", "someone else's run, whose code is in my_nets"),
+)
+TRAINS = True
 
 
 def run(argv: list[str]) -> int:
     """Go on with the run or the sweep whose folder `argv` names."""
-    if argv[:1] in (["--help"], ["-h"]):
-        say(USAGE)
-        return EXIT_DONE
-    if len(argv) != 1:
+    args = parse("resume", argv)
+    if len(args.words) != 1:
         raise ConfigError(
             "resume takes one run or sweep folder: kdrun resume outputs/... "
             "(kdrun ls runs lists them)."
         )
-    path = Path(argv[0].removeprefix("run="))
+    path = Path(args.words[0].removeprefix("run=")).expanduser()
     if not path.is_dir():
         raise ConfigError(f"There is no folder {path}. kdrun ls runs lists the runs there are.")
     if (path / SWEEP_FILE).is_file():

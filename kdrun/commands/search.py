@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 
 from kdrun.cli import grammar, planning, search_space, suggestions, untrusted
 from kdrun.cli.command_spec import request
-from kdrun.cli.flags import Flags, split
-from kdrun.cli.output import say
+from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
 from kdrun.commands import distill
 from kdrun.config import parse
@@ -23,6 +22,7 @@ from kdrun.sweeps import executor as sweeps
 from kdrun.sweeps.study import Dimension, Study, Trial
 from kdrun.world import world
 
+TRAINS = True
 ORDER = 70
 SUMMARY = "find the best settings within ranges, with Optuna"
 
@@ -39,13 +39,8 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
 
     search_dir: the folder of one that goes on; None finds it by what is searched.
     """
-    flags = split(VERB, argv)
-    if flags.help:
-        from kdrun.cli import help
-
-        say(help.verb(config_names()[VERB], EXAMPLES, flags.config_dir))
-        return EXIT_DONE
-    if flags.only_shows or flags.hydra_only or flags.multirun:
+    flags = parse_composed(VERB, argv)
+    if flags.only_shows or flags.hydra_help or flags.multirun:
         raise ConfigError(
             "kdrun search takes settings and ranges only: kdrun distill --cfg job shows the "
             "configuration of its runs."

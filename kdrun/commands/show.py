@@ -7,8 +7,8 @@ from typing import Any
 from kdrun.checksums import find_fault
 from kdrun.cli import config_groups, docstrings, run_index
 from kdrun.cli.output import say
-from kdrun.cli.words import split
-from kdrun.commands.ls import columns
+from kdrun.cli.parser import parse
+from kdrun.cli.run_listing import columns
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
 from kdrun.report.records import Run
@@ -18,31 +18,29 @@ from kdrun.runs.result import Measured, NetworkResult, RunResult
 ORDER = 120
 SUMMARY = "print an option's YAML and documentation, or a run's result"
 
-USAGE = """\
-kdrun show GROUP/NAME | NAME | RUN_FOLDER
-Prints an option's YAML and what its class says about itself, or a run's result in short.
-
-Try:
-  kdrun show loss/sp
-  kdrun show cifar240
-  kdrun show outputs/distill/digits/...
-"""
+USAGE = "kdrun show GROUP/NAME | NAME | RUN_FOLDER"
+ABOUT = (
+    "Prints an option's YAML and the documentation of its class, or a summary of a run's result."
+)
+EXAMPLES = (
+    ("kdrun show loss/sp", "a loss: its settings, formula and source"),
+    ("kdrun show teacher/resnet56", "a teacher: the network and every teacher.* setting"),
+    ("kdrun show cifar240", "an option by its name alone"),
+    ("kdrun show outputs/distill/digits/...", "a run"),
+)
 
 
 def run(argv: list[str]) -> int:
     """Print what `argv` names."""
-    words = split("show", argv)
-    if words.help:
-        say(USAGE)
-        return EXIT_DONE
-    if len(words.plain) != 1:
+    args = parse("show", argv)
+    if len(args.words) != 1:
         raise ConfigError("show takes one name: kdrun show loss/sp, or a run's folder.")
-    name = words.plain[0]
+    name = args.words[0]
     folder = Path(name)
     if folder.is_dir() and (is_run_folder(folder) or _card(folder) is not None):
         say(show_run(folder))
     else:
-        say(show_option(*find(name, words.config_dir), words.config_dir))
+        say(show_option(*find(name, args.config_dir), args.config_dir))
     return EXIT_DONE
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from kdrun.config import parse, validate
 from kdrun.config.schema import TrainTeacherConfig
 
+TRAINS = True
 ORDER = 10
 SUMMARY = "train a teacher, or find it in the teacher store"
 EXAMPLES = (

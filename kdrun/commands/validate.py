@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.cli import config_groups, words
+from kdrun.cli import config_groups
 from kdrun.cli.output import say
+from kdrun.cli.parser import Arguments, parse
 from kdrun.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -20,18 +21,18 @@ from kdrun.user_code import user_code_error
 ORDER = 140
 SUMMARY = "build every option and run one batch of it"
 
-USAGE = """\
-kdrun validate [GROUP | GROUP/NAME]... [--config-dir DIR] [NAME=VALUE]...
-Composes and builds every option of every group, your own ones too, and runs one batch: data sets
-where they are at hand, everything else on made-up images. About a minute; exit code 1 when
-something is broken.
-
-Try:
-  kdrun validate                                    everything
-  kdrun validate loss student --config-dir my       two groups, with your own options
-  kdrun validate loss/mine --config-dir my          one option
-  kdrun validate loss teacher=resnet20 student=mlp  every loss with this pair
-"""
+USAGE = "kdrun validate [GROUP | GROUP/NAME]... [NAME=VALUE]... [--config-dir DIR]"
+ABOUT = (
+    "Composes and builds every option of every group, your own included, and runs one batch: data "
+    "sets where they are available, everything else on synthetic images. Takes about a minute; "
+    "exit code 1 when something is broken."
+)
+EXAMPLES = (
+    ("kdrun validate", "everything"),
+    ("kdrun validate loss student --config-dir my", "two groups, with your own options"),
+    ("kdrun validate loss/mine --config-dir my", "one option"),
+    ("kdrun validate loss teacher=resnet20 student=mlp", "every loss with this pair"),
+)
 OK, SKIPPED, BROKEN = "ok", "skipped", "broken"
 # `model` is what students and teachers are made of; its options are checked as those.
 # Losses are tried on networks of one family: some compare layers of equal widths.
@@ -51,12 +52,9 @@ class Verdict:
 
 def run(argv: list[str]) -> int:
     """Check what `argv` names; 1 when something is broken."""
-    given = words.split("validate", argv)
-    if given.help:
-        say(USAGE)
-        return EXIT_DONE
-    overrides = [word for word in given.plain if "=" in word]
-    wanted = _wanted([word for word in given.plain if "=" not in word], given)
+    given = parse("validate", argv)
+    overrides = [word for word in given.words if "=" in word]
+    wanted = _wanted([word for word in given.words if "=" not in word], given)
     if given.config_dir is not None:
         broken = config_groups.broken_yaml(given.config_dir)
         if broken is not None:
@@ -73,7 +71,7 @@ def run(argv: list[str]) -> int:
     return EXIT_FAILED if counts[BROKEN] else EXIT_DONE
 
 
-def _wanted(names: list[str], given: words.Words) -> list[tuple[str, str]]:
+def _wanted(names: list[str], given: Arguments) -> list[tuple[str, str]]:
     """(group, option) of everything to check, in the order of GROUPS."""
     known = config_groups.list_groups(given.config_dir)
     chosen: dict[str, set[str]] = {group: set() for group in GROUPS}
@@ -91,7 +89,7 @@ def _wanted(names: list[str], given: words.Words) -> list[tuple[str, str]]:
 
 
 def verdicts(
-    wanted: list[tuple[str, str]], overrides: list[str], given: words.Words
+    wanted: list[tuple[str, str]], overrides: list[str], given: Arguments
 ) -> Iterator[Verdict]:
     """One after the other, in a folder that is gone afterwards."""
     from hydra import initialize_config_module

@@ -135,13 +135,40 @@ def test_mistakes(refused: Typed, words: list[str], said: str) -> None:
 
 def test_runs_newest_first(capsys: pytest.CaptureFixture[str], made: Path) -> None:
     head, *rows = printed(capsys, "ls", "runs").splitlines()
-    assert head.split() == ["when", "status", "test", "top-1", "command", "objective", "folder"]
+    assert head.split()[:4] == ["when", "status", "test", "top-1"]
+    assert "gain" in head
+    assert head.split()[-3:] == ["command", "objective", "folder"]
     assert [row.rsplit("/", 1)[1] for row in rows] == ["one", "two", "three"]
     assert "completed" in rows[0]
     assert "93.25 %" in rows[0]
     assert "0.1*CE + 0.9*16*KL(T=4)" in rows[0]
     assert "killed" in rows[1]  # nobody holds its folder
     assert "unreadable" in rows[2]
+
+
+def test_runs_are_filtered_and_sorted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, loss, gain in (("a", ["kd"], 0.5), ("b", ["kd", "sp"], 2.0), ("c", ["sp"], -1.0)):
+        folder = tmp_path / "outputs" / name
+        folder.mkdir(parents=True)
+        values = {**RESULT, "loss": loss, "gain": gain}
+        (folder / "result.json").write_text(json.dumps(values))
+
+    def folders(*words: str) -> list[str]:
+        lines = printed(capsys, "ls", "runs", *words).splitlines()[1:]
+        return [line.rsplit("/", 1)[1] for line in lines]
+
+    assert folders("--sort=gain") == ["b", "a", "c"]
+    assert sorted(folders("loss=sp")) == ["b", "c"]
+    assert folders("loss=[kd,sp]") == ["b"]
+    assert folders("loss=kd,sp", "--sort", "gain") == ["b", "a", "c"]
+    assert printed(capsys, "ls", "runs", "loss=at") == "No run below outputs matches loss=at.\n"
+    assert run(["ls", "runs", "--sort=gian"]) == 2
+    assert "Did you mean 'gain'?" in capsys.readouterr().err
+    assert run(["ls", "loss", "--sort=gain"]) == 2
+    assert "kdrun ls runs" in capsys.readouterr().err
 
 
 def test_a_run_is_running_while_its_process_holds_the_folder(
@@ -160,7 +187,7 @@ def test_long_list_of_runs_is_cut_and_says_so(
         folder = tmp_path / "outputs" / str(number)
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(RESULT))
-    assert printed(capsys, "ls", "runs").endswith("3 older ones: kdrun ls runs --all\n")
+    assert printed(capsys, "ls", "runs").endswith("3 more: kdrun ls runs --all\n")
     assert len(printed(capsys, "ls", "runs", "--all").splitlines()) == 24
 
 

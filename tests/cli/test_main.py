@@ -13,7 +13,7 @@ import pytest
 from support import in_kdrun
 
 from kdrun import __version__
-from kdrun.cli import verbs
+from kdrun.cli import help, verbs
 from kdrun.cli.main import main, run
 from kdrun.errors import DataError, Interrupted, TrainingError
 
@@ -31,7 +31,7 @@ def test_front_page_names_every_verb(words: list[str], capsys: pytest.CaptureFix
     assert run(words) == 0
     page = capsys.readouterr().out
     assert all(f"  {name} " in page for name in verbs.names())
-    assert page.count("\n  kdrun ") == 7
+    assert page.count("\n  kdrun ") == 8
 
 
 def test_examples_of_the_front_page_are_valid(
@@ -40,9 +40,10 @@ def test_examples_of_the_front_page_are_valid(
     import shlex
 
     run([])
-    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  kdrun ")]
-    for line in lines:
-        words = shlex.split(line[2:50])
+    page = capsys.readouterr().out
+    assert all(line in page for line, _ in help.EXAMPLES)
+    for line, _ in help.EXAMPLES:
+        words = shlex.split(line)
         if words[1] != "doctor":
             assert run(words[1:]) == 0, line
 

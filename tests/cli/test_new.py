@@ -77,7 +77,7 @@ def test_nothing_is_overwritten(refused: Typed, capsys: pytest.CaptureFixture[st
         (["los", "x"], "Did you mean 'loss'?"),
         (["loss"], "takes what to make and its name"),
         (["loss", "x", "--dir"], "--dir needs a folder"),
-        (["loss", "x", "--fodler"], "new has no flag --fodler"),
+        (["loss", "x", "--fodler"], "new has no option --fodler"),
         (["loss", "x", "--dir", "file/below"], "cannot be written"),
     ],
 )

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from kdrun.cli import grammar, planning
 from kdrun.cli.command_spec import request
-from kdrun.cli.flags import split
 from kdrun.cli.main import run
+from kdrun.cli.parser import parse_composed
 from kdrun.config import resolvers
 from kdrun.runs.sweeps import SweepFolder
 
@@ -112,7 +112,7 @@ WRITTEN = [
     (["--mutirun"], "Did you mean '--multirun'?"),
     (["--config-name", "x"], "--config-dir DIR"),
     (["--config-dir", "nowhere"], "there is no such folder"),
-    (["--cfg", "jobs"], "choose from"),
+    (["--cfg", "jobs"], "--cfg jobs is not one of job, hydra, all. Did you mean 'job'?"),
     (["--cfg", "job", "stduent=x"], "Did you mean student=x?"),
     (["--shell-completion", "install=bash"], "kdrun completion bash"),
 ]
@@ -276,7 +276,7 @@ def test_a_named_sweep_of_experiments_takes_settings_of_their_data(stages: Any) 
 
 def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
-    flags = split("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
+    flags = parse_composed("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
     resolvers.register()
     start = time.process_time()
     with pytest.raises(planning.ConfigError, match="batch_size=0"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdrun.cli import planning
-from kdrun.cli.flags import split
+from kdrun.cli.parser import parse_composed
 from kdrun.cli.teachers import gathered, spread
 from kdrun.commands import completion
 from kdrun.config import resolvers
@@ -32,7 +32,7 @@ TYPED = [
 
 
 def check(verb: str, *words: str) -> planning.Plan:
-    return planning.check(verb, verb.replace("-", "_"), split(verb, list(words)))
+    return planning.check(verb, verb.replace("-", "_"), parse_composed(verb, list(words)))
 
 
 def distill(*words: str) -> DistillConfig:

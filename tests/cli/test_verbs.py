@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdrun import commands
-from kdrun.cli import verbs
+from kdrun.cli import parser, verbs
 from kdrun.cli.main import run
 from kdrun.commands.completion import candidates
 
@@ -30,14 +30,11 @@ def run(argv):
 def _new_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "count_words.py").write_text(SOURCE)
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
-    caches = (verbs.summaries, verbs.config_names)
-    for cached in caches:
-        cached.cache_clear()
+    parser.forget()
     yield
     sys.modules.pop("kdrun.commands.count_words", None)
     monkeypatch.undo()
-    for cached in caches:
-        cached.cache_clear()
+    parser.forget()
 
 
 @pytest.mark.usefixtures("_new_verb")

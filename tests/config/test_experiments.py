@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import Override
 
 from kdrun.cli import config_groups, planning, suggestions
 from kdrun.cli.command_spec import request, values
-from kdrun.cli.flags import split
 from kdrun.cli.grammar import parse
+from kdrun.cli.parser import parse_composed
 from kdrun.config import resolvers
 from kdrun.losses.objective import objective_of
 
@@ -80,6 +80,6 @@ def test_a_named_sweep_names_what_there_is(name: str) -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_job_of_a_named_sweep_is_accepted(name: str) -> None:
-    plan = planning.check("distill", "distill", split("distill", [f"sweep={name}"]))
+    plan = planning.check("distill", "distill", parse_composed("distill", [f"sweep={name}"]))
     assert len(plan.configs) > 1
     assert all("sweep=" not in word for job in plan.argvs for word in job)

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kdrun.cli import planning
-from kdrun.cli.flags import split
+from kdrun.cli.parser import parse_composed
 from kdrun.config import dump, parse, resolvers
 from kdrun.config.schema import DistillConfig, EnsembleConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError
@@ -29,7 +29,7 @@ def test_a_dumped_configuration_reads_back_the_same(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    (config,) = planning.check("distill", "distill", split("distill", words)).configs
+    (config,) = planning.check("distill", "distill", parse_composed("distill", words)).configs
     assert isinstance(config, DistillConfig)
     text = OmegaConf.to_yaml(dump.distill_plain(config))
     assert parse.distill_config(OmegaConf.create(text)) == config
@@ -37,7 +37,9 @@ def test_a_dumped_configuration_reads_back_the_same(
 
 def test_train_teacher_reads_back_the_same() -> None:
     words = ["teacher=[resnet20,vgg8]", "seed=3", "teacher2.seed=8", "epochs=4"]
-    (config,) = planning.check("train-teacher", "train_teacher", split("", words)).configs
+    (config,) = planning.check(
+        "train-teacher", "train_teacher", parse_composed("train-teacher", words)
+    ).configs
     assert isinstance(config, TrainTeacherConfig)
     text = OmegaConf.to_yaml(dump.train_teacher_plain(config))
     assert parse.train_teacher_config(OmegaConf.create(text)) == config
@@ -45,7 +47,7 @@ def test_train_teacher_reads_back_the_same() -> None:
 
 def test_labels_alone_have_no_ensemble() -> None:
     words = ["loss=ce", "teacher.count=2", "teacher.weights=[1,2]"]
-    (config,) = planning.check("distill", "distill", split("distill", words)).configs
+    (config,) = planning.check("distill", "distill", parse_composed("distill", words)).configs
     assert isinstance(config, DistillConfig)
     assert (config.teachers, config.ensemble) == ((), EnsembleConfig())
 
@@ -58,7 +60,7 @@ def test_a_model_of_the_user_is_a_student_and_a_teacher(tmp_path: Path) -> None:
         path.write_text(f"name: mine\n_target_: kdrun.models.cnn.ConvNet\nwidths: {widths}\n")
 
     def widths(*words: str) -> list[list[int]]:
-        flags = split("distill", [*words, "--config-dir", str(own)])
+        flags = parse_composed("distill", [*words, "--config-dir", str(own)])
         (config,) = planning.check("distill", "distill", flags).configs
         assert isinstance(config, DistillConfig)
         return [config.student.kwargs["widths"], config.teachers[0].network.kwargs["widths"]]
@@ -66,4 +68,4 @@ def test_a_model_of_the_user_is_a_student_and_a_teacher(tmp_path: Path) -> None:
     assert widths("student=mine", "teacher=mine") == [[5], [2]]  # student/mine.yaml comes first
     assert widths("student=below/deep", "teacher=cnn_large") == [[3], [32, 64, 128]]
     with pytest.raises(ConfigError, match="no student 'below/deep'"):
-        planning.check("distill", "distill", split("distill", ["student=below/deep"]))
+        planning.check("distill", "distill", parse_composed("distill", ["student=below/deep"]))

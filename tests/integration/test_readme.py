@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from kdrun.cli import planning
-from kdrun.cli.flags import split
 from kdrun.cli.main import run
+from kdrun.cli.parser import parse_composed
 from kdrun.cli.verbs import config_names
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -64,7 +64,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
-    plan = planning.check(argv[0], config_names()[argv[0]], split(argv[0], argv[1:]))
+    plan = planning.check(argv[0], config_names()[argv[0]], parse_composed(argv[0], argv[1:]))
     assert plan.configs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_module
 
-from kdrun.cli import config_groups, flags, planning
+from kdrun.cli import config_groups, parser, planning
 from kdrun.cli.command_spec import request
 from kdrun.cli.typed import typed_config
 from kdrun.cli.verbs import config_names, names
@@ -76,7 +76,7 @@ def overrides(case: Case) -> str:
     case.tell(f"{verb} {words}")
     name = config_names()[verb]
     try:
-        parsed = flags.split(verb, words)
+        parsed = parser.parse_composed(verb, words)
         if parsed.help or parsed.hydra_only or parsed.only_shows:
             return "shown"
         plan = planning.check(verb, name, parsed)
@@ -152,7 +152,7 @@ def configs(case: Case) -> str:
     words = ["--config-dir", str(case.folder / "my"), f"{key}=mine"]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            planning.check("distill", "distill", flags.split("distill", words))
+            planning.check("distill", "distill", parser.parse_composed("distill", words))
         ended = "accepted"
     except KdrunError as error:
         _check_sentence(str(error))

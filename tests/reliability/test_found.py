@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdrun.cli import flags, planning
+from kdrun.cli import parser, planning
 from kdrun.cli.main import run
 from kdrun.data.images import MappedImages
 from kdrun.errors import CheckpointError, ConfigError, KdrunError
@@ -20,7 +20,7 @@ from kdrun.teachers.formats import read_any
 
 def refused(*words: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        planning.check("distill", "distill", flags.split("distill", list(words)))
+        planning.check("distill", "distill", parser.parse_composed("distill", list(words)))
     return str(caught.value)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdrun.cli.flags import split
+from kdrun.cli.parser import parse_composed
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from kdrun.cli.flags import split
     ],
 )
 def test_patterns_of_shards_are_texts(typed: str, read: str) -> None:
-    assert split("distill", [typed]).overrides == [read]
+    assert parse_composed("distill", [typed]).overrides == [read]
