@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdrun.data.containers.listing import abbreviated
 from kdrun.data.decoding.options import ReadOptions
 from kdrun.data.decoding.read import read_images, with_notes
 from kdrun.data.folders.read import read_tree
 from kdrun.data.folders.split_names import split_names
 from kdrun.data.images import RawDataset
+from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Tree
 from kdrun.errors import DataError
 
@@ -164,8 +164,8 @@ def _verified(tree: Tree, published: Published) -> Tree:
     assigned = [number for number in numbers if number is not None]
     repeated = len(assigned) > len(set(assigned))
     if unknown or missing or repeated:
-        parts = [f"its classes include {abbreviated(unknown)}"] if unknown else []
-        parts += [f"its classes lack {abbreviated(missing)}"] if missing else []
+        parts = [f"its classes include {abbreviate(unknown)}"] if unknown else []
+        parts += [f"its classes lack {abbreviate(missing)}"] if missing else []
         parts += ["two folders belong to one class"] if repeated else []
         raise _not_published(tree.root, published, " and ".join(parts))
     if set(tree.splits) != set(published.counts):

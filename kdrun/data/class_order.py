@@ -1,4 +1,4 @@
-"""How classes are numbered: natural or lexicographic order, or the order of a list or file."""
+"""Class numbers: natural or lexicographic order, or the order of a list or file."""
 
 import re
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from kdrun.config.class_file import LEXICOGRAPHIC, read_class_file
 from kdrun.config.class_file import NATURAL as NATURAL
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, did_you_mean
 
 DIGITS = re.compile(r"(\d{1,1000})")  # int() refuses more than 4,300 digits
@@ -13,26 +14,26 @@ ClassOrder = str | list[str | int]
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key: numbers in names by value, equal values (`1`, `01`) by the name itself."""
+    """Sort key: numbers in names by value, equal values (`1`, `01`) by name."""
     parts = DIGITS.split(name)
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
 def class_orders(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The class names in both usual orders: `natural` (kdrun) and `lexicographic` (torchvision).
+    """The class names in `natural` (kdrun) and `lexicographic` (torchvision) order.
 
-    The two are equal for most names and differ for numbers without leading zeros.
+    The two differ only for numbers without leading zeros.
     """
     names = list(names)
     return {NATURAL: tuple(sorted(names, key=natural)), LEXICOGRAPHIC: tuple(sorted(names))}
 
 
 def in_class_order(names: Collection[str], order: ClassOrder) -> tuple[str, ...]:
-    """The class names in the order that `dataset.class_order` asks for.
+    """The class names in `dataset.class_order`.
 
     order: `natural`, `lexicographic`, a list of all names, or the path of a text file.
-    Raises ConfigError for an unknown order, a file that cannot be read, and names that are
-    missing, unknown or listed twice.
+    Raises ConfigError for an unknown order, an unreadable file, and names that are missing, unknown
+    or repeated.
     """
     if isinstance(order, str):
         orders = class_orders(names)
@@ -43,22 +44,21 @@ def in_class_order(names: Collection[str], order: ClassOrder) -> tuple[str, ...]
 
 
 def order_note(classes: Sequence[str], order: ClassOrder) -> list[str]:
-    """A sentence when natural order was assumed and torchvision would number the classes otherwise.
-
-    Empty when the two orders agree or the order was chosen.
-    """
-    other = class_orders(classes)[LEXICOGRAPHIC]
-    if order != NATURAL or tuple(classes) == other:
+    """A note if the default natural order differs from torchvision's; empty otherwise."""
+    lexicographic = class_orders(classes)[LEXICOGRAPHIC]
+    if order != NATURAL or tuple(classes) == lexicographic:
         return []
-    at = next(at for at, (a, b) in enumerate(zip(classes, other, strict=True)) if a != b)
+    pairs = zip(classes, lexicographic, strict=True)
+    number = next(number for number, (ours, theirs) in enumerate(pairs) if ours != theirs)
     return [
-        f"Classes are numbered in natural order (class {at} is {classes[at]}); torchvision sorts "
-        f"them as text (class {at} is {other[at]}): dataset.class_order=lexicographic does that."
+        f"Classes are in natural order (class {number} is {classes[number]}); torchvision sorts "
+        f"them as text (class {number} is {lexicographic[number]}): "
+        "dataset.class_order=lexicographic does the same."
     ]
 
 
 def _of_lines(lines: list[str], names: Collection[str], where: str) -> tuple[str, ...]:
-    """The order of a list or of a file's lines; see `_columns` for what a line may hold."""
+    """The order given by a list or the lines of a file; see `_columns` for their format."""
     fitting = {
         tuple(column)
         for column in _columns(lines)
@@ -70,8 +70,8 @@ def _of_lines(lines: list[str], names: Collection[str], where: str) -> tuple[str
 
 
 def _columns(lines: list[str]) -> Iterable[list[str]]:
-    """What the lines may mean: whole lines are names, or their first words are
-    (`n01440764 tench, Tinca tinca`), or what follows a running number (`0 cat`).
+    """Candidate class names: whole lines, their first words (`n01440764 tench, Tinca tinca`),
+    or the text after a running number (`0 cat`).
     """
     yield lines
     parts = [re.split(r"[\s,;]+", line, maxsplit=1) for line in lines]
@@ -85,20 +85,14 @@ def _columns(lines: list[str]) -> Iterable[list[str]]:
 
 def _checked(listed: list[str], names: Collection[str], where: str) -> tuple[str, ...]:
     known = set(names)
-    for problem, found in (
+    for problem, wrong in (
         ("lists twice", [name for name, count in Counter(listed).items() if count > 1]),
         ("lists no folder's name", [name for name in listed if name not in known]),
         ("leaves out", sorted(known - set(listed), key=natural)),
     ):
-        if found:
-            hint = did_you_mean(found[0], known) if problem == "lists no folder's name" else ""
+        if wrong:
+            hint = did_you_mean(wrong[0], known) if problem == "lists no folder's name" else ""
             raise ConfigError(
-                f"{where} {problem}: {abbreviated(found)}. It must name every class once.{hint}"
+                f"{where} {problem}: {abbreviate(wrong)}. It must name every class once.{hint}"
             )
     return tuple(listed)
-
-
-def abbreviated(names: Sequence[str], shown: int = 5) -> str:
-    """`a, b, c, d, e and 7 more`."""
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.class_order import abbreviated
 from kdrun.data.images import LazyImages, RawDataset, Split
 from kdrun.data.labels import as_targets, numbered_classes
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -63,7 +63,7 @@ def _classes(given: Any, target: str) -> tuple[str, ...] | None:
     names = tuple(str(name) for name in given)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(f"{target}: 'classes' lists {abbreviated(repeated)} twice.")
+        raise DataError(f"{target}: 'classes' lists {abbreviate(repeated)} twice.")
     return names
 
 

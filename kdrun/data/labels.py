@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.class_order import abbreviated
 from kdrun.data.images import RawDataset, Split
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -81,7 +81,7 @@ def _numbers_of(array: np.ndarray, where: str, classes: Sequence[str]) -> Tensor
     texts = [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in array]
     unknown = sorted(set(texts) - set(number))
     if unknown:
-        raise DataError(f"{where} has labels that 'classes' does not list: {abbreviated(unknown)}.")
+        raise DataError(f"{where} has labels that 'classes' does not list: {abbreviate(unknown)}.")
     return torch.tensor([number[text] for text in texts], dtype=torch.int64)
 
 
@@ -121,7 +121,7 @@ def numbered_classes(
     unused = sorted(set(range(min(high, 10_000))) - set(distinct.tolist()))
     raise DataError(
         f"{target} returned {len(distinct)} different labels from {low} to {high}; none is "
-        f"{abbreviated([str(number) for number in unused])}: number the classes without gaps "
+        f"{abbreviate([str(number) for number in unused])}: number the classes without gaps "
         "(numpy.unique(targets, return_inverse=True)), or set "
         f"dataset.num_classes={high + 1} if these classes exist."
     )
@@ -164,7 +164,7 @@ def check_classes(raw: RawDataset, name: str) -> None:
         held = torch.bincount(split.targets, minlength=count) > 0
         only = (held & ~trained).nonzero().flatten().tolist()
         if only:
-            names = abbreviated([raw.classes[number] for number in only])
+            names = abbreviate([raw.classes[number] for number in only])
             images = int(sum((split.targets == number).sum() for number in only))
             raise DataError(
                 f"{name}: {len(only)} class{'es' * (len(only) > 1)} with {images} {what} images "
@@ -185,6 +185,6 @@ def missing_notes(
         names = [classes[number] for number in absent.nonzero().flatten().tolist()]
         if names:
             notes.append(
-                f"No {what} images of {len(names)} of {len(classes)} classes: {abbreviated(names)}."
+                f"No {what} images of {len(names)} of {len(classes)} classes: {abbreviate(names)}."
             )
     return notes

@@ -61,7 +61,7 @@ def parquet(
 
 @dataclass
 class _Reader:
-    """Reads the labels of all files, and notes where each image is."""
+    """Reads the labels of all files and the position of each image."""
 
     shards: Shards
     image_column: str | None
@@ -97,20 +97,20 @@ class _Reader:
             listing.add(source, label, size, state.st_mtime_ns)
 
     def _check_columns(self, schema: Any, path: Path, arrow: Any) -> Columns:
-        """The columns of one file; DataError when they differ from those of the files before."""
-        found = find_columns(schema, self.image_column, self.label_column, str(path), arrow)
-        if self.columns is not None and found != self.columns:
+        """The columns of one file. Raises DataError if they differ from those of earlier files."""
+        columns = find_columns(schema, self.image_column, self.label_column, str(path), arrow)
+        if self.columns is not None and columns != self.columns:
             raise DataError(
-                f"{path} differs from the files before it in its image or label column, or in its "
-                "class names: read one kind of file at a time, naming it with dataset.root."
+                f"{path} differs from earlier files in its image or label column, or in its class "
+                "names: read one kind of file at a time and set dataset.root to it."
             )
-        self.columns = found
-        return found
+        self.columns = columns
+        return columns
 
     def _add_paths(
         self, listing: Listing, file: Any, columns: Columns, path: Path, labels: list[str]
     ) -> None:
-        """Images that are stored as paths, relative to the file or to the data set's folder."""
+        """Append images that are stored as paths below the data set's folder."""
         column = columns.image if columns.as_path else f"{columns.image}.path"
         resolver = PathResolver(self.shards.base, str(path), "", self.follow_links)
         row = 0
@@ -119,15 +119,15 @@ class _Reader:
                 text = value.get("path") if isinstance(value, dict) else value
                 place = f"row {row + 1}"
                 if not text:
-                    raise DataError(f"{path}, {place}: there is no image.")
-                found = resolver.resolve(text, place)
-                if found is not None:
-                    listing.add(found.path, labels[row], found.size, found.time)
+                    raise DataError(f"{path}, {place}: the image is missing.")
+                image = resolver.resolve(text, place)
+                if image is not None:
+                    listing.add(image.path, labels[row], image.size, image.time)
                 row += 1
         resolver.check_missing(row)
 
     def notes(self) -> list[str]:
-        """What was read."""
+        """Files and columns, for the user."""
         assert self.columns is not None
         return [
             f"{self.shards.base.name}: {self.shards.described()}; images from column "
@@ -136,19 +136,19 @@ class _Reader:
 
 
 def _labels(file: Any, column: str, path: Path) -> Iterator[str]:
-    """The labels as text; DataError for rows without one and for other types."""
+    """The labels as text. Raises DataError for missing labels and other types."""
     row = 0
     for batch in file.iter_batches(columns=[column]):
         for value in batch.column(0).to_pylist():
             row += 1
             if isinstance(value, float) and value.is_integer():
-                value = int(value)  # pandas stores integers so where some are missing
+                value = int(value)  # pandas stores integers with missing values as floats
             if isinstance(value, str):
                 value = value.strip()
             if value is None or value == "" or value != value:
                 raise DataError(
-                    f"{path}, row {row}: there is no label in column {column!r}: label the rows, "
-                    "or read other files with dataset.train and dataset.test."
+                    f"{path}, row {row}: column {column!r} has no label: label the rows, or set "
+                    "dataset.train and dataset.test to other files."
                 )
             if not isinstance(value, str | int):
                 raise DataError(
@@ -159,20 +159,20 @@ def _labels(file: Any, column: str, path: Path) -> Iterator[str]:
 
 
 def _has_paths_only(metadata: Any, column: str) -> bool:
-    """Whether a struct column stores no bytes at all, as the file's own statistics say."""
-    known = False
+    """Whether a struct column stores no bytes at all, by the file's statistics."""
+    found_column = False
     for group in range(metadata.num_row_groups):
         columns = metadata.row_group(group)
-        for at in range(columns.num_columns):
-            chunk = columns.column(at)
+        for number in range(columns.num_columns):
+            chunk = columns.column(number)
             if chunk.path_in_schema == f"{column}.bytes":
                 statistics = chunk.statistics
                 if statistics is None or not statistics.has_null_count:
                     return False
                 if statistics.null_count < columns.num_rows:
                     return False
-                known = True
-    return known
+                found_column = True
+    return found_column
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from kdrun.data.containers.listing import (
     Listing,
-    abbreviated,
     as_tree,
     classes_in_order,
     select_splits,
@@ -18,6 +17,7 @@ from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 
@@ -83,18 +83,20 @@ class _Reader:
     columns: Columns
     resolver: PathResolver
     split_values: SplitValues
-    seen: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # → label, split, line
+    first_rows: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # label, split, line
     repeated: int = 0
     blank: list[int] = field(default_factory=list)
-    unknown: dict[str, int] = field(default_factory=dict)  # split names, how often
+    unknown: dict[str, int] = field(default_factory=dict)  # split name → count
 
     def read(self, rows: Rows, progress: Progress | None) -> dict[str, Listing]:
-        """All rows, by split. Raises DataError for rows that cannot be used, with their lines."""
+        """All rows, by split. Raises DataError with line numbers for unusable rows."""
         listings = {name: Listing() for name in ("train", "val", "test")}
         total = 0
         for line, fields in rows:
             total += 1
-            name, label = (fields[at].strip() for at in (self.columns.path, self.columns.label))
+            name, label = (
+                fields[column].strip() for column in (self.columns.path, self.columns.label)
+            )
             if not name:
                 raise DataError(f"{self.path}, line {line}: the path is empty.")
             if not label:
@@ -125,33 +127,34 @@ class _Reader:
         return split
 
     def _is_new(self, file: File, label: str, split: str, line: int) -> bool:
-        """Whether a file is listed for the first time; DataError when its labels differ."""
-        if (before := self.seen.get(file.path)) is None:
-            self.seen[file.path] = label, split, line
+        """Whether a file is listed for the first time. Raises DataError for conflicting rows."""
+        if file.path not in self.first_rows:
+            self.first_rows[file.path] = label, split, line
             return True
-        if before[0] != label:
+        first_label, first_split, first_line = self.first_rows[file.path]
+        if first_label != label:
             raise DataError(
-                f"{self.path}: {file.path} is labelled {before[0]!r} in line {before[2]} and "
+                f"{self.path}: {file.path} is labelled {first_label!r} in line {first_line} and "
                 f"{label!r} in line {line}: keep one of them."
             )
-        if before[1] != split:
+        if first_split != split:
             raise DataError(
-                f"{self.path}: {file.path} is in the {before[1]} split in line {before[2]} and in "
-                f"the {split} split in line {line}: keep one of them."
+                f"{self.path}: {file.path} is in the {first_split} split in line {first_line} and "
+                f"in the {split} split in line {line}: keep one of them."
             )
         self.repeated += 1
         return False
 
     def _check_blank(self, total: int) -> None:
         if self.blank:
-            lines = abbreviated(self.blank, 10)
+            lines = abbreviate(self.blank, 10)
             raise DataError(
                 f"{self.path}: {len(self.blank):,} of {total:,} rows have no label (line {lines}): "
                 "label them, or remove them from the table."
             )
 
     def notes(self, rows: Rows) -> list[str]:
-        """What was read, and what was left out."""
+        """Columns and skipped rows, for the user."""
         notes = [f"{self.path.name}: {self.columns.described()}."]
         if rows.empty:
             notes.append(f"{self.path.name}: {rows.empty:,} empty rows were skipped.")

@@ -1,8 +1,8 @@
-"""Where the bytes of an image are: a file of its own, or part of a container file.
+"""Lists of encoded images: where their bytes are, and which split and class they belong to.
 
 A `Source` is the path of an image file, or a `Member` of a container (a tar shard, a Parquet file).
-Everything that reads images goes through `open_source`, so all sources share decoding, cache and
-checks. `str(source)` names the image in messages and in the digest of a data set.
+All readers go through `open_source`, so all sources share decoding, cache and checks. `str(source)`
+names the image in messages and in the digest of a data set.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 
 class Member(ABC):
-    """One image inside a container file. Can be pickled: loader workers receive it."""
+    """An image inside a container file. Must be picklable: loader workers receive it."""
 
     @abstractmethod
     def __str__(self) -> str:
@@ -24,16 +24,16 @@ class Member(ABC):
 
     @abstractmethod
     def read(self) -> bytes:
-        """The bytes of the image file; ValueError or OSError when the container has changed."""
+        """Bytes of the image file. Raises ValueError or OSError if the container has changed."""
 
 
 Source = str | Member
 
 
 def open_source(source: Source) -> BinaryIO:
-    """Open the image for reading, at its first byte; the caller closes it.
+    """Open the image for reading; the caller closes it.
 
-    Raises ValueError for a path that is no regular file (a pipe would block).
+    Raises ValueError for a path that is not a regular file (a pipe would block).
     """
     if isinstance(source, Member):
         return io.BytesIO(source.read())
@@ -46,7 +46,7 @@ def open_source(source: Source) -> BinaryIO:
 class FileList:
     """The images of one split: files, or members of container files.
 
-    sizes: bytes of each image. times: when its file was last changed (ns).
+    targets: class numbers. sizes: bytes of each image. times: modification time of its file (ns).
     """
 
     paths: list[Source]
@@ -71,8 +71,9 @@ class FileList:
 class Tree:
     """Images on disk: class names in the order of their numbers, and the images of each split.
 
-    root: every image lies below it. origin: what else names the data set, where several share a
-    root (a table's file name); it keeps their caches apart. notes: what was assumed or passed over.
+    root: folder above all images. origin: identifies the data set among several with one root
+    (a table's file name) and keeps their caches apart. notes: assumptions and skipped files, one
+    sentence each.
     """
 
     root: Path
@@ -82,9 +83,9 @@ class Tree:
     notes: tuple[str, ...] = ()
 
     def digest(self, *, times: bool = True, form: str = "") -> str:
-        """sha256 over the names, classes and sizes of all files, and the times of their changes.
+        """sha256 over names, classes and sizes of all files, and their modification times.
 
-        `form` adds how they are decoded.
+        form: how the files are decoded; part of the digest.
         """
         below = len(str(self.root)) + 1
         state = hashlib.sha256(repr((self.classes, form)).encode("utf-8", "backslashreplace"))

@@ -6,7 +6,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.distillation.networks import dataset_facts
 from kdrun.ui import tables
 
-MOST_CLASSES = 12  # more are abbreviated
+MOST_CLASSES = 12  # more are abbreviate
 WIDTH = 110  # letters of names
 
 

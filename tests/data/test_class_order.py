@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.data.class_order import abbreviated, class_orders, in_class_order, natural, order_note
+from kdrun.data.class_order import class_orders, in_class_order, natural, order_note
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError
 
 NUMBERS = [str(number) for number in range(12)]
@@ -116,5 +117,5 @@ def test_a_file_with_two_meanings_is_refused(tmp_path: Path) -> None:
 
 
 def test_abbreviated() -> None:
-    assert abbreviated(list("abc")) == "a, b, c"
-    assert abbreviated(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert abbreviate(list("abc")) == "a, b, c"
+    assert abbreviate(list("abcdefg")) == "a, b, c, d, e and 2 more"

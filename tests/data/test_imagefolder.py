@@ -264,7 +264,7 @@ def test_waiting_for_another_run_is_said(read: Read, tmp_path: Path) -> None:
             lock.release()
 
     read(progress=report)
-    assert seen[0].startswith("waiting for another run")
+    assert seen[0].startswith("waiting: another run")
     assert "decoding images" in seen
 
 

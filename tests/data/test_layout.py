@@ -97,7 +97,7 @@ def test_usual_names(make: Make, names: tuple[str, ...], splits: list[str], nest
 
 def test_val_used_as_the_test_split_is_said(make: Make) -> None:
     assert read(make("{train,eval}/{cat,dog}/1")).notes == (
-        "There is no test split: eval/ is used as it.",
+        "No test split: eval/ is used for testing.",
     )
 
 
@@ -169,7 +169,7 @@ def test_unlabelled_test_images_are_said_and_not_used(make: Make, inside: str) -
     assert sizes(tree) == {"train": 4}
     folder = inside.split("/")[0]
     assert tree.notes == (
-        f"{folder}/ holds 5 images without class folders: they have no labels and are not used.",
+        f"{folder}/ has 5 images without class folders: they have no labels and are not used.",
         f"Folders not read: {folder}/ (5 images).",
     )
 
@@ -178,15 +178,15 @@ def test_with_unlabelled_test_images_val_is_the_test_split(make: Make) -> None:
     tree = read(make("train/{cat,dog}/2", "val/{cat,dog}/1", "test/9"))
     assert sizes(tree) == {"train": 4, "test": 2}
     assert tree.notes[:2] == (
-        "test/ holds 9 images without class folders: they have no labels and are not used.",
-        "There is no test split: val/ is used as it.",
+        "test/ has 9 images without class folders: they have no labels and are not used.",
+        "No test split: val/ is used for testing.",
     )
 
 
 def test_an_unsorted_imagenet_val_is_not_used(make: Make) -> None:
     tree = read(make("train/{n01,n02}/2", "val/7"))
     assert sizes(tree) == {"train": 4}
-    assert "val/ holds 7 images without class folders" in tree.notes[0]
+    assert "val/ has 7 images without class folders" in tree.notes[0]
 
 
 def test_a_class_may_have_no_test_images(make: Make) -> None:
@@ -230,7 +230,7 @@ def test_names_in_two_unicode_forms_are_one_class(make: Make) -> None:
 
 def test_two_validation_splits(make: Make) -> None:
     root = make("{train,val,eval}/{cat,dog}/1")
-    words = stops(root, "both val/ and eval/, names of one split")
+    words = stops(root, "both val/ and eval/, names of the same split")
     assert words == ["dataset.val_folder=val", "dataset.test_folder=eval"]
     assert sizes(read(root, *words)) == {"train": 2, "val": 2, "test": 2}
 
@@ -238,7 +238,7 @@ def test_two_validation_splits(make: Make) -> None:
 @pytest.mark.parametrize("other", ["training", "train_set", "Train1"])
 def test_two_training_splits(make: Make, other: str) -> None:
     root = make(f"{{train,{other},test}}/{{cat,dog}}/1")
-    words = stops(root, "names of one split")
+    words = stops(root, "names of the same split")
     assert sizes(read(root, words[0])) == {"train": 2, "test": 2}
 
 
@@ -279,7 +279,7 @@ def test_folds_inside_the_training_split(make: Make) -> None:
 @pytest.mark.parametrize("more", [(), ("emu/train/1",)])
 def test_splits_below_classes(make: Make, more: tuple[str, ...]) -> None:
     root = make("{cat,dog}/{train,test}/2", *more)
-    words = stops(root, "hold the splits")
+    words = stops(root, "contain the splits")
     assert words[:2] == ["dataset.train_folder=*/train", "dataset.test_folder=*/test"]
     tree = read(root, *words[:2])
     assert tree.classes == (*PETS, *(["emu"] if more else []))
@@ -289,21 +289,21 @@ def test_splits_below_classes(make: Make, more: tuple[str, ...]) -> None:
 
 def test_splits_below_classes_below_a_wrapper(make: Make) -> None:
     root = make("data/{cat,dog}/{Train,Val,Test}/2")
-    words = stops(root, "hold the splits")
+    words = stops(root, "contain the splits")
     tree = read(root, *words[:3])
     assert sizes(tree) == {"train": 4, "val": 4, "test": 4}
 
 
 def test_split_names_beside_the_images_of_classes(make: Make) -> None:
     root = make("{cat,dog}/2", "{cat,dog}/Testing/1")
-    words = stops(root, "hold images and Testing/, the name of a split: move the images of each")
+    words = stops(root, "contain images and Testing/, the name of a split: move the images of each")
     assert words == ["dataset.train_folder=*"]
     assert sizes(read(root, *words)) == {"train": 6}
     for name in PETS:
         (root / name / "train").mkdir()
         for image in (root / name).glob("*.png"):
             image.rename(root / name / "train" / image.name)
-    words = stops(root, "hold the splits")
+    words = stops(root, "contain the splits")
     assert sizes(read(root, *words[:2])) == {"train": 4, "test": 2}
 
 
@@ -313,7 +313,7 @@ def test_one_class_with_such_a_folder_is_no_split(make: Make) -> None:
 
 def test_images_and_test_below_classes(make: Make) -> None:
     root = make("{cat,dog}/images/3", "{cat,dog}/test/1")
-    words = stops(root, "hold the splits")
+    words = stops(root, "contain the splits")
     assert words[:2] == ["dataset.train_folder=*/images", "dataset.test_folder=*/test"]
     assert sizes(read(root, *words[:2])) == {"train": 6, "test": 2}
 
@@ -324,7 +324,9 @@ def test_folds_with_splits_of_their_own_are_no_classes(make: Make) -> None:
         folder = path.parent / PETS[int(path.stem) % 2]
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
-    with pytest.raises(DataError, match="fold1/, fold2/ hold splits with class folders") as caught:
+    with pytest.raises(
+        DataError, match="fold1/, fold2/ contain splits with class folders"
+    ) as caught:
         read(root)
     (named,) = re.findall(r"dataset\.root=([^ ,]+)", str(caught.value))
     tree = read(Path(named))
@@ -356,7 +358,7 @@ def test_a_test_folder_among_class_folders(make: Make) -> None:
     without = read(root, words[0])
     assert without.classes == PETS
     assert sizes(without) == {"train": 4}
-    assert "test/ holds 3 images without class folders" in without.notes[0]
+    assert "test/ has 3 images without class folders" in without.notes[0]
     assert read(root, words[1]).classes == ("cat", "dog", "test")
 
 
@@ -396,7 +398,7 @@ def test_held_splits_without_train(make: Make) -> None:
 
 def test_train_without_images(make: Make) -> None:
     root = make("test/{cat,dog}/1", "train/{cat,dog}/0")
-    stops(root, "train/ holds no images beside test/")
+    stops(root, "train/ has no images next to test/")
 
 
 @pytest.mark.parametrize("patterns", [("train/3", "test/2"), ("train/train/3",), ("4",), ("a/5",)])
@@ -439,10 +441,10 @@ def test_caches_of_different_settings_are_different(make: Make) -> None:
         ("", "must be a folder"),
         ("*/*", "one '\\*'"),
         ("a*", "stands for a whole class folder"),
-        ("trian", "is no folder. Did you mean 'train'"),
-        ("*/nothing", "fits no folder"),
+        ("trian", "is not a folder. Did you mean 'train'"),
+        ("*/nothing", "matches no folder"),
         ("~nobody-of-that-name/x", "dataset.train_folder="),
-        ("x" * 300, "is no folder"),
+        ("x" * 300, "is not a folder"),
     ],
 )
 def test_settings_that_name_nothing(make: Make, value: str, words: str) -> None:
@@ -453,13 +455,15 @@ def test_settings_that_name_nothing(make: Make, value: str, words: str) -> None:
 
 def test_settings_that_name_one_folder_twice(make: Make) -> None:
     root = make("{train,test}/{cat,dog}/1")
-    with pytest.raises(ConfigError, match=r"dataset\.val_folder and dataset\.test_folder name one"):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.val_folder and dataset\.test_folder name the same"
+    ):
         read(root, "val_folder=test", "test_folder=./test")
 
 
 def test_a_chosen_folder_without_classes(make: Make) -> None:
     root = make("train/{cat,dog}/1", "test/2")
-    with pytest.raises(DataError, match="test holds 2 images and no class folders"):
+    with pytest.raises(DataError, match="test contains 2 images and no class folders"):
         read(root, "test_folder=test")
 
 

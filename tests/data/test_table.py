@@ -180,7 +180,7 @@ def test_paths_are_relative_to_the_root_that_is_set(
     absolute = lines([(f"{tree}/{a}", b, c) for a, b, c in ROWS])
     other.write_text(absolute)
     assert_same(table(root=str(tree), **settings), folder)
-    with pytest.raises(DataError, match=r"line 2: .* leads out of .*dataset\.root="):
+    with pytest.raises(DataError, match=r"line 2: .* leaves .*dataset\.root="):
         table(**settings)
 
 
@@ -198,7 +198,7 @@ def test_a_table_cannot_name_files_elsewhere(
     secret = save("secret.png")
     (tree / "train/cat/link.png").symlink_to(secret)
     text = lines([*ROWS, (path.format(tmp=tmp_path), "cat", "train")])
-    with pytest.raises(DataError, match=r"line 12: .* leads out of .*dataset\.follow_links=true"):
+    with pytest.raises(DataError, match=r"line 12: .* leaves .*dataset\.follow_links=true"):
         read(text)
     assert len(read(text, follow_links=True).train) == 7
 
@@ -213,10 +213,10 @@ BAD: dict[str, tuple[str | bytes, dict[str, object], str]] = {
     "two labels": (GOOD + "train/cat/0.png,dog,train\n", {}, "'cat' in line 11 and 'dog' in line"),
     "two splits": (GOOD + "train/cat/0.png,cat,test\n", {}, "in the train split in line 11 and"),
     "no such file": (GOOD + "train/cat/9.png,cat,train\n", {}, "1 of 11 listed files do not exist"),
-    "other case": (GOOD.replace("train/cat/0.png", "train/cat/0.PNG"), {}, "there is '0.png'"),
+    "other case": (GOOD.replace("train/cat/0.png", "train/cat/0.PNG"), {}, "'0.png' differs only"),
     "no extension": (GOOD.replace(".png", ""), {}, r"add dataset\.extension=\.png"),
     "other folder": (GOOD.replace("train/", ""), {}, r"set dataset\.root=.*/train"),
-    "address": (GOOD.replace("train/cat/0", "https://x.y/0"), {}, "not on this machine: download"),
+    "address": (GOOD.replace("train/cat/0", "https://x.y/0"), {}, "is a URL: download"),
     "a folder": (GOOD + "train/cat,cat,train\n", {}, "is a folder, not an image file"),
     "fields": (GOOD + "train/cat/0.png,cat\n", {}, "line 12: 2 fields where the first line has 3"),
     "open quote": (GOOD + '"train/cat/0.png,cat,train\n', {}, "line 12: damaged quoting"),
@@ -226,7 +226,7 @@ BAD: dict[str, tuple[str | bytes, dict[str, object], str]] = {
     "several": (GOOD.replace("split", "class", 1), {}, "set one of 'dataset.label_column=label'"),
     "wrong column": (GOOD, {"label_column": "lable"}, "Did you mean 'label'"),
     "number": (GOOD, {"label_column": 4}, "no such column"),
-    "same column": (GOOD, {"label_column": "path"}, "one column is chosen twice"),
+    "same column": (GOOD, {"label_column": "path"}, "a column is used twice"),
     "one column": ("path\na.png\n", {}, r"one column .*dataset\.delimiter"),
     "empty": ("", {}, "is empty"),
     "only a header": ("path,label\n", {}, "lists no images"),
@@ -238,11 +238,11 @@ BAD: dict[str, tuple[str | bytes, dict[str, object], str]] = {
     "compressed": (b"\x1f\x8b....", {}, "gunzip"),
     "binary": (b"a\0b,c\0d", {}, "not a text file"),
     "one number": (lines([(a, {"cat": "1"}.get(b, "01"), c) for a, b, c in ROWS]), {},
-                   "labels '01' and '1', which are one number|labels '1' and '01', which are one"),
+                   "which are the same number"),
     "test class": (GOOD.replace("test/cat/0.png,cat", "test/cat/0.png,cow"), {},
                    "1 class of the test split has no training images: cow"),
     "no training images": (GOOD.replace(",train", ",test"), {}, "no training images"),
-    "split twice": (GOOD, {"train": "x", "test": "x"}, "already the name of another split"),
+    "split twice": (GOOD, {"train": "x", "test": "x"}, "already names another split"),
     "root": (GOOD, {"root": "nowhere"}, r"dataset\.root=.*nowhere is not a folder"),
 }  # fmt: skip
 

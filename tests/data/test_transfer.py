@@ -120,7 +120,7 @@ def test_another_folder_takes_the_form_of_the_data_set(
 def test_folders_that_cannot_be_used(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"transfer.folder=.*does not exist"):
         chosen(data, folder=str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="contains no images"):
         chosen(data, folder=str(tmp_path))
     floats = Split(data.train.in_memory().float(), data.train.targets)
     with pytest.raises(ConfigError, match="made of other data"):

@@ -88,11 +88,11 @@ def test_links_out_of_the_folder_need_a_word(tree: Path, tmp_path: Path) -> None
         (linked / "train" / name).mkdir(parents=True)
         (linked / "train" / name / "x.png").symlink_to(tree / "train" / name / "0.png")
     (linked / "test").symlink_to(tree / "test")
-    with pytest.raises(DataError, match=r"leads out of .*dataset\.follow_links=true"):
+    with pytest.raises(DataError, match=r"leaves .*dataset\.follow_links=true"):
         read_tree(linked)
     found = read_tree(linked, follow_links=True)
     assert {name: len(files) for name, files in found.splits.items()} == {"train": 2, "test": 4}
-    with pytest.raises(DataError, match="name that place itself"):
+    with pytest.raises(DataError, match="set its target instead"):
         pictures_tree(linked, "transfer.folder")
 
 
@@ -113,7 +113,7 @@ def test_a_root_that_is_a_link_is_no_way_out(tree: Path, tmp_path: Path) -> None
 )
 def test_a_folder_that_is_read_twice_is_named(tree: Path, link: str, target: str) -> None:
     (tree / link).symlink_to(tree / target)
-    with pytest.raises(DataError, match=r"and .* are one folder, which is read already"):
+    with pytest.raises(DataError, match=r"and .* are the same folder: remove"):
         read_tree(tree)
 
 
@@ -133,7 +133,7 @@ def test_links_to_nothing_and_to_themselves_are_named(tree: Path, link: str, tar
     if (tree / link).exists():
         (tree / link).rename(tree / "others")
     (tree / link).symlink_to(tree / target)
-    why = "Too many levels of symbolic links" if link == target else "a link to nothing"
+    why = "Too many levels of symbolic links" if link == target else "a broken link"
     with pytest.raises(DataError, match=rf"{link} cannot be read \({why}\)"):
         read_tree(tree)
 
@@ -156,7 +156,7 @@ def test_a_folder_that_holds_itself_is_named(tmp_path: Path) -> None:
     ("root", "words"),
     [
         ("self", "self cannot be read .Too many levels"),
-        ("dangling", "dangling is a link to nothing"),
+        ("dangling", "dangling is a broken link"),
         ("n" * 300, "cannot be read .File name too long"),
         ("p/" * 3000, "cannot be read .File name too long"),
         ("nul\0", "cannot be read"),
@@ -226,7 +226,7 @@ def test_a_class_of_unread_formats_names_the_package(tree: Path) -> None:
     for number in range(12):
         (tree / "train" / "emu" / f"{number}.heic").touch()
     (tree / "train" / "emu" / "x.txt").touch()
-    words = r"emu holds no images \(it has 12 \.heic and 1 other kind of files; pip install pillow-"
+    words = r"emu has no images \(it has 12 \.heic and 1 other kind of files; pip install pillow-"
     with pytest.raises(DataError, match=words):
         read_tree(tree)
 
@@ -290,16 +290,16 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_an_empty_folder_and_a_single_class(tmp_path: Path, save: Save) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds 0 class folders"):
+    with pytest.raises(DataError, match="contains 0 class folders"):
         read_tree(tmp_path / "empty")
     save("one/cat/1.png")
-    with pytest.raises(DataError, match=r"holds 1 class folder; .* at least two"):
+    with pytest.raises(DataError, match=r"contains 1 class folder; .* at least two"):
         read_tree(tmp_path / "one")
 
 
 def test_an_empty_class_is_named(tree: Path) -> None:
     (tree / "train" / "emu").mkdir()
-    with pytest.raises(DataError, match="train/emu holds no images"):
+    with pytest.raises(DataError, match="train/emu has no images"):
         read_tree(tree)
 
 
@@ -311,11 +311,11 @@ def test_classes_that_differ_between_splits_are_named(tree: Path) -> None:
 
 def test_test_without_train(tree: Path) -> None:
     (tree / "train").rename(tree / "valid")
-    with pytest.raises(DataError, match="no train/ beside test/, valid/"):
+    with pytest.raises(DataError, match="no train/ next to test/, valid/"):
         read_tree(tree)
 
 
 def test_two_names_for_one_split(tree: Path, save: Save) -> None:
     save("set/training/cat/1.png")
-    with pytest.raises(DataError, match="both train/ and training/, names of one split"):
+    with pytest.raises(DataError, match="both train/ and training/, names of the same split"):
         read_tree(tree)

@@ -1,4 +1,4 @@
-"""What a table or a container lists, turned into a `Tree`: splits, class names, class numbers."""
+"""Turn the images and labels that a table or container lists into a `Tree`."""
 
 import itertools
 import json
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
+from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import ConfigError, DataError
 
@@ -18,9 +19,9 @@ LARGEST_CLASS_FILE = 16 * 2**20
 
 @dataclass
 class Listing:
-    """The images of one split in order, each with its label as it is written.
+    """The images of one split in order, with their labels as text.
 
-    sizes: bytes of each image. times: change of its file or container (ns).
+    sizes: bytes of each image. times: modification time of its file or container (ns).
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -40,33 +41,31 @@ class Listing:
 
 
 def select_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:
-    """The non-empty splits in the order train, val, test, and notes on what was decided.
+    """The non-empty splits in the order train, val, test, and notes.
 
-    Validation images without test images are the test split, as in an image folder.
-    Raises DataError when there are no training images.
+    A validation split without a test split becomes the test split, as in an image folder.
+    Raises DataError without training images.
     """
     present = {name: rows for name, rows in listings.items() if len(rows)}
     notes = []
     if "train" not in present:
-        rest = ", ".join(sorted(present)) or "nothing"
-        raise DataError(f"{what} has no training images (it has {rest}).")
+        splits = ", ".join(sorted(present)) or "nothing"
+        raise DataError(f"{what} has no training images (it has {splits}).")
     if "val" in present and "test" not in present:
         present["test"] = present.pop("val")
-        notes.append(
-            f"{what} has a validation split and no test split: it is used as the test split."
-        )
+        notes.append(f"{what} has no test split: the validation split is used for testing.")
     return {name: present[name] for name in ("train", "val", "test") if name in present}, notes
 
 
 def ordered(classes: Sequence[str], order: ClassOrder) -> list[str]:
-    """The class names as `dataset.class_order` asks; `natural` leaves the order they have."""
+    """The class names in `dataset.class_order`; `natural` keeps the given order."""
     return list(classes) if order == NATURAL else list(in_class_order(classes, order))
 
 
 def as_tree(
     root: Path, origin: str, listings: dict[str, Listing], classes: Sequence[str], what: str
 ) -> Tree:
-    """A tree of these splits, where each label is one of `classes`.
+    """A tree of these splits; each label is one of `classes`.
 
     Raises DataError for validation or test images of a class without training images.
     """
@@ -78,7 +77,7 @@ def as_tree(
             raise DataError(
                 f"{what}: {len(unseen)} {'class' if len(unseen) == 1 else 'classes'} of the "
                 f"{split} split {'has' if len(unseen) == 1 else 'have'} no training images: "
-                f"{abbreviated(unseen)}."
+                f"{abbreviate(unseen)}."
             )
     splits = {
         split: FileList(
@@ -90,7 +89,7 @@ def as_tree(
 
 
 def sorted_by_class(rows: Listing, classes: Sequence[str]) -> Listing:
-    """The images class by class and, within a class, by path: the order of an image folder."""
+    """The images sorted by class, then path, as in an image folder."""
     number = {name: position for position, name in enumerate(classes)}
     order = sorted(
         range(len(rows)), key=lambda row: (number[rows.labels[row]], str(rows.sources[row]))
@@ -111,32 +110,32 @@ def are_numbers(labels: Iterable[str]) -> bool:
 def classes_in_order(
     labels: Iterable[str], what: str, order: ClassOrder
 ) -> tuple[list[str], list[str]]:
-    """Class names of `labels` in an order (see `in_class_order`), and notes.
+    """Class names of `labels` in `order` (see `in_class_order`), and notes.
 
-    In natural order, numbers are ordered by value.
+    Natural order sorts numeric labels by value.
 
-    Raises DataError where two spellings are one number ("1" and "01").
+    Raises DataError if two labels spell the same number ("1" and "01").
     """
     distinct = set(labels)
     notes: list[str] = []
     if are_numbers(distinct):
         value = {label: int(label.split(".")[0]) for label in distinct}
         classes = sorted(distinct, key=lambda label: value[label])
-        for one, other in itertools.pairwise(classes):
-            if value[one] == value[other]:
+        for first, second in itertools.pairwise(classes):
+            if value[first] == value[second]:
                 raise DataError(
-                    f"{what} has the labels {one!r} and {other!r}, which are one number: write "
-                    "them alike."
+                    f"{what} has the labels {first!r} and {second!r}, which are the same number: "
+                    "use one spelling."
                 )
         return ordered(classes, order), notes
     classes = sorted(distinct, key=natural)
     folded: dict[str, list[str]] = {}
     for name in classes:
         folded.setdefault(" ".join(name.casefold().split()), []).append(name)
-    alike = [names for names in folded.values() if len(names) > 1]
-    if alike:
-        shown = "; ".join(" and ".join(map(repr, names)) for names in alike[:3])
-        notes.append(f"{what}: classes that differ in case or spaces only: {shown}.")
+    similar = [names for names in folded.values() if len(names) > 1]
+    if similar:
+        shown = "; ".join(" and ".join(map(repr, names)) for names in similar[:3])
+        notes.append(f"{what}: classes that differ only in case or spaces: {shown}.")
     return ordered(classes, order), [*notes, *order_note(classes, order)]
 
 
@@ -147,24 +146,24 @@ def label_classes(
     order: ClassOrder,
     what: str,
 ) -> tuple[list[str], list[str]]:
-    """Class names in order, and notes; labels that are numbers are replaced by their names.
+    """Class names in order, and notes; replaces numeric labels by class names in place.
 
-    Numbers are class numbers (`numbered_classes`), unless `names` holds them as names. Other labels
-    are names, in the order of `names` where there are some, else in natural order.
+    Numeric labels are class numbers (`numbered_classes`) unless `names` lists them as names. Other
+    labels are names, in the order of `names` if given, else in natural order.
     """
     labels = {label for listing in splits.values() for label in listing.labels}
     if names is not None and labels <= set(names) and not are_numbers(labels):
         return _without_images(splits, ordered(names, order), what)
     if are_numbers(labels):
-        name, classes, notes = numbered_classes(labels, names, num_classes, what)
+        name_of, classes, notes = numbered_classes(labels, names, num_classes, what)
         for listing in splits.values():
-            listing.labels = [name[label] for label in listing.labels]
-        classes, more = _without_images(splits, ordered(classes, order), what)
-        return classes, [*notes, *more]
+            listing.labels = [name_of[label] for label in listing.labels]
+        classes, empty_notes = _without_images(splits, ordered(classes, order), what)
+        return classes, [*notes, *empty_notes]
     if names is not None:
         unknown = sorted(labels - set(names), key=natural)
         raise DataError(
-            f"{what}: {len(unknown)} labels are none of the class names: {abbreviated(unknown)}."
+            f"{what}: {len(unknown)} labels are not class names: {abbreviate(unknown)}."
         )
     return classes_in_order(labels, what, order)
 
@@ -172,14 +171,14 @@ def label_classes(
 def _without_images(
     splits: dict[str, Listing], classes: Sequence[str], what: str
 ) -> tuple[list[str], list[str]]:
-    """The classes, and a note on those without training images."""
+    """The classes, and a note on classes without training images."""
     train = set(splits["train"].labels)
     absent = [name for name in classes if name not in train]
     if not absent:
         return list(classes), []
     return list(classes), [
         f"{what}: {len(absent)} of {len(classes)} classes have no training images: "
-        f"{abbreviated(absent)}."
+        f"{abbreviate(absent)}."
     ]
 
 
@@ -188,17 +187,17 @@ def numbered_classes(
 ) -> tuple[dict[str, str], list[str], list[str]]:
     """Names for labels that are class numbers: (label → name, class names in order, notes).
 
-    Without `names` the numbers must be 0 … n-1, unless `num_classes` says how many there are: more
-    than the largest number keeps the numbers, exactly as many as occur renumbers them in order.
+    Without `names` the numbers must be 0 … n-1, unless `num_classes` resolves gaps: a value above
+    the largest number keeps the numbers, the count of distinct numbers renumbers them.
 
-    Raises DataError for numbers that neither covers.
+    Raises DataError for numbers that neither resolves.
     """
     values = {label: int(label.split(".")[0]) for label in labels}
     low, high, count = min(values.values()), max(values.values()), len(set(values.values()))
     if low < 0:
         raise DataError(
-            f"{what} has the label {low}, which usually marks images without a label: leave them "
-            "out; where whole files have no labels, dataset.train=FILES names the others."
+            f"{what} has the label {low}, which usually marks unlabelled images: leave them out; "
+            "if whole files have no labels, list the other files in dataset.train=FILES."
         )
     if names is not None:
         if high >= len(names):
@@ -230,10 +229,10 @@ def numbered_classes(
 def class_names_from(
     value: str | list[str] | None, base: Path, stored: Sequence[str] | None = None
 ) -> tuple[list[str] | None, str]:
-    """Class names from a list, from a file, or from a file of the usual name in `base`.
+    """Class names from a list, a file, or a file with a usual name in `base`.
 
-    Returns them and the file they came from ("" when none). Text files have a name per line; JSON
-    files a list, {"0": name} or {name: 0}. stored: names in the data, used unless `value` is set.
+    Returns the names and their file ("" for none). Text files hold one name per line, JSON files a
+    list, {"0": name} or {name: 0}. stored: names in the data, used unless `value` is set.
     """
     if isinstance(value, list):
         return _distinct([str(name) for name in value], "dataset.class_names"), ""
@@ -242,8 +241,8 @@ def class_names_from(
         path = path if path.exists() or path.is_absolute() else base / path
         if not path.is_file():
             raise ConfigError(
-                f"dataset.class_names={value} is not a file: give a file of one name per line, or "
-                "a list, '[cat,dog]'."
+                f"dataset.class_names={value} is not a file: give a file with one name per line "
+                "or a list, '[cat,dog]'."
             )
         return _read_names(path), str(path)
     if stored is not None:
@@ -256,7 +255,7 @@ def class_names_from(
 
 
 def _read_names(path: Path) -> list[str]:
-    """The class names in a text or JSON file."""
+    """Class names in a text or JSON file, in the order of their numbers."""
     try:
         if path.stat().st_size > LARGEST_CLASS_FILE:
             raise DataError(f"{path} is too large for a list of class names.")
@@ -282,14 +281,8 @@ def _read_names(path: Path) -> list[str]:
 
 
 def _distinct(names: list[str], where: Path | str) -> list[str]:
-    """The names; raises DataError when one occurs twice."""
+    """The names. Raises DataError if one occurs twice."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"{where} names a class twice: {abbreviated(repeated)}.")
+        raise DataError(f"{where} lists a class twice: {abbreviate(repeated)}.")
     return names
-
-
-def abbreviated(names: Sequence[object], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(str(name) for name in names[:most]) + (f" and {rest:,} more" * (rest > 0))

@@ -1,11 +1,11 @@
-"""Which columns of Parquet files hold images and labels, and what their labels are called."""
+"""Which columns of Parquet files hold images and labels, and their class names."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.data.containers.listing import abbreviated
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 IMAGE_NAMES = {"image", "img", "images", "picture", "photo", "jpg", "png", "pixel_values"}
@@ -15,10 +15,10 @@ PATH_NAMES = {"path", "file_name", "filename", "file", "image_path", "filepath"}
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are read.
+    """The columns to read. Its repr is part of the cache key.
 
-    image: its column. as_path: it holds paths instead of images. names: class names in the order of
-    the numbers, of a `ClassLabel`; None when the labels are plain values.
+    image: column of the images. as_path: it holds paths instead of images. names: class names of a
+    `ClassLabel`, in the order of their numbers; None for plain labels.
     """
 
     image: str
@@ -32,8 +32,7 @@ def find_columns(
 ) -> Columns:
     """The columns of a schema: those the user names, or the only candidates.
 
-    Raises ConfigError for a column that does not exist, DataError when none or several could be
-    meant.
+    Raises ConfigError for an unknown column, DataError for no candidate or several.
     """
     features = _features(schema)
     kinds = {field.name: _image_kind(field.type, arrow) for field in schema}
@@ -41,7 +40,7 @@ def find_columns(
         if chosen is not None and chosen not in schema.names:
             raise ConfigError(
                 f"dataset.{key}={chosen}: {where} has no such column."
-                f"{did_you_mean(chosen, schema.names)} It has: {abbreviated(schema.names, 12)}."
+                f"{did_you_mean(chosen, schema.names)} It has: {abbreviate(schema.names, 12)}."
             )
     if image is None:
         image = _image_column(schema.names, kinds, features, where)
@@ -54,10 +53,10 @@ def find_columns(
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What the Hugging Face `datasets` library noted about each column; empty without it."""
+    """Column metadata of the Hugging Face `datasets` library; empty if absent."""
     try:
-        note = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = note["info"]["features"]
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = metadata["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}
@@ -68,12 +67,12 @@ def _is(features: dict[str, Any], name: str, kind: str) -> bool:
 
 
 def _image_kind(kind: Any, arrow: Any) -> str | None:
-    """How a column of this type holds images: `struct`, `bytes`, `path`; None: not at all."""
+    """How a column of this type can hold images: `struct`, `bytes`, `path` or None."""
     types = arrow.types
     if types.is_struct(kind):
-        inside = {kind.field(at).name: kind.field(at).type for at in range(kind.num_fields)}
-        found = inside.get("bytes")
-        return "struct" if found is not None and _is_bytes(found, types) else None
+        members = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        content = members.get("bytes")
+        return "struct" if content is not None and _is_bytes(content, types) else None
     if _is_bytes(kind, types):
         return "bytes"
     return "path" if types.is_string(kind) or types.is_large_string(kind) else None
@@ -91,46 +90,49 @@ def _image_column(
     names: Sequence[str], kinds: dict[str, str | None], features: dict[str, Any], where: str
 ) -> str:
     stored = [name for name in names if kinds[name] in ("struct", "bytes")]
-    rows = (
+    tiers = (
         [name for name in stored if _is(features, name, "Image")],
         stored,
         [name for name in names if kinds[name] == "path" and name.lower() in IMAGE_NAMES],
         [name for name in names if kinds[name] == "path" and name.lower() in PATH_NAMES],
     )
-    for candidates in rows:
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            options = " or ".join(f"dataset.image_column={name}" for name in candidates[:5])
-            raise DataError(f"{where} has {len(candidates)} columns of images: set {options}.")
+    if (column := _only_candidate(tiers, "image", where)) is not None:
+        return column
     raise DataError(
-        f"{where} has no column of encoded images (it has {abbreviated(list(names), 12)}): "
-        "dataset=parquet reads image files as bytes, as Hugging Face's Image feature stores them; "
+        f"{where} has no column of encoded images (it has {abbreviate(list(names), 12)}): "
+        "dataset=parquet reads encoded image files as Hugging Face's Image feature stores them; "
         "dataset=custom reads arrays."
     )
 
 
+def _only_candidate(tiers: Sequence[list[str]], what: str, where: str) -> str | None:
+    """The candidate of the first non-empty tier. Raises DataError if that tier has several."""
+    for candidates in tiers:
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            options = " or ".join(f"dataset.{what}_column={name}" for name in candidates[:5])
+            raise DataError(f"{where} has {len(candidates)} columns of {what}s: set {options}.")
+    return None
+
+
 def _unreadable(name: str, schema: Any, where: str) -> str:
     return (
-        f"dataset.image_column={name}: {where} holds {schema.field(name).type} there, not encoded "
+        f"dataset.image_column={name}: {where} has type {schema.field(name).type}, not encoded "
         "images or paths; dataset=custom reads arrays."
     )
 
 
 def _label_column(schema: Any, features: dict[str, Any], image: str, where: str, arrow: Any) -> str:
-    others = [name for name in schema.names if name != image]
-    rows = (
-        [name for name in others if _is(features, name, "ClassLabel")],
-        [name for name in others if name.lower() in LABEL_NAMES],
-        [name for name in others if name.lower().endswith(("_label", "_class"))],
+    names = [name for name in schema.names if name != image]
+    tiers = (
+        [name for name in names if _is(features, name, "ClassLabel")],
+        [name for name in names if name.lower() in LABEL_NAMES],
+        [name for name in names if name.lower().endswith(("_label", "_class"))],
     )
-    for candidates in rows:
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            options = " or ".join(f"dataset.label_column={name}" for name in candidates[:5])
-            raise DataError(f"{where} has {len(candidates)} columns of labels: set {options}.")
+    if (column := _only_candidate(tiers, "label", where)) is not None:
+        return column
     raise DataError(
-        f"{where} has no column of labels (it has {abbreviated(list(schema.names), 12)}): set "
+        f"{where} has no column of labels (it has {abbreviate(list(schema.names), 12)}): set "
         "dataset.label_column=NAME."
     )

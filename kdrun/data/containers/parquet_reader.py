@@ -13,12 +13,12 @@ from kdrun.errors import MissingExtraError
 
 BATCH_BYTES = 16 * 2**20
 MOST_ROWS = 256
-KEPT_BATCHES = 3  # threads that decode a block ask for neighbouring rows out of order
+CACHED_BATCHES = 3  # decoder threads ask for neighbouring rows out of order
 OPEN_READERS = 3
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """(pyarrow, pyarrow.parquet); MissingExtraError without them."""
+    """(pyarrow, pyarrow.parquet). Raises MissingExtraError."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -28,10 +28,10 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 class ColumnReader:
-    """Reads single values of one column; quick in rising order, and never a whole file in memory.
+    """Reads single values of one column; fast in ascending order, with bounded memory.
 
-    Parquet has no access to single rows: a value before the current position starts its row group
-    again.
+    Parquet has no random access to rows: a request before the current position rereads its row
+    group from the start. Safe to use from several threads.
     """
 
     def __init__(self, path: str, column: str) -> None:
@@ -43,14 +43,14 @@ class ColumnReader:
             self.starts.append(self.starts[-1] + metadata.row_group(group).num_rows)
         self.rows = batch_rows(metadata, column)
         self.lock = threading.Lock()
-        self.kept: OrderedDict[int, Any] = OrderedDict()  # first row → values
+        self.cached: OrderedDict[int, Any] = OrderedDict()  # first row → values
         self.batches: Iterator[Any] = iter(())
-        self.position = -1  # the row after those that were read; -1: nothing is open
+        self.position = -1  # next row to read; -1 before the first
 
     def value(self, row: int) -> Any:
-        """The value in a row, counted over the whole file."""
+        """The value in row `row` of the file. Raises ValueError if the row is missing."""
         with self.lock:
-            for start, values in self.kept.items():
+            for start, values in self.cached.items():
                 if start <= row < start + len(values):
                     return values[row - start].as_py()
             group = self._group(row)
@@ -63,9 +63,9 @@ class ColumnReader:
                 start, self.position = self.position, self.position + len(batch)
                 if row < self.position:
                     values = batch.column(0)
-                    self.kept[start] = values
-                    while len(self.kept) > KEPT_BATCHES:
-                        self.kept.popitem(last=False)
+                    self.cached[start] = values
+                    while len(self.cached) > CACHED_BATCHES:
+                        self.cached.popitem(last=False)
                     return values[row - start].as_py()
 
     def _group(self, row: int) -> int:
@@ -83,18 +83,18 @@ class ColumnReader:
 
 
 def batch_rows(metadata: Any, column: str) -> int:
-    """How many rows of a column to read at once."""
+    """Number of rows of a column to read at once."""
     size = max(1, column_bytes(metadata, column) // max(1, metadata.num_rows))
     return int(min(MOST_ROWS, max(1, BATCH_BYTES // size)))
 
 
 def column_bytes(metadata: Any, column: str) -> int:
-    """Bytes of a column, and what it holds, in the file."""
+    """Uncompressed bytes of a column, including nested fields."""
     total = 0
     for group in range(metadata.num_row_groups):
         columns = metadata.row_group(group)
-        for at in range(columns.num_columns):
-            chunk = columns.column(at)
+        for number in range(columns.num_columns):
+            chunk = columns.column(number)
             if chunk.path_in_schema.split(".")[0] == column:
                 total += chunk.total_uncompressed_size
     return total
@@ -122,7 +122,7 @@ class ParquetImage(Member):
         return f"{self.path}[{self.row}]"
 
     def read(self) -> bytes:
-        """The bytes; ValueError for a row without an image."""
+        """Bytes of the image file. Raises ValueError for a row without an image."""
         value = _reader(self.path, self.column, os.getpid()).value(self.row)
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:

@@ -1,4 +1,4 @@
-"""Paths that a table or a container names: resolved below one folder, and kept inside it."""
+"""Resolve the paths that a table or container lists, and keep them inside one folder."""
 
 import os
 import unicodedata
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from kdrun.data.containers.listing import abbreviated
 from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://", "pipe:")
@@ -16,7 +16,7 @@ REMOTE = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://", "pipe:")
 
 @dataclass(frozen=True)
 class File:
-    """A file that exists. size in bytes, time of its last change in ns."""
+    """An existing file. size: bytes. time: modification time in ns."""
 
     path: str
     size: int
@@ -25,10 +25,10 @@ class File:
 
 @dataclass
 class PathResolver:
-    """Turns listed paths into files below `root`.
+    """Resolves listed paths to files below `root`.
 
     what: the file that lists them, for messages. extension: appended to every path. follow_links:
-    also paths and links that lead out of `root`.
+    allow paths and links that leave `root`.
     """
 
     root: Path
@@ -43,15 +43,16 @@ class PathResolver:
         self._real = os.path.realpath(self._base)
 
     def resolve(self, text: str, place: str) -> File | None:
-        """The file that `text` names; None (and an entry in `missing`) when there is none.
+        """The file at path `text`; None, and an entry in `missing`, if it does not exist.
 
-        Raises DataError for an address on the network, for a path that leads out of `root` and for
-        what is no regular file. `place` says where the path is written ("line 7").
+        place: where the path is listed ("line 7"), for messages.
+
+        Raises DataError for a URL, a path that leaves `root`, and anything but a regular file.
         """
         if text.lower().startswith(REMOTE):
             raise DataError(
-                f"{self.what}, {place}: {text[:120]} is not on this machine: download the images "
-                "and list their paths."
+                f"{self.what}, {place}: {text[:120]} is a URL: download the images and list "
+                "their local paths."
             )
         if "\0" in text:
             raise DataError(f"{self.what}, {place}: the path contains a zero byte.")
@@ -64,16 +65,16 @@ class PathResolver:
         if not self.follow_links:
             self._check_inside(real, text, place)
         try:
-            found = os.stat(real)
+            status = os.stat(real)
         except (OSError, ValueError):
             self.missing.append((place, path))
             return None
-        if not S_ISREG(found.st_mode):
+        if not S_ISREG(status.st_mode):
             raise DataError(f"{self.what}, {place}: {path} is {_kind(path)}, not an image file.")
-        return File(self._below(path, real), found.st_size, found.st_mtime_ns)
+        return File(self._below(path, real), status.st_size, status.st_mtime_ns)
 
     def _real_path(self, path: str) -> str:
-        """`os.path.realpath`, with the folders resolved once."""
+        """`os.path.realpath` that resolves each folder once."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
@@ -84,29 +85,29 @@ class PathResolver:
         if os.path.commonpath((self._real, real)) == self._real:
             return
         raise DataError(
-            f"{self.what}, {place}: {text[:200]} leads out of {self._base}, to {real}: set "
-            f"dataset.root={os.path.dirname(real)} (or a folder above that holds all images), or "
+            f"{self.what}, {place}: {text[:200]} leaves {self._base}, for {real}: set "
+            f"dataset.root={os.path.dirname(real)} (or a parent folder of all images), or "
             "dataset.follow_links=true to allow it."
         )
 
     def _below(self, path: str, real: str) -> str:
-        """The path as written where it starts with `root`, else its place below the real root."""
+        """The path as listed if it starts with `root`, else its path below the real root."""
         if path.startswith(self._base + os.sep) or self.follow_links:
             return path
         return os.path.join(self._base, os.path.relpath(real, self._real))
 
     def check_missing(self, total: int) -> None:
-        """Raise DataError when listed files do not exist, with the likely cause."""
+        """Raise DataError with the likely cause if listed files do not exist."""
         if not self.missing:
             return
-        shown = abbreviated([f"{place}: {path}" for place, path in self.missing], 3)
+        shown = abbreviate([f"{place}: {path}" for place, path in self.missing], 3)
         raise DataError(
             f"{self.what}: {len(self.missing):,} of {total:,} listed files do not exist ({shown})"
             f"{self._advice()}."
         )
 
     def _advice(self) -> str:
-        """What would make the first missing file be found."""
+        """A setting or a rename that resolves the first missing file."""
         _, path = self.missing[0]
         folder, name = os.path.split(path)
         for ending in _endings(path):
@@ -121,9 +122,9 @@ class PathResolver:
                     return f": set dataset.root={candidate}{more}"
         for entry in _names(folder):
             if _folded(entry) == _folded(name):
-                return f": there is {entry!r}, which differs in case or encoding; rename it"
+                return f": {entry!r} differs only in case or encoding; rename it"
         return (
-            ": paths are relative to the folder of the table; dataset.root=FOLDER names another "
+            ": paths are relative to the folder of the table; dataset.root=FOLDER sets another "
             "one, dataset.extension=.jpg completes names without an extension"
         )
 
@@ -133,7 +134,7 @@ def _kind(path: str) -> str:
 
 
 def _endings(path: str) -> Iterable[str]:
-    """Extensions with which `path` exists, the usual ones first."""
+    """Extensions for which `path` exists, common ones first."""
     usual = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
     for ending in (*usual, *sorted(image_extensions())):
         if os.path.isfile(path + ending):
@@ -148,15 +149,16 @@ def _names(folder: str) -> list[str]:
 
 
 def _folders_below(base: str) -> list[str]:
-    """Folders in `base`, and in those: where the images may be."""
-    found = [base]
-    for level in (1, 2):
-        for parent in [
-            folder for folder in found if folder.count(os.sep) - base.count(os.sep) < level
-        ]:
-            with_names = (os.path.join(parent, name) for name in sorted(_names(parent))[:200])
-            found += [path for path in with_names if os.path.isdir(path) and path not in found]
-    return found[1:]
+    """Folders up to two levels below `base`."""
+    folders: list[str] = []
+    parents = [base]
+    for _ in range(2):
+        paths = [
+            os.path.join(parent, n) for parent in parents for n in sorted(_names(parent))[:200]
+        ]
+        parents = [path for path in paths if os.path.isdir(path)]
+        folders += parents
+    return folders
 
 
 def _folded(name: str) -> str:

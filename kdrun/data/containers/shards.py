@@ -1,4 +1,4 @@
-"""Container files of one data set: which exist, and which split each belongs to."""
+"""Find the container files of a data set and the split of each."""
 
 import os
 import re
@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from kdrun.data.class_order import natural
-from kdrun.data.containers.listing import abbreviated
 from kdrun.data.containers.paths import REMOTE
 from kdrun.data.containers.split_values import Names
 from kdrun.data.folders.split_names import split_name
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -23,13 +23,13 @@ OF = re.compile(r"(?P<start>.*?-)(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>.*
 
 @dataclass(frozen=True)
 class Shards:
-    """The container files of each split, and the folder they all lie in."""
+    """The container files of each split, and their common folder."""
 
     base: Path
     splits: dict[str, list[Path]]
 
     def described(self) -> str:
-        """How many files each split has."""
+        """`train from 8 files, test from 1 file`."""
         return ", ".join(
             f"{split} from {len(files):,} file{'' if len(files) == 1 else 's'}"
             for split, files in self.splits.items()
@@ -37,19 +37,19 @@ class Shards:
 
 
 def find_shards(
-    root: Names, given: dict[str, Names], endings: tuple[str, ...], follow_links: bool
+    root: Names, patterns: dict[str, Names], endings: tuple[str, ...], follow_links: bool
 ) -> Shards:
-    """The files that `root` and the patterns of single splits name.
+    """The files that `root` and the patterns of single splits match.
 
-    root: a folder (searched with its sub-folders), a file, or patterns with `{000..009}`, `{a,b}`,
-    `*` and `?`. given: split → patterns, relative to a `root` that is a folder. Files that `root`
-    names belong to the split in their name (`train-000.tar`) or else their folder's; without any
+    root: a folder (searched recursively), a file, or patterns with `{000..009}`, `{a,b}`, `*` and
+    `?`. patterns: split → patterns, relative to `root` if that is a folder. Files that `root`
+    matches belong to the split in their name (`train-000.tar`) or in a folder's name; without any
     such name, all are training images.
 
-    Raises DataError for files that are missing, that lead out of the folder, or whose split is
-    unclear; ConfigError when nothing is named.
+    Raises DataError for files that are missing, lie outside the folder, or whose split is unclear;
+    ConfigError if both arguments are empty.
     """
-    named = {split: value for split, value in given.items() if value is not None}
+    named = {split: value for split, value in patterns.items() if value is not None}
     if root is None and not named:
         raise ConfigError("dataset.root has no value: add dataset.root=... to the command.")
     folder = Path(root).expanduser() if isinstance(root, str) else None
@@ -59,32 +59,32 @@ def find_shards(
             split: _expand(value, base, endings, f"dataset.{split}")
             for split, value in named.items()
         }
-        twice = [path for split in splits for path in splits[split]]
-        if len(set(twice)) < len(twice):
+        files = [path for split in splits for path in splits[split]]
+        if len(set(files)) < len(files):
             raise DataError("dataset.train, dataset.val and dataset.test share files.")
     else:
         splits = _by_name(_expand(root, None, endings, "dataset.root"), base)
-    found = {split: splits[split] for split in SPLITS if splits.get(split)}
+    splits = {split: splits[split] for split in SPLITS if splits.get(split)}
     common = base or Path(
-        os.path.commonpath([path.parent for rows in found.values() for path in rows])
+        os.path.commonpath([path.parent for files in splits.values() for path in files])
     )
     if not follow_links:
-        _check_links(common, found)
-    for rows in found.values():
-        _check_complete(rows)
-    return Shards(common.absolute(), found)
+        _check_links(common, splits)
+    for files in splits.values():
+        _check_complete(files)
+    return Shards(common.absolute(), splits)
 
 
 def _expand(value: Names, base: Path | None, endings: tuple[str, ...], where: str) -> list[Path]:
-    """All files that patterns name, in natural order. Raises DataError for missing ones."""
+    """All files that patterns match, in natural order. Raises DataError for missing files."""
     patterns = [value] if isinstance(value, str) else [str(item) for item in value or []]
     files: list[Path] = []
     missing: list[str] = []
     for pattern in patterns:
         if pattern.lower().startswith(REMOTE):
             raise DataError(
-                f"{where}={pattern[:120]} is not on this machine: download the files and name "
-                "their folder."
+                f"{where}={pattern[:120]} is a URL, and kdrun reads local files: download the "
+                f"files and set {where} to their folder."
             )
         for text in braces(pattern, where):
             path = Path(text).expanduser()
@@ -97,7 +97,7 @@ def _expand(value: Names, base: Path | None, endings: tuple[str, ...], where: st
         count = len(missing) + len(files)
         what = "there is no" if count == 1 else f"{len(missing):,} of {count:,} files do not exist:"
         hint = _hint(Path(missing[0]), endings)
-        raise DataError(f"{where}: {what} {abbreviated(missing, 3)}{hint}.")
+        raise DataError(f"{where}: {what} {abbreviate(missing, 3)}{hint}.")
     return sorted(dict.fromkeys(path.absolute() for path in files), key=lambda p: natural(str(p)))
 
 
@@ -118,19 +118,19 @@ def _matches(path: Path, endings: tuple[str, ...]) -> list[Path]:
         return [path]
     if not any(letter in str(path) for letter in "*?["):
         return []
-    return [Path(found) for found in glob(str(path), recursive=True)]
+    return [Path(match) for match in glob(str(path), recursive=True)]
 
 
 def braces(pattern: str, where: str) -> Iterator[str]:
-    """The texts that `{000..009}` and `{a,b}` in a pattern stand for, as a shell expands them."""
+    """Expand `{000..009}` and `{a,b}` as a shell does. Raises ConfigError for too many files."""
     expanded = list(islice(_braces(pattern), MOST_SHARDS + 1))
     if len(expanded) > MOST_SHARDS:
-        raise ConfigError(f"{where}={pattern} names more than {MOST_SHARDS:,} files.")
+        raise ConfigError(f"{where}={pattern} expands to more than {MOST_SHARDS:,} files.")
     yield from expanded
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    """Expand the first `{...}`, those inside it, and those after it."""
+    """Expand the first `{...}`, then nested ones, then those after it."""
     start = pattern.find("{")
     end = _closing(pattern, start)
     if start < 0 or end < 0:
@@ -138,13 +138,13 @@ def _braces(pattern: str) -> Iterator[str]:
         return
     before, inside, after = pattern[:start], pattern[start + 1 : end], pattern[end + 1 :]
     parts = _alternatives(inside)
-    for part in [f"{{{inside}}}"] if parts is None else parts:  # a shell keeps `{x}` as it is
+    for part in [f"{{{inside}}}"] if parts is None else parts:  # a shell keeps `{x}` unchanged
         for middle in [part] if parts is None else _braces(part):
-            yield from (before + middle + rest for rest in _braces(after))
+            yield from (before + middle + end_part for end_part in _braces(after))
 
 
 def _closing(pattern: str, start: int) -> int:
-    """The position of the brace that closes the one at `start`; -1 without one."""
+    """Position of the brace that closes the one at `start`; -1 if there is none."""
     depth = 0
     for position in range(max(start, 0), len(pattern)):
         depth += {"{": 1, "}": -1}.get(pattern[position], 0)
@@ -154,7 +154,7 @@ def _closing(pattern: str, start: int) -> int:
 
 
 def _alternatives(inside: str) -> Iterable[str] | None:
-    """What stands between braces: a range, or parts between commas; None for neither."""
+    """Alternatives between braces: a range or comma-separated parts; None for neither."""
     if (numbers := RANGE.fullmatch(inside)) is None:
         parts, depth = [""], 0
         for letter in inside:
@@ -172,24 +172,24 @@ def _alternatives(inside: str) -> Iterable[str] | None:
 
 
 def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
-    """Files by the split that their name, or else their folder, names."""
+    """Group files by the split in their name, or else in the name of a folder."""
     splits: dict[str, list[Path]] = {}
     unclear = []
     for path in files:
         folders = path.parent.relative_to(base.absolute()).parts if base is not None else ()
         names = (path.name.split(".")[0], *reversed(folders))
-        meaning = next((found for name in names if (found := split_name(name)) is not None), None)
-        split = None if meaning is None else meaning.split
-        if split is None:
+        matches = (match for name in names if (match := split_name(name)) is not None)
+        match = next(matches, None)
+        if match is None:
             unclear.append(path)
         else:
-            splits.setdefault(split, []).append(path)
+            splits.setdefault(match.split, []).append(path)
     if not splits:
         return {"train": unclear}
     if unclear:
         raise DataError(
-            f"{len(unclear):,} of {len(files):,} files name no split "
-            f"({abbreviated([path.name for path in unclear], 3)}): set dataset.train, dataset.val "
+            f"{len(unclear):,} of {len(files):,} file names contain no split "
+            f"({abbreviate([path.name for path in unclear], 3)}): set dataset.train, dataset.val "
             "and dataset.test to the files of each."
         )
     return splits
@@ -201,23 +201,23 @@ def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:
         target = os.path.realpath(path)
         if os.path.commonpath((real, target)) != real:
             raise DataError(
-                f"{path} is a link that leads out of {base}, to {target}: to follow such links, "
+                f"{path} is a link that leaves {base}, for {target}: to follow such links, "
                 "set dataset.follow_links=true."
             )
 
 
 def _check_complete(files: list[Path]) -> None:
-    """Raise DataError when `train-00000-of-00002` is there without its second part."""
+    """Raise DataError if a set such as `train-00000-of-00002` is incomplete."""
     sets: dict[tuple[str, int], set[int]] = {}
     for path in files:
-        if (found := OF.fullmatch(path.name)) is not None:
-            key = (str(path.parent / found["start"]), int(found["total"]))
-            sets.setdefault(key, set()).add(int(found["number"]))
+        if (match := OF.fullmatch(path.name)) is not None:
+            key = (str(path.parent / match["start"]), int(match["total"]))
+            sets.setdefault(key, set()).add(int(match["number"]))
     for (start, total), numbers in sets.items():
         missing = sorted(set(range(total)) - numbers) if total < MOST_SHARDS else []
         if missing:
             names = [f"{start}{number:05d}-of-{total:05d}" for number in missing[:5]]
             raise DataError(
-                f"{len(missing):,} of {total:,} files are missing: {abbreviated(names, 3)}; get "
-                "them, or name the files to read with dataset.train and dataset.test."
+                f"{len(missing):,} of {total:,} files are missing: {abbreviate(names, 3)}; get "
+                "them, or set dataset.train and dataset.test to the files to read."
             )

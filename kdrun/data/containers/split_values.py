@@ -1,10 +1,10 @@
-"""Which split a name stands for, in a table's column or in the name of a shard."""
+"""Map the values of a table's split column to splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kdrun.data.containers.listing import abbreviated
 from kdrun.data.folders.split_names import SPLIT_OF, split_name
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 Names = str | list[str] | None
@@ -12,10 +12,9 @@ Names = str | list[str] | None
 
 @dataclass
 class SplitValues:
-    """The names of the splits: the usual ones, and those that a user adds.
+    """Names of the splits: the usual ones, replaced per split by those of the user.
 
-    where: what holds the names, for messages. train, val, test: the user's own; a split that is
-    named by the user has no other name.
+    where: file and column, for messages. train, val, test: the user's names.
     """
 
     where: str
@@ -26,27 +25,25 @@ class SplitValues:
     _named: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        given = {"train": self.train, "val": self.val, "test": self.test}
-        self._named = {split for split, value in given.items() if value is not None}
+        custom = {"train": self.train, "val": self.val, "test": self.test}
+        self._named = {split for split, value in custom.items() if value is not None}
         self._known = {name: split for name, split in SPLIT_OF.items() if split not in self._named}
-        for split, value in given.items():
+        for split, value in custom.items():
             for name in _as_list(value):
                 if self._known.setdefault(_folded(name), split) != split:
-                    raise DataError(
-                        f"dataset.{split}={name}: this is already the name of another split."
-                    )
+                    raise DataError(f"dataset.{split}={name} already names another split.")
 
     def find(self, name: str) -> str | None:
-        """The split that `name` stands for; None when it is unknown."""
+        """The split called `name`; None if it is unknown."""
         if (split := self._known.get(_folded(name))) is not None:
             return split
-        meaning = split_name(name)
-        if meaning is None or not meaning.plain or meaning.split in self._named:
+        match = split_name(name)
+        if match is None or not match.plain or match.split in self._named:
             return None
-        return meaning.split
+        return match.split
 
     def refuse(self, unknown: dict[str, int], hint: str) -> None:
-        """Raise DataError naming the unknown names and how often each occurs; nothing if none."""
+        """Raise DataError listing unknown names and their counts, if there are any."""
         if not unknown:
             return
         shown = [
@@ -54,7 +51,7 @@ class SplitValues:
             for name, count in unknown.items()
         ]
         raise DataError(
-            f"{self.where}: unknown split {abbreviated(shown, 10)}: the names are "
+            f"{self.where}: unknown split {abbreviate(shown, 10)}: known names are "
             f"{', '.join(sorted(self._known))}; set dataset.train, dataset.val or dataset.test to "
             f"other names, or {hint}."
         )

@@ -1,18 +1,18 @@
-"""The columns of a table: delimiter, header, and which column holds what."""
+"""Find the delimiter, the header and the columns of a table."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdrun.data.containers.listing import abbreviated
 from kdrun.data.containers.table_text import Rows, read_text
 from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
-# Normalised names (lower case, letters and digits only). Those of the second row of PATHS are also
-# used for row numbers and ids, so that they count only where nothing of the first is there.
+# Normalised names (lower case, letters and digits only). Names in a second set may also mean row
+# numbers or ids, so they count only if no name of the first set matches.
 PATHS = (
     {
         "path", "paths", "filepath", "filepaths", "imagepath", "imgpath", "relativepath", "relpath",
@@ -33,9 +33,9 @@ SPLITS = ({"split", "splits", "subset", "partition", "dataset", "set", "fold"},)
 
 @dataclass(frozen=True)
 class Format:
-    """How a table is written. None: found out.
+    """Format of a table; None means detect.
 
-    delimiter: a character or a name of `DELIMITERS`. header: whether the first line names the
+    delimiter: a character or a name in `DELIMITERS`. header: whether the first line names the
     columns.
     """
 
@@ -46,9 +46,9 @@ class Format:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns a user names: by name, or by number from 1. None finds them.
+    """Columns that the user names, by name or number from 1. None means detect.
 
-    split: False reads no split column.
+    split: False ignores splits.
     """
 
     path: str | int | None = None
@@ -58,7 +58,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Columns:
-    """Positions, from 0, and names of the columns that are read. split: None for none."""
+    """Positions, from 0, of the columns to read, and the names of all columns."""
 
     path: int
     label: int
@@ -66,22 +66,22 @@ class Columns:
     names: tuple[str, ...]
 
     def described(self) -> str:
-        """The columns in words."""
+        """`paths from column 'path', labels from column 'label'`."""
         parts = [("paths", self.path), ("labels", self.label)]
         parts += [("splits", self.split)] if self.split is not None else []
-        return ", ".join(f"{what} from column {self.names[at]!r}" for what, at in parts)
+        return ", ".join(f"{what} from column {self.names[number]!r}" for what, number in parts)
 
 
-def open_table(path: Path, given: Format, wanted: Wanted) -> tuple[Columns, Rows]:
-    """The columns of a table and its rows. Raises DataError or ConfigError for an unusable one."""
-    text, first_line = read_text(path, given.encoding)
-    delimiter = _delimiter(text, path, given, wanted)
+def open_table(path: Path, settings: Format, wanted: Wanted) -> tuple[Columns, Rows]:
+    """The columns and rows of a table. Raises DataError or ConfigError for an unusable one."""
+    text, first_line = read_text(path, settings.encoding)
+    delimiter = _delimiter(text, path, settings, wanted)
     rows = Rows(text, delimiter, path, first_line)
     first = next(iter(rows), None)
     if first is None:
         raise DataError(f"{path} is empty.")
     names = [name.strip() for name in first[1]]
-    if not given.header:
+    if not settings.header:
         _refuse_header(names, path)
         numbered = Wanted(
             1 if wanted.path is None else wanted.path,
@@ -90,18 +90,18 @@ def open_table(path: Path, given: Format, wanted: Wanted) -> tuple[Columns, Rows
         )
         names = [str(number) for number in range(1, len(names) + 1)]
         rows = Rows(text, delimiter, path, first_line)
-        return _columns(names, numbered, path, given), rows
-    return _columns(names, wanted, path, given), rows
+        return _columns(names, numbered, path, settings), rows
+    return _columns(names, wanted, path, settings), rows
 
 
-def _delimiter(text: str, path: Path, given: Format, wanted: Wanted) -> str:
-    """The delimiter: as set, by the file's ending, or the one that finds most columns."""
-    if given.delimiter is not None:
-        name = {"\\t": "tab"}.get(given.delimiter, given.delimiter)
+def _delimiter(text: str, path: Path, settings: Format, wanted: Wanted) -> str:
+    """The delimiter: as set, by the file's extension, or the one that yields most known columns."""
+    if settings.delimiter is not None:
+        name = {"\\t": "tab"}.get(settings.delimiter, settings.delimiter)
         chosen = DELIMITERS.get(name.strip().lower(), name)
         if len(chosen) != 1 or chosen in '"\r\n':
             raise ConfigError(
-                f"dataset.delimiter={given.delimiter!r} must be one character or one of "
+                f"dataset.delimiter={settings.delimiter!r} must be one character or one of "
                 f"{', '.join(DELIMITERS)}."
             )
         return chosen
@@ -119,23 +119,23 @@ def _delimiter(text: str, path: Path, given: Format, wanted: Wanted) -> str:
         known = named.union(*PATHS, *LABELS)
         scores[delimiter] = (sum(name in known for name in names), len(fields))
     best = max(scores, key=lambda delimiter: scores[delimiter], default=",")
-    if scores and scores[best][1] < 2 and len(line.split()) > 1 and not given.header:
-        return " "  # `image.jpg 3`, the lists of Caffe
+    if scores and scores[best][1] < 2 and len(line.split()) > 1 and not settings.header:
+        return " "  # `image.jpg 3`, the format of Caffe's lists
     return best
 
 
-def _columns(names: list[str], wanted: Wanted, path: Path, given: Format) -> Columns:
-    image = _column(names, wanted.path, PATHS, "path", path, given)
-    label = _column(names, wanted.label, LABELS, "label", path, given)
+def _columns(names: list[str], wanted: Wanted, path: Path, settings: Format) -> Columns:
+    image = _column(names, wanted.path, PATHS, "path", path, settings)
+    label = _column(names, wanted.label, LABELS, "label", path, settings)
     assert image is not None and label is not None  # noqa: PT018 - the required ones
     split = None
     if wanted.split is not False:
         chosen = None if wanted.split is True else wanted.split
-        split = _column(names, chosen, SPLITS, "split", path, given, required=False)
+        split = _column(names, chosen, SPLITS, "split", path, settings, required=False)
     used = [position for position in (image, label, split) if position is not None]
     if len(set(used)) < len(used):
         raise ConfigError(
-            f"{path}: one column is chosen twice ({names[image]!r} for paths, {names[label]!r} for "
+            f"{path}: a column is used twice ({names[image]!r} for paths, {names[label]!r} for "
             "labels); set dataset.path_column, dataset.label_column and dataset.split_column."
         )
     return Columns(image, label, split, tuple(names))
@@ -147,10 +147,10 @@ def _column(
     synonyms: Sequence[set[str]],
     what: str,
     path: Path,
-    given: Format,
+    settings: Format,
     required: bool = True,
 ) -> int | None:
-    """The position of the column that was chosen, or whose name is one of the usual ones."""
+    """Position of the column that the user chose, or of the only one with a usual name."""
     key = f"dataset.{what}_column"
     if chosen is not None:
         return _chosen(names, chosen, key, path)
@@ -163,19 +163,20 @@ def _column(
             raise DataError(f"{path} has several columns of {what}s: set one of {options}.")
     if not required:
         return None
-    there = abbreviated([repr(name) for name in names], 12)
-    if given.header and _looks_like_data(names):
+    listed = abbreviate([repr(name) for name in names], 12)
+    if settings.header and _looks_like_data(names):
         raise DataError(
-            f"{path} has no header (its first line is {there}): set dataset.header=false, which "
+            f"{path} has no header (its first line is {listed}): set dataset.header=false, which "
             "reads the path from column 1 and the label from column 2, or add a line "
             "'path,label'."
         )
     if len(names) == 1:
         raise DataError(
-            f"{path} has one column ({there}): set dataset.delimiter to what separates the columns."
+            f"{path} has one column ({listed}): set dataset.delimiter to the character between "
+            "columns."
         )
     raise DataError(
-        f"{path} has no column named {what} (it has {there}): set {key}=NAME, or "
+        f"{path} has no column named {what} (it has {listed}): set {key}=NAME, or "
         "dataset.header=false if its first line is data."
     )
 
@@ -193,7 +194,7 @@ def _chosen(names: list[str], chosen: str | int, key: str, path: Path) -> int:
     hint = did_you_mean(str(chosen), names)
     raise ConfigError(
         f"{key}={chosen}: {path} has no such column.{hint} It has: "
-        f"{abbreviated([repr(name) for name in names], 12)}."
+        f"{abbreviate([repr(name) for name in names], 12)}."
     )
 
 
@@ -206,7 +207,7 @@ def _normal(name: str) -> str:
 
 
 def _looks_like_data(names: list[str]) -> bool:
-    """Whether a first line holds a file name where a header has column names."""
+    """Whether a first line contains a file name and is thus no header."""
     endings = image_extensions()
     return any("." in name and f".{name.rsplit('.', 1)[-1].lower()}" in endings for name in names)
 
@@ -216,5 +217,5 @@ def _refuse_header(names: list[str], path: Path) -> None:
     if known & PATHS[0] and known & LABELS[0]:
         raise ConfigError(
             f"dataset.header=false, but the first line of {path} names the columns "
-            f"({abbreviated(names, 12)}): leave dataset.header out."
+            f"({abbreviate(names, 12)}): leave dataset.header out."
         )

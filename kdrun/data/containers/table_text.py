@@ -1,4 +1,4 @@
-"""The text of a table: its encoding, and its rows with their line numbers."""
+"""Read the text of a table: encoding, and rows with line numbers."""
 
 import codecs
 import csv
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdrun.data.containers.listing import abbreviated
+from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".numbers"}
@@ -21,10 +21,10 @@ BOMS = (
 
 
 class Rows:
-    """Iterates over (line number, fields) of a table, going on where it stopped.
+    """Iterates over (line number, fields) of a table; a second loop continues after the first.
 
-    Rows of empty fields are counted in `empty` and left out. Raises DataError for a row whose
-    number of fields differs from the first row's, and for damaged quoting.
+    Skips rows of empty fields and counts them in `empty`. Raises DataError for a row with another
+    number of fields than the first, and for damaged quoting.
     """
 
     def __init__(self, text: str, delimiter: str, path: Path, first_line: int) -> None:
@@ -66,7 +66,7 @@ class Rows:
 
 
 def read_text(path: Path, encoding: str | None) -> tuple[str, int]:
-    """The text without byte-order mark and Excel's `sep=` line, and its first line's number."""
+    """(text without byte-order mark and Excel's `sep=` line, number of its first line)."""
     content = _content(path)
     if encoding is None:
         encoding = next((name for mark, name in BOMS if content.startswith(mark)), "utf-8")
@@ -96,7 +96,7 @@ def read_text(path: Path, encoding: str | None) -> tuple[str, int]:
 def _content(path: Path) -> bytes:
     if path.is_dir():
         tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
-        hint = f": it holds {abbreviated(tables)}" if tables else ""
+        hint = f": it holds {abbreviate(tables)}" if tables else ""
         raise DataError(f"dataset.file={path} is a folder{hint}; name the table.")
     if not path.exists():
         folder = path.parent
@@ -111,8 +111,8 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path} is a spreadsheet: export it as CSV (UTF-8).")
     if content.startswith(b"\x1f\x8b"):
         raise DataError(f"{path} is compressed: unpack it with gunzip.")
-    marked = any(content.startswith(mark) for mark, _ in BOMS)
-    if b"\0" in content[:4096] and not marked:
+    has_bom = any(content.startswith(mark) for mark, _ in BOMS)
+    if b"\0" in content[:4096] and not has_bom:
         raise DataError(
             f"{path} is not a text file; if it is UTF-16 without a byte-order mark, set "
             "dataset.encoding=utf-16-le."

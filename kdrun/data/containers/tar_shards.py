@@ -1,4 +1,4 @@
-"""Images inside tar shards in the WebDataset layout: `key.jpg` beside `key.cls` or `key.json`."""
+"""Images in tar shards with the WebDataset layout: `key.jpg` next to `key.cls` or `key.json`."""
 
 import json
 import lzma
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.data.containers.compressed import is_compressed, read_part
-from kdrun.data.containers.listing import Listing, abbreviated
+from kdrun.data.containers.listing import Listing
 from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.text import abbreviate
 from kdrun.data.tree import Member
 from kdrun.errors import DataError
 
-SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and component: the name's first dot
+SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and extension, split at the first dot
 LARGEST_LABEL = 2**20  # bytes of a .cls or .json
 JSON_LABELS = ("label", "cls", "class", "target", "category", "class_id", "class_name")
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -35,7 +36,7 @@ class TarImage(Member):
         return f"{self.shard}::{self.name}"
 
     def read(self) -> bytes:
-        """The bytes; ValueError when the file ends before them."""
+        """Bytes of the image file. Raises ValueError if the shard ends before them."""
         with open(self.shard, "rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)
@@ -50,7 +51,7 @@ class CompressedTarImage(TarImage):
     __slots__ = ()
 
     def read(self) -> bytes:
-        """The bytes; ValueError if the file ends before them. Fast in ascending order only."""
+        """As `TarImage.read`; fast in ascending order only."""
         content = read_part(self.shard, self.offset, self.size)
         if len(content) < self.size:
             raise ValueError("the shard is truncated; get it again")
@@ -68,10 +69,10 @@ class Sample:
 
 @dataclass
 class ShardReader:
-    """Reads the index and labels of shards one after another; pixels stay where they are.
+    """Reads the index and labels of shards one after another, without the pixels.
 
-    image_key, label_key, json_key: as the user sets them; None takes the only candidate.
-    used: what was taken for images and labels. skipped: what was left out, with its count.
+    image_key, label_key, json_key: settings of the user; None selects the only candidate.
+    used: extensions of images and labels. skipped: kind of member → number of skipped members.
     """
 
     image_key: str | None = None
@@ -81,7 +82,7 @@ class ShardReader:
     skipped: dict[str, int] = field(default_factory=dict)
 
     def add(self, listing: Listing, path: Path) -> None:
-        """Append the samples of one shard. Raises DataError for one that cannot be used."""
+        """Append the samples of one shard. Raises DataError for an unusable one."""
         time = path.stat().st_mtime_ns
         for sample in self._samples(path):
             image = self._image(sample, path)
@@ -92,7 +93,7 @@ class ShardReader:
             listing.add(image, label, image.size, time)
 
     def _samples(self, path: Path) -> Iterator[Sample]:
-        """Neighbouring members of one key."""
+        """Group consecutive members by key."""
         current: Sample | None = None
         finished: set[str] = set()
         for key, component, content in self._members(path):
@@ -102,41 +103,41 @@ class ShardReader:
                     yield current
                 if key in finished:
                     raise DataError(
-                        f"{path}: the files of {key!r} are not next to each other; write each "
-                        "sample's files together, as the WebDataset format asks."
+                        f"{path}: the files of {key!r} are not consecutive; write each sample's "
+                        "files together, as the WebDataset format requires."
                     )
                 current = Sample(key)
-            there = current.images if isinstance(content, TarImage) else current.texts
-            if component in there:
+            parts = current.images if isinstance(content, TarImage) else current.texts
+            if component in parts:
                 raise DataError(f"{path}: {key}.{component} occurs twice.")
-            there[component] = content  # type: ignore[assignment]
+            parts[component] = content  # type: ignore[assignment]
         if current is not None:
             yield current
 
     def _members(self, path: Path) -> Iterator[tuple[str, str, TarImage | bytes]]:
-        """(key, component, image or text) of each member that matters."""
+        """(key, extension, image or label text) of each image and label."""
         endings = image_extensions()
         try:
             compressed = is_compressed(path)
             image_type = CompressedTarImage if compressed else TarImage
             with tarfile.open(path, "r:*" if compressed else "r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # or all would be kept
+                    tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps all headers in memory
                     name = info.name.removeprefix("./")
-                    found = SAMPLE.fullmatch(name)
+                    match = SAMPLE.fullmatch(name)
                     if info.isdir():
                         continue
                     if not info.isreg() or info.issparse():
                         self._skip("links and special files")
-                    elif found is None or name.rsplit("/", 1)[-1].startswith((".", "__")):
+                    elif match is None or name.rsplit("/", 1)[-1].startswith((".", "__")):
                         self._skip("hidden files and files without an extension")
-                    elif "." + found[2].rsplit(".", 1)[-1].lower() in endings:
+                    elif "." + match[2].rsplit(".", 1)[-1].lower() in endings:
                         image = image_type(str(path), name, info.offset_data, info.size)
-                        yield found[1], found[2].lower(), image
-                    elif self._is_label(found[2].lower()):
-                        yield found[1], found[2].lower(), self._content(tar, info, path)
+                        yield match[1], match[2].lower(), image
+                    elif self._is_label(match[2].lower()):
+                        yield match[1], match[2].lower(), self._content(tar, info, path)
                     else:
-                        self._skip(f"*.{found[2].lower()}")
+                        self._skip(f"*.{match[2].lower()}")
                 _check_end(tar, path)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _damaged(path, error) from None
@@ -179,11 +180,12 @@ class ShardReader:
         if not key:
             key = "json" if self.json_key or "cls" not in sample.texts else "cls"
         if key not in sample.texts:
-            there = sorted([*sample.images, *sample.texts])
+            extensions = sorted([*sample.images, *sample.texts])
             raise DataError(
-                f"{where} has no label (it has {abbreviated(there)}): expected {sample.key}.cls or "
-                f"{sample.key}.json; set dataset.label_key to another ending, or unpack the tar "
-                "files and use dataset=imagefolder if their folders are the classes."
+                f"{where} has no label (it has {abbreviate(extensions)}): expected "
+                f"{sample.key}.cls or {sample.key}.json; set dataset.label_key to another "
+                "extension, or, if folders are the classes, unpack the tar files and use "
+                "dataset=imagefolder."
             )
         try:
             text = sample.texts[key].decode("utf-8-sig").strip()
@@ -226,28 +228,25 @@ class ShardReader:
         names = [name for name in value if str(name).lower() in JSON_LABELS]
         if len(names) == 1:
             return str(names[0])
-        there = names or list(value)
+        candidates = names or list(value)
         what = "several labels" if names else "no label"
-        raise DataError(
-            f"{where} has {what} ({abbreviated([str(name) for name in there])}): set "
-            "dataset.json_key."
-        )
+        raise DataError(f"{where} has {what} ({abbreviate(candidates)}): set dataset.json_key.")
 
     def _skip(self, what: str) -> None:
         self.skipped[what] = self.skipped.get(what, 0) + 1
 
     def notes(self, name: str) -> list[str]:
-        """What was taken for images and labels, and what was left out."""
+        """Extensions of images and labels, and what was skipped."""
         images, labels = (", ".join(sorted(self.used[what])) for what in ("images", "labels"))
         notes = [f"{name}: images from .{images}, labels from .{labels}."]
         if self.skipped:
             parts = [f"{count:,} {what}" for what, count in self.skipped.items()]
-            notes.append(f"{name}: not read: {abbreviated(parts, 8)}.")
+            notes.append(f"{name}: not read: {abbreviate(parts, 8)}.")
         return notes
 
 
 def _check_end(tar: tarfile.TarFile, path: Path) -> None:
-    """Raise DataError for a file that stops between two members: nothing else shows that cut."""
+    """Raise DataError for a file that ends between two members, which tarfile does not detect."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:

@@ -1,10 +1,10 @@
-"""Images decoded once: a folder of arrays that later runs map into memory.
+"""Cache of decoded images: a folder of arrays that later runs map into memory.
 
 `<cache_root>/<name>-<key>/` holds `train.npy` (`val.npy`, `test.npy`), uint8 `[N, C, H, W]`, the
-CRC-32 of each image beside it (`train.crc.npy`, `[N]`), and `meta.json`. The key says what was
-read and how; `meta.json` says from which state of the files, so that changed files are decoded
-again. The folder is built under another name and renamed, by one process at a time: a folder of
-the right name is complete.
+CRC-32 of each image (`train.crc.npy`, `[N]`), and `meta.json`. The key hashes the source and the
+read settings; `meta.json` holds a digest of the files, so that changed files are decoded again. One
+process at a time builds the folder under a temporary name and renames it, so a folder with its
+final name is complete.
 """
 
 import errno
@@ -37,23 +37,23 @@ from kdrun.removal import remove
 from kdrun.types import Normalisation
 
 SCHEMA = 3
-LONGEST_NAME = 200  # bytes of a root's name in the name of its cache folder
+LONGEST_NAME = 200  # bytes of the root's name in its cache folder's name; most limits are 255
 OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{SUMS}|{UNFINISHED_NAME}.+"
 Choose = Callable[[Tree], Survey]
 
 
 def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
-    """The cache folder's name for a tree read with `settings` (size, channels)."""
+    """Name of the cache folder for a tree read with `settings` (size, channels, …)."""
     place = [str(tree.root.resolve()), *([tree.origin] if tree.origin else [])]
     text = json.dumps([SCHEMA, *place, settings], sort_keys=True)
     name = re.sub(r"[^\w.-]", "_", tree.root.resolve().name) or "images"
-    while len(name.encode()) > LONGEST_NAME:  # file systems allow 255 bytes
+    while len(name.encode()) > LONGEST_NAME:
         name = name[: LONGEST_NAME - len(name.encode())]
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
-    """The metadata of a complete cache of the files as they are now; None when there is none."""
+    """Metadata of a valid cache of the current files; None if there is none."""
     try:
         if not all(is_intact(path) for path in (folder / "meta.json", *folder.glob("*.crc.npy"))):
             return None
@@ -63,24 +63,24 @@ def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
         for name, size in meta["bytes"].items():
             if (folder / f"{name}.npy").stat().st_size != size:
                 return None
-            MappedImages(folder / f"{name}.npy")  # a damaged header is a ValueError
+            MappedImages(folder / f"{name}.npy")  # ValueError for a damaged header
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(meta)
 
 
 def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
-    """The data set in a cache folder that `find` approved."""
+    """Load a cache folder that `find` validated."""
     tree = without(tree, meta["broken"])
-    found = {
+    splits = {
         name: Split(MappedImages(folder / f"{name}.npy", files.paths), torch.tensor(files.targets))
         for name, files in tree.splits.items()
     }
     return RawDataset(
         tree.classes,
-        found["train"],
-        found.get("val"),
-        found.get("test"),
+        splits["train"],
+        splits.get("val"),
+        splits.get("test"),
         meta["fingerprint"],
         Normalisation(tuple(meta["mean"]), tuple(meta["std"])),
         tuple(meta["notes"]),
@@ -95,18 +95,18 @@ def build_once(
     progress: Progress | None,
     skip_broken: bool | None = False,
 ) -> dict[str, Any]:
-    """Decode the tree into `folder` unless another process just did; returns its metadata.
+    """Decode the tree into `folder` unless another process just did; returns the metadata.
 
-    choose: decides from the headers of a tree which form its images get.
-    skip_broken: leave out files that cannot be decoded; None: there is no such setting.
-    Raises DataError naming all files that cannot be decoded, and for a folder that cannot be
-    written or has too little space.
+    choose: maps the headers of a tree to the form of its images.
+    skip_broken: leave out files that cannot be decoded; None if the caller has no such setting.
+    Raises DataError naming all files that cannot be decoded, and for a folder that is not writable
+    or lacks space.
     """
     try:
         make_folder(folder.parent)
     except ConfigError as error:
         raise DataError(
-            f"The decoded images cannot be kept: {error} (dataset.cache=false keeps none.)"
+            f"Cannot cache the decoded images: {error} (dataset.cache=false disables the cache.)"
         ) from None
     try:
         with _locked(folder, progress):
@@ -114,20 +114,20 @@ def build_once(
     except OSError as error:
         fix = "free some space" if error.errno == errno.ENOSPC else "check its permissions"
         raise DataError(
-            f"The decoded images cannot be kept in {folder} ({error.strerror}): {fix}, set "
-            "output_root=... to another disk, or dataset.cache=false to keep none."
+            f"Cannot cache the decoded images in {folder} ({error.strerror}): {fix}, set "
+            "output_root=... to another disk, or dataset.cache=false to disable the cache."
         ) from None
 
 
 @contextmanager
 def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
-    """Hold the lock of a cache folder; says so when another process has it."""
+    """Hold the lock of a cache folder; reports if another process has it."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         if progress is not None:
-            progress("waiting for another run that decodes these images", 0, 1)
+            progress("waiting: another run decodes these images", 0, 1)
         require_locks(folder.with_name(f".{folder.name}.lock"))
         lock.acquire()
     try:
@@ -145,7 +145,7 @@ def _build(
 ) -> dict[str, Any]:
     unfinished = folder.with_name(f".{folder.name}.tmp")
     outdated = folder.with_name(f".{folder.name}.old")
-    _retire(outdated, folder)  # of a run that was killed; the lock is ours
+    _retire(outdated, folder)  # left by a killed run; this process holds the lock
     if not remove(unfinished, like=OWN_FILES, folder_too=True):
         unfinished = _free_name(unfinished)
     unfinished.mkdir()
@@ -184,17 +184,17 @@ def _build(
 
 
 def _free_name(path: Path) -> Path:
-    """`path`, or a name like it where something is left there that is not kdrun's."""
-    names = [path, *(path.with_name(f"{path.name}-{number}") for number in range(1, 100))]
-    return next((one for one in names if not os.path.lexists(one)), path)
+    """`path`, or a numbered variant if files that kdrun did not write occupy it."""
+    candidates = [path, *(path.with_name(f"{path.name}-{number}") for number in range(1, 100))]
+    return next((name for name in candidates if not os.path.lexists(name)), path)
 
 
 def _retire(outdated: Path, folder: Path) -> None:
-    """Delete an older decoding; what is not kdrun's in it moves to the new one, `folder`."""
+    """Delete an outdated cache; files that kdrun did not write move to the new one, `folder`."""
     if outdated.is_symlink() or not outdated.is_dir():
         return
     if remove(outdated, like=OWN_FILES, folder_too=True) or not folder.exists():
-        return  # a run was killed before the new one had its name: after the next decoding
+        return  # a run was killed before the final rename; the next decoding moves them
     for entry in sorted(outdated.iterdir()):
         if not os.path.lexists(folder / entry.name):
             entry.rename(folder / entry.name)
@@ -202,7 +202,7 @@ def _retire(outdated: Path, folder: Path) -> None:
 
 
 def _require_space(folder: Path, tree: Tree, form: Form) -> None:
-    """Raise DataError when the decoded images are larger than the free space."""
+    """Raise DataError if the decoded images exceed the free disk space."""
     count = sum(len(files) for files in tree.splits.values())
     height, width = form.size
     needed, free = count * form.channels * height * width, shutil.disk_usage(folder).free
@@ -214,31 +214,31 @@ def _require_space(folder: Path, tree: Tree, form: Form) -> None:
         )
 
 
-def _decode(folder: Path, tree: Tree, found: DecodePass) -> dict[str, Split]:
+def _decode(folder: Path, tree: Tree, decoding: DecodePass) -> dict[str, Split]:
     """Write `<split>.npy` for every split of the tree, without broken files."""
     splits = {}
     for name, files in tree.splits.items():
         path = folder / f"{name}.npy"
         sums: list[int] = []
         targets: list[int] = []
-        with open(path, "wb") as file:  # written, not mapped: a full disk is then an error
-            _write_header(file, found.form, len(files))
-            for images, labels in found.blocks(files):
+        with open(path, "wb") as file:  # not mapped, so that a full disk raises an error
+            _write_header(file, decoding.form, len(files))
+            for images, labels in decoding.blocks(files):
                 file.write(images.tobytes())
                 sums += checksums(images)
                 targets += labels
             file.seek(0)
-            _write_header(file, found.form, len(targets))
+            _write_header(file, decoding.form, len(targets))
             file.flush()
             os.fsync(file.fileno())
         np.save(sums_file(path), np.array(sums, dtype=np.uint32))
-        if targets:  # else all are broken, which `verdict` reports
+        if targets:  # if all are broken, `verdict` reports it
             splits[name] = Split(MappedImages(path), torch.tensor(targets))
     return splits
 
 
 def _write_header(file: BinaryIO, form: Form, count: int) -> None:
-    """The header of a `.npy` file of `count` images; equally long for any smaller count."""
+    """Write a `.npy` header for `count` images; a smaller count has the same header length."""
     shape = (count, form.channels, *form.size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

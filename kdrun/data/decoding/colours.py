@@ -1,7 +1,7 @@
-"""From any 8-bit Pillow image to grey or RGB, as an image viewer would show it.
+"""Convert any 8-bit Pillow image to grey or RGB, as an image viewer shows it.
 
-Where the result is not that of `Image.convert`: transparent parts are composited over a background,
-and embedded ICC profiles and unusual PNG gammas are converted to sRGB.
+Beyond `Image.convert`, this composites transparent parts over a background and converts embedded
+ICC profiles and unusual PNG gammas to sRGB.
 """
 
 import math
@@ -18,11 +18,11 @@ from kdrun.data.decoding.rules import SPACES, PixelRules
 
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 SRGB_GAMMA = 1 / 2.2
-LIKE_SRGB = 2  # levels; a profile that changes no colour by more is sRGB under another name
+LIKE_SRGB = 2  # levels; a profile that changes colours by at most this counts as sRGB
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether an image is stored as grey; one whose palette holds greys alone is."""
+    """Whether an image is stored as grey, or its palette holds only greys."""
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
@@ -30,9 +30,9 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def flatten(image: Image.Image, channels: int, rules: PixelRules, kinds: set[str]) -> Image.Image:
-    """An 8-bit image of any mode as `L` (1 channel) or `RGB` (3); adds to `kinds` what was done.
+    """Convert an 8-bit image of any mode to `L` (1 channel) or `RGB` (3); adds to `kinds`.
 
-    Order: premultiplied alpha undone, palette expanded, colours to sRGB, transparency composited.
+    Order: undo premultiplied alpha, expand the palette, convert to sRGB, composite transparency.
     """
     mode = "L" if channels == 1 else "RGB"
     grey = is_grey(image)
@@ -70,7 +70,7 @@ def flatten(image: Image.Image, channels: int, rules: PixelRules, kinds: set[str
 
 
 def _unusual_gamma(image: Image.Image) -> float | None:
-    """The exponent that leads to sRGB, for a PNG whose gamma is another one."""
+    """Exponent that converts a PNG to sRGB; None unless its gamma differs from sRGB."""
     gamma = image.info.get("gamma")
     if not isinstance(gamma, float) or gamma <= 0 or "srgb" in image.info:
         return None
@@ -84,10 +84,10 @@ def _gamma_table(exponent: float) -> list[int]:
 
 
 def _from_profile(image: Image.Image, profile: bytes, grey: bool, kinds: set[str]) -> Image.Image:
-    """The image in sRGB; unchanged where the profile is sRGB, damaged or of another space."""
+    """The image in sRGB; unchanged if the profile is sRGB, damaged or of another colour space."""
     mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in ("1", "L") else "RGB"
     if grey and image.mode == "RGB" and profile_space(profile) == "GRAY":
-        mode, image = "L", image.convert("L")  # grey with alpha, expanded to composite it
+        mode, image = "L", image.convert("L")  # grey with alpha, expanded for compositing
     transform = _transform(profile, mode)
     if transform is None:
         kinds.add(kind.BAD_PROFILE)
@@ -105,32 +105,35 @@ def _from_profile(image: Image.Image, profile: bytes, grey: bool, kinds: set[str
 
 
 def profile_space(profile: bytes) -> str:
-    """The colour space of an ICC profile's device side, e.g. `RGB`; empty where it has none."""
+    """Device colour space of an ICC profile, e.g. `RGB`; empty if the profile is too short."""
     return profile[16:20].decode("latin-1").strip() if len(profile) >= 128 else ""
 
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Any:
-    """An ImageCms transform to sRGB; a table of 256 levels for L; "same"; None for no use."""
+    """An ImageCms transform to sRGB, or a table of 256 levels for L.
+
+    "same" for a profile that is sRGB, None for an unusable one.
+    """
     if profile_space(profile) != {"L": "GRAY"}.get(mode, mode):
         return None
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        found = ImageCms.buildTransform(source, srgb(), mode, "RGB")
+        transform = ImageCms.buildTransform(source, srgb(), mode, "RGB")
         if mode == "CMYK":
-            return found
+            return transform
         probe = _probe(mode)
-        seen = np.asarray(ImageCms.applyTransform(probe, found)).astype(int)
+        after = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     before = np.asarray(probe.convert("RGB")).astype(int)
-    if np.abs(seen - before).max() <= LIKE_SRGB:
+    if np.abs(after - before).max() <= LIKE_SRGB:
         return "same"
-    return seen[0, :, 1].tolist() if mode == "L" else found
+    return after[0, :, 1].tolist() if mode == "L" else transform
 
 
 def _probe(mode: str) -> Image.Image:
-    """All greys, or colours all over the RGB cube, as an image of one row."""
+    """All grey levels, or a grid over the RGB cube, as an image of one row."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What was converted while images were decoded, counted, one sentence per kind."""
+"""Notes about pixel conversions during decoding: one sentence per kind, with counts."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from kdrun.data.decoding.rules import PixelRules, Range
 
 
 def conversion_notes(kinds: Counter[str], total: int, rules: PixelRules) -> list[str]:
-    """Sentences for the user: how many of `total` images were converted, and how."""
+    """One note per kind of conversion: how many of `total` images, and what was done."""
     texts = _texts(rules)
     return [f"{kinds[name]:,} of {total:,} images: {texts[name]}." for name in texts if kinds[name]]
 
@@ -20,7 +20,7 @@ def changes_pixels(kinds: Counter[str]) -> bool:
 
 
 def _texts(rules: PixelRules) -> dict[str, str]:
-    """Kind → what was done, in the order in which it is reported."""
+    """Kind → what was done, in reporting order."""
     setting = "dataset.value_range=[low,high] sets another range"
     bits = 16 if rules.whole is None or (rules.whole[0] >= 0 and rules.whole[1] <= 65535) else 32
     return {
@@ -38,21 +38,21 @@ def _texts(rules: PixelRules) -> dict[str, str]:
         "YCbCr": "YCbCr converted to RGB",
         kind.PROFILE: "colours converted from the embedded ICC profile to sRGB",
         kind.BAD_PROFILE: "embedded ICC profile ignored (damaged, or of another colour space)",
-        kind.GAMMA: "converted from the gamma that the PNG names to sRGB",
-        kind.TURNED: "rotated or mirrored as their EXIF orientation says",
-        kind.FRAMES: "only the first of several frames or pages is read",
-        kind.TO_COLOUR: "grey, repeated in three channels (dataset.channels=1 makes all grey)",
-        kind.TO_GREY: "colour, reduced to grey (dataset.channels=3 keeps colour)",
+        kind.GAMMA: "converted from the PNG's gamma to sRGB",
+        kind.TURNED: "rotated or mirrored by their EXIF orientation",
+        kind.FRAMES: "only the first frame or page is read",
+        kind.TO_COLOUR: "grey, expanded to three channels (dataset.channels=1 makes all grey)",
+        kind.TO_GREY: "colour, converted to grey (dataset.channels=3 keeps colour)",
     }
 
 
-def _span(chosen: Range | None) -> str:
-    if chosen is None:
-        return "each image's own range"
+def _span(value_range: Range | None) -> str:
+    if value_range is None:
+        return "the range of each image"
     return (
-        f"{chosen[0]:g}…{chosen[1]:g}"
-        if max(map(abs, chosen)) < 1e6
-        else f"{chosen[0]:.0f}…{chosen[1]:.0f}"
+        f"{value_range[0]:g}…{value_range[1]:g}"
+        if max(map(abs, value_range)) < 1e6
+        else f"{value_range[0]:.0f}…{value_range[1]:.0f}"
     )
 
 

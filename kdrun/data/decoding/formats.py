@@ -1,18 +1,18 @@
-"""Image formats that are read: Pillow's own, and those of installed plugins."""
+"""Supported image formats: those of Pillow and of installed plugins."""
 
 import importlib
 import importlib.util
 from functools import cache
 
-# Formats that Pillow lists but reads through other programs, or not at all.
-NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
-# Packages that add a format to Pillow: module → function to call once imported.
+# Formats that Pillow lists but reads through external programs or not at all.
+UNSUPPORTED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+# Packages that add a format to Pillow: module → registration function, if any.
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_avif": None, "pillow_jxl": None}
 
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """The formats that Pillow and its installed plugins read, without another program."""
+    """Formats that Pillow and its installed plugins read without an external program."""
     from PIL import Image
 
     Image.init()
@@ -23,16 +23,16 @@ def readable_formats() -> tuple[str, ...]:
             plugin = importlib.import_module(module)
             if register is not None:
                 getattr(plugin, register)()
-        except (ImportError, AttributeError, OSError):  # a plugin for another Pillow
+        except (ImportError, AttributeError, OSError):  # built for another Pillow version
             continue
-    return tuple(sorted(set(Image.OPEN) - NOT_PICTURES))
+    return tuple(sorted(set(Image.OPEN) - UNSUPPORTED))
 
 
 @cache
 def image_extensions() -> frozenset[str]:
-    """Endings, such as `.png`, of the formats in `readable_formats`."""
+    """File extensions, such as `.png`, of `readable_formats`."""
     from PIL import Image
 
     formats = readable_formats()
-    found = Image.registered_extensions()
-    return frozenset(ending for ending, name in found.items() if name in formats)
+    extensions = Image.registered_extensions()
+    return frozenset(ending for ending, name in extensions.items() if name in formats)

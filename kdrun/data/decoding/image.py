@@ -26,8 +26,8 @@ from kdrun.data.images import LazyImages
 from kdrun.data.tree import FileList, Source, open_source
 from kdrun.errors import BrokenImageError, KdrunError, MachineError, machine_error
 
-LARGEST_PIXELS = 100_000_000  # in a file; a few kilobytes can unfold to more than any memory holds
-ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+LARGEST_PIXELS = 100_000_000  # per file; a few kilobytes can decompress to more than any memory
+ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,11 +37,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The frames of these formats are no animation or pages: layers of one image, sizes of one icon.
+# Frames of these formats are layers or sizes of one image, not animation frames or pages.
 LAYERED = {"PSD", "ICO", "ICNS", "CUR"}
 SAMPLE_SCALE = {"L;2": 85, "L;4": 17}  # grey PNGs of 2 and 4 bits, as Pillow unpacks them
 PLAIN = PixelRules()
-# System errors that are the file's fault; any other is the machine's, and no reason to skip a file.
+# Errors caused by the file. Any other is a machine failure and must not skip the file.
 FILE_ERRNOS = {
     None,
     errno.ENOENT,
@@ -59,7 +59,10 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Form:
-    """What every image becomes: `size` (height, width) and 1 (grey) or 3 (colour) channels."""
+    """Shape of the decoded images: `size` (height, width) and 1 (grey) or 3 (colour) channels.
+
+    Its repr is part of fingerprints and cache keys.
+    """
 
     size: tuple[int, int]
     channels: int
@@ -67,9 +70,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its pixels are decoded.
+    """Header of an image file.
 
-    size: (height, width) as shown. deep: pixels of more than 8 bits.
+    size: (height, width) after EXIF orientation. deep: more than 8 bits per channel.
     """
 
     size: tuple[int, int]
@@ -79,35 +82,35 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as uint8 `[C, H, W]`, and the kinds of conversion it took (see `pixels`)."""
+    """An image as uint8 `[C, H, W]`, and the conversions applied (see `rules`)."""
 
     pixels: np.ndarray
     kinds: frozenset[str]
 
 
 def read_header(path: Source) -> Header:
-    """Size and colour of an image, without decoding it; DataError naming a damaged file."""
+    """Size and colour of an image without decoding it. Raises BrokenImageError."""
     with _reading(path), _opened(path) as image:
         width, height = image.size
         grey, is_deep = pixels.is_grey(image), deep.is_deep(image)
-        # A PNG has its EXIF data behind its pixels, which are then loaded: not where it changes
-        # nothing. Pillow gives the size of a TIFF as shown.
-        asked = width != height and image.format != "TIFF"
-        if asked and image.getexif().get(ORIENTATION, 1) >= 5:
+        # EXIF data of a PNG follow its pixels, so reading them decodes the image: avoid that for
+        # squares. For a TIFF, Pillow already applies the orientation to the size.
+        may_swap = width != height and image.format != "TIFF"
+        if may_swap and image.getexif().get(ORIENTATION, 1) >= 5:
             width, height = height, width
         return Header((height, width), grey, is_deep)
 
 
 def read_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> np.ndarray:
-    """The image in `path` as uint8 `[C, H, W]` of the given form; see `decode_image`."""
+    """Decode `path` to uint8 `[C, H, W]` of the given form; see `decode_image`."""
     return decode_image(path, form, rules).pixels
 
 
 def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded:
-    """The image in `path` in the given form, its pixels converted by `rules`.
+    """Decode `path` to the given form, converting pixels by `rules`.
 
-    EXIF orientation is applied; of several frames or pages the first is taken. Another size is
-    resized (bilinear, antialiased) until it just covers the wanted one, and the centre is cut out.
+    Applies the EXIF orientation and reads the first frame or page. Resizes (bilinear, antialiased)
+    to cover the form's size and crops the centre.
 
     Raises BrokenImageError (a DataError) for a file that is damaged or too large.
     """
@@ -122,7 +125,7 @@ def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded
             flat = deep.eight_bits(levels, rules, kinds)
             flat.info = {k: v for k, v in image.info.items() if k != "transparency"}
         else:
-            image.draft(None, (2 * max(form.size),) * 2)  # large JPEGs are decoded at a fraction
+            image.draft(None, (2 * max(form.size),) * 2)  # decodes large JPEGs at reduced scale
             _scale_transparency(image)
             image.load()
             flat = image
@@ -130,7 +133,7 @@ def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded
         if turn is None:
             turn = image.getexif().get(ORIENTATION, 1)
             flat = flat.transpose(TURNS[turn]) if turn in TURNS else flat
-        if turn in TURNS:  # Pillow has turned a TIFF by now
+        if turn in TURNS:  # Pillow rotates a TIFF itself
             kinds.add(kind.TURNED)
         if flat.size != (width, height):
             flat = _cover(flat, width, height)
@@ -140,7 +143,7 @@ def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded
 
 
 def read_levels(path: Source) -> tuple[bool, float, float]:
-    """Of an image with more than 8 bits: whether it has floats, and its smallest and largest value.
+    """(is float, minimum, maximum) of an image with more than 8 bits.
 
     Raises BrokenImageError for a damaged file.
     """
@@ -150,15 +153,15 @@ def read_levels(path: Source) -> tuple[bool, float, float]:
 
 
 def _levels(path: Source, image: Image.Image) -> deep.Levels:
-    """The unreduced pixels of an opened image with more than 8 bits."""
+    """Full-precision pixels of an opened image with more than 8 bits."""
     if deep.deep_colour_mode(image) is None:
         return deep.single_channel_levels(image)
-    with _opened(path) as again:
-        return deep.colour_levels(image, again)
+    with _opened(path) as second:
+        return deep.colour_levels(image, second)
 
 
 def _scale_transparency(image: Image.Image) -> None:
-    """Pillow scales samples of 2- and 4-bit grey PNGs, but not the level that is transparent."""
+    """Scale the transparent level of 2- and 4-bit grey PNGs; Pillow scales only their samples."""
     level = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and isinstance(level, int):
         raw = image.tile[0][3] if image.tile else None  # type: ignore[attr-defined]
@@ -167,7 +170,7 @@ def _scale_transparency(image: Image.Image) -> None:
 
 @contextmanager
 def _opened(path: Source) -> Iterator[Image.Image]:
-    """The image in a file, whatever its name says; never through another program."""
+    """Open an image by its content, not its name, and never through an external program."""
     with open_source(path) as file, Image.open(file, formats=readable_formats()) as image:
         if image.width * image.height > LARGEST_PIXELS:
             raise Image.DecompressionBombError(
@@ -177,7 +180,7 @@ def _opened(path: Source) -> Iterator[Image.Image]:
 
 
 class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
-    """Turns whatever Pillow raises for a bad file into one sentence with its name."""
+    """Turns errors of Pillow into a BrokenImageError that names the file."""
 
     def __init__(self, path: Source) -> None:
         self.path = path
@@ -190,7 +193,7 @@ class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
             raise BrokenImageError(
                 str(self.path),
                 f"too large: {error}",
-                f"{self.path} is too large to be decoded safely: {error}. Make it smaller.",
+                f"{self.path} is too large to decode safely: {error}. Make it smaller.",
             ) from None
         if isinstance(error, OSError) and error.errno not in FILE_ERRNOS:
             raise machine_error(error) or MachineError(
@@ -206,7 +209,7 @@ class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
 
 
 def _reason(path: Source, error: Exception) -> str:
-    """Why a file is no readable image, in a few words."""
+    """Why a file is not a readable image, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if not isinstance(error, Image.UnidentifiedImageError):
@@ -237,10 +240,10 @@ def _cover(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def in_blocks(function: Callable[[Source], ResultT], files: FileList) -> Iterator[list[ResultT]]:
-    """`function` of every file's path, in order, a block at a time.
+    """Apply `function` to every file, in order, one block at a time.
 
-    Small files are read in this thread: Pillow holds Python's lock most of the time for them, and
-    threads were measured to be slower. Large ones are shared among the processors.
+    Small files are read in this thread: Pillow holds the GIL most of the time for them, so threads
+    are slower. Large files are spread over all CPU cores.
     """
     blocks = [files.paths[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
     large = sum(files.sizes) >= THREADS_FROM_BYTES * len(files)
@@ -260,16 +263,16 @@ def in_blocks(function: Callable[[Source], ResultT], files: FileList) -> Iterato
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns of odd EXIF data and of large pictures; what it cannot read is an error."""
+    """Silence Pillow's warnings on odd EXIF data and large images; unreadable files still raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 class DecodedImages(LazyImages):
-    """Image files that are decoded each time they are asked for; nothing is kept.
+    """Image files that are decoded on every access.
 
-    sums: CRC-32 of each image's pixels, where a pass over them has measured it.
+    sums: CRC-32 of each image's pixels, if an earlier pass computed them.
     """
 
     def __init__(

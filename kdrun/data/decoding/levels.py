@@ -1,6 +1,7 @@
-"""Pixels of more than 8 bits: read without loss, and scaled to 8 bits from a range.
+"""Images with more than 8 bits per channel: read at full precision and scaled to 8 bits.
 
-Pillow reads a grey image of 16 or 32 bits whole, but keeps only the upper byte of a colour image.
+Pillow reads 16- and 32-bit grey images at full precision, but keeps only the upper byte of 16-bit
+colour images.
 """
 
 import re
@@ -16,16 +17,16 @@ from kdrun.data.decoding.rules import PixelRules, Range
 DEEP_COLOUR = re.compile(r"(RGB|RGBA|RGBX|LA);16[BLN]")
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 PLANES, SEPARATE = 284, 2
-# Upper ends that files of 8 to 16 bits, and floats, are usually scaled to.
+# Usual maxima of 8- to 16-bit and float images.
 USUAL_TOPS = (1, 255, 1023, 4095, 16383, 65535)
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Pixels of more than 8 bits.
+    """Pixels with more than 8 bits.
 
     values: `[H, W]` or `[H, W, 3]`, integers or floats, all finite.
-    alpha: `[H, W]` uint8, or None where nothing can be transparent.
+    alpha: `[H, W]` uint8, or None for opaque images.
     """
 
     values: np.ndarray
@@ -33,17 +34,17 @@ class Levels:
 
     @property
     def is_real(self) -> bool:
-        """Whether they are floats."""
+        """Whether the values are floats."""
         return self.values.dtype.kind == "f"
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened, not yet loaded image has pixels of more than 8 bits."""
+    """Whether an opened, not yet loaded image has more than 8 bits per channel."""
     return image.mode[0] in "IF" or deep_colour_mode(image) is not None
 
 
 def deep_colour_mode(image: Image.Image) -> str | None:
-    """Pillow's raw mode of an image with 16 bits per channel that `load` would cut to 8."""
+    """Raw mode of a 16-bit colour image that Pillow's `load` would truncate to 8 bits, or None."""
     if image.mode not in ("RGB", "RGBA"):
         return None
     for tile in getattr(image, "tile", None) or ():
@@ -55,7 +56,7 @@ def deep_colour_mode(image: Image.Image) -> str | None:
 
 
 def single_channel_levels(image: Image.Image) -> Levels:
-    """The pixels of an image of mode I, I;16* or F. Raises ValueError for NaN and infinity."""
+    """Pixels of an image of mode I, I;16* or F. Raises ValueError for NaN and infinity."""
     values = _loaded(image)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
@@ -71,16 +72,15 @@ def single_channel_levels(image: Image.Image) -> Levels:
 
 
 def colour_levels(first: Image.Image, second: Image.Image) -> Levels:
-    """All 16 bits of a colour image, from the same file opened twice and not loaded.
+    """16-bit pixels of a colour image, from the same file opened twice and not loaded.
 
-    Pillow keeps the upper byte of each value. The lower one comes from reading the file in the
-    other byte order.
+    Pillow keeps the upper byte of each value; reading with the opposite byte order gives the lower.
     """
     raw = deep_colour_mode(first)
     assert raw is not None
     if getattr(first, "tag_v2", {}).get(PLANES, 1) == SEPARATE:
         raise ValueError("16-bit channels in separate planes; save it with interleaved channels")
-    if raw.startswith("LA"):  # grey and alpha: the four bytes of a pixel as they are
+    if raw.startswith("LA"):  # grey and alpha: four bytes per pixel
         parts = _read_as(first, "RGBA").astype(np.int64)
         return Levels(parts[..., 0] * 256 + parts[..., 1], parts[..., 2].astype(np.uint8))
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
@@ -95,7 +95,7 @@ def colour_levels(first: Image.Image, second: Image.Image) -> Levels:
 
 
 def _read_as(image: Image.Image, raw: str) -> np.ndarray:
-    """The pixels of an image that is not loaded yet, unpacked by another raw mode."""
+    """Pixels of a not yet loaded image, unpacked with another raw mode."""
     image.tile = [  # type: ignore[attr-defined]
         tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         for tile in image.tile  # type: ignore[attr-defined]
@@ -104,16 +104,16 @@ def _read_as(image: Image.Image, raw: str) -> np.ndarray:
 
 
 def _loaded(image: Image.Image) -> np.ndarray:
-    """The pixels of an image; np.asarray alone would hide an error in a damaged file."""
+    """Pixels of an image; np.asarray alone would hide errors in damaged files."""
     image.load()
     return np.asarray(image)
 
 
 def usual_range(low: float, high: float, real: bool) -> Range:
-    """The range that values from `low` to `high` were probably written for.
+    """Guess the nominal range of values that span `low` to `high`.
 
-    Zero to 255, or to the top of 10, 12, 14 or 16 bits, or to 1, whichever holds them all, where
-    they use at least half of it (a 12-bit camera: 0..4095). Otherwise exactly the values used.
+    The smallest of 0..1, 0..255 and 0 to the maximum of 10, 12, 14 or 16 bits that contains them,
+    if they use at least half of it (a 12-bit camera: 0..4095). Otherwise `low` to `high`.
     """
     if real and -1 <= low < 0 and high <= 1 and high - low >= 1:
         return (-1.0, 1.0)
@@ -124,13 +124,13 @@ def usual_range(low: float, high: float, real: bool) -> Range:
 
 
 def eight_bits(levels: Levels, rules: PixelRules, kinds: set[str]) -> Image.Image:
-    """Levels scaled linearly to 0..255, halves up, clipped: an L, LA, RGB or RGBA image."""
+    """Scale levels linearly to 0..255 (halves round up, clipped): an L, LA, RGB or RGBA image."""
     kinds.add(kind.REAL if levels.is_real else kind.DEEP)
-    chosen = rules.real if levels.is_real else rules.whole
-    if chosen is None:
+    value_range = rules.real if levels.is_real else rules.whole
+    if value_range is None:
         values = levels.values
-        chosen = usual_range(float(values.min()), float(values.max()), levels.is_real)
-    low, high = chosen
+        value_range = usual_range(float(values.min()), float(values.max()), levels.is_real)
+    low, high = value_range
     if levels.values.min() < low or levels.values.max() > high:
         kinds.add(kind.CLIPPED)
     scaled = (levels.values.astype(np.float64) - low) * (255 / (high - low))

@@ -1,4 +1,4 @@
-"""How the pixels of one data set are converted: settings, and the kinds that are counted."""
+"""Rules that convert the pixels of a data set, and the kinds of conversion that are counted."""
 
 import math
 from collections.abc import Sequence
@@ -22,11 +22,13 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class PixelRules:
-    """How the images of one data set become 8-bit pixels.
+    """How the images of a data set become 8-bit pixels.
+
+    Its repr is part of fingerprints and cache keys.
 
     background: RGB 0..255 behind transparent parts.
-    whole, real: the (low, high) that becomes 0..255, for integers of more than 8 bits and for
-    floats; None: `usual_range` of each image by itself.
+    whole, real: the (low, high) mapped to 0..255, for integers of more than 8 bits and for floats;
+    None: `usual_range` of each image.
     """
 
     background: tuple[int, int, int] = WHITE
@@ -34,7 +36,7 @@ class PixelRules:
     real: Range | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` reads them."""
+        """JSON values for `from_dict`."""
         return {
             "background": list(self.background),
             "whole": None if self.whole is None else list(self.whole),
@@ -43,7 +45,7 @@ class PixelRules:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PixelRules":
-        """The rules that `to_dict` wrote; KeyError, TypeError or ValueError for other values."""
+        """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for invalid values."""
         red, green, blue = (int(level) for level in values["background"])
         ranges = []
         for key in ("whole", "real"):
@@ -55,7 +57,7 @@ class PixelRules:
 
 
 def parse_background(value: Any) -> tuple[int, int, int]:
-    """`dataset.background`: a colour's name or `#rrggbb`, one grey level, or [red, green, blue].
+    """Parse `dataset.background`: a colour name, `#rrggbb`, a grey level or [red, green, blue].
 
     Raises ConfigError for anything else.
     """
@@ -76,7 +78,7 @@ def parse_background(value: Any) -> tuple[int, int, int]:
 
 
 def parse_value_range(value: Any) -> Range | None:
-    """`dataset.value_range`: None for auto. Raises ConfigError for anything but that or a pair."""
+    """Parse `dataset.value_range`: (low, high), or None for auto. Raises ConfigError otherwise."""
     if value == "auto":
         return None
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:

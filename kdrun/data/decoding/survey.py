@@ -1,4 +1,4 @@
-"""What the files of a data set are before they are decoded: sizes, colours, ranges, broken ones."""
+"""Survey image files before decoding: sizes, colours, value ranges, broken files."""
 
 import statistics
 from collections import Counter
@@ -21,9 +21,9 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Survey:
-    """What is decided from the headers of all files.
+    """Result of a survey.
 
-    broken: files whose header cannot be read. notes: what the user should know, one sentence each.
+    broken: files whose header cannot be read. notes: one sentence each, for the user.
     """
 
     form: Form
@@ -34,18 +34,27 @@ class Survey:
 
 @dataclass
 class _Headers:
+    """Headers of all files. deep: files with more than 8 bits per channel, and their bytes."""
+
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     grey: bool = True
-    deep: list[tuple[Source, int]] = field(default_factory=list)  # and its bytes
+    deep: list[tuple[Source, int]] = field(default_factory=list)
     broken: list[BrokenImageError] = field(default_factory=list)
+
+    def add(self, header: Header, files: FileList, position: int) -> None:
+        """Count the header of the file at `position` of a split."""
+        self.sizes[header.size] += 1
+        self.grey = self.grey and header.grey
+        if header.deep:
+            self.deep.append((files.paths[position], files.sizes[position]))
 
 
 def survey(tree: Tree, settings: ReadSettings, progress: Progress | None) -> Survey:
     """Read the header of every file, and the pixels of those with more than 8 bits.
 
-    Raises DataError where no file can be read.
+    Raises DataError if no file can be read.
     """
-    headers = _headers(tree, progress)
+    headers = _read_headers(tree, progress)
     if not headers.sizes:
         raise broken_error(headers.broken, sum(map(len, tree.splits.values())), False)
     rules = PixelRules(settings.background, settings.value_range, settings.value_range)
@@ -57,46 +66,39 @@ def survey(tree: Tree, settings: ReadSettings, progress: Progress | None) -> Sur
     return Survey(form, rules, tuple(headers.broken), tuple(notes))
 
 
-def _headers(tree: Tree, progress: Progress | None) -> _Headers:
-    found = _Headers()
+def _read_headers(tree: Tree, progress: Progress | None) -> _Headers:
+    headers = _Headers()
     done, total = 0, sum(len(files) for files in tree.splits.values())
     for files in tree.splits.values():
         start = 0
         for block in in_blocks(tolerant(read_header), files):
             for position, header in enumerate(block, start):
                 if isinstance(header, BrokenImageError):
-                    found.broken.append(header)
+                    headers.broken.append(header)
                     continue
-                _note_header(found, header, files, position)
+                headers.add(header, files, position)
             start += len(block)
             done += len(block)
             if progress is not None:
                 progress("reading image sizes", done, total)
-    return found
-
-
-def _note_header(found: _Headers, header: Header, files: FileList, position: int) -> None:
-    found.sizes[header.size] += 1
-    found.grey = found.grey and header.grey
-    if header.deep:
-        found.deep.append((files.paths[position], files.sizes[position]))
+    return headers
 
 
 def _ranges(
     deep: Sequence[tuple[Source, int]], progress: Progress | None
 ) -> tuple[Range | None, Range | None, list[BrokenImageError]]:
-    """The ranges of integers and of floats over all images with more than 8 bits."""
+    """Value ranges of integer and of float images with more than 8 bits, and broken files."""
     lows: dict[bool, float] = {}
     highs: dict[bool, float] = {}
     broken: list[BrokenImageError] = []
     files = FileList([path for path, _ in deep], [], [size for _, size in deep], [])
     done = 0
     for block in in_blocks(tolerant(read_levels), files):
-        for found in block:
-            if isinstance(found, BrokenImageError):
-                broken.append(found)
+        for result in block:
+            if isinstance(result, BrokenImageError):
+                broken.append(result)
                 continue
-            real, low, high = found
+            real, low, high = result
             lows[real] = min(low, lows.get(real, low))
             highs[real] = max(high, highs.get(real, high))
         done += len(block)
@@ -110,7 +112,7 @@ def _ranges(
 
 
 def _form(headers: _Headers, settings: ReadSettings) -> tuple[Form, list[str]]:
-    """The form all images get, and a sentence when it is not their own size."""
+    """The form of all images, and a note if they are resized."""
     channels = settings.channels or (1 if headers.grey else 3)
     if settings.size is not None:
         return Form(settings.size, channels), []
@@ -120,8 +122,8 @@ def _form(headers: _Headers, settings: ReadSettings) -> tuple[Form, list[str]]:
     side = min(int(statistics.median_low(shorter)), LARGEST_MEDIAN)
     note = (
         f"The images have {len(headers.sizes)} different sizes (shorter sides {shorter[0]} to "
-        f"{shorter[-1]} pixels): all are resized and cut to {side}×{side}; "
-        "dataset.image_size=N chooses another size."
+        f"{shorter[-1]} pixels): all are resized and cropped to {side}×{side}; "
+        "dataset.image_size=N sets another size."
     )
     return Form((side, side), channels), [note]
 
@@ -129,7 +131,7 @@ def _form(headers: _Headers, settings: ReadSettings) -> tuple[Form, list[str]]:
 def tolerant(
     function: Callable[[Source], ResultT],
 ) -> Callable[[Source], ResultT | BrokenImageError]:
-    """`function`, returning the error of a broken image instead of raising it."""
+    """Wrap `function` to return the error of a broken image instead of raising it."""
 
     def call(source: Source) -> ResultT | BrokenImageError:
         try:
@@ -143,7 +145,7 @@ def tolerant(
 def broken_error(
     broken: Sequence[BrokenImageError], total: int, can_skip: bool = True
 ) -> DataError:
-    """One error for all broken files: the first ten with reasons, and how many there are."""
+    """One error for all broken files: their number, and the first ten with reasons."""
     if len(broken) == 1 and can_skip is False:
         return broken[0]
     advice = "Replace or remove them"
@@ -154,31 +156,28 @@ def broken_error(
         advice = advice.replace("them", "it")
         return DataError(f"{text}. {advice}.")
     return DataError(
-        f"{len(broken):,} of {total:,} images cannot be decoded: {listed(broken)}. {advice}."
+        f"{len(broken):,} of {total:,} images cannot be decoded: {format_broken(broken)}. {advice}."
     )
 
 
-def listed(broken: Sequence[BrokenImageError]) -> str:
+def format_broken(broken: Sequence[BrokenImageError]) -> str:
     """`a.png (an empty file), b.jpg (…) and 7 more`."""
-    shown = ", ".join(f"{one.source} ({one.reason})" for one in broken[:EXAMPLES])
+    shown = ", ".join(f"{error.source} ({error.reason})" for error in broken[:EXAMPLES])
     more = len(broken) - EXAMPLES
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def without(tree: Tree, broken: Sequence[str]) -> Tree:
-    """The tree without the files whose names are in `broken`.
+    """The tree without the files named in `broken`.
 
-    Raises DataError for a class that a split loses with them.
+    Raises DataError for a class of which a split loses all images.
     """
     names = set(broken)
     splits = {}
     for split, files in tree.splits.items():
-        keep = [at for at, path in enumerate(files.paths) if str(path) not in names]
-        if len(keep) == len(files):
-            splits[split] = files
-            continue
-        kept = files.select(keep)
-        lost = sorted(set(files.targets) - set(kept.targets))
+        readable = [row for row, path in enumerate(files.paths) if str(path) not in names]
+        splits[split] = files if len(readable) == len(files) else files.select(readable)
+        lost = sorted(set(files.targets) - set(splits[split].targets))
         if lost:
             shown = ", ".join(tree.classes[number] for number in lost[:EXAMPLES])
             more = f" and {len(lost) - EXAMPLES} more" if len(lost) > EXAMPLES else ""
@@ -186,5 +185,4 @@ def without(tree: Tree, broken: Sequence[str]) -> Tree:
                 f"{tree.root}: every {split} image of {shown}{more} is broken: replace them, or "
                 "remove the class."
             )
-        splits[split] = kept
     return replace(tree, splits=splits)

@@ -1,18 +1,19 @@
-"""Refusing "classes" whose sub-folders show that they are splits, or that splits lie below them."""
+"""Refuse "classes" whose sub-folders suggest that they are splits, or contain splits."""
 
 from collections import Counter
 
-from kdrun.data.class_order import abbreviated, natural
+from kdrun.data.class_order import natural
 from kdrun.data.folders.folder import Folder, Place, relative
-from kdrun.data.folders.settings import setting, typed
+from kdrun.data.folders.settings import assignment, setting
 from kdrun.data.folders.split_names import split_names
+from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 
 def refuse_shared(place: Place, root: str) -> None:
-    """Raise DataError when several class folders have the same two or more sub-folders.
+    """Raise DataError if several class folders share two or more sub-folder names.
 
-    A sub-folder named like a split is enough where images lie beside it.
+    One sub-folder named like a split suffices if the class folder also contains images.
     """
     _refuse_splits_beside_images(place, root)
     inner = {name: _inner_names(folder) for name, folder in place.classes.items()}
@@ -24,26 +25,26 @@ def refuse_shared(place: Place, root: str) -> None:
     for shared, count in counts.items():
         if count < 2:
             continue
-        having = [name for name in classes if shared in inner[name]]
-        beside = Counter(name for one in having for name in inner[one])
-        names = sorted((name for name, number in beside.items() if number > 1), key=natural)
-        for other in names:
-            both = sorted((one for one in having if other in inner[one]), key=natural)
-            if other != shared and len(both) > 1:
-                raise _may_be_splits(place, root, both, sorted({shared, other}, key=natural))
+        owners = [name for name in classes if shared in inner[name]]
+        siblings = Counter(name for owner in owners for name in inner[owner])
+        names = sorted((name for name, number in siblings.items() if number > 1), key=natural)
+        for second in names:
+            both = sorted((owner for owner in owners if second in inner[owner]), key=natural)
+            if second != shared and len(both) > 1:
+                raise _may_be_splits(place, root, both, sorted({shared, second}, key=natural))
 
 
 def _refuse_splits_beside_images(place: Place, root: str) -> None:
-    """`root/<class>/1.jpg` beside `root/<class>/test/2.jpg`, in two classes or more."""
-    found: Counter[str] = Counter()
+    """Refuse `root/<class>/1.jpg` next to `root/<class>/test/2.jpg` in two classes or more."""
+    counts: Counter[str] = Counter()
     for folder in place.classes.values():
         if folder.listing.images:
-            found.update(list(split_names([one.name for one in folder.inner])))
-    names = sorted(name for name, count in found.items() if count > 1)
+            counts.update(list(split_names([child.name for child in folder.subfolders])))
+    names = sorted(name for name, count in counts.items() if count > 1)
     if names:
-        inside = abbreviated([f"{name}/" for name in names])
+        inside = abbreviate([f"{name}/" for name in names])
         raise DataError(
-            f"The class folders of {place.folder.path} hold images and {inside}, "
+            f"The class folders of {place.folder.path} contain images and {inside}, "
             f"{'names of splits' if len(names) > 1 else 'the name of a split'}: move the images "
             "of each class to <class>/train/, or set "
             f"{setting('train', f'{_prefix(place, root)}*')} to mix them."
@@ -51,51 +52,51 @@ def _refuse_splits_beside_images(place: Place, root: str) -> None:
 
 
 def _refuse_splits_below(inner: dict[str, set[str]], place: Place, root: str) -> None:
-    """`root/<class>/<split>`: nearly all sub-folders have names of splits."""
-    every = Counter(name for names in inner.values() for name in names)
-    named = split_names(list(every))
-    splits = {named[name].split: name for name in sorted(named, key=lambda one: every[one])}
-    others = [name for name in every if name not in named]
-    if splits and "train" not in splits and len(others) == 1 and every[others[0]] > 1:
-        splits["train"] = others[0]  # <class>/images beside <class>/test
-    elif "train" not in splits or sum(every[n] for n in named) <= len(every) // 2:
+    """Refuse `root/<class>/<split>`: most sub-folders have names of splits."""
+    counts = Counter(name for names in inner.values() for name in names)
+    named = split_names(list(counts))
+    splits = {named[name].split: name for name in sorted(named, key=lambda name: counts[name])}
+    unnamed = [name for name in counts if name not in named]
+    if splits and "train" not in splits and len(unnamed) == 1 and counts[unnamed[0]] > 1:
+        splits["train"] = unnamed[0]  # <class>/images next to <class>/test
+    elif "train" not in splits or sum(counts[n] for n in named) <= len(counts) // 2:
         return
     if len(splits) == 1:
         return
     prefix = _prefix(place, root)
     settings = [setting(split, f"{prefix}*/{name}") for split, name in sorted(splits.items())]
-    words = " ".join(reversed(settings))
-    whole = _whole_data_sets(place, set(splits.values()))
-    if whole:
+    overrides = " ".join(reversed(settings))
+    data_sets = _complete_data_sets(place, set(splits.values()))
+    if data_sets:
         raise DataError(
-            f"{place.folder.path}: {abbreviated([f'{name}/' for name in whole])} "
-            f"{'hold' if len(whole) > 1 else 'holds'} splits with class folders of their own, so "
-            "it may be a data set or a fold rather than a class: name one, e.g. "
-            f"{typed('dataset.root', place.classes[whole[0]].path)}, or set {words} if they are "
-            "the classes."
+            f"{place.folder.path}: {abbreviate([f'{name}/' for name in data_sets])} "
+            f"{'contain' if len(data_sets) > 1 else 'contains'} splits with class folders, so it "
+            "may be a data set or a fold rather than a class: choose one, e.g. "
+            f"{assignment('dataset.root', place.classes[data_sets[0]].path)}, or set {overrides} "
+            "if they are the classes."
         )
     raise DataError(
-        f"The class folders of {place.folder.path} hold the splits "
-        f"({abbreviated(sorted(splits.values()))}): set {words}, "
+        f"The class folders of {place.folder.path} contain the splits "
+        f"({abbreviate(sorted(splits.values()))}): set {overrides}, "
         f"where * stands for the class, or {setting('train', f'{prefix}*')} to mix them."
     )
 
 
-def _whole_data_sets(place: Place, splits: set[str]) -> list[str]:
+def _complete_data_sets(place: Place, splits: set[str]) -> list[str]:
     """The "classes" with two splits that share two or more sub-folders: data sets or folds."""
-    found = []
+    data_sets = []
     for name, folder in place.classes.items():
-        below = [_inner_names(one) for one in folder.inner if one.name in splits]
+        below = [_inner_names(child) for child in folder.subfolders if child.name in splits]
         counts = Counter(inner for names in below for inner in names)
         if sum(count > 1 for count in counts.values()) > 1:
-            found.append(name)
-    return sorted(found, key=natural)
+            data_sets.append(name)
+    return sorted(data_sets, key=natural)
 
 
 def _may_be_splits(place: Place, root: str, both: list[str], shared: list[str]) -> DataError:
     first, second = (relative(place.classes[name], root) for name in both[:2])
     return DataError(
-        f"{place.folder.path}: {abbreviated([f'{name}/' for name in both])} have the same "
+        f"{place.folder.path}: {abbreviate([f'{name}/' for name in both])} have the same "
         f"sub-folders ({', '.join(shared)}, ...), so they may be splits: name them, e.g. "
         f"{setting('train', first)} {setting('test', second)}, or set "
         f"{setting('train', f'{_prefix(place, root)}*')} if they are the classes."
@@ -103,16 +104,14 @@ def _may_be_splits(place: Place, root: str, both: list[str], shared: list[str]) 
 
 
 def _inner_names(folder: Folder) -> set[str]:
-    """Names of the sub-folders with images, below folders that only wrap another one."""
+    """Names of the sub-folders with images, below any wrapper folders."""
     for _ in range(40):
-        if folder.listing.images or not folder.inner:
+        if folder.listing.images or not folder.subfolders:
             return set()
-        if len(folder.inner) > 1:
+        if len(folder.subfolders) > 1 or split_names([folder.subfolders[0].name]):
             break
-        if split_names([folder.inner[0].name]):
-            break
-        folder = folder.inner[0]
-    return {one.name for one in folder.inner}
+        folder = folder.subfolders[0]
+    return {child.name for child in folder.subfolders}
 
 
 def _prefix(place: Place, root: str) -> str:

@@ -1,4 +1,4 @@
-"""Folders of image files: listed once, in an order that no file system decides."""
+"""Folders of image files, each listed once, in an order independent of the file system."""
 
 import errno
 import os
@@ -10,17 +10,17 @@ from pathlib import Path
 from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
-from kdrun.data.folders.unread import PICTURES, Unread
+from kdrun.data.folders.unread import UNSUPPORTED_IMAGES, Unread
 from kdrun.errors import DataError
 
-COUNT_LIMIT = 200_000  # files of a folder that is not read are counted up to here
-File = tuple[str, int, int]  # path, bytes, time of change (ns)
+COUNT_LIMIT = 200_000  # stop counting files of an unused folder here
+File = tuple[str, int, int]  # path, bytes, modification time (ns)
 
 
 class Links:
-    """Which links are followed below a folder: those that stay in it, or all.
+    """Link policy below a folder: follow links that stay inside it, or all.
 
-    advice: what to do about one that leads out of it.
+    advice: what to do about a link that leaves the folder.
     """
 
     def __init__(self, root: Path, advice: str, follow: bool = False) -> None:
@@ -30,7 +30,7 @@ class Links:
         self.follow = follow
 
     def leads_out(self, path: str) -> bool:
-        """Whether a link may not be followed."""
+        """Whether a link must not be followed."""
         if self.follow:
             return False
         try:
@@ -39,19 +39,19 @@ class Links:
             return True
 
     def check(self, path: str) -> None:
-        """Raise DataError for a link that leads out of the folder."""
+        """Raise DataError for a link that leaves the folder."""
         if self.leads_out(path):
             raise DataError(
-                f"{shown(path)} is a link that leads out of {self.root}, to "
+                f"{shown(path)} is a link that leaves {self.root}, for "
                 f"{shown(os.path.realpath(path))}: {self.advice}."
             )
 
 
 @dataclass
 class Listing:
-    """One folder's content, sorted by name.
+    """The content of one folder, sorted by name.
 
-    endings: other files by extension. hidden: hidden files and folders.
+    endings: number of other files by extension. hidden: number of hidden files and folders.
     """
 
     folders: list["Folder"] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Listing:
 
 
 class Folder:
-    """A folder whose content is listed when it is asked for. is_link: it is a symbolic link."""
+    """A folder that is listed on first access. is_link: it is a symbolic link."""
 
     def __init__(self, path: str, links: Links, is_link: bool = False) -> None:
         self.path = path
@@ -71,50 +71,50 @@ class Folder:
 
     @cached_property
     def listing(self) -> Listing:
-        """What the folder holds. Raises DataError for one that cannot be read."""
+        """Content of the folder. Raises DataError for an unreadable one."""
         if self.is_link:
             self.links.check(self.path)
-        found = Listing()
+        listing = Listing()
         for entry in _scan(self.path):
             if is_hidden(entry.name):
-                found.hidden += 1
+                listing.hidden += 1
             elif _is_folder(entry):
-                found.folders.append(Folder(entry.path, self.links, entry.is_symlink()))
+                listing.folders.append(Folder(entry.path, self.links, entry.is_symlink()))
             elif _ending(entry.name) in image_extensions():
-                found.images.append(entry)
+                listing.images.append(entry)
             else:
-                found.endings[_ending(entry.name)] += 1
-        return found
+                listing.endings[_ending(entry.name)] += 1
+        return listing
 
     @cached_property
-    def bearing(self) -> bool:
-        """Whether images lie in or below the folder, also of formats that are not read.
+    def has_images(self) -> bool:
+        """Whether the folder or a sub-folder contains images, including unsupported formats.
 
-        A folder behind a link counts without being looked into.
+        True for a link that must not be followed.
         """
         if self.is_link and self.links.leads_out(self.path):
             return True
-        return any(is_picture for _, is_picture in _below(self.path))
+        return any(is_image for _, is_image in _below(self.path))
 
     @cached_property
-    def inner(self) -> list["Folder"]:
-        """The sub-folders that bear images."""
-        return [folder for folder in self.listing.folders if folder.bearing]
+    def subfolders(self) -> list["Folder"]:
+        """Sub-folders with images."""
+        return [folder for folder in self.listing.folders if folder.has_images]
 
     def count(self) -> str:
-        """`1,234 images`: those in and below the folder; links are not followed."""
+        """`1,234 images` in and below the folder, without following links."""
         if self.is_link:
             return "a link, not followed"
         number = 0
-        for visited, is_picture in _below(self.path):
-            number += is_picture
+        for visited, is_image in _below(self.path):
+            number += is_image
             if visited >= COUNT_LIMIT:
                 return f"{number:,} images or more"
         return f"{number:,} image{'' if number == 1 else 's'}" if number else "no images"
 
 
 class Collector:
-    """Gathers the images below folders; no folder and its content is read twice."""
+    """Collects images below folders and refuses to read a folder twice."""
 
     def __init__(self, unread: Unread) -> None:
         self.unread = unread
@@ -123,18 +123,18 @@ class Collector:
     def images(self, folder: Folder) -> list[File]:
         """The images in and below a folder, sorted by path.
 
-        Raises DataError for what cannot be read, for a link that leads out, and for a folder that
-        was read before, under another name.
+        Raises DataError for unreadable entries, links that leave the folder, and a folder that was
+        already read under another name.
         """
         files: list[File] = []
-        waiting = [folder]
-        while waiting:
-            here = waiting.pop()
-            self._enter(here)
-            listing = here.listing
+        pending = [folder]
+        while pending:
+            current = pending.pop()
+            self._enter(current)
+            listing = current.listing
             self.unread.add(listing.endings, listing.hidden)
-            files += [_file(entry, here.links) for entry in listing.images]
-            waiting += listing.folders
+            files += [_file(entry, current.links) for entry in listing.images]
+            pending += listing.folders
         return sorted(files, key=lambda file: (file[0].replace(os.sep, "/"), file))
 
     def _enter(self, folder: Folder) -> None:
@@ -145,29 +145,29 @@ class Collector:
         key = (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(folder.path)
         if key in self._seen:
             raise DataError(
-                f"{shown(folder.path)} and {shown(self._seen[key])} are one folder, which is read "
-                "already: remove the link."
+                f"{shown(folder.path)} and {shown(self._seen[key])} are the same folder: remove "
+                "the link."
             )
         self._seen[key] = folder.path
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over because of its name."""
+    """Whether a file or folder is skipped because of its name."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def shown(path: str, length: int = 300) -> str:
-    """A path for a message: printable, very long ones shortened in the middle."""
+    """A printable path for messages, shortened in the middle if very long."""
     text = path.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"
 
 
 def unreadable(path: str, error: OSError) -> DataError:
-    """The error for a file or folder that the system does not open."""
-    why = error.strerror or type(error).__name__
+    """The error for a file or folder that the system cannot open."""
+    reason = error.strerror or type(error).__name__
     if error.errno == errno.ENOENT and os.path.islink(path):
-        why = "a link to nothing"
-    return DataError(f"{shown(path)} cannot be read ({why}): repair, replace or remove it.")
+        reason = "a broken link"
+    return DataError(f"{shown(path)} cannot be read ({reason}): repair, replace or remove it.")
 
 
 def _scan(path: str) -> list[os.DirEntry[str]]:
@@ -179,7 +179,7 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Raises DataError for a link to nothing or to itself: it may have been a class."""
+    """Raises DataError for a broken or circular link: it may have been a class."""
     try:
         if not entry.is_dir():
             entry.stat()
@@ -202,24 +202,24 @@ def _file(entry: os.DirEntry[str], links: Links) -> File:
 
 
 def _below(path: str) -> Iterator[tuple[int, bool]]:
-    """(files so far, whether this one is a picture) for the visible files below a folder.
+    """(number of files so far, whether this one is an image) for visible files below a folder.
 
-    What cannot be read is passed over; a linked folder counts as one picture.
+    Skips unreadable entries. A linked folder counts as one image.
     """
-    wanted = image_extensions() | PICTURES
-    visited, waiting = 0, [path]
-    while waiting:
+    extensions = image_extensions() | UNSUPPORTED_IMAGES
+    visited, pending = 0, [path]
+    while pending:
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        pending.append(entry.path)
                         continue
                     visited += 1
                     linked = entry.is_symlink() and os.path.isdir(entry.path)
-                    yield visited, linked or _ending(entry.name) in wanted
+                    yield visited, linked or _ending(entry.name) in extensions
         except OSError:
             continue
 
@@ -230,18 +230,18 @@ def _ending(name: str) -> str:
 
 @dataclass
 class Place:
-    """Where one split lies: class name → its folder. folder: what holds them."""
+    """Location of a split. classes: class name → its folder. folder: their parent."""
 
     folder: Folder
     classes: dict[str, Folder]
 
 
 def relative(folder: Folder, root: str) -> str:
-    """A folder's path below `root`, or its whole path outside of it, for a message."""
+    """Path of a folder for messages: relative to `root` if inside it, else absolute."""
     path = os.path.relpath(folder.path, root) if inside(folder.path, root) else folder.path
     return shown(path.replace(os.sep, "/"))
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether `path` is the folder or lies below it, by name."""
+    """Whether `path` is `folder` or lies below it, by name only."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

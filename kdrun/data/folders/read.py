@@ -1,4 +1,4 @@
-"""The files of an image folder: which splits, classes and images it holds."""
+"""Read an image folder: its splits, classes and images."""
 
 import json
 import os
@@ -27,11 +27,11 @@ def read_tree(
     in sub-folders of a class belong to that class. Links within `root` are followed; links that
     leave it only with `follow_links`.
 
-    folders: split → its folder, where the user names it. class_order: see `in_class_order`.
+    folders: split → folder set by the user. class_order: see `in_class_order`.
 
-    Raises DataError for a folder that is missing, without images or classes, or can be read in two
-    ways, for a class of the test or validation split that has no training images, and for a link
-    that leads out of the folder, to nothing, or to a folder that is read already.
+    Raises DataError for a folder that is missing, ambiguous, or without images or classes; for a
+    test or validation class without training images; and for a link that is broken, leaves the
+    folder, or leads to a folder that was already read.
     """
     root = _checked_root(root, "dataset.root")
     links = Links(root, "to follow such links, set dataset.follow_links=true", follow_links)
@@ -47,53 +47,53 @@ def read_tree(
         raise _too_few(train.folder, classes)
     _count_levels(layout, unread, str(root))
     notes = [*layout.notes, *order_note(classes, class_order), *unread.notes()]
-    skipped = [f"{relative(one, str(root))}/ ({one.count()})" for one in layout.unread()]
+    skipped = [f"{relative(child, str(root))}/ ({child.count()})" for child in layout.unread()]
     if skipped:
         notes.append(f"Folders not read: {', '.join(skipped)}.")
     return Tree(
         _common_root(root, layout),
         classes,
-        {split: _listed(found, classes) for split, found in files.items()},
+        {split: _file_list(by_class, classes) for split, by_class in files.items()},
         _origin(chosen, classes, class_order),
         tuple(notes),
     )
 
 
 def pictures_tree(folder: Path, where: str) -> Tree:
-    """All pictures below `folder`, at any depth, as a tree of one nameless class.
+    """All images below `folder`, at any depth, as a tree of one nameless class.
 
-    Raises DataError for a folder that is missing or holds none; `where` names the setting.
+    Raises DataError for a folder that is missing or has no images; `where` names the setting.
     """
     folder = _checked_root(folder, where)
     unread = Unread()
-    links = Links(folder, "name that place itself, or copy it")
+    links = Links(folder, "set its target instead, or copy it")
     files = Collector(unread).images(Folder(str(folder), links))
     if not files:
-        raise DataError(f"{where}={folder} holds no pictures{why_empty(unread)}.")
-    train = _listed({"": files}, ("",))
+        raise DataError(f"{where}={folder} contains no images{why_empty(unread)}.")
+    train = _file_list({"": files}, ("",))
     return Tree(folder, ("",), {"train": train}, notes=tuple(unread.notes()))
 
 
 def _checked_root(root: Path, where: str) -> Path:
-    """The absolute path of an existing folder; DataError when there is none."""
+    """The absolute path of an existing folder. Raises DataError."""
     root = Path(root).absolute()
     try:
         os.stat(root)
         what = "" if root.is_dir() else "is a file, not a folder"
     except FileNotFoundError:
-        what = "is a link to nothing" if root.is_symlink() else "does not exist"
+        what = "is a broken link" if root.is_symlink() else "does not exist"
     except (OSError, ValueError) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if what:
         raise DataError(
-            f"{where}={shown(str(root))} {what}: give the folder that holds "
-            + ("train/<class>/<image>, or <class>/<image>." if "root" in where else "pictures.")
+            f"{where}={shown(str(root))} {what}: give the folder that contains "
+            + ("train/<class>/<image>, or <class>/<image>." if "root" in where else "images.")
         )
     return root
 
 
 def _check_names(classes: Mapping[str, Folder]) -> None:
-    """Raise DataError for a class whose name cannot be written down."""
+    """Raise DataError for a class name that is not UTF-8."""
     for name, folder in classes.items():
         try:
             name.encode()
@@ -105,30 +105,29 @@ def _check_names(classes: Mapping[str, Folder]) -> None:
 
 
 def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, list[File]]]:
-    """Split → class → its images; every class of the training split has some."""
+    """Split → class → its images. Raises DataError for a class without training images."""
     collector = Collector(unread)
     files: dict[str, dict[str, list[File]]] = {}
     for split in ("train", "val", "test"):
         if split not in layout.places:
             continue
-        found: dict[str, list[File]] = {}
+        by_class: dict[str, list[File]] = {}
         for name, folder in layout.places[split].classes.items():
-            own = Unread()
-            collector.unread = own
-            found[name] = collector.images(folder)
-            unread.add(own.endings, own.hidden)
-            if not found[name] and split == "train":
+            skipped = collector.unread = Unread()
+            by_class[name] = collector.images(folder)
+            unread.add(skipped.endings, skipped.hidden)
+            if not by_class[name] and split == "train":
                 raise DataError(
-                    f"The class folder {shown(folder.path)} holds no images{why_empty(own)}: put "
-                    "some there or remove it."
+                    f"The class folder {shown(folder.path)} has no images{why_empty(skipped)}: add "
+                    "some or remove it."
                 )
-        if any(found.values()):
-            files[split] = found
+        if any(by_class.values()):
+            files[split] = by_class
     return files
 
 
 def _count_levels(layout: Layout, unread: Unread, root: str) -> None:
-    """Count what lies beside the folders that are read."""
+    """Count unread files in the folders above the classes."""
     for level in layout.levels:
         unread.add(level.listing.endings, level.listing.hidden)
         if level.listing.images:
@@ -137,27 +136,29 @@ def _count_levels(layout: Layout, unread: Unread, root: str) -> None:
 
 def _too_few(folder: Folder, classes: tuple[str, ...]) -> DataError:
     return DataError(
-        f"{folder.path} holds {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a "
-        f"classifier needs at least two, each a folder of images: {folder.path}/<class>/<image>."
+        f"{folder.path} contains {len(classes)} class folder{'' if len(classes) == 1 else 's'}; a "
+        f"classifier needs at least two: {folder.path}/<class>/<image>."
     )
 
 
 def _common_root(root: Path, layout: Layout) -> Path:
-    """The root, or the folder above it that also holds the splits named outside of it."""
+    """The root, or a folder above it that also contains splits set outside of it."""
     paths = [place.folder.path for place in layout.places.values()]
     outside = [path for path in paths if not inside(path, str(root))]
     return Path(os.path.commonpath([str(root), *outside])) if outside else root
 
 
 def _origin(chosen: Mapping[str, str], classes: tuple[str, ...], order: ClassOrder) -> str:
-    """What keeps the caches of one root apart; empty for the folder as it is."""
+    """Settings that distinguish the caches of one root; empty for the defaults."""
     if order == NATURAL and not chosen:
         return ""
     return json.dumps([dict(chosen), [] if order == NATURAL else classes], sort_keys=True)
 
 
-def _listed(found: Mapping[str, list[File]], classes: tuple[str, ...]) -> FileList:
-    rows = [(number, one) for number, name in enumerate(classes) for one in found.get(name, [])]
+def _file_list(by_class: Mapping[str, list[File]], classes: tuple[str, ...]) -> FileList:
+    rows = [
+        (number, file) for number, name in enumerate(classes) for file in by_class.get(name, [])
+    ]
     return FileList(
         paths=[file[0] for _, file in rows],
         targets=[number for number, _ in rows],

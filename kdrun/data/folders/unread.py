@@ -1,4 +1,4 @@
-"""Files that are not read: how they are counted, and which package reads their format."""
+"""Count skipped files and suggest packages that read their format."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -28,17 +28,17 @@ PACKAGES = {
     "unpack them": ".7z .bz2 .gz .rar .tar .tgz .xz .zip",
 }
 REMEDIES = {ending: remedy for remedy, endings in PACKAGES.items() for ending in endings.split()}
-# Files that hold nothing but images, in formats for which no reader is installed.
-PICTURE_REMEDIES = [remedy for remedy in PACKAGES if remedy.startswith(("pip", CONVERT))]
-PICTURES = {ending for remedy in PICTURE_REMEDIES for ending in PACKAGES[remedy].split()}
+# Extensions of image formats without an installed reader.
+IMAGE_REMEDIES = [remedy for remedy in PACKAGES if remedy.startswith(("pip", CONVERT))]
+UNSUPPORTED_IMAGES = {ending for remedy in IMAGE_REMEDIES for ending in PACKAGES[remedy].split()}
 
 
 @dataclass
 class Unread:
-    """What was passed over in the folders that were read.
+    """Skipped files in the folders that were read.
 
-    endings: files by lower-case extension, empty for none. hidden: hidden files and folders.
-    loose: images outside class folders, by folder.
+    endings: number of files by lower-case extension ("" for none). hidden: number of hidden files
+    and folders. loose: folder → number of images outside class folders.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Unread:
         self.hidden += hidden
 
     def notes(self) -> list[str]:
-        """One sentence per kind of file, with counts and what would read it."""
+        """One sentence per kind of file, with counts and how to read them."""
         notes = [
             f"{_counted(number, 'image')} in {folder} "
             f"{'lies' if number == 1 else 'lie'} outside the class folders: not read."
@@ -62,30 +62,31 @@ class Unread:
             if ending in REMEDIES:
                 by_remedy.setdefault(REMEDIES[ending], []).append(ending)
         for remedy, endings in by_remedy.items():
-            notes.append(f"Not read: {self._words(endings)}; to use them: {remedy}.")
-        rest = [ending for ending in sorted(self.endings, key=natural) if ending not in REMEDIES]
-        others = self._words(rest)
-        if self.hidden:
-            others += (", " if others else "") + f"{self.hidden:,} hidden"
-        if others:
-            notes.append(f"Skipped, not images: {others}.")
+            notes.append(f"Not read: {self._format_counts(endings)}; to use them: {remedy}.")
+        unknown = [ending for ending in sorted(self.endings, key=natural) if ending not in REMEDIES]
+        skipped = [self._format_counts(unknown)] if unknown else []
+        skipped += [f"{self.hidden:,} hidden"] if self.hidden else []
+        if skipped:
+            notes.append(f"Skipped, not images: {', '.join(skipped)}.")
         return notes
 
-    def _words(self, endings: Iterable[str]) -> str:
-        return ", ".join(f"{self.endings[one]:,} {one or 'without extension'}" for one in endings)
+    def _format_counts(self, endings: Iterable[str]) -> str:
+        return ", ".join(
+            f"{self.endings[ending]:,} {ending or 'without extension'}" for ending in endings
+        )
 
 
 def why_empty(unread: Unread) -> str:
-    """` (12 .heic: pip install pillow-heif)`: what an imageless folder holds; empty for nothing."""
+    """Content of a folder without images: ` (it has 12 .heic; pip install pillow-heif)`, or ``."""
     counts = unread.endings
     if not counts:
         return ""
     ending, number = max(counts.items(), key=lambda item: (item[0] in REMEDIES, item[1], item[0]))
     what = f"{number:,} {ending or 'without extension'}"
     more = len(counts) - 1
-    others = f" and {more} other kind{'s' * (more > 1)} of files" if more else ""
+    suffix = f" and {more} other kind{'s' * (more > 1)} of files" if more else ""
     remedy = f"; {REMEDIES[ending]}" if ending in REMEDIES else ""
-    return f" (it has {what}{others}{remedy})"
+    return f" (it has {what}{suffix}{remedy})"
 
 
 def _counted(number: int, noun: str) -> str:
