@@ -49,8 +49,8 @@ class Column:
 
     @property
     def empty(self) -> bool:
-        """Whether no cell has a value."""
-        return all(cell.value is None for cell in self.cells)
+        """Whether no cell shows anything."""
+        return not any(cell.text for cell in self.cells)
 
 
 def columns(section: Section, figures: list[Figure]) -> list[Column]:

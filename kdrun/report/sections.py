@@ -18,7 +18,7 @@ from kdrun.report.statistics import significant
 SWEEP, SEARCH, RUNS, PARTS = "sweep", "search", "single runs", "parts of other runs"
 OFFLINE = "offline"
 # Settings that label single runs wherever they differ.
-NETWORKS = ("teacher", "student", "loss", "scheme")
+ALWAYS = ("teacher", "student", "loss", "scheme", "T", "alpha")
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,15 @@ def _experiments(group: Group, sweeps: Sequence[Sweep]) -> list[Experiment]:
 def _section(experiment: Experiment, groups: list[Group]) -> Section:
     all_settings = [group.settings for group in groups]
     names = differing(all_settings)
+    labels = distinguishing(all_settings, names, experiment.varied or ALWAYS)
+    names += [name for name in labels if name not in names]
     tests = {str(place): group.p for place, group in enumerate(groups)}
     return Section(
         _title(experiment, all_settings),
         experiment,
         groups,
         names,
-        distinguishing(all_settings, names, experiment.varied or NETWORKS),
+        labels,
         {int(name) for name in significant(tests)},
     )
 

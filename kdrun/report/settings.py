@@ -78,15 +78,20 @@ def differing(all_settings: Sequence[Settings]) -> list[str]:
 def distinguishing(
     all_settings: Sequence[Settings], names: Sequence[str], always: Sequence[str]
 ) -> list[str]:
-    """Those of `names` that are in `always`, and the fewest others that tell the rows apart."""
-    chosen = [name for name in names if name in always]
+    """Those of `names` that are in `always`, and the fewest others that tell the rows apart.
+
+    Settings outside `names` are taken only where `names` do not suffice.
+    """
+    others = sorted({name for settings in all_settings for name in settings} - set(names))
+    names = [*names, *others]
+    chosen = [name for name in names if name in always and name not in others]
 
     def told_apart() -> int:
         return len({tuple(s.get(name, ABSENT) for name in chosen) for s in all_settings})
 
     rows = told_apart()
     for name in names:
-        if name in always:
+        if name in chosen:
             continue
         chosen.append(name)
         if told_apart() > rows:
@@ -176,7 +181,8 @@ def _owner(name: str, settings: Settings) -> str | None:
     """The network, data set or loss that the setting belongs to; None when the run has none."""
     first, _, rest = name.partition(".")
     if name in OBJECTIVE:
-        return "" if name in settings else None
+        implied = name == "ce" and "alpha" in settings
+        return "" if name in settings or implied else None
     if not rest:
         return "dataset " + settings.get("dataset", "") if name == "dataset content" else ""
     if first == "loss":
