@@ -17,7 +17,7 @@ from kdrun.benchmarking.variants import (
     WatchedVariant,
     variant_config,
 )
-from kdrun.config.benchmark import benchmark_plain
+from kdrun.config.dump import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
 from kdrun.data.loaders.resident import resident_bytes
 from kdrun.distillation.build import Plan, dry_run_build

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from kdrun.config.model_options import MODEL, NETWORK_GROUPS
+from kdrun.config import options
+from kdrun.config.options import MODEL, NETWORK_GROUPS
 
 # Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
 INTERNAL = (MODEL,)
@@ -111,6 +112,8 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
 
     A reading of the files that is good enough to offer names; Hydra's composition is the truth.
     """
+    if not group and name in options.nodes():  # defaults from the schema
+        return dict(options.nodes()[name].values)
     path = option_path(group, name, config_dir)
     if path is None:
         return {}
@@ -172,9 +175,10 @@ def first_comment(path: Path) -> str:
 @cache
 def primary(config_name: str) -> Primary:
     """Groups and top-level keys of a verb's configuration, in the order of its YAML."""
+    if config_name in options.nodes():
+        return _of_schema(options.nodes()[config_name])
     text = (package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
     groups: dict[str, Any] = {}
-    keys: dict[str, Key] = {}
     included: dict[str, Key] = {}
     below: dict[str, dict[str, Key]] = {}
     content = yaml.safe_load(text)
@@ -192,26 +196,30 @@ def primary(config_name: str) -> Primary:
             groups |= base.groups
             included |= base.keys
             below |= base.below
-    keys = _keys(text) | included
+    first = options.nodes().get(f"{config_name}_keys")  # the verb's own settings
+    head = {} if first is None else {key: included[key] for key in first.values}
+    keys = head | _keys(text) | included
     return Primary(groups, keys, below)
 
 
 def sections(config_name: str) -> list[Section]:
     """The settings of a verb by subject, its own before those that it includes."""
     found: dict[str, dict[str, Key]] = {}
+    first = f"{config_name}_keys"
+    names = sorted(_sources(config_name), key=lambda name: name != first)
     seen: set[str] = set()
-    for name in _sources(config_name):
-        text = (package_dir() / f"{name}.yaml").read_text(encoding="utf-8")
-        keys = _keys(text)
-        for key, title in _titles(text).items():
-            if key in keys and key not in seen:
+    for name in names:
+        for key, setting in primary(name).keys.items():
+            if key not in seen:
                 seen.add(key)
-                found.setdefault(title, {})[key] = keys[key]
+                found.setdefault(options.section_of(key), {})[key] = setting
     return [Section(title, keys) for title, keys in found.items()]
 
 
 def _sources(config_name: str) -> list[str]:
-    """A verb's YAML and the YAMLs whose top-level settings it takes over."""
+    """The nodes and YAMLs that hold a verb's top-level settings, each without what it includes."""
+    if config_name in options.nodes():
+        return [config_name]
     content = yaml.safe_load((package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8"))
     names = [config_name]
     for entry in content.get("defaults", []):
@@ -220,36 +228,25 @@ def _sources(config_name: str) -> list[str]:
     return names
 
 
-def _titles(text: str) -> dict[str, str]:
-    """Top-level setting → the first sentence of the comment above its block of lines."""
-    titles: dict[str, str] = {}
-    title, comment, first = "Settings", "", True
-    for line in text.splitlines():
-        if not line.strip():
-            title, comment, first = "Settings", "", False
-        elif line.startswith("#"):
-            if not line.startswith(GLOBAL_PACKAGE):
-                comment = f"{comment} {line.lstrip('# ')}".strip()
-        elif match := re.match(r"(\w+):", line):
-            if comment and not (first and match[1] == "defaults"):
-                title = re.split(r"[.;](?: |$)", comment)[0]
-            comment = ""
-            titles[match[1]] = title
-    return titles
+def _of_schema(node: options.Node) -> Primary:
+    """The settings of a node of defaults, those of its nested groups in `below`."""
+    nested = options.nested_help()
+    keys = {
+        key: Key(value, node.help[key], nested.get(key, {})) for key, value in node.values.items()
+    }
+    below = {
+        group: {key: Key(value, help[key]) for key, value in keys[group].value.items()}
+        for group, help in nested.items()
+        if group in keys
+    }
+    return Primary({}, keys, below)
 
 
 def _keys(text: str) -> dict[str, Key]:
     content = yaml.safe_load(text)
     comments = dict(re.findall(r"^(\w+):[^#\n]*#[ ]*(.*)$", text, re.MULTILINE))
-    inner: dict[str, dict[str, str]] = {}
-    parent = ""
-    for line in text.splitlines():
-        if top := re.match(r"(\w+):", line):
-            parent = top[1]
-        elif below := re.match(r" +(\w+):[^#]*# *(.*)$", line):
-            inner.setdefault(parent, {})[below[1]] = below[2]
     return {
-        name: Key(value, comments.get(name, ""), inner.get(name, {}))
+        name: Key(value, comments.get(name, ""))
         for name, value in content.items()
         if name not in ("defaults", "hydra")
     }

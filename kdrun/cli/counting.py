@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 
-from kdrun.config.sweeping import LARGEST_SWEEP
+from kdrun.config.schema import LARGEST_SWEEP
 from kdrun.errors import ConfigError
 
 SHOWN = 200  # characters of the command in a message

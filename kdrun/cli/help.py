@@ -1,6 +1,5 @@
 """The help pages of kdrun and of its verbs, wrapped to the width of the terminal."""
 
-import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.cli import config_groups, parser, verbs
+from kdrun.config import options
 
 ABOUT = (
     "kdrun: how much of a big classifier can a small one keep, and with which recipe?",
@@ -74,7 +74,7 @@ def _configuration(config_name: str, config_dir: Path | None) -> list[str]:
         rows = [row for key, setting in section.keys.items() for row in _setting(key, setting)]
         if rows:
             lines += ["", *_wrapped(f"{section.title}:"), *_rows(rows)]
-    for group in ("dataset", "teacher", "student"):
+    for group in ("dataset", "teacher", "student", "schedule"):
         if group in primary.groups:
             lines += [
                 "",
@@ -86,11 +86,11 @@ def _configuration(config_name: str, config_dir: Path | None) -> list[str]:
 
 def _groups(groups: dict[str, Any], config_dir: Path | None) -> list[str]:
     """Each group with its default and its options; a list that was shown is not repeated."""
-    options = config_groups.list_groups(config_dir)
+    known = config_groups.list_groups(config_dir)
     lines: list[str] = []
     shown: dict[tuple[str, ...], str] = {}
     for group, default in groups.items():
-        names = tuple(options.get(group.split("@")[0], []))
+        names = tuple(known.get(group.split("@")[0], []))
         lines.append(f"  {group}={_text(default)}")
         if not names:
             text = "none yet"
@@ -125,12 +125,10 @@ def _setting(key: str, setting: config_groups.Key) -> list[tuple[str, str]]:
 
 
 def _common_settings(config_name: str, group: str) -> list[tuple[str, str]]:
-    """What every option of a group has, from `<group>_keys.yaml`, with its comments."""
+    """The settings that every option of a group has, with their help."""
     bare = group == "teacher" and config_name in ("evaluate", "export")
-    name = f"{'teacher_file' if bare else group}_keys.yaml"
-    text = (config_groups.package_dir() / name).read_text(encoding="utf-8")
-    matches = re.findall(r"^(\w+): +(\S.*?) +# (.*)$", text, re.MULTILINE)
-    return [(f"{group}.{key}={value}", comment) for key, value, comment in matches]
+    node = options.nodes()[f"{'teacher_file' if bare else group}_keys"]
+    return [(f"{group}.{key}={_text(value)}", node.help[key]) for key, value in node.values.items()]
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
@@ -171,6 +169,8 @@ def _text(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, dict):

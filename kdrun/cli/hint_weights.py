@@ -1,14 +1,23 @@
 """What other tools call the weights that a network starts from; here it is `checkpoint`."""
 
 from collections.abc import Collection
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from kdrun.cli.command_spec import full_key, value_text
 from kdrun.cli.grammar import shell_quoted
+from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.teachers import NUMBERED
-from kdrun.config.weights import CHECKPOINT_WORDS, names_a_file
 from kdrun.errors import ConfigError
+
+SUFFIXES = (".pth", ".pt", ".th", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl")
+
+
+def names_a_file(value: Any) -> bool:
+    """Whether a value looks like the path of weights or of a run."""
+    text = str(value).strip("'\"")
+    return "/" in text or text.endswith(SUFFIXES)
 
 
 def instead(override: Override) -> str | None:

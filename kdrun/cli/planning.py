@@ -28,14 +28,14 @@ from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
 from kdrun.cli.parser import Flags
 from kdrun.cli.typed import Config, typed_config
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
 )
-from kdrun.config.teachers import OWN_KEYS, TOGETHER_KEYS
+from kdrun.config.teachers import ENSEMBLE_KEYS, TEACHER_KEYS
 from kdrun.errors import ConfigError
 from kdrun.sweeps.launchers import Launcher, launcher_of
 
@@ -220,7 +220,7 @@ class Composer:
     """
 
     def __init__(self, asked: Request) -> None:
-        resolvers.register(asked.config_dir)
+        composition.register(asked.config_dir)
         self.asked = asked
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._plain: dict[tuple[str, ...], DictConfig] = {}
@@ -298,9 +298,9 @@ class Composer:
                 shared = self._trees[key].get("teacher") or {}
                 name = choices.get(f"{teachers.GROUP}@{place}")
                 own = config_groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
-                beside = {key: shared[key] for key in OWN_KEYS if key in shared}
+                beside = {key: shared[key] for key in TEACHER_KEYS if key in shared}
                 network = own if name is not None else shared
-                known = {k: v for k, v in network.items() if k not in TOGETHER_KEYS} | beside
+                known = {k: v for k, v in network.items() if k not in ENSEMBLE_KEYS} | beside
                 suggestions.check_value(self.asked, {place: known}, override)
 
     def _with_values(

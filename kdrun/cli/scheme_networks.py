@@ -7,8 +7,9 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun.cli import config_groups
-from kdrun.config.schemes import STUDENT
-from kdrun.config.weights import START_KEYS
+from kdrun.config.parse import STUDENT
+from kdrun.config.schema import StartConfig
+from kdrun.config.settings import keys_of
 from kdrun.errors import ConfigError, did_you_mean
 
 KEYS = ("scheme.peers", "scheme.assistants")
@@ -50,7 +51,7 @@ def _network(where: str, peer: Any, known: list[str], config_dir: Path | None) -
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     node = OmegaConf.to_container(compose("distill", [f"student={name}", *search]).student)
     assert isinstance(node, dict)
-    node = {key: value for key, value in node.items() if key not in START_KEYS}
+    node = {key: value for key, value in node.items() if key not in keys_of(StartConfig)}
     settings = {str(key) for key in node}
     for key in changes:
         if key not in settings:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun.config.benchmark import benchmark_config
+from kdrun.config import parse, rules
 from kdrun.config.schema import BenchmarkConfig
 
 ORDER = 60
@@ -28,7 +28,9 @@ def run(argv: list[str]) -> int:
 
 def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:
     """The typed and checked configuration."""
-    return benchmark_config(cfg)
+    found = parse.benchmark_config(cfg)
+    rules.benchmark(found)
+    return found
 
 
 def execute(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from kdrun.cli import scheme_networks
-from kdrun.config import parse, validate
+from kdrun.config import parse, rules
 from kdrun.config.schema import DistillConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
     """The typed and checked configuration; networks that a scheme names are filled in."""
     scheme_networks.fill_in(cfg, config_dir)
     found = parse.distill_config(cfg)
-    validate.validate_distill(found)
+    rules.distill(found)
     return found
 
 

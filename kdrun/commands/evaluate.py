@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun.config import parse, validate
+from kdrun.config import parse, rules
 from kdrun.config.schema import EvaluateConfig
 
 ORDER = 30
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
 def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:
     """The typed and checked configuration."""
     found = parse.evaluate_config(cfg)
-    validate.validate_evaluate(found)
+    rules.evaluate(found)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun.config import parse, validate
+from kdrun.config import parse, rules
 from kdrun.config.schema import ExportConfig
 
 ORDER = 40
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
 def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:
     """The typed and checked configuration."""
     found = parse.export_config(cfg)
-    validate.validate_export(found)
+    rules.export(found)
     return found
 
 

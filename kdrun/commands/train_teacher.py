@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun.config import parse, validate
+from kdrun.config import parse, rules
 from kdrun.config.schema import TrainTeacherConfig
 
 TRAINS = True
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
 def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:
     """The typed and checked configuration."""
     found = parse.train_teacher_config(cfg)
-    validate.validate_train_teacher(found)
+    rules.train_teacher(found)
     return found
 
 

@@ -96,9 +96,9 @@ def verdicts(
 
     from kdrun.cli import grammar, planning, suggestions, verbs
     from kdrun.cli.command_spec import request
-    from kdrun.config import resolvers
+    from kdrun.config import composition
 
-    resolvers.register()
+    composition.register()
     asked = request("distill", verbs.config_names()["distill"], given.config_dir)
     base = grammar.parse(overrides)
     suggestions.check_names(asked, base)

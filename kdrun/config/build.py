@@ -15,13 +15,25 @@ from collections.abc import Callable
 from typing import Any
 
 from kdrun.config import trust
-from kdrun.config.weights import CHECKPOINT_WORDS
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.ranges import argument_problem
 from kdrun.user_code import user_code_error
 
 # Optional packages a shipped configuration may point at, and the extra that installs each.
 EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "trackio")}
+
+# What other tools call `checkpoint`.
+CHECKPOINT_WORDS = frozenset(
+    (
+        *("weights", "weights_file", "weights_path", "pretrained", "pretrained_path"),
+        *("pretrained_weights", "init", "init_from", "init_weights", "initial_weights"),
+        *("init_checkpoint", "initialize", "initialise", "ckpt", "ckpt_path", "checkpoint_path"),
+        *("checkpoints", "from_checkpoint", "load", "load_from", "load_path", "load_weights"),
+        *("resume", "resume_from", "restore", "restore_from", "start", "start_from", "from_file"),
+        *("state_dict", "finetune", "finetune_from", "fine_tune", "warm_start", "model_path"),
+        *("path", "file"),
+    )
+)
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:

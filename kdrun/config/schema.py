@@ -1,22 +1,20 @@
-"""The typed form of a configuration: what the rest of the program receives instead of YAML.
+"""The typed configuration: every key with its type, range, default and help text.
 
-`kdrun.config.parse` turns the composed YAML into these; `kdrun.config.validate` checks what a
-type cannot say. Nothing here imports torch or OmegaConf.
+The YAML groups only choose values. `kdrun.config.parse` converts composed YAML to these
+dataclasses, `dump` converts back, `rules` holds the rules between settings, `options` offers the
+defaults to Hydra. Fields are in the order of the written form. Imports no torch, no OmegaConf.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from kdrun.config import kinds
-from kdrun.config.sweeping import SearchConfig as SearchConfig
-from kdrun.config.sweeping import SweepConfig as SweepConfig
-from kdrun.config.teacher_input import AS_THE_DATA, TeacherInput
-from kdrun.config.teacher_runtime import AS_IT_IS, TeacherRuntimeConfig
-from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
-from kdrun.config.weights import ReadingConfig, StartConfig
+from kdrun.config import readers
+from kdrun.config.settings import required, setting
 from kdrun.ranges import (
+    Choices,
     Count,
     CountOrZero,
+    Items,
     NotNegative,
     Number,
     Pixels,
@@ -27,18 +25,25 @@ from kdrun.ranges import (
     Steps,
     Temperature,
 )
+from kdrun.recipes.lr_schedules import LR_SCHEDULES
+from kdrun.recipes.optimizers import OPTIMIZERS
+
+LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
+Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
+# More threads than any machine has make OpenMP crash while it starts them.
+Threads = Annotated[int, Range(low=1, high=1024)]
+Workers = Annotated[int, Range(low=0, high=1024)]
+ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the training images, drawn as integers per image and epoch.
+    """Random changes of the training images, drawn as integers per image and epoch."""
 
-    crop_padding: pixels of black border; the image is cropped back at a random place.
-    flip: mirror left-right with probability one half.
-    """
-
-    crop_padding: Annotated[int, Range(low=0, high=65_536)] = 0
-    flip: bool = False
+    crop_padding: Annotated[int, Range(low=0, high=65_536)] = setting(
+        0, "pixels of black border before a random crop"
+    )
+    flip: bool = setting(False, "mirror left-right with probability 0.5")
 
 
 @dataclass(frozen=True)
@@ -46,23 +51,30 @@ class DatasetConfig:
     """Where the images come from and how they are split.
 
     target, kwargs: the source function and its arguments (`root`, `download`, ...).
-    mean, std: per channel, of pixels scaled to 0..1; None measures them on the training split.
-    split_seed: chooses the validation images; separate from `seed`, so all seeds share a teacher.
-    resident: auto | true | false: keep all images in memory, or stream them from disk.
-    workers: loader processes when streaming.
-    duplicates: what is done about the same image in two splits.
+    mean, std: per channel, of pixels scaled to 0..1.
+    split_seed: separate from `seed`, so that all seeds share one teacher.
     """
 
-    name: str
-    target: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    mean: list[Number] | None = None
-    std: list[Positive] | None = None
-    augment: AugmentConfig = AugmentConfig()
-    split_seed: Seed = 0
-    resident: kinds.Resident = "auto"
-    workers: kinds.Workers = 0
-    duplicates: kinds.Duplicates = "warn"
+    name: str = required()
+    target: str = required(key="_target_")
+    kwargs: dict[str, Any] = setting(dict, rest=True)
+    mean: list[Number] | None = setting(
+        None, "per channel, of pixels scaled to 0..1; null: measured on the training images"
+    )
+    std: list[Positive] | None = setting(None, "standard deviation, likewise")
+    augment: AugmentConfig = setting(AugmentConfig(), "random changes of the training images")
+    split_seed: Seed = setting(0, "chooses the validation images; all seeds share them")
+    resident: Annotated[str, Choices(("auto", "true", "false"))] = setting(
+        "auto",
+        "true: all images in memory; false: streamed from disk; auto: by size",
+        read=readers.resident,
+    )
+    workers: Workers = setting(0, "loader processes when streaming")
+    duplicates: Annotated[str, Choices(("warn", "error", "drop"))] = setting(
+        "warn",
+        "same image in two splits: warn | error | drop (from train and val)",
+        quiet=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,166 +84,318 @@ class NetworkConfig:
     taps: extra or replaced tap names → module paths (see `kdrun.models.taps`).
     """
 
-    name: str
-    target: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    taps: dict[str, str] = field(default_factory=dict)
+    name: str = required()
+    target: str = required(key="_target_")
+    kwargs: dict[str, Any] = setting(dict, rest=True)
+    taps: dict[str, str] = setting(dict, read=readers.taps)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How a network is trained.
+    """How a network is trained."""
 
-    epochs, steps: the length; a set `steps` (optimiser steps) replaces `epochs`.
-    curve: constant | step | linear | cosine | onecycle, the shape of the learning rate.
-    milestones: with `step`: after this many epochs the rate is multiplied by `gamma`.
-    warmup_epochs: linear rise from zero over this many epochs, before the curve.
-    final_lr: the rate at the end of `linear`, `cosine` and `onecycle`, as a share of `lr`.
-    grad_clip: largest gradient norm; 0 leaves gradients alone.
-    max_norm: largest norm of the weights into a unit, kept after every step; 0 bounds nothing.
-    dot_delta: with `dot`: how far the momenta of labels and teachers lie from `momentum`.
-    eval_every: epochs between two measurements of the validation split.
-    early_stopping: end when the validation figure has not improved for so many epochs; 0: never.
-    early_stopping_metric: accuracy | loss, the figure it watches.
+    epochs: Count = setting(60, "passes over the training images")
+    steps: Steps | None = setting(None, "length in optimiser steps instead; replaces epochs")
+    batch_size: Count = setting(64, "images per optimiser step")
+    eval_batch_size: Count = setting(128, "images per batch when measuring")
+    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot")
+    lr: Positive = setting(0.1, "peak learning rate")
+    momentum: Share = setting(0.9, "of sgd and dot")
+    nesterov: bool = setting(False, "Nesterov momentum, with sgd")
+    dot_delta: Annotated[float, Range(low=0, high=1)] = setting(
+        0.075, "dot: momentum is lower by this for CE, higher by this for the distillation losses"
+    )
+    betas: Annotated[list[Share], Items(2, 2)] = setting(
+        lambda: [0.9, 0.999], "decay rates of adam and adamw"
+    )
+    weight_decay: NotNegative = setting(5e-4, "L2 penalty; decoupled with adamw")
+    curve: Annotated[str, LR_SCHEDULES] = setting(
+        "cosine", "learning-rate schedule: constant | step | linear | cosine | onecycle"
+    )
+    milestones: list[Steps] = setting(
+        list, "curve=step: lr is multiplied by gamma after these epochs"
+    )
+    gamma: Annotated[float, Range(above=0, high=1000)] = setting(0.1, "factor at each milestone")
+    warmup_epochs: NotNegative = setting(0.0, "linear warm-up from zero before the curve")
+    final_lr: NotNegative = setting(0.0, "share of lr left at the end of linear, cosine, onecycle")
+    label_smoothing: Share = setting(0.0, "of the hard-label cross-entropy")
+    grad_clip: NotNegative = setting(0.0, "largest gradient norm; 0: no clipping")
+    max_norm: NotNegative = setting(
+        0.0, "max-norm of each unit's incoming weights, after every step; 0: no limit", quiet=True
+    )
+    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto: bf16 where faster")
+    eval_every: Count = setting(1, "epochs between two evaluations on the validation split")
+    early_stopping: CountOrZero = setting(
+        0, "stop after this many epochs without improvement on the validation split; 0: never"
+    )
+    early_stopping_metric: Annotated[str, Choices(("accuracy", "loss"))] = setting(
+        "accuracy", "metric of early stopping: accuracy | loss"
+    )
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How the tensors of a weights file become those of a network."""
+
+    key: str | None = setting(
+        None,
+        "which set of weights in the file, e.g. model_ema; null: detected",
+        key="checkpoint_key",
+        quiet=True,
+    )
+    rename: dict[str, str | None] = setting(
+        dict,
+        "modules in the file → in the network, e.g. {linear: fc}; {head: null} leaves one out",
+        quiet=True,
+        read=readers.rename,
+    )
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The weights a student starts from."""
+
+    checkpoint: str = required(
+        "initial weights: a run folder, a store entry or a file; null: drawn from seed"
+    )
+    reading: ReadingConfig = setting(ReadingConfig, inline=True)
+    new_classifier: bool = setting(
+        False, "true: load all weights except the classifier's, for other classes", quiet=True
+    )
+
+
+@dataclass(frozen=True)
+class TeacherRuntimeConfig:
+    """How a frozen teacher is run during distillation; the defaults change no result."""
+
+    precision: Precision | None = setting(
+        None, "of the teacher during distillation: fp32 | bf16 | fp16; null: the student's"
+    )
+    fold: bool = setting(False, "fold batch normalisation into the preceding convolutions")
+    compile: bool | None = setting(None, "torch.compile for the teacher; null: as compile=...")
+    cache: Annotated[str, Choices(("auto", "off", "logits", "embedding"))] = setting(
+        "auto", "auto | off | logits | embedding: cache the teacher's outputs per image and view"
+    )
+    cache_gb: Positive = setting(4.0, "size limit of the teacher cache, in 10^9 bytes")
+    cache_dtype: Annotated[str, Choices(("float16",))] | None = setting(
+        None, "float16: half the cache size, outputs rounded"
+    )
+    check_accuracy: bool = setting(
+        True, "refuse weights that miss the accuracy on their card; false: warn"
+    )
+
+
+@dataclass(frozen=True)
+class TeacherInput:
+    """Input and outputs of weights from a file without a card; None: as the data set.
+
+    mean, std: one number holds for all channels.
     """
 
-    epochs: Count = 30
-    steps: Steps | None = None
-    batch_size: Count = 64
-    eval_batch_size: Count = 128
-    optimizer: kinds.Optimizer = "sgd"
-    lr: Positive = 0.05
-    momentum: Share = 0.9
-    nesterov: bool = False
-    dot_delta: Annotated[float, Range(low=0, high=1)] = 0.075
-    betas: kinds.Betas = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: NotNegative = 5e-4
-    curve: kinds.Curve = "cosine"
-    milestones: list[Steps] = field(default_factory=list)
-    gamma: Annotated[float, Range(above=0, high=1000)] = 0.1
-    warmup_epochs: NotNegative = 0.0
-    final_lr: NotNegative = 0.0
-    label_smoothing: Share = 0.0
-    grad_clip: NotNegative = 0.0
-    max_norm: NotNegative = 0.0
-    precision: kinds.Precision = "fp32"
-    eval_every: Count = 1
-    early_stopping: CountOrZero = 0
-    early_stopping_metric: kinds.StoppingMetric = "accuracy"
+    mean: readers.Constants | None = setting(
+        None,
+        "input normalisation per channel, of pixels scaled to 0..1, e.g. [0.485,0.456,0.406]",
+        quiet=True,
+        read=readers.constants,
+    )
+    std: readers.Constants | None = setting(
+        None, "standard deviation, e.g. [0.229,0.224,0.225]", quiet=True, read=readers.constants
+    )
+    channels: Annotated[int, Range(low=1, high=3)] | None = setting(
+        None,
+        "1 | 3: input channels; grey images are repeated, colour images converted (Rec. 601)",
+        quiet=True,
+        read=readers.channels,
+    )
+    classes: tuple[readers.ClassKey, ...] | None = setting(
+        None,
+        "its output (number or name) for each class of the data set, e.g. [0,217,482]",
+        quiet=True,
+        read=readers.output_classes,
+    )
+    class_order: str | tuple[str, ...] | None = setting(
+        None,
+        "order of its outputs: natural | lexicographic | [names] | file.txt",
+        quiet=True,
+        read=readers.class_order,
+    )
+
+    def given(self) -> list[str]:
+        """The names of the settings that are set."""
+        names = ("mean", "std", "channels", "classes", "class_order")
+        return [name for name in names if getattr(self, name) is not None]
+
+
+AS_IT_IS = TeacherRuntimeConfig()
+AS_THE_DATA = TeacherInput()
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """A teacher: its network, and everything that shapes its training.
+    """A teacher: its network, and everything that shapes its training."""
 
-    checkpoint: load these weights instead of looking in the store or training.
-    reading: how the tensors of that file become the network's.
-    augment: None trains it on the data set's own augmentation.
-    image_size: (H, W) that it sees, where that is not the images' own; they are resized for it.
-    input: constants, channels and classes of weights from a file that has no card.
-    """
-
-    network: NetworkConfig
-    schedule: ScheduleConfig
-    seed: Seed = 0
-    checkpoint: str | None = None
-    augment: AugmentConfig | None = None
-    image_size: tuple[Pixels, Pixels] | None = None
-    runtime: TeacherRuntimeConfig = AS_IT_IS
-    input: TeacherInput = AS_THE_DATA
-    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    network: NetworkConfig = required(inline=True)
+    schedule: ScheduleConfig = required("its training")
+    seed: Seed = setting(0, "of its training; the student's seed never changes the teacher")
+    checkpoint: str | None = setting(
+        None, "load these weights: a run folder, a store entry or a file"
+    )
+    reading: ReadingConfig = setting(ReadingConfig, inline=True)
+    augment: AugmentConfig | None = setting(
+        None, "of its training, e.g. {crop_padding: 2, flip: false}; null: the data set's"
+    )
+    image_size: tuple[Pixels, Pixels] | None = setting(
+        None,
+        "side or [height, width] of its input; null: the images' own",
+        read=readers.image_size,
+    )
+    runtime: TeacherRuntimeConfig = setting(AS_IT_IS, inline=True)
+    input: TeacherInput = setting(AS_THE_DATA, inline=True)
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """How several teachers count together (see `kdrun.losses.ensemble`).
+    """How several teachers are combined (see `kdrun.losses.ensemble`)."""
 
-    average: terms | soft_targets. weights: one per teacher, of any sum; empty: all count alike.
-    """
-
-    average: kinds.Average = "terms"
-    weights: list[Positive] = field(default_factory=list)
+    average: Annotated[str, Choices(("terms", "soft_targets"))] = setting(
+        "terms", "several teachers: terms averages each loss, soft_targets their probabilities"
+    )
+    weights: list[Positive] = setting(list, "one number per teacher; null: equal weights")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """One loss of the objective: its class, its arguments, its weight.
-
-    warmup_epochs: the weight rises linearly and is full in this epoch (1: from the start).
-    decay_epochs: the weight falls linearly to zero over so many epochs; 0 keeps it.
-    """
+    """One loss of the objective: its class, its arguments, its weight."""
 
     id: str
-    target: str
-    weight: NotNegative
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    warmup_epochs: CountOrZero = 0
-    decay_epochs: CountOrZero = 0
+    target: str = required(key="_target_")
+    weight: NotNegative = setting(1.0, "weight in the objective")
+    kwargs: dict[str, Any] = setting(dict, rest=True)
+    warmup_epochs: CountOrZero = setting(0, "the weight rises linearly over these epochs")
+    decay_epochs: CountOrZero = setting(0, "the weight falls linearly to zero over these epochs")
 
 
-# A scheme's teachers: those of `teacher`; nobody; the student itself, trained alone first.
+# Where a scheme's teachers come from: `teacher`; none; the student trained on labels first.
 USES_TEACHER = (True, False, "student")
 
 
 @dataclass(frozen=True)
 class RoundsConfig:
-    """Several distillations, one after another, each with the student of the one before.
+    """Several distillations in sequence; each student teaches the next one."""
 
-    assistants: networks between teacher and student, the first learns from the teacher.
-    generations: how often the student is trained anew, where there are no assistants.
-    keep_first: the teachers of the first round also teach in the later ones.
-    first_on_labels: the first generation has no teacher.
-    """
+    assistants: tuple[NetworkConfig, ...] = setting(
+        (), "networks between teacher and student, largest first, e.g. [resnet32,resnet20]"
+    )
+    generations: Count = setting(1, "how many students are trained in sequence")
+    keep_first: bool = setting(False, "the first teachers also teach in later generations")
+    first: Annotated[str, Choices(("teacher", "labels"))] = setting(
+        "teacher", "who teaches the first generation: teacher | labels"
+    )
 
-    assistants: tuple[NetworkConfig, ...] = ()
-    generations: Count = 1
-    keep_first: bool = False
-    first_on_labels: bool = False
+    @property
+    def first_on_labels(self) -> bool:
+        """Whether the first generation has no teacher."""
+        return self.first == "labels"
 
 
 @dataclass(frozen=True)
 class SchemeConfig:
     """Who teaches whom.
 
-    uses_teacher: one of `USES_TEACHER`.
-    peers: networks that learn beside the student, in schemes that train several.
+    peers: networks that are trained with the student, in schemes that train several.
     rounds: of schemes that distil several times; None elsewhere.
     """
 
-    name: str
-    target: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    uses_teacher: bool | str = True
-    peers: tuple[NetworkConfig, ...] = ()
-    rounds: RoundsConfig | None = None
+    name: str = required()
+    target: str = required(key="_target_")
+    kwargs: dict[str, Any] = setting(dict, rest=True)
+    uses_teacher: bool | str = setting(True, quiet=True, read=readers.unchanged)
+    peers: tuple[NetworkConfig, ...] = setting((), quiet=True)
+    rounds: RoundsConfig | None = setting(None, inline=True)
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """A tracker besides the files of the run folder."""
+    """A tracker in addition to the files of the run folder."""
 
-    name: str
-    target: str | None = None
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    name: str = required()
+    target: str | None = setting(None, key="_target_")
+    kwargs: dict[str, Any] = setting(dict, rest=True)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What the student is trained on, where that is not all training images with their labels.
+
+    bias: constant added to the logits of the left-out classes after training.
+    """
+
+    exclude_classes: tuple[readers.ClassKey, ...] = setting(
+        (), "classes to leave out, by number or name, e.g. [3]", read=readers.class_keys
+    )
+    only_classes: tuple[readers.ClassKey, ...] = setting(
+        (), "classes to keep instead, e.g. [7,8]", read=readers.class_keys
+    )
+    fraction: Annotated[float, Range(above=0, high=1, usual="0.03")] = setting(
+        1.0, "share of each class that is kept"
+    )
+    seed: Seed = setting(0, "draws that share")
+    labels: bool = setting(True, "false: soft targets only; the CE weight must be 0 (alpha=1)")
+    folder: str | None = setting(None, "unlabelled images to use instead of the training images")
+    bias: str | Number = setting(
+        "none", "logit correction of left-out classes: none | match | a number", read=readers.bias
+    )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the transfer set has labels."""
+        return self.labels and self.folder is None
+
+    @property
+    def by_class(self) -> bool:
+        """Whether some classes are left out."""
+        return bool(self.exclude_classes or self.only_classes)
+
+
+ALL_TRAINING_IMAGES = TransferConfig()
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """How the jobs of a sweep are treated."""
+
+    fail_fast: bool = setting(False, "start no further jobs after a failure")
+    job_minutes: Positive | None = setting(None, "time limit per job; null: none")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How `kdrun search` searches. space: name → list or range, as typed after `name=`."""
+
+    trials: Annotated[int, Range(low=1, high=LARGEST_SWEEP)] = setting(20, "settings to try")
+    seed: Seed = setting(0, "of the sampler")
+    space: dict[str, str] = setting(dict, "name → range, as on the command line")
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how a command runs; nothing of this changes what is learnt.
+    """Where and how a command runs; nothing here changes what is learnt."""
 
-    checkpoint_minutes, checkpoint_steps: the longest a training goes on without saving its state;
-    None: steps are not counted.
-    """
-
-    device: str = "auto"
-    compile: bool = False
-    threads: kinds.Threads | None = None
-    gang: bool = False
-    output_root: str = "outputs"
-    ui: kinds.Interface = "auto"
-    checkpoint_minutes: Positive = 5.0
-    checkpoint_steps: Steps | None = None
-    sweep: SweepConfig = field(default_factory=SweepConfig)
+    device: str = setting("auto", "auto | cpu | cuda | cuda:N | mps", read=readers.device)
+    compile: bool = setting(False, "torch.compile for the networks")
+    threads: Threads | None = setting(None, "CPU threads; null: as many as the machine has")
+    gang: bool = setting(
+        False, "run jobs that share data and teacher in lockstep (pip install 'kdrun[lockstep]')"
+    )
+    output_root: str = setting("outputs", "folder of runs, teacher store and caches")
+    ui: Annotated[str, Choices(("auto", "rich", "plain", "quiet"))] = setting(
+        "auto", "auto | rich | plain | quiet"
+    )
+    checkpoint_minutes: Positive = setting(5.0, "longest time between two checkpoints")
+    checkpoint_steps: Steps | None = setting(
+        None, "also save every so many steps; null: by time only"
+    )
+    sweep: SweepConfig = setting(SweepConfig())
 
 
 @dataclass(frozen=True)
@@ -240,20 +404,17 @@ class TrainTeacherConfig:
 
     dataset: DatasetConfig
     teachers: tuple[TeacherConfig, ...]
-    val_fraction: kinds.ValFraction
-    runtime: RuntimeConfig
     logger: LoggerConfig
+    val_fraction: ValFraction = setting(0.1, "share of the training images held out; 0: none")
+    runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
     """Everything `kdrun distill` needs.
 
-    teachers: none when the objective is labels alone, or when the scheme has no teacher.
-    ensemble: how several teachers count together.
-    T, alpha, ce: as given on the command line; None leaves the terms' own values.
-    alone: also train (or find) the same student on labels only.
-    transfer: which images and labels stage 2 sees.
+    teachers: none when the objective is labels only, or when the scheme has no teacher.
+    T, alpha, ce: as given on the command line; None leaves each loss's own value.
     start: the weights the student starts from; None draws them from the seed.
     """
 
@@ -263,15 +424,17 @@ class DistillConfig:
     loss: dict[str, LossConfig]
     schedule: ScheduleConfig
     scheme: SchemeConfig
-    val_fraction: kinds.ValFraction
-    seed: Seed
-    T: Temperature | None
-    alpha: Annotated[float, Range(low=0, high=1)] | None
-    ce: NotNegative | None
-    alone: bool
-    runtime: RuntimeConfig
     logger: LoggerConfig
-    transfer: TransferConfig = ALL_TRAINING_IMAGES
+    T: Temperature | None = setting(None, "softmax temperature of every loss that has one")
+    alpha: Annotated[float, Range(low=0, high=1)] | None = setting(
+        None, "weight of the soft-target loss; hard-label CE gets 1 - alpha"
+    )
+    ce: NotNegative | None = setting(None, "weight of hard-label CE, instead of 1 - alpha")
+    seed: Seed = setting(0, "of the student: initial weights, data order, augmentation, dropout")
+    val_fraction: ValFraction = setting(0.1, "share of the training images held out; 0: none")
+    alone: bool = setting(True, "also train (or reuse) the baseline: the same student, labels only")
+    transfer: TransferConfig = setting(ALL_TRAINING_IMAGES, "what the student is trained on")
+    runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
     ensemble: EnsembleConfig = EnsembleConfig()
     start: StartConfig | None = None
 
@@ -283,16 +446,14 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Everything `kdrun benchmark` needs.
-
-    distill: the configuration that is measured. compare: what is measured beside it.
-    rounds: each measures everything once. steps: of each variant in a round.
-    """
+    """Everything `kdrun benchmark` needs. distill: the configuration that is measured."""
 
     distill: DistillConfig
-    compare: list[str]
-    rounds: Count
-    steps: Count
+    compare: list[str] = setting(
+        lambda: ["usual"], "variants to compare with: see docs/performance.md", read=readers.listed
+    )
+    rounds: Count = setting(8, "each measures every variant once, in turned order")
+    steps: Count = setting(4, "training steps of each variant per round")
 
     @property
     def runtime(self) -> RuntimeConfig:
@@ -302,38 +463,38 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything `kdrun evaluate` needs. dataset: None measures on the run's own data set.
+    """Everything `kdrun evaluate` needs.
 
-    weights: how to read a file without a card; None: a card says it.
+    dataset: None measures on the run's own data set. weights: how to read a file without a card.
     """
 
-    run: str
-    dataset: DatasetConfig | None
-    batch_size: Count
-    precision: kinds.Precision
-    runtime: RuntimeConfig
+    run: str = required("a run folder, a teacher-store entry, or a file of weights")
+    dataset: DatasetConfig | None = None
+    batch_size: Count = setting(128, "images per batch")
+    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16")
     weights: TeacherConfig | None = None
+    runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Everything `kdrun export` needs. dataset: None checks on the run's own data set.
+    """Everything `kdrun export` needs; `dataset` and `weights` as in `EvaluateConfig`."""
 
-    out: None stands for `export/` in the run's folder.
-    images: how many test images the file is checked on; None: all.
-    tolerance: points of top-1 that int8 may lose; None: 2.
-    weights: how to read a file without a card; None: a card says it.
-    """
-
-    run: str
-    format: kinds.Format = "onnx"
-    quantize: kinds.Quantize | None = None
-    out: str | None = None
-    images: Steps | None = None
-    tolerance: Annotated[float, Range(low=0, high=100)] | None = None
-    calibration_images: Count = 512
-    latency: bool = True
-    batch_size: Count = 128
+    run: str = required("a run folder, a teacher-store entry, or a file of weights")
+    format: Annotated[str, Choices(("onnx", "pt2", "safetensors"))] = setting(
+        "onnx", "onnx | pt2 | safetensors"
+    )
+    quantize: Annotated[str, Choices(("int8",))] | None = setting(
+        None, "null | int8: 8-bit weights and activations, with format=onnx"
+    )
+    out: str | None = setting(None, "folder for the files; null: export/ in the run's folder")
+    images: Steps | None = setting(None, "test images to check the file on; null: all")
+    tolerance: Annotated[float, Range(low=0, high=100)] | None = setting(
+        None, "points of top-1 that int8 may lose; null: 2"
+    )
+    calibration_images: Count = setting(512, "validation (or training) images to calibrate int8")
+    latency: bool = setting(True, "also time teacher and student on this machine")
+    batch_size: Count = setting(128, "images per batch of the check")
     dataset: DatasetConfig | None = None
-    runtime: RuntimeConfig = RuntimeConfig()
     weights: TeacherConfig | None = None
+    runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)

@@ -1,36 +1,25 @@
 """Several teachers in plain form: `teacher`, which all share, and `teacher1`, `teacher2`, ...
 
-`teacher` describes the first teacher and what holds for all. `teacherN` is either a further network
-(`teacher2` with a `_target_`), or own settings of teacher number N: what it does not set is as in
-`teacher`. `teacher.count` makes several teachers of one network, each with a seed of its own.
+`teacher` describes the first teacher and the settings that all share. `teacherN` is either another
+network (`teacher2` with a `_target_`), or settings of teacher number N alone: what it does not set
+is as in `teacher`. `teacher.count` makes several teachers of one network with different seeds.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-from kdrun.config.sizes import check_networks
-from kdrun.config.teacher_input import INPUT_KEYS
-from kdrun.config.teacher_runtime import TeacherRuntimeConfig
-from kdrun.config.weights import READING_KEYS
+from kdrun.config import rules, schema
+from kdrun.config.settings import keys_of
 from kdrun.errors import ConfigError
 
 NUMBERED = re.compile(r"teacher([1-9][0-9]*)$")
-
-# What a teacher has besides its network, and what is said of all teachers together.
-OWN_KEYS = (
-    "schedule",
-    "seed",
-    "checkpoint",
-    *READING_KEYS,
-    "augment",
-    "image_size",
-    *INPUT_KEYS,
+# What a teacher has besides its network.
+TEACHER_KEYS = tuple(
+    key for key in keys_of(schema.TeacherConfig) if key not in keys_of(schema.NetworkConfig)
 )
-# How a frozen teacher is run while it teaches.
-TEACHING_KEYS = tuple(field.name for field in fields(TeacherRuntimeConfig))
-TOGETHER_KEYS = ("count", "average", "weights")
+# What describes all teachers together.
+ENSEMBLE_KEYS = ("count", *keys_of(schema.EnsembleConfig))
 
 
 def teacher_nodes(plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -38,7 +27,7 @@ def teacher_nodes(plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
     Raises ConfigError for teachers that are missing between others, and for settings of none.
     """
-    shared = {k: v for k, v in plain["teacher"].items() if k not in TOGETHER_KEYS}
+    shared = {k: v for k, v in plain["teacher"].items() if k not in ENSEMBLE_KEYS}
     numbered = _numbered(plain)
     count = _count(plain["teacher"], numbered)
     if count == 1 and 1 not in numbered:
@@ -53,18 +42,6 @@ def teacher_nodes(plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         (f"teacher{number}", _node(shared, numbered.get(number, {}), number - 1 if several else 0))
         for number in range(1, count + 1)
     ]
-
-
-def refuse_twins(teachers: tuple[Any, ...]) -> None:
-    """Raise ConfigError when two teachers are the same network trained in the same way."""
-    for second in range(len(teachers)):
-        for first in range(second):
-            if teachers[first] == teachers[second]:
-                raise ConfigError(
-                    f"Teachers {first + 1} and {second + 1} are the same: give one another seed, "
-                    f"teacher{second + 1}.seed=..., or make several of one network with "
-                    "teacher.count=2."
-                )
 
 
 def _numbered(plain: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -83,7 +60,7 @@ def _count(teacher: Mapping[str, Any], numbered: Mapping[int, dict[str, Any]]) -
     count = teacher.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"teacher.count={count} must be a whole number of at least 1.")
-    check_networks("teacher.count", count)
+    rules.network_count("teacher.count", count)
     named = sorted(number for number, node in numbered.items() if "_target_" in node and number > 1)
     if named and count > 1:
         raise ConfigError(
@@ -109,10 +86,10 @@ def _count(teacher: Mapping[str, Any], numbered: Mapping[int, dict[str, Any]]) -
 
 def _node(shared: dict[str, Any], own: dict[str, Any], more_seed: int) -> dict[str, Any]:
     """One teacher: its own settings over the shared ones."""
-    own = {key: value for key, value in own.items() if key not in TOGETHER_KEYS}
+    own = {key: value for key, value in own.items() if key not in ENSEMBLE_KEYS}
     base = dict(shared)
     if "_target_" in own:
-        base = {k: v for k, v in shared.items() if k in (*OWN_KEYS, *TEACHING_KEYS)}
+        base = {k: v for k, v in shared.items() if k in TEACHER_KEYS}
     elif more_seed and "seed" not in own and isinstance(base.get("seed"), int):
         base["seed"] = base["seed"] + more_seed
     for key in ("schedule", "augment"):

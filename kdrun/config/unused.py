@@ -6,11 +6,16 @@ teacher's fingerprint for the same reason.
 """
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from kdrun.config.schema import DistillConfig, ScheduleConfig, TeacherConfig
-from kdrun.config.teacher_runtime import TeacherRuntimeConfig
+from kdrun.config.schema import (
+    DistillConfig,
+    ScheduleConfig,
+    TeacherConfig,
+    TeacherRuntimeConfig,
+)
+from kdrun.config.settings import defaults_of
 from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
 
@@ -52,7 +57,7 @@ def unused_settings(config: Any) -> list[Unused]:
 
 def changed(config: Any) -> list[Unused]:
     """Those of `unused_settings` that differ from the schema's default."""
-    defaults = _defaults(ScheduleConfig) | _defaults(TeacherRuntimeConfig)
+    defaults = defaults_of(ScheduleConfig) | defaults_of(TeacherRuntimeConfig)
     return [one for one in unused_settings(config) if one.value != defaults[_key(one)]]
 
 
@@ -78,10 +83,3 @@ def _unread(schedule: ScheduleConfig) -> Iterator[tuple[str, str, str]]:
 
 def _key(unused: Unused) -> str:
     return unused.name.rpartition(".")[2]
-
-
-def _defaults(cls: Any) -> dict[str, Any]:
-    return {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(cls)
-    }

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from kdrun.config.class_file import LEXICOGRAPHIC, read_class_file
-from kdrun.config.class_file import NATURAL as NATURAL
+from kdrun.config.readers import LEXICOGRAPHIC, read_names
+from kdrun.config.readers import NATURAL as NATURAL
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, did_you_mean
 
@@ -39,7 +39,8 @@ def in_class_order(names: Collection[str], order: ClassOrder) -> tuple[str, ...]
         orders = class_orders(names)
         if order in orders:
             return orders[order]
-        return _of_lines(read_class_file(order), names, f"dataset.class_order={order}")
+        name = "dataset.class_order"
+        return _of_lines(read_names(order, name), names, f"{name}={order}")
     return _of_lines([str(name) for name in order], names, "dataset.class_order")
 
 

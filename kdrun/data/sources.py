@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from kdrun.config.sizes import check_pixels
+from kdrun.config.readers import check_pixels
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.memory import require_memory
 from kdrun.data.splits import TEST_FRACTION, hold_out_test

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdrun.config.transfer import ClassKey, TransferConfig
+from kdrun.config.readers import ClassKey
+from kdrun.config.schema import TransferConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding import cache as caches
 from kdrun.data.decoding.image import Form

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from kdrun.config.schema import DistillConfig, TeacherConfig
-from kdrun.config.weights import StartConfig, start_plain
+from kdrun.config.dump import start_plain
+from kdrun.config.schema import DistillConfig, StartConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import PRETRAINED
 from kdrun.distillation.token_heads import without_tokens

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdrun.config.schema import NetworkConfig, TeacherConfig
-from kdrun.config.teacher_input import CHANNELS, TeacherInput
+from kdrun.config.readers import CHANNELS
+from kdrun.config.schema import NetworkConfig, TeacherConfig, TeacherInput
 from kdrun.config.trust import is_shipped
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.networks import make_card, own_normalisation, seen_by

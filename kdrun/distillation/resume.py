@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from kdrun.checksums import find_fault
-from kdrun.config import parse, places, validate
+from kdrun.config import parse, places, rules
 from kdrun.config.schema import RuntimeConfig
 from kdrun.distillation.metrics import show_result
 from kdrun.distillation.run import run_distill
@@ -35,7 +35,7 @@ def resume_run(path: Path) -> Result:
     argv = ["resume", str(path)]
     if verb == "train-teacher":
         teacher_config = read_config(path, parse.train_teacher_config)
-        validate.validate_train_teacher(teacher_config)
+        rules.train_teacher(teacher_config)
         teacher_config, notes = places.resumed(teacher_config, path, verb)
         with _session(teacher_config.runtime, notes) as session:
             if _is_complete(result):
@@ -43,7 +43,7 @@ def resume_run(path: Path) -> Result:
             return run_train_teacher(teacher_config, RunFolder(path), session, argv)
     if verb == "distill":
         config = read_config(path, parse.distill_config)
-        validate.validate_distill(config)
+        rules.distill(config)
         config, notes = places.resumed(config, path, verb)
         with _session(config.runtime, notes) as session:
             if _is_complete(result):

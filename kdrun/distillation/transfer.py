@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import DistillConfig
-from kdrun.config.transfer import ALL_TRAINING_IMAGES, TransferConfig
+from kdrun.config.schema import ALL_TRAINING_IMAGES, DistillConfig, TransferConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.transfer import TransferSet, transfer_set

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.validate import one_of
+from kdrun.config.rules import one_of
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.dkd import decoupled_loss
 from kdrun.losses.kd import soft_target_loss

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from kdrun.checksums import SUMS, is_listed, seal
-from kdrun.config.resolvers import STAMP, stamp
+from kdrun.config.composition import STAMP, stamp
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.errors import FULL, ConfigError

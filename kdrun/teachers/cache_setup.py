@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import AugmentConfig, NetworkConfig
-from kdrun.config.teacher_runtime import TeacherRuntimeConfig
+from kdrun.config.schema import AugmentConfig, NetworkConfig, TeacherRuntimeConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.engine.devices import describe_device

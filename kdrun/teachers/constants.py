@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from kdrun.config.teacher_input import Constants, TeacherInput
+from kdrun.config.readers import Constants
+from kdrun.config.schema import TeacherInput
 from kdrun.errors import ConfigError
 from kdrun.models.normalise import LUMA, can_convert
 from kdrun.types import Normalisation

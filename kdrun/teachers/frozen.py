@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.teacher_runtime import TeacherRuntimeConfig
+from kdrun.config.schema import TeacherRuntimeConfig
 from kdrun.models.compiled import TimedFirst
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.fuse import fuse_convolutions

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdrun.config.teacher_input import TeacherInput
+from kdrun.config.schema import TeacherInput
 from kdrun.data.class_order import class_orders
 from kdrun.errors import ConfigError, did_you_mean
 

@@ -13,7 +13,7 @@ from kdrun.cli import grammar, planning
 from kdrun.cli.command_spec import request
 from kdrun.cli.main import run
 from kdrun.cli.parser import parse_composed
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.runs.sweeps import SweepFolder
 
 Typed = Callable[..., str]
@@ -213,7 +213,7 @@ def test_own_variable_in_a_file_is_allowed(stages: Any, my_configs: Path) -> Non
     ],
 )
 def test_composes_what_hydra_composes(words: list[str]) -> None:
-    resolvers.register()
+    composition.register()
     with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
         expected = compose("distill", words)
         composer = planning.Composer(request("distill", "distill", None))
@@ -277,7 +277,7 @@ def test_a_named_sweep_of_experiments_takes_settings_of_their_data(stages: Any) 
 def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
     flags = parse_composed("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
-    resolvers.register()
+    composition.register()
     start = time.process_time()
     with pytest.raises(planning.ConfigError, match="batch_size=0"):
         planning.check("distill", "distill", flags)

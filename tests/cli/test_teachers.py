@@ -8,11 +8,11 @@ from kdrun.cli import planning
 from kdrun.cli.parser import parse_composed
 from kdrun.cli.teachers import gathered, spread
 from kdrun.commands import completion
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError
 
-resolvers.register()
+composition.register()
 
 TYPED = [
     (["teacher=resnet20"], ["teacher=resnet20"]),

@@ -13,13 +13,13 @@ from kdrun.cli import config_groups, planning, suggestions
 from kdrun.cli.command_spec import request, values
 from kdrun.cli.grammar import parse
 from kdrun.cli.parser import parse_composed
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.losses.objective import objective_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 EXPERIMENTS = config_groups.list_groups()["experiment"]
 SWEEPS = config_groups.list_groups()["sweep"]
-resolvers.register()
+composition.register()
 
 
 @pytest.mark.parametrize(

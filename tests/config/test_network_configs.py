@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 from kdrun.cli import config_groups
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.config.parse import distill_config
 from kdrun.config.schema import DistillConfig
 from kdrun.models.build import build_network
@@ -26,7 +26,7 @@ NEEDED = {"custom": {"_target_": "kdrun.models.cnn.ConvNet", "+widths": "[4,8]"}
 
 
 def composed(*overrides: str) -> DistillConfig:
-    resolvers.register()
+    composition.register()
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         return distill_config(compose("distill", list(overrides)))
 

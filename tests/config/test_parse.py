@@ -7,14 +7,14 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from kdrun.config import dump, parse, resolvers, trust, validate
+from kdrun.config import composition, dump, parse, rules, trust
 from kdrun.config.build import call, check_arguments
 from kdrun.errors import ConfigError
 
 # What a scheme leaves to the user.
 NEEDED = {"chain": ["scheme.assistants=[{name: a, _target_: b.C}]"]}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-resolvers.register()
+composition.register()
 
 
 def composed(name: str, *overrides: str) -> Any:
@@ -24,7 +24,7 @@ def composed(name: str, *overrides: str) -> Any:
 
 def distill(*overrides: str) -> Any:
     config = parse.distill_config(composed("distill", *overrides))
-    validate.validate_distill(config)
+    rules.distill(config)
     return config
 
 

@@ -8,14 +8,14 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from kdrun.cli import untrusted
-from kdrun.config import dump, parse, places, resolvers, trust
+from kdrun.config import composition, dump, parse, places, trust
 from kdrun.config.schema import DistillConfig, LoggerConfig
 from kdrun.data.torchvision_sets import download_once
 from kdrun.errors import ConfigError, DataError
 from kdrun.models.card import read_card
 from kdrun.runs.config import read_config
 
-resolvers.register()
+composition.register()
 
 
 @pytest.fixture

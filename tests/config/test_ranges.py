@@ -7,7 +7,7 @@ import typing
 import pytest
 from hydra import compose, initialize_config_module
 
-from kdrun.config import parse, resolvers, schema, validate
+from kdrun.config import composition, parse, rules, schema
 from kdrun.config.plain import require_plain
 from kdrun.config.unused import changed
 from kdrun.errors import ConfigError
@@ -18,7 +18,7 @@ from kdrun.ranges import Choices, Count, Range, Share, problems
 from kdrun.recipes.lr_schedules import LR_SCHEDULES, learning_rates, training_length
 from kdrun.recipes.optimizers import OPTIMIZERS
 
-resolvers.register()
+composition.register()
 
 CONFIGS = [
     value
@@ -34,7 +34,7 @@ BIG = 18446744073709551616
 def distill(*overrides: str) -> schema.DistillConfig:
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         config = parse.distill_config(compose("distill", list(overrides)))
-    validate.validate_distill(config)
+    rules.distill(config)
     return config
 
 

@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 
 from kdrun.cli import planning
 from kdrun.cli.parser import parse_composed
-from kdrun.config import dump, parse, resolvers
+from kdrun.config import composition, dump, parse
 from kdrun.config.schema import DistillConfig, EnsembleConfig, TrainTeacherConfig
 from kdrun.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-resolvers.register()
+composition.register()
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,16 @@ from typing import Any
 
 import pytest
 
-from kdrun.config.transfer import (
-    TransferConfig,
-    transfer_config,
-    transfer_plain,
-    validate_transfer,
-)
+from kdrun.config import rules
+from kdrun.config.convert import to_plain
+from kdrun.config.parse import transfer_config
+from kdrun.config.schema import TransferConfig
 from kdrun.errors import ConfigError
 
 
 def checked(node: dict[str, Any], optimizer: str = "sgd") -> TransferConfig:
     config = transfer_config(node)
-    validate_transfer(config, optimizer)
+    rules.transfer(config, optimizer)
     return config
 
 
@@ -31,7 +29,7 @@ def checked(node: dict[str, Any], optimizer: str = "sgd") -> TransferConfig:
 )
 def test_written_back_it_is_the_same(node: dict[str, Any]) -> None:
     config = checked(node)
-    assert transfer_config(transfer_plain(config)) == config
+    assert transfer_config(to_plain(config)) == config
 
 
 def test_forms_that_are_easily_typed() -> None:
@@ -49,7 +47,7 @@ def test_forms_that_are_easily_typed() -> None:
         ({"fraction": "some"}, "transfer.fraction='some' is not a number"),
         ({"fraction": 0}, r"must lie in \(0, 1\]"),
         ({"fraction": 1.5}, r"must lie in \(0, 1\]"),
-        ({"seed": 1}, "transfer.seed=1 chooses the share"),
+        ({"seed": 1}, "transfer.seed=1 draws the share"),
         ({"seed": 1.5}, "not a whole number"),
         ({"labels": "no"}, "neither true nor false"),
         ({"bias": "mach", "only_classes": [1]}, "Did you mean 'match'"),

@@ -2,13 +2,13 @@
 
 from hydra import compose, initialize_config_module
 
-from kdrun.config import dump, resolvers
+from kdrun.config import composition, dump
 from kdrun.config.parse import distill_config
 from kdrun.config.schema import DistillConfig
 
 
 def composed(*overrides: str) -> DistillConfig:
-    resolvers.register()
+    composition.register()
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         return distill_config(compose("distill", list(overrides)))
 

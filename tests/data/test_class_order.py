@@ -55,7 +55,7 @@ def test_a_list_of_names() -> None:
         (["dog", "cta"], r"lists no folder's name: cta.*Did you mean 'cat'"),
         (["dog"], "leaves out: cat"),
         (["dog", "cat", "dog"], "lists twice: dog"),
-        ("natral", "neither natural nor lexicographic nor a text file .*Did you mean 'natural'"),
+        ("natral", "neither natural nor lexicographic, nor a list .*Did you mean 'natural'"),
         ("~nobody-here/classes.txt", "cannot be read|neither"),
         ("x" * 5000, "cannot be read"),
         ("a\0b", "neither"),

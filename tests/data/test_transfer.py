@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdrun.config.schema import DatasetConfig
-from kdrun.config.transfer import TransferConfig
+from kdrun.config.schema import DatasetConfig, TransferConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import Split
 from kdrun.data.transfer import TransferSet, class_numbers, transfer_set

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from kdrun.config import parse, resolvers
+from kdrun.config import composition, parse
 from kdrun.deploy import formats
 from kdrun.deploy.student import LoadedNetwork
 from kdrun.errors import ConfigError, MissingExtraError
@@ -22,7 +22,7 @@ SLOW = ["mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50", "mobilenet_v3
 
 def loaded(name: str, channels: int = 3) -> LoadedNetwork:
     """A network with random weights, its statistics moved away from their start, and its card."""
-    resolvers.register()
+    composition.register()
     known = (Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml").exists()
     words = (
         [f"student={name}"] if known else ["student=torchvision", f"student.architecture={name}"]

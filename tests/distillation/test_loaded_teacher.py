@@ -1,14 +1,15 @@
 """A teacher from a file answers as the bare network would, by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdrun.config import trust
-from kdrun.config.schema import NetworkConfig, ScheduleConfig, TeacherConfig
-from kdrun.config.teacher_input import teacher_input
+from kdrun.config import rules, trust
+from kdrun.config.convert import from_plain
+from kdrun.config.schema import NetworkConfig, ScheduleConfig, TeacherConfig, TeacherInput
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.distillation.loaded_teacher import load_teacher
@@ -24,6 +25,12 @@ OWN = Normalisation((0.25,), (0.5,))
 CLASSES = ("1", "2", "10")
 TARGET = f"{__name__}.Net"
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+
+
+def teacher_input(node: dict[str, Any], where: str) -> TeacherInput:
+    config = from_plain(TeacherInput, node, where)
+    rules.teacher_constants(config, where)
+    return config
 
 
 class Net(nn.Module):

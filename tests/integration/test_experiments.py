@@ -13,7 +13,7 @@ from kdrun.cli import config_groups, planning
 from kdrun.cli.command_spec import request
 from kdrun.cli.grammar import parse
 from kdrun.commands import distill
-from kdrun.config import resolvers
+from kdrun.config import composition
 from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, ScheduleConfig
 
 EXPERIMENTS = config_groups.list_groups()["experiment"]
@@ -41,7 +41,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def composer() -> Iterator[planning.Composer]:
-    resolvers.register()
+    composition.register()
     with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
         yield planning.Composer(request("distill", "distill", None))
 

@@ -125,9 +125,9 @@ def test_the_slurm_configuration_says_what_sbatch_gets(workdir: Path) -> None:
     from omegaconf import OmegaConf
     from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
-    from kdrun.config import resolvers
+    from kdrun.config import composition
 
-    resolvers.register()
+    composition.register()
     words = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.job.num=0"]
     with initialize_config_module("kdrun.configs", version_base="1.3"):
         cfg = compose("distill", words, return_hydra_config=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdrun.config.rules import schedule
 from kdrun.config.schema import ScheduleConfig
-from kdrun.config.validate import schedule
 from kdrun.engine.optim import backward, build_optimizer
 from kdrun.errors import ConfigError
 from kdrun.recipes.dot import Dot

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdrun.cli.main import run
-from kdrun.config.resolvers import stamp
+from kdrun.config.composition import stamp
 from kdrun.removal import holds_nothing, remove
 from tests.support import SMALL
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kdrun.cli.main import run
-from kdrun.config.schemes import rounds
-from kdrun.config.sizes import image_size
+from kdrun.config.parse import scheme_config
+from kdrun.config.readers import image_size
 from kdrun.config.teachers import teacher_nodes
 from kdrun.data.memory import available_memory, require_memory
 from kdrun.data.sources import synthetic
@@ -235,7 +235,7 @@ def test_sizes_are_compared_before_the_work() -> None:
     with pytest.raises(ConfigError, match="1,000,000 networks; at most 1,000"):
         teacher_nodes({"teacher": {"count": 1_000_000}})
     with pytest.raises(ConfigError, match="100,000 networks"):
-        rounds({"generations": 100_000, "first": "teacher"}, lambda node, name: None)  # type: ignore[arg-type, return-value]
+        scheme_config({"name": "x", "_target_": "a.b", "generations": 100_000}, {})
 
 
 @pytest.mark.parametrize("left", [b"x" * 5000, 100, 5000, 0.5])

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from kdrun.checksums import SUMS
-from kdrun.config.resolvers import stamp
+from kdrun.config.composition import stamp
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.distillation.baseline import baseline_argv
 from kdrun.errors import ConfigError

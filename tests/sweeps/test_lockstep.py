@@ -9,13 +9,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from kdrun.config import parse, resolvers
+from kdrun.config import composition, parse
 from kdrun.config.schema import DistillConfig
 from kdrun.errors import Interrupted
 from kdrun.sweeps.lockstep.jobs import Job, lockstep_groups
 from kdrun.sweeps.lockstep.scheduler import Scheduler
 
-resolvers.register()
+composition.register()
 
 
 def config(*words: str) -> DistillConfig:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdrun.config.teacher_input import TeacherInput
+from kdrun.config.schema import TeacherInput
 from kdrun.errors import ConfigError
 from kdrun.teachers.constants import channels_of, common_constants, constants_of
 from kdrun.types import Normalisation

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdrun.config.teacher_runtime import TeacherRuntimeConfig
+from kdrun.config.schema import TeacherRuntimeConfig
 from kdrun.models.resnet import ResNet
 from kdrun.models.taps import FeatureExtractor
 from kdrun.teachers.frozen import FrozenTeacher, make_frozen

@@ -1,12 +1,22 @@
 """Which outputs of a teacher are the classes, in which order."""
 
+from typing import Any
+
 import pytest
 
-from kdrun.config.teacher_input import TeacherInput, teacher_input
+from kdrun.config import rules
+from kdrun.config.convert import from_plain, to_plain
+from kdrun.config.schema import TeacherInput
 from kdrun.errors import ConfigError
 from kdrun.teachers.outputs import Outputs, chosen_outputs, list_setting, mapping_words
 
 CLASSES = ("1", "2", "10")  # the data set's own order: natural
+
+
+def teacher_input(node: dict[str, Any], where: str) -> TeacherInput:
+    config = from_plain(TeacherInput, node, where)
+    rules.teacher_constants(config, where)
+    return config
 
 
 def chosen(count: int, names: tuple[str, ...] | None = None, **given: object) -> object:
@@ -102,9 +112,9 @@ def test_values_that_cannot_be(given: dict[str, object], text: str) -> None:
 
 
 def test_only_what_is_set_is_written() -> None:
-    assert TeacherInput().plain() == {}
+    assert to_plain(TeacherInput()) == {}
     given = TeacherInput(0.5, (0.1, 0.2), 3, ("a", 1), "natural")
-    assert teacher_input(given.plain(), "teacher") == given
+    assert teacher_input(to_plain(given), "teacher") == given
 
 
 def test_words() -> None:

@@ -1,4 +1,4 @@
-"""What Hydra composes from besides YAML files; registered once, before the first composition."""
+"""What Hydra composes from besides YAML files, registered before the first composition."""
 
 import importlib
 import secrets
@@ -8,28 +8,32 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from kdrun.config.model_options import MODEL, NETWORK_GROUPS, model_names
+from kdrun.config.options import MODEL, NETWORK_GROUPS, model_names, nodes
 
-STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # how a stamp looks
+STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # pattern of `stamp()`
 
 
 def stamp() -> str:
-    """A folder name no other run has, in the order of time: local time and random letters."""
+    """A unique folder name that sorts by time: local time and random letters."""
     milliseconds = time.time_ns() // 1_000_000
     clock = time.strftime("%Y%m%d-%H%M%S", time.localtime(milliseconds // 1000))
     return f"{clock}-{milliseconds % 1000:03d}-{secrets.token_hex(3)}"
 
 
 def register(config_dir: Path | None = None) -> None:
-    """Register `${kdrun.stamp:}` and the options of `student` and `teacher`.
+    """Register `${kdrun.stamp:}`, the schema's defaults, and the options of student and teacher.
 
     The stamp is constant within one process, as a sweep's folder must be. Each `model/NAME.yaml`,
-    of kdrun or below `config_dir`, is an option NAME of both groups; a file of the user's own in
-    one of the groups takes precedence.
+    of kdrun or below `config_dir`, is an option NAME of both groups; a user's file in one of the
+    groups takes precedence.
     """
     OmegaConf.register_new_resolver("kdrun.stamp", stamp, use_cache=True, replace=True)
-    own = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
-    folders = [own] if config_dir is None else [own, config_dir]
+    store = ConfigStore.instance()
+    for name, node in nodes().items():
+        if f"{name}.yaml" not in store.repo:
+            store.store(name=name, node=node.values)
+    shipped = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    folders = [shipped] if config_dir is None else [shipped, config_dir]
     names = sorted({name for folder in folders for name in model_names(folder)})
     for group in NETWORK_GROUPS:
         _store_options(
