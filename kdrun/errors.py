@@ -26,6 +26,10 @@ class ConfigError(KdrunError):
     exit_code = EXIT_MISTAKE
 
 
+class ShapeError(ConfigError, ValueError):
+    """Tensors whose shapes a loss cannot compare; raised where a loss is used as a criterion."""
+
+
 class DataError(KdrunError):
     """The data the user named is missing, damaged or not what the configuration says."""
 

@@ -1,1 +1,183 @@
+"""All losses as torch criteria, under the short names of their papers and their full names.
 
+    from kdrun.losses import CRD, KD, SimilarityPreserving
+
+    loss = KD(temperature=4.0)(student_logits, teacher_logits)
+
+`kdrun.losses.criterion` says what each takes; the class docstrings hold formula, shapes and source.
+`__all__` is the public part of this package.
+"""
+
+# ruff: noqa: N814, N817 - short names are those of the papers
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdrun.losses.ab import ActivationBoundaries as AB
+    from kdrun.losses.ab import ActivationBoundaries as ActivationBoundaries
+    from kdrun.losses.at import AttentionTransfer as AT
+    from kdrun.losses.at import AttentionTransfer as AttentionTransfer
+    from kdrun.losses.base import DistillationLoss as DistillationLoss
+    from kdrun.losses.cc import CorrelationCongruence as CC
+    from kdrun.losses.cc import CorrelationCongruence as CorrelationCongruence
+    from kdrun.losses.ce import CrossEntropy as CE
+    from kdrun.losses.ce import CrossEntropy as CrossEntropy
+    from kdrun.losses.crd import ContrastiveDistillation as CRD
+    from kdrun.losses.crd import ContrastiveDistillation as ContrastiveDistillation
+    from kdrun.losses.ctkd import CurriculumTemperature as CTKD
+    from kdrun.losses.ctkd import CurriculumTemperature as CurriculumTemperature
+    from kdrun.losses.deit_hard import DeitHard as DeiTHard
+    from kdrun.losses.deit_hard import DeitHard as DeitHard
+    from kdrun.losses.deit_soft import DeitSoft as DeiTSoft
+    from kdrun.losses.deit_soft import DeitSoft as DeitSoft
+    from kdrun.losses.dist import CorrelationDistillation as CorrelationDistillation
+    from kdrun.losses.dist import CorrelationDistillation as DIST
+    from kdrun.losses.dkd import DecoupledDistillation as DKD
+    from kdrun.losses.dkd import DecoupledDistillation as DecoupledDistillation
+    from kdrun.losses.fitnet import FitNet as FitNet
+    from kdrun.losses.fsp import SolutionFlow as FSP
+    from kdrun.losses.fsp import SolutionFlow as SolutionFlow
+    from kdrun.losses.ft import FactorTransfer as FT
+    from kdrun.losses.ft import FactorTransfer as FactorTransfer
+    from kdrun.losses.kd import SoftTargets as KD
+    from kdrun.losses.kd import SoftTargets as SoftTargets
+    from kdrun.losses.kdsvd import SingularVectors as KDSVD
+    from kdrun.losses.kdsvd import SingularVectors as SingularVectors
+    from kdrun.losses.logit_std import LogitStandardisation as LSKD
+    from kdrun.losses.logit_std import LogitStandardisation as LogitStandardisation
+    from kdrun.losses.logits import LogitRegression as LogitRegression
+    from kdrun.losses.mlkd import MultiLevelLogits as MLKD
+    from kdrun.losses.mlkd import MultiLevelLogits as MultiLevelLogits
+    from kdrun.losses.nkd import NormalisedDistillation as NKD
+    from kdrun.losses.nkd import NormalisedDistillation as NormalisedDistillation
+    from kdrun.losses.nst import NeuronSelectivity as NST
+    from kdrun.losses.nst import NeuronSelectivity as NeuronSelectivity
+    from kdrun.losses.ofd import FeatureOverhaul as FeatureOverhaul
+    from kdrun.losses.ofd import FeatureOverhaul as OFD
+    from kdrun.losses.pkt import ProbabilisticTransfer as PKT
+    from kdrun.losses.pkt import ProbabilisticTransfer as ProbabilisticTransfer
+    from kdrun.losses.reviewkd import KnowledgeReview as KnowledgeReview
+    from kdrun.losses.reviewkd import KnowledgeReview as ReviewKD
+    from kdrun.losses.rkd import RelationalDistillation as RKD
+    from kdrun.losses.rkd import RelationalDistillation as RelationalDistillation
+    from kdrun.losses.semckd import SemanticCalibration as SemCKD
+    from kdrun.losses.semckd import SemanticCalibration as SemanticCalibration
+    from kdrun.losses.simkd import ReusedTeacherClassifier as ReusedTeacherClassifier
+    from kdrun.losses.simkd import ReusedTeacherClassifier as SimKD
+    from kdrun.losses.sp import SimilarityPreserving as SP
+    from kdrun.losses.sp import SimilarityPreserving as SimilarityPreserving
+    from kdrun.losses.srrl import SoftmaxRegression as SRRL
+    from kdrun.losses.srrl import SoftmaxRegression as SoftmaxRegression
+    from kdrun.losses.vid import VariationalInformation as VID
+    from kdrun.losses.vid import VariationalInformation as VariationalInformation
+    from kdrun.losses.wsld import WeightedSoftLabels as WSLD
+    from kdrun.losses.wsld import WeightedSoftLabels as WeightedSoftLabels
+
+# Name in the paper → (module, class).
+NAMES = {
+    "AB": ("ab", "ActivationBoundaries"),
+    "AT": ("at", "AttentionTransfer"),
+    "CC": ("cc", "CorrelationCongruence"),
+    "CE": ("ce", "CrossEntropy"),
+    "CRD": ("crd", "ContrastiveDistillation"),
+    "CTKD": ("ctkd", "CurriculumTemperature"),
+    "DIST": ("dist", "CorrelationDistillation"),
+    "DKD": ("dkd", "DecoupledDistillation"),
+    "DeiTHard": ("deit_hard", "DeitHard"),
+    "DeiTSoft": ("deit_soft", "DeitSoft"),
+    "FSP": ("fsp", "SolutionFlow"),
+    "FT": ("ft", "FactorTransfer"),
+    "FitNet": ("fitnet", "FitNet"),
+    "KD": ("kd", "SoftTargets"),
+    "KDSVD": ("kdsvd", "SingularVectors"),
+    "LSKD": ("logit_std", "LogitStandardisation"),
+    "LogitRegression": ("logits", "LogitRegression"),
+    "MLKD": ("mlkd", "MultiLevelLogits"),
+    "NKD": ("nkd", "NormalisedDistillation"),
+    "NST": ("nst", "NeuronSelectivity"),
+    "OFD": ("ofd", "FeatureOverhaul"),
+    "PKT": ("pkt", "ProbabilisticTransfer"),
+    "RKD": ("rkd", "RelationalDistillation"),
+    "ReviewKD": ("reviewkd", "KnowledgeReview"),
+    "SP": ("sp", "SimilarityPreserving"),
+    "SRRL": ("srrl", "SoftmaxRegression"),
+    "SemCKD": ("semckd", "SemanticCalibration"),
+    "SimKD": ("simkd", "ReusedTeacherClassifier"),
+    "VID": ("vid", "VariationalInformation"),
+    "WSLD": ("wsld", "WeightedSoftLabels"),
+}
+CLASSES = {name: module for module, name in NAMES.values()} | {"DistillationLoss": "base"}
+
+__all__ = [
+    "AB",
+    "AT",
+    "CC",
+    "CE",
+    "CRD",
+    "CTKD",
+    "DIST",
+    "DKD",
+    "FSP",
+    "FT",
+    "KD",
+    "KDSVD",
+    "LSKD",
+    "MLKD",
+    "NKD",
+    "NST",
+    "OFD",
+    "PKT",
+    "RKD",
+    "SP",
+    "SRRL",
+    "VID",
+    "WSLD",
+    "ActivationBoundaries",
+    "AttentionTransfer",
+    "ContrastiveDistillation",
+    "CorrelationCongruence",
+    "CorrelationDistillation",
+    "CrossEntropy",
+    "CurriculumTemperature",
+    "DecoupledDistillation",
+    "DeiTHard",
+    "DeiTSoft",
+    "DeitHard",
+    "DeitSoft",
+    "DistillationLoss",
+    "FactorTransfer",
+    "FeatureOverhaul",
+    "FitNet",
+    "KnowledgeReview",
+    "LogitRegression",
+    "LogitStandardisation",
+    "MultiLevelLogits",
+    "NeuronSelectivity",
+    "NormalisedDistillation",
+    "ProbabilisticTransfer",
+    "RelationalDistillation",
+    "ReusedTeacherClassifier",
+    "ReviewKD",
+    "SemCKD",
+    "SemanticCalibration",
+    "SimKD",
+    "SimilarityPreserving",
+    "SingularVectors",
+    "SoftTargets",
+    "SoftmaxRegression",
+    "SolutionFlow",
+    "VariationalInformation",
+    "WeightedSoftLabels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A loss by either name; its module, which imports torch, is loaded when asked for."""
+    module, attribute = NAMES.get(name, (CLASSES.get(name), name))
+    if module is None:
+        raise AttributeError(f"module 'kdrun.losses' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"kdrun.losses.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

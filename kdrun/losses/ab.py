@@ -35,13 +35,15 @@ class ActivationBoundaries(DistillationLoss):
 
     margin: m, above 0.
     variant: see `variants`.
-    pretrain_epochs, pretrain_lr: of the first phase (None: the student's rate); 0 epochs minimise
-    the loss beside the labels instead.
+    pretrain_epochs, pretrain_lr: of the first phase (lr None: the student's); with 0 epochs, the
+    default in Python (30 in runs), there is none and the loss is minimised with the others. With
+    more, a criterion is 0 and `loss.pretrain(student_features, teacher_features)` is the loss.
     Raises ConfigError for a margin of 0 or less and a variant that does not exist.
     """
 
     id = "ab"
     full_name = "Activation boundaries"
+    fixed_sizes = True
     formula = (
         "3/1000 · Σ_i 2^(i-L) · (s - m)² where t > 0, s ≤ m, and (s + m)² where t ≤ 0, s > -m; sum "
         "over channels and places, mean over the batch; minimised before the main phase"
@@ -57,7 +59,7 @@ class ActivationBoundaries(DistillationLoss):
         taps: Sequence[TapRequest] = ("stages_pre",),
         margin: Positive = 1.0,
         variant: str = "repdistiller",
-        pretrain_epochs: CountOrZero = 30,
+        pretrain_epochs: CountOrZero = 0,
         pretrain_lr: Positive | None = None,
     ) -> None:
         super().__init__(taps)

@@ -1,12 +1,12 @@
-"""What every loss of the objective is: a term.
+"""The base class of all losses.
 
-A term is one method of distillation in one file. It knows tensors, not networks: it names the taps
-it reads, builds its trainable adapters from the shapes that a dry batch shows, and returns one
-unweighted scalar in float32. The objective weighs it; the loop never hears of it.
+A loss is one distillation method in one file. It works on tensors, not on networks: it names the
+taps it reads, builds its trainable adapters from the shapes of a dry batch and returns one
+unweighted scalar in float32. The objective weighs it; the training loop does not know it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -14,86 +14,43 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, did_you_mean
+from kdrun.losses.context import LossContext, NetworkView, Pretraining, TapRequest
+from kdrun.losses.criterion import Criterion
 from kdrun.ranges import ranged
 from kdrun.types import Batch, InputInfo, Outputs
 
-# A requested tap: a name for both networks, or [student's, teacher's].
-TapRequest = str | Sequence[str]
+__all__ = [
+    "DistillationLoss",
+    "LossContext",
+    "NetworkView",
+    "Pretraining",
+    "TapRequest",
+    "Term",
+    "TermContext",
+    "feature_pairs",
+    "full_precision",
+    "require_variant",
+]
 
 
-@dataclass(frozen=True)
-class NetworkView:
-    """A network for the few methods that need one of its modules (its classifier, a BatchNorm).
+class DistillationLoss(Criterion):
+    """Base of all losses: a module that an objective calls with `Outputs`, anyone with tensors.
 
-    paths: tap name → module path, optionally with `:in`.
-    outputs: those of its outputs that are the classes, in their order; None: all.
-    info: the images it takes; None: those of the data set.
-    """
+    As a criterion, `loss(student, teacher, targets, indices)` takes logits `[B, C]`, or features
+    (tensors or lists of them); see `kdrun.losses.criterion`. Both ways run the same `forward`.
 
-    network: nn.Module
-    paths: Mapping[str, str]
-    outputs: Sequence[int] | None = None
-    info: InputInfo | None = None
-
-    def answers(self, outputs: Outputs) -> Outputs:
-        """What the bare network said, with the logits of the classes alone."""
-        if self.outputs is None:
-            return outputs
-        index = torch.tensor(list(self.outputs), device=outputs.logits.device)
-        return replace(outputs, logits=outputs.logits.index_select(1, index))
-
-    def module(self, tap: str) -> nn.Module:
-        """The module at a tap; for `embedding` the classifier."""
-        return self.network.get_submodule(self.paths.get(tap, tap).removesuffix(":in"))
-
-
-@dataclass(frozen=True)
-class LossContext:
-    """What a term may know besides shapes when it builds its adapters.
-
-    transfer_size: images in the transfer set; their labels `[transfer_size]` are `targets`.
-    batch_size: of the training. seed: for the term's own random numbers.
-    position, teachers: number of the teacher (from 0) that this instance learns from, of how many;
-    each teacher has an instance of the term.
-    """
-
-    num_classes: int
-    transfer_size: int
-    targets: Tensor
-    batch_size: int
-    seed: int
-    student: NetworkView
-    teacher: NetworkView
-    position: int = 0
-    teachers: int = 1
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """A phase before the main one in which only a term's `pretrain_loss` is minimised.
-
-    optimizer: sgd | adam | adamw; the other settings are the student's own.
-    lr: None takes the student's.
-    """
-
-    epochs: int
-    lr: float | None = None
-    optimizer: str = "sgd"
-
-
-class DistillationLoss(nn.Module):
-    """Base of all losses.
-
-    id: its file, its configuration and its name in the objective. full_name: as the field has it.
+    id: its file, its configuration and its name in the objective. full_name: as in its paper.
     formula: one or two lines of plain text, with the reduction. source: authors, venue, arXiv.
     variants: name → what it does differently, the default first; empty where there is one form.
-    soft: True for a term on the teacher's soft targets; `alpha` is the weight of such a term.
-    ce_weight: what CE weighs beside this term when neither `ce` nor a soft term says it.
+    soft: True for a loss on the teacher's soft targets; `alpha` is the weight of such a loss.
+    ce_weight: weight of CE beside this loss when neither `ce` nor a soft loss sets it.
     reads_labels: True when it needs `Batch.targets` or `LossContext.targets`.
     reads_embedding: True when it needs `Outputs.embedding`.
+    reads_indices: True when it needs `Batch.index`.
     reads_strong_view: True when it needs `Outputs.strong`.
     reads_tokens: True when it acts on the head of a distillation token where the student has one.
     replaces_student: True when `final_network` returns another network than the plain student.
+    python_only: constructor arguments that a configuration does not have (modules, tensors).
     pairs: the (student tap, teacher tap) names that the objective resolved from `taps`.
     """
 
@@ -106,15 +63,19 @@ class DistillationLoss(nn.Module):
     ce_weight: ClassVar[float] = 1.0
     reads_labels: bool = False
     reads_embedding: ClassVar[bool] = False
+    reads_indices: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
     replaces_student: ClassVar[bool] = False
+    python_only: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Arguments outside their declared range (see `kdrun.ranges`) raise ConfigError."""
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = ranged(cls.__init__)  # type: ignore[method-assign]
+        if "build" in cls.__dict__:
+            cls.build = _noting_build(cls.build)  # type: ignore[method-assign]
 
     def __init__(self, taps: Sequence[TapRequest] = ()) -> None:
         super().__init__()
@@ -122,7 +83,7 @@ class DistillationLoss(nn.Module):
         self.pairs: list[tuple[str, str]] = []
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
-        """Make adapters from the outputs of a dry batch, or refuse shapes that cannot be used."""
+        """Make adapters from the outputs of a dry batch, or reject shapes that cannot be used."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before epoch number `epoch` (from 0) of `epochs`."""
@@ -132,10 +93,10 @@ class DistillationLoss(nn.Module):
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def after_step(self) -> None:
-        """Called when the optimiser has used the last forward's gradients (memory updates)."""
+        """Called after the optimiser step that used the last forward's gradients."""
 
     def pretraining(self) -> Pretraining | None:
-        """The phase this term wants before the main one, if any."""
+        """The phase that this loss needs before the main one, if any."""
         return None
 
     def pretrain_loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -145,26 +106,26 @@ class DistillationLoss(nn.Module):
     def final_network(
         self, student: "NetworkView", config: NetworkConfig, teacher: "NetworkView", info: InputInfo
     ) -> tuple[nn.Module, NetworkConfig]:
-        """The network that is trained instead of the plain student, and what builds it again.
+        """The network that is trained instead of the plain student, and its configuration.
 
-        Only asked where `replaces_student` is set, and before anything else, so that taps, figures
-        and the card are those of the network that is kept.
+        Called first, and only where `replaces_student` is set, so that taps, metrics and card are
+        those of the network that is saved.
         """
         raise TypeError(f"{type(self).__name__} keeps the plain student")
 
     def target_temperature(self) -> float | None:
-        """The one T at which softmax(z / T) is all that the term reads of a teacher.
+        """T, if softmax(z / T) is all that the loss reads of a teacher; else None.
 
-        Such a term can learn from the mean of several teachers' probabilities. None: it reads more.
+        Such a loss can learn from the mean of several teachers' probabilities.
         """
         return None
 
     def notes(self) -> list[str]:
-        """Sentences for the head of a run, when the term is built; what it costs, for instance."""
+        """Sentences for the start of a run, once the loss is built; its memory use, for example."""
         return []
 
     def symbol(self) -> str:
-        """The term as it stands in the printed objective, after its weight: `16*KL(T=4)`."""
+        """The loss in the printed objective, after its weight: `16*KL(T=4)`."""
         return self.id.upper()
 
 
@@ -175,18 +136,29 @@ def require_variant(cls: type[DistillationLoss], variant: str) -> None:
         raise ConfigError(f"loss.{cls.id}.variant={variant} does not exist.{hint}")
 
 
+def _noting_build(build: Callable[..., None]) -> Callable[..., None]:
+    """`build`, which also notes on the loss that its adapters exist."""
+
+    @wraps(build)
+    def noting(self: DistillationLoss, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        self._built = True
+
+    return noting
+
+
 def full_precision(tensor: Tensor) -> Tensor:
     """`tensor` in at least float32: half types are converted, float64 stays."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def feature_pairs(
-    term: DistillationLoss, student: Outputs, teacher: Outputs
+    loss: DistillationLoss, student: Outputs, teacher: Outputs
 ) -> list[tuple[Tensor, Tensor]]:
-    """The (student, teacher) features of the term's taps, in full precision."""
+    """The (student, teacher) features at the taps of a loss, in full precision."""
     return [
         (full_precision(student.features[s]), full_precision(teacher.features[t]))
-        for s, t in term.pairs
+        for s, t in loss.pairs
     ]
 
 

@@ -11,6 +11,8 @@ from kdrun.types import Batch, Outputs
 class CrossEntropy(DistillationLoss):
     """Cross-entropy with the hard labels, averaged over the batch.
 
+    As a criterion: `loss(student_logits, None, targets)`.
+
     `loss=ce` trains the student on labels alone; beside other terms it changes nothing, because the
     objective always holds CE with its own weight (`ce`, or `1 - alpha`).
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, require_variant
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.negatives import NegativeSampler
@@ -31,8 +32,15 @@ class ContrastiveDistillation(DistillationLoss):
     negatives are K different images; where a class has fewer than K others they are drawn with
     replacement, as the authors' code does. Draws follow from the run's seed and the step alone.
 
+    As a criterion: `ContrastiveDistillation(labels=train_labels)` has a memory row per training
+    image, and `loss(student_embedding, teacher_embedding, targets, indices)` takes the positions of
+    the images in `labels`. The rows of a batch are updated before the next call, or by
+    `loss.after_step()`.
+
     negatives: K. temperature is fixed by `tau`, not by T. momentum: in [0, 1).
     variant: see `variants`.
+    labels, seed: `[N]` class numbers of the training images, and the seed of the draws; in runs
+    those of the transfer set.
     Raises ConfigError for other values, and for a transfer set of one class.
     """
 
@@ -49,6 +57,8 @@ class ContrastiveDistillation(DistillationLoss):
         "relax": "the positive is any image of its class",
     }
     reads_embedding = True
+    reads_indices = True
+    python_only = ("labels", "seed")
     step: Tensor
 
     def __init__(
@@ -58,6 +68,8 @@ class ContrastiveDistillation(DistillationLoss):
         tau: Positive = 0.07,
         momentum: Share = 0.5,
         variant: str = "exact",
+        labels: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         require_variant(type(self), variant)
@@ -74,16 +86,25 @@ class ContrastiveDistillation(DistillationLoss):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._batch_size = 0
+        self._labels = labels
+        self._seed = seed
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         s, t = embedding_pair(student, teacher)
+        labels, num_classes, seed = context.targets, context.num_classes, context.seed
+        if self._labels is not None:
+            labels, seed = self._labels, self._seed
+            num_classes = max(num_classes, int(labels.max()) + 1)
+        if not len(labels):
+            raise ConfigError(
+                "loss=crd remembers an embedding of every training image: give it their labels, "
+                "CRD(labels=train_labels) or Distiller(..., labels=train_labels)."
+            )
         self.embed_student = nn.Linear(s.shape[1], self.dim)
         self.embed_teacher = nn.Linear(t.shape[1], self.dim)
-        self.student_side = Memory(context.transfer_size, self.dim)
-        self.teacher_side = Memory(context.transfer_size, self.dim)
-        self.sampler = NegativeSampler(
-            context.targets, context.num_classes, self.negatives, context.seed
-        )
+        self.student_side = Memory(len(labels), self.dim)
+        self.teacher_side = Memory(len(labels), self.dim)
+        self.sampler = NegativeSampler(labels, num_classes, self.negatives, seed)
         self._batch_size = context.batch_size
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -91,13 +112,14 @@ class ContrastiveDistillation(DistillationLoss):
         s, t = embedding_pair(student, teacher)
         e_s, e_t = unit(self.embed_student(s), dim=1), unit(self.embed_teacher(t), dim=1)
         columns = self._columns(batch)
-        self._seen = (batch.index, e_s.detach(), e_t.detach())
+        if self.training:
+            self._seen = (batch.index, e_s.detach(), e_t.detach())
         loss: Tensor = self.teacher_side(e_s, columns, self.tau)
         return loss + self.student_side(e_t, columns, self.tau)
 
     def _columns(self, batch: Batch) -> Tensor:
         """`[B, 1 + K]`: each image's positive, then its negatives."""
-        assert isinstance(self.sampler, NegativeSampler), "the term is not built"
+        assert isinstance(self.sampler, NegativeSampler), "the adapters are not built"
         positive = batch.index
         if self.variant == "relax":
             positive = self.sampler.same_class(batch.index, batch.targets, self.step)

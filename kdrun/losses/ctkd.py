@@ -25,6 +25,9 @@ class CurriculumTemperature(DistillationLoss):
     counted from 1. The factor T² is part of the graph, as in the authors' code. weight:
     alpha, 0.9 as published. This is the paper's global temperature; one per image is not offered.
 
+    As a criterion: call `loss.start_epoch(epoch, epochs)` before each epoch (from 0), which raises
+    λ; without it λ is 0 and T stays. θ is a parameter of the loss: give it to the optimiser.
+
     t_start, t_range: T lies between t_start and t_start + t_range.
     lambda_max, lambda_epochs: strength of the reversal, and epochs until it is reached.
     base: kd | dkd, the loss whose temperature is learned (dkd with alpha 1 and its usual beta 8).
@@ -99,6 +102,6 @@ class Reversal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """The gradient turned round."""
+        """Reverse the gradient."""
         (strength,) = ctx.saved_tensors
         return -strength * gradients[0], None

@@ -14,9 +14,14 @@ TOLERANCE = 1e-3  # of the largest logit
 
 def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """The student's embedding `[B, D_s]` and the teacher's `[B, D_t]`, which has no gradient."""
-    assert student.embedding is not None, "the term must set reads_embedding"
-    assert teacher.embedding is not None, "the term must set reads_embedding"
-    return full_precision(student.embedding), full_precision(teacher.embedding).detach()
+    assert student.embedding is not None, "the loss must set reads_embedding"
+    return full_precision(student.embedding), teacher_embedding(teacher)
+
+
+def teacher_embedding(teacher: Outputs) -> Tensor:
+    """The teacher's embedding `[B, D]`, without gradient."""
+    assert teacher.embedding is not None, "the loss must set reads_embedding"
+    return full_precision(teacher.embedding).detach()
 
 
 def teacher_classifier(loss: str, teacher: NetworkView, outputs: Outputs) -> nn.Linear | nn.Conv2d:

@@ -33,12 +33,14 @@ class FitNet(DistillationLoss):
     `'loss=[kd,fitnet]'`. The sum of eq. 3 needs an optimiser that divides by the gradient's size:
     Adam here, RMSProp in the paper.
     pretrain_epochs, pretrain_lr: of that first stage; only `paper` uses them.
+    As a criterion, `paper` is 0 and `loss.pretrain(student_map, teacher_map)` is the hint loss.
     Raises ConfigError for tokens that fill no square, an unknown variant, and `paper` without
     epochs.
     """
 
     id = "fitnet"
     full_name = "FitNet hints"
+    fixed_sizes = True
     formula = "(r(f_s) - f_t)²; mean over all elements, sum over the tap pairs"
     source = "Romero et al. 2015, ICLR, arXiv 1412.6550, §2.2, eq. 3"
     variants = {  # noqa: RUF012

@@ -36,8 +36,9 @@ class SolutionFlow(DistillationLoss):
     normalisation where they differ. Not in the paper.
     variant: see `variants`. The sums of `paper` are hundreds of times the means of the default:
     give it a small rate, e.g. pretrain_lr=0.0001.
-    pretrain_epochs, pretrain_lr: of the first phase (None: the student's rate); 0 epochs minimise
-    the loss beside the labels instead.
+    pretrain_epochs, pretrain_lr: of the first phase (lr None: the student's); with 0 epochs, the
+    default in Python (30 in runs), there is none and the loss is minimised with the others. With
+    more, a criterion is 0 and `loss.pretrain(student_features, teacher_features)` is the loss.
     Raises ConfigError for fewer than two taps, for unequal widths without connectors, and for a
     variant that does not exist.
     """
@@ -59,7 +60,7 @@ class SolutionFlow(DistillationLoss):
         taps: Sequence[TapRequest] = ("stages",),
         variant: str = "repdistiller",
         connectors: bool = False,
-        pretrain_epochs: CountOrZero = 30,
+        pretrain_epochs: CountOrZero = 0,
         pretrain_lr: Positive | None = None,
     ) -> None:
         super().__init__(taps)

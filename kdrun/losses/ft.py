@@ -35,7 +35,8 @@ class FactorTransfer(DistillationLoss):
 
     rate: k of the paper, above 0; at least one channel is kept.
     variant: see `variants`.
-    pretrain_epochs, pretrain_lr: of the paraphraser; with 0 epochs it stays random.
+    pretrain_epochs, pretrain_lr: of the paraphraser; with 0 epochs it stays random. As a criterion:
+    minimise `loss.pretrain(student_map, teacher_map)` first, then `loss(student_map, teacher_map)`.
     Raises ConfigError for a rate of 0 or less, for a variant that does not exist, and, unless the
     variant is `paper`, for features without a second place (fully connected layers).
     """

@@ -25,6 +25,9 @@ class MultiLevelLogits(DistillationLoss):
     figures took 480 epochs at half the usual learning rate: with five T and two views the gradient
     is about ten times that of `kd`, and a rate that suits `kd` makes this student worse.
 
+    As a criterion: `loss([weak, strong], [weak, strong], targets)`, logits `[B, C]` of both views
+    of the images; `targets` unless `strong_ce` is 0.
+
     temperatures: all T. strong_ce: weight of CE on the strong view, within the term.
     standardise: KL of z-scores (as in `logit_std`), with the levels above it as they are.
     variant: see `variants`.
@@ -63,6 +66,16 @@ class MultiLevelLogits(DistillationLoss):
         self.reads_labels = strong_ce != 0
         self.standardise = standardise
         self.variant = variant
+
+    def arrange(self, tensors: Sequence[Tensor], who: str) -> Outputs:
+        """Logits of the weak and the strong view."""
+        if len(tensors) != 2:
+            raise self._mismatch(
+                f"the {who}'s logits must be a list of two, [weak view, strong view], each [batch, "
+                "classes]"
+            )
+        weak, strong = (self.require_logits(logits, who) for logits in tensors)
+        return Outputs(weak, strong=Outputs(strong))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from the logits `[B, C]` of both views and labels `[B]`."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from kdrun.errors import ConfigError
 from kdrun.losses.adapters import connector
 from kdrun.losses.base import DistillationLoss, LossContext, TapRequest
-from kdrun.losses.margins import FixedMargin, MeasuredMargin, batch_norm_before, margin_of
+from kdrun.losses.context import NoNetwork
+from kdrun.losses.margins import FixedMargin, MeasuredMargin, Norm, batch_norm_before, margin_of
 from kdrun.losses.shapes import map_pairs, tap_names, to_smaller
 from kdrun.types import Batch, Outputs
 
@@ -26,10 +27,14 @@ class FeatureOverhaul(DistillationLoss):
     mode, unlike in the authors' code, where its statistics drift. weight: 0.001 (the authors'
     CIFAR-100 code; 0.0001 on ImageNet).
 
+    As a criterion: give `norms`, the teacher's BatchNorm before each tap, for computed margins;
+    without them the margins are measured on the first 100 batches in training mode.
+
     margins: `batch_norm` computes them from the teacher's batch normalisation before the tap, as
     the paper does; `measured` takes the mean of the negative values of the first 100 batches;
     `auto` computes where a batch normalisation is found and measures elsewhere (layer
     normalisation, plain linear layers).
+    norms: a BatchNorm per tap (None: measure), instead of those found in the teacher's network.
     Raises ConfigError for `batch_norm` where none is found, and for any other word.
     """
 
@@ -41,22 +46,34 @@ class FeatureOverhaul(DistillationLoss):
     )
     source = "Heo et al. 2019, ICCV, arXiv 1904.01866, §3"
 
-    def __init__(self, taps: Sequence[TapRequest] = ("stages_pre",), margins: str = "auto") -> None:
+    python_only = ("norms",)
+
+    def __init__(
+        self,
+        taps: Sequence[TapRequest] = ("stages_pre",),
+        margins: str = "auto",
+        norms: Sequence[Norm | None] | None = None,
+    ) -> None:
         super().__init__(taps)
         if margins not in MARGINS:
             raise ConfigError(
                 f"loss.ofd.margins={margins} does not exist: use {', '.join(MARGINS)}."
             )
         self.margin_source = margins
+        self._norms = None if norms is None else tuple(norms)  # a tuple: not registered
         self.connectors = nn.ModuleList()
         self.margins = nn.ModuleList()
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         pairs = map_pairs(self, student, teacher)
         self.connectors = nn.ModuleList(connector(s.shape[1], t.shape[1]) for s, t in pairs)
+        if self._norms is not None and len(self._norms) != len(pairs):
+            raise ConfigError(
+                f"loss=ofd: norms has {len(self._norms)} entries for {len(pairs)} feature pairs: "
+                "give one BatchNorm or None for each."
+            )
         self.margins = nn.ModuleList(
-            self._margin(tap, t.shape[1], context)
-            for (_, tap), (_, t) in zip(self.pairs, pairs, strict=True)
+            self._margin(number, t.shape[1], context) for number, (_, t) in enumerate(pairs)
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -73,10 +90,16 @@ class FeatureOverhaul(DistillationLoss):
     def symbol(self) -> str:
         return f"OFD({tap_names(self)})"
 
-    def _margin(self, tap: str, channels: int, context: LossContext) -> nn.Module:
+    def _margin(self, number: int, channels: int, context: LossContext) -> nn.Module:
+        tap = self.pairs[number][1]
         if self.margin_source == "measured":
             return MeasuredMargin(channels)
-        norm = batch_norm_before(context.teacher, tap, channels)
+        if self._norms is not None:
+            norm = self._norms[number]
+        elif isinstance(context.teacher, NoNetwork):
+            norm = None
+        else:
+            norm = batch_norm_before(context.teacher, tap, channels)
         if norm is not None:
             return FixedMargin(margin_of(norm))
         if self.margin_source == "batch_norm":

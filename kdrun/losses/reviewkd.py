@@ -26,6 +26,8 @@ class KnowledgeReview(DistillationLoss):
     Summed over the taps and the embedding. weight: 1 with a linear warm-up over 20 epochs
     (the CIFAR-100 code of mdistiller; the authors' scripts use 0.6 to 8, 5 for most pairs).
 
+    As a criterion: lists of maps with the embedding `[B, D]` last.
+
     width: the most channels in the middle; fewer when the student's embedding is narrower.
     Raises ConfigError for a width below 1 and for tokens that fill no square.
     """

@@ -30,6 +30,9 @@ class SemanticCalibration(DistillationLoss):
     The MLPs take rows as long as the training's batch. The last, smaller batch of an epoch, which
     the authors' code leaves out, is filled up with zeros; a larger one is cut.
 
+    As a criterion: lists of any two lengths; the batch it is built for is the largest it takes
+    without cutting.
+
     taps: `stages_crossed` pairs all stages of both networks; of other requests all student taps
     are paired with all teacher taps. reduction: the MLPs' width is the batch size divided by it.
     softness: of the attention, above 0.
@@ -38,6 +41,7 @@ class SemanticCalibration(DistillationLoss):
 
     id = "semckd"
     full_name = "Semantic calibration"
+    crosses_pairs = True
     formula = (
         "Σ_j a_ij · mean (r_ij(f_i) - f_j)², a_i = softmax over j of Q_i · K_j; sum over the "
         "teacher's layers j, mean over the student's i and the batch"

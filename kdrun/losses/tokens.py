@@ -1,5 +1,6 @@
-"""Terms that know distillation tokens: which head of the student a teacher acts on."""
+"""Losses that know distillation tokens: which head of the student a teacher acts on."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,8 +11,9 @@ from kdrun.types import Outputs
 
 
 class TokenLoss(DistillationLoss):
-    """A term on logits that teaches the student through its distillation tokens, if it has any.
+    """A loss on logits that teaches the student through its distillation tokens, if it has any.
 
+    As a criterion: the student's logits, or the list [class head, distillation heads ...].
     Source: Touvron et al. 2021, arXiv 2012.12877, §4, for one token and one teacher.
     """
 
@@ -22,10 +24,15 @@ class TokenLoss(DistillationLoss):
         super().__init__()
         self.position = 0
 
-    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
-        """Take the teacher's number, which is that of its token.
+    def arrange(self, tensors: Sequence[Tensor], who: str) -> Outputs:
+        """Logits of the class head, then of the distillation heads."""
+        logits, *heads = (self.require_logits(tensor, who) for tensor in tensors)
+        return Outputs(logits, distillation=tuple(heads))
 
-        Raises ConfigError for several tokens that are not one for each teacher.
+    def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
+        """Take the number of the teacher, which is that of its token.
+
+        Raises ConfigError for several tokens that are not one per teacher.
         """
         tokens = len(student.distillation)
         if tokens > 1 and tokens != context.teachers:

@@ -64,7 +64,7 @@ class ReusedClassifier(nn.Module):
             setattr(backbone.get_submodule(parent), name, nn.Identity())
         self.backbone = backbone
         self.size = (size[0], size[1])
-        self.projector = _projector(channels, width, max(width // reduction, 1), rectified)
+        self.projector = projector(channels, width, max(width // reduction, 1), rectified)
         self.classifier = nn.Linear(width, num_classes).requires_grad_(False)
         self.taps = _taps(backbone_taps or {})
         self.normalisation: Normalisation | None = getattr(backbone, "normalisation", None)
@@ -201,7 +201,7 @@ def _build(target: str, kwargs: dict[str, Any], info: InputInfo) -> nn.Module:
     return made
 
 
-def _projector(channels: int, width: int, inner: int, rectified: bool) -> nn.Sequential:
+def projector(channels: int, width: int, inner: int, rectified: bool) -> nn.Sequential:
     """1×1, 3×3 and 1×1 convolutions, each with batch normalisation."""
     layers: list[nn.Module] = [
         conv1x1(channels, inner),
