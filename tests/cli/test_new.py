@@ -9,6 +9,7 @@ import pytest
 
 from kdrun.cli.main import run
 from kdrun.commands.new import class_name
+from tests.reliability import forks
 
 Typed = Callable[..., str]
 
@@ -28,15 +29,9 @@ def test_what_it_writes_passes_its_own_tests(
     assert "kdrun distill --config-dir my_configs student=tensor" in said
     folder = tmp_path / "my work"
     assert len(list(folder.rglob("*.*"))) == 3 + 2
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    code, said = forks.run_pytest(folder, ".")
+    assert code == 0, said
+    assert "6 passed" in said
 
 
 def test_what_it_writes_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

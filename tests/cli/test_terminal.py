@@ -19,7 +19,7 @@ def kdrun(words: str, redirect: str = "", **environment: str) -> subprocess.Comp
         ["sh", "-c", f"exec {sys.executable} -m kdrun {words} {redirect}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **environment},
     )
 

@@ -1,12 +1,13 @@
 """Every shell command of these pages is run, top to bottom, in one folder for each page.
 
 A ```bash block holds commands; a ```python block that opens with `# name.py`, and a ```yaml block
-that opens with `# folder/name.yaml`, is written to that file first. `kdrun` runs in this process,
-with an epoch for every training. A line that ends in `# exit code N` must end so.
+that opens with `# folder/name.yaml`, is written to that file first. `kdrun` and scripts run in this
+process, with an epoch for every training. A line that ends in `# exit code N` must end so.
 """
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support import writing_once
 
 from kdrun.cli.main import run
 from kdrun.deploy import export_timing, formats
+from tests.reliability import forks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["deploy.md", "extending.md", "troubleshooting.md"]
@@ -63,14 +65,28 @@ class Page:
             self.variables[name] = self._shell(f"printf %s {value}").stdout.strip()
             assert self.variables[name], f"{line}: empty"
         elif line.startswith("kdrun "):
-            found = self._shell(f"printf '%s\\0' {line.removeprefix('kdrun ')}").stdout
-            words = found.split("\0")[:-1]
+            words = self._words(line.removeprefix("kdrun "))
             if "-c" not in words and "--cfg" not in words:
                 words += SMALL.get(words[0], [])
             assert run(words) == expected, shlex.join(["kdrun", *words])
+        elif line.startswith("python -m pytest "):
+            code, said = forks.run_pytest(self.folder, *shlex.split(line)[3:])
+            assert code == expected, f"{line}\n{said}"
+        elif line.startswith("python "):
+            self._script(*self._words(line.removeprefix("python ")))
         else:
-            done = self._shell(re.sub(r"^python ", f"{sys.executable} ", line))
+            done = self._shell(line)
             assert done.returncode == expected, f"{line}\n{done.stdout}\n{done.stderr}"
+
+    def _words(self, line: str) -> list[str]:
+        """The words of a line as the shell expands them."""
+        return self._shell(f"printf '%s\\0' {line}").stdout.split("\0")[:-1]
+
+    def _script(self, name: str, *args: str) -> None:
+        """`python name args...` in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *args])
+            runpy.run_path(str(self.folder / name), run_name="__main__")
 
     def _shell(self, line: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

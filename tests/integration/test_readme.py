@@ -92,13 +92,14 @@ def test_the_loss_example_is_what_the_readme_says(own_code: Path) -> None:
     assert values["cosine"]["weight"] == 2.0
 
 
-def test_the_first_command_runs_as_written(process: Callable[..., object], workdir: Path) -> None:
+def test_the_first_command_runs_as_written(
+    kdrun: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     """`kdrun distill`, the whole default run, piped: a table, no control characters."""
     line = blocks("bash")[0].strip().split("&&")[-1].split()
     assert line == ["kdrun", "distill"]
-    done = process("distill")
-    assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
-    output: str = done.stdout  # type: ignore[attr-defined]
+    assert kdrun("distill") == 0
+    output = capsys.readouterr().out
     for words in ("teacher  cnn_large", "student alone  cnn_tiny", "student distilled  cnn_tiny",
                   "gap closed", "agreement", "params", "FLOPs", "next:"):  # fmt: skip
         assert words in output, words

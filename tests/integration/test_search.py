@@ -1,14 +1,15 @@
 """Searches: ranges as typed, trials that are ordinary runs, a study that survives a kill."""
 
 import csv
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support import SMALL, results
+
+from tests.reliability import forks
 
 optuna = pytest.importorskip("optuna")
 
@@ -25,14 +26,10 @@ def study_in(folder: Path) -> optuna.Study:
 
 def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) -> None:
     assert kdrun(*COMMAND, "output_root=whole/outputs") == 0
-    process = subprocess.Popen([sys.executable, "-m", "kdrun", *COMMAND], cwd=workdir)
-    limit = time.monotonic() + 120
-    while len(list(workdir.glob("outputs/distill/*/*/*/result.json"))) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
+    # the process trains the teacher first; the second trial is its third training
+    kill = partial(forks.signal_at_step, 3, 2, signal.SIGKILL)
+    code, said = forks.run(workdir, COMMAND, fault=kill)
+    assert code == -signal.SIGKILL, said
     states = [trial.state.name for trial in study_in(workdir).trials]
     assert states == ["COMPLETE", "RUNNING"]
     assert kdrun(*COMMAND) == 0

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from support import SMALL, results, without_times
 
 from kdrun.distillation import student
+from kdrun.engine.loop import _Fit
 
 Run = Callable[..., int]
 
@@ -126,11 +127,17 @@ def test_a_hanging_job_is_ended_and_the_others_go_on(
 
 
 def test_a_slow_job_saves_its_state_when_its_time_is_up(
-    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+    kdrun: Run,
+    workdir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same command with more time goes on from there."""
-    slow = [*SMALL, "ui=plain", "alone=false", "batch_size=2", "epochs=30", "seed=5"]
-    assert kdrun("distill", "-m", *slow, "sweep.job_minutes=0.02") == 1
+    """The same command with more time resumes the job."""
+    slow = [*SMALL, "ui=plain", "alone=false", "batch_size=32", "seed=5"]
+    with monkeypatch.context() as patch:
+        step = _Fit._step
+        patch.setattr(_Fit, "_step", lambda *args: time.sleep(0.3) or step(*args))
+        assert kdrun("distill", "-m", *slow, "sweep.job_minutes=0.02") == 1
     (ended,) = results(workdir)
     assert ended["status"] == "failed"
     assert "stopped after step" in ended["error"]

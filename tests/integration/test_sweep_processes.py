@@ -4,54 +4,35 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support import SMALL, results
 
 from kdrun.sweeps.launchers import SHARED_SETTINGS, launcher_of, processor_cores
+from tests.reliability import forks
 
 Run = Callable[..., int]
 
-# Slow enough to be met in the middle of a job.
-SLOW = [*(word for word in SMALL if not word.startswith(("ui=", "epochs="))), "ui=plain"]
-SLOW = [*SLOW, "epochs=6", "batch_size=4", "alone=false"]
+PLAIN = [*(word for word in SMALL if word != "ui=quiet"), "ui=plain", "alone=false"]
+PLAIN = [*PLAIN, "batch_size=32"]
+STEP = 9  # in the middle of a student's second epoch
 SHARED = [word for word in SMALL if not word.startswith("threads=")]
 
 
-def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kdrun", *argv],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def wait_for_training(folder: Path, runs: int, process: subprocess.Popen[str]) -> None:
-    """Until as many students have begun, and the newest is in the middle of its training."""
-    limit = time.monotonic() + 120
-    while len(list(folder.glob("outputs/distill/*/cnn_large-*/*/metrics.jsonl"))) < runs:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < limit
-        time.sleep(0.005)
-
-
 def test_killed_interrupted_and_finished(workdir: Path) -> None:
-    command = ["distill", "-m", *SLOW, "T=1,4,8"]
-    first = start(workdir, *command)
-    wait_for_training(workdir, 1, first)
-    first.kill()
-    first.communicate()
+    command = ["distill", "-m", *PLAIN, "T=1,4,8"]
+    # the teacher is the first training of the process, job 0 the second
+    kill = partial(forks.signal_at_step, 2, STEP, signal.SIGKILL)
+    code, said = forks.run(workdir, command, "first", kill)
+    assert code == -signal.SIGKILL, said
     assert [r["status"] for r in results(workdir, name="cnn_large-*")] == ["running"]
 
-    second = start(workdir, *command)
-    wait_for_training(workdir, 2, second)
-    second.send_signal(signal.SIGINT)
-    said = second.communicate()[0]
-    assert second.returncode == 130, said
+    interrupt = partial(forks.signal_at_step, 2, STEP, signal.SIGINT)
+    code, said = forks.run(workdir, command, "second", interrupt)
+    assert code == 130, said
     assert "going on after step" in said or "Stage 2" in said
     stopped = results(workdir, name="cnn_large-*")
     assert [r["status"] for r in stopped] == ["completed", "interrupted"]
@@ -60,9 +41,8 @@ def test_killed_interrupted_and_finished(workdir: Path) -> None:
     assert "job 2 (T=8) not started" in said
     assert "Traceback" not in said
 
-    third = start(workdir, "resume", str(newest))
-    said = third.communicate()[0]
-    assert third.returncode == 0, said
+    code, said = forks.run(workdir, ["resume", str(newest)], "third")
+    assert code == 0, said
     assert "sweep of 3 jobs, 1 of them done before" in said
     found = results(workdir, name="cnn_large-*")
     assert [r["status"] for r in found] == ["completed"] * 3

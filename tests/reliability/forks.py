@@ -5,6 +5,7 @@ A child writes where it is (`PLACES`) into a file, and may carry a fault: a func
 before the command and breaks something.
 """
 
+import contextlib
 import functools
 import importlib
 import multiprocessing
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ PLACES = (
 )
 START = "start-up, hand-over, end"
 PLACE_BYTES = 40
+ROOT = Path(__file__).resolve().parents[2]
+PRELOADED = f"{__package__}.preloaded"
 Fault = Callable[[], None]
 
 
@@ -137,7 +141,9 @@ def until(condition: Callable[[], object], child: Child, seconds: float = 300.0)
 def _context() -> multiprocessing.context.ForkServerContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preloaded"])
+    context.set_forkserver_preload([PRELOADED])
+    with contextlib.chdir(ROOT):  # the server imports from its current folder
+        forkserver.ensure_running()
     return context
 
 
@@ -164,18 +170,43 @@ def run(
     return code, child.output
 
 
+def run_pytest(folder: Path, *args: str) -> tuple[int | None, str]:
+    """(exit code, output) of `python -m pytest -q args...` in `folder`."""
+    log = folder / ".pytest.log"
+    process = _context().Process(target=_live_pytest, args=(folder, list(args), log))
+    process.start()
+    process.join(600)
+    return process.exitcode, log.read_text(errors="replace")
+
+
+def _live_pytest(folder: Path, args: list[str], log: Path) -> None:
+    _enter(folder, log)
+    import pytest
+
+    sys.path.insert(0, str(folder))  # as `python -m` does
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *args])
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _enter(folder: Path, log: Path) -> None:
+    """A process group of its own in `folder`, with both streams into `log`."""
+    assert PRELOADED in sys.modules, "the server could not import what a child needs"
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
+
+
 def _live(folder: Path, argv: list[str], log: Path, place: Path, fault: Fault | None) -> None:
     """The child's life."""
-    os.setsid()
+    _enter(folder, log)
     from kdrun.cli.main import run as run_kdrun
     from kdrun.cli.main import stop_on_signals
 
     stop_on_signals()  # as in a command of its own
     multiprocessing.set_start_method("fork", force=True)  # as in a command of its own, for loaders
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.chdir(folder)
     watch_places(os.open(place, os.O_WRONLY | os.O_CREAT, 0o666))
     if fault is not None:
         fault()

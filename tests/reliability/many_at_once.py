@@ -69,7 +69,9 @@ def note_ends(file: Path, slow_seconds: float) -> None:
     forks.replace(
         "kdrun.data.decoding.cache", "_decode", lambda function: noted(function, "decoded")
     )
-    forks.replace("kdrun.distillation.teacher", "run_training", lambda f: noted(f, "trained"))
+    forks.replace(
+        "kdrun.distillation.teacher_recipe", "run_training", lambda f: noted(f, "trained")
+    )
 
 
 def at_once(runs: int, victim: str | None, folder: Path, alone: dict[int, bytes]) -> Round:
