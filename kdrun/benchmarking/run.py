@@ -31,11 +31,12 @@ from kdrun.engine.timing import interleave, ratios, spread
 from kdrun.files import write_json
 from kdrun.losses.objective import objective_of
 from kdrun.models.card import NetworkCard
+from kdrun.runs.benchmark_result import THIS, BenchmarkResult
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED
 from kdrun.ui import bench_tables
 
-THIS, BARE, USUAL = "this configuration", "bare compute", "usual"
+BARE, USUAL = "bare compute", "usual"
 WATCHED, WATCHED_USUAL = "watched", "watched usual"
 PHASES = ("data", "teacher forward", "student forward", "terms", "backward", "optimiser")
 WITHOUT_REFERENCE = (
@@ -78,7 +79,7 @@ def run_benchmark(
         found = _measure(config, Bench(dataset, session, config.steps), plan)
         write_json(folder.path / "benchmark.json", found)
         folder.result.update(status=COMPLETED, benchmark=found)
-        bench_tables.show(found, session.reporter)
+        bench_tables.show(BenchmarkResult.from_dict(found), session.reporter)
         session.reporter.say(f"  file: {folder.path}/benchmark.json")
     return folder.result.values
 

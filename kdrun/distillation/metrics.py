@@ -74,11 +74,11 @@ def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> Non
     reporter.heading("Result")
     typed = RunResult.from_dict(result, check=False)
     reporter.show(tables.result_table(typed))
-    classes = class_table(result)
+    classes = class_table(typed)
     if classes is not None:
         reporter.show(classes)
-    if result["student"].get("heads"):
-        reporter.show(error_table(result))
+    if typed.student.heads:
+        reporter.show(error_table(typed))
     for line in tables.summary_lines(typed):
         reporter.say(f"  {line}")
     reporter.say(f"  folder: {folder}")

@@ -15,8 +15,9 @@ from kdrun.engine.metrics import Evaluation
 from kdrun.losses.ensemble import SOFT_TARGETS
 from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
+from kdrun.runs.result import TransferResult
 from kdrun.ui import format, tables
-from kdrun.ui.transfer_tables import transfer_words
+from kdrun.ui.transfer_tables import format_transfer
 
 Rows = list[tuple[str, str]]
 
@@ -25,10 +26,10 @@ def show_header(run: PreparedRun) -> None:
     """Show the data, the networks, the objective with its numbers, and the notes."""
     run.session.reporter.heading("kdrun distill")
     config, objective = run.config, run.plans[-1].objective
-    transfer = run.folder.result.values["transfer"]
+    transfer = TransferResult.from_dict(run.folder.result.values["transfer"] or {}, check=False)
     rows = data_rows(run.dataset)
-    if transfer is not None:
-        rows.append(("transfer", transfer_words(transfer)))
+    if transfer:
+        rows.append(("transfer", format_transfer(transfer)))
     rows += _network_rows(run)
     rows += _scheme_rows(run)
     rows += [

@@ -28,7 +28,7 @@ from kdrun.files import sha256_of
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
 from kdrun.runs.folder import RunFolder
-from kdrun.runs.result import COMPLETED
+from kdrun.runs.result import COMPLETED, RunResult
 from kdrun.runs.search import group_folder
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.ui import tables
@@ -151,7 +151,8 @@ def _show(
     splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
     reporter.show(tables.splits_table(splits))
     if "heads" in found:
-        reporter.show(error_table({"student": {**card_facts(card), **found}}))
+        student = {**card_facts(card), **found}
+        reporter.show(error_table(RunResult.from_dict({"student": student}, check=False)))
     before = card.extra.get("test")
     if before and card.extra.get("dataset", {}).get("name") == dataset.name:
         reporter.say(f"  when it was trained: {before['top1']:.2f} % ({before['errors']} errors)")

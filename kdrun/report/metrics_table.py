@@ -109,10 +109,6 @@ def teacher_top1(result: RunResult) -> float | None:
     return max((value for value in found if value is not None), default=None)
 
 
-def _benchmark(*path: str) -> Callable[[Run], float | None]:
-    return lambda run: number(run.result.extra.get("benchmark"), *path)
-
-
 # Metrics of a network on one split.
 SPLIT_METRICS = (
     SplitMetric("top-1 %", lambda m: m.top1),
@@ -188,13 +184,13 @@ METRICS: list[Metric] = [
     Metric("teacher seconds", "Training time of the teachers; 0 where they were reused.",
            _of(lambda r: r.time.teacher_seconds), _seconds, "lower", (RUNS,)),
     Metric("ms/step", "Median time of a training step.",
-           _benchmark("variants", "this configuration", "step_ms", "median"), better="lower",
+           _of(lambda r: r.benchmark.this.step_ms.median), better="lower",
            tables=(RANKING, *FILES)),
     Metric("images/s", "Training speed.",
-           _benchmark("variants", "this configuration", "images_per_second"),
+           _of(lambda r: r.benchmark.this.images_per_second),
            tables=(RANKING, *FILES)),
     Metric("bare/whole", "Compute alone divided by the whole step.",
-           _benchmark("bare_over_whole", "median"), tables=(RANKING, *FILES)),
+           _of(lambda r: r.benchmark.bare_over_whole.median), tables=(RANKING, *FILES)),
 ]
 # fmt: on
 

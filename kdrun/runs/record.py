@@ -67,7 +67,7 @@ class Record:
         found: dict[str, Any] = {}
         for key in keys:
             value = self.extra[key] if key in self.extra else getattr(self, key)
-            empty = value is None or value == () or (isinstance(value, Record) and not value)
+            empty = value in (None, (), {}) or (isinstance(value, Record) and not value)
             if layout.get(key) and empty:
                 found[key] = None
             elif key in layout or not empty:
@@ -76,7 +76,7 @@ class Record:
 
     def __bool__(self) -> bool:
         return bool(self.extra) or any(
-            getattr(self, one.name) not in (None, ())
+            getattr(self, one.name) not in (None, (), {})
             and (not isinstance(value := getattr(self, one.name), Record) or bool(value))
             for one in fields(self)
             if one.name not in ("extra", "layout")
@@ -106,6 +106,10 @@ def _convert(hint: Any, value: Any, check: bool) -> Any:
         if not isinstance(value, list):
             raise ValueError("not a list")
         return tuple(_convert(args[0], element, check) for element in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return {key: _convert(args[1], element, check) for key, element in value.items()}
     if issubclass(hint, Record):
         return hint.from_dict(value, check)
     if not isinstance(value, hint):
@@ -116,4 +120,6 @@ def _convert(hint: Any, value: Any, check: bool) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple) else value

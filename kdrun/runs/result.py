@@ -7,6 +7,7 @@ from typing import Any
 
 from kdrun.files import write_json
 from kdrun.limits import finite
+from kdrun.runs.benchmark_result import BenchmarkResult
 from kdrun.runs.record import (
     LENIENT,
     Count,
@@ -39,14 +40,28 @@ class Metrics(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassErrors(Record):
+    """Test images and errors of one class."""
+
+    images: Size | None = None
+    errors: Size | None = None
+
+    @property
+    def name(self) -> str:
+        """The class."""
+        return str(self.extra.get("class", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured(Record):
     """What was measured on the test split.
 
-    Data sets with metrics of their own add `test_<name>` (`test_words`); left-out classes add
-    `errors_per_class`.
+    Data sets with metrics of their own add `test_<name>` (`test_words`). errors_per_class: where a
+    transfer set leaves classes out.
     """
 
     test: Metrics = field(default_factory=Metrics)
+    errors_per_class: tuple[ClassErrors, ...] = field(default=(), metadata=LENIENT)
 
     def test_entries(self) -> dict[str, Any]:
         """The entries about the test split as in `result.json`: `test`, `test_words`."""
@@ -65,12 +80,10 @@ class Measured(Record):
         return found
 
     def errors_in(self, classes: Collection[str]) -> float | None:
-        """Wrong answers in some of the classes; None where they were not counted by class."""
-        rows = self.extra.get("errors_per_class")
-        if not isinstance(rows, list) or not classes:
+        """Errors in some of the classes; None where they were not counted by class."""
+        if not self.errors_per_class or not classes:
             return None
-        counted = [row for row in rows if isinstance(row, dict) and row.get("class") in classes]
-        return sum(finite(row.get("errors")) or 0 for row in counted)
+        return float(sum(row.errors or 0 for row in self.errors_per_class if row.name in classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +156,22 @@ class EarlyStop(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadoutResult(Metrics):
+    """The test split by one readout of a network with several heads. params: with its heads."""
+
+    params: Size | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudentResult(NetworkResult):
-    """The student that was distilled, or evaluated."""
+    """The student that was distilled, or evaluated.
+
+    heads: readout (`class`, `distillation`, `both`) → its metrics, for a network with distillation
+    tokens. inference: the readout that it answers with.
+    """
+
+    inference: str | None = field(default=None, metadata=LENIENT)
+    heads: dict[str, ReadoutResult] = field(default_factory=dict, metadata=LENIENT)
 
     stopped_early: EarlyStop = field(default_factory=EarlyStop, metadata=LENIENT)
     bias_corrected: BiasCorrection = field(default_factory=BiasCorrection, metadata=LENIENT)
@@ -164,10 +191,16 @@ class DatasetResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TransferResult(Record):
-    """The transfer set. labels: whether they were used."""
+    """The transfer set. size: images. train_size: those of the training split. fraction: drawn with
+    `seed`. labels: whether they were used. folder: of its own images."""
 
-    labels: bool | None = None
+    size: Size | None = None
+    train_size: Size | None = None
     classes_left_out: tuple[str, ...] = ()
+    fraction: Number | None = None
+    seed: Seed | None = None
+    labels: bool | None = None
+    folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +255,7 @@ class RunResult(Record):
     branches: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     exits: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     ensemble: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    benchmark: BenchmarkResult = field(default_factory=BenchmarkResult, metadata=LENIENT)
 
     @property
     def trained(self) -> NetworkResult:

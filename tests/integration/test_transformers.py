@@ -145,7 +145,7 @@ def test_errors_of_all_readouts_are_on_the_screen(
 ) -> None:
     assert run(["evaluate", f"run={result['folder']}", "ui=plain"]) == 0
     text = capsys.readouterr().out
-    for words in ("class head", "distillation heads", "all heads together (its answer)"):
+    for words in ("class head", "distillation heads", "all heads together (used for inference)"):
         assert words in text
     for found in result["student"]["heads"].values():
         assert f"{found['top1_error']:.2f}" in text
