@@ -58,7 +58,7 @@ def group(runs: Sequence[Run]) -> Grouped:
 
 def is_part(run: Run) -> bool:
     """Whether kdrun started this run for another one."""
-    return bool(run.result.baseline) or isinstance(run.result.extra.get("round"), str)
+    return bool(run.result.baseline or run.result.round)
 
 
 def folder_key(folder: str | Path) -> FolderKey:
@@ -68,8 +68,8 @@ def folder_key(folder: str | Path) -> FolderKey:
 
 def _served_by(run: Run) -> Iterable[FolderKey]:
     """The run folders that this run names: its baseline, and the generations before it."""
-    names = [run.result.alone.run, *(one.extra.get("run") for one in run.result.generations)]
-    keys = {folder_key(name) for name in names if isinstance(name, str)}
+    names = [run.result.alone.run, *(one.run for one in run.result.generations)]
+    keys = {folder_key(name) for name in names if name}
     return keys - {folder_key(run.folder)}
 
 

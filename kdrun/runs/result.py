@@ -123,10 +123,14 @@ class BaselineResult(NetworkResult):
 
 @dataclass(frozen=True, kw_only=True)
 class CompanionResult(NetworkResult):
-    """A network measured with the student: a peer, a branch, an exit, an ensemble."""
+    """A network measured with the student: a generation, peer, branch, exit or ensemble.
+
+    run: the folder of a generation.
+    """
 
     network: str | None = None
     role: str | None = None
+    run: str | None = field(default=None, metadata=LENIENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +222,8 @@ class RunResult(Record):
     """`result.json`. What a run has not reached yet is None or empty.
 
     agreement: percent. gain: points. alone: the baseline. baseline: the fingerprint by which this
-    run is one. run: what was evaluated.
+    run is one. round: the identity by which a chain or born_again finds this run as its assistant
+    or generation. run: what was evaluated.
     """
 
     schema: int | None = None
@@ -245,6 +250,7 @@ class RunResult(Record):
     gain: Points | None = None
     time: Timing = field(default_factory=Timing)
     baseline: str | None = field(default=None, metadata=LENIENT)
+    round: str | None = field(default=None, metadata=LENIENT)
     transfer: TransferResult = field(default_factory=TransferResult, metadata=LENIENT)
     teacher_ensemble: EnsembleResult = field(default_factory=EnsembleResult, metadata=LENIENT)
     generations: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
