@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, NullLoc
 
 from kdrun.errors import ConfigError
 from kdrun.report.aggregate import Group
-from kdrun.report.draw import ALONE, DISTILLED, Theme, draw
+from kdrun.report.figures.drawing import ALONE, DISTILLED, Theme, draw
 from kdrun.report.groups import group
 from kdrun.report.records import Run, collect, number
 from kdrun.report.statistics import mean_of

@@ -68,9 +68,9 @@ def run(argv: list[str]) -> int:
     place = _place(asked)
     require_own(place, FILES, files.ELSEWHERE)  # all or nothing, and before any drawing
     if asked.pictures != "none":
-        from kdrun.evaluation.figures import draw_pictures
+        from kdrun.evaluation.figures import draw_figures
 
-        draw_pictures(_chosen(report.sections, asked.pictures))
+        draw_figures(_chosen(report.sections, asked.pictures))
     files.write_markdown(place / "report.md", report)
     files.write_csv(place / "report.csv", report)
     files.write_runs_csv(place / "report-runs.csv", report)

@@ -1,4 +1,4 @@
-"""The pictures of finished runs: their networks once more on the test split, and drawings of it."""
+"""Figures of finished runs: evaluate their networks on the test split again and draw."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +18,9 @@ from kdrun.errors import KdrunError
 from kdrun.models.build import build_network
 from kdrun.models.card import load_weights
 from kdrun.models.taps import FeatureExtractor
-from kdrun.report import draw_answers, draw_errors, draw_features
-from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
-from kdrun.report.figure_store import Picture, write_album
+from kdrun.report.figures import answers, errors, features
+from kdrun.report.figures.drawing import ALONE, DISTILLED, TEACHER, Evidence
+from kdrun.report.figures.store import StoredFigure, write_figures
 from kdrun.report.records import Run
 from kdrun.runs.config import read_config
 from kdrun.teachers.formats import read_any
@@ -31,30 +31,30 @@ SAMPLE = 120
 BATCH = 128
 
 
-def draw_pictures(runs: Sequence[Run]) -> None:
-    """Draw the pictures of each run into its folder; what cannot be drawn is said, not fatal."""
+def draw_figures(runs: Sequence[Run]) -> None:
+    """Draw the figures of each run into its folder; warn about what cannot be drawn."""
     for run in runs:
         try:
             _draw_run(run)
         except (KdrunError, OSError) as error:
-            Reporter("auto").warn(f"{run.folder} has no pictures: {error}")
+            Reporter("auto").warn(f"{run.folder} has no figures: {error}")
 
 
 def _draw_run(run: Run) -> None:
     config = read_config(run.folder, parse.distill_config)
     runtime = replace(config.runtime, device="auto", compile=False, ui="auto")
     with open_session(runtime) as session:
-        session.reporter.say(f"  drawing pictures of {run.folder}")
-        pictures, missing = pictures_of(run, config, session)
-        write_album(run.folder, pictures)
+        session.reporter.say(f"  drawing figures of {run.folder}")
+        figures, missing = figures_of(run, config, session)
+        write_figures(run.folder, figures)
         for what in missing:
             session.reporter.warn(what)
 
 
-def pictures_of(
+def figures_of(
     run: Run, config: DistillConfig, session: Session
-) -> tuple[list[Picture], list[str]]:
-    """(the pictures of a run, what is missing from them and why).
+) -> tuple[list[StoredFigure], list[str]]:
+    """(the figures of a run, what is missing from them and why).
 
     Raises KdrunError when its student or its data cannot be read any more.
     """
@@ -62,21 +62,21 @@ def pictures_of(
     networks, missing = _networks(run, config, dataset)
     evidence = _evidence(run, config, dataset, networks, session)
     drawn = [
-        draw_answers.soft_labels(evidence),
-        draw_answers.disagreements(evidence),
-        draw_errors.class_change(evidence),
-        draw_errors.confusion(evidence),
-        draw_errors.reliability(evidence),
-        draw_features.similarity(evidence),
-        draw_features.attention_maps(evidence),
+        answers.soft_labels(evidence),
+        answers.disagreements(evidence),
+        errors.class_change(evidence),
+        errors.confusion(evidence),
+        errors.reliability(evidence),
+        features.similarity(evidence),
+        features.attention_maps(evidence),
     ]
-    return [picture for picture in drawn if picture is not None], missing
+    return [figure for figure in drawn if figure is not None], missing
 
 
 def _networks(
     run: Run, config: DistillConfig, dataset: Dataset
 ) -> tuple[dict[str, Member], list[str]]:
-    """Who → network in the pictures' order: the best teacher, the student alone, the run's own."""
+    """Who → network in the figures' order: the best teacher, the student alone, the run's own."""
     found: dict[str, Member] = {}
     missing = []
     teachers = run.result.teachers
@@ -90,7 +90,7 @@ def _networks(
         try:
             found[who] = _member(Path(path), config, dataset, who, best)
         except KdrunError as error:
-            missing.append(f"The {who} is left out of the pictures: {error}")
+            missing.append(f"The {who} is left out of the figures: {error}")
     found[ALONE if config.labels_only else DISTILLED] = _member(
         run.folder, config, dataset, "student"
     )

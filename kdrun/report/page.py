@@ -26,7 +26,7 @@ from kdrun.report.charts.sizes import size_charts
 from kdrun.report.charts.svg import Chart
 from kdrun.report.columns import Column
 from kdrun.report.content import Report, SectionTable
-from kdrun.report.figure_store import Picture, read_album
+from kdrun.report.figures.store import StoredFigure, read_figures
 from kdrun.report.files import ELSEWHERE
 from kdrun.report.records import Run
 from kdrun.report.sections import Section
@@ -76,7 +76,7 @@ class RunFigures:
 
     label: str
     folder: Path
-    figures: list[Picture]
+    figures: list[StoredFigure]
 
 
 def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
@@ -191,7 +191,7 @@ def _run_figures(report: Report) -> list[RunFigures]:
     for one in report.sections:
         for place, group in enumerate(one.section.groups):
             for run in group.runs:
-                figures = read_album(run.folder)
+                figures = read_figures(run.folder)
                 if figures and run.folder not in found:
                     seed = f"seed {run.seed}" if run.seed is not None else ""
                     label = " ".join(filter(None, (one.section.row_label(place), seed)))

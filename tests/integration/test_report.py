@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import SMALL, results
 
-from kdrun.report.figure_store import read_album
+from kdrun.report.figures.store import read_figures
 from kdrun.report.records import number
 
 Run = Callable[..., int]
@@ -23,7 +23,7 @@ def test_runs_sweeps_and_pictures(
     assert "sweep over T, alpha" in page
     drawn = [run for run in results(workdir) if (run["folder"] / "pictures").exists()]
     assert len(drawn) == 1
-    pictures = {picture.name: picture for picture in read_album(drawn[0]["folder"])}
+    pictures = {picture.name: picture for picture in read_figures(drawn[0]["folder"])}
     assert {
         "soft_labels",
         "confusion",
@@ -53,7 +53,7 @@ def test_pictures_without_the_teacher_say_so(
     (run,) = results(workdir)
     assert kdrun("report", str(run["folder"]), "--pictures") == 0
     printed = capsys.readouterr().out
-    names = [picture.name for picture in read_album(run["folder"])]
+    names = [picture.name for picture in read_figures(run["folder"])]
     assert "confusion" in names
     assert "soft_labels" not in names
-    assert "teacher is left out of the pictures" in printed
+    assert "teacher is left out of the figures" in printed

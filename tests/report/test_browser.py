@@ -13,7 +13,7 @@ from report.test_page import PNG
 
 from kdrun.csv_tables import read_csv
 from kdrun.report.content import Report
-from kdrun.report.figure_store import Picture, write_album
+from kdrun.report.figures.store import StoredFigure, write_figures
 from kdrun.report.files import write_csv
 from kdrun.report.page import write_page
 
@@ -48,8 +48,8 @@ def page_path(
         make(changes={"student.name": word}, val=50.0)
     make(changes={"scheme.name": "online"}, val=60.0)
     make(status="failed", outcome={"error": HOSTILE[0]})
-    write_album(
-        next(sweep.glob("distill/*")), [Picture("p", "A", "B", HOSTILE[1], 900, 300, PNG, PNG)]
+    write_figures(
+        next(sweep.glob("distill/*")), [StoredFigure("p", "A", "B", HOSTILE[1], 900, 300, PNG, PNG)]
     )
     path = tmp_path / "report.html"
     report = report_of(sweep)

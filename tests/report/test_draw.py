@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdrun.engine.metrics import calibration_error
 from kdrun.evaluation.figures import spread_sample
-from kdrun.report import draw_answers, draw_errors, draw_features
-from kdrun.report.draw import ALONE, DISTILLED, TEACHER, Evidence
-from kdrun.report.figure_store import PNG, Picture, read_album, write_album
+from kdrun.report.figures import answers, errors, features
+from kdrun.report.figures.drawing import ALONE, DISTILLED, TEACHER, Evidence
+from kdrun.report.figures.store import PNG, StoredFigure, read_figures, write_figures
 
 N, C = 60, 4
 
@@ -44,13 +44,13 @@ def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     found = evidence()
     logits = found.logits[ALONE]
     expected = sklearn_confusion(found.targets, logits.argmax(1), labels=range(C))
-    assert draw_errors.confusion_matrix(logits, found.targets).tolist() == expected.tolist()
+    assert errors.confusion_matrix(logits, found.targets).tolist() == expected.tolist()
 
 
 def test_reliability_agrees_with_the_tables() -> None:
     found = evidence()
     for logits in found.logits.values():
-        share, confidence, accuracy, ece = draw_errors.calibration(logits, found.targets)
+        share, confidence, accuracy, ece = errors.calibration(logits, found.targets)
         assert ece == pytest.approx(calibration_error(logits, found.targets))
         assert share.sum() == pytest.approx(1)
         # ECE once more, from the bins that are drawn: Guo et al. 2017, eq. 3
@@ -68,18 +68,18 @@ def test_the_sample_is_even_over_classes_and_in_order() -> None:
 def test_telling_images_are_right_and_doubtful() -> None:
     targets = torch.tensor([0, 0, 1, 1])
     teacher = torch.tensor([[5.0, 0.0], [2.0, 1.9], [3.0, 0.0], [0.0, 1.0]])
-    assert draw_answers._telling(teacher, targets) == [1, 3]
+    assert answers._telling(teacher, targets) == [1, 3]
 
 
-def pictures(found: Evidence) -> list[Picture]:
+def pictures(found: Evidence) -> list[StoredFigure]:
     drawn = [
-        draw_answers.soft_labels(found),
-        draw_answers.disagreements(found),
-        draw_errors.class_change(found),
-        draw_errors.confusion(found),
-        draw_errors.reliability(found),
-        draw_features.similarity(found),
-        draw_features.attention_maps(found),
+        answers.soft_labels(found),
+        answers.disagreements(found),
+        errors.class_change(found),
+        errors.confusion(found),
+        errors.reliability(found),
+        features.similarity(found),
+        features.attention_maps(found),
     ]
     return [picture for picture in drawn if picture is not None]
 
@@ -98,27 +98,27 @@ def test_every_picture_is_drawn_and_described(tmp_path: Path) -> None:
         assert len(picture.alt) > 40
     student, teacher = (found.logits[who].argmax(1) for who in (DISTILLED, TEACHER))
     assert f"disagree on {int((student != teacher).sum())} of {N}" in drawn[1].caption
-    write_album(tmp_path, drawn)
-    assert read_album(tmp_path) == drawn
+    write_figures(tmp_path, drawn)
+    assert read_figures(tmp_path) == drawn
 
 
 def test_the_same_evidence_gives_the_same_bytes() -> None:
-    one, two = (draw_errors.confusion(evidence()) for _ in range(2))
+    one, two = (errors.confusion(evidence()) for _ in range(2))
     assert one == two
 
 
 @pytest.mark.parametrize(("classes", "maps"), [(30, True), (2, False)])
 def test_many_classes_two_classes_and_no_maps(classes: int, maps: bool) -> None:
     found = evidence(classes, maps)
-    assert (draw_features.attention_maps(found) is not None) is maps
-    assert draw_features.similarity(found) is not None
-    assert "errors: class" in draw_errors.confusion(found).caption
+    assert (features.attention_maps(found) is not None) is maps
+    assert features.similarity(found) is not None
+    assert "errors: class" in errors.confusion(found).caption
 
 
 def test_class_names_are_texts_and_no_formulas() -> None:
     found = evidence(len(HOSTILE), names=HOSTILE)
-    assert draw_answers.soft_labels(found) is not None
-    assert draw_errors.class_change(found) is not None
+    assert answers.soft_labels(found) is not None
+    assert errors.class_change(found) is not None
 
 
 def test_a_run_without_teacher_shows_what_there_is() -> None:

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kdrun.errors import ConfigError
-from kdrun.report.draw import THEMES
+from kdrun.report.figures.drawing import THEMES
 from kdrun.report.groups import group
 from kdrun.report.records import collect
 

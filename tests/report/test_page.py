@@ -13,7 +13,7 @@ from report.hostile import HOSTILE
 from kdrun.report.charts.heatmap import TURN, colour, luminance, plane_charts
 from kdrun.report.charts.svg import Axis, element, log_ticks, ticks
 from kdrun.report.content import Report
-from kdrun.report.figure_store import Picture, read_album, write_album
+from kdrun.report.figures.store import StoredFigure, read_figures, write_figures
 from kdrun.report.page import environments, write_page
 
 Make = Callable[..., Path]
@@ -102,7 +102,7 @@ def test_strangers_texts_stay_texts(
                 path = make(T=T, alpha=alpha, changes={"student.name": name, "schedule.lr": name})
                 (path / "command.txt").write_text(f"kdrun distill student.name={name}")
                 (path / "env.json").write_text('{"python": "3"}')
-                write_album(path, [Picture("p", name, name, name, 10, 10, PNG, PNG)])
+                write_figures(path, [StoredFigure("p", name, name, name, 10, 10, PNG, PNG)])
         make(status="failed", outcome={"error": name}, changes={"teacher.name": name})
         return Elements(page_of(report_of(outputs), folder, name))
 
@@ -120,7 +120,7 @@ def test_pictures_are_embedded_for_both_screens(
     make: Make, tmp_path: Path, report_of: Callable[..., Report]
 ) -> None:
     run = make()
-    write_album(run, [Picture("p", "Title", "Caption", "What it shows", 64, 32, PNG, PNG)])
+    write_figures(run, [StoredFigure("p", "Title", "Caption", "What it shows", 64, 32, PNG, PNG)])
     html = page_of(report_of(run), tmp_path)
     assert html.count("data:image/png;base64,") == 2
     assert 'alt="What it shows"' in html
@@ -132,23 +132,23 @@ def test_pictures_are_embedded_for_both_screens(
 )
 def test_a_damaged_album_is_left_out(make: Make, text: str) -> None:
     run = make()
-    folder = write_album(run, [Picture("p", "t", "c", "a", 1, 1, PNG, PNG)])
-    assert len(read_album(run)) == 1
+    folder = write_figures(run, [StoredFigure("p", "t", "c", "a", 1, 1, PNG, PNG)])
+    assert len(read_figures(run)) == 1
     (folder / "album.json").write_text(text)
-    assert read_album(run) == []
-    write_album(run, [Picture("p", "t", "c", "a", 1, 1, PNG, PNG)])
+    assert read_figures(run) == []
+    write_figures(run, [StoredFigure("p", "t", "c", "a", 1, 1, PNG, PNG)])
     (folder / "p-dark.png").write_bytes(b"<svg>")
-    assert read_album(run) == []
+    assert read_figures(run) == []
 
 
 def test_a_picture_s_name_is_no_way_out_of_its_folder(make: Make, tmp_path: Path) -> None:
     run = make()
     for theme in ("light", "dark"):
         (run / f"secret-{theme}.png").write_bytes(PNG)
-    write_album(run, [])
+    write_figures(run, [])
     entry = '{"name": "../secret", "title": "", "caption": "", "alt": "", "width": 1, "height": 1}'
     (run / "pictures" / "album.json").write_text(f'{{"pictures": [{entry}]}}')
-    assert read_album(run) == []
+    assert read_figures(run) == []
 
 
 def test_heat_maps_say_mean_and_n_of_every_cell(

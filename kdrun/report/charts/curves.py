@@ -26,6 +26,8 @@ HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 22, 38
 # Rows beyond the coloured ones are grey; beyond those they are not drawn.
 GREY = 60
+# From this number of epochs on, the axis leaves out the steep first quarter.
+LONG = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def learning_curves(groups: Sequence[Group], labels: Sequence[str], key: str = "
     ends = "; ".join(f"{line.name} ends at {_last(line):.2f} %" for line in named)
     alt = f"Learning curves: validation top-1 % by epoch, mean over seeds. {ends}."
     hidden = len([group for group in groups if _curve(group.runs)]) - COLOURS
-    caption = "Validation split, mean over seeds. The first quarter may lie below the axis."
+    caption = (
+        "Validation split, mean over seeds. In long runs, the first quarter may lie below the axis."
+    )
     if hidden > 0:
         caption += f" Coloured: the {COLOURS} best on validation; grey: the others"
         caption += f", {hidden - GREY} of which are not drawn." if hidden > GREY else "."
@@ -88,7 +92,8 @@ def _curve(runs: Sequence[Run]) -> dict[float, float]:
 def _draw(alt: str, lines: Sequence[Line], clip_id: str) -> Markup:
     last = max(max(line.points) for line in lines)
     first = min(min(line.points) for line in lines)
-    later = [v for line in lines for e, v in line.points.items() if e >= first + (last - first) / 4]
+    start = first + (last - first) / 4 if last - first >= LONG else first
+    later = [v for line in lines for e, v in line.points.items() if e >= start]
     low, high = min(later), max(later)
     margin = max((high - low) * 0.05, 0.5)
     x = Axis(first, max(last, first + 1), LEFT, WIDTH - RIGHT)

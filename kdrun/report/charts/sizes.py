@@ -141,14 +141,21 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
         there = best.get((point.size, name))
         if there is None or point.test.mean > there.test.mean:
             best[point.size, name] = point
-    found = []
+    texts = []
+    used: list[tuple[bool, float, float]] = []
     for (size, name), point in list(best.items())[:12]:
         left = x.at(size) > (x.start + x.end) / 2
-        found.append(
-            element("text", name[:24], x=x.at(size) + (-9 if left else 9),
-                    y=y.at(point.test.mean) + 4, text_anchor="end" if left else "start")
+        at, height = x.at(size), y.at(point.test.mean) + 4
+        while any(
+            side == left and abs(u - at) < 90 and abs(v - height) < 11 for side, u, v in used
+        ):
+            height += 11  # below the name that is there
+        used.append((left, at, height))
+        texts.append(
+            element("text", name[:24], x=at + (-9 if left else 9), y=height,
+                    text_anchor="end" if left else "start")
         )  # fmt: skip
-    return found
+    return texts
 
 
 def _kind_name(kind: str) -> str:

@@ -1,23 +1,23 @@
-"""What the networks answer: soft labels at several temperatures, and where they disagree."""
+"""Predictions: soft labels at several temperatures, and disagreements of student and teacher."""
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from kdrun.report.draw import DISTILLED, TEACHER, Evidence, Theme, draw, show_image
-from kdrun.report.figure_store import Picture
+from kdrun.report.figures.drawing import DISTILLED, TEACHER, Evidence, Theme, draw, show_image
+from kdrun.report.figures.store import StoredFigure
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 ROWS, TOP = 5, 5
 DISAGREEMENTS, ACROSS = 12, 6
 
 
-def soft_labels(evidence: Evidence) -> Picture | None:
-    """Images, and what teacher and student think of them at several T ("dark knowledge").
+def soft_labels(evidence: Evidence) -> StoredFigure | None:
+    """Test images with the class probabilities of teacher and student at several T.
 
-    Chosen: of the images that the teacher gets right, those whose second class it finds likeliest,
-    one per class. Hinton, Vinyals and Dean 2015, arXiv 1503.02531, section 1.
+    Chosen: per class, the correctly classified image whose second class is most probable.
+    Hinton, Vinyals and Dean 2015, arXiv 1503.02531, section 1.
     """
     teacher = evidence.logits.get(TEACHER)
     if teacher is None:
@@ -33,8 +33,8 @@ def soft_labels(evidence: Evidence) -> Picture | None:
     widths = [1, *[2] * len(temperatures)]
     order = teacher[chosen].topk(min(TOP, teacher.shape[1]), dim=1).indices
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(len(chosen), len(widths), squeeze=False, width_ratios=widths)
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(len(chosen), len(widths), squeeze=False, width_ratios=widths)
         for row, axes in enumerate(grid):
             show_image(axes[0], images[row])
             axes[0].set_title(evidence.name(int(evidence.targets[chosen[row]])))
@@ -44,9 +44,9 @@ def soft_labels(evidence: Evidence) -> Picture | None:
                 if row == 0:
                     axes[column].set_title(f"T = {T:g}{' (this run)' if own == T else ''}")
         handles, labels = grid[0][1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        canvas.legend(handles, labels, loc="outside lower center", ncols=2)
 
-    said = "; ".join(
+    listed = "; ".join(
         f"{evidence.name(int(evidence.targets[i]))}: "
         + ", ".join(f"{evidence.name(int(c))} {p:.0%}" for c, p in
                     zip(order[k][:3], (teacher[i] / 4.0).softmax(0)[order[k][:3]], strict=True))
@@ -54,18 +54,18 @@ def soft_labels(evidence: Evidence) -> Picture | None:
     )  # fmt: skip
     return draw(
         "soft_labels",
-        "Soft labels: what the teacher tells beyond the label",
-        "Test images that the teacher gets right and finds most like another class, one per class; "
-        f"its {order.shape[1]} likeliest classes. The higher T, the more the others show.",
+        "Soft labels: what the teacher knows beyond the label",
+        "Correctly classified test images with the most probable second class, one per class, and "
+        f"the {order.shape[1]} most probable classes. A higher T shows more of the others.",
         f"Bars of class probabilities of teacher and student for {len(chosen)} test images at "
-        f"{len(temperatures)} temperatures. The teacher at T=4: {said}.",
+        f"{len(temperatures)} temperatures. The teacher at T=4: {listed}.",
         (2.0 + 2.3 * len(temperatures), 1.25 * len(chosen) + 0.6),
         paint,
     )
 
 
-def disagreements(evidence: Evidence) -> Picture | None:
-    """Test images to which student and teacher give different answers, the surest first."""
+def disagreements(evidence: Evidence) -> StoredFigure | None:
+    """Test images that student and teacher classify differently, the most confident first."""
     teacher = evidence.logits.get(TEACHER)
     if teacher is None:
         return None
@@ -79,8 +79,8 @@ def disagreements(evidence: Evidence) -> Picture | None:
     images = evidence.shown(chosen)
     rows = -(-len(chosen) // ACROSS)
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(rows, ACROSS, squeeze=False).flatten()
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(rows, ACROSS, squeeze=False).flatten()
         for axes in grid:
             axes.set_axis_off()
         for place, index in enumerate(chosen.tolist()):
@@ -105,7 +105,7 @@ def disagreements(evidence: Evidence) -> Picture | None:
     return draw(
         "disagreements",
         "Where student and teacher disagree",
-        f"{facts} T: teacher, S: student, with their confidence; the surest first.",
+        f"{facts} T: teacher, S: student, with their confidence; the most confident first.",
         f"{len(chosen)} test images on which student and teacher differ. {facts}",
         (1.55 * ACROSS, 2.05 * rows),
         paint,
@@ -113,7 +113,7 @@ def disagreements(evidence: Evidence) -> Picture | None:
 
 
 def _telling(teacher: Tensor, targets: Tensor) -> list[int]:
-    """Positions: per class the right answer with the likeliest second class, the best few."""
+    """Positions: per class, the correct prediction with the most probable second class."""
     probabilities = teacher.softmax(1)
     second = probabilities.topk(2, dim=1).values[:, 1]
     second = torch.where(teacher.argmax(1) == targets, second, -1.0)

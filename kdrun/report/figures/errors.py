@@ -1,32 +1,32 @@
-"""What the networks get wrong: confusion matrices, reliability, and change by class."""
+"""Errors: confusion matrices, reliability diagrams, and change of accuracy by class."""
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from kdrun.engine.metrics import ECE_BINS as BINS
-from kdrun.report.draw import ALONE, NAMED, Evidence, Theme, draw
-from kdrun.report.figure_store import Picture
+from kdrun.report.figures.drawing import ALONE, NAMED, Evidence, Theme, draw
+from kdrun.report.figures.store import StoredFigure
 
 NUMBERED = 12  # classes up to which a matrix shows its counts
 EXTREMES = 15
 
 
-def confusion(evidence: Evidence) -> Picture:
-    """Label by answer, for each network side by side."""
+def confusion(evidence: Evidence) -> StoredFigure:
+    """Labels against predictions, for each network."""
     matrices = {who: confusion_matrix(z, evidence.targets) for who, z in evidence.logits.items()}
     side = 2.2 + 0.09 * min(len(evidence.classes), NAMED)
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(1, len(matrices), squeeze=False)[0]
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(1, len(matrices), squeeze=False)[0]
         for number, (axes, (who, matrix)) in enumerate(zip(grid, matrices.items(), strict=True)):
             share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
             axes.imshow(share.numpy(), cmap=theme.ramp, norm=PowerNorm(0.5, 0, 1))
             wrong = int(matrix.sum() - matrix.diagonal().sum())
             axes.set_title(f"{who}: {wrong} error{'' if wrong == 1 else 's'}")
-            axes.set_xlabel("answer")
+            axes.set_xlabel("prediction")
             if number == 0:
                 axes.set_ylabel("label")
             _class_ticks(axes, evidence, labelled=number == 0)
@@ -35,28 +35,28 @@ def confusion(evidence: Evidence) -> Picture:
 
     student = matrices[evidence.student]
     worst = _pairs(student, evidence)
-    said = ", ".join(worst) or "none"
+    listed = ", ".join(worst) or "none"
     return draw(
         "confusion",
         "Confusion matrices",
-        "Rows are labels, columns answers; a row's colours are shares of that label, their roots, "
-        f"so that few errors show too. The student's most frequent errors: {said}.",
+        "Rows are labels, columns predictions. Colour: square root of the share of the label, so "
+        f"that few errors show too. The student's most frequent errors: {listed}.",
         f"Confusion matrices of {', '.join(matrices)} on the test split. "
-        f"The student's most frequent errors: {said}.",
+        f"The student's most frequent errors: {listed}.",
         (side * len(matrices), side + 0.35),
         paint,
     )
 
 
-def reliability(evidence: Evidence) -> Picture:
-    """Accuracy by confidence; on the diagonal a network is as sure as it is right.
+def reliability(evidence: Evidence) -> StoredFigure:
+    """Accuracy by confidence; the diagonal is perfect calibration.
 
     Guo et al. 2017, arXiv 1706.04599, section 2.
     """
     curves = {who: calibration(z, evidence.targets) for who, z in evidence.logits.items()}
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(1, len(curves), squeeze=False, sharey=True)[0]
         for axes, (who, (share, confidence, accuracy, ece)) in zip(
             grid, curves.items(), strict=True
         ):
@@ -84,20 +84,20 @@ def reliability(evidence: Evidence) -> Picture:
             axes.set_ylim(0, 1)
         grid[0].set_ylabel("accuracy")
 
-    said = ", ".join(f"{who} {ece:.2f} %" for who, (_, _, _, ece) in curves.items())
+    listed = ", ".join(f"{who} {ece:.2f} %" for who, (_, _, _, ece) in curves.items())
     return draw(
         "reliability",
-        "Reliability: is a network as sure as it is right?",
-        f"Accuracy by confidence, {BINS} bins; on the dotted line a network is as sure as it is "
-        "right. Below, in grey, how many images have that confidence.",
-        f"Reliability diagrams on the test split. Expected calibration error: {said}.",
+        "Reliability diagrams",
+        f"Accuracy by confidence, {BINS} bins; the dotted line is perfect calibration. Grey: the "
+        "share of images with that confidence.",
+        f"Reliability diagrams on the test split. Expected calibration error: {listed}.",
         (2.9 * len(curves), 2.9),
         paint,
     )
 
 
-def class_change(evidence: Evidence) -> Picture | None:
-    """Accuracy of the distilled student minus that of the student alone, class by class."""
+def class_change(evidence: Evidence) -> StoredFigure | None:
+    """Accuracy of the distilled student minus that of the baseline, by class."""
     if ALONE not in evidence.logits or evidence.student == ALONE:
         return None
     rates = [_by_class(evidence.logits[who], evidence.targets) for who in (evidence.student, ALONE)]
@@ -107,14 +107,14 @@ def class_change(evidence: Evidence) -> Picture | None:
     shown = ranked if len(ranked) <= 2 * EXTREMES else ranked[:EXTREMES] + ranked[-EXTREMES:]
     values = [float(change[c]) for c in shown]
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        axes = figure.subplots()
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        axes = canvas.subplots()
         colours = [theme.of[evidence.student] if v >= 0 else theme.of["teacher"] for v in values]
         axes.barh(range(len(shown)), values, color=colours)
         axes.axvline(0, color=theme.ink, linewidth=0.8)
         axes.invert_yaxis()
         axes.set_yticks(range(len(shown)), [evidence.name(c, 20) for c in shown])
-        axes.set_xlabel("points of accuracy gained over training alone")
+        axes.set_xlabel("gain over the baseline, points")
         for place, value in enumerate(values):
             axes.annotate(f"{value:+.1f}", (value, place), xytext=(4 if value >= 0 else -4, 0),
                           textcoords="offset points", va="center", fontsize=8,
@@ -128,7 +128,7 @@ def class_change(evidence: Evidence) -> Picture | None:
     cut = f" The {EXTREMES} best and worst are shown." if len(shown) < len(ranked) else ""
     return draw(
         "class_change",
-        "Change by class against training alone",
+        "Gain over the baseline by class",
         f"Test split, one run each. {facts}{cut}",
         f"Bars of the change in accuracy by class. {facts} Most: {evidence.name(ranked[0])} "
         f"{change[ranked[0]]:+.1f}; least: {evidence.name(ranked[-1])} {change[ranked[-1]]:+.1f}.",
@@ -138,7 +138,7 @@ def class_change(evidence: Evidence) -> Picture | None:
 
 
 def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
-    """Counts `[C, C]`, label by answer, from logits `[N, C]` and labels `[N]`."""
+    """Counts `[C, C]`, label by prediction, from logits `[N, C]` and labels `[N]`."""
     classes = logits.shape[1]
     cells = targets * classes + logits.argmax(1)
     return torch.bincount(cells, minlength=classes * classes).reshape(classes, classes)
@@ -160,7 +160,7 @@ def calibration(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _by_class(logits: Tensor, targets: Tensor) -> Tensor:
     matrix = confusion_matrix(logits, targets).double()
-    return matrix.diagonal() / matrix.sum(1)  # a class without test images: not a number
+    return matrix.diagonal() / matrix.sum(1)  # NaN for a class without test images
 
 
 def _class_ticks(axes: Axes, evidence: Evidence, labelled: bool) -> None:
@@ -185,12 +185,12 @@ def _counts(axes: Axes, matrix: Tensor, share: Tensor, theme: Theme) -> None:
 
 
 def _pairs(matrix: Tensor, evidence: Evidence) -> list[str]:
-    """The most frequent errors: `8 taken for 1 (5)`."""
+    """The most frequent errors: `8 as 1 (5)`."""
     wrong = matrix - torch.diag(matrix.diagonal())
     values, places = wrong.flatten().topk(min(3, wrong.numel()))
     count = len(matrix)
     return [
-        f"{evidence.name(place // count)} taken for {evidence.name(place % count)} ({value})"
+        f"{evidence.name(place // count)} as {evidence.name(place % count)} ({value})"
         for value, place in zip(values.tolist(), places.tolist(), strict=True)
         if value
     ]

@@ -1,5 +1,5 @@
-"""A run's pictures on disk: PNG files for light and dark screens, and `album.json` that says what
-each shows, in words for a reader who cannot see it."""
+"""The figures of a run on disk: PNG files for light and dark screens, with an index of captions and
+alternative texts."""
 
 import base64
 from dataclasses import asdict, dataclass
@@ -9,14 +9,14 @@ from typing import Any
 from kdrun.files import make_folder, write_atomically, write_json
 from kdrun.report.records import read_object
 
-FOLDER, INDEX = "pictures", "album.json"
+FOLDER, INDEX = "pictures", "album.json"  # the layout of run folders
 PNG = b"\x89PNG\r\n\x1a\n"
 THEMES = ("light", "dark")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture. light, dark: PNG bytes. width, height: in CSS pixels."""
+class StoredFigure:
+    """A figure. light, dark: PNG bytes. width, height: in CSS pixels."""
 
     name: str
     title: str
@@ -28,37 +28,33 @@ class Picture:
     dark: bytes
 
     def source(self, theme: str) -> str:
-        """The picture as a `data:` URL."""
+        """The image as a `data:` URL."""
         content = self.light if theme == "light" else self.dark
         return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def write_album(run: Path, pictures: list[Picture]) -> Path:
-    """Write the pictures into the run's folder; returns where."""
+def write_figures(run: Path, figures: list[StoredFigure]) -> Path:
+    """Write figures into the run's folder; returns their folder."""
     folder = run / FOLDER
     make_folder(folder)
     entries = []
-    for picture in pictures:
+    for figure in figures:
         for theme in THEMES:
-            write_atomically(folder / f"{picture.name}-{theme}.png", getattr(picture, theme))
-        entries.append({k: v for k, v in asdict(picture).items() if k not in THEMES})
+            write_atomically(folder / f"{figure.name}-{theme}.png", getattr(figure, theme))
+        entries.append({k: v for k, v in asdict(figure).items() if k not in THEMES})
     write_json(folder / INDEX, {"schema": 1, "pictures": entries})
     return folder
 
 
-def read_album(run: Path) -> list[Picture]:
-    """The pictures in a run's folder; those that are missing or damaged are left out."""
+def read_figures(run: Path) -> list[StoredFigure]:
+    """The figures in a run's folder; missing and damaged ones are skipped."""
     folder = run / FOLDER
     entries = read_object(folder / INDEX).get("pictures")
-    found = []
-    for entry in entries if isinstance(entries, list) else []:
-        picture = _read(folder, entry)
-        if picture is not None:
-            found.append(picture)
-    return found
+    figures = (_read(folder, entry) for entry in (entries if isinstance(entries, list) else []))
+    return [figure for figure in figures if figure is not None]
 
 
-def _read(folder: Path, entry: object) -> Picture | None:
+def _read(folder: Path, entry: object) -> StoredFigure | None:
     if not isinstance(entry, dict):
         return None
     kinds = {"name": str, "title": str, "caption": str, "alt": str, "width": int, "height": int}
@@ -66,7 +62,7 @@ def _read(folder: Path, entry: object) -> Picture | None:
     if not all(isinstance(values[key], kind) for key, kind in kinds.items()):
         return None
     name = values["name"]
-    if Path(name).name != name:  # a name, not a way out of the folder
+    if Path(name).name != name:  # must not lead out of the folder
         return None
     try:
         light, dark = ((folder / f"{name}-{theme}.png").read_bytes() for theme in THEMES)
@@ -74,4 +70,4 @@ def _read(folder: Path, entry: object) -> Picture | None:
         return None
     if not (light.startswith(PNG) and dark.startswith(PNG)):
         return None
-    return Picture(**values, light=light, dark=dark)
+    return StoredFigure(**values, light=light, dark=dark)

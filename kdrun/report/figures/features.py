@@ -1,18 +1,18 @@
-"""What the networks see: similarity of the images of a batch, and attention maps."""
+"""Features: similarity of the images of a batch, and attention maps."""
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from kdrun.losses.at import attention
 from kdrun.losses.sp import gram_rows
-from kdrun.report.draw import NAMED, TEACHER, Evidence, Theme, draw, show_image
-from kdrun.report.figure_store import Picture
+from kdrun.report.figures.drawing import NAMED, TEACHER, Evidence, Theme, draw, show_image
+from kdrun.report.figures.store import StoredFigure
 
 MAPS, STAGES = 5, 3
 
 
-def similarity(evidence: Evidence) -> Picture | None:
+def similarity(evidence: Evidence) -> StoredFigure | None:
     """The batch similarity matrices of the last stage, images sorted by class.
 
     Tung and Mori 2019, arXiv 1907.09682, figure 1 and eq. 1-2: Q·Qᵀ with each row divided by its
@@ -26,8 +26,8 @@ def similarity(evidence: Evidence) -> Picture | None:
     matrices = {who: gram_rows(features[order].float()).abs() for who, features in last.items()}
     counts = targets.bincount(minlength=len(evidence.classes))
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(1, len(matrices), squeeze=False)[0]
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(1, len(matrices), squeeze=False)[0]
         for number, (axes, (who, matrix)) in enumerate(zip(grid, matrices.items(), strict=True)):
             axes.imshow(matrix.numpy(), cmap=theme.ramp, interpolation="nearest",
                         vmax=float(matrix.flatten().quantile(0.99)))  # fmt: skip
@@ -46,22 +46,22 @@ def similarity(evidence: Evidence) -> Picture | None:
             axes.tick_params(length=0)
 
     blocks = {who: _block_contrast(m, targets[order]) for who, m in matrices.items()}
-    said = ", ".join(f"{who} {value:.1f}" for who, value in blocks.items())
+    listed = ", ".join(f"{who} {value:.1f}" for who, value in blocks.items())
     return draw(
         "similarity",
         "Batch similarity, sorted by class",
         f"{len(order)} test images, features of the last stage, rows of Q·Qᵀ divided by their norm "
-        "(Tung & Mori 2019). Squares on the diagonal: images of a class look alike to the network. "
-        f"Mean within a class over mean between classes: {said}.",
+        "(Tung & Mori 2019). Squares on the diagonal: images of a class have similar features. "
+        f"Mean within a class over mean between classes: {listed}.",
         f"Similarity matrices of {', '.join(matrices)} for {len(order)} test images sorted by "
-        f"class. Mean within a class over mean between classes: {said}.",
+        f"class. Mean within a class over mean between classes: {listed}.",
         (3.1 * len(matrices), 3.3),
         paint,
     )
 
 
-def attention_maps(evidence: Evidence) -> Picture | None:
-    """Where in an image the features are large, stage by stage.
+def attention_maps(evidence: Evidence) -> StoredFigure | None:
+    """Where in an image the features are large, by stage.
 
     Zagoruyko and Komodakis 2017, arXiv 1612.03928, eq. 1 with p = 2: the mean square over the
     channels.
@@ -74,8 +74,8 @@ def attention_maps(evidence: Evidence) -> Picture | None:
     images = evidence.shown(evidence.sample[chosen])
     columns = [(who, tap) for who, found in maps.items() for tap in found]
 
-    def paint(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(len(chosen), 1 + len(columns), squeeze=False)
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(len(chosen), 1 + len(columns), squeeze=False)
         for row, axes in enumerate(grid):
             show_image(axes[0], images[row])
             for place, (who, tap) in enumerate(columns, 1):
@@ -97,14 +97,14 @@ def attention_maps(evidence: Evidence) -> Picture | None:
 
 
 def _maps(taps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """tap → `[S, H, W]` of the last stages that have more than one place."""
+    """tap → `[S, H, W]` of the last stages with more than one position."""
     spatial = {t: f for t, f in taps.items() if f.dim() == 4 and f.shape[2] * f.shape[3] > 1}
     last = dict(list(spatial.items())[-STAGES:])
     return {tap: attention(f.float(), 2.0).reshape(len(f), *f.shape[2:]) for tap, f in last.items()}
 
 
 def _one_per_class(evidence: Evidence) -> list[int]:
-    """Positions within the sample: the first image of each of the first classes."""
+    """Positions in the sample: the first image of each of the first classes."""
     targets = evidence.targets[evidence.sample].tolist()
     first: dict[int, int] = {}
     for place, label in enumerate(targets):
@@ -113,21 +113,21 @@ def _one_per_class(evidence: Evidence) -> list[int]:
 
 
 def _likeness(maps: dict[str, dict[str, Tensor]], evidence: Evidence) -> str:
-    """How alike the last maps are to the teacher's, where their sizes agree."""
+    """Mean cosine similarity of the last maps with the teacher's, where sizes agree."""
     if TEACHER not in maps:
         return ""
     teacher = list(maps[TEACHER].values())[-1]
-    said = []
+    listed = []
     for who, found in maps.items():
         own = list(found.values())[-1]
         if who != TEACHER and own.shape == teacher.shape:
             alike = cosine_similarity(own.flatten(1), teacher.flatten(1)).mean()
-            said.append(f"{who} {float(alike):.2f}")
-    return f"Mean cosine with the teacher's last map: {', '.join(said)}." if said else ""
+            listed.append(f"{who} {float(alike):.2f}")
+    return f"Mean cosine with the teacher's last map: {', '.join(listed)}." if listed else ""
 
 
 def _block_contrast(matrix: Tensor, targets: Tensor) -> float:
-    """Mean within classes, without the diagonal, over mean between classes."""
+    """Mean within classes (without the diagonal) divided by the mean between classes."""
     same = targets[:, None] == targets[None, :]
     off = ~same
     same = same.clone().fill_diagonal_(False)

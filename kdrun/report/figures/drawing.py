@@ -1,7 +1,4 @@
-"""What the pictures of a run are drawn from, and the paper they are drawn on.
-
-Every picture is drawn twice, for light and for dark screens, with the page's colours.
-"""
+"""The data behind a run's figures, and their rendering for light and dark screens."""
 
 import io
 import warnings
@@ -13,29 +10,28 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from kdrun.report.figure_store import Picture
+from kdrun.report.figures.store import StoredFigure
 
 DPI = 144
 CSS_DPI = 96
 TEACHER, ALONE, DISTILLED = "teacher", "student alone", "student distilled"
-# More classes than this are not named on an axis.
+# With more classes than this, axes have no class names.
 NAMED = 24
-# Where class names are not Latin; matplotlib asks them in turn.
+# The first font that has a letter draws it; for class names in any script.
 FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans CJK SC", "NanumGothic",
          "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The networks of one run on the test split.
+    """The networks of one run on the test split, by role (TEACHER, ALONE, DISTILLED).
 
-    classes: names by number. targets: `[N]`. logits: who → `[N, C]`; the run's student is there.
-    images: `[S, C, H, W]`, 0..1, and sample: `[S]`, their positions in the test split.
-    features: who → tap → `[S, ...]` of the stages, in order; embeddings where there are no stages.
-    shown: positions in the test split → image `[C, H, W]`, 0..1.
+    classes: names by number. targets: `[N]`. logits: role → `[N, C]`; the run's student is always
+    there. sample: `[S]`, positions in the test split. features: role → tap → `[S, ...]`, stages in
+    order, or embeddings where there are none. shown: positions → images `[..., C, H, W]`, 0..1.
     """
 
     classes: tuple[str, ...]
@@ -48,14 +44,14 @@ class Evidence:
     student: str = DISTILLED
 
     def name(self, number: int, most: int = 14) -> str:
-        """A class's name, cut to fit."""
+        """The name of a class, truncated to `most` letters."""
         name = self.classes[number]
         return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one kind of screen."""
+    """Colours of a light or dark screen."""
 
     back: str
     ink: str
@@ -66,11 +62,11 @@ class Theme:
 
     @property
     def ramp(self) -> Colormap:
-        """From the paper's colour to the strongest."""
+        """From the background to the strongest colour."""
         return LinearSegmentedColormap.from_list("ramp", [self.low, self.high])
 
 
-Paint = Callable[[Figure, Theme], None]
+Paint = Callable[[Canvas, Theme], None]
 
 THEMES = {
     "light": Theme("#f6f7f9", "#1b2530", "#d5dae0",
@@ -89,11 +85,11 @@ def draw(
     alt: str,
     inches: tuple[float, float],
     paint: "Paint",
-) -> Picture:
-    """The picture that `paint` puts on a figure of that size."""
+) -> StoredFigure:
+    """Render what `paint` draws on a canvas of that size, once per theme."""
     drawn = {key: _png(inches, theme, paint) for key, theme in THEMES.items()}
     width, height = (round(side * CSS_DPI) for side in inches)
-    return Picture(name, title, caption, alt, width, height, drawn["light"], drawn["dark"])
+    return StoredFigure(name, title, caption, alt, width, height, drawn["light"], drawn["dark"])
 
 
 def show_image(axes: Axes, image: Tensor) -> None:
@@ -106,7 +102,7 @@ def show_image(axes: Axes, image: Tensor) -> None:
 
 
 def _png(
-    inches: tuple[float, float], theme: Theme, paint: Callable[[Figure, Theme], None]
+    inches: tuple[float, float], theme: Theme, paint: Callable[[Canvas, Theme], None]
 ) -> bytes:
     installed = {font.name for font in font_manager.fontManager.ttflist}
     settings: Any = {
@@ -124,9 +120,9 @@ def _png(
     }
     content = io.BytesIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # letters that no font has are drawn as boxes; saying so for each helps nobody
+        # a letter that no font has is drawn as a box; a warning for each is noise
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.back, layout="constrained")
-        paint(figure, theme)
-        figure.savefig(content, format="png", metadata={"Software": None})
+        canvas = Canvas(figsize=inches, dpi=DPI, facecolor=theme.back, layout="constrained")
+        paint(canvas, theme)
+        canvas.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
