@@ -134,7 +134,7 @@ def _metric(sort: str) -> Metric | None:
     """The metric to sort by; None for the date."""
     if sort == WHEN:
         return None
-    known = {metric.key: metric for metric in METRICS} | METRIC_NAMES
+    known = {metric.option: metric for metric in METRICS} | METRIC_NAMES
     if sort not in known:
         names = [WHEN, *METRIC_NAMES, "agreement", "seconds"]
         hint = did_you_mean(sort, [WHEN, *known]) or f" There are {', '.join(names)}."

@@ -4,6 +4,7 @@ To add a metric, add a line to `METRICS` and write its value into `result.json` 
 A name has one meaning in all tables and includes the unit.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +43,12 @@ class Metric:
     def heading(self) -> str:
         """Its heading in a table of distilled students."""
         return self.label or self.name
+
+    @property
+    def option(self) -> str:
+        """Its name as it is typed: `test_top1` of `test top-1 %`."""
+        words = self.name.removesuffix(" %").replace("top-1", "top1").replace("top-5", "top5")
+        return re.sub(r"[^a-z0-9]+", "_", words.lower())
 
     def text(self, value: float | None) -> str:
         """The value as shown; empty where there is none."""

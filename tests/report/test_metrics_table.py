@@ -10,7 +10,17 @@ from kdrun.report.aggregate import group_by_settings, ranked
 from kdrun.report.compare import compare, one_run
 from kdrun.report.content import Report
 from kdrun.report.files import write_csv, write_runs_csv
-from kdrun.report.metrics_table import COMPARE, METRICS, RANKING, REPORT, WINNER, Metric, metrics_of
+from kdrun.report.metrics_table import (
+    COMPARE,
+    GAIN,
+    METRICS,
+    RANKING,
+    REPORT,
+    TEST,
+    WINNER,
+    Metric,
+    metrics_of,
+)
 from kdrun.report.records import read_run
 from kdrun.sweeps.ranking import Row, rank, write_files
 
@@ -53,6 +63,8 @@ def test_a_new_metric_takes_one_line_and_is_in_every_table(
 def test_a_name_is_used_once_and_the_winner_is_shown_everywhere() -> None:
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
+    assert len({metric.option for metric in METRICS}) == len(names)
+    assert (TEST.option, GAIN.option) == ("test_top1", "gain_points")
     for table in (RANKING, REPORT, COMPARE):
         assert WINNER in metrics_of(table, [])
 

@@ -50,9 +50,7 @@ def learning_curves(groups: Sequence[Group], labels: Sequence[str], key: str = "
     ends = "; ".join(f"{line.name} ends at {_last(line):.2f} %" for line in named)
     alt = f"Learning curves: validation top-1 % by epoch, mean over seeds. {ends}."
     hidden = len([group for group in groups if _curve(group.runs)]) - COLOURS
-    caption = (
-        "Validation split, mean over seeds. In long runs, the first quarter may lie below the axis."
-    )
+    caption = "Validation split, mean over seeds."
     if hidden > 0:
         caption += f" Coloured: the {COLOURS} best on validation; grey: the others"
         caption += f", {hidden - GREY} of which are not drawn." if hidden > GREY else "."
