@@ -1,6 +1,6 @@
 """A sweep of nine (three temperatures, three weights) with `gang=true`, against nine usual loops.
 
-    python benchmarks/measure_sweep.py             all four pairs; half an hour on two quiet cores
+    python benchmarks/measure_sweep.py             all four pairs; half an hour on two idle cores
     python benchmarks/measure_sweep.py r56 mnist   those named
 
 Start to finish: each side begins as a new process with the teacher trained and the images decoded,

@@ -1,4 +1,4 @@
-"""The READMEs' commands are real: each one is parsed, composed and checked; the first ones run."""
+"""Every command of the READMEs is parsed, composed and checked; the first ones also run."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ def blocks(language: str, text: str = TEXT) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Every `kdrun ...` line of a text block, without the explanation after it."""
+    """Every `kdrun ...` line of a text block, without the comment after it."""
     found = []
     for block in (*blocks("text"), *blocks("text", KOREAN)):
         for line in block.splitlines():
@@ -40,7 +40,7 @@ OTHER = [argv for argv in COMMANDS if argv[0] not in config_names()]
 
 @pytest.fixture
 def own_code(workdir: Path) -> Path:
-    """The README's own loss and what `kdrun new` makes, where the commands expect them."""
+    """The README's example loss and the files of `kdrun new`, where the commands expect them."""
     (loss,) = [block for block in blocks("python") if "my_losses.py" in block]
     (config,) = [block for block in blocks("yaml") if "my_configs" in block]
     (workdir / "my_losses.py").write_text(loss)
@@ -79,8 +79,10 @@ def test_the_own_loss_trains(own_code: Path, kdrun: Callable[..., int]) -> None:
     assert kdrun(*argv, *small) == 0
 
 
-def test_the_korean_page_begins_as_the_english_one() -> None:
-    assert blocks("bash", KOREAN) == blocks("bash")[:1]
+def test_the_korean_page_covers_the_same_ground() -> None:
+    """Same commands to install and test, same number of sections, and no link to nothing."""
+    assert blocks("bash", KOREAN) == blocks("bash")
+    assert KOREAN.count("\n## ") == TEXT.count("\n## ")
     assert "](README.ko.md)" in TEXT
     assert "](README.md)" in KOREAN
     for path in re.findall(r"\]\((docs/[^)]+)\)", TEXT + KOREAN):
