@@ -63,8 +63,8 @@ def run(argv: list[str]) -> int:
     from kdrun.report.records import collect
     from kdrun.ui.report import show_report
 
-    figures = read_published(args.config_dir)
-    report = make_report(collect(asked.folders), figures)
+    published = read_published(args.config_dir)
+    report = make_report(collect(asked.folders), published)
     place = _place(asked)
     require_own(place, FILES, files.ELSEWHERE)  # all or nothing, and before any drawing
     if asked.pictures != "none":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kdrun.report.aggregate import Group
 from kdrun.report.metrics_table import GAIN, REPORT, WINNER, Metric, metrics_of
-from kdrun.report.published import Figure, match
+from kdrun.report.published import PublishedMetric, match
 from kdrun.report.sections import Section
 from kdrun.report.settings import ABSENT
 from kdrun.report.statistics import LEAST_PAIRS, TEST_NAME, Mean
@@ -53,7 +53,7 @@ class Column:
         return not any(cell.text for cell in self.cells)
 
 
-def columns(section: Section, figures: list[Figure]) -> list[Column]:
+def columns(section: Section, published: list[PublishedMetric]) -> list[Column]:
     """The row's label; accuracies and verdict; further metrics; settings that differ.
 
     Columns without a value are left out.
@@ -77,7 +77,7 @@ def columns(section: Section, figures: list[Figure]) -> list[Column]:
         _gap_closed(groups),
         _p_values(section),
         *rest[1:],
-        _published(groups, figures),
+        _published(groups, published),
     ]
     measured = [column for column in found if not column.empty]
     settings = [_setting(name, groups) for name in section.names]
@@ -144,8 +144,8 @@ def _p_values(section: Section) -> Column:
     return Column("p", about, cells)
 
 
-def _published(groups: list[Group], figures: list[Figure]) -> Column:
-    matches = [match(group.settings, figures) for group in groups]
+def _published(groups: list[Group], published: list[PublishedMetric]) -> Column:
+    matches = [match(group.settings, published) for group in groups]
     cells = [Cell(one.shown, one.shown) if one else Cell("", None) for one in matches]
     about = "From the paper, with its schedule and settings; not measured by kdrun."
     return Column("published (full schedule)", about, cells, numeric=False)

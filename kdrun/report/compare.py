@@ -11,13 +11,13 @@ from kdrun.report.records import Run, collect
 from kdrun.report.settings import ABSENT, flatten, settings_of, text
 from kdrun.runs.reading import DAMAGED, UNREADABLE
 
-# What of env.json says nothing of the result.
-UNTOLD = ("executable",)
+# Entries of env.json without effect on the result.
+IGNORED = ("executable",)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing, in both runs. difference: B minus A, where both are numbers."""
+    """A setting, fact or metric of two runs. difference: B minus A, for numbers."""
 
     name: str
     a: str
@@ -26,13 +26,13 @@ class Line:
 
     @property
     def same(self) -> bool:
-        """Whether both runs have the same."""
+        """Whether both runs have the same value."""
         return self.a == self.b
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs beside one another: title → lines."""
+    """Two runs. parts: title → lines."""
 
     a: Run
     b: Run
@@ -44,21 +44,21 @@ def one_run(folder: Path) -> Run:
 
     Raises ConfigError for folders that do not exist, and those with several runs or none.
     """
-    found = collect([folder]).everything
-    if len(found) > 1:
+    runs = collect([folder]).everything
+    if len(runs) > 1:
         raise ConfigError(
-            f"{folder} holds {len(found)} runs and compare takes one: {found[0].folder}, "
-            f"{found[1].folder}, ... kdrun report {folder} shows them all."
+            f"{folder} holds {len(runs)} runs and compare takes one: {runs[0].folder}, "
+            f"{runs[1].folder}, ... kdrun report {folder} shows them all."
         )
-    if found[0].status == UNREADABLE:
-        raise ConfigError(f"{found[0].folder}/result.json cannot be read.")
-    if found[0].status == DAMAGED:
-        raise ConfigError(found[0].error)
-    return found[0]
+    if runs[0].status == UNREADABLE:
+        raise ConfigError(f"{runs[0].folder}/result.json cannot be read.")
+    if runs[0].status == DAMAGED:
+        raise ConfigError(runs[0].error)
+    return runs[0]
 
 
 def compare(a: Run, b: Run) -> Comparison:
-    """Every setting, fact and figure of both."""
+    """All settings, environment entries and metrics of both runs."""
     environments = [_flat_text(run.environment) for run in (a, b)]
     return Comparison(
         a,
@@ -72,7 +72,7 @@ def compare(a: Run, b: Run) -> Comparison:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """The configuration as it is written; first what reports call a setting."""
+    """The settings as a report names them, then the rest of the configuration."""
     known = settings_of(run)
     configured = {
         key: text(value)
@@ -80,8 +80,8 @@ def _settings(run: Run) -> dict[str, str]:
         if not key.startswith("schedule.") or key.split(".")[1] not in run.config
     }
     named = {f"{group}.name" for group in ("dataset", "teacher", "student", "scheme")}
-    rest = {key: value for key, value in configured.items() if key not in {*known, *named}}
-    return {**known, **rest}
+    others = {key: value for key, value in configured.items() if key not in {*known, *named}}
+    return {**known, **others}
 
 
 def _results(a: Run, b: Run) -> list[Line]:
@@ -111,4 +111,4 @@ def _lines(a: Mapping[str, str], b: Mapping[str, str]) -> list[Line]:
 
 
 def _flat_text(values: Mapping[str, Any]) -> dict[str, str]:
-    return {key: text(value) for key, value in flatten(values).items() if key not in UNTOLD}
+    return {key: text(value) for key, value in flatten(values).items() if key not in IGNORED}

@@ -8,7 +8,7 @@ from kdrun.report.columns import Cell, Column, columns
 from kdrun.report.groups import DISTILL, Grouped, group
 from kdrun.report.metrics_table import LISTING, metrics_of
 from kdrun.report.parts import parts_columns
-from kdrun.report.published import Figure, match
+from kdrun.report.published import PublishedMetric, match
 from kdrun.report.records import Collected, Run
 from kdrun.report.sections import Section, sections
 from kdrun.report.statistics import TEST_NAME
@@ -51,7 +51,7 @@ class Report:
     grouped: Grouped
     sections: list[SectionTable]
     others: list[Listing]
-    figures: list[Figure]
+    published: list[PublishedMetric]
 
     @property
     def unfinished(self) -> list[Run]:
@@ -60,13 +60,13 @@ class Report:
 
     @property
     def sources(self) -> list[str]:
-        """Where the published figures are from."""
-        matches = (match(one.settings, self.figures) for one in self.grouped.groups)
-        found = [f"{f.source}, {f.table}" for one in matches if one for f in one.figures]
+        """The sources of the published values."""
+        matches = (match(one.settings, self.published) for one in self.grouped.groups)
+        found = [f"{f.source}, {f.table}" for one in matches if one for f in one.metrics]
         return list(dict.fromkeys(found))
 
 
-def make_report(collected: Collected, figures: list[Figure]) -> Report:
+def make_report(collected: Collected, published: list[PublishedMetric]) -> Report:
     """Group the runs, split them into sections and make their tables."""
     grouped = group(collected.runs)
     others = [_teachers(collected.runs), _evaluations(collected.runs)]
@@ -74,11 +74,11 @@ def make_report(collected: Collected, figures: list[Figure]) -> Report:
         collected,
         grouped,
         [
-            SectionTable(one, columns(one, figures), parts_columns(one))
+            SectionTable(one, columns(one, published), parts_columns(one))
             for one in sections(grouped, collected.sweeps)
         ],
         [listing for listing in others if listing.columns[0].cells],
-        figures,
+        published,
     )
 
 

@@ -1,4 +1,4 @@
-"""MLflow (`logger=mlflow`), by default its store of plain files."""
+"""MLflow (`logger=mlflow`), with its file store by default."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from kdrun.files import write_atomically
 from kdrun.report.trackers import run_settings, scalars
 
 NOTE = "mlflow_run.txt"
-LONGEST = 500  # characters of a parameter that MLflow takes
+LONGEST = 500  # characters; MLflow's limit for a parameter
 
 
 class MlflowLogger:
-    """An MLflow run of the folder's name, with the run's settings as parameters.
+    """An MLflow run named after the folder, with the run's settings as parameters.
 
     experiment: where it is listed. tracking_uri: a folder, or the address of a server.
-    A continued run goes on in the same MLflow run, whose number is kept in `mlflow_run.txt`.
+    A resumed run continues the same MLflow run, whose id is stored in `mlflow_run.txt`.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class MlflowLogger:
             raise MissingExtraError("mlflow", "mlflow", "logger=mlflow") from None
         if "://" not in tracking_uri:
             tracking_uri = Path(tracking_uri).resolve().as_uri()
-            # MLflow 3 refuses its own file store unless told that it is wanted
+            # MLflow 3 refuses its file store without this
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self.client = MlflowClient(tracking_uri=tracking_uri)
         note = folder / NOTE
@@ -44,7 +44,7 @@ class MlflowLogger:
         write_atomically(note, f"{self.id}\n".encode())
 
     def log(self, row: dict[str, Any]) -> None:
-        """One epoch's row."""
+        """Record the row of an epoch."""
         for name, value in scalars(row).items():
             self.client.log_metric(self.id, name, value, step=row["epoch"])
 

@@ -1,22 +1,22 @@
-"""Published figures, to stand beside measured ones: `published/*.yaml` in a folder of configs.
+"""Published metrics, shown next to measured ones: `published/*.yaml` in a folder of configs.
 
-A file says where its figures are from and has a row per figure:
+A file names its source and has a row per metric:
 
-    source, table: the paper and where in it     schedule: what it took, e.g. full schedule
+    source, table: the paper, and where in it    schedule: how it was trained, e.g. full schedule
     dataset, metric (one of `METRICS`): for all rows, or in a row
-    unverified: true where the figures were not checked against the source
-    rows: {teacher, student, loss, T, value}      without `teacher`: a network on labels alone
+    unverified: true where the values were not checked against the source
+    rows: {teacher, student, loss, T, value}     without `teacher`: trained on labels only
 
-and, where a row has them,
+Optional keys of a row:
 
-    teachers: so many of the teacher teach        together: so many of the student answer at once
-    transfer: what the student saw of the data, in the words of `transfer`
-    corrected: true after the correction of the left-out classes' bias
-    tokens: distillation tokens of the student
+    teachers: number of teachers with this architecture    together: size of a student ensemble
+    transfer: the transfer set, in the settings of `transfer`
+    corrected: true after the bias correction of left-out classes
+    tokens: number of distillation tokens of the student
 
 A row matches runs with the same names of data set, teachers, student and loss (`kd`, `kd+sp`), the
-same transfer set, the same T and tokens if it gives them. Whether anything else agrees is not
-checked, and is said so.
+same transfer set, and the same T and tokens where it gives them. Nothing else is compared, and the
+column's heading says so.
 """
 
 import importlib
@@ -44,7 +44,7 @@ KEYS = (
     *("transfer", "corrected", "tokens"),
 )
 FILE_KEYS = ("source", "table", "schedule", "dataset", "metric", "unverified", "rows")
-# What makes a transfer set another one, and its value where all training images are used.
+# The settings that define a transfer set, and their defaults.
 TRANSFER = {
     "exclude_classes": "[]",
     "only_classes": "[]",
@@ -55,11 +55,11 @@ TRANSFER = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One published figure.
+class PublishedMetric:
+    """A published metric.
 
-    teacher: `a+b` for several. T, tokens: None matches any. together: networks that answer at once.
-    transfer: the settings of `transfer` that are not the usual ones, as text.
+    teacher: `a+b` for several. T, tokens: None matches any. together: size of the ensemble.
+    transfer: settings of `transfer` that differ from their defaults, as text.
     """
 
     dataset: str
@@ -87,25 +87,22 @@ class Figure:
 
     @property
     def meaning(self) -> tuple[str, bool]:
-        """Equal for figures that say the same thing of a run."""
+        """Equal for values that measure the same."""
         return self.metric, self.corrected
 
 
 @dataclass(frozen=True)
 class Match:
-    """What is published about one row of a report; any of these may be missing.
+    """What is published about a row of a report. together: the ensemble of several teachers."""
 
-    together: several teachers' joint answer.
-    """
-
-    teacher: list[Figure]
-    together: list[Figure]
-    alone: list[Figure]
-    distilled: list[Figure]
+    teacher: list[PublishedMetric]
+    together: list[PublishedMetric]
+    alone: list[PublishedMetric]
+    distilled: list[PublishedMetric]
 
     @property
-    def figures(self) -> list[Figure]:
-        """Those that are there."""
+    def metrics(self) -> list[PublishedMetric]:
+        """All of them."""
         return [*self.teacher, *self.together, *self.alone, *self.distilled]
 
     @property
@@ -118,27 +115,27 @@ class Match:
             ("distilled", self.distilled),
         )
         parts = [
-            f"{name}{', bias corrected,' if figure.corrected else ''} {figure.shown}"
-            for name, figures in named
-            for figure in figures
+            f"{name}{', bias corrected,' if metric.corrected else ''} {metric.shown}"
+            for name, metrics in named
+            for metric in metrics
         ]
-        schedules = list(dict.fromkeys(figure.schedule for figure in self.figures))
+        schedules = list(dict.fromkeys(metric.schedule for metric in self.metrics))
         return f"{', '.join(parts)} ({'; '.join(schedules)})" if parts else ""
 
 
-def read_published(config_dir: Path | None = None) -> list[Figure]:
-    """All figures that ship with kdrun, and those of the user's own folder of configs.
+def read_published(config_dir: Path | None = None) -> list[PublishedMetric]:
+    """The metrics that ship with kdrun, and those of the user's config folder.
 
-    Raises ConfigError for a file that is not of this form.
+    Raises ConfigError for a malformed file.
     """
     package = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
     roots = [package, *([config_dir] if config_dir is not None else [])]
     files = [path for root in roots for path in sorted((root / FOLDER).glob("*.yaml"))]
-    return [figure for path in files for figure in read_file(path)]
+    return [metric for path in files for metric in read_file(path)]
 
 
-def read_file(path: Path) -> list[Figure]:
-    """The figures of one file. Raises ConfigError naming the row that is not of this form."""
+def read_file(path: Path) -> list[PublishedMetric]:
+    """The metrics of a file. Raises ConfigError naming a malformed row."""
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
@@ -146,16 +143,16 @@ def read_file(path: Path) -> list[Figure]:
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ConfigError(f"{path} needs rows: a list of {{student, loss, value, ...}}.")
     _check_keys(path, "the file", content, FILE_KEYS)
-    return [_figure(path, place, row, content) for place, row in enumerate(content["rows"], 1)]
+    return [_metric(path, place, row, content) for place, row in enumerate(content["rows"], 1)]
 
 
-def match(settings: Settings, figures: Iterable[Figure]) -> Match | None:
-    """What is published about runs with these settings; None when nothing is."""
-    figures = [one for one in figures if one.dataset == settings.get("dataset", "")]
+def match(settings: Settings, metrics: Iterable[PublishedMetric]) -> Match | None:
+    """What is published about runs with these settings; None for nothing."""
+    metrics = [one for one in metrics if one.dataset == settings.get("dataset", "")]
     teacher, student = settings.get("teacher", NONE), settings.get("student", "")
     transfer = transfer_of(settings)
     distilled = _find(
-        figures,
+        metrics,
         (teacher, student, settings.get("loss", ""), 1, transfer),
         settings.get("T"),
         settings.get("student.distillation_tokens"),
@@ -167,38 +164,38 @@ def match(settings: Settings, figures: Iterable[Figure]) -> Match | None:
         one = names[0] if len(set(names)) == 1 else ""
         several = len(names) if len(names) > 1 else 0
         found = Match(
-            _find(figures, (NONE, one, "ce", 1, {})),
-            _find(figures, (NONE, one, "ce", several, {})),
-            _find(figures, (NONE, student, "ce", 1, transfer)),
+            _find(metrics, (NONE, one, "ce", 1, {})),
+            _find(metrics, (NONE, one, "ce", several, {})),
+            _find(metrics, (NONE, student, "ce", 1, transfer)),
             distilled,
         )
-    return found if found.figures else None
+    return found if found.metrics else None
 
 
 def transfer_of(settings: Settings) -> dict[str, str]:
-    """The settings of the transfer set that are not the usual ones."""
-    found = {key: settings.get(f"transfer.{key}", usual) for key, usual in TRANSFER.items()}
+    """The settings of the transfer set that differ from their defaults."""
+    found = {key: settings.get(f"transfer.{key}", default) for key, default in TRANSFER.items()}
     return {key: value for key, value in found.items() if value != TRANSFER[key]}
 
 
 def _find(
-    figures: list[Figure],
+    metrics: list[PublishedMetric],
     what: tuple[str, str, str, int, Mapping[str, str]],
     T: str | None = None,
     tokens: str | None = None,
-) -> list[Figure]:
-    """Of each kind the last one that fits: a user's own figures come before those of kdrun."""
+) -> list[PublishedMetric]:
+    """The last match of each kind: a user's own values override those of kdrun."""
     fitting = [
-        figure
-        for figure in figures
-        if (figure.teacher, figure.student, figure.loss, figure.together, figure.transfer) == what
-        and (figure.T is None or text(figure.T) == T)
-        and (figure.tokens is None or text(figure.tokens) == tokens)
+        metric
+        for metric in metrics
+        if (metric.teacher, metric.student, metric.loss, metric.together, metric.transfer) == what
+        and (metric.T is None or text(metric.T) == T)
+        and (metric.tokens is None or text(metric.tokens) == tokens)
     ]
-    return list({figure.meaning: figure for figure in fitting}.values())
+    return list({metric.meaning: metric for metric in fitting}.values())
 
 
-def _figure(path: Path, place: int, row: Any, content: dict[str, Any]) -> Figure:
+def _metric(path: Path, place: int, row: Any, content: dict[str, Any]) -> PublishedMetric:
     where = f"{path}, row {place}"
     if not isinstance(row, dict):
         raise ConfigError(f"{where} is not of the form {{student: ..., loss: ..., value: ...}}.")
@@ -216,7 +213,7 @@ def _figure(path: Path, place: int, row: Any, content: dict[str, Any]) -> Figure
     if not isinstance(transfer, dict):
         raise ConfigError(f"{where}: transfer is not of the form {{fraction: 0.03}}.")
     _check_keys(path, f"transfer of row {place}", transfer, tuple(TRANSFER))
-    return Figure(
+    return PublishedMetric(
         dataset=str(both["dataset"]),
         teacher="+".join([str(both.get("teacher") or NONE)] * int(both.get("teachers", 1))),
         student=str(both["student"]),

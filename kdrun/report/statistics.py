@@ -1,10 +1,10 @@
-"""Means over seeds, and whether a difference paired over seeds could be chance."""
+"""Means over seeds and paired tests of differences."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Fewer pairs than this say nothing about chance.
+# No test with fewer pairs than this.
 LEAST_PAIRS = 3
 LEVEL = 0.05
 TEST_NAME = "paired t-test over seeds, two-sided"
@@ -20,7 +20,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float | None]) -> Mean | None:
-    """Of the values that are there; None when there is none."""
+    """The mean of the values that are not None; None when all are."""
     found = [value for value in values if value is not None]
     if not found:
         return None
@@ -32,9 +32,9 @@ def mean_of(values: Sequence[float | None]) -> Mean | None:
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
-    """p of Student's t-test that the mean of the differences is 0, two-sided.
+    """The p-value of a two-sided t-test that the mean of the differences is 0.
 
-    None with fewer than three of them, or when they are all equal and leave nothing to judge by.
+    None with fewer than three differences, or when all are equal.
     """
     found = mean_of(list(differences))
     if found is None or found.n < LEAST_PAIRS or not found.sd:
@@ -48,10 +48,10 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
 
 def significant(p_values: Mapping[str, float | None], level: float = LEVEL) -> set[str]:
-    """The names whose p holds at `level` after Holm's correction for all tests that were made.
+    """The names whose p-value is below `level` after Holm's correction for all tests.
 
     Holm 1979: the smallest p is compared with level / m, the next with level / (m - 1), and so on
-    until one fails.
+    until one is larger.
     """
     ranked = sorted((p, name) for name, p in p_values.items() if p is not None)
     held = set()

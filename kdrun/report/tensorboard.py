@@ -8,7 +8,7 @@ from kdrun.report.trackers import scalars
 
 
 class TensorBoardLogger:
-    """Writes every number of a row as a scalar, by epoch, into the run's folder."""
+    """Writes each number of a row as a scalar by epoch, into the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -18,10 +18,10 @@ class TensorBoardLogger:
         self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, row: dict[str, Any]) -> None:
-        """One epoch's row."""
+        """Record the row of an epoch."""
         for name, value in scalars(row).items():
             self.writer.add_scalar(name, value, row["epoch"])
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush and close the event file."""
         self.writer.close()

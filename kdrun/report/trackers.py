@@ -1,7 +1,7 @@
-"""Trackers beside the files of the run folder: one small protocol, chosen by `logger=`.
+"""Experiment trackers, chosen by `logger=`.
 
-The files are always written and are the truth. A tracker is a view of them: one that fails while a
-run goes on (a network that is gone, a full disk) is left out for the rest of it, and says so.
+A tracker receives a copy of the metrics in the run folder, which stay authoritative. One that fails
+during a run (no network, a full disk) is disabled for the rest of it, with a warning.
 """
 
 import importlib.util
@@ -19,21 +19,21 @@ from kdrun.world import world
 
 
 class Tracker(Protocol):
-    """Takes what `metrics.jsonl` gets.
+    """Receives the rows of `metrics.jsonl`.
 
-    Its constructor takes the settings of its YAML and the run's `folder`, whose name is unique and
-    stays the same when the run is continued; `config.yaml` is there already. An epoch may come
-    twice, when a run that was killed goes on from its last checkpoint.
+    The constructor takes the settings of its YAML and the run's `folder`: it has a unique name,
+    which a resumed run keeps, and contains `config.yaml`. An epoch may come twice, after a killed
+    run is resumed from its last checkpoint.
     """
 
     def log(self, row: dict[str, Any]) -> None:
-        """One epoch's row."""
+        """Record the row of an epoch."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Called after the last row."""
 
 
-# Shipped trackers: the package each needs, which is also the name of its extra.
+# The package that each shipped tracker needs; also the name of the extra.
 PACKAGES = {
     "kdrun.report.wandb.WandbLogger": "wandb",
     "kdrun.report.mlflow.MlflowLogger": "mlflow",
@@ -43,7 +43,7 @@ PACKAGES = {
 
 
 def require_tracker(config: LoggerConfig) -> None:
-    """Raise MissingExtraError, before anything is trained, if the tracker is not installed."""
+    """Raise MissingExtraError if the tracker's package is not installed."""
     package = PACKAGES.get(config.target or "")
     if package is not None and importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, package, f"logger={config.name}")
@@ -53,9 +53,9 @@ def require_tracker(config: LoggerConfig) -> None:
 def open_tracker(
     config: LoggerConfig, folder: Path, warn: Callable[[str], None]
 ) -> Iterator[Callable[[list[dict[str, Any]]], None] | None]:
-    """A function that passes rows to the configured tracker; None when there is none.
+    """Yield a function that passes rows to the configured tracker; None without one.
 
-    Raises ConfigError for a tracker that is not installed or cannot be made.
+    Raises ConfigError for a tracker that is not installed or cannot be constructed.
     """
     if config.target is None or not world().is_main:
         yield None
@@ -68,9 +68,9 @@ def open_tracker(
             return
         try:
             call(tracker)
-        except Exception as error:  # whatever another program's client raises
+        except Exception as error:  # clients raise anything
             tracker = None
-            warn(f"logger={config.name} failed and gets nothing more of this run: {error!r}")
+            warn(f"logger={config.name} failed and is disabled for the rest of this run: {error!r}")
 
     def write(rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -83,7 +83,7 @@ def open_tracker(
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a row by name; those of a pre-training phase with its name before them."""
+    """The numbers of a row by name, prefixed with the phase for a pre-training phase."""
     phase = row.get("phase", "main")
     prefix = "" if phase == "main" else f"{phase}/"
     return {
@@ -94,5 +94,5 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
-    """The run's configuration with dotted names, for a tracker's table of settings."""
+    """The run's configuration with dotted names."""
     return flatten(read_run(folder).config)

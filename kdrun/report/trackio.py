@@ -10,10 +10,10 @@ from kdrun.report.trackers import run_settings, scalars
 
 
 class TrackioLogger:
-    """A Trackio run of the folder's name, with the run's settings; a continued run goes on in it.
+    """A Trackio run named after the folder, with the run's settings; a resumed run continues it.
 
-    project: where it is shown (`trackio show --project kdrun`). Nothing leaves this machine unless
-    space_id names a Hugging Face Space.
+    project: for `trackio show --project`. Data stay on this machine unless space_id names a Hugging
+    Face Space.
     """
 
     def __init__(self, folder: Path, project: str = "kdrun", space_id: str | None = None) -> None:
@@ -31,17 +31,17 @@ class TrackioLogger:
             )
 
     def log(self, row: dict[str, Any]) -> None:
-        """One epoch's row."""
+        """Record the row of an epoch."""
         values = scalars(row)
-        values["steps"] = values.pop("step", 0.0)  # Trackio keeps `step` for itself
+        values["steps"] = values.pop("step", 0.0)  # `step` is reserved by Trackio
         self.run.log({"epoch": row["epoch"], **values})
 
     def close(self) -> None:
-        """Wait until everything is stored."""
+        """End the run; waits until all rows are stored."""
         with _quietly():
             self.run.finish()
 
 
 def _quietly() -> contextlib.redirect_stdout[io.StringIO]:
-    """Trackio says on standard output where to look; the screen is kdrun's."""
+    """Suppress the messages that Trackio prints."""
     return contextlib.redirect_stdout(io.StringIO())

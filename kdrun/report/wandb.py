@@ -10,11 +10,11 @@ MODES = ("online", "offline", "disabled")
 
 
 class WandbLogger:
-    """A W&B run of the folder's name, with the run's settings; a continued run goes on in it.
+    """A W&B run named after the folder, with the run's settings; a resumed run continues it.
 
-    project, entity: where it is shown. mode: online | offline (files below `wandb/` in the run's
+    project, entity: of the W&B account. mode: online | offline (files below `wandb/` in the run's
     folder, for `wandb sync`) | disabled.
-    Raises ConfigError for a mode that does not exist and when nobody is logged in.
+    Raises ConfigError for an unknown mode and without a login.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class WandbLogger:
                 name=folder.name,
                 resume="allow",
                 config=run_settings(folder),
-                settings=wandb.Settings(silent=True),  # the screen is kdrun's
+                settings=wandb.Settings(silent=True),  # prints nothing
             )
         except wandb.errors.Error as error:
             raise ConfigError(
-                f"W&B cannot be reached: {error} Type 'wandb login', or take logger.mode=offline."
+                f"W&B cannot be reached: {error} Type 'wandb login', or set logger.mode=offline."
             ) from None
 
     def log(self, row: dict[str, Any]) -> None:
-        """One epoch's row."""
+        """Record the row of an epoch."""
         self.run.log({"epoch": row["epoch"], **scalars(row)})
 
     def close(self) -> None:
-        """End the run; what is not sent yet is sent."""
+        """End the run; waits until all rows are sent."""
         self.run.finish()

@@ -8,7 +8,7 @@ import pytest
 from kdrun.cli.config_groups import list_groups
 from kdrun.errors import ConfigError
 from kdrun.report.content import Report
-from kdrun.report.published import Figure, match, read_file, read_published
+from kdrun.report.published import PublishedMetric, match, read_file, read_published
 
 Make = Callable[..., Path]
 FIGURES = read_published()
@@ -158,7 +158,7 @@ def test_a_user_s_own_figures_come_first(tmp_path: Path) -> None:
     settings = {"dataset": "mnist", "teacher": "mlp1200", "student": "mlp800", "loss": "kd"}
     found = match({**settings, "T": "20"}, figures)
     assert found is not None
-    assert [(type(one), one.value) for one in found.distilled] == [(Figure, 80)]
+    assert [(type(one), one.value) for one in found.distilled] == [(PublishedMetric, 80)]
 
 
 @pytest.mark.parametrize(
