@@ -112,8 +112,8 @@ def last_val_top1(run: Run) -> float | None:
 
 def teacher_top1(result: RunResult) -> float | None:
     """Test top-1 of the best teacher, percent."""
-    found = [teacher.test.top1 for teacher in result.teachers]
-    return max((value for value in found if value is not None), default=None)
+    values = [teacher.test.top1 for teacher in result.teachers]
+    return max((value for value in values if value is not None), default=None)
 
 
 # Metrics of a network on one split.
