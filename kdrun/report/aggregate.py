@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kdrun.report.metrics_table import (
     BASELINE,
@@ -98,7 +99,7 @@ class Group:
         """Of the gain; see `paired_p`."""
         return paired_p([test - baseline for test, baseline, _ in self.pairs])
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """Whether distillation helps with these settings; see `kdrun.report.verdict`."""
         gains: list[tuple[int | None, float]] = []

@@ -106,8 +106,8 @@ def _of(read: Callable[[RunResult], float | None]) -> Callable[[Run], float | No
 
 def last_val_top1(run: Run) -> float | None:
     """Validation top-1 of the last epoch, percent."""
-    values = [number(row, VAL) for row in run.metrics]
-    return next((value for value in reversed(values) if value is not None), None)
+    values = (number(row, VAL) for row in reversed(run.metrics))
+    return next((value for value in values if value is not None), None)
 
 
 def teacher_top1(result: RunResult) -> float | None:
