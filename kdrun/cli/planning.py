@@ -91,7 +91,6 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         broken = config_groups.broken_yaml(flags.config_dir)
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
-    flags = replace(flags, overrides=grammar.with_device(flags.overrides))
     asked = request(verb, config_name, flags.config_dir)
     if teachers.GROUP in asked.primary.groups:
         flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))
@@ -313,7 +312,13 @@ class Composer:
                 continue
             suggestions.check_value(self.asked, self._trees[key], override)
             try:
-                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+                OmegaConf.update(
+                    cfg,
+                    override.key_or_group,
+                    override.value(),
+                    merge=True,
+                    force_add=suggestions.is_epoch_setting(override),
+                )
             except OmegaConfBaseException as error:
                 reason = str(error).splitlines()[0]
                 raise ConfigError(f"'{override.input_line}' does not fit: {reason}.") from None

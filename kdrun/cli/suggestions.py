@@ -19,7 +19,7 @@ from kdrun.cli.command_spec import (
     values,
 )
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
-from kdrun.config.schema import DistillConfig
+from kdrun.config.schema import WEIGHT_EPOCHS, DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 
@@ -38,6 +38,7 @@ SYNONYMS = {
     "model": "student",
     "data": "dataset",
     "losses": "loss",
+    "gpu": "device",
 }
 RECIPE = ("epochs", "batch_size", "lr", "precision")
 
@@ -103,6 +104,12 @@ def _same_thing(verb: str, short: str, long: str) -> bool:
     return False
 
 
+def is_epoch_setting(override: Override) -> bool:
+    """Whether it changes a weight over the epochs: `loss.ID.decay_after`, which any loss takes."""
+    words = override.key_or_group.split(".")
+    return len(words) == 3 and words[0] == "loss" and words[2] in WEIGHT_EPOCHS
+
+
 def check_value(asked: Request, tree: dict[str, Any], override: Override) -> None:
     """Raise ConfigError unless the setting exists; `tree` is the configuration it is set in."""
     words = override.key_or_group.split(".")
@@ -114,6 +121,8 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
             parent = ".".join(words[:depth])
             raise ConfigError(f"{parent} is a single value: it has no '{word}'.")
         if word not in node:
+            if is_epoch_setting(override) and depth == 2:
+                return
             raise ConfigError(_missing(asked, tree, words[:depth], word, override))
         node = node[word]
         if words[0] == "loss" and depth == 1 and isinstance(node, dict) and "_target_" not in node:

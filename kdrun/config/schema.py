@@ -29,7 +29,7 @@ from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
 
 LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
-Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16", "auto"))]
+Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
 # More threads than any machine has make OpenMP crash while it starts them.
 Threads = Annotated[int, Range(low=1, high=1024)]
 Workers = Annotated[int, Range(low=0, high=1024)]
@@ -169,7 +169,7 @@ class TeacherRuntimeConfig:
     """How a frozen teacher is run during distillation; the defaults change no result."""
 
     precision: Precision | None = setting(
-        None, "of the teacher during distillation: fp32 | bf16 | fp16 | auto; null: the student's"
+        None, "of the teacher during distillation: fp32 | bf16 | fp16; null: the student's"
     )
     fold: bool = setting(False, "fold batch normalisation into the preceding convolutions")
     compile: bool | None = setting(None, "torch.compile for the teacher; null: as compile=...")
@@ -263,6 +263,10 @@ class EnsembleConfig:
     weights: list[Positive] = setting(list, "one number per teacher; null: equal weights")
 
 
+# Settings of every loss, whether or not its YAML shows them.
+WEIGHT_EPOCHS = ("warmup_epochs", "decay_epochs", "decay_after")
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """One loss of the objective: its class, its arguments, its weight."""
@@ -273,6 +277,9 @@ class LossConfig:
     kwargs: dict[str, Any] = setting(dict, rest=True)
     warmup_epochs: CountOrZero = setting(0, "the weight rises linearly over these epochs")
     decay_epochs: CountOrZero = setting(0, "the weight falls linearly to zero over these epochs")
+    decay_after: CountOrZero = setting(
+        0, "epochs before the weight falls by a cosine, to zero at the end; 0: constant", quiet=True
+    )
 
 
 # Where a scheme's teachers come from: `teacher`; none; the student trained on labels first.
@@ -471,7 +478,7 @@ class EvaluateConfig:
     run: str = required("a run folder, a teacher-store entry, or a file of weights")
     dataset: DatasetConfig | None = None
     batch_size: Count = setting(128, "images per batch")
-    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto")
+    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16")
     weights: TeacherConfig | None = None
     runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
 

@@ -1,4 +1,4 @@
-"""Open a configured data set: source, held-out images, normalisation."""
+"""From a data set's configuration to its splits: source, held-out images, normalisation."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -15,26 +15,25 @@ from kdrun.data.custom import as_raw_dataset
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
 from kdrun.data.degenerate import degenerate_notes
-from kdrun.data.groups import check_groups
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.labels import check_classes, check_num_classes, check_targets, missing_notes
 from kdrun.data.measure import Progress
 from kdrun.errors import ConfigError, DataError
 from kdrun.types import InputInfo, Normalisation
 
-BUILTIN_SOURCES = "kdrun.data."
+OWN_SOURCES = "kdrun.data."
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set ready for loaders.
 
-    val: None if nothing is held out.
-    fingerprint: sha256 hex over the source's training (before the hold-out), validation and test
-    images and labels. Independent of `val_fraction` and of how images are read.
-    train_index: `[len(train)]` positions of the training images in the source's training split.
-    notes: decisions to report to the user, one sentence each.
-    rules: conversion of image files to pixels; None for other sources.
+    val: None when nothing is held out.
+    fingerprint: sha256 hex over the source's training (before `val` was held out), validation and
+    test images and labels; the same however the images are read and whatever `val_fraction` is.
+    train_index: `[len(train)]` positions of the training images in the source's training set.
+    notes: what was decided for the user, one sentence each, to be said aloud.
+    rules: how image files were converted to pixels; None for other sources.
     """
 
     name: str
@@ -50,12 +49,12 @@ class Dataset:
 
     @property
     def pixel_type(self) -> str:
-        """Stored type of the images: `uint8` (0..255) or `float32`."""
+        """How the source stores its images: `uint8` (pixels 0..255) or `float32`."""
         return str(self.train.images.dtype).removeprefix("torch.")
 
     @property
-    def pixel_metadata(self) -> dict[str, Any]:
-        """Pixel rules for a network card; empty for the defaults."""
+    def pixel_facts(self) -> dict[str, Any]:
+        """How image files became pixels, for a card; empty where that is the usual way."""
         if self.rules in (None, PixelRules()):
             return {}
         assert self.rules is not None
@@ -63,7 +62,7 @@ class Dataset:
 
     @property
     def info(self) -> InputInfo:
-        """Input description for building a network."""
+        """What a network must know of these images to be built."""
         channels, height, width = self.train.shape
         return InputInfo(len(self.classes), channels, (height, width))
 
@@ -77,18 +76,17 @@ def open_dataset(
 ) -> Dataset:
     """Read a data set and split it.
 
-    A source without a test split first holds out a fifth of its training images for testing. Then
-    `val_fraction` of the training images, per class (`splits.hold_out`), becomes the validation
-    split, unless the source has one; `val_fraction` 0 means no validation split. Decoded images are
-    cached below `cache_root`.
-    before_decoding: see `ReadOptions`.
+    `val_fraction` of the training images, class by class (`splits.hold_out`), becomes the
+    validation split; a source with validation images of its own keeps those instead, and they
+    are unused with `val_fraction` 0. A source without test images gives a fifth of its training
+    images for them first. Decoded images are kept below `cache_root`.
+    before_decoding: see `imagefolder`.
 
-    Raises DataError for missing or damaged data, ConfigError for settings that do not fit them.
+    Raises DataError for data that are missing or damaged, ConfigError for settings that do not
+    fit them.
     """
-    # User functions with **kwargs must not receive arguments that they never got before.
-    internal = (
-        {"before_decoding": before_decoding} if config.target.startswith(BUILTIN_SOURCES) else {}
-    )
+    # A function of the user's that takes any keyword gets what it got before.
+    more = {"before_decoding": before_decoding} if config.target.startswith(OWN_SOURCES) else {}
     kwargs, num_classes = source_arguments(config)
     returned = build.call(
         config.target,
@@ -97,7 +95,7 @@ def open_dataset(
         cache_root=Path(cache_root),
         split_seed=config.split_seed,
         progress=progress,
-        **internal,
+        **more,
     )
     raw = as_raw_dataset(returned, config.target, num_classes)
     check_num_classes(raw, num_classes, config.name)
@@ -108,7 +106,7 @@ def open_dataset(
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
     train, val, index = _with_validation(raw, val_fraction, config)
-    train, val, index, notes, source = _handle_duplicates(train, val, raw, index, config.duplicates)
+    train, val, index, notes, source = _settled(train, val, raw, index, config.duplicates)
     normalisation = _normalisation(config, source, progress)
     return Dataset(
         config.name,
@@ -124,20 +122,21 @@ def open_dataset(
     )
 
 
-def _handle_duplicates(
+def _settled(
     train: Split, val: Split | None, raw: RawDataset, index: Tensor, mode: str
 ) -> tuple[Split, Split | None, Tensor, list[str], RawDataset]:
-    """Apply `dataset.duplicates`: (train, val, matching `index`, notes, source).
+    """Training and validation images after `dataset.duplicates`, `index` to match, and notes.
 
-    The returned source lacks dropped training images, so that they do not affect mean and std.
+    The last value is the source without the training images that were dropped, so that mean and
+    deviation are those of a source that never had them.
     """
     assert raw.test is not None
-    splits = {"train": train, "val": val, "test": raw.test}
-    present = {name: split for name, split in splits.items() if split is not None}
-    keep, notes = duplicates.resolve(present, mode, raw.classes)
+    found = {"train": train, "val": val, "test": raw.test}
+    present = {name: split for name, split in found.items() if split is not None}
+    keep, notes = duplicates.settle(present, mode, raw.classes)
     kept = torch.ones(len(raw.train), dtype=torch.bool)
     held = torch.ones(len(raw.train), dtype=torch.bool)
-    held[index] = False  # validation images held out of the training images
+    held[index] = False  # validation images that were taken from the training images
     if "train" in keep:
         kept[index] = False
         train, index = train.select(keep["train"]), index[keep["train"]]
@@ -153,9 +152,9 @@ def _handle_duplicates(
 
 
 def source_arguments(config: DatasetConfig) -> tuple[dict[str, Any], int | None]:
-    """The source's arguments, and `dataset.num_classes`.
+    """The source's own arguments, and what `dataset.num_classes` says.
 
-    The arguments include `num_classes` only if the source declares it.
+    A source that names `num_classes` itself is given it too.
     """
     kwargs = dict(config.kwargs)
     num_classes = kwargs.get("num_classes")
@@ -174,19 +173,20 @@ def _with_validation(
     raw: RawDataset, val_fraction: float, config: DatasetConfig
 ) -> tuple[Split, Split | None, Tensor]:
     """(train, val, positions of train in the source's training images)."""
+    whole = torch.arange(len(raw.train))
     if val_fraction == 0 or raw.val is not None:
-        return raw.train, raw.val if val_fraction > 0 else None, torch.arange(len(raw.train))
+        return raw.train, raw.val if val_fraction > 0 else None, whole
     kept, held = splits.hold_out(raw.train, val_fraction, config.split_seed, "validation")
     if len(held) == 0:
         raise DataError(
-            f"{config.name} has one training image per class, so none can be held out for "
-            "validation: set val_fraction=0."
+            f"{config.name} has one training image per class, none to hold out for validation: "
+            "set val_fraction=0."
         )
     return raw.train.select(kept), raw.train.select(held), kept
 
 
 def _check(raw: RawDataset, name: str) -> None:
-    """Raise DataError for splits that are empty, unequal or incorrectly labelled."""
+    """Raise DataError for splits that cannot be trained on or measured together."""
     if len(raw.classes) < 2:
         raise DataError(f"{name} has {len(raw.classes)} class; a classifier needs at least two.")
     for what, split in (("training", raw.train), ("validation", raw.val), ("test", raw.test)):
@@ -196,15 +196,26 @@ def _check(raw: RawDataset, name: str) -> None:
             raise DataError(f"{name} has no {what} images.")
         if (split.shape, split.images.dtype) != (raw.train.shape, raw.train.images.dtype):
             raise DataError(
-                f"{name}: the {what} images are {_format_shape(split)} and the training images "
-                f"{_format_shape(raw.train)} (channels × height × width); make them equal."
+                f"{name}: the {what} images are {_words(split)} and the training images "
+                f"{_words(raw.train)} (channels × height × width); make them equal."
             )
         check_targets(split, len(raw.classes), f"{name}: the {what}")
-        check_groups(split, f"{name}, {what} images")
+        _check_groups(split, f"{name}, {what} images")
     check_classes(raw, name)
 
 
-def _format_shape(split: Split) -> str:
+def _check_groups(split: Split, where: str) -> None:
+    if split.groups is None:
+        return
+    index = split.groups
+    if index.shape != split.targets.shape:
+        raise DataError(f"{where}: groups must be one whole number per image, [{len(split)}].")
+    pairs = torch.stack([index, split.targets])
+    if pairs.unique(dim=1).shape[1] != len(index.unique()):
+        raise DataError(f"{where}: all images of a group must have the same label.")
+
+
+def _words(split: Split) -> str:
     sizes = "×".join(str(size) for size in split.shape)
     return f"{sizes} {str(split.images.dtype).removeprefix('torch.')}"
 

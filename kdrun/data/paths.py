@@ -1,4 +1,4 @@
-"""Paths from settings."""
+"""Paths that a user typed."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kdrun.errors import DataError
 
 
 def expanded(value: str | Path, where: str) -> Path:
-    """Expand `~`. Raises DataError naming the setting if there is no home folder."""
+    """The path with `~` replaced. Raises DataError naming the setting for an unknown user."""
     try:
         return Path(value).expanduser()
     except RuntimeError:

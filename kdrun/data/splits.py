@@ -1,4 +1,4 @@
-"""Seeded, stratified hold-out of validation and test images."""
+"""Which images are held out: seeded, and with every class in its proportion."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from kdrun.data.groups import sampling_units
 from kdrun.data.images import RawDataset, Split
 from kdrun.errors import ConfigError, DataError
 from kdrun.seeds import generator
@@ -16,22 +15,36 @@ TEST_FRACTION = 0.2
 
 
 def hold_out(split: Split, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Ascending positions (kept, held out) of a split's images, stratified by class.
+    """Positions (kept, held out) of a split's images, both rising: `stratified`.
 
-    Groups are drawn as a whole.
+    Where images belong to groups, whole groups are drawn, in each class its share of them.
     """
-    labels, unit = sampling_units(split)
+    labels, unit = units(split)
     _, chosen = stratified(labels, fraction, seed, purpose)
     held = torch.zeros(len(labels), dtype=torch.bool)
     held[chosen] = True
     return (~held[unit]).nonzero().flatten(), held[unit].nonzero().flatten()
 
 
-def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Ascending positions (kept, held out) of `targets` `[N]`.
+def units(split: Split) -> tuple[Tensor, Tensor]:
+    """What is drawn as a whole: (label of each unit `[U]`, unit of each image `[N]`).
 
-    Holds out `fraction` of each class, rounded (halves up): at least one of two or more images,
-    and never all of them. `purpose` makes validation and test draws independent.
+    A unit is a group where images belong to groups, and a single image where they do not.
+    """
+    if split.groups is None:
+        return split.targets, torch.arange(len(split))
+    names, unit = split.groups.unique(return_inverse=True)
+    labels = torch.zeros_like(names)
+    labels[unit] = split.targets
+    return labels, unit
+
+
+def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Positions (kept, held out) of `targets` `[N]`, both rising.
+
+    Every class gives `fraction` of its images, rounded (halves up); a class of two or more gives
+    at least one, and every class keeps at least one, so a class of one image gives none.
+    `purpose` separates the draws of the validation from those of the test images.
     """
     held = torch.zeros(len(targets), dtype=torch.bool)
     for label in targets.unique().tolist() if fraction > 0 else []:
@@ -44,14 +57,15 @@ def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tup
 
 
 def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
-    """Hold out `fraction` of the training images as the test split.
+    """A source without test images, with `fraction` of its training images held out for them.
 
-    A known fingerprint is extended by the fraction and the seed.
+    The draw is `hold_out`, under the name "test". A known fingerprint stays known: it then
+    also says which images were held out.
     """
     check_test_fraction(fraction)
     train, test = hold_out(raw.train, fraction, seed, "test")
     if len(test) == 0:
-        raise DataError("There is one image per class, so no test images can be held out.")
+        raise DataError("There is one image per class, none to hold out as the test images.")
     known = raw.fingerprint
     return dataclasses.replace(
         raw,
@@ -61,13 +75,13 @@ def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
         normalisation=None,
         notes=(
             *raw.notes,
-            f"No test split: {fraction:.0%} of the training images are held out for testing "
-            f"(dataset.split_seed={seed}).",
+            f"There are no test images: {fraction:.0%} of the training images are held out, chosen "
+            f"by dataset.split_seed={seed}.",
         ),
     )
 
 
 def check_test_fraction(value: float) -> None:
-    """Raise ConfigError unless 0 < `value` < 1."""
+    """Raise ConfigError unless `value` is a share that leaves images on both sides."""
     if not 0 < value < 1:
         raise ConfigError(f"dataset.test_fraction={value:g} must lie between 0 and 1, e.g. 0.2.")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kdrun.losses.ce import CrossEntropy as CrossEntropy
     from kdrun.losses.crd import ContrastiveDistillation as CRD
     from kdrun.losses.crd import ContrastiveDistillation as ContrastiveDistillation
+    from kdrun.losses.crld import CrossViewConsistency as CRLD
+    from kdrun.losses.crld import CrossViewConsistency as CrossViewConsistency
     from kdrun.losses.ctkd import CurriculumTemperature as CTKD
     from kdrun.losses.ctkd import CurriculumTemperature as CurriculumTemperature
     from kdrun.losses.deit_hard import DeitHard as DeiTHard
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from kdrun.losses.fsp import SolutionFlow as SolutionFlow
     from kdrun.losses.ft import FactorTransfer as FT
     from kdrun.losses.ft import FactorTransfer as FactorTransfer
+    from kdrun.losses.itrd import InformationTheoretic as ITRD
+    from kdrun.losses.itrd import InformationTheoretic as InformationTheoretic
     from kdrun.losses.kd import SoftTargets as KD
     from kdrun.losses.kd import SoftTargets as SoftTargets
     from kdrun.losses.kdsvd import SingularVectors as KDSVD
@@ -60,18 +64,32 @@ if TYPE_CHECKING:
     from kdrun.losses.reviewkd import KnowledgeReview as ReviewKD
     from kdrun.losses.rkd import RelationalDistillation as RKD
     from kdrun.losses.rkd import RelationalDistillation as RelationalDistillation
+    from kdrun.losses.rld import RefinedLogits as RLD
+    from kdrun.losses.rld import RefinedLogits as RefinedLogits
     from kdrun.losses.semckd import SemanticCalibration as SemCKD
     from kdrun.losses.semckd import SemanticCalibration as SemanticCalibration
     from kdrun.losses.simkd import ReusedTeacherClassifier as ReusedTeacherClassifier
     from kdrun.losses.simkd import ReusedTeacherClassifier as SimKD
+    from kdrun.losses.skd import Streamlined as SKD
+    from kdrun.losses.skd import Streamlined as Streamlined
     from kdrun.losses.sp import SimilarityPreserving as SP
     from kdrun.losses.sp import SimilarityPreserving as SimilarityPreserving
+    from kdrun.losses.srd import SimpleRecipe as SRD
+    from kdrun.losses.srd import SimpleRecipe as SimpleRecipe
     from kdrun.losses.srrl import SoftmaxRegression as SRRL
     from kdrun.losses.srrl import SoftmaxRegression as SoftmaxRegression
+    from kdrun.losses.ttm import TransformedTeacherMatching as TTM
+    from kdrun.losses.ttm import TransformedTeacherMatching as TransformedTeacherMatching
     from kdrun.losses.vid import VariationalInformation as VID
     from kdrun.losses.vid import VariationalInformation as VariationalInformation
+    from kdrun.losses.wkd_f import WassersteinFeatures as WKDF
+    from kdrun.losses.wkd_f import WassersteinFeatures as WassersteinFeatures
+    from kdrun.losses.wkd_l import WassersteinLogits as WKDL
+    from kdrun.losses.wkd_l import WassersteinLogits as WassersteinLogits
     from kdrun.losses.wsld import WeightedSoftLabels as WSLD
     from kdrun.losses.wsld import WeightedSoftLabels as WeightedSoftLabels
+    from kdrun.losses.wttm import WeightedTeacherMatching as WTTM
+    from kdrun.losses.wttm import WeightedTeacherMatching as WeightedTeacherMatching
 
 # Name in the paper → (module, class).
 NAMES = {
@@ -80,6 +98,7 @@ NAMES = {
     "CC": ("cc", "CorrelationCongruence"),
     "CE": ("ce", "CrossEntropy"),
     "CRD": ("crd", "ContrastiveDistillation"),
+    "CRLD": ("crld", "CrossViewConsistency"),
     "CTKD": ("ctkd", "CurriculumTemperature"),
     "DIST": ("dist", "CorrelationDistillation"),
     "DKD": ("dkd", "DecoupledDistillation"),
@@ -88,6 +107,7 @@ NAMES = {
     "FSP": ("fsp", "SolutionFlow"),
     "FT": ("ft", "FactorTransfer"),
     "FitNet": ("fitnet", "FitNet"),
+    "ITRD": ("itrd", "InformationTheoretic"),
     "KD": ("kd", "SoftTargets"),
     "KDSVD": ("kdsvd", "SingularVectors"),
     "LSKD": ("logit_std", "LogitStandardisation"),
@@ -98,13 +118,20 @@ NAMES = {
     "OFD": ("ofd", "FeatureOverhaul"),
     "PKT": ("pkt", "ProbabilisticTransfer"),
     "RKD": ("rkd", "RelationalDistillation"),
+    "RLD": ("rld", "RefinedLogits"),
     "ReviewKD": ("reviewkd", "KnowledgeReview"),
+    "SKD": ("skd", "Streamlined"),
     "SP": ("sp", "SimilarityPreserving"),
+    "SRD": ("srd", "SimpleRecipe"),
     "SRRL": ("srrl", "SoftmaxRegression"),
     "SemCKD": ("semckd", "SemanticCalibration"),
     "SimKD": ("simkd", "ReusedTeacherClassifier"),
+    "TTM": ("ttm", "TransformedTeacherMatching"),
     "VID": ("vid", "VariationalInformation"),
+    "WKDF": ("wkd_f", "WassersteinFeatures"),
+    "WKDL": ("wkd_l", "WassersteinLogits"),
     "WSLD": ("wsld", "WeightedSoftLabels"),
+    "WTTM": ("wttm", "WeightedTeacherMatching"),
 }
 CLASSES = {name: module for module, name in NAMES.values()} | {"DistillationLoss": "base"}
 
@@ -114,11 +141,13 @@ __all__ = [
     "CC",
     "CE",
     "CRD",
+    "CRLD",
     "CTKD",
     "DIST",
     "DKD",
     "FSP",
     "FT",
+    "ITRD",
     "KD",
     "KDSVD",
     "LSKD",
@@ -128,16 +157,24 @@ __all__ = [
     "OFD",
     "PKT",
     "RKD",
+    "RLD",
+    "SKD",
     "SP",
+    "SRD",
     "SRRL",
+    "TTM",
     "VID",
+    "WKDF",
+    "WKDL",
     "WSLD",
+    "WTTM",
     "ActivationBoundaries",
     "AttentionTransfer",
     "ContrastiveDistillation",
     "CorrelationCongruence",
     "CorrelationDistillation",
     "CrossEntropy",
+    "CrossViewConsistency",
     "CurriculumTemperature",
     "DecoupledDistillation",
     "DeiTHard",
@@ -148,6 +185,7 @@ __all__ = [
     "FactorTransfer",
     "FeatureOverhaul",
     "FitNet",
+    "InformationTheoretic",
     "KnowledgeReview",
     "LogitRegression",
     "LogitStandardisation",
@@ -155,6 +193,7 @@ __all__ = [
     "NeuronSelectivity",
     "NormalisedDistillation",
     "ProbabilisticTransfer",
+    "RefinedLogits",
     "RelationalDistillation",
     "ReusedTeacherClassifier",
     "ReviewKD",
@@ -162,12 +201,18 @@ __all__ = [
     "SemanticCalibration",
     "SimKD",
     "SimilarityPreserving",
+    "SimpleRecipe",
     "SingularVectors",
     "SoftTargets",
     "SoftmaxRegression",
     "SolutionFlow",
+    "Streamlined",
+    "TransformedTeacherMatching",
     "VariationalInformation",
+    "WassersteinFeatures",
+    "WassersteinLogits",
     "WeightedSoftLabels",
+    "WeightedTeacherMatching",
 ]
 
 

@@ -13,7 +13,7 @@ from kdrun.config import build
 from kdrun.losses.base import DistillationLoss
 
 FOLDER = Path(next(iter(importlib.import_module("kdrun.configs").__path__))) / "loss"
-RESERVED = {"_target_", "weight", "warmup_epochs", "decay_epochs"}
+RESERVED = {"_target_", "weight", "warmup_epochs", "decay_epochs", "decay_after"}
 
 PREFACE = """\
 # Losses
@@ -28,7 +28,8 @@ Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`)
   soft, CE has weight 1, or the weight of the method's published recipe. `ce` overrides both.
 - `T` sets the temperature of every loss that has one.
 - `loss.ID.warmup_epochs=20` increases a weight linearly to its full value in epoch 20.
-  `loss.ID.decay_epochs=100` decreases it to zero over 100 epochs.
+  `loss.ID.decay_epochs=100` decreases it to zero over 100 epochs. `loss.ID.decay_after=150` keeps
+  it for 150 epochs and then decreases it by a cosine, to zero at the end of training.
 - `taps` name the features a loss reads. `stages` is every stage of both networks, paired from the
   last one backwards. Other values: `last_stage`, `stage2`, any module path, or
   `[student's, teacher's]`. `_pre` is the tensor before a stage's last activation.

@@ -131,6 +131,8 @@ class Criterion(nn.Module):
         """
         loss = cast("DistillationLoss", self)
         tensors = list(tensors)
+        if loss.reads_strong_view:
+            return self._views(tensors, who)
         if not self.taps and not loss.reads_embedding:
             (logits,) = self.require_count(tensors, 1, who)
             return Outputs(self.require_logits(logits, who))
@@ -144,6 +146,16 @@ class Criterion(nn.Module):
                 self.require_count(tensors, 1, who)
             embedding = self.require_embedding(tensors.pop(), who)
         return self.of_features(tensors, who, embedding)
+
+    def _views(self, tensors: Sequence[Tensor], who: str) -> Outputs:
+        """Logits of the weak and the strong view."""
+        if len(tensors) != 2:
+            raise self._mismatch(
+                f"the {who}'s logits must be a list of two, [weak view, strong view], each [batch, "
+                "classes]"
+            )
+        weak, strong = (self.require_logits(logits, who) for logits in tensors)
+        return Outputs(weak, strong=Outputs(strong))
 
     def of_features(
         self, tensors: Sequence[Tensor], who: str, embedding: Tensor | None = None
@@ -213,7 +225,7 @@ class Criterion(nn.Module):
             targets = torch.full((size,), -1, device=device)
         if indices is None:
             indices = torch.full((size,), -1, device=device)
-        return s, t, Batch(s.logits.detach()[:, :0], targets, indices)
+        return s, t.detached(), Batch(s.logits.detach()[:, :0], targets, indices)
 
     def _tensors(self, value: Any, who: str) -> list[Tensor]:
         tensors = [value] if isinstance(value, Tensor) else value

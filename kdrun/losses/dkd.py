@@ -1,11 +1,9 @@
 """Decoupled knowledge distillation: Zhao et al., CVPR 2022, arXiv 2203.08679."""
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdrun.losses.base import DistillationLoss, full_precision
-from kdrun.losses.logit_parts import other_logits, standardise, target_logit
+from kdrun.losses.logit_parts import binary_logits, mean_divergence, other_logits, standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -79,18 +77,6 @@ def decoupled_loss(
     if z_scores:
         z_student, z_teacher = standardise(z_student), standardise(z_teacher)
     z_student, z_teacher = z_student / temperature, z_teacher / temperature
-    own = _divergence(_pair(z_student, targets), _pair(z_teacher, targets))
-    others = _divergence(other_logits(z_student, targets), other_logits(z_teacher, targets))
+    own = mean_divergence(binary_logits(z_student, targets), binary_logits(z_teacher, targets))
+    others = mean_divergence(other_logits(z_student, targets), other_logits(z_teacher, targets))
     return temperature**2 * (weights[0] * own + weights[1] * others)
-
-
-def _pair(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logits `[B, 2]` whose softmax is (p_y, 1 - p_y), without ever forming 1 - p_y."""
-    rest = torch.logsumexp(other_logits(logits, targets), dim=1, keepdim=True)
-    return torch.cat((target_logit(logits, targets), rest), dim=1)
-
-
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)), averaged over rows."""
-    log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
-    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Added to the deviation that z-scores are divided by, as the method's published code does.
 DEVIATION_FLOOR = 1e-7
@@ -29,3 +30,18 @@ def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """`[B, C - 1]`: the logits of all other classes, in order."""
     columns = torch.arange(logits.shape[1] - 1, device=logits.device)[None, :]
     return logits.gather(1, columns + (columns >= targets[:, None]))
+
+
+def binary_logits(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logits `[B, 2]` whose softmax is (p, 1 - p) for the class `[B]` of each row.
+
+    1 - p is never formed: it would lose every digit where p is close to 1.
+    """
+    rest = torch.logsumexp(other_logits(logits, classes), dim=1, keepdim=True)
+    return torch.cat((target_logit(logits, classes), rest), dim=1)
+
+
+def mean_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) of logits `[B, C]`, averaged over rows."""
+    log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

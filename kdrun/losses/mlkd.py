@@ -67,16 +67,6 @@ class MultiLevelLogits(DistillationLoss):
         self.standardise = standardise
         self.variant = variant
 
-    def arrange(self, tensors: Sequence[Tensor], who: str) -> Outputs:
-        """Logits of the weak and the strong view."""
-        if len(tensors) != 2:
-            raise self._mismatch(
-                f"the {who}'s logits must be a list of two, [weak view, strong view], each [batch, "
-                "classes]"
-            )
-        weak, strong = (self.require_logits(logits, who) for logits in tensors)
-        return Outputs(weak, strong=Outputs(strong))
-
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from the logits `[B, C]` of both views and labels `[B]`."""
         assert student.strong is not None

@@ -12,6 +12,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
+from kdrun.losses.ramps import cosine_fall, linear_fall, linear_rise
 from kdrun.types import Batch, Outputs
 
 
@@ -22,12 +23,14 @@ class WeightedLoss:
     loss, others: the instance for the first teacher, and those for the other teachers.
     warmup_epochs: the weight rises linearly to its full value in this epoch, counted from 1.
     decay_epochs: the weight falls linearly to zero over so many epochs.
+    decay_after: from this epoch on the weight falls by a cosine to zero at the end.
     """
 
     loss: DistillationLoss
     weight: float
     warmup_epochs: int = 0
     decay_epochs: int = 0
+    decay_after: int = 0
     others: tuple[DistillationLoss, ...] = ()
 
     @property
@@ -35,16 +38,19 @@ class WeightedLoss:
         """The loss for each teacher, in order."""
         return (self.loss, *self.others)
 
-    def factor(self, epoch: int) -> float:
-        """The share of the weight in epoch number `epoch` (from 0)."""
-        rise = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        fall = max(1.0 - epoch / self.decay_epochs, 0.0) if self.decay_epochs else 1.0
-        return rise * fall
+    def factor(self, epoch: int, epochs: int) -> float:
+        """The share of the weight in epoch number `epoch` (from 0) of `epochs`."""
+        return (
+            linear_rise(epoch, self.warmup_epochs)
+            * linear_fall(epoch, self.decay_epochs)
+            * cosine_fall(epoch, epochs, self.decay_after)
+        )
 
     def describe(self) -> str:
         """`0.9*16*KL(T=4)`, with the change over the epochs in brackets."""
         notes = [f"full from epoch {self.warmup_epochs}"] if self.warmup_epochs > 1 else []
         notes += [f"to 0 in {self.decay_epochs} epochs"] if self.decay_epochs else []
+        notes += [f"cosine decay after epoch {self.decay_after}"] if self.decay_after else []
         return f"{self.weight:g}*{self.loss.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -94,7 +100,7 @@ class Objective(nn.Module):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the weights of epoch number `epoch` (from 0) of `epochs`."""
         for name, weighted in self.weighted.items():
-            self.weights[name] = weighted.weight * weighted.factor(epoch)
+            self.weights[name] = weighted.weight * weighted.factor(epoch, epochs)
             for term in weighted.instances:
                 term.start_epoch(epoch, epochs)
 
@@ -247,7 +253,7 @@ def build_objective(
         term, *others = (
             build.call(loss[name].target, kwargs, f"loss.{name}") for _ in range(ensemble.targets)
         )
-        epochs = loss[name].warmup_epochs, loss[name].decay_epochs
+        epochs = loss[name].warmup_epochs, loss[name].decay_epochs, loss[name].decay_after
         terms[name] = WeightedLoss(term, weight, *epochs, tuple(others))
     _check_average(terms, ensemble)
     if T is not None and not takes_temperature:

@@ -43,7 +43,7 @@ from kdrun.ui.reporter import Reporter
 
 FOLDER = Path(configs.__file__).parent / "loss"
 FILES = {path.stem: path for path in sorted(FOLDER.rglob("*.yaml"))}
-RESERVED = ("_target_", "weight", "warmup_epochs", "decay_epochs")
+RESERVED = ("_target_", "weight", "warmup_epochs", "decay_epochs", "decay_after")
 
 
 def _conv(*widths: int) -> NetworkConfig:

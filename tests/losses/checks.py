@@ -55,6 +55,8 @@ class Checks:
 
 ENTROPY = "a cross-entropy: the teacher's entropy remains, a constant for the student"
 
+FLATTENED = "the student, which has no temperature, is compared with flattened targets"
+
 # Labels and soft targets.
 LOGITS = {
     "ce": Checks(
@@ -81,6 +83,26 @@ LOGITS = {
     "ctkd": Checks(
         "kd and dkd at the learned T; θ's gradient by finite differences, times -λ",
         skip={"gradcheck": "θ's gradient is reversed by design; its own test checks both"},
+    ),
+    "ttm": Checks(
+        "powers of probabilities and p log(p / q) in float64 loops", skip={"equal": FLATTENED}
+    ),
+    "wttm": Checks(
+        "powers, their sums and p log(p / q) in float64 loops", skip={"equal": FLATTENED}
+    ),
+    "rld": Checks(
+        "confidence pairs and masked classes in float64 loops",
+        skip={"equal": "the student's label is compared with the teacher's own class"},
+    ),
+    "wkd_l": Checks(
+        "Sinkhorn's iterations row by row in NumPy",
+        skip={"equal": ENTROPY},
+        settings={"transport": 6.0},  # 600 leaves float32 too few digits for finite differences
+    ),
+    "skd": Checks("numpy.cov and numpy.linalg.inv of the differences of Gram matrices"),
+    "crld": Checks(
+        "both views in float64 loops over images",
+        skip={"equal": "it holds CE of the strong view as well"},
     ),
     "deit_soft": Checks("p log(p / q) in loops, divided as paper and code divide"),
     "deit_hard": Checks(
@@ -134,6 +156,9 @@ FEATURES = {
         "the cases of the partial distance, element by element; margins by sampling",
         skip={"equal": ADAPTED},
     ),
+    "wkd_f": Checks(
+        "means and deviations in loops over images and channels", skip={"equal": ADAPTED}
+    ),
     "reviewkd": Checks(
         "fusion and pooled errors written out with einsum and loops", skip={"equal": ADAPTED}
     ),
@@ -152,6 +177,11 @@ RELATIONS = {
         "numpy.linalg.svd image by image; gradients by finite differences",
         refuses={"mlp": NO_PLACES},
     ),
+    "itrd": Checks(
+        "correlations by dimension and cosines by pair of images, in loops",
+        skip={"equal": ADAPTED},
+    ),
+    "srd": Checks("normalised differences, their powers and KL in loops", skip={"equal": ADAPTED}),
     "crd": Checks(
         "the authors' form with gathered memories, h and Z as such, in float64",
         skip={"equal": ADAPTED},

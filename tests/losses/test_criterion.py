@@ -38,7 +38,7 @@ def arguments(case: Case) -> tuple[list[Tensor], list[Tensor]]:
     for number, outputs in enumerate((case.student, case.teacher)):
         names = list(dict.fromkeys(pair[number] for pair in case.term.pairs))
         tensors = [outputs.features[name] for name in names]
-        if case.term.reads_embedding and case.term.id != "simkd":
+        if case.term.reads_embedding and case.term.id not in ("simkd", "wkd_l"):
             assert outputs.embedding is not None
             tensors.append(outputs.embedding)
         sides.append(tensors or [outputs.logits])
@@ -51,6 +51,8 @@ def extra(case: Case) -> dict[str, Any]:
         return {"labels": torch.arange(80) % 5}
     if case.term.id == "srrl":
         return {"classifier": case.term._classifier[0]}
+    if case.term.id == "wkd_l":
+        return {"classifier": nn.Linear(7, case.student.logits.shape[1])}  # the state has the costs
     if case.term.id == "ofd":
         count = len(case.term.margins)
         return {"norms": [nn.BatchNorm2d(t.shape[1]) for t in arguments(case)[1]][:count]}
@@ -83,7 +85,8 @@ def test_a_criterion_has_the_value_of_the_run(loss: str) -> None:
         case.term.sampler = criterion_of(case).sampler
     criterion = criterion_of(case)
     criterion.load_state_dict(case.term.state_dict())
-    more = {"teacher_logits": case.teacher.logits} if loss == "srrl" else {}
+    more = {"teacher_logits": case.teacher.logits} if loss in ("srrl", "srd") else {}
+    more |= {"student_logits": case.student.logits} if loss == "srd" else {}
     expected, found = case.loss(), call(criterion, case, **more)
     assert torch.equal(found, expected)
     inputs = [t for t in arguments(case)[0] if t.requires_grad]
@@ -221,8 +224,7 @@ def test_the_teacher_gets_no_gradient(loss: str) -> None:
     student, teacher = arguments(case)
     teacher = [t.clone().requires_grad_() for t in teacher]
     value = criterion_of(case)(student, teacher, case.batch.targets, case.batch.index)
-    maps = case.term.taps or case.term.reads_embedding
-    if maps and value.requires_grad:
+    if value.requires_grad:
         found = torch.autograd.grad(value, teacher, allow_unused=True)
         assert all(gradient is None or not gradient.any() for gradient in found)
 

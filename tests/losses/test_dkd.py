@@ -81,5 +81,5 @@ def test_extreme_logits_keep_the_formula() -> None:
 
 def test_its_weight_is_full_in_epoch_20() -> None:
     weighted = make_objective("dkd").weighted["dkd"]
-    factors = [weighted.factor(epoch) for epoch in (0, 9, 19, 200)]
+    factors = [weighted.factor(epoch, 240) for epoch in (0, 9, 19, 200)]
     assert factors == pytest.approx([0.05, 0.5, 1.0, 1.0])
