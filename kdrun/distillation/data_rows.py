@@ -13,7 +13,7 @@ WIDTH = 110  # letters of names
 def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
     """`data` and `classes`, as a header shows them."""
     return [
-        ("data", tables.dataset_words(dataset_facts(dataset))),
+        ("data", tables.format_dataset(dataset_facts(dataset))),
         ("classes", class_words(dataset.classes)),
     ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kdrun.distillation.ensemble import agreement, ensemble_entry
 from kdrun.distillation.networks import card_facts
+from kdrun.distillation.next_command import after_distill
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import Trained
 from kdrun.engine.metrics import Evaluation
@@ -70,7 +71,7 @@ def add_metrics(
 
 
 def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> None:
-    """The final table, what it means, and what to type next."""
+    """The result table, a summary, and what to type next."""
     reporter.heading("Result")
     typed = RunResult.from_dict(result, check=False)
     reporter.show(tables.result_table(typed))
@@ -79,9 +80,9 @@ def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> Non
         reporter.show(classes)
     if typed.student.heads:
         reporter.show(error_table(typed))
-    for line in tables.summary_lines(typed):
+    for line in tables.format_summary(typed):
         reporter.say(f"  {line}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")
-    for command in tables.next_commands(typed, str(folder)):
+    for command in after_distill(typed, folder):
         reporter.say(f"  {command}")

@@ -1,44 +1,88 @@
-"""The command that goes on with a teacher, as it can be pasted into a shell."""
+"""Suggested next commands, built on the command that was typed and ready to paste into a shell."""
 
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# First words of overrides that describe data, teachers and the place of the files.
+from kdrun.runs.result import RunResult
+
+# Roots of overrides that describe the data, the teachers and where files are.
 KEPT = ("dataset", "val_fraction", "output_root", "threads", "device")
+FLAGS_WITH_VALUE = ("--config-dir", "--trust")
 _TEACHER = re.compile(r"[+~]*(?:\w+@)?teacher[0-9]*(?:[.=@]|$)")
 _PLAIN = re.compile(r"[\w./:@%+~-]+$")
 
 
-def distill_command(argv: Sequence[str], weights: Sequence[Path], loaded: Sequence[bool]) -> str:
+def after_distill(result: RunResult, folder: Path) -> list[str]:
+    """Commands to try after a distillation. folder: of the run."""
+    commands = [shlex.join(["kdrun", "evaluate", f"run={folder}"])]
+    argv = typed_command(folder)
+    if argv[:1] != ["distill"]:
+        return commands
+    if result.teachers and (result.scheme or "offline") == "offline" and result.loss == ("kd",):
+        aliases = ("loss.kd.temperature", "loss.kd.weight")  # set by T and alpha
+        plain = [word for word in argv if _key(word) not in aliases]
+        sweep = _distill(plain, {"T": "1,4,20", "alpha": "0.1,0.9"})
+        commands.append(f"{sweep}    # a sweep: one teacher, six students")
+        more = _distill(argv, {"loss": "[kd,sp]"}, sweep=False)
+        commands.append(f"{more}    # another objective")
+    else:
+        sweep = _distill(argv, {"seed": "0,1,2"})
+        commands.append(f"{sweep}    # mean and deviation of three seeds")
+    return commands
+
+
+def typed_command(folder: Path) -> list[str]:
+    """The words after `kdrun` of the command that started a run; none if they cannot be read."""
+    try:
+        return shlex.split((folder / "command.txt").read_text(encoding="utf-8"))[1:]
+    except (OSError, ValueError):
+        return []
+
+
+def _distill(argv: Sequence[str], changes: dict[str, str], sweep: bool = True) -> str:
+    """A `distill` command with some keys set to other values, or swept over several."""
+    kept = [word for word in argv[1:] if _key(word) not in changes]
+    changed = [f"{key}={value}" for key, value in changes.items()]
+    return shlex.join(["kdrun", "distill", *(["-m"] if sweep else []), *kept, *changed])
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def after_train_teacher(
+    argv: Sequence[str], weights: Sequence[Path], loaded: Sequence[bool]
+) -> str:
     """`kdrun distill ...` with the teachers of a `kdrun train-teacher` command.
 
-    argv: that command's words. weights: of each teacher. loaded: whether its weights came from a
-    file that the command names; the settings that describe it stay. Others are named by their
-    store entries, whose cards say the rest.
+    argv: that command's words. weights: of each teacher. loaded: whether the command itself named
+    them (`teacher.checkpoint`); the settings that describe such a teacher are kept. Other teachers
+    are named by their store entries, whose cards describe them.
     """
     words, kept = list(argv[1:]), []
+    keeps_teachers = any(loaded) or len(weights) > 1
     position = 0
     while position < len(words):
         word = words[position]
-        if word in ("--config-dir", "--trust"):
+        if word in FLAGS_WITH_VALUE:
             kept += words[position : position + 2]
             position += 2
             continue
         root = re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0]
-        own_teacher = _TEACHER.match(word) is not None and (any(loaded) or len(weights) > 1)
-        if root in KEPT or own_teacher or word.startswith("experiment="):
+        describes_teacher = _TEACHER.match(word) is not None and keeps_teachers
+        if root in KEPT or describes_teacher or word.startswith("experiment="):
             kept.append(word)
         position += 1
     for number, (path, from_file) in enumerate(zip(weights, loaded, strict=True), 1):
         name = "teacher" if len(weights) == 1 else f"teacher{number}"
         if not from_file:
-            kept.append(f"{name}.checkpoint={_value(str(path.parent))}")
+            kept.append(f"{name}.checkpoint={_quote(str(path.parent))}")
     return shlex.join(["kdrun", "distill", *kept])
 
 
-def _value(text: str) -> str:
+def _quote(text: str) -> str:
     """A text as a value in Hydra's grammar."""
     if _PLAIN.match(text):
         return text

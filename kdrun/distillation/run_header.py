@@ -34,7 +34,7 @@ def show_header(run: PreparedRun) -> None:
     rows += _scheme_rows(run)
     rows += [
         ("objective", objective),
-        ("schedule", tables.schedule_words(config.schedule)),
+        ("schedule", tables.format_schedule(config.schedule)),
         ("device", f"{run.session.device_line()}, {config.schedule.precision}"),
         ("seed", str(config.seed)),
         ("folder", str(run.folder.path)),
@@ -68,7 +68,7 @@ def _scheme_rows(run: PreparedRun) -> Rows:
 
 
 def _network(card: NetworkCard) -> str:
-    return tables.network_words(card_facts(card))
+    return tables.format_network(card_facts(card))
 
 
 def _notes(run: PreparedRun) -> list[str]:

@@ -12,7 +12,7 @@ from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import card_facts, dataset_facts, make_card, new_network
-from kdrun.distillation.next_command import distill_command
+from kdrun.distillation.next_command import after_train_teacher
 from kdrun.distillation.recording import recording
 from kdrun.distillation.run_identity import teacher_identity
 from kdrun.distillation.session import Session, open_data
@@ -75,7 +75,7 @@ def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]
         if teacher.checkpoint is not None:
             where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
             loaded = load_teacher(teacher, dataset, where)
-            rows.append(("teacher", tables.network_words(card_facts(loaded.card))))
+            rows.append(("teacher", tables.format_network(card_facts(loaded.card))))
             notes += loaded.notes
             continue
         size = teacher.image_size
@@ -83,8 +83,8 @@ def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]
         require_no_heads(network)
         card = make_card(teacher.network, network, dataset, {}, size)
         rows += [
-            ("teacher", tables.network_words(card_facts(card))),
-            ("schedule", f"{tables.schedule_words(teacher.schedule)}, seed {teacher.seed}"),
+            ("teacher", tables.format_network(card_facts(card))),
+            ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),
         ]
     return rows, notes
 
@@ -128,9 +128,9 @@ def _show(
             )
         stopped = teacher.card.extra.get("stopped_early")
         if stopped:
-            reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
+            reporter.say(f"  {tables.format_early_stop(EarlyStop.from_dict(stopped, check=False))}")
         reporter.say(f"  weights: {teacher.path}")
     reporter.say(f"  folder: {folder}")
     reporter.say("next:", style="bold")
-    reporter.say(f"  {distill_command(argv, [t.path for t in teachers], loaded)}")
+    reporter.say(f"  {after_train_teacher(argv, [t.path for t in teachers], loaded)}")
     reporter.say("  (student=NAME chooses the student: kdrun ls student)")

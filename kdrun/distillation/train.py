@@ -102,7 +102,8 @@ def run_training(
     stopped = stopped_facts(state, recipe.schedule, epochs)
     if stopped is not None:
         session.reporter.close()
-        session.reporter.say(f"  {tables.stopped_words(EarlyStop.from_dict(stopped, check=False))}")
+        early_stop = EarlyStop.from_dict(stopped, check=False)
+        session.reporter.say(f"  {tables.format_early_stop(early_stop)}")
     test = measured(dataset.test)
     precision, extra = recipe.schedule.precision, dataset.test.extra_metrics
 

@@ -146,7 +146,7 @@ def _show(
     folder: RunFolder, card: NetworkCard, dataset: Dataset, found: dict[str, Any], session: Session
 ) -> None:
     reporter = session.reporter
-    reporter.heading(f"{card.name} on {tables.dataset_words(dataset_facts(dataset))}")
+    reporter.heading(f"{card.name} on {tables.format_dataset(dataset_facts(dataset))}")
     reporter.facts([*data_rows(dataset)[1:], *(("note", note) for note in dataset.notes)])
     splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
     reporter.show(tables.splits_table(splits))

@@ -1,4 +1,4 @@
-"""The tables a command ends in."""
+"""The result tables at the end of a command, and the sentences below them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +24,21 @@ from kdrun.runs.result import (
 )
 from kdrun.ui import format
 
+# Names of schemes as their papers abbreviate them.
+SCHEME_NAMES = {
+    "one": "ONE",
+    "byot": "BYOT",
+    "tf_kd": "Tf-KD",
+    "cs_kd": "CS-KD",
+    "born_again": "born-again",
+    "chain": "teacher assistants",
+}
+ROW_NOTES = {
+    "peers": "peer: a network trained together with the student; both teach each other",
+    "branches": "branch: a copy of the student's last layers, used only in training",
+    "exits": "exit: a classifier after an earlier stage of the student, used only in training",
+}
+
 
 def new_table(*columns: str, title: str | None = None) -> Table:
     """A plain table: the first column left, all others right."""
@@ -39,14 +54,14 @@ def add_row(table: Table, *cells: str) -> None:
 
 
 def result_table(result: RunResult) -> Table:
-    """Teachers, student alone, student distilled, and what was trained with it."""
+    """Teachers, baseline, student, and the networks that were trained or measured with it."""
     student = result.student
     table = _networks_table(student.extra_metrics)
     for teacher in result.teachers:
         _network_row(table, f"teacher  {teacher.name}", teacher, student, teacher)
-    joint = result.teacher_ensemble
-    if joint:
-        _network_row(table, f"{joint.members} teachers together", joint, student)
+    ensemble = result.teacher_ensemble
+    if ensemble:
+        _network_row(table, f"ensemble of {ensemble.members} teachers", ensemble, student)
     if result.alone:
         size = replace(
             student,
@@ -54,30 +69,48 @@ def result_table(result: RunResult) -> Table:
             flops=result.alone.flops or student.flops,
         )
         _network_row(table, f"student alone  {student.name}", result.alone, student, size)
-    for one in result.generations[:-1]:
-        _network_row(table, f"{one.role}  {one.name}", one, student, one)
-    _network_row(table, f"{_student_words(result)}  {student.name}", student, student, student)
+    for generation in result.generations[:-1]:
+        label = f"{generation.role}  {generation.name}"
+        _network_row(table, label, generation, student, generation)
+    _network_row(table, f"{_student_label(result)}  {student.name}", student, student, student)
     corrected = student.bias_corrected
     if corrected:
-        label = f"  bias of left-out classes {corrected.shift:+.2f}"
+        label = f"  bias of the left-out classes {corrected.shift:+.2f}"
         _network_row(table, label, corrected, student)
     if student.best_val:
-        label = f"  at its best validation: epoch {student.best_val.epoch}"
+        label = f"  best validation epoch ({student.best_val.epoch})"
         _network_row(table, label, student.best_val, student)
-    joint = result.ensemble_of_generations
-    if joint:
-        _network_row(table, f"{joint.members} generations together", joint, student)
-    for one in (*result.peers, *result.branches, *result.exits, *result.ensemble):
-        name = f"{one.name}  {one.network}" if one.network is not None else str(one.name)
-        _network_row(table, name, one, student, one if one.params is not None else None)
+    ensemble = result.ensemble_of_generations
+    if ensemble:
+        _network_row(table, f"ensemble of {ensemble.members} generations", ensemble, student)
+    for model in (*result.peers, *result.branches, *result.exits, *result.ensemble):
+        label = f"{model.name}  {model.network}" if model.network is not None else str(model.name)
+        _network_row(table, label, model, student, model if model.params is not None else None)
     return table
 
 
-def _student_words(result: RunResult) -> str:
-    """How the student was trained."""
-    if (result.scheme or "offline") != "offline":
-        return f"student by {result.scheme}"
+def _student_label(result: RunResult) -> str:
+    """How the student was trained, e.g. `student (ONE)`."""
+    scheme = result.scheme or "offline"
+    if scheme != "offline":
+        return f"student ({SCHEME_NAMES.get(scheme, scheme)})"
     return "student distilled" if result.teachers else "student"
+
+
+def row_notes(result: RunResult) -> list[str]:
+    """What the additional rows of a scheme's result table are."""
+    notes = []
+    if len(result.generations) > 1:
+        assistants = str(result.generations[0].role).startswith("assistant")
+        notes.append(
+            "assistant: a network of intermediate size, distilled first to teach the next one"
+            if assistants
+            else "generation: the same network, trained before the student to teach it"
+        )
+    notes += [note for kind, note in ROW_NOTES.items() if getattr(result, kind)]
+    if result.ensemble or result.ensemble_of_generations or result.teacher_ensemble:
+        notes.append("ensemble: the combined answer of several networks, not the saved student")
+    return notes
 
 
 def teacher_table(teachers: Sequence[TeacherResult]) -> Table:
@@ -141,119 +174,124 @@ def _extra_cells(values: Mapping[str, float], titles: Iterable[str]) -> list[str
     return [format.percent(values[t]) if t in values else "" for t in titles]
 
 
-def summary_lines(result: RunResult) -> list[str]:
-    """What the table means, in sentences: the gap closed and the agreement."""
-    student, alone, teachers = result.student, result.alone, result.teachers
-    several = "the teachers together" if result.teacher_ensemble else "the teacher"
-    lines = _gain_lines(result, several)
+def format_summary(result: RunResult) -> list[str]:
+    """Sentences below the table: gain, agreement, and what the additional rows are."""
+    student, teachers = result.student, result.teachers
+    reference = "the ensemble of teachers" if result.teacher_ensemble else "the teacher"
+    lines = [*_gain_lines(result, reference), *_advice(result)]
     if student.stopped_early:
-        lines.append(stopped_words(student.stopped_early))
+        lines.append(format_early_stop(student.stopped_early))
     if result.agreement is not None:
         lines.append(
-            f"agreement with {several}: {format.percent(result.agreement)} % of the test split"
+            f"agreement with {reference}: {format.percent(result.agreement)} % of the test split"
         )
     if result.seed is not None and result.dataset.test_size:
         points = 100 / result.dataset.test_size
         lines.append(f"one run (n=1, seed {result.seed}); one test image is {points:.2f} points")
-    taught = teachers or (result.scheme or "offline") != "offline"
-    if not alone and taught:
+    distilled = teachers or (result.scheme or "offline") != "offline"
+    if not result.alone and distilled:
         reason = "alone=true trains it"
         if result.transfer and not result.transfer.labels:
             reason = "the transfer set has no labels"
         lines.append(f"student alone: not measured ({reason})")
-    lines += _bias_lines(student.bias_corrected)
-    return lines
+    return [*lines, *_bias_lines(student.bias_corrected), *row_notes(result)]
 
 
-def _gain_lines(result: RunResult, several: str) -> list[str]:
+def _gain_lines(result: RunResult, reference: str) -> list[str]:
     """The gain over the baseline, and its share of the gap to the teacher."""
     if result.gain is None:
         return []
     gain = format.points(result.gain)
-    reference = _reference(result).test.top1 if result.teachers else None
-    if reference is None or result.alone.test.top1 is None:
+    measured = _reference(result).test.top1 if result.teachers else None
+    if measured is None or result.alone.test.top1 is None:
         return [f"gain over the student alone: {gain} points"]
-    gap = reference - result.alone.test.top1
+    gap = measured - result.alone.test.top1
     if gap <= 0:
+        relation = "matches" if gap == 0 else "beats"
         return [
             f"gain over the student alone: {gain} points "
-            f"(there was no gap: alone it is as good as {several})"
+            f"(no gap to close: the baseline {relation} {reference})"
         ]
     return [
         f"gap closed: {100 * result.gain / gap:.0f} % of the {format.points(gap)[1:]} points "
-        f"between student alone and {several} (gain {gain} points)"
+        f"between student alone and {reference} (gain {gain} points)"
     ]
+
+
+def _advice(result: RunResult) -> list[str]:
+    """What to try when the student is worse than the baseline."""
+    if result.gain is None or result.gain >= 0:
+        return []
+    others = [name for name in result.loss if name not in ("kd", "ce")]
+    advice = "another T or alpha"
+    if others:
+        advice = f"a smaller loss.{others[0]}.weight"
+        if "kd" not in result.loss:
+            advice += f", or 'loss=[kd,{others[0]}]'"
+    return [f"in this run the student is worse than the student alone: try {advice}"]
 
 
 def _bias_lines(corrected: BiasCorrection) -> list[str]:
-    """How the biases were corrected."""
+    """The correction of the logits of classes that the transfer set leaves out."""
     if not corrected:
         return []
     split = corrected.counted_on
-    how = "as given" if split is None else f"matches their training share on the {split} images"
+    how = (
+        "as configured"
+        if split is None
+        else f"chosen to predict them as often as in training, on the {split} images"
+    )
     return [
         f"bias correction: {corrected.shift:+.3f} on the logits of {len(corrected.classes)} "
-        f"left-out class(es), {how}; student.safetensors is the plain student"
+        f"left-out class(es), {how}; student.safetensors is not corrected"
     ]
 
 
-def stopped_words(stopped: EarlyStop) -> str:
-    """`stopped after epoch 12 of 60: validation accuracy was best in epoch 7`."""
+def format_early_stop(stopped: EarlyStop) -> str:
+    """`stopped early after epoch 12 of 60: best validation accuracy in epoch 7`."""
     return (
-        f"stopped after epoch {stopped.epoch} of {stopped.epochs}: {stopped.metric} was "
-        f"best in epoch {stopped.not_better_since}; the figures are those of the last epoch"
+        f"stopped early after epoch {stopped.epoch} of {stopped.epochs}: best {stopped.metric} in "
+        f"epoch {stopped.not_better_since}; the table shows the last epoch"
     )
 
 
-def counted_rows(kind: str, words: Sequence[str]) -> list[tuple[str, str]]:
-    """(kind, words) for the head of a run; equal ones once, with their number."""
-    counts = Counter(words)
+def counted_rows(kind: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """(kind, text) for the header of a run; equal texts once, with their count."""
+    counts = Counter(texts)
     return [(kind, text if count == 1 else f"{count} × {text}") for text, count in counts.items()]
 
 
 def _reference(result: RunResult) -> Measured:
-    """What a student is compared with: its teacher, or all of them together."""
+    """What the student is compared with: its teacher, or the ensemble of teachers."""
     return result.teacher_ensemble or result.teachers[0]
 
 
-def next_commands(result: RunResult, folder: str) -> list[str]:
-    """What a user would try after this result."""
-    commands = [f"kdrun evaluate run={folder}"]
-    if result.teachers and (result.scheme or "offline") == "offline":
-        commands.append(
-            "kdrun distill -m T=1,4,20 alpha=0.1,0.9    # a sweep: one teacher, six students"
-        )
-        if result.loss == ("kd",):
-            commands.append("kdrun distill 'loss=[kd,sp]'               # another objective")
-    return commands
-
-
-def dataset_words(facts: dict[str, Any]) -> str:
+def format_dataset(facts: dict[str, Any]) -> str:
     """`digits: 10 classes, 1,293 train, 144 validation, 360 test images`."""
     sizes = ", ".join(
-        f"{facts[f'{split}_size']:,} {words}"
-        for split, words in (("train", "train"), ("val", "validation"), ("test", "test images"))
+        f"{facts[f'{split}_size']:,} {name}"
+        for split, name in (("train", "train"), ("val", "validation"), ("test", "test images"))
     )
     return f"{facts['name']}: {facts['num_classes']} classes, {sizes}"
 
 
-def network_words(facts: dict[str, Any]) -> str:
+def format_network(facts: dict[str, Any]) -> str:
     """`resnet8: 78,042 parameters, 25.1 M FLOPs per image`."""
     size = f"{format.count(facts['params'])} parameters"
     return f"{facts['name']}: {size}, {format.flops(facts['flops'])} FLOPs per image"
 
 
-def schedule_words(schedule: ScheduleConfig) -> str:
+def format_schedule(schedule: ScheduleConfig) -> str:
     """`30 epochs, batch 64, sgd lr 0.05, cosine`."""
-    length = f"{schedule.epochs} epochs"
+    length = f"{schedule.epochs} epoch{'s' * (schedule.epochs != 1)}"
     if schedule.steps is not None:
-        length = f"{schedule.steps:,} steps (schedule.steps is set, epochs is not used)"
+        length = f"{schedule.steps:,} steps (schedule.steps overrides epochs)"
     optimizer = f"{schedule.optimizer} lr {schedule.lr:g}, {schedule.curve}"
     stopping = ""
     if schedule.early_stopping:
         stopping = (
-            f", stops when validation {schedule.early_stopping_metric} has not improved for "
+            f", early stopping on validation {schedule.early_stopping_metric}, patience "
             f"{schedule.early_stopping} epochs"
         )
-    bound = f", weights into a unit of norm ≤ {schedule.max_norm:g}" if schedule.max_norm else ""
+    bound = f", max-norm {schedule.max_norm:g}" if schedule.max_norm else ""
     return f"{length}, batch {schedule.batch_size}, {optimizer}{bound}{stopping}"

@@ -69,7 +69,7 @@ def test_the_final_table_has_every_row() -> None:
         "teacher  big",
         "student alone  small",
         "student distilled  small",
-        "validation: epoch 3",
+        "best validation epoch (3)",
     ):
         assert words in text
 
@@ -80,11 +80,13 @@ def test_the_final_table_has_every_row() -> None:
         ({}, "gap closed: 50 % of the 4.00 points"),
         ({"alone": None, "gain": None}, "student alone: not measured"),
         ({"gain": -1.0}, "gap closed: -25 %"),
+        ({"gain": -1.0}, "worse than the student alone: try another T or alpha"),
+        ({"gain": -1.0, "loss": ["sp"]}, "a smaller loss.sp.weight, or 'loss=[kd,sp]'"),
     ],
 )
 def test_the_gap_in_words(changes: dict[str, Any], text: str) -> None:
     assert any(
-        text in line for line in tables.summary_lines(RunResult.from_dict(result(**changes)))
+        text in line for line in tables.format_summary(RunResult.from_dict(result(**changes)))
     )
 
 
@@ -94,11 +96,11 @@ def test_an_early_end_is_said() -> None:
         "epoch": 9, "epochs": 60, "not_better_since": 4, "metric": "validation loss",
     }  # fmt: skip
     (line,) = [
-        line for line in tables.summary_lines(RunResult.from_dict(stopped)) if "stopped" in line
+        line for line in tables.format_summary(RunResult.from_dict(stopped)) if "stopped" in line
     ]
-    assert "after epoch 9 of 60: validation loss was best in epoch 4" in line
+    assert "after epoch 9 of 60: best validation loss in epoch 4" in line
     assert not any(
-        "stopped" in line for line in tables.summary_lines(RunResult.from_dict(result()))
+        "stopped" in line for line in tables.format_summary(RunResult.from_dict(result()))
     )
 
 
@@ -119,20 +121,21 @@ def scheme_result() -> dict[str, Any]:
 
 def test_what_a_scheme_trained_beside_the_student_is_shown() -> None:
     text = drawn(tables.result_table(RunResult.from_dict(scheme_result())))
-    for row in ("student by online", "peer 2  mlp30", "ensemble of 2 peers"):
+    for row in ("student (online)", "peer 2  mlp30", "ensemble of 2 peers"):
         assert row in text
-    lines = tables.summary_lines(RunResult.from_dict(scheme_result()))
+    lines = tables.format_summary(RunResult.from_dict(scheme_result()))
     assert any(line.startswith("gain over the student alone") for line in lines)
-    assert not any(
-        "-m T=" in line for line in tables.next_commands(RunResult.from_dict(scheme_result()), "x")
-    )
+    assert any(line.startswith("peer: ") for line in lines)
+    assert any(line.startswith("ensemble: ") for line in lines)
+    assert tables.row_notes(RunResult.from_dict(result())) == []
 
 
 def test_without_a_gap_no_share_is_claimed() -> None:
     strong = result()
     strong["alone"]["test"]["top1"] = 96.0
     assert any(
-        "there was no gap" in line for line in tables.summary_lines(RunResult.from_dict(strong))
+        "no gap to close: the baseline beats the teacher" in line
+        for line in tables.format_summary(RunResult.from_dict(strong))
     )
 
 
