@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdrun.cli import planning
-from kdrun.cli.flags import split
+from kdrun.cli.parser import parse_composed
 from kdrun.distillation.next_command import after_distill, after_train_teacher
 from kdrun.runs.result import RunResult
 
@@ -57,7 +57,7 @@ def test_every_suggestion_is_valid(
     monkeypatch.chdir(tmp_path)
     for command in suggested(tmp_path, typed, **result)[1:]:
         _, verb, *argv = shlex.split(command, comments=True)
-        plan = planning.check(verb, "distill", split(verb, argv))
+        plan = planning.check(verb, "distill", parse_composed(verb, argv))
         assert len(plan.configs) == (1 if "-m" not in argv else 3 if "seed=0,1,2" in argv else 6)
 
 
