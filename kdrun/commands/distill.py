@@ -18,7 +18,7 @@ ORDER = 20
 SUMMARY = "train or find the teacher, then distil the student"
 EXAMPLES = (
     "kdrun distill student=cnn_tiny T=4 alpha=0.9",
-    "kdrun distill 'loss=[kd,sp]' loss.sp.weight=1000 epochs=60",
+    "kdrun distill 'loss=[kd,sp]' loss.sp.weight=10 epochs=60",
     "kdrun distill -m T=1,4,20 alpha=0.1,0.9 seed=0,1,2",
 )
 SWEEPS = True
