@@ -81,7 +81,7 @@ class DatasetConfig:
 class NetworkConfig:
     """A network: the class or function that makes it, and its arguments.
 
-    taps: extra or replaced tap names → module paths (see `kdrun.models.taps`).
+    taps: extra or replaced tap names → module paths (see `kdrun.models.features.taps`).
     """
 
     name: str = required()

@@ -29,7 +29,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
-from kdrun.models.taps import tap_paths
+from kdrun.models.features.taps import tap_paths
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.context import SchemeContext, TrainableNetwork
 from kdrun.schemes.supervised import Supervised

@@ -13,8 +13,8 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
 from kdrun.losses.objective import Objective
 from kdrun.models.dry_run import dry_run
-from kdrun.models.pairs import pair_taps
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.pairs import pair_taps
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.seeds import derive
 from kdrun.types import Outputs
 

@@ -12,11 +12,11 @@ from kdrun.data.dataset import Dataset
 from kdrun.losses.base import NetworkView
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
+from kdrun.models.features.taps import TapPaths, tap_paths
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.normalise import Renormalise
 from kdrun.models.resize import Resize
 from kdrun.models.select import SelectOutputs
-from kdrun.models.taps import TapPaths, tap_paths
 from kdrun.seeds import derive
 from kdrun.types import InputInfo, Normalisation
 

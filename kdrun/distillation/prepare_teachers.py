@@ -18,7 +18,7 @@ from kdrun.engine.finite import refusing, require_finite
 from kdrun.engine.metrics import collect_logits
 from kdrun.losses.objective import Objective
 from kdrun.models.build import sample_images
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, freeze
 from kdrun.teachers.cache_setup import AUTO, OFF, CacheRequest, obstacle_to_caching, open_cache
 from kdrun.teachers.cached import CachedTeacher

@@ -19,7 +19,7 @@ from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
 from kdrun.engine.interrupt import StopRequest
 from kdrun.files import require_root
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Normalisation
 from kdrun.ui.reporter import Reporter
 from kdrun.world import world

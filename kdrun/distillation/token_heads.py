@@ -15,9 +15,9 @@ from kdrun.distillation.session import Session, eval_loader
 from kdrun.engine.metrics import collect_logits, measure
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
+from kdrun.models.features.taps import distillation_heads
 from kdrun.models.measure import count_parameters
 from kdrun.models.readout import READOUTS, ManyHeads, read_out
-from kdrun.models.taps import distillation_heads
 from kdrun.types import Batch
 
 TOKENS = "distillation_tokens"

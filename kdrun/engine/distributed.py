@@ -19,7 +19,7 @@ from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.errors import ConfigError, KdrunError
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Batch, Outputs
 from kdrun.world import world
 

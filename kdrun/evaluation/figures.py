@@ -17,7 +17,7 @@ from kdrun.engine.metrics import collect_logits
 from kdrun.errors import KdrunError
 from kdrun.models.build import build_network
 from kdrun.models.card import load_weights
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.report.figures import answers, errors, features
 from kdrun.report.figures.drawing import ALONE, DISTILLED, TEACHER, Evidence
 from kdrun.report.figures.store import StoredFigure, write_figures

@@ -1,4 +1,4 @@
-"""From a network's configuration to the network."""
+"""Build networks from their configuration."""
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +12,31 @@ from kdrun.user_code import user_code_error
 
 
 def build_network(config: NetworkConfig, info: InputInfo, where: str = "student") -> nn.Module:
-    """The network that `config` describes, for the images and classes of `info`, in train mode.
+    """Build the network of `config` for the images and classes of `info`, in train mode.
 
-    Its target is called with its own arguments and with those of `num_classes`, `in_channels` and
-    `image_size` that it takes. Only the construction draws from the global random state.
-    where: the setting that errors name.
-    Raises ConfigError when the target is no network or does not fit the images or classes.
+    Calls the target with its configured arguments and those of `num_classes`, `in_channels` and
+    `image_size` that it accepts. Only the construction draws from the global random state.
+    where: the setting, for error messages.
+    Raises ConfigError if the target is not a network or does not fit the images or classes.
     """
-    network = _make(config, info, where)
+    network = _instantiate(config, info, where)
     check_network(network, config.name, info, where)
     return network.train()
 
 
 def build_with_outputs(config: NetworkConfig, info: InputInfo, where: str) -> tuple[nn.Module, int]:
-    """(the network in train mode, how many outputs it has), which need not be the classes.
+    """(network in train mode, number of its outputs); the outputs need not match the classes.
 
-    Arguments and errors as of `build_network`.
+    Arguments and errors as for `build_network`.
     """
-    network = _make(config, info, where)
-    logits = _try(network, config.name, info, where)
+    network = _instantiate(config, info, where)
+    logits = _try_forward(network, config.name, info, where)
     if logits.dim() != 2:
         raise _wrong_logits(logits, config.name, info, where)
     return network.train(), logits.shape[1]
 
 
-def _make(config: NetworkConfig, info: InputInfo, where: str) -> nn.Module:
+def _instantiate(config: NetworkConfig, info: InputInfo, where: str) -> nn.Module:
     network = call(
         config.target,
         config.kwargs,
@@ -47,24 +47,24 @@ def _make(config: NetworkConfig, info: InputInfo, where: str) -> nn.Module:
     )
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{where}._target_={config.target} makes a {type(network).__name__}, not a network: "
-            "name a torch.nn.Module class, or a function that returns one."
+            f"{where}._target_={config.target} returns a {type(network).__name__}, not a network: "
+            "use a torch.nn.Module class, or a function that returns one."
         )
     return network
 
 
 def check_network(network: nn.Module, name: str, info: InputInfo, where: str) -> None:
-    """Run two black images through the network; raise ConfigError when that fails.
+    """Run two black images through the network. Raises ConfigError on failure.
 
     The network must return logits `[2, num_classes]`.
     """
-    logits = _try(network, name, info, where)
+    logits = _try_forward(network, name, info, where)
     if logits.shape != (2, info.num_classes):
         raise _wrong_logits(logits, name, info, where)
 
 
-def _try(network: nn.Module, name: str, info: InputInfo, where: str) -> Tensor:
-    """What the network says of two black images."""
+def _try_forward(network: nn.Module, name: str, info: InputInfo, where: str) -> Tensor:
+    """The network's output for two black images."""
     height, width = info.image_size
     size = f"{info.in_channels}x{height}x{width} images"
     try:
@@ -72,10 +72,10 @@ def _try(network: nn.Module, name: str, info: InputInfo, where: str) -> Tensor:
             return logits_of(network(sample_images(network, info)))
     except KdrunError as error:
         raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
-    except Exception as error:  # whatever a network's own code raises
-        own = user_code_error(error)
-        if own is not None:
-            raise ConfigError(f"The {where} {name} cannot take {size}. {own}") from error
+    except Exception as error:  # user networks may raise anything
+        user_error = user_code_error(error)
+        if user_error is not None:
+            raise ConfigError(f"The {where} {name} cannot take {size}. {user_error}") from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"The {where} {name} cannot take {size}: {reason.rstrip('.')}. Choose another network "

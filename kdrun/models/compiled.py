@@ -1,4 +1,4 @@
-"""Networks through the compiler."""
+"""Compile networks and measure the compile time."""
 
 import time
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class TimedFirst(nn.Module):
-    """A compiled network, and how long its first call took: the compiler works then.
+    """A compiled network that times its first call, in which compilation happens.
 
-    seconds: of that call; 0 before it.
+    seconds: duration of the first call; 0 before it.
     """
 
     def __init__(self, run: Any) -> None:
@@ -22,29 +22,29 @@ class TimedFirst(nn.Module):
     def forward(self, images: Tensor) -> Any:
         if self.seconds:
             return self.run(images)
-        began = time.perf_counter()
-        found = self.run(images)
-        self.seconds = time.perf_counter() - began
-        return found
+        start = time.perf_counter()
+        output = self.run(images)
+        self.seconds = time.perf_counter() - start
+        return output
 
 
 def compile_seconds(runs: Iterable[Any]) -> float:
-    """What compiling took of the networks among `runs`, those within others too."""
-    timed = [m for run in runs if isinstance(run, nn.Module) for m in run.modules()]
-    return sum(one.seconds for one in timed if isinstance(one, TimedFirst))
+    """Total compile time of the networks in `runs`, including nested ones."""
+    modules = [m for run in runs if isinstance(run, nn.Module) for m in run.modules()]
+    return sum(module.seconds for module in modules if isinstance(module, TimedFirst))
 
 
 def compile_network(network: nn.Module) -> TimedFirst:
-    """The network compiled when it is first run.
+    """Compile the network on its first call.
 
-    Where there is a GPU with CUDA graphs: the many small kernels of a small network are started as
-    one. A step begins with `begin_step`, which says that earlier outputs are done with.
+    On a GPU, CUDA graphs launch the many small kernels of a small network at once. Every step must
+    then start with `begin_step`, which releases the outputs of the previous step.
     """
     mode = "reduce-overhead" if torch.cuda.is_available() else None
     return TimedFirst(torch.compile(network, mode=mode))
 
 
 def begin_step() -> None:
-    """What the compiled networks put out in the step before is not needed any more."""
+    """Release the outputs that compiled networks produced in the previous step."""
     if torch.cuda.is_available():
         torch.compiler.cudagraph_mark_step_begin()

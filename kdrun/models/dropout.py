@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost little on a processor."""
+"""Dropout with cheap random numbers on the CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,11 @@ LEVELS = 2**16  # four numbers from each draw of 64 bits
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`, with all 64 bits of a draw used on a CPU: values `[B, D]` → the same shape.
+    """`nn.Dropout` that uses all 64 bits of a draw on the CPU; keeps the shape `[B, D]`.
 
-    torch draws one number for each element there, one thread after another, which takes a third
-    of the step of a wide perceptron. p is rounded to a multiple of 2⁻¹⁶; what remains is scaled by
-    1 / (1 - p). Draws come from torch's generator, as always. On other devices, and compiled, it is
-    torch's own.
+    torch draws one number per element on a single thread, which takes a third of the training step
+    of a wide MLP. p is rounded to a multiple of 2⁻¹⁶; kept values are scaled by 1 / (1 - p). Draws
+    use torch's global generator. On other devices, and when compiled, this is torch's dropout.
     Source: Srivastava et al., JMLR 15 (2014), section 4 and 10 (scaling while training).
     """
 

@@ -1,4 +1,4 @@
-"""Running a network once, to look at it, without leaving a trace."""
+"""Run a network once for inspection, without side effects."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from kdrun.errors import ConfigError
 
 @contextmanager
 def dry_run(network: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients; modes and the CPU's random state are put back afterwards."""
+    """Eval mode without gradients; restores modes and the CPU's random state afterwards."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -24,11 +24,11 @@ def dry_run(network: nn.Module) -> Iterator[None]:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits `[B, C]` in what a network returned: a tensor, or an object with `.logits`."""
+    """The logits `[B, C]` of a network's output: a tensor, or an object with `.logits`."""
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor):
         raise ConfigError(
             f"The network returns a {type(output).__name__}: it must return the logits, a tensor "
-            "[batch, classes], or an object with such .logits."
+            "[batch, classes], or an object with .logits."
         )
     return logits

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run
-from kdrun.models.hooks import INPUT_SUFFIX
+from kdrun.models.features.hooks import INPUT_SUFFIX
 
 # Exactly these: a subclass may compute something else with its weights.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -17,7 +17,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from kdrun.models.dry_run import dry_run
-from kdrun.models.hooks import INPUT_SUFFIX
+from kdrun.models.features.hooks import INPUT_SUFFIX
 
 ADDITIONS: tuple[Callable[..., Any], ...] = (operator.add, operator.iadd, torch.add)
 RELUS: tuple[Callable[..., Any], ...] = (F.relu, torch.relu)

@@ -1,4 +1,4 @@
-"""Parts and conventions that the convolutional networks share."""
+"""Building blocks of the convolutional networks."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size (at stride 1) and has no bias."""
+    """A 3x3 convolution with padding 1 and no bias."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
 
 
@@ -16,7 +16,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
 
 
 class ChannelShuffle(nn.Module):
-    """Deals the channels of `groups` groups out in turn: `[B, C, H, W]` → the same shape.
+    """Interleave the channels of `groups` groups; keeps the shape `[B, C, H, W]`.
 
     Source: Zhang et al., ShuffleNet (arXiv 1707.01083), section 3.1.
     """
@@ -30,7 +30,7 @@ class ChannelShuffle(nn.Module):
 
 
 def initialise_fan_out(network: nn.Module) -> None:
-    """Draw the convolutions from N(0, 2 / fan-out); biases 0; batch normalisation the identity.
+    """Convolutions from N(0, 2 / fan-out), biases 0, batch normalisation to the identity.
 
     Source: He et al., Delving Deep into Rectifiers (arXiv 1502.01852), section 2.2, backward case.
     """
@@ -45,7 +45,7 @@ def initialise_fan_out(network: nn.Module) -> None:
 
 
 def initialise_classifier(classifier: nn.Linear, std: float = 0.01) -> None:
-    """Draw the classifier from N(0, std²), with bias 0: all classes start about equally likely."""
+    """Classifier weights from N(0, std²), bias 0: all classes start about equally likely."""
     nn.init.normal_(classifier.weight, 0.0, std)
     nn.init.zeros_(classifier.bias)
 
@@ -53,9 +53,9 @@ def initialise_classifier(classifier: nn.Linear, std: float = 0.01) -> None:
 def stage_taps(
     stages: Sequence[str], pre: Sequence[str], classifier: str, stem: str | None = None
 ) -> dict[str, str]:
-    """The standard tap names of a network (see `kdrun.models.taps`) from its module paths.
+    """The standard tap names of a network (see `features.taps`) from its module paths.
 
-    stages: what each stage puts out, first to last. pre: the same before the activation.
+    stages: module paths of the stage outputs, in order. pre: the same before the activation.
     """
     taps = {} if stem is None else {"stem": stem}
     taps |= {f"stage{i}": path for i, path in enumerate(stages, 1)}

@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes."""
+"""Count parameters and FLOPs of a network."""
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -8,7 +8,7 @@ from kdrun.models.dry_run import dry_run
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers that training changes or could change; buffers such as running means not counted."""
+    """Number of parameters, trainable or frozen, without buffers such as running means."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -20,7 +20,7 @@ def count_flops(network: nn.Module, sample: Tensor) -> int:
     sample: `[B, C, H, W]`, any B.
     """
     counter = FlopCounterMode(display=False)
-    # as two matrix products: the counter passes over the processor's fused attention
+    # The counter ignores the CPU's fused attention; the math backend uses two matrix products.
     with dry_run(network), sdpa_kernel(SDPBackend.MATH), counter:
         network(sample)
     return int(counter.get_total_flops()) // len(sample)

@@ -1,4 +1,4 @@
-"""From the loader's images to those a network was trained on: constants and channels."""
+"""Convert normalised images to the normalisation and channels that a network expects."""
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ COLOURS = 3
 
 
 class Renormalise(nn.Module):
-    """Images normalised with `source` become images normalised with `target`.
+    """Convert images normalised with `source` to images normalised with `target`.
 
     `[B, C, H, W]` → `[B, C', H, W]`. With source means m and deviations s, and target ones m' and
     s', per channel: x' = (x·s + m - m') / s'. Grey images become colour by repeating the channel;
-    colour images become grey by their luma 0.299 R + 0.587 G + 0.114 B, as PIL's `convert("L")`
-    before it rounds. Nothing is saved in a state dict.
-    Raises ConfigError for other changes of the number of channels.
+    colour images become grey by their luma 0.299 R + 0.587 G + 0.114 B, as in PIL's `convert("L")`
+    before rounding. Not part of the state dict.
+    Raises ConfigError for any other change of the number of channels.
     """
 
     scale: Tensor
@@ -44,14 +44,11 @@ def can_convert(source: int, target: int) -> bool:
 
 
 def _scale_and_shift(source: Normalisation, target: Normalisation) -> tuple[Tensor, Tensor]:
-    """What images are multiplied with, `[C or C', 1, 1]`, and what is added, `[C', 1, 1]`.
-
-    Computed in float64 and kept in float32.
-    """
+    """(scale `[C or C', 1, 1]`, shift `[C', 1, 1]`), computed in float64, stored in float32."""
     if not can_convert(len(source.mean), len(target.mean)):
         raise ConfigError(
-            f"The network was trained on images of {len(target.mean)} channels, these have "
-            f"{len(source.mean)}: choose a network for {len(source.mean)}."
+            f"The network was trained on images with {len(target.mean)} channels, but these have "
+            f"{len(source.mean)}: choose a network for {len(source.mean)} channels."
         )
     source_mean, source_std, target_mean, target_std = (
         torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
@@ -61,7 +58,7 @@ def _scale_and_shift(source: Normalisation, target: Normalisation) -> tuple[Tens
         luma = torch.tensor(LUMA, dtype=torch.float64).view(-1, 1, 1)
         scale = luma * source_std / target_std
         shift = ((luma * source_mean).sum(dim=0, keepdim=True) - target_mean) / target_std
-    else:  # one source channel stands for all target channels
+    else:  # a single source channel broadcasts to all target channels
         scale = source_std / target_std
         shift = (source_mean - target_mean) / target_std
     return scale.float(), shift.float()

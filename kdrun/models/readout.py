@@ -1,4 +1,4 @@
-"""How a network with several classifiers answers: by one of them, or by all together."""
+"""Combine the classifiers of a network with distillation tokens into its logits."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ FUSIONS = ("probabilities", "logits")
 class ManyHeads(nn.Module):
     """Base of networks with a class head and heads of distillation tokens.
 
-    inference, fusion: how it answers in evaluation mode (`read_out`).
-    class_head: the module path of the class token's classifier; distillation_heads: those of the
-    distillation tokens' classifiers, in the order of the tokens.
+    inference, fusion: how heads are combined in evaluation mode (`read_out`).
+    class_head: module path of the class token's classifier. distillation_heads: module paths of the
+    distillation tokens' classifiers, in token order.
     """
 
     inference: str
@@ -32,10 +32,10 @@ class ManyHeads(nn.Module):
 
 
 def require_readout(inference: str, fusion: str, distillation_heads: int) -> None:
-    """Raise ConfigError unless a network with so many distillation heads can answer this way."""
+    """Raise ConfigError unless these settings suit the number of distillation heads."""
     for name, value, known in (("inference", inference, READOUTS), ("fusion", fusion, FUSIONS)):
         if value not in known:
-            hint = did_you_mean(value, known) or f" There are: {', '.join(known)}."
+            hint = did_you_mean(value, known) or f" Choices: {', '.join(known)}."
             raise ConfigError(f"{name}={value} does not exist.{hint}")
     if inference == "distillation" and not distillation_heads:
         raise ConfigError(
@@ -45,20 +45,19 @@ def require_readout(inference: str, fusion: str, distillation_heads: int) -> Non
 
 
 def read_out(heads: Sequence[Tensor], inference: str, fusion: str) -> Tensor:
-    """The logits `[B, C]` a network answers with, from those of its heads, the class head first.
+    """The logits `[B, C]` of a network from those of its heads, the class head first.
 
     inference: class | distillation (all distillation heads) | both (all heads).
-    fusion: of several heads. probabilities: the logarithm of the mean of their softmaxes, as in
-    the paper of DeiT (arXiv 2012.12877, §4); its softmax is that mean. logits: their mean, as in
-    the authors' code.
+    fusion: of several heads. probabilities: log of the mean softmax, as in the DeiT paper
+    (arXiv 2012.12877, §4). logits: mean of the logits, as in the authors' code.
     """
-    chosen = {"class": heads[:1], "distillation": heads[1:], "both": heads}[inference]
-    if len(chosen) == 1:
-        return chosen[0]
-    stacked = torch.stack(list(chosen))
+    selected = {"class": heads[:1], "distillation": heads[1:], "both": heads}[inference]
+    if len(selected) == 1:
+        return selected[0]
+    stacked = torch.stack(list(selected))
     if stacked.dtype in (torch.float16, torch.bfloat16):
         stacked = stacked.float()
     if fusion == "logits":
         return stacked.mean(dim=0)
     log_p = F.log_softmax(stacked, dim=2)
-    return torch.logsumexp(log_p, dim=0) - math.log(len(chosen))
+    return torch.logsumexp(log_p, dim=0) - math.log(len(selected))

@@ -1,11 +1,11 @@
-"""From the images' size to the one a network was made for."""
+"""Resize images to the size that a network expects."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Resize(nn.Module):
-    """Images `[B, C, H, W]` become `[B, C, *size]`: bilinear, averaged where they shrink."""
+    """Images `[B, C, H, W]` → `[B, C, *size]`, bilinear with antialiasing."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()

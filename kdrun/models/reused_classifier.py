@@ -12,7 +12,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.shapes import pooled
 from kdrun.models.dry_run import dry_run, logits_of
-from kdrun.models.hooks import INPUT_SUFFIX, Record, attach
+from kdrun.models.features.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.layers import conv1x1, conv3x3
 from kdrun.types import InputInfo, Normalisation, Outputs
 

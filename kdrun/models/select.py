@@ -1,4 +1,4 @@
-"""The outputs of a network that are the classes of a data set, in the data set's order."""
+"""Select the outputs of a network that are a data set's classes, in its order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from kdrun.models.dry_run import logits_of
 
 
 class SelectOutputs(nn.Module):
-    """Logits `[..., N]` (or what holds them) → `[..., K]`: output `outputs[k]` becomes class k.
+    """Logits `[..., N]` (or an object with `.logits`) → `[..., K]`; output `outputs[k]` is class k.
 
-    Nothing is saved in a state dict.
+    Not part of the state dict.
     """
 
     outputs: Tensor
@@ -27,17 +27,17 @@ class SelectOutputs(nn.Module):
 
 
 def rows_of(classifier: nn.Linear | nn.Conv2d, outputs: Sequence[int]) -> nn.Linear | nn.Conv2d:
-    """The classifier that computes only these outputs, in this order; it shares no weights.
+    """A copy of the classifier with only these outputs, in this order.
 
     classifier: a linear layer or a 1×1 convolution.
     """
     index = torch.tensor(list(outputs), device=classifier.weight.device)
     bias = classifier.bias is not None
-    made: nn.Linear | nn.Conv2d
+    selected: nn.Linear | nn.Conv2d
     if isinstance(classifier, nn.Linear):
-        made = nn.utils.skip_init(nn.Linear, classifier.in_features, len(outputs), bias=bias)
+        selected = nn.utils.skip_init(nn.Linear, classifier.in_features, len(outputs), bias=bias)
     else:
-        made = nn.utils.skip_init(
+        selected = nn.utils.skip_init(
             nn.Conv2d,
             classifier.in_channels,
             len(outputs),
@@ -46,9 +46,9 @@ def rows_of(classifier: nn.Linear | nn.Conv2d, outputs: Sequence[int]) -> nn.Lin
             padding=classifier.padding,
             bias=bias,
         )
-    made.to(classifier.weight.device, classifier.weight.dtype)
+    selected.to(classifier.weight.device, classifier.weight.dtype)
     with torch.no_grad():
-        made.weight.copy_(classifier.weight.index_select(0, index))
-        if classifier.bias is not None and made.bias is not None:
-            made.bias.copy_(classifier.bias.index_select(0, index))
-    return made.requires_grad_(False)
+        selected.weight.copy_(classifier.weight.index_select(0, index))
+        if classifier.bias is not None and selected.bias is not None:
+            selected.bias.copy_(classifier.bias.index_select(0, index))
+    return selected.requires_grad_(False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run, logits_of
-from kdrun.models.hooks import INPUT_SUFFIX
+from kdrun.models.features.hooks import INPUT_SUFFIX
 
 
 @dataclass(frozen=True)

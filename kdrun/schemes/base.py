@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdrun.data.loaders.strong_view import strong_view
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.measured import AuxiliaryModel
 from kdrun.types import Batch, BatchKeys, Outputs, StepOutput
 

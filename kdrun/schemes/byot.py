@@ -13,8 +13,8 @@ from kdrun.errors import ConfigError
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.base import full_precision
 from kdrun.losses.objective import Objective
-from kdrun.models.pairs import expand_tap
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.pairs import expand_tap
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.ranges import NotNegative
 from kdrun.schemes.base import StudentScheme, Value, step_output
 from kdrun.schemes.context import SchemeContext, pooled, require_logits

@@ -15,7 +15,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import LossContext, NetworkView
 from kdrun.losses.objective import Objective
 from kdrun.models.dry_run import dry_run
-from kdrun.models.taps import FeatureExtractor, TapPaths
+from kdrun.models.features.taps import FeatureExtractor, TapPaths
 from kdrun.seeds import derive
 from kdrun.types import Normalisation, Outputs
 

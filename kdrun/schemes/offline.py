@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdrun.losses.objective import Objective
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, freeze, teacher_forward
 from kdrun.types import Batch, Outputs
 

@@ -13,8 +13,8 @@ from kdrun.data.loaders.strong_view import strong_view
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import compile_network
-from kdrun.models.pairs import pair_taps
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.pairs import pair_taps
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme, step_output
 from kdrun.schemes.context import (
     SchemeContext,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.context import SchemeContext, require_logits, require_losses, require_variant
 from kdrun.schemes.offline import Offline

@@ -27,7 +27,7 @@ from kdrun.files import (
 )
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.teachers.agreement import Agreement, agreement
 from kdrun.teachers.cache_file import CacheFile, record_bytes
 from kdrun.teachers.cached import STORED, CachedTeacher, chunk_size, pack, view_count

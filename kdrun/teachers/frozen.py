@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import TeacherRuntimeConfig
 from kdrun.models.compiled import TimedFirst
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.fuse import fuse_convolutions
-from kdrun.models.taps import FeatureExtractor
 from kdrun.types import Outputs
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

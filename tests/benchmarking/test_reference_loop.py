@@ -21,7 +21,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch, Normalisation
 

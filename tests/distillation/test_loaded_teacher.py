@@ -18,7 +18,7 @@ from kdrun.distillation.teacher_check import placed
 from kdrun.errors import ConfigError
 from kdrun.losses.embeddings import teacher_classifier
 from kdrun.models.card import load_network, read_card, save_network
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Normalisation
 
 OWN = Normalisation((0.25,), (0.5,))

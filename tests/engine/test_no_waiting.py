@@ -18,7 +18,7 @@ from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.optim import build_optimizer
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Normalisation
 

@@ -35,7 +35,7 @@ from kdrun.errors import Interrupted
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective, WeightedLoss, build_objective
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.supervised import Supervised
 from kdrun.types import Batch, Outputs

@@ -85,7 +85,7 @@ def test_an_object_with_logits_is_accepted(own: str) -> None:
         ("Own", {"kind": "tuple"}, ["returns a tuple", "logits"]),
         ("Own", {"size": 9}, ["cannot take 1x8x8 images", "64", "81"]),
         ("Own", {"clases": 7}, ["teacher.clases does not exist", "classes"]),
-        ("not_a_network", {}, ["makes a dict", "torch.nn.Module"]),
+        ("not_a_network", {}, ["returns a dict", "torch.nn.Module"]),
     ],
 )
 def test_mistakes(own: str, function: str, kwargs: dict[str, Any], fragments: list[str]) -> None:

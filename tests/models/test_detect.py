@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.models.detect import detect_taps
 from kdrun.models.external import torchvision_network
-from kdrun.models.taps import FeatureExtractor, tap_paths, tap_shapes
+from kdrun.models.features.detect import detect_taps
+from kdrun.models.features.taps import FeatureExtractor, tap_paths, tap_shapes
 
 
 def torchvision_on_meta(architecture: str, size: int) -> tuple[nn.Module, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.models.fold import fold_batchnorm
 from kdrun.models.fuse import FusedConvolution, fuse_convolutions
 from kdrun.models.mlp import MLP
@@ -15,7 +16,6 @@ from kdrun.models.mobilenetv2 import MobileNetV2
 from kdrun.models.resnet import ResNet
 from kdrun.models.resnetv2 import BottleneckResNet
 from kdrun.models.shufflenetv2 import ShuffleNetV2
-from kdrun.models.taps import FeatureExtractor
 from kdrun.models.wrn import WideResNet
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {

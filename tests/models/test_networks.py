@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.cnn import ConvNet
+from kdrun.models.features.taps import FeatureExtractor, tap_shapes
 from kdrun.models.layers import ChannelShuffle
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.mlp import MLP
@@ -16,7 +17,6 @@ from kdrun.models.resnet import ResNet
 from kdrun.models.resnetv2 import BottleneckResNet
 from kdrun.models.shufflenetv1 import ShuffleNetV1
 from kdrun.models.shufflenetv2 import ShuffleNetV2
-from kdrun.models.taps import FeatureExtractor, tap_shapes
 from kdrun.models.vgg import VGG
 from kdrun.models.wrn import WideResNet
 

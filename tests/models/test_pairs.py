@@ -3,8 +3,8 @@
 import pytest
 
 from kdrun.errors import ConfigError
-from kdrun.models.pairs import pair_taps
-from kdrun.models.taps import TapPaths
+from kdrun.models.features.pairs import pair_taps
+from kdrun.models.features.taps import TapPaths
 
 THREE = TapPaths(
     {
@@ -68,7 +68,7 @@ def test_each_pair_once() -> None:
         (["stages_pre"], ["The teacher has no tap 'stages_pre'", "stage1, stage2"]),
         ([["stage1", "layer1"]], ["The teacher has no tap 'layer1'"]),
         ([["stages", "stage1"]], ["several taps with one"]),
-        ([["stage1", "stage2", "stage3"]], ["one name, or [student's, teacher's]"]),
+        ([["stage1", "stage2", "stage3"]], ["one name, or [student tap, teacher tap]"]),
     ],
 )
 def test_mistakes_name_what_there_is(

@@ -13,8 +13,8 @@ from kdrun.losses.base import NetworkView
 from kdrun.losses.simkd import ReusedTeacherClassifier
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_network, save_network
+from kdrun.models.features.taps import FeatureExtractor, tap_paths
 from kdrun.models.reused_classifier import look
-from kdrun.models.taps import FeatureExtractor, tap_paths
 from kdrun.types import InputInfo, Normalisation
 
 INFO = InputInfo(5, 3, (32, 32))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError
 from kdrun.models.build import build_network
+from kdrun.models.features.taps import tap_paths
 from kdrun.models.split import (
     Branch,
     Recording,
@@ -17,7 +18,6 @@ from kdrun.models.split import (
     find_cut,
     make_branch,
 )
-from kdrun.models.taps import tap_paths
 from kdrun.types import InputInfo
 
 INFO = InputInfo(num_classes=5, in_channels=3, image_size=(16, 16))

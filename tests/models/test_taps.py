@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.models.cnn import ConvNet
+from kdrun.models.features.taps import FeatureExtractor, tap_paths, tap_shapes
 from kdrun.models.resnet import ResNet
-from kdrun.models.taps import FeatureExtractor, tap_paths, tap_shapes
 from kdrun.types import Normalisation, Outputs
 
 

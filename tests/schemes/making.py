@@ -7,7 +7,7 @@ import torch
 from kdrun.config.schema import LossConfig, NetworkConfig
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.build import build_network
-from kdrun.models.taps import tap_paths
+from kdrun.models.features.taps import tap_paths
 from kdrun.schemes.context import SchemeContext, TrainableNetwork
 from kdrun.types import Batch, InputInfo, Normalisation
 

@@ -11,7 +11,7 @@ from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.kd import soft_target_loss
 from kdrun.losses.objective import Objective, build_objective
 from kdrun.models.cnn import ConvNet
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.types import Batch
 

@@ -15,8 +15,8 @@ from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.data.loaders.partners import PairedLoader
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.models.resnet import ResNet
-from kdrun.models.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.teachers import cached
 from kdrun.teachers.cache_file import CacheFile

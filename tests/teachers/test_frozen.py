@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kdrun.config.schema import TeacherRuntimeConfig
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.models.resnet import ResNet
-from kdrun.models.taps import FeatureExtractor
 from kdrun.teachers.frozen import FrozenTeacher, make_frozen
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.base import teacher_forward
 from kdrun.types import BatchKeys, Outputs
 
@@ -39,7 +39,7 @@ class SharedForward(nn.Module):
         if not self._is_last(images, keys):
             if self.members:
                 first, *others = self.members
-                self.outputs = first.beside(others, images)
+                self.outputs = first.forward_shared(others, images)
             else:
                 self.outputs = [teacher_forward(self.teacher, images, keys)]
             self.images, self.keys = images, keys

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.session import Session
-from kdrun.models.taps import FeatureExtractor
+from kdrun.models.features.taps import FeatureExtractor
 from kdrun.sweeps.lockstep.forward import SharedForward
 from kdrun.sweeps.lockstep.scheduler import Position, Scheduler
 from kdrun.teachers.cached import CachedTeacher

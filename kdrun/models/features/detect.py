@@ -1,17 +1,17 @@
-"""Taps for networks that declare none, found by running the network once.
+"""Detect the taps of networks that declare none, by running the network once.
 
-Convolutional networks: a stage is everything computed at one spatial size, and its tap the tensor
-that enters the first block which reduces that size; for the last stage, the last map before the
-classifier. Sizes that the network leaves and comes back to (squeeze-and-excitation), that differ
-by less than a quarter (convolutions without padding), or that only global pooling makes, are no
-stages of their own. A first stage of at most one convolution is the `stem`.
+Convolutional networks: a stage comprises all layers at one spatial size. Its tap is the input of
+the first block that reduces this size; for the last stage, the last map before the classifier. A
+size does not start a new stage if the network returns to an earlier one (squeeze-and-excitation),
+if it differs by less than a quarter (convolutions without padding), or if only global pooling
+produces it. A first stage of at most one convolution is the `stem`.
 
-Transformers: the longest sequence of modules of one class that each put out tokens `[B, N, D]`
-and that no convolution follows is cut into four stages of as equal a length as possible, fewer
-when there are fewer blocks; the tap is the last block of each.
+Transformers: the longest sequence of modules of one class that output tokens `[B, N, D]`, after the
+last convolution, is divided into four stages of about equal length, or fewer for fewer blocks. The
+tap is the last block of each stage.
 
-The classifier is the last linear layer, or 1x1 convolution, with as many outputs as there are
-classes; its input is the `embedding`.
+The classifier is the last linear layer, or 1x1 convolution, with one output per class; its input is
+the `embedding`.
 """
 
 import math
@@ -23,16 +23,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdrun.models.dry_run import dry_run, logits_of
-from kdrun.models.hooks import INPUT_SUFFIX
+from kdrun.models.features.hooks import INPUT_SUFFIX
 
 MAX_TRANSFORMER_STAGES = 4
 
-SAME_STAGE = 0.75  # two sizes whose ratio is above this belong to one stage
+SAME_STAGE = 0.75  # two sizes with a larger ratio belong to one stage
 
-# (module, class) → taps of families that keep the channels last, where shapes mislead.
+# (module, class) → taps of channels-last architectures, whose shapes are misleading.
 KNOWN: dict[tuple[str, str], dict[str, str]] = {
     ("torchvision.models.swin_transformer", "SwinTransformer"): {
-        "stage1": "permute",  # the last stage again, as [B, C, H, W]
+        "stage1": "permute",  # output of the last stage as [B, C, H, W]
         "embedding": "head:in",
     },
     ("timm.models.swin_transformer", "SwinTransformer"): {"embedding": "head.fc:in"},
@@ -44,9 +44,9 @@ Size = tuple[int, ...]
 
 @dataclass
 class Step:
-    """One module that ran: what went in first, what came out, and how often that had changed.
+    """One module call: first input, output, and the output's version counter.
 
-    dropped: what came out is, in training, the result of dropout.
+    dropped: the output is that of a dropout layer.
     """
 
     path: str
@@ -58,17 +58,17 @@ class Step:
 
     @property
     def size(self) -> Size:
-        """(H, W) of what came out; empty when it was no map."""
+        """(H, W) of the output; empty if it is not a map."""
         return _size(self.output)
 
     @property
     def reduction(self) -> tuple[Size, Size]:
-        """(H, W) before and after."""
+        """(H, W) of input and output."""
         return _size(self.input), _size(self.output)
 
 
 def detect_taps(network: nn.Module, sample: Tensor) -> dict[str, str]:
-    """Tap name → module path, by running `network` on the first of `sample` `[B, C, H, W]`."""
+    """Tap name → module path, from a run on the first image of `sample` `[B, C, H, W]`."""
     known = KNOWN.get((type(network).__module__, type(network).__name__))
     if known is not None:
         return dict(known)
@@ -82,9 +82,9 @@ def detect_taps(network: nn.Module, sample: Tensor) -> dict[str, str]:
 
 
 def _run(network: nn.Module, sample: Tensor) -> tuple[list[Step], int]:
-    """The modules in the order in which they finish, and the number of classes.
+    """Module calls in the order in which they finish, and the number of classes.
 
-    All tensors are kept until the end, so that they can be told apart by identity.
+    Keeps all tensors alive so that they can be compared by identity.
     """
     steps: list[Step] = []
     dropped: set[int] = set()
@@ -109,7 +109,7 @@ def _run(network: nn.Module, sample: Tensor) -> tuple[list[Step], int]:
 
 
 def _classifier(steps: Sequence[Step], num_classes: int) -> int | None:
-    """The position of the classifier."""
+    """Position of the classifier among the steps."""
     for position in reversed(range(len(steps))):
         module = steps[position].module
         if isinstance(module, nn.Linear) and module.out_features == num_classes:
@@ -124,7 +124,7 @@ def _classifier(steps: Sequence[Step], num_classes: int) -> int | None:
 
 
 def _token_stages(network: nn.Module, steps: Sequence[Step]) -> dict[str, str]:
-    """Taps of a network that ends in blocks on tokens; empty for any other network."""
+    """Taps of a network that ends in transformer blocks; empty for other networks."""
     convolutions = [i for i, step in enumerate(steps) if isinstance(step.module, nn.Conv2d)]
     after = convolutions[-1] if convolutions else -1
     makes_tokens = {step.path for step in steps[after + 1 :] if step.output.dim() == 3}
@@ -141,7 +141,7 @@ def _token_stages(network: nn.Module, steps: Sequence[Step]) -> dict[str, str]:
 
 
 def _map_stages(steps: Sequence[Step]) -> dict[str, str]:
-    """Taps of a network whose blocks shrink the map `[B, C, H, W]`."""
+    """Taps of a network with feature maps `[B, C, H, W]` of decreasing size."""
     groups = _size_groups(steps)
     ends = [_before_reduction(steps, a[-1], b[0]) for a, b in pairwise(groups)]
     ends += [_last_at(steps, group[-1]) for group in groups[-1:]]
@@ -153,11 +153,11 @@ def _map_stages(steps: Sequence[Step]) -> dict[str, str]:
 
 
 def _size_groups(steps: Sequence[Step]) -> list[list[Size]]:
-    """The sizes of each stage, in the order of the network."""
-    made = {step.size for step in steps if isinstance(step.module, nn.Conv2d)}
+    """The sizes of each stage, in network order."""
+    conv_sizes = {step.size for step in steps if isinstance(step.module, nn.Conv2d)}
     last = {step.size: position for position, step in enumerate(steps) if _is_candidate(step)}
     ordered: list[Size] = []
-    for size in sorted(made & last.keys(), key=lambda size: -last[size]):
+    for size in sorted(conv_sizes & last.keys(), key=lambda size: -last[size]):
         if not ordered or math.prod(size) > math.prod(ordered[-1]):
             ordered.append(size)
     groups: list[list[Size]] = []
@@ -172,10 +172,10 @@ def _size_groups(steps: Sequence[Step]) -> list[list[Size]]:
 
 
 def _before_reduction(steps: Sequence[Step], size: Size, following: Size) -> Step | None:
-    """What puts out the tensor that enters the outermost block from `size` to `following`.
+    """The step that produces the input of the outermost block from `size` to `following`.
 
-    A Sequential is not a block but a row of them. None when that tensor is a pooled one, so that
-    nothing is computed at this size.
+    A Sequential counts as a sequence of blocks. None if that input comes from pooling, so that no
+    layer computes at this size.
     """
     blocks = [
         step
@@ -187,10 +187,10 @@ def _before_reduction(steps: Sequence[Step], size: Size, following: Size) -> Ste
     if not outermost:
         return _last_at(steps, size)
     block = outermost[-1]
-    makers = [step for step in steps if step.output is block.input]
-    if makers and _pools(makers[0].module):
+    producers = [step for step in steps if step.output is block.input]
+    if producers and _pools(producers[0].module):
         return None
-    usable = [step for step in makers if _is_candidate(step)]
+    usable = [step for step in producers if _is_candidate(step)]
     return usable[-1] if usable else replace(block, path=block.path + INPUT_SUFFIX)
 
 
@@ -199,19 +199,19 @@ def _last_at(steps: Sequence[Step], size: Size) -> Step:
 
 
 def _is_candidate(step: Step) -> bool:
-    """Whether a stage may end here: not with what pooling, dropout or later changes make of it."""
+    """Whether a stage may end here: not at pooling, dropout, or a tensor modified later."""
     changed = step.output._version != step.version
     return not (changed or step.dropped or _pools(step.module))
 
 
 def _only_pooled(steps: Sequence[Step], size: Size, following: Size) -> bool:
-    """Whether nothing but global pooling, and its containers, makes one pixel of `size`."""
+    """Whether only global pooling reduces `size` to one pixel."""
     reducing = [step.module for step in steps if step.reduction == (size, following)]
     return math.prod(following) == 1 and not any(isinstance(m, nn.Conv2d) for m in reducing)
 
 
 def _convolutions_until(steps: Sequence[Step], end: Step) -> int:
-    """How many convolutions have run when the tensor of `end` is there."""
+    """Number of convolutions before the tensor of `end` exists."""
     path = end.path.removesuffix(INPUT_SUFFIX)
     before = steps[: [step.path for step in steps].index(path) + 1]
     within = {path} if path != end.path else set()
@@ -222,7 +222,7 @@ def _convolutions_until(steps: Sequence[Step], end: Step) -> int:
 
 
 def _inside(path: str, paths: set[str]) -> bool:
-    """Whether one of `paths` holds the module at `path`; `PATH.` counts as inside `PATH`."""
+    """Whether `path` lies inside one of `paths`; `PATH.` counts as inside `PATH`."""
     parts = path.split(".")
     return any(".".join(parts[:i]) in paths for i in range(1, len(parts)))
 

@@ -1,4 +1,4 @@
-"""Forward hooks that read tensors out of a network while it runs."""
+"""Forward hooks that capture tensors of a running network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ INPUT_SUFFIX = ":in"
 
 
 class Record:
-    """What the hooks read during one forward; empty and inactive at all other times."""
+    """Tensors captured during one forward pass; inactive and empty otherwise."""
 
     def __init__(self) -> None:
         self.active = False
@@ -32,8 +32,8 @@ class Record:
     def read(self, name: str, value: Any) -> None:
         if not isinstance(value, Tensor):
             raise ConfigError(
-                f"The tap '{name}' holds a {type(value).__name__}, not a tensor: name a module "
-                "inside or around it."
+                f"The tap '{name}' is a {type(value).__name__}, not a tensor: use a module inside "
+                "or around it."
             )
         self.tensors[name] = value
         if _has_version(value):
@@ -43,19 +43,19 @@ class Record:
         for name in self.expected:
             if name not in self.tensors:
                 raise ConfigError(
-                    f"The tap '{name}' is not reached when the network runs: name another module."
+                    f"The tap '{name}' is not reached when the network runs: use another module."
                 )
             tensor = self.tensors[name]
             if name in self.versions and self.versions[name] != tensor._version:
                 raise ConfigError(
-                    f"The network overwrites the tensor of the tap '{name}' in place: name the "
-                    "module after it, or build the network with inplace=False."
+                    f"The network modifies the tensor of the tap '{name}' in place: use the module "
+                    "after it, or build the network with inplace=False."
                 )
         return self.tensors
 
 
 class Hook:
-    """Reads one module's output, or its first input; a class, so that it can be copied."""
+    """Captures a module's output or first input. A class, so that networks can be deep-copied."""
 
     def __init__(self, record: Record, name: str) -> None:
         self.record = record
@@ -69,12 +69,12 @@ class Hook:
 
 
 def _has_version(tensor: Tensor) -> bool:
-    """Whether in-place changes are counted: not while compiling, nor in inference mode."""
+    """Whether torch counts in-place changes: not while compiling or in inference mode."""
     return not torch.compiler.is_compiling() and not tensor.is_inference()
 
 
 def attach(network: nn.Module, paths: Mapping[str, str], record: Record) -> list[RemovableHandle]:
-    """Set a hook for every name → module path (`PATH:in` reads the module's first input)."""
+    """Register a hook for every name → module path (`PATH:in`: the module's first input)."""
     record.expected = list(paths)
     handles = []
     for name, path in paths.items():

@@ -1,15 +1,15 @@
-"""Features by name: a tap is a named place in a network whose tensor a loss reads.
+"""Features by name: a tap is a named tensor inside a network that losses read.
 
 A network may declare its taps in an attribute `taps`, a dict of tap name → module path, where
 `PATH` is the output of that module and `PATH:in` its first input. The standard names are
 
-- `stem`: after the first convolution (and its activation, where there is one);
-- `stage1` ... `stageN`: what each stage puts out;
+- `stem`: after the first convolution and its activation, if any;
+- `stage1` ... `stageN`: the output of each stage;
 - `stage1_pre` ... `stageN_pre`: the same before the last activation;
 - `embedding`: the input of the classifier.
 
-The path of any module is a tap name as well, so `layer2.0.conv1` needs no declaration. Networks
-that declare nothing are run once and their stages are found by `kdrun.models.detect`.
+Any module path is a tap name too, so `layer2.0.conv1` needs no declaration. For networks without
+declared taps, `kdrun.models.features.detect` finds the stages in one forward pass.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError, did_you_mean
-from kdrun.models.detect import detect_taps
 from kdrun.models.dry_run import dry_run, logits_of
-from kdrun.models.hooks import INPUT_SUFFIX, Record, attach
+from kdrun.models.features.detect import detect_taps
+from kdrun.models.features.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.normalise import Renormalise
 from kdrun.models.resize import Resize
 from kdrun.models.select import SelectOutputs
@@ -28,7 +28,7 @@ from kdrun.types import Normalisation, Outputs
 
 
 class TapPaths(dict[str, str]):
-    """Tap name → module path of one network, and all the module paths it has."""
+    """Tap name → module path of a network, and all its module paths."""
 
     def __init__(self, paths: Mapping[str, str], modules: Iterable[str] = ()) -> None:
         super().__init__(paths)
@@ -42,11 +42,11 @@ class TapPaths(dict[str, str]):
 def tap_paths(
     network: nn.Module, sample: Tensor | None = None, extra: Mapping[str, str] | None = None
 ) -> TapPaths:
-    """The taps of `network`: declared, or else detected with `sample`, and then `extra`.
+    """The declared taps of `network`, or those detected with `sample`, plus `extra`.
 
-    sample: `[B, C, H, W]`, only used (and needed) when the network declares no taps.
-    extra: further or replaced taps, name → module path.
-    Raises ConfigError for a path that no module of the network has.
+    sample: `[B, C, H, W]`, required only if the network declares no taps.
+    extra: additional or overriding taps, name → module path.
+    Raises ConfigError for a path that does not exist in the network.
     """
     modules = [name for name, _ in network.named_modules() if name]
     declared = getattr(network, "taps", None)
@@ -57,29 +57,29 @@ def tap_paths(
         if path.removesuffix(INPUT_SUFFIX) not in paths.modules:
             raise ConfigError(
                 f"The tap {name}: {path} is not in the network {type(network).__name__}."
-                + (did_you_mean(path, modules) or f" It has: {_some(modules)}.")
+                + (did_you_mean(path, modules) or f" It has: {_first(modules)}.")
             )
     return paths
 
 
 class FeatureExtractor(nn.Module):
-    """A network that also returns the features asked for: images `[B, C, H, W]` → `Outputs`.
+    """A network that also returns features: images `[B, C, H, W]` → `Outputs`.
 
-    names: taps or module paths; `Outputs.features` has these keys.
-    paths: from `tap_paths`; None takes the network's declared taps.
+    names: taps or module paths; the keys of `Outputs.features`.
+    paths: from `tap_paths`; None uses the network's declared taps.
     embedding: also return the classifier's input, `[B, D]`.
-    normalisation: (how the images come, how the network was trained to see them).
-    image_size: (H, W) the network sees, where that is not the images' own; they are resized.
-    outputs: the network's outputs that are the classes, in their order; None: all, as they come.
+    normalisation: (of the given images, expected by the network).
+    image_size: (H, W) to which images are resized; None keeps their size.
+    outputs: indices of the network's outputs that are the classes, in order; None: all outputs.
 
-    A network that lists module paths in an attribute `distillation_heads`, the classifiers of its
-    distillation tokens, has their logits in `Outputs.distillation`.
+    If the network has an attribute `distillation_heads` (module paths of the classifiers of its
+    distillation tokens), `Outputs.distillation` holds their logits.
 
-    The wrapped network is `.network`; its own state dict and its forward are as before. The hooks
-    are set once, do nothing outside this module's forward, and are removed by `close()`. A module
-    that runs several times in one forward gives its last tensor.
-    Raises ConfigError for names that do not exist, and on the first forward for places that never
-    run, that hold no tensor, or whose tensor the network overwrites in place.
+    `.network` is the wrapped network; its state dict and forward do not change. Hooks are
+    registered once, are inactive outside this module's forward, and are removed by `close()`. For a
+    module that runs several times in one forward, the last tensor counts.
+    Raises ConfigError for unknown names, and on the first forward for modules that never run, do
+    not output a tensor, or whose tensor the network modifies in place.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class FeatureExtractor(nn.Module):
         self.resize = None if image_size is None else Resize(image_size)
         self.select = None if outputs is None else SelectOutputs(outputs)
         self._record = Record()
-        wanted = [*names, *self.heads, *(["embedding"] if embedding else [])]
-        self._taps = _resolve(network, wanted, paths)
+        requested = [*names, *self.heads, *(["embedding"] if embedding else [])]
+        self._taps = _resolve(network, requested, paths)
         self._handles = attach(network, self._taps, self._record)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -129,36 +129,39 @@ class FeatureExtractor(nn.Module):
         return Outputs(logits, features, embedding, distillation=distillation)
 
     def _classes(self, output: Any) -> Tensor:
-        """The logits of the data set's classes in what the network returned."""
+        """The logits of the data set's classes."""
         return logits_of(output) if self.select is None else self.select(output)
 
-    def beside(self, others: Sequence["FeatureExtractor"], images: Tensor) -> list[Outputs]:
-        """This one's outputs and then those of `others`, from one forward of the network.
+    def forward_shared(
+        self, extractors: Sequence["FeatureExtractor"], images: Tensor
+    ) -> list[Outputs]:
+        """The outputs of this extractor and of `extractors`, from one forward pass.
 
-        others: of the same network, its constants and its image size.
+        extractors: of the same network, normalisation and image size.
         """
-        for other in others:
-            other._record.start()
+        for extractor in extractors:
+            extractor._record.start()
         try:
-            own: Outputs = self(images)
-            return [own, *(other._outputs(own.logits) for other in others)]
+            outputs: Outputs = self(images)
+            shared = [extractor._outputs(outputs.logits) for extractor in extractors]
+            return [outputs, *shared]
         finally:
-            for other in others:
-                other._record.stop()
+            for extractor in extractors:
+                extractor._record.stop()
 
     @property
     def places(self) -> list[str]:
-        """The module paths that are read (`PATH` or `PATH:in`)."""
+        """The captured module paths (`PATH` or `PATH:in`)."""
         return list(self._taps.values())
 
     def reattach(self) -> None:
-        """Set the hooks anew, after modules of the network were replaced."""
+        """Register the hooks again after modules of the network were replaced."""
         for handle in self._handles:
             handle.remove()
         self._handles = attach(self.network, self._taps, self._record)
 
     def close(self) -> None:
-        """Remove the hooks; afterwards only the logits are returned."""
+        """Remove the hooks; afterwards only logits are returned."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._taps = [], {}
@@ -166,7 +169,7 @@ class FeatureExtractor(nn.Module):
 
 
 def distillation_heads(network: nn.Module) -> tuple[str, ...]:
-    """The paths of the classifiers that only a teacher trains; none for most networks."""
+    """Module paths of the classifiers of distillation tokens; empty for most networks."""
     declared = getattr(network, "distillation_heads", ())
     return tuple(declared) if isinstance(declared, list | tuple) else ()
 
@@ -190,25 +193,25 @@ def tap_shapes(
 
 
 def as_rows(embedding: Tensor) -> Tensor:
-    """An embedding as `[B, D]`; of a map `[B, D, H, W]` (1x1-convolution classifier) the mean."""
+    """An embedding as `[B, D]`; a map `[B, D, H, W]` (before a 1x1 convolution) is averaged."""
     if embedding.dim() == 4:
         return embedding.mean((2, 3))
     return embedding.flatten(1)
 
 
 def unknown_tap(who: str, name: str, paths: Mapping[str, str]) -> ConfigError:
-    """The error for a tap that does not exist; it lists those that do."""
+    """The error for an unknown tap; it lists the existing ones."""
     modules = sorted(getattr(paths, "modules", ()))
     known = ", ".join(paths) or "no named taps"
     hint = did_you_mean(name, [*paths, *modules])
-    also = f", and any module path such as {_deepest(modules)}" if modules else ""
-    return ConfigError(f"The {who} has no tap '{name}': it has {known}{also}.{hint}")
+    paths_hint = f", and any module path such as {_deepest(modules)}" if modules else ""
+    return ConfigError(f"The {who} has no tap '{name}': it has {known}{paths_hint}.{hint}")
 
 
 def _resolve(
     network: nn.Module, names: Sequence[str], paths: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Name → module path of the taps to read."""
+    """Name → module path of the taps to capture."""
     if not names:
         return {}
     known = TapPaths(tap_paths(network) if paths is None else paths, dict(network.named_modules()))
@@ -228,5 +231,5 @@ def _deepest(modules: Sequence[str]) -> str:
     return max(modules, key=lambda path: path.count("."))
 
 
-def _some(names: Sequence[str], limit: int = 12) -> str:
+def _first(names: Sequence[str], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,0 +1,1 @@
+"""Features by name: taps, their detection, forward hooks, and student-teacher pairs."""
