@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from kdrun.cli import planning, untrusted, verbs
-from kdrun.cli.output import say
+from kdrun.cli.output import Progress, say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
@@ -31,6 +31,9 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
         say(plan.shown)
         return EXIT_DONE
     _check_together(verb, plan)
+    if flags.dry_run is not None:
+        show_dry_run(plan, flags.dry_run)
+        return EXIT_DONE
     if plan.sweep_dir is None:
         try:
             verbs.module(verb).execute(plan.configs[0], plan.argvs[0])
@@ -56,6 +59,32 @@ def _run_sweep(verb: str, flags: Flags, plan: planning.Plan, sweep_dir: Path | N
     if sweep_dir is None:
         untrusted.remember(verb, typed)
     return sweeps.run(folder, [verb, *typed], plan, launch)
+
+
+def show_dry_run(plan: planning.Plan, choice: str) -> None:
+    """Print what a command would run. choice: `time` also times a few steps."""
+    from kdrun.config.schema import DistillConfig, TrainTeacherConfig
+    from kdrun.runs.sweeps import different
+    from kdrun.sweeps.dry_run import PlannedJob, dry_run
+
+    settings = different(plan.argvs) if len(plan.argvs) > 1 else [plan.argvs[0][1:]]
+    jobs = [
+        PlannedJob(number, " ".join(words), config)
+        for number, (config, words) in enumerate(zip(plan.configs, settings, strict=True), 1)
+        if isinstance(config, DistillConfig | TrainTeacherConfig)
+    ]
+    executes = {
+        DistillConfig: verbs.module("distill").execute,
+        TrainTeacherConfig: verbs.module("train-teacher").execute,
+    }
+    dry_run(
+        jobs,
+        say,
+        reuse=plan.sweep_dir is not None,
+        processes=plan.launcher.processes,
+        executes=executes if choice == "time" else None,
+        progress=Progress("looking up jobs", len(jobs)).show,
+    )
 
 
 def _check_together(verb: str, plan: planning.Plan) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdrun.cli import run_index
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import is_held, require_path
-from kdrun.report.metrics_table import GAIN, METRICS, TEST, WINNER, Metric
+from kdrun.report.metrics_table import AGREEMENT, GAIN, METRICS, TEST, WINNER, Metric
 from kdrun.report.records import Run
 from kdrun.report.settings import settings_of
 from kdrun.runs.reading import DAMAGED, read_run
@@ -16,7 +16,7 @@ from kdrun.runs.result import RunResult
 
 WHEN = "when"
 # Short names of the metrics that runs are sorted by most.
-METRIC_NAMES = {"test": TEST, "val": WINNER, "gain": GAIN}
+METRIC_NAMES = {"test": TEST, "val": WINNER, "gain": GAIN, "agreement": AGREEMENT}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _metric(sort: str) -> Metric | None:
         return None
     known = {metric.option: metric for metric in METRICS} | METRIC_NAMES
     if sort not in known:
-        names = [WHEN, *METRIC_NAMES, "agreement", "seconds"]
+        names = [WHEN, *METRIC_NAMES, "seconds"]
         hint = did_you_mean(sort, [WHEN, *known]) or f" There are {', '.join(names)}."
         raise ConfigError(f"--sort {sort}: runs have no such metric.{hint}")
     return known[sort]

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from kdrun.cli.output import say
 from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.files import read_json
+from kdrun.runs.reading import is_run_folder, read_run
+from kdrun.runs.result import COMPLETED
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
 ORDER = 80
@@ -34,14 +37,33 @@ def run(argv: list[str]) -> int:
     if not path.is_dir():
         raise ConfigError(f"There is no folder {path}. kdrun ls runs lists the runs there are.")
     if (path / SWEEP_FILE).is_file():
-        return _sweep(path)
+        return _sweep(path, args.given.get("dry_run"))
+    if args.given.get("dry_run") is not None:
+        say(_rest_of_run(path))
+        return EXIT_DONE
     from kdrun.distillation.resume import resume_run
 
     resume_run(path)
     return EXIT_DONE
 
 
-def _sweep(path: Path) -> int:
+def _rest_of_run(path: Path) -> str:
+    """What resuming a run would do."""
+    result = read_run(path).result
+    if not is_run_folder(path) or result.command not in ("distill", "train-teacher"):
+        raise ConfigError(f"{path} is no run that can be resumed. kdrun ls runs lists the runs.")
+    if result.status == COMPLETED:
+        return f"dry run: {path} is complete: nothing to resume"
+    metrics, state = path / "metrics.jsonl", path / "checkpoints"
+    done = metrics.read_text(errors="replace").count("\n") if metrics.is_file() else 0
+    start = "its last checkpoint" if state.is_dir() and any(state.iterdir()) else "the beginning"
+    return (
+        f"dry run: {path} ({result.command}, {result.status}) would resume from {start}; "
+        f"{done} of {result.epochs} epochs are done"
+    )
+
+
+def _sweep(path: Path, dry_run: str | None = None) -> int:
     """The sweep's own command again, into its folder; jobs that are done are skipped."""
     from kdrun.cli import execution, untrusted
     from kdrun.cli.verbs import config_names
@@ -59,8 +81,9 @@ def _sweep(path: Path) -> int:
         fault = SweepFolder(path).fault()
         if fault:
             raise ConfigError(fault)
+        option = [] if dry_run is None else [f"--dry-run={dry_run}"]
         if verb == "search":
             from kdrun.commands import search
 
-            return search.run(words, search_dir=path)
-        return execution.run_verb(verb, words, sweep_dir=path)
+            return search.run([*words, *option], search_dir=path)
+        return execution.run_verb(verb, [*words, *option], sweep_dir=path)

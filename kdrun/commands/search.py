@@ -8,8 +8,9 @@ from filelock import FileLock, Timeout
 from hydra import initialize_config_module
 from omegaconf import DictConfig
 
-from kdrun.cli import grammar, planning, search_space, suggestions, untrusted
+from kdrun.cli import execution, grammar, planning, search_space, suggestions, untrusted
 from kdrun.cli.command_spec import request
+from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
 from kdrun.commands import distill
@@ -48,6 +49,9 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     if world().size > 1:
         raise ConfigError("kdrun search is the work of one process: start it without torchrun.")
     asked = _Asked(flags)
+    if flags.dry_run is not None:
+        _show_dry_run(asked, search_dir, flags.dry_run)
+        return EXIT_DONE
     if search_dir is None:
         untrusted.remember(VERB, flags.to_argv())
     folder = SweepFolder(search_dir or asked.folder())
@@ -120,6 +124,18 @@ class _Asked:
         parts = [self._words, [repr(one) for one in self.dimensions], self.settings.seed]
         root = Path(self.base.runtime.output_root)
         return root / "searches" / f"{safe}-{canonical_hash(parts)[:8]}"
+
+
+def _show_dry_run(asked: _Asked, search_dir: Path | None, choice: str) -> None:
+    """What is searched, how many trials are left, and what one of them needs."""
+    folder = SweepFolder(search_dir or asked.folder())
+    ended = sum(note.get("code") is not None for note in folder.notes())
+    trials = asked.settings.trials
+    left = max(0, trials - ended)
+    say(f"search of {trials} trials: {ended} finished, {left} to run; one of them:")
+    words = asked.argv(list(search_space.corners(asked.dimensions)[0]))
+    plan = planning.Plan(asked.flags, configs=[asked.base], argvs=[words])
+    execution.show_dry_run(plan, choice)
 
 
 def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:

@@ -117,9 +117,10 @@ def verdicts(
             kept = [o for o in base if o.key_or_group != group]
             overrides_of_it = [*grammar.parse(pair), *kept, *choice]
             composed.append((group, option, _typed(composer, overrides_of_it)))
-    from kdrun.sweeps.dry_run import Checker
+    from kdrun.commands import distill
+    from kdrun.evaluation.option_check import Checker
 
-    with Checker(given.output_root) as checker:
+    with Checker(given.output_root, distill.execute) as checker:
         for group, option, config in composed:
             if isinstance(config, Verdict):
                 yield Verdict(group, option, config.status, config.words)
@@ -147,7 +148,7 @@ def _missing(node: Any, path: str = "") -> list[str]:
 
 
 def _verdict(group: str, option: str, check: Any) -> Verdict:
-    from kdrun.sweeps.dry_run import Skipped
+    from kdrun.evaluation.option_check import Skipped
 
     before = time.monotonic()
     try:

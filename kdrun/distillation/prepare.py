@@ -72,7 +72,7 @@ def prepare(
         for generation in generations
     ]
     require_tracker(config.logger)
-    digest = _baseline_fingerprint(config, transfer.dataset)
+    digest = baseline_fingerprint(config, transfer.dataset)
     return PreparedRun(
         config, objective, dataset, transfer, generations, plans, digest, session, folder, argv
     )
@@ -137,7 +137,7 @@ def _data_entries(run: PreparedRun) -> dict[str, Any]:
     }
 
 
-def _baseline_fingerprint(config: DistillConfig, dataset: Dataset) -> str:
+def baseline_fingerprint(config: DistillConfig, dataset: Dataset) -> str:
     recipe = network_recipe(
         without_tokens(config.student),
         config.schedule,

@@ -1,142 +1,365 @@
-"""`kdrun validate`: one option built and run for one batch, by the code that trains."""
+"""`--dry-run`: what a command would run, what exists already and what it costs; nothing is written.
 
+Data sets are opened, and networks are built once for each choice of networks and losses, so a
+mistake is found as in a real run. With `--dry-run=time` a few steps of each kind of training are
+run and timed in a temporary folder.
+"""
+
+import json
+import os
+import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import torch
-
-from kdrun.commands import distill
 from kdrun.config.schema import (
-    DatasetConfig,
     DistillConfig,
     LoggerConfig,
-    NetworkConfig,
     ScheduleConfig,
     TeacherConfig,
+    TrainTeacherConfig,
 )
-from kdrun.data.dataset import open_dataset
-from kdrun.distillation.session import open_session, train_loader
-from kdrun.errors import AbsentDataError
-from kdrun.files import canonical_hash
+from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.distillation.baseline import baseline_config
+from kdrun.distillation.build import dry_run_build
+from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.initial_weights import check_start, check_teachers
+from kdrun.distillation.networks import new_network
+from kdrun.distillation.prepare import baseline_fingerprint
+from kdrun.distillation.session import Session, open_session
+from kdrun.distillation.teacher_recipe import teacher_entry
+from kdrun.distillation.transfer import open_transfer
+from kdrun.engine.devices import check_precision
+from kdrun.runs.search import find_run, group_folder
+from kdrun.sweeps.jobs import RunConfig, finished_run_on, run_place
+from kdrun.ui import format
 
-SYNTHETIC = "kdrun.data.sources.synthetic"
-BATCH_SIZE = 8
-# (channels, side, classes) of the data sets that shipped experiments are about.
-SHAPES = {
-    "kdrun.data.idx.mnist": (1, 28, 10),
-    "kdrun.data.idx.fashion_mnist": (1, 28, 10),
-    "kdrun.data.sources.digits": (1, 8, 10),
-    "kdrun.data.torchvision_sets.cifar10": (3, 32, 10),
-    "kdrun.data.torchvision_sets.cifar100": (3, 32, 100),
-    "kdrun.data.torchvision_sets.svhn": (3, 32, 10),
-    "kdrun.data.torchvision_sets.stl10": (3, 96, 10),
-}
-DEFAULT_SHAPE = (3, 32, 10)
+Say = Callable[[str], None]
+Executes = Mapping[type, Callable[..., object]]  # type of a configuration → what runs it
+WARM_UP_STEPS, TIMED_STEPS = 2, 8
+BYTES_PER_WEIGHT = 4
+# Weights, gradients' momentum and the best epoch's weights: what last.pt holds while training.
+COPIES_WHILE_TRAINING = 3
+# Text files of a run folder: log, metrics, settings, result.
+TEXT_BYTES = 40_000
+# A forward pass costs about a third of a training step.
+FORWARD_SHARE = 1 / 3
 
 
-class Skipped(Exception):  # noqa: N818 - no error: nothing is wrong with the option
-    """An option that cannot be tried here, and why."""
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job: its number from 1 on, its settings as typed, its configuration."""
+
+    number: int
+    words: str
+    config: RunConfig
 
 
-class Checker:
-    """Checks options; what the runs write is gone when the block ends.
+@dataclass
+class Training:
+    """One network to be trained. images: that it sees in training; evaluated: in evaluations."""
 
-    A network that was fine as a student is not run again as a teacher.
+    what: str
+    weights: int
+    images: float
+    evaluated: float
+    config: RunConfig
+
+
+@dataclass
+class Report:
+    """What a dry run found. lines: as they are printed. trainings: those that are left to do."""
+
+    lines: list[str] = field(default_factory=list)
+    trainings: dict[str, Training] = field(default_factory=dict)
+    new_runs: int = 0
+
+
+class _NotDecoded(Exception):  # noqa: N818 - ends opening a data set, which is no error
+    """The images would have to be decoded, which writes a cache."""
+
+
+def dry_run(
+    jobs: Sequence[PlannedJob],
+    say: Say,
+    *,
+    reuse: bool,
+    processes: int = 1,
+    executes: Executes | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Print what the jobs would do.
+
+    reuse: whether finished runs are reused, as in sweeps; a single command always starts a new run.
+    executes: given, a few steps are timed with it. progress: called with the number of
+    jobs that were examined.
+    Raises ConfigError, DataError or CheckpointError for what could not run.
     """
+    runtime = jobs[0].config.runtime
+    with open_session(replace(runtime, ui="quiet")) as session:
+        report = _Examiner(session, reuse).examine(jobs, progress)
+    for line in report.lines:
+        say(line)
+    root = Path(runtime.output_root)
+    say(f"disk: about {format.size(_disk(report))} in {root} ({format.size(_free(root))} free)")
+    if executes is not None:
+        if report.trainings:
+            seconds, details = _timed(report, executes, processes)
+            say(f"time: about {format.seconds(seconds)} ({details})")
+        else:
+            say("time: nothing to train")
+    say("nothing was run or written")
 
-    def __init__(self, output_root: Path) -> None:
-        self.output_root = output_root
-        self.folder = tempfile.TemporaryDirectory(prefix="kdrun-validate-")
-        self.fine: set[str] = set()
 
-    def __enter__(self) -> "Checker":
-        return self
+class _Examiner:
+    """Looks up what each job needs; every data set, teacher and network is looked at once."""
 
-    def __exit__(
+    def __init__(self, session: Session, reuse: bool) -> None:
+        self.session = session
+        self.reuse = reuse
+        self.report = Report()
+        self.datasets: dict[str, Dataset | None] = {}
+        self.built: dict[str, tuple[int, ...]] = {}
+        self.needed: dict[str, str] = {}
+
+    def examine(self, jobs: Sequence[PlannedJob], progress: Callable[[int], None]) -> Report:
+        """Fill and return the report."""
+        rows, counts = [], {"new": 0, "finished": 0, "to resume": 0}
+        for done, job in enumerate(jobs, 1):
+            state, where = self._job(job)
+            counts[state] += 1
+            number = f"job {job.number}/{len(jobs)}"
+            rows.append((number, job.words, f"{state}: {where}" if where else state))
+            progress(done)
+        listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        several = f"{len(jobs)} jobs" if len(jobs) > 1 else "1 run"
+        lines = [f"dry run: {several} ({listed})"]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for number, words, state in rows:
+            cells = f"  {number:<{widths[0]}}  {words:<{widths[1]}}  {state}"
+            lines.append(cells.rstrip())
+        lines += [f"{what}: {state}" for what, state in self.needed.items()]
+        self.report.lines = lines
+        return self.report
+
+    def _job(self, job: PlannedJob) -> tuple[str, str]:
+        """(new, finished or to resume; the folder where there is one)."""
+        config = job.config
+        check_teachers(config.teachers)
+        check_precision(_schedule(config).precision, self.session.device)
+        dataset = self._dataset(config)
+        finished = unfinished = None
+        if dataset is not None and self.reuse:
+            group, key = run_place(config)
+            finished = finished_run_on(config, [dataset.fingerprint])
+            unfinished = None if finished else find_run(group, "identity", key, finished=False)
+        if finished is not None:
+            return "finished", str(finished)
+        self.report.new_runs += unfinished is None
+        for teacher in config.teachers:
+            self._teacher(config, teacher, dataset)
+        if isinstance(config, DistillConfig):
+            self._student(job, config, dataset)
+        return ("to resume", str(unfinished)) if unfinished else ("new", "")
+
+    def _dataset(self, config: RunConfig) -> Dataset | None:
+        """The data set; None where its images were never decoded: no run can have used it."""
+        key = repr((config.dataset, config.val_fraction))
+        if key not in self.datasets:
+            checks = network_checks(config)
+
+            def stop(classes: tuple[str, ...], form: object) -> None:
+                checks(classes, form)  # type: ignore[arg-type]
+                raise _NotDecoded
+
+            cache = self.session.output_root / "cache"
+            name = config.dataset.name
+            try:
+                opened = open_dataset(config.dataset, config.val_fraction, cache, None, stop)
+            except _NotDecoded:
+                self.datasets[key] = None
+                self.needed[f"data {name}"] = "images are decoded first; not matched with runs"
+            else:
+                self.datasets[key] = opened
+                sizes = f"{len(opened.train):,} train, {len(opened.val):,} validation"
+                self.needed[f"data {name}"] = f"{sizes}, {len(opened.test):,} test images"
+        return self.datasets[key]
+
+    def _teacher(self, config: RunConfig, teacher: TeacherConfig, dataset: Dataset | None) -> None:
+        if teacher.checkpoint is not None:
+            self.needed[f"teacher {teacher.network.name}"] = f"from {teacher.checkpoint}"
+            return
+        what = f"teacher {teacher.network.name} (seed {teacher.seed})"
+        if dataset is None:
+            self.needed[what] = f"to train, {_length(teacher.schedule)}"
+            return
+        root = self.session.output_root
+        entry = teacher_entry(teacher, config.dataset, dataset, root)
+        if entry.is_filled():
+            self.needed[f"{what} {entry.folder.name[-6:]}"] = f"in the store ({entry.folder})"
+            return
+        self.needed[f"{what} {entry.folder.name[-6:]}"] = (
+            f"to train once, {_length(teacher.schedule)} ({entry.folder})"
+        )
+        if str(entry.folder) not in self.report.trainings:
+            network = new_network(teacher.network, dataset, 0, "teacher", teacher.image_size)
+            weights = sum(p.numel() for p in network.parameters())
+            alone = _teacher_alone(config, teacher)
+            self._add(str(entry.folder), what, weights, alone, teacher.schedule, dataset)
+
+    def _student(self, job: PlannedJob, config: DistillConfig, dataset: Dataset | None) -> None:
+        check_start(config)
+        what = f"student {config.student.name}"
+        if dataset is None:
+            return
+        transfer = open_transfer(config, dataset, self.session)
+        key = repr((config.student, config.teachers, config.loss, config.scheme, config.dataset))
+        if key not in self.built:
+            plan = dry_run_build(config, transfer.dataset)
+            peers = (peer.params for peer in plan.peers)
+            self.built[key] = (plan.student.params, *peers)
+        weights = sum(self.built[key])
+        self._add(f"job {job.number}", what, weights, config, config.schedule, transfer.dataset)
+        if not config.alone:
+            return
+        plain = baseline_config(config)
+        digest = baseline_fingerprint(config, transfer.dataset)
+        group = group_folder(
+            self.session.output_root, "distill", config.dataset.name, run_place(plain)[0].name
+        )
+        name = f"baseline {config.student.name} (seed {config.seed}) {digest[:6]}"
+        found = find_run(group, "fingerprint", digest, True, weights=True)
+        self.needed[name] = f"finished ({found})" if found else "to train once"
+        if found is None and digest not in self.report.trainings:
+            self.report.new_runs += 1
+            self._add(digest, name, self.built[key][0], plain, plain.schedule, transfer.dataset)
+
+    def _add(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        key: str,
+        what: str,
+        weights: int,
+        config: RunConfig,
+        schedule: ScheduleConfig,
+        dataset: Dataset,
     ) -> None:
-        self.folder.cleanup()
-
-    def check(self, group: str, config: DistillConfig) -> str:
-        """Try what an option of `group` made of the configuration; returns what was done.
-
-        Raises Skipped, or what the option's own code raises.
-        """
-        if group == "dataset":
-            return self._data(config)
-        if group == "logger":
-            return "composed"
-        key = _network_key(config.student)
-        if group == "teacher" and config.teachers:
-            key = _network_key(config.teachers[0].network)
-            if key in self.fine:
-                return "as the student of that name"
-        shape = DEFAULT_SHAPE
-        if group == "experiment":
-            shape = SHAPES.get(config.dataset.target, DEFAULT_SHAPE)
-        distill.execute(tiny(config, shape, Path(self.folder.name)), ["validate"])
-        if group == "student":
-            self.fine.add(key)
-        of = f" in the shape of {config.dataset.name}" if group == "experiment" else ""
-        return f"one batch of made-up images{of}"
-
-    def _data(self, config: DistillConfig) -> str:
-        """Open a data set that is here, and take its first training batch."""
-        data = config.dataset
-        if "download" in data.kwargs:
-            data = replace(data, kwargs={**data.kwargs, "download": False})
-        try:
-            dataset = open_dataset(data, config.val_fraction, self.output_root / "cache")
-        except AbsentDataError:
-            raise Skipped(f"not at hand below {data.kwargs.get('root')}") from None
-        with open_session(replace(config.runtime, ui="quiet")) as session:
-            loader = train_loader(session, dataset, data, data.augment, BATCH_SIZE, config.seed)
-            images = next(iter(loader.epoch(0))).images
-        assert bool(torch.isfinite(images).all()), "the first batch is not finite"
-        shape = "×".join(str(size) for size in dataset.train.shape)
-        return f"{len(dataset.train):,} training images, {shape}"
+        per_epoch = len(dataset.train)
+        images = float(schedule.epochs * per_epoch)
+        if schedule.steps is not None:
+            images = float(schedule.steps * schedule.batch_size)
+        epochs = images / max(per_epoch, 1)
+        evaluated = epochs * len(dataset.val) + len(dataset.test)
+        self.report.trainings[key] = Training(what, weights, images, evaluated, config)
 
 
-def _network_key(network: NetworkConfig) -> str:
-    return canonical_hash([network.target, network.kwargs])
-
-
-def tiny(config: DistillConfig, shape: tuple[int, int, int], root: Path) -> DistillConfig:
-    """The same choices on one batch of made-up images, one step for every network."""
-    channels, side, classes = shape
-    kwargs: dict[str, Any] = {
-        "num_classes": classes,
-        "image_size": side,
-        "channels": channels,
-        "train_size": max(BATCH_SIZE, classes),
-        "test_size": BATCH_SIZE,
-    }
-    data = DatasetConfig(
-        "synthetic", SYNTHETIC, kwargs, augment=config.dataset.augment, resident="auto"
-    )
-    runtime = replace(config.runtime, output_root=str(root), ui="quiet", compile=False)
-    return replace(
-        config,
-        dataset=data,
-        teachers=tuple(_one_step_teacher(teacher) for teacher in config.teachers),
-        schedule=_one_step(config.schedule),
-        val_fraction=0.0,
-        alone=False,
-        runtime=runtime,
+def _teacher_alone(config: RunConfig, teacher: TeacherConfig) -> TrainTeacherConfig:
+    """The configuration that trains one teacher of a command."""
+    return TrainTeacherConfig(
+        dataset=config.dataset,
+        teachers=(teacher,),
+        val_fraction=config.val_fraction,
+        runtime=config.runtime,
         logger=LoggerConfig("none"),
     )
 
 
-def _one_step(schedule: ScheduleConfig) -> ScheduleConfig:
-    precision = "fp32" if schedule.precision == "fp16" else schedule.precision
-    return replace(schedule, steps=1, batch_size=BATCH_SIZE, warmup_epochs=0.0, precision=precision)
+def _schedule(config: RunConfig) -> ScheduleConfig:
+    return config.schedule if isinstance(config, DistillConfig) else config.teachers[0].schedule
 
 
-def _one_step_teacher(teacher: TeacherConfig) -> TeacherConfig:
-    return replace(teacher, schedule=_one_step(teacher.schedule), checkpoint=None)
+def _length(schedule: ScheduleConfig) -> str:
+    if schedule.steps is not None:
+        return f"{schedule.steps:,} steps"
+    return f"{schedule.epochs} epochs"
+
+
+def _disk(report: Report) -> int:
+    """Bytes that the trainings add: weights, the training state while they run, text files."""
+    kept = sum(one.weights * BYTES_PER_WEIGHT + TEXT_BYTES for one in report.trainings.values())
+    largest = max((one.weights for one in report.trainings.values()), default=0)
+    return kept + largest * BYTES_PER_WEIGHT * COPIES_WHILE_TRAINING
+
+
+def _free(root: Path) -> int:
+    place = os.path.abspath(root)
+    while not os.path.exists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    return shutil.disk_usage(place).free
+
+
+def _timed(report: Report, executes: Executes, processes: int) -> tuple[float, str]:
+    """(seconds for everything that is left, how they were measured)."""
+    rates: dict[str, float] = {}
+    seconds = 0.0
+    with _temporary_root() as root:
+        for one in report.trainings.values():
+            key = _kind(one.config)
+            if key not in rates:
+                rates[key] = _images_per_second(one.config, root, executes)
+            seconds += (one.images + FORWARD_SHARE * one.evaluated) / rates[key]
+    several = f", {processes} jobs at once" if processes > 1 else ""
+    kinds = f"{len(rates)} kind{'s' * (len(rates) > 1)} of training"
+    return seconds / processes, f"{TIMED_STEPS} timed steps of each of {kinds}{several}"
+
+
+def _kind(config: RunConfig) -> str:
+    """Equal for trainings that take equally long per image."""
+    schedule = _schedule(config)
+    size = (schedule.batch_size, schedule.precision, config.dataset)
+    if isinstance(config, TrainTeacherConfig):
+        return repr((config.teachers[0].network, size))
+    networks = [teacher.network for teacher in config.teachers]
+    return repr((config.student, networks, sorted(config.loss), config.scheme.name, size))
+
+
+@contextmanager
+def _temporary_root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kdrun-dry-run-") as folder:
+        yield Path(folder)
+
+
+def _images_per_second(config: RunConfig, root: Path, executes: Executes) -> float:
+    """The training rate below `root`: two short trainings, whose difference leaves out start-up."""
+    short, long = (
+        _training_seconds(_shortened(config, root, steps), root, executes)
+        for steps in (WARM_UP_STEPS, WARM_UP_STEPS + TIMED_STEPS)
+    )
+    seconds = long - short if long > short else long
+    return TIMED_STEPS * _schedule(config).batch_size / max(seconds, 1e-6)
+
+
+def _training_seconds(config: RunConfig, root: Path, executes: Executes) -> float:
+    executes[type(config)](config, ["dry-run"])
+    verb = "distill" if isinstance(config, DistillConfig) else "teachers"
+    newest = max((root / verb).rglob("metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    rows = [json.loads(line) for line in newest.read_text(encoding="utf-8").splitlines()]
+    return sum(float(row["epoch_seconds"]) for row in rows)
+
+
+def _shortened(config: RunConfig, root: Path, steps: int) -> RunConfig:
+    """The same training for a few steps, into another output root."""
+    runtime = replace(config.runtime, output_root=str(root), ui="quiet")
+    none = LoggerConfig("none")
+    if isinstance(config, TrainTeacherConfig):
+        teachers = tuple(_steps_of_teacher(teacher, steps) for teacher in config.teachers)
+        return replace(config, runtime=runtime, teachers=teachers, logger=none)
+    return replace(
+        config,
+        runtime=runtime,
+        teachers=tuple(_steps_of_teacher(teacher, 1) for teacher in config.teachers),
+        schedule=_steps(config.schedule, steps),
+        alone=False,
+        logger=none,
+    )
+
+
+def _steps(schedule: ScheduleConfig, steps: int) -> ScheduleConfig:
+    return replace(schedule, steps=steps, warmup_epochs=0.0)
+
+
+def _steps_of_teacher(teacher: TeacherConfig, steps: int) -> TeacherConfig:
+    if teacher.checkpoint is not None:
+        return teacher
+    return replace(teacher, schedule=_steps(teacher.schedule, steps))

@@ -1,6 +1,6 @@
 """One job of a sweep: reuse its finished run, continue its interrupted one, or start a new one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,14 @@ def finished_run(
 
     warn: called with a sentence about each damaged run; damaged runs are not reused.
     """
+    return finished_run_on(config, sweep.read().get("data", []), warn)
+
+
+def finished_run_on(
+    config: RunConfig, data: Collection[str], warn: Callable[[str], None] = lambda fault: None
+) -> Path | None:
+    """The same for the data sets with these fingerprints; without any, on whatever data."""
     group, key = run_place(config)
-    data = sweep.read().get("data", [])
 
     def matches(result: Result) -> bool:
         if result.get("identity") != key or result.get("status") != COMPLETED:

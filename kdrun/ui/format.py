@@ -38,6 +38,14 @@ def seconds(value: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
+def size(value: float) -> str:
+    """Bytes: `12 kB`, `3.4 MB`, `1.20 GB`; a kB is 1,000 bytes."""
+    for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 1)):
+        if value >= factor:
+            return f"{value / factor:.{digits}f} {unit}"
+    return f"{math.ceil(value / 1000)} kB"
+
+
 def flops(value: float) -> str:
     """`25.1 M`, `2.17 G`: multiply-adds count as 2."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -1,0 +1,143 @@
+"""`kdrun validate`: one option built and run for one batch, by the code that trains."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from kdrun.config.schema import (
+    DatasetConfig,
+    DistillConfig,
+    LoggerConfig,
+    NetworkConfig,
+    ScheduleConfig,
+    TeacherConfig,
+)
+from kdrun.data.dataset import open_dataset
+from kdrun.distillation.session import open_session, train_loader
+from kdrun.errors import AbsentDataError
+from kdrun.files import canonical_hash
+
+SYNTHETIC = "kdrun.data.sources.synthetic"
+BATCH_SIZE = 8
+# (channels, side, classes) of the data sets that shipped experiments are about.
+SHAPES = {
+    "kdrun.data.idx.mnist": (1, 28, 10),
+    "kdrun.data.idx.fashion_mnist": (1, 28, 10),
+    "kdrun.data.sources.digits": (1, 8, 10),
+    "kdrun.data.torchvision_sets.cifar10": (3, 32, 10),
+    "kdrun.data.torchvision_sets.cifar100": (3, 32, 100),
+    "kdrun.data.torchvision_sets.svhn": (3, 32, 10),
+    "kdrun.data.torchvision_sets.stl10": (3, 96, 10),
+}
+DEFAULT_SHAPE = (3, 32, 10)
+
+
+class Skipped(Exception):  # noqa: N818 - no error: nothing is wrong with the option
+    """An option that cannot be tried here, and why."""
+
+
+class Checker:
+    """Checks options; what the runs write is deleted when the block ends. execute: runs one.
+
+    A network that was fine as a student is not run again as a teacher.
+    """
+
+    def __init__(self, output_root: Path, execute: Callable[..., object]) -> None:
+        self.output_root = output_root
+        self.execute = execute
+        self.folder = tempfile.TemporaryDirectory(prefix="kdrun-validate-")
+        self.fine: set[str] = set()
+
+    def __enter__(self) -> "Checker":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.folder.cleanup()
+
+    def check(self, group: str, config: DistillConfig) -> str:
+        """Try what an option of `group` made of the configuration; returns what was done.
+
+        Raises Skipped, or what the option's own code raises.
+        """
+        if group == "dataset":
+            return self._data(config)
+        if group == "logger":
+            return "composed"
+        key = _network_key(config.student)
+        if group == "teacher" and config.teachers:
+            key = _network_key(config.teachers[0].network)
+            if key in self.fine:
+                return "as the student of that name"
+        shape = DEFAULT_SHAPE
+        if group == "experiment":
+            shape = SHAPES.get(config.dataset.target, DEFAULT_SHAPE)
+        self.execute(tiny(config, shape, Path(self.folder.name)), ["validate"])
+        if group == "student":
+            self.fine.add(key)
+        of = f" in the shape of {config.dataset.name}" if group == "experiment" else ""
+        return f"one batch of made-up images{of}"
+
+    def _data(self, config: DistillConfig) -> str:
+        """Open a data set that is here, and take its first training batch."""
+        data = config.dataset
+        if "download" in data.kwargs:
+            data = replace(data, kwargs={**data.kwargs, "download": False})
+        try:
+            dataset = open_dataset(data, config.val_fraction, self.output_root / "cache")
+        except AbsentDataError:
+            raise Skipped(f"not at hand below {data.kwargs.get('root')}") from None
+        with open_session(replace(config.runtime, ui="quiet")) as session:
+            loader = train_loader(session, dataset, data, data.augment, BATCH_SIZE, config.seed)
+            images = next(iter(loader.epoch(0))).images
+        assert bool(torch.isfinite(images).all()), "the first batch is not finite"
+        shape = "×".join(str(size) for size in dataset.train.shape)
+        return f"{len(dataset.train):,} training images, {shape}"
+
+
+def _network_key(network: NetworkConfig) -> str:
+    return canonical_hash([network.target, network.kwargs])
+
+
+def tiny(config: DistillConfig, shape: tuple[int, int, int], root: Path) -> DistillConfig:
+    """The same choices on one batch of made-up images, one step for every network."""
+    channels, side, classes = shape
+    kwargs: dict[str, Any] = {
+        "num_classes": classes,
+        "image_size": side,
+        "channels": channels,
+        "train_size": max(BATCH_SIZE, classes),
+        "test_size": BATCH_SIZE,
+    }
+    data = DatasetConfig(
+        "synthetic", SYNTHETIC, kwargs, augment=config.dataset.augment, resident="auto"
+    )
+    runtime = replace(config.runtime, output_root=str(root), ui="quiet", compile=False)
+    return replace(
+        config,
+        dataset=data,
+        teachers=tuple(_one_step_teacher(teacher) for teacher in config.teachers),
+        schedule=_one_step(config.schedule),
+        val_fraction=0.0,
+        alone=False,
+        runtime=runtime,
+        logger=LoggerConfig("none"),
+    )
+
+
+def _one_step(schedule: ScheduleConfig) -> ScheduleConfig:
+    precision = "fp32" if schedule.precision == "fp16" else schedule.precision
+    return replace(schedule, steps=1, batch_size=BATCH_SIZE, warmup_epochs=0.0, precision=precision)
+
+
+def _one_step_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    return replace(teacher, schedule=_one_step(teacher.schedule), checkpoint=None)
