@@ -4,8 +4,8 @@
 
 ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, as it is and
 compiled, and the share of each kind of operation by torch's profiler. ResNet-56: one forward pass
-as it is, folded, and folded and fused; rate: its multiplications and additions in that time. Last,
-a ResNet-8 among nine that take turns, each in a thread of its own and all in one. Nothing else
+as it is, folded, and folded and compiled; rate: its multiplications and additions in that time.
+Last,a ResNet-8 among nine that take turns, each in a thread of its own and all in one. Nothing else
 should run meanwhile; a minute on two cores.
 """
 
@@ -22,7 +22,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.models.fold import fold_batchnorm
-from kdrun.models.fuse import fuse_convolutions
 from kdrun.models.measure import count_flops
 from kdrun.models.resnet import ResNet
 
@@ -94,9 +93,11 @@ def teacher() -> None:
     plain.requires_grad_(False).eval()
     folded = copy.deepcopy(plain)
     fold_batchnorm(folded, IMAGES)
-    fused, _ = fuse_convolutions(folded, IMAGES)
+    compiled = torch.compile(copy.deepcopy(folded), options={"freezing": True})
+    with torch.no_grad():
+        compiled(IMAGES)
     flops = 64 * count_flops(plain, IMAGES[:1])
-    passes = {"as it is": plain, "folded": folded, "folded and fused": fused}
+    passes = {"as it is": plain, "folded": folded, "folded and compiled": compiled}
     with torch.no_grad():
         calls = {name: lambda one=one: one(IMAGES) for name, one in passes.items()}
         for name, ms in milliseconds(calls).items():

@@ -102,19 +102,12 @@ def _frozen(
     session, card = training.session, teacher.card
     info = seen_by(training.dataset, card.resized, card.info.in_channels)
     sample = sample_images(extractor.network, info)
-    frozen, folded, fused = make_frozen(
-        extractor, runtime, training.config.schedule.precision, sample
-    )
+    precision = training.config.schedule.precision
+    frozen, folded = make_frozen(extractor, runtime, precision, sample)
     _require_finite(training, frozen, runtime, teacher)
     if runtime.fold:
-        also = f", {fused} convolutions fused" if fused else ""
-        session.reporter.say(f"  {card.name}: {folded} batch normalisations folded{also}")
-    if not training.compiles(runtime):
-        return frozen
-    if fused:
-        session.reporter.log_only("  not compiled: with fused convolutions it is as fast")
-        return frozen
-    return compile_frozen(frozen, session.device)
+        session.reporter.say(f"  {card.name}: {folded} batch normalisations folded")
+    return compile_frozen(frozen, session.device) if training.compiles(runtime) else frozen
 
 
 def _require_finite(

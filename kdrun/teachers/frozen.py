@@ -1,4 +1,4 @@
-"""A frozen teacher made ready to teach: folded, fused, in its own precision, compiled; at will."""
+"""A frozen teacher as it runs during distillation: folded, in its own precision, compiled."""
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
@@ -10,11 +10,9 @@ from kdrun.config.schema import TeacherRuntimeConfig
 from kdrun.models.compiled import TimedFirst
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.models.fold import fold_batchnorm
-from kdrun.models.fuse import fuse_convolutions
 from kdrun.types import Outputs
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FUSED_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Exactly these: a subclass may compute something else with its weights.
 CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -49,8 +47,8 @@ def autocast_is_on(device: str) -> bool:
 
 def make_frozen(
     extractor: FeatureExtractor, runtime: TeacherRuntimeConfig, precision: str, sample: Tensor
-) -> tuple[nn.Module, int, int]:
-    """(the teacher as `runtime` wants it, how many BatchNorms were folded, convolutions fused).
+) -> tuple[nn.Module, int]:
+    """(the teacher as configured in `runtime`, how many BatchNorms were folded).
 
     extractor: the teacher with its taps, frozen; it is left as it is where something changes.
     precision: of the training, which is the teacher's unless it has its own.
@@ -58,7 +56,7 @@ def make_frozen(
     Nothing changed: `extractor` itself is returned.
     """
     effective = runtime.precision or precision
-    folded = fused = 0
+    folded = 0
     if runtime.fold or effective in HALF_TYPES:
         extractor = copy.deepcopy(extractor)  # terms may hold modules of the network
     if runtime.fold:
@@ -66,14 +64,9 @@ def make_frozen(
         extractor.reattach()
     if effective in HALF_TYPES:
         convert_weights(extractor.network, HALF_TYPES[effective])
-    if runtime.fold and effective in FUSED_TYPES:
-        extractor.network, fused = fuse_convolutions(
-            extractor.network, sample, extractor.places, FUSED_TYPES[effective]
-        )
-        extractor.reattach()
     if effective == precision == "fp32":
-        return extractor, folded, fused
-    return FrozenTeacher(extractor, effective), folded, fused
+        return extractor, folded
+    return FrozenTeacher(extractor, effective), folded
 
 
 def convert_weights(network: nn.Module, dtype: torch.dtype) -> None:

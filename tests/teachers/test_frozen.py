@@ -26,7 +26,7 @@ SAMPLE = torch.zeros(2, 3, 16, 16)
 
 def test_the_defaults_change_nothing() -> None:
     plain = teacher()
-    found, folded, _ = make_frozen(plain, TeacherRuntimeConfig(), "fp32", SAMPLE)
+    found, folded = make_frozen(plain, TeacherRuntimeConfig(), "fp32", SAMPLE)
     assert found is plain
     assert folded == 0
 
@@ -34,7 +34,7 @@ def test_the_defaults_change_nothing() -> None:
 def test_folding_leaves_the_teacher_and_its_taps() -> None:
     plain = teacher(("layer1.0.bn1", "stage2", "layer2.0.conv1"))
     before = {name: tensor.clone() for name, tensor in plain.network.state_dict().items()}
-    found, folded, _ = make_frozen(plain, TeacherRuntimeConfig(fold=True), "fp32", SAMPLE)
+    found, folded = make_frozen(plain, TeacherRuntimeConfig(fold=True), "fp32", SAMPLE)
     assert folded == 8  # the tapped convolution keeps its normalisation
     expected, got = plain(images()), found(images())
     torch.testing.assert_close(got.logits, expected.logits, rtol=1e-5, atol=1e-5)
@@ -50,14 +50,14 @@ def test_bf16_is_what_autocast_computes() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         expected = plain(images())
     for own, loop in (("bf16", "fp32"), (None, "bf16")):
-        found, _, _ = make_frozen(plain, TeacherRuntimeConfig(precision=own), loop, SAMPLE)
+        found, _ = make_frozen(plain, TeacherRuntimeConfig(precision=own), loop, SAMPLE)
         assert torch.equal(found(images()).logits, expected.logits)
     assert plain.network.conv1.weight.dtype == torch.float32  # type: ignore[union-attr]
 
 
 def test_fp32_beside_a_half_precision_student() -> None:
     plain = teacher()
-    found, _, _ = make_frozen(plain, TeacherRuntimeConfig(precision="fp32"), "bf16", SAMPLE)
+    found, _ = make_frozen(plain, TeacherRuntimeConfig(precision="fp32"), "bf16", SAMPLE)
     assert isinstance(found, FrozenTeacher)
     with torch.autocast("cpu", torch.bfloat16):
         got = found(images()).logits
@@ -67,7 +67,7 @@ def test_fp32_beside_a_half_precision_student() -> None:
 @pytest.mark.parametrize("settings", [{"fold": True}, {"precision": "bf16"}])
 def test_the_answers_stay_close(settings: dict[str, object]) -> None:
     plain = teacher()
-    found, _, _ = make_frozen(plain, TeacherRuntimeConfig(**settings), "fp32", SAMPLE)  # type: ignore[arg-type]
+    found, _ = make_frozen(plain, TeacherRuntimeConfig(**settings), "fp32", SAMPLE)  # type: ignore[arg-type]
     expected, got = plain(images()).logits, found(images()).logits.float()
     span = (expected.max() - expected.min()).item()
     assert (got - expected).abs().max().item() < (
