@@ -1,5 +1,6 @@
 """Explaining an override that Hydra's grammar cannot read."""
 
+import re
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,15 @@ def parse(words: Sequence[str]) -> list[Override]:
             raise ConfigError(_explain(parser, list(words), position))
         found.append(override)
     return found
+
+
+def with_device(words: Sequence[str]) -> list[str]:
+    """The words with `gpu=0`, `cuda=0`, `cuda:0` and `gpu` as the setting `device=...`."""
+    bare = re.compile(r"(cuda|gpu)(:\d+)?$")
+    return [
+        f"device={word}" if bare.match(word) else re.sub(r"^(gpu|cuda)=", "device=", word)
+        for word in words
+    ]
 
 
 def readable(word: str) -> bool:

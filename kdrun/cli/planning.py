@@ -91,6 +91,7 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         broken = config_groups.broken_yaml(flags.config_dir)
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
+    flags = replace(flags, overrides=grammar.with_device(flags.overrides))
     asked = request(verb, config_name, flags.config_dir)
     if teachers.GROUP in asked.primary.groups:
         flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))

@@ -38,7 +38,6 @@ SYNONYMS = {
     "model": "student",
     "data": "dataset",
     "losses": "loss",
-    "gpu": "device",
 }
 RECIPE = ("epochs", "batch_size", "lr", "precision")
 

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from kdrun.cli import verbs
 from kdrun.config import places, trust
+from kdrun.config.precision import holds_auto
 from kdrun.config.schema import (
     BenchmarkConfig,
     DistillConfig,
@@ -25,6 +26,10 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
     What it names may be called from here on: it is what the user typed.
     """
     config: Config = verbs.module(verb).config(cfg, config_dir)
+    if holds_auto(config):
+        from kdrun.engine.speed import resolve_precision  # imports torch
+
+        config = resolve_precision(config, config.runtime)
     trust.name(trust.targets_in(asdict(config)))
     places.typed(config)
     return config

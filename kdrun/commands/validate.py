@@ -97,10 +97,11 @@ def verdicts(
     from kdrun.cli import grammar, planning, suggestions, verbs
     from kdrun.cli.command_spec import request
     from kdrun.config import composition
+    from kdrun.sweeps.lockstep import require_greenlet
 
     composition.register()
     asked = request("distill", verbs.config_names()["distill"], given.config_dir)
-    base = grammar.parse(overrides)
+    base = grammar.parse(grammar.with_device(overrides))
     suggestions.check_names(asked, base)
     for override in base:
         if override.is_sweep_override():
@@ -108,7 +109,9 @@ def verdicts(
     composed: list[tuple[str, str, Any]] = []
     with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
         composer = planning.Composer(asked)
-        composer.typed(base)  # a mistake in the overrides is the command's, not an option's
+        # a mistake in the overrides is the command's, not an option's
+        if composer.typed(base).runtime.gang:
+            require_greenlet()
         for group, option in wanted:
             value = f"[{option}]" if group == "loss" else option
             choice = grammar.parse([f"{group}={value}"])

@@ -29,7 +29,7 @@ from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
 
 LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
-Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16"))]
+Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16", "auto"))]
 # More threads than any machine has make OpenMP crash while it starts them.
 Threads = Annotated[int, Range(low=1, high=1024)]
 Workers = Annotated[int, Range(low=0, high=1024)]
@@ -169,7 +169,7 @@ class TeacherRuntimeConfig:
     """How a frozen teacher is run during distillation; the defaults change no result."""
 
     precision: Precision | None = setting(
-        None, "of the teacher during distillation: fp32 | bf16 | fp16; null: the student's"
+        None, "of the teacher during distillation: fp32 | bf16 | fp16 | auto; null: the student's"
     )
     fold: bool = setting(False, "fold batch normalisation into the preceding convolutions")
     compile: bool | None = setting(None, "torch.compile for the teacher; null: as compile=...")
@@ -478,7 +478,7 @@ class EvaluateConfig:
     run: str = required("a run folder, a teacher-store entry, or a file of weights")
     dataset: DatasetConfig | None = None
     batch_size: Count = setting(128, "images per batch")
-    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16")
+    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto")
     weights: TeacherConfig | None = None
     runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
 

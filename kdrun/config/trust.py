@@ -165,10 +165,14 @@ def _remembered() -> set[str]:
         return set()
 
 
-def _memory() -> Path:
-    """`~/.local/state/kdrun/trusted`, or where XDG_STATE_HOME says."""
+def state_folder() -> Path:
+    """`~/.local/state/kdrun`, or below XDG_STATE_HOME: what is kept per user and machine."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "kdrun" / "trusted"
+    return Path(state) / "kdrun"
+
+
+def _memory() -> Path:
+    return state_folder() / "trusted"
 
 
 def _own_line(target: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Data sets, their splits, and loaders that hand out normalised batches."""
+"""Data sets, their splits, and loaders of normalised batches."""
 
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import LazyImages, RawDataset, Split

@@ -1,4 +1,4 @@
-"""What a source function returns, and how a user's own arrays become it."""
+"""Convert the return value of a source function to a RawDataset."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ EXPECTED = (
 
 
 def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -> RawDataset:
-    """What the function `target` returned, as a RawDataset.
+    """The return value of the function `target` as a RawDataset.
 
-    Takes a RawDataset; a mapping with `train`, `test` (or none: a fifth of `train` is held out),
-    optional `val` and `classes`; or a pair (train, test). A split is a pair (images, targets) of
+    Accepts a RawDataset; a mapping with `train` and optionally `test` (else a fifth of `train` is
+    held out), `val` and `classes`; or a pair (train, test). A split is a pair (images, targets) of
     arrays or tensors: images `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]`, uint8 or float;
-    targets `[N]` whole numbers from 0, or names that `classes` lists.
-    num_classes: what `dataset.num_classes` says; labels with gaps need it.
+    targets `[N]` whole numbers from 0, or names listed in `classes`.
+    num_classes: `dataset.num_classes`, needed for labels with gaps.
 
-    Raises DataError saying what is wrong and what is expected.
+    Raises DataError with what is wrong and what is expected.
     """
     if isinstance(returned, RawDataset):
         return returned
@@ -54,13 +54,13 @@ def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -
     return RawDataset(classes, parts["train"], parts.get("val"), parts.get("test"))
 
 
-def _classes(given: Any, target: str) -> tuple[str, ...] | None:
-    """The class names, if any; DataError for anything but different names."""
-    if given is None:
+def _classes(value: Any, target: str) -> tuple[str, ...] | None:
+    """The class names, if any. Raises DataError for anything but distinct names."""
+    if value is None:
         return None
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
         raise DataError(f"{target}: 'classes' must be a list of names.")
-    names = tuple(str(name) for name in given)
+    names = tuple(str(name) for name in value)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{target}: 'classes' lists {abbreviate(repeated)} twice.")
@@ -102,7 +102,7 @@ def _images(value: Any, where: str) -> Tensor | LazyImages:
         images = images.unsqueeze(1)
     if images.dim() != 4:
         raise DataError(
-            f"{where} images have the shape {list(images.shape)}; expected [N, H, W], "
+            f"{where} images have shape {list(images.shape)}; expected [N, H, W], "
             "[N, C, H, W] or [N, H, W, C]."
         )
     if images.shape[1] not in (1, 2, 3, 4) and images.shape[3] in (1, 2, 3, 4):
@@ -117,12 +117,12 @@ def _images(value: Any, where: str) -> Tensor | LazyImages:
 
 
 def _as_bytes(images: Tensor, where: str) -> Tensor:
-    """Whole numbers of another type, where they are bytes after all."""
+    """Integers of another type as uint8. Raises DataError outside 0..255."""
     if images.dtype == torch.bool:
         return images.to(torch.uint8) * 255
     if images.dtype.is_complex:
         raise DataError(f"{where} images are {images.dtype}: give uint8 pixels, or float values.")
-    kind, images = images.dtype, images.long()  # torch compares no unsigned numbers but bytes
+    kind, images = images.dtype, images.long()  # torch cannot compare larger unsigned types
     if images.numel() and (int(images.min()) < 0 or int(images.max()) > 255):
         raise DataError(
             f"{where} images are {kind} with values outside 0..255: give uint8 pixels, "

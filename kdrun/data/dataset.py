@@ -1,4 +1,4 @@
-"""From a data set's configuration to its splits: source, held-out images, normalisation."""
+"""Open a configured data set: source, held-out images, normalisation."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -15,25 +15,26 @@ from kdrun.data.custom import as_raw_dataset
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
 from kdrun.data.degenerate import degenerate_notes
+from kdrun.data.groups import check_groups
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.labels import check_classes, check_num_classes, check_targets, missing_notes
 from kdrun.data.measure import Progress
 from kdrun.errors import ConfigError, DataError
 from kdrun.types import InputInfo, Normalisation
 
-OWN_SOURCES = "kdrun.data."
+BUILTIN_SOURCES = "kdrun.data."
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set ready for loaders.
 
-    val: None when nothing is held out.
-    fingerprint: sha256 hex over the source's training (before `val` was held out), validation and
-    test images and labels; the same however the images are read and whatever `val_fraction` is.
-    train_index: `[len(train)]` positions of the training images in the source's training set.
-    notes: what was decided for the user, one sentence each, to be said aloud.
-    rules: how image files were converted to pixels; None for other sources.
+    val: None if nothing is held out.
+    fingerprint: sha256 hex over the source's training (before the hold-out), validation and test
+    images and labels. Independent of `val_fraction` and of how images are read.
+    train_index: `[len(train)]` positions of the training images in the source's training split.
+    notes: decisions to report to the user, one sentence each.
+    rules: conversion of image files to pixels; None for other sources.
     """
 
     name: str
@@ -49,12 +50,12 @@ class Dataset:
 
     @property
     def pixel_type(self) -> str:
-        """How the source stores its images: `uint8` (pixels 0..255) or `float32`."""
+        """Stored type of the images: `uint8` (0..255) or `float32`."""
         return str(self.train.images.dtype).removeprefix("torch.")
 
     @property
-    def pixel_facts(self) -> dict[str, Any]:
-        """How image files became pixels, for a card; empty where that is the usual way."""
+    def pixel_metadata(self) -> dict[str, Any]:
+        """Pixel rules for a network card; empty for the defaults."""
         if self.rules in (None, PixelRules()):
             return {}
         assert self.rules is not None
@@ -62,7 +63,7 @@ class Dataset:
 
     @property
     def info(self) -> InputInfo:
-        """What a network must know of these images to be built."""
+        """Input description for building a network."""
         channels, height, width = self.train.shape
         return InputInfo(len(self.classes), channels, (height, width))
 
@@ -76,17 +77,18 @@ def open_dataset(
 ) -> Dataset:
     """Read a data set and split it.
 
-    `val_fraction` of the training images, class by class (`splits.hold_out`), becomes the
-    validation split; a source with validation images of its own keeps those instead, and they
-    are unused with `val_fraction` 0. A source without test images gives a fifth of its training
-    images for them first. Decoded images are kept below `cache_root`.
-    before_decoding: see `imagefolder`.
+    A source without a test split first holds out a fifth of its training images for testing. Then
+    `val_fraction` of the training images, per class (`splits.hold_out`), becomes the validation
+    split, unless the source has one; `val_fraction` 0 means no validation split. Decoded images are
+    cached below `cache_root`.
+    before_decoding: see `ReadOptions`.
 
-    Raises DataError for data that are missing or damaged, ConfigError for settings that do not
-    fit them.
+    Raises DataError for missing or damaged data, ConfigError for settings that do not fit them.
     """
-    # A function of the user's that takes any keyword gets what it got before.
-    more = {"before_decoding": before_decoding} if config.target.startswith(OWN_SOURCES) else {}
+    # User functions with **kwargs must not receive arguments that they never got before.
+    internal = (
+        {"before_decoding": before_decoding} if config.target.startswith(BUILTIN_SOURCES) else {}
+    )
     kwargs, num_classes = source_arguments(config)
     returned = build.call(
         config.target,
@@ -95,7 +97,7 @@ def open_dataset(
         cache_root=Path(cache_root),
         split_seed=config.split_seed,
         progress=progress,
-        **more,
+        **internal,
     )
     raw = as_raw_dataset(returned, config.target, num_classes)
     check_num_classes(raw, num_classes, config.name)
@@ -106,7 +108,7 @@ def open_dataset(
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
     train, val, index = _with_validation(raw, val_fraction, config)
-    train, val, index, notes, source = _settled(train, val, raw, index, config.duplicates)
+    train, val, index, notes, source = _handle_duplicates(train, val, raw, index, config.duplicates)
     normalisation = _normalisation(config, source, progress)
     return Dataset(
         config.name,
@@ -122,21 +124,20 @@ def open_dataset(
     )
 
 
-def _settled(
+def _handle_duplicates(
     train: Split, val: Split | None, raw: RawDataset, index: Tensor, mode: str
 ) -> tuple[Split, Split | None, Tensor, list[str], RawDataset]:
-    """Training and validation images after `dataset.duplicates`, `index` to match, and notes.
+    """Apply `dataset.duplicates`: (train, val, matching `index`, notes, source).
 
-    The last value is the source without the training images that were dropped, so that mean and
-    deviation are those of a source that never had them.
+    The returned source lacks dropped training images, so that they do not affect mean and std.
     """
     assert raw.test is not None
-    found = {"train": train, "val": val, "test": raw.test}
-    present = {name: split for name, split in found.items() if split is not None}
-    keep, notes = duplicates.settle(present, mode, raw.classes)
+    splits = {"train": train, "val": val, "test": raw.test}
+    present = {name: split for name, split in splits.items() if split is not None}
+    keep, notes = duplicates.resolve(present, mode, raw.classes)
     kept = torch.ones(len(raw.train), dtype=torch.bool)
     held = torch.ones(len(raw.train), dtype=torch.bool)
-    held[index] = False  # validation images that were taken from the training images
+    held[index] = False  # validation images held out of the training images
     if "train" in keep:
         kept[index] = False
         train, index = train.select(keep["train"]), index[keep["train"]]
@@ -152,9 +153,9 @@ def _settled(
 
 
 def source_arguments(config: DatasetConfig) -> tuple[dict[str, Any], int | None]:
-    """The source's own arguments, and what `dataset.num_classes` says.
+    """The source's arguments, and `dataset.num_classes`.
 
-    A source that names `num_classes` itself is given it too.
+    The arguments include `num_classes` only if the source declares it.
     """
     kwargs = dict(config.kwargs)
     num_classes = kwargs.get("num_classes")
@@ -173,20 +174,19 @@ def _with_validation(
     raw: RawDataset, val_fraction: float, config: DatasetConfig
 ) -> tuple[Split, Split | None, Tensor]:
     """(train, val, positions of train in the source's training images)."""
-    whole = torch.arange(len(raw.train))
     if val_fraction == 0 or raw.val is not None:
-        return raw.train, raw.val if val_fraction > 0 else None, whole
+        return raw.train, raw.val if val_fraction > 0 else None, torch.arange(len(raw.train))
     kept, held = splits.hold_out(raw.train, val_fraction, config.split_seed, "validation")
     if len(held) == 0:
         raise DataError(
-            f"{config.name} has one training image per class, none to hold out for validation: "
-            "set val_fraction=0."
+            f"{config.name} has one training image per class, so none can be held out for "
+            "validation: set val_fraction=0."
         )
     return raw.train.select(kept), raw.train.select(held), kept
 
 
 def _check(raw: RawDataset, name: str) -> None:
-    """Raise DataError for splits that cannot be trained on or measured together."""
+    """Raise DataError for splits that are empty, unequal or incorrectly labelled."""
     if len(raw.classes) < 2:
         raise DataError(f"{name} has {len(raw.classes)} class; a classifier needs at least two.")
     for what, split in (("training", raw.train), ("validation", raw.val), ("test", raw.test)):
@@ -196,26 +196,15 @@ def _check(raw: RawDataset, name: str) -> None:
             raise DataError(f"{name} has no {what} images.")
         if (split.shape, split.images.dtype) != (raw.train.shape, raw.train.images.dtype):
             raise DataError(
-                f"{name}: the {what} images are {_words(split)} and the training images "
-                f"{_words(raw.train)} (channels × height × width); make them equal."
+                f"{name}: the {what} images are {_format_shape(split)} and the training images "
+                f"{_format_shape(raw.train)} (channels × height × width); make them equal."
             )
         check_targets(split, len(raw.classes), f"{name}: the {what}")
-        _check_groups(split, f"{name}, {what} images")
+        check_groups(split, f"{name}, {what} images")
     check_classes(raw, name)
 
 
-def _check_groups(split: Split, where: str) -> None:
-    if split.groups is None:
-        return
-    index = split.groups
-    if index.shape != split.targets.shape:
-        raise DataError(f"{where}: groups must be one whole number per image, [{len(split)}].")
-    pairs = torch.stack([index, split.targets])
-    if pairs.unique(dim=1).shape[1] != len(index.unique()):
-        raise DataError(f"{where}: all images of a group must have the same label.")
-
-
-def _words(split: Split) -> str:
+def _format_shape(split: Split) -> str:
     sizes = "×".join(str(size) for size in split.shape)
     return f"{sizes} {str(split.images.dtype).removeprefix('torch.')}"
 

@@ -1,4 +1,4 @@
-"""Images as raw numbers: in memory, memory-mapped, or decoded when they are asked for."""
+"""Images as arrays: in memory, memory-mapped, or decoded on access."""
 
 import tokenize
 import zlib
@@ -19,11 +19,11 @@ BLOCK_BYTES = 32 * 2**20
 
 
 class LazyImages(ABC):
-    """A sequence of equally large images that are read when asked for; can be sent to a worker."""
+    """A sequence of images of one size, read on access. Must be picklable for loader workers."""
 
     shape: tuple[int, int, int, int]
     dtype: torch.dtype
-    sums: np.ndarray | None = None  # CRC-32 of each image's bytes `[N]`, where they are known
+    sums: np.ndarray | None = None  # CRC-32 of each image's bytes `[N]`, if known
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -33,15 +33,15 @@ class LazyImages(ABC):
         """The images at positions `index` `[B]`, as `[B, C, H, W]` in memory."""
 
     def name(self, position: int) -> str | None:
-        """The file of one image, where it is known."""
+        """The file of one image, if known."""
         return None
 
 
 class MappedImages(LazyImages):
-    """A `.npy` file of images `[N, C, H, W]`, mapped into memory; the file must not change.
+    """A memory-mapped `.npy` file of images `[N, C, H, W]`; the file must not change.
 
-    Where the CRC-32 of each image lies beside it (`sums_file`), what is read is checked.
-    sources: the files the images come from, where the caller knows them.
+    Verifies every read if the file has checksums (`sums_file`).
+    sources: the original file of each image, if known.
     """
 
     def __init__(self, path: Path, sources: Sequence[object] | None = None) -> None:
@@ -62,7 +62,7 @@ class MappedImages(LazyImages):
                 if zlib.crc32(image) != self.sums[position]:
                     raise DataError(
                         f"Image {position} in {self.path} fails its checksum: delete the folder "
-                        f"{self.path.parent} to have the images decoded again."
+                        f"{self.path.parent} to decode the images again."
                     )
         return torch.from_numpy(pixels)
 
@@ -70,20 +70,20 @@ class MappedImages(LazyImages):
         return None if self.sources is None else str(self.sources[position])
 
     def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
-        return MappedImages, (self.path,)  # a worker maps the file again; pixels are not copied
+        return MappedImages, (self.path,)  # workers map the file again instead of copying pixels
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """The array in a file; ValueError for a header that is none, however NumPy puts it."""
+    """Map the array in a file. Raises ValueError for any damaged header."""
     try:
-        found: np.ndarray = np.load(path, mmap_mode="r")
+        array: np.ndarray = np.load(path, mmap_mode="r")
     except (SyntaxError, EOFError, tokenize.TokenError) as error:
         raise ValueError(f"{path} has a damaged header: {error}") from None
-    return found
+    return array
 
 
 def sums_file(path: Path) -> Path:
-    """Where the CRC-32 of each image of the file `path` is kept, uint32 `[N]`."""
+    """The checksum file of the image file `path`: CRC-32 per image, uint32 `[N]`."""
     return path.with_suffix(".crc.npy")
 
 
@@ -93,7 +93,7 @@ def checksums(images: np.ndarray) -> list[int]:
 
 
 class SelectedImages(LazyImages):
-    """Some images of a lazy sequence, in a given order, without reading them."""
+    """A selection of a lazy sequence, in a given order, without reading it."""
 
     def __init__(self, source: LazyImages, index: Tensor) -> None:
         self.source = source
@@ -113,7 +113,7 @@ Images = Tensor | LazyImages
 
 
 def block_length(count: int, nbytes: int) -> int:
-    """How many of `count` images, `nbytes` in all, are read at once."""
+    """Number of images to read at once, of `count` images with `nbytes` in total."""
     return max(1, BLOCK_BYTES * count // max(1, nbytes))
 
 
@@ -121,10 +121,9 @@ def block_length(count: int, nbytes: int) -> int:
 class Split:
     """One split of a data set, before normalisation.
 
-    images: `[N, C, H, W]` uint8 pixels, or float32 values of data that are no photographs.
+    images: `[N, C, H, W]`, uint8 pixels or float32 values.
     targets: `[N]` int64 class numbers.
-    groups: `[N]` int64, the group of each image, if images belong together, such as the frames of
-    one recording. Images of a group share their class; no group is divided between splits.
+    groups: images that belong together, if any. A group has one class and stays in one split.
     extra_metrics: measured on this split beside accuracy.
     """
 
@@ -155,7 +154,7 @@ class Split:
         return self.images.gather(index)
 
     def select(self, index: Tensor) -> "Split":
-        """The images and labels at positions `index` `[B]`, as a split of their own."""
+        """A split of the images and labels at positions `index` `[B]`."""
         images = self.images
         return Split(
             images[index] if isinstance(images, Tensor) else SelectedImages(images, index),
@@ -165,13 +164,13 @@ class Split:
         )
 
     def blocks(self) -> Iterator[Tensor]:
-        """All images in order, a few at a time, `[b, C, H, W]`."""
+        """All images in order, in blocks `[b, C, H, W]`."""
         size = block_length(len(self), self.nbytes)
         for start in range(0, len(self), size):
             yield self.gather(torch.arange(start, min(start + size, len(self))))
 
     def in_memory(self) -> Tensor:
-        """All images, `[N, C, H, W]`; the stored tensor itself where there is one."""
+        """All images, `[N, C, H, W]`; not a copy if they are a tensor already."""
         if isinstance(self.images, Tensor):
             return self.images
         whole = torch.empty(len(self), *self.shape, dtype=self.images.dtype)
@@ -184,14 +183,14 @@ class Split:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A source's images, as it divides them itself.
+    """The splits that a source returns.
 
     classes: names in the order of the class numbers.
-    val, test: None where the source has none.
-    fingerprint: sha256 hex over all pixels and labels, when the source knows it without a pass.
-    normalisation: mean and deviation of `train`, when the source knows them without a pass.
-    notes: what the source decided for the user, one sentence each.
-    rules: how the pixels of image files were converted, where they were.
+    val, test: None if the source has no such split.
+    fingerprint: sha256 hex over all pixels and labels, if known without reading all images.
+    normalisation: mean and std of `train`, if known without reading all images.
+    notes: decisions to report to the user, one sentence each.
+    rules: conversion of image files to pixels, if any.
     """
 
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Labels as class numbers: what arrays may hold, and which classes have no images in a split."""
+"""Convert labels to class numbers, and check that every class is trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ def as_targets(
 ) -> Tensor:
     """Labels `[N]` as int64 class numbers.
 
-    Whole numbers are taken as they are; texts only where `classes` lists them all, bools only
-    where there are two classes. Raises DataError for anything else, with the conversion to type.
+    Accepts integers, strings listed in `classes`, and bools for two classes. Raises DataError for
+    anything else, with the conversion to type.
     """
     count = num_classes if classes is None else len(classes)
     if isinstance(value, Tensor):
@@ -32,23 +32,23 @@ def as_targets(
             raise DataError(
                 f"{where} targets differ in length: give one label per image."
             ) from None
-    found = f"{where} targets are {array.dtype} of the shape {list(array.shape)}"
+    actual = f"{where} targets are {array.dtype} of shape {list(array.shape)}"
     if array.ndim == 1 and array.dtype.kind in "US" and classes is not None:
-        return _numbers_of(array, where, classes)
+        return _numbers_from_names(array, where, classes)
     if array.ndim == 1 and array.dtype.kind == "b" and count == 2:
         array = array.astype(np.int64)
     remedy = _remedy(array)
     if remedy is not None:
         raise DataError(
-            f"{found}; expected one whole number per image, [N], counted from 0: {remedy}."
+            f"{actual}; expected one whole number per image, [N], counted from 0: {remedy}."
         )
     if array.size and (int(array.max()) > 2**31 or int(array.min()) < -(2**31)):
-        raise DataError(f"{where} targets reach {int(array.max())}: this is no class number.")
+        raise DataError(f"{where} targets reach {int(array.max())}, which is not a class number.")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _remedy(array: np.ndarray) -> str | None:
-    """What turns these labels into whole numbers; None for whole numbers `[N]`."""
+    """How to convert these labels to whole numbers; None for whole numbers `[N]`."""
     if array.ndim == 2 and array.shape[1] == 1:
         return "give targets[:, 0]"
     if array.ndim == 2 and _one_hot(array):
@@ -76,22 +76,22 @@ def _one_hot(array: np.ndarray) -> bool:
     )
 
 
-def _numbers_of(array: np.ndarray, where: str, classes: Sequence[str]) -> Tensor:
+def _numbers_from_names(array: np.ndarray, where: str, classes: Sequence[str]) -> Tensor:
     number = {name: position for position, name in enumerate(classes)}
-    texts = [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in array]
-    unknown = sorted(set(texts) - set(number))
+    names = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in array]
+    unknown = sorted(set(names) - set(number))
     if unknown:
         raise DataError(f"{where} has labels that 'classes' does not list: {abbreviate(unknown)}.")
-    return torch.tensor([number[text] for text in texts], dtype=torch.int64)
+    return torch.tensor([number[name] for name in names], dtype=torch.int64)
 
 
 def numbered_classes(
     parts: dict[str, Split], num_classes: int | None, target: str
 ) -> tuple[str, ...]:
-    """`0`, `1`, … for labels without names.
+    """Class names `0`, `1`, … for labels without names.
 
-    num_classes: what `dataset.num_classes` says; None: the labels must be 0, 1, … without a gap.
-    Raises DataError for labels that leave open how many classes there are.
+    num_classes: `dataset.num_classes`; None: labels must be 0, 1, … without gaps.
+    Raises DataError if the number of classes is unclear.
     """
     labels = torch.cat([split.targets for split in parts.values()])
     if not len(labels):
@@ -107,7 +107,7 @@ def numbered_classes(
             hint = ": subtract 1" if low == 1 and high == num_classes else ""
             raise DataError(
                 f"{target} returned labels from {low} to {high}, and dataset.num_classes="
-                f"{num_classes} has room for 0 to {num_classes - 1}{hint}."
+                f"{num_classes} allows 0 to {num_classes - 1}{hint}."
             )
         return tuple(str(number) for number in range(num_classes))
     distinct = labels.unique()
@@ -128,7 +128,7 @@ def numbered_classes(
 
 
 def check_num_classes(raw: RawDataset, num_classes: int | None, name: str) -> None:
-    """Raise DataError when `dataset.num_classes` contradicts the data."""
+    """Raise DataError if `dataset.num_classes` contradicts the data."""
     if num_classes is not None and num_classes != len(raw.classes):
         raise DataError(
             f"dataset.num_classes={num_classes}, but {name} has {len(raw.classes)} classes: leave "
@@ -137,11 +137,11 @@ def check_num_classes(raw: RawDataset, num_classes: int | None, name: str) -> No
 
 
 def check_targets(split: Split, classes: int, where: str) -> None:
-    """Raise DataError unless the targets are class numbers, one for each image."""
+    """Raise DataError unless the targets are class numbers, one per image."""
     targets = split.targets
     if targets.dim() != 1 or targets.dtype != torch.int64 or len(targets) != len(split.images):
         raise DataError(
-            f"{where} targets are {str(targets.dtype).removeprefix('torch.')} of the shape "
+            f"{where} targets are {str(targets.dtype).removeprefix('torch.')} of shape "
             f"{list(targets.shape)} for {len(split.images)} images; expected int64, one number per "
             "image."
         )
@@ -155,7 +155,7 @@ def check_targets(split: Split, classes: int, where: str) -> None:
 
 
 def check_classes(raw: RawDataset, name: str) -> None:
-    """Raise DataError naming classes that only have validation or test images."""
+    """Raise DataError for classes that have validation or test images only."""
     count = len(raw.classes)
     trained = torch.bincount(raw.train.targets, minlength=count) > 0
     for split, what in ((raw.val, "validation"), (raw.test, "test")):

@@ -1,8 +1,8 @@
-"""Log-mel filterbank features of speech: how much energy each band of pitch holds, frame by frame.
+"""Log-mel filterbank features of speech: log energy per mel band and frame.
 
 The bands are triangles, evenly spaced on the mel scale of the HTK book (Young et al. 2006, The HTK
-Book for HTK 3.4, section 5.4): mel(f) = 2595 · log10(1 + f / 700), f in Hz. Frame lengths as usual
-in speech recognition: windows of 25 ms every 10 ms (Hinton et al. 2012, Deep Neural Networks for
+Book for HTK 3.4, section 5.4): mel(f) = 2595 · log10(1 + f / 700), f in Hz. Frames follow speech
+recognition practice: windows of 25 ms every 10 ms (Hinton et al. 2012, Deep Neural Networks for
 Acoustic Modeling in Speech Recognition, IEEE Signal Processing Magazine 29(6)).
 """
 
@@ -15,8 +15,8 @@ from kdrun.errors import ConfigError
 
 Array = NDArray[np.float64]
 
-# About what rounding to 16 bits leaves in one bin of the power spectrum of a 25 ms window at 8 kHz:
-# (2^-15)^2 / 12 for each sample, times the sum of the squared window, 80. Less is no signal.
+# About the power that 16-bit quantisation noise puts into one spectral bin of a 25 ms window at
+# 8 kHz: (2^-15)^2 / 12 per sample times the sum of the squared window, 80.
 ENERGY_FLOOR = 1e-8
 
 
@@ -24,8 +24,8 @@ ENERGY_FLOOR = 1e-8
 class FilterBank:
     """Settings of the features; frequencies in Hz, times in milliseconds.
 
-    rate: samples per second. mels: bands. low, high: where the lowest band begins and the highest
-    ends. window_ms, hop_ms: length of a frame, and from the start of one to the start of the next.
+    rate: samples per second. mels: number of bands. low, high: lower edge of the lowest band and
+    upper edge of the highest. window_ms, hop_ms: frame length, and distance of frame starts.
     Raises ConfigError for settings that leave a band, a frame or a hop without samples.
     """
 
@@ -44,25 +44,25 @@ class FilterBank:
             )
         if self.mels < 1 or not self.filters().any(axis=0).all():
             raise ConfigError(
-                f"dataset.mels={self.mels} must be at least 1, and few enough that each band holds "
-                f"a bin of the spectrum, {self.rate / self.bins:.1f} Hz wide: 40 are usual."
+                f"dataset.mels={self.mels} must be at least 1, and small enough that each band "
+                f"contains a spectral bin ({self.rate / self.bins:.1f} Hz wide): 40 is usual."
             )
 
     @property
     def window(self) -> int:
-        """Samples of a frame."""
+        """Samples per frame."""
         return round(self.rate * self.window_ms / 1000)
 
     @property
     def hop(self) -> int:
-        """Samples from frame to frame."""
+        """Samples between frame starts."""
         return round(self.rate * self.hop_ms / 1000)
 
     @property
     def bins(self) -> int:
-        """Points of the Fourier transform: a power of two, at least twice the window.
+        """FFT size: a power of two, at least twice the window.
 
-        The window is padded with zeros so that the narrow bands of low pitch get several points.
+        Zero padding gives the narrow low bands several bins.
         """
         return 1 << (2 * self.window - 1).bit_length()
 
@@ -76,11 +76,11 @@ class FilterBank:
         return np.maximum(0.0, np.minimum(rise, fall))
 
     def features(self, samples: Array) -> Array:
-        """`[frames, mels]` natural logarithms of band energies, of samples `[n]` in -1..1.
+        """Natural log band energies `[frames, mels]` of samples `[n]` in -1..1.
 
-        Frame t holds the samples from t · hop on, under a Hamming window; what is left after the
-        last whole frame is passed over, and fewer samples than one window are filled with silence.
-        Energies below ENERGY_FLOOR count as that.
+        Frame t starts at sample t · hop, under a Hamming window. An incomplete last frame is
+        dropped; a recording shorter than one window is zero-padded. Energies are clamped to
+        ENERGY_FLOOR.
         """
         missing = self.window - len(samples)
         if missing > 0:
@@ -92,10 +92,10 @@ class FilterBank:
 
 
 def hz_to_mel(frequency: float | Array) -> Array:
-    """Pitch in mel of a frequency in Hz."""
+    """Convert Hz to mel."""
     return np.asarray(2595.0 * np.log10(1.0 + np.asarray(frequency) / 700.0))
 
 
 def mel_to_hz(pitch: float | Array) -> Array:
-    """Frequency in Hz of a pitch in mel."""
+    """Convert mel to Hz."""
     return np.asarray(700.0 * (10.0 ** (np.asarray(pitch) / 2595.0) - 1.0))

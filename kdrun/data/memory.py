@@ -1,4 +1,4 @@
-"""How large a data set will be, compared with the memory before it is made."""
+"""Compare the size of a data set with the available memory before creating it."""
 
 import os
 from pathlib import Path
@@ -6,35 +6,35 @@ from pathlib import Path
 from kdrun.errors import ConfigError
 
 
-def images_words(count: int, shape: tuple[int, int, int], itemsize: int = 1) -> str:
+def format_images(count: int, shape: tuple[int, int, int], itemsize: int = 1) -> str:
     """`1,000 images of 3×224×224, 150.5 MB`."""
     sides = "×".join(map(str, shape))
-    return f"{count:,} images of {sides}, {gigabytes(_bytes(count, shape, itemsize))}"
+    return f"{count:,} images of {sides}, {format_bytes(_bytes(count, shape, itemsize))}"
 
 
 def require_memory(
     count: int, shape: tuple[int, int, int], fix: str, itemsize: int = 1, free: int | None = None
 ) -> None:
-    """Raise ConfigError unless so many images fit into the memory that is available.
+    """Raise ConfigError unless `count` images fit into the available memory.
 
-    shape: (C, H, W). fix: what to set instead. free: bytes, if they are known.
+    shape: (C, H, W). fix: advice for the message. free: available bytes; None measures them.
     """
     free = available_memory() if free is None else free
     needed = _bytes(count, shape, itemsize)
     if free is not None and needed > free:
         raise ConfigError(
-            f"{images_words(count, shape, itemsize)}, do not fit into memory: "
-            f"{gigabytes(free)} available. {fix}"
+            f"{format_images(count, shape, itemsize)}, exceed the available memory of "
+            f"{format_bytes(free)}. {fix}"
         )
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take, by the system and by its control group."""
-    found = [size for size in (_of_system(), _of_group()) if size is not None]
-    return min(found, default=None)
+    """Bytes available to this process, limited by the system and its control group."""
+    limits = [size for size in (_system_memory(), _cgroup_memory()) if size is not None]
+    return min(limits, default=None)
 
 
-def gigabytes(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A size in MB, or GB from 1 GB on."""
     return f"{size / 1e9:,.1f} GB" if size >= 10**9 else f"{size / 1e6:,.1f} MB"
 
@@ -43,7 +43,7 @@ def _bytes(count: int, shape: tuple[int, int, int], itemsize: int) -> int:
     return count * shape[0] * shape[1] * shape[2] * itemsize
 
 
-def _of_system() -> int | None:
+def _system_memory() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -56,8 +56,8 @@ def _of_system() -> int | None:
         return None
 
 
-def _of_group() -> int | None:
-    """What a container may take (Linux, cgroup 2)."""
+def _cgroup_memory() -> int | None:
+    """Bytes left in this container's limit (Linux, cgroup 2)."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())  # `max`: a ValueError

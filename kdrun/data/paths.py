@@ -1,4 +1,4 @@
-"""Paths that a user typed."""
+"""Paths from settings."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kdrun.errors import DataError
 
 
 def expanded(value: str | Path, where: str) -> Path:
-    """The path with `~` replaced. Raises DataError naming the setting for an unknown user."""
+    """Expand `~`. Raises DataError naming the setting if there is no home folder."""
     try:
         return Path(value).expanduser()
     except RuntimeError:

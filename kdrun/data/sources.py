@@ -1,7 +1,8 @@
-"""Data sets that need nothing but the installed packages, named by `_target_` in configs/dataset.
+"""Data sets that need no files: scikit-learn's digits and random patterns.
 
-A source function takes plain keyword arguments, and may name `cache_root`, `split_seed` and
-`progress` to be given them; it returns a RawDataset (or what `custom.as_raw_dataset` takes).
+A source is a function named by `_target_` in configs/dataset. It takes plain keyword arguments and
+receives `cache_root`, `split_seed` and `progress` if it declares them. It returns a RawDataset, or
+anything that `custom.as_raw_dataset` accepts.
 """
 
 import importlib.util
@@ -23,18 +24,18 @@ from kdrun.seeds import generator
 def digits(*, test_fraction: Fraction = TEST_FRACTION, split_seed: int = 0) -> RawDataset:
     """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]`, levels 0..16 scaled to 0..255.
 
-    They come in one piece: `test_fraction` of each class is held out as the test images.
+    The source has no test split: `test_fraction` of each class is held out.
     """
     pixels, labels = _bundled_digits()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    whole = Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
-    return hold_out_test(RawDataset(tuple("0123456789"), whole), test_fraction, split_seed)
+    train = Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return hold_out_test(RawDataset(tuple("0123456789"), train), test_fraction, split_seed)
 
 
 def _bundled_digits() -> tuple[np.ndarray, np.ndarray]:
-    """(`[1797, 64]`, `[1797]`), read from scikit-learn's file.
+    """(pixels `[1797, 64]`, labels `[1797]`) from scikit-learn's file.
 
-    `sklearn.datasets` imports scipy.stats and pandas, which takes seconds; it is the fallback where
+    Importing `sklearn.datasets` takes seconds (scipy.stats, pandas), so it is only the fallback if
     the file has moved.
     """
     package = importlib.util.find_spec("sklearn")
@@ -60,9 +61,9 @@ def synthetic(
     noise: NotNegative = 0.5,
     seed: Seed = 0,
 ) -> RawDataset:
-    """Seeded random images: each class is one coarse random pattern, seen under noise.
+    """Seeded random images: each class is a coarse random pattern plus noise.
 
-    noise: deviation of the noise, where the pattern's own values are uniform in 0..1.
+    noise: standard deviation of the noise; the pattern's values are uniform in 0..1.
     """
     size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     for name, value, low in (

@@ -1,8 +1,8 @@
-"""The Free Spoken Digit Dataset as acoustic frames: spoken digits for plain classifiers.
+"""The Free Spoken Digit Dataset as acoustic frames.
 
-Hinton, Vinyals and Dean 2015 (arXiv 1503.02531, section 4) distil acoustic models that see a frame
-with its neighbours and name its class. Here the class of a frame is the digit that is spoken, and
-the word of a recording is the one its frames favour together.
+Hinton, Vinyals and Dean 2015 (arXiv 1503.02531, section 4) distil acoustic models that classify a
+frame with its context. Here the class of a frame is the spoken digit, and a recording is classified
+by its frames together (`GroupError`).
 """
 
 import hashlib
@@ -14,30 +14,28 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from kdrun.data.group_error import GroupError
-from kdrun.data.images import RawDataset, Split
+from kdrun.data.groups import GroupError
+from kdrun.data.images import LazyImages, RawDataset, Split
 from kdrun.data.logmel import FilterBank
 from kdrun.data.measure import Progress
 from kdrun.data.paths import expanded
-from kdrun.data.windows import WindowedFrames
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.ranges import Range
 from kdrun.types import Normalisation
 
 RATE = 8000
-TEST_NUMBERS = range(
-    5
-)  # the data set's own convention: recordings 0 to 4 of each speaker and digit
+TEST_NUMBERS = range(5)  # the authors' test split: recordings 0 to 4 of each speaker and digit
 NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<number>[0-9]+)\.wav")
-# `root` itself, and where the archive or a clone puts the recordings
+# Below `root`: the recordings themselves, or the layouts of the archive and of a clone.
 PLACES = ("", "recordings", "fsdd/recordings", "free-spoken-digit-dataset/recordings")
-VERSION = 1  # of the features: raise it when they change, so that teachers are trained again
+VERSION = 1  # part of the fingerprint: increment it if the features change, to retrain teachers
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One file: which digit, by whom, its number, and its 16-bit samples."""
+    """One file. number: counts the recordings of a speaker and digit. samples: 16 bits `[n]`."""
 
     digit: int
     speaker: str
@@ -55,34 +53,36 @@ def speech_digits(
     hop_ms: Annotated[float, Range(above=0, high=10_000)] = 10.0,
     progress: Progress | None = None,
 ) -> RawDataset:
-    """Frames `[1, frames_before + 1 + frames_after, mels]` of float32, one for each `hop_ms`.
+    """Windows `[1, frames_before + 1 + frames_after, mels]` of float32, one per `hop_ms`.
 
-    root: the folder of `<digit>_<speaker>_<number>.wav`, 8 kHz, mono, 16 bit; or one that holds
+    Each coefficient is standardised over all frames of the training recordings. Recordings 0 to 4
+    of each speaker and digit are the test split. The frames of a recording form a group, so they
+    stay in one split. The defaults follow the paper: 26 frames of 40 coefficients, 10 ms apart,
+    with the class of the 21st.
+
+    root: a folder with `<digit>_<speaker>_<number>.wav` (8 kHz, mono, 16 bit), or one that contains
     `recordings/`, `fsdd/recordings/` or `free-spoken-digit-dataset/recordings/`.
-    Each coefficient is brought to mean 0 and deviation 1 over all frames of the training
-    recordings. The recordings 0 to 4 of each speaker and digit are the test split; a recording's
-    frames form one group, so that all of them are in one split.
-    Defaults: 26 frames of 40 coefficients, 10 ms apart, the class being that of the 21st, as in the
-    paper. Raises DataError for a folder or a file that cannot be used.
+
+    Raises DataError for an unusable folder or file.
     """
     if frames_before < 0 or frames_after < 0:
         raise ConfigError("dataset.frames_before and dataset.frames_after must not be negative.")
     bank = FilterBank(RATE, mels, window_ms=window_ms, hop_ms=hop_ms)
     recordings = _read_all(_folder(expanded(root, "dataset.root")), progress)
-    features = [torch.from_numpy(bank.features(one.samples / 32768.0)) for one in recordings]
-    test = [one.number in TEST_NUMBERS for one in recordings]
+    features = [torch.from_numpy(bank.features(r.samples / 32768.0)) for r in recordings]
+    test = [recording.number in TEST_NUMBERS for recording in recordings]
     _check(recordings, test)
-    trained = torch.cat([frames for frames, held in zip(features, test, strict=True) if not held])
-    mean, std = trained.mean(0), trained.std(0, correction=0).clamp_min(1e-8)
+    train = torch.cat([frames for frames, held in zip(features, test, strict=True) if not held])
+    mean, std = train.mean(0), train.std(0, correction=0).clamp_min(1e-8)
     features = [((frames - mean) / std).float() for frames in features]
 
     def split(held: bool) -> Split:
-        chosen = [at for at, is_test in enumerate(test) if is_test is held]
-        lengths = torch.tensor([len(features[at]) for at in chosen])
-        digits = torch.tensor([recordings[at].digit for at in chosen])
-        words = torch.arange(len(chosen)).repeat_interleave(lengths)
+        members = [position for position, is_test in enumerate(test) if is_test is held]
+        lengths = torch.tensor([len(features[position]) for position in members])
+        digits = torch.tensor([recordings[position].digit for position in members])
+        words = torch.arange(len(members)).repeat_interleave(lengths)
         return Split(
-            WindowedFrames([features[at] for at in chosen], frames_before, frames_after),
+            WindowedFrames([features[i] for i in members], frames_before, frames_after),
             digits.repeat_interleave(lengths),
             words,
             (GroupError("word", words),),
@@ -98,49 +98,78 @@ def speech_digits(
     )
 
 
+class WindowedFrames(LazyImages):
+    """One image `[1, before + 1 + after, D]` for each frame of each recording.
+
+    recordings: `[frames, D]` float32 each. Windows are padded by repeating the first or last frame
+    of their recording. They overlap, so only the frames are stored and windows are cut on access.
+    """
+
+    def __init__(self, recordings: list[Tensor], before: int, after: int) -> None:
+        padded = [
+            torch.cat([frames[:1].expand(before, -1), frames, frames[-1:].expand(after, -1)])
+            for frames in recordings
+        ]
+        self.rows = torch.cat(padded)
+        lengths = torch.tensor([len(frames) for frames in recordings])
+        first = (
+            torch.tensor([len(frames) for frames in padded]).cumsum(0) - lengths - before - after
+        )
+        self.starts = torch.cat(
+            [torch.arange(n) + i for n, i in zip(lengths.tolist(), first.tolist(), strict=True)]
+        )
+        self.context = torch.arange(before + 1 + after)
+        self.shape = (len(self.starts), 1, len(self.context), self.rows.shape[1])
+        self.dtype = self.rows.dtype
+
+    def gather(self, index: Tensor) -> Tensor:
+        return self.rows[self.starts[index][:, None] + self.context].unsqueeze(1)
+
+
 def _folder(root: Path) -> Path:
     for place in PLACES:
         if root.is_dir() and any(NAME.fullmatch(p.name) for p in (root / place).glob("*.wav")):
             return root / place
     raise AbsentDataError(
-        f"dataset.root={root} holds no recordings named <digit>_<speaker>_<number>.wav, neither "
-        "itself nor in recordings/ or fsdd/recordings/. Get the Free Spoken Digit Dataset: git "
+        f"dataset.root={root} contains no recordings named <digit>_<speaker>_<number>.wav, nor "
+        "do its folders recordings/ and fsdd/recordings/. Get the Free Spoken Digit Dataset: git "
         f"clone https://github.com/Jakobovski/free-spoken-digit-dataset {root / 'fsdd'}"
     )
 
 
 def _read_all(folder: Path, progress: Progress | None) -> list[Recording]:
-    """All recordings by digit, speaker and number."""
-    found = []
+    """All recordings, sorted by digit, speaker and number."""
+    recordings = []
     files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
     for done, path in enumerate(files):
         match = NAME.fullmatch(path.name)
         if match is None:
             raise DataError(
-                f"{path} is not named <digit>_<speaker>_<number>.wav: rename it or take it away."
+                f"{path} is not named <digit>_<speaker>_<number>.wav: rename it or remove it."
             )
         number = int(match["number"])
-        found.append(Recording(int(match["digit"]), match["speaker"], number, read_wav(path)))
+        samples = read_wav(path)
+        recordings.append(Recording(int(match["digit"]), match["speaker"], number, samples))
         if progress is not None:
             progress("reading recordings", done + 1, len(files))
-    return sorted(found, key=lambda one: (one.digit, one.speaker, one.number))
+    return sorted(recordings, key=lambda r: (r.digit, r.speaker, r.number))
 
 
 def read_wav(path: Path) -> np.ndarray:
-    """The 16-bit samples `[n]` of a mono recording at 8 kHz; DataError for any other file."""
+    """The 16-bit samples `[n]` of a mono recording at 8 kHz. Raises DataError otherwise."""
     try:
         with wave.open(str(path), "rb") as file:
-            form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
+            audio_format = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
             expected = file.getnframes() * file.getnchannels() * file.getsampwidth()
             content = file.readframes(file.getnframes())
     except (OSError, EOFError, wave.Error) as error:
         raise DataError(
             f"{path} is damaged ({error or 'it ends too early'}): replace it."
         ) from None
-    if form != (RATE, 1, 16):
+    if audio_format != (RATE, 1, 16):
         raise DataError(
-            f"{path} has {form[0]} samples per second, {form[1]} channel(s) and {form[2]} bits; "
-            f"expected {RATE}, 1 and 16. Convert it, e.g. sox in.wav -r {RATE} -c 1 -b 16 out.wav"
+            "{} has {} samples per second, {} channel(s) and {} bits; ".format(path, *audio_format)
+            + f"expected {RATE}, 1 and 16. Convert it, e.g. sox in.wav -r {RATE} -c 1 -b 16 out.wav"
         )
     if len(content) != expected or not content:
         raise DataError(f"{path} is damaged (samples are missing): replace it.")
@@ -148,21 +177,24 @@ def read_wav(path: Path) -> np.ndarray:
 
 
 def _check(recordings: list[Recording], test: list[bool]) -> None:
-    """Every digit must be there to learn and to measure."""
+    """Raise DataError unless every digit has training and test recordings."""
     for what, held in (("training recordings, numbered 5 and up", False), ("test ones, 0-4", True)):
         digits = {
-            one.digit for one, is_test in zip(recordings, test, strict=True) if is_test is held
+            recording.digit
+            for recording, is_test in zip(recordings, test, strict=True)
+            if is_test is held
         }
         missing = sorted(set(range(10)) - digits)
         if missing:
             names = ", ".join(map(str, missing))
-            raise DataError(f"The digits {names} have no {what}: the data set is not complete.")
+            raise DataError(f"The digits {names} have no {what}: the data set is incomplete.")
 
 
 def _fingerprint(recordings: list[Recording], settings: tuple[float, ...]) -> str:
-    """Of the samples and settings, not of the features, whose last bits depend on the machine."""
+    """Hash samples and settings; the last bits of features depend on the machine."""
     state = hashlib.sha256(repr((VERSION, settings)).encode())
-    for one in recordings:
-        state.update(repr((one.digit, one.speaker, one.number, len(one.samples))).encode())
-        state.update(one.samples.tobytes())
+    for recording in recordings:
+        header = (recording.digit, recording.speaker, recording.number, len(recording.samples))
+        state.update(repr(header).encode())
+        state.update(recording.samples.tobytes())
     return state.hexdigest()

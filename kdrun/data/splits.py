@@ -1,4 +1,4 @@
-"""Which images are held out: seeded, and with every class in its proportion."""
+"""Seeded, stratified hold-out of validation and test images."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from kdrun.data.groups import sampling_units
 from kdrun.data.images import RawDataset, Split
 from kdrun.errors import ConfigError, DataError
 from kdrun.seeds import generator
@@ -15,36 +16,22 @@ TEST_FRACTION = 0.2
 
 
 def hold_out(split: Split, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Positions (kept, held out) of a split's images, both rising: `stratified`.
+    """Ascending positions (kept, held out) of a split's images, stratified by class.
 
-    Where images belong to groups, whole groups are drawn, in each class its share of them.
+    Groups are drawn as a whole.
     """
-    labels, unit = units(split)
+    labels, unit = sampling_units(split)
     _, chosen = stratified(labels, fraction, seed, purpose)
     held = torch.zeros(len(labels), dtype=torch.bool)
     held[chosen] = True
     return (~held[unit]).nonzero().flatten(), held[unit].nonzero().flatten()
 
 
-def units(split: Split) -> tuple[Tensor, Tensor]:
-    """What is drawn as a whole: (label of each unit `[U]`, unit of each image `[N]`).
-
-    A unit is a group where images belong to groups, and a single image where they do not.
-    """
-    if split.groups is None:
-        return split.targets, torch.arange(len(split))
-    names, unit = split.groups.unique(return_inverse=True)
-    labels = torch.zeros_like(names)
-    labels[unit] = split.targets
-    return labels, unit
-
-
 def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Positions (kept, held out) of `targets` `[N]`, both rising.
+    """Ascending positions (kept, held out) of `targets` `[N]`.
 
-    Every class gives `fraction` of its images, rounded (halves up); a class of two or more gives
-    at least one, and every class keeps at least one, so a class of one image gives none.
-    `purpose` separates the draws of the validation from those of the test images.
+    Holds out `fraction` of each class, rounded (halves up): at least one of two or more images,
+    and never all of them. `purpose` makes validation and test draws independent.
     """
     held = torch.zeros(len(targets), dtype=torch.bool)
     for label in targets.unique().tolist() if fraction > 0 else []:
@@ -57,15 +44,14 @@ def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tup
 
 
 def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
-    """A source without test images, with `fraction` of its training images held out for them.
+    """Hold out `fraction` of the training images as the test split.
 
-    The draw is `hold_out`, under the name "test". A known fingerprint stays known: it then
-    also says which images were held out.
+    A known fingerprint is extended by the fraction and the seed.
     """
     check_test_fraction(fraction)
     train, test = hold_out(raw.train, fraction, seed, "test")
     if len(test) == 0:
-        raise DataError("There is one image per class, none to hold out as the test images.")
+        raise DataError("There is one image per class, so no test images can be held out.")
     known = raw.fingerprint
     return dataclasses.replace(
         raw,
@@ -75,13 +61,13 @@ def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
         normalisation=None,
         notes=(
             *raw.notes,
-            f"There are no test images: {fraction:.0%} of the training images are held out, chosen "
-            f"by dataset.split_seed={seed}.",
+            f"No test split: {fraction:.0%} of the training images are held out for testing "
+            f"(dataset.split_seed={seed}).",
         ),
     )
 
 
 def check_test_fraction(value: float) -> None:
-    """Raise ConfigError unless `value` is a share that leaves images on both sides."""
+    """Raise ConfigError unless 0 < `value` < 1."""
     if not 0 < value < 1:
         raise ConfigError(f"dataset.test_fraction={value:g} must lie between 0 and 1, e.g. 0.2.")

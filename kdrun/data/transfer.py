@@ -1,7 +1,7 @@
-"""The transfer set: the images that distil, chosen from the training images or from a folder.
+"""The transfer set: the images used for distillation, from the training split or a folder.
 
-Stage 1 is not touched. What is chosen takes the place of the training split in a copy of the data
-set, so that positions in the transfer set (`Batch.index`) count from 0.
+The teacher still trains on the full training split. In a copy of the data set, the transfer set
+replaces the training split, so positions in it (`Batch.index`) count from 0.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from kdrun.data.decoding.options import ReadSettings
 from kdrun.data.decoding.read import with_notes
 from kdrun.data.decoding.rules import PixelRules
 from kdrun.data.decoding.survey import Survey, survey
-from kdrun.data.folders.read import pictures_tree
+from kdrun.data.folders.read import unlabelled_tree
+from kdrun.data.groups import sampling_units
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Progress
 from kdrun.data.paths import expanded
-from kdrun.data.splits import units
 from kdrun.data.tree import Tree
 from kdrun.errors import ConfigError, DataError, did_you_mean
 from kdrun.seeds import generator
@@ -38,12 +38,12 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class TransferSet:
-    """What stage 2 is trained on.
+    """Training data of the student.
 
-    dataset: the data set with the transfer set as its training split; validation, test and
-    normalisation are those of the whole. Without labels, every target is -1. Its fingerprint and
-    `train_index` together name the images, those of another folder too.
-    left_out: numbers of the classes that are left out.
+    dataset: the data set with the transfer set as its training split, and the original validation
+    and test splits and normalisation. Without labels, every target is -1. `fingerprint` and
+    `train_index` together identify the images.
+    left_out: numbers of the excluded classes.
     """
 
     dataset: Dataset
@@ -54,75 +54,76 @@ class TransferSet:
 def transfer_set(
     dataset: Dataset, config: TransferConfig, cache_root: Path, progress: Progress | None = None
 ) -> TransferSet:
-    """The transfer set that `config` describes; by default the training images, all of them.
+    """Select the transfer set; by default all training images.
 
-    `fraction` of each kept class is drawn (of its groups, where images form groups), rounded,
-    halves up, at least one; with one `seed` a smaller fraction is part of a larger one. Raises
-    ConfigError for classes there are not, DataError for too few images and unusable folders.
+    Draws `fraction` of each class (of its groups, if images are grouped), rounded (halves up), at
+    least one. With the same `seed`, a smaller fraction is a subset of a larger one. Raises
+    ConfigError for unknown classes, DataError for too few images and unusable folders.
     """
     left_out = _left_out(config, dataset.classes)
     train, index, digest = dataset.train, dataset.train_index, dataset.fingerprint
     notes = dataset.notes
     if config.folder is not None:
-        found = _pictures(expanded(config.folder, "transfer.folder"), dataset, cache_root, progress)
-        train, index = found.train, torch.arange(len(found.train))
-        digest = hashlib.sha256(f"{digest} {found.fingerprint}".encode()).hexdigest()
-        notes += tuple(f"transfer.folder: {note}" for note in found.notes)
-    chosen = _chosen(train, left_out, config)
-    if chosen is not None:
-        train, index = train.select(chosen), index[chosen]
+        path = expanded(config.folder, "transfer.folder")
+        images = _read_folder(path, dataset, cache_root, progress)
+        train, index = images.train, torch.arange(len(images.train))
+        digest = hashlib.sha256(f"{digest} {images.fingerprint}".encode()).hexdigest()
+        notes += tuple(f"transfer.folder: {note}" for note in images.notes)
+    selected = _select(train, left_out, config)
+    if selected is not None:
+        train, index = train.select(selected), index[selected]
     if len(train) < 2:
         raise DataError(
-            f"The transfer set has {len(train)} image(s): keep more, with transfer.fraction or "
-            "fewer left-out classes."
+            f"The transfer set has {len(train)} image(s): raise transfer.fraction or exclude "
+            "fewer classes."
         )
     if not config.labelled:
         train = dataclasses.replace(train, targets=torch.full_like(train.targets, NO_LABEL))
-    changed = dataclasses.replace(
+    dataset = dataclasses.replace(
         dataset, train=train, train_index=index, fingerprint=digest, notes=notes
     )
-    return TransferSet(changed, left_out, config.labelled)
+    return TransferSet(dataset, left_out, config.labelled)
 
 
-def class_numbers(given: Sequence[ClassKey], classes: Sequence[str], where: str) -> set[int]:
-    """Class numbers of names or numbers; a text that is a class's name means that class.
+def class_numbers(keys: Sequence[ClassKey], classes: Sequence[str], where: str) -> set[int]:
+    """Class numbers of names or numbers; a key that matches a class name means that class.
 
-    Raises ConfigError naming what there is.
+    Raises ConfigError that lists the classes.
     """
-    found = set()
-    for key in given:
+    numbers = set()
+    for key in keys:
         if str(key) in classes:
-            found.add(list(classes).index(str(key)))
+            numbers.add(list(classes).index(str(key)))
         elif isinstance(key, int) and 0 <= key < len(classes):
-            found.add(key)
+            numbers.add(key)
         else:
             shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
             hint = did_you_mean(str(key), classes)
             raise ConfigError(
-                f"{where}: there is no class {key}.{hint} There are {len(classes)}: {shown}; a "
-                "number counts from 0."
+                f"{where}: there is no class {key}.{hint} The {len(classes)} classes are {shown}; "
+                "numbers count from 0."
             )
-    return found
+    return numbers
 
 
 def _left_out(config: TransferConfig, classes: Sequence[str]) -> tuple[int, ...]:
-    every = set(range(len(classes)))
+    all_classes = set(range(len(classes)))
     if config.only_classes:
-        left = every - class_numbers(config.only_classes, classes, "transfer.only_classes")
-        if not left:
+        included = class_numbers(config.only_classes, classes, "transfer.only_classes")
+        if included == all_classes:
             raise ConfigError("transfer.only_classes lists every class: leave it out.")
-    else:
-        left = class_numbers(config.exclude_classes, classes, "transfer.exclude_classes")
-        if left == every:
-            raise ConfigError("transfer.exclude_classes leaves no class.")
-    return tuple(sorted(left))
+        return tuple(sorted(all_classes - included))
+    excluded = class_numbers(config.exclude_classes, classes, "transfer.exclude_classes")
+    if excluded == all_classes:
+        raise ConfigError("transfer.exclude_classes lists every class: keep at least one.")
+    return tuple(sorted(excluded))
 
 
-def _chosen(train: Split, left_out: Sequence[int], config: TransferConfig) -> Tensor | None:
-    """`[n]` positions of the images that are kept, rising; None for all."""
+def _select(train: Split, left_out: Sequence[int], config: TransferConfig) -> Tensor | None:
+    """Ascending positions `[n]` of the selected images; None for all."""
     if not left_out and config.fraction == 1:
         return None
-    labels, unit = units(train)
+    labels, unit = sampling_units(train)
     kept = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         if label in left_out:
@@ -134,13 +135,13 @@ def _chosen(train: Split, left_out: Sequence[int], config: TransferConfig) -> Te
     return kept[unit].nonzero().flatten()
 
 
-def _pictures(
+def _read_folder(
     folder: Path, dataset: Dataset, cache_root: Path, progress: Progress | None
 ) -> RawDataset:
-    """All pictures below a folder in the form of the data set's images, without labels."""
+    """All images below a folder, without labels, in the form of the data set's images."""
     info = dataset.info
     _check_form(dataset, info)
-    tree = pictures_tree(folder, "transfer.folder")
+    tree = unlabelled_tree(folder, "transfer.folder")
     form = Form(info.image_size, info.in_channels)
     rules = dataset.rules or PixelRules()
     settings: dict[str, object] = {"form": repr(form), "labels": False}
@@ -148,22 +149,22 @@ def _pictures(
         settings["rules"] = repr(rules)
 
     def choose(tree: Tree) -> Survey:
-        """The data set's form and ranges; a range it does not need is that of the folder."""
-        read = ReadSettings(form.size, form.channels, rules.background)
-        own = survey(tree, read, progress).rules
-        whole, real = rules.whole or own.whole, rules.real or own.real
+        """The data set's form and value ranges; missing ranges are measured on the folder."""
+        settings = ReadSettings(form.size, form.channels, rules.background)
+        measured = survey(tree, settings, progress).rules
+        whole, real = rules.whole or measured.whole, rules.real or measured.real
         return Survey(form, dataclasses.replace(rules, whole=whole, real=real))
 
-    place = cache_root / caches.folder_name(tree, settings)
-    meta = caches.find(place, tree)
+    cache = cache_root / caches.folder_name(tree, settings)
+    meta = caches.find(cache, tree)
     if meta is None:
-        meta = caches.build_once(place, tree, choose, progress, None)
-    return with_notes(caches.load(place, tree, meta), tree.notes)
+        meta = caches.build_once(cache, tree, choose, progress, None)
+    return with_notes(caches.load(cache, tree, meta), tree.notes)
 
 
 def _check_form(dataset: Dataset, info: InputInfo) -> None:
     if dataset.train.images.dtype != torch.uint8 or info.in_channels not in (1, 3):
         raise ConfigError(
-            f"transfer.folder holds pictures, and {dataset.name} is made of other data "
+            f"transfer.folder adds images, but {dataset.name} holds other data "
             f"({info.in_channels} channels of {dataset.train.images.dtype}): leave it out."
         )

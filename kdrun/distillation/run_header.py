@@ -12,6 +12,7 @@ from kdrun.distillation.networks import card_facts
 from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.session import Session
 from kdrun.engine.metrics import Evaluation
+from kdrun.engine.speed import auto_note, images_seen, slow_settings
 from kdrun.losses.ensemble import SOFT_TARGETS
 from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
@@ -76,7 +77,18 @@ def _notes(run: PreparedRun) -> list[str]:
     single = all(len(generation.config.teachers) < 2 for generation in run.generations)
     if run.config.ensemble.average == SOFT_TARGETS and single:
         notes.append("teacher.average=soft_targets has no effect: there is one teacher")
+    notes += auto_note(run.session.device) + _slow_settings(run)
     return notes + [str(setting) for setting in unused.changed(run.config)]
+
+
+def _slow_settings(run: PreparedRun) -> list[str]:
+    """Settings that make this run slower on this machine, by the operations of its training."""
+    config, plan = run.config, run.plans[-1]
+    per_image = sum(card.flops for card in plan.teachers) + 3 * plan.student.flops
+    images = images_seen(config.schedule, len(run.dataset.train_index))
+    return slow_settings(
+        config.schedule.precision, config.runtime, run.session.device, per_image * images
+    )
 
 
 def format_stage_2(config: DistillConfig, generations: Sequence[Generation]) -> str:

@@ -122,7 +122,7 @@ def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
         "fingerprint": run.dataset.fingerprint,
         "val_fraction": run.config.val_fraction,
         "pixel_type": run.dataset.pixel_type,
-        **run.dataset.pixel_facts,
+        **run.dataset.pixel_metadata,
     }
 
 

@@ -114,7 +114,7 @@ def _train(recipe: TeacherRecipe) -> None:
         "dataset": dataset_plain(recipe.data),
         "val_fraction": recipe.val_fraction,
         "pixel_type": dataset.pixel_type,
-        **dataset.pixel_facts,
+        **dataset.pixel_metadata,
         **trained.test.to_dict(),
         "best_val": trained.best_val,
         "stopped_early": trained.stopped_early,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdrun.config import unused
 from kdrun.config.dump import train_teacher_plain
 from kdrun.config.schema import TrainTeacherConfig
@@ -19,6 +21,7 @@ from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.teacher import Teacher, get_or_train_teachers
 from kdrun.distillation.token_heads import require_no_heads
 from kdrun.engine.devices import check_precision
+from kdrun.engine.speed import auto_note, images_seen, slow_settings
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, EarlyStop, TeacherResult
 from kdrun.ui import tables
@@ -45,7 +48,7 @@ def run_train_teacher(
     # everything that can be refused is, before the run's folder is made
     checks = network_checks(config)
     dataset = open_data(session, config.dataset, config.val_fraction, checks)
-    plan = _plan(config, dataset)
+    plan = _plan(config, dataset, session.device)
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
         folder.result.update(dataset=dataset_facts(dataset))
         _say_plan(plan, config, session, folder)
@@ -64,13 +67,15 @@ def run_train_teacher(
 Rows = list[tuple[str, str]]
 
 
-def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
+def _plan(
+    config: TrainTeacherConfig, dataset: Dataset, device: torch.device
+) -> tuple[Rows, list[str]]:
     """(rows, notes) of a run's header, from building the networks.
 
     Raises ConfigError or CheckpointError for what does not fit.
     """
     rows = data_rows(dataset)
-    notes: list[str] = list(dataset.notes)
+    notes: list[str] = [*dataset.notes, *auto_note(device)]
     for number, teacher in enumerate(config.teachers, 1):
         if teacher.checkpoint is not None:
             where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
@@ -86,6 +91,9 @@ def _plan(config: TrainTeacherConfig, dataset: Dataset) -> tuple[Rows, list[str]
             ("teacher", tables.format_network(card_facts(card))),
             ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),
         ]
+        images = images_seen(teacher.schedule, len(dataset.train_index))
+        precision, flops = teacher.schedule.precision, 3.0 * card.flops * images
+        notes += slow_settings(precision, config.runtime, device, flops)
     return rows, notes
 
 

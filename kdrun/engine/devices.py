@@ -30,6 +30,11 @@ def pick_device(name: str) -> torch.device:
         return torch.device(there[0])
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in there:
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"device={name} is not on this machine: PyTorch finds no CUDA GPU. Leave device "
+                f"out, or type device={there[-1]}."
+            )
         raise ConfigError(f"device={name} is not on this machine. It has: {', '.join(there)}.")
     return torch.device(wanted)
 
@@ -45,9 +50,9 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision=bf16 is not supported by {device}: use fp16 or fp32.")
     if precision == "tf32" and device.type != "cuda":
-        raise ConfigError("precision=tf32 is for NVIDIA GPUs; on a processor use bf16 or fp32.")
+        raise ConfigError("precision=tf32 is for NVIDIA GPUs; on a CPU use bf16 or fp32.")
     if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision=fp16 is for GPUs; on a processor use bf16 or fp32.")
+        raise ConfigError("precision=fp16 is for GPUs; on a CPU use bf16 or fp32.")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

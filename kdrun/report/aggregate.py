@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kdrun.report.metrics_table import (
     BASELINE,
@@ -81,12 +82,12 @@ class Group:
     @property
     def pairs(self) -> list[tuple[float, float, float | None]]:
         """(student, baseline, teacher) of each seed that has the first two, percent."""
-        found = []
+        pairs = []
         for run in self.runs:
             test, baseline = TEST.read(run), self._baseline_top1(run)
             if test is not None and baseline is not None:
-                found.append((test, baseline, teacher_top1(run.result)))
-        return found
+                pairs.append((test, baseline, teacher_top1(run.result)))
+        return pairs
 
     @property
     def gain(self) -> Mean | None:
@@ -98,7 +99,7 @@ class Group:
         """Of the gain; see `paired_p`."""
         return paired_p([test - baseline for test, baseline, _ in self.pairs])
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """Whether distillation helps with these settings; see `kdrun.report.verdict`."""
         gains: list[tuple[int | None, float]] = []
@@ -137,4 +138,4 @@ def group_by_settings(runs: Iterable[tuple[Settings, Run]]) -> list[Group]:
 def ranked(groups: Sequence[Group]) -> list[Group]:
     """Highest validation accuracy (best epoch) first, groups without one last; ties keep order."""
     sign = -1.0 if WINNER.better == "higher" else 1.0
-    return sorted(groups, key=lambda one: (one.rank is None, sign * (one.rank or 0.0)))
+    return sorted(groups, key=lambda group: (group.rank is None, sign * (group.rank or 0.0)))

@@ -69,7 +69,7 @@ def columns(section: Section, published: list[PublishedMetric]) -> list[Column]:
         if metric is GAIN:
             first.append(_seeds(groups))
     rest = [column for column in by_metric.values() if column not in first]
-    found = [
+    ordered = [
         *first,
         _verdicts(groups),
         *rest[:1],
@@ -79,7 +79,7 @@ def columns(section: Section, published: list[PublishedMetric]) -> list[Column]:
         *rest[1:],
         _published(groups, published),
     ]
-    measured = [column for column in found if not column.empty]
+    measured = [column for column in ordered if not column.empty]
     settings = [_setting(name, groups) for name in section.names]
     return [_labels(section), *measured, *settings]
 
@@ -146,7 +146,7 @@ def _p_values(section: Section) -> Column:
 
 def _published(groups: list[Group], published: list[PublishedMetric]) -> Column:
     matches = [match(group.settings, published) for group in groups]
-    cells = [Cell(one.shown, one.shown) if one else Cell("", None) for one in matches]
+    cells = [Cell(m.shown, m.shown) if m else Cell("", None) for m in matches]
     about = "From the paper, with its schedule and settings; not measured by kdrun."
     return Column("published (full schedule)", about, cells, numeric=False)
 

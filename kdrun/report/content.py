@@ -61,9 +61,9 @@ class Report:
     @property
     def sources(self) -> list[str]:
         """The sources of the published values."""
-        matches = (match(one.settings, self.published) for one in self.grouped.groups)
-        found = [f"{f.source}, {f.table}" for one in matches if one for f in one.metrics]
-        return list(dict.fromkeys(found))
+        matches = (match(group.settings, self.published) for group in self.grouped.groups)
+        metrics = [metric for found in matches if found for metric in found.metrics]
+        return list(dict.fromkeys(f"{metric.source}, {metric.table}" for metric in metrics))
 
 
 def make_report(collected: Collected, published: list[PublishedMetric]) -> Report:
@@ -74,8 +74,8 @@ def make_report(collected: Collected, published: list[PublishedMetric]) -> Repor
         collected,
         grouped,
         [
-            SectionTable(one, columns(one, published), parts_columns(one))
-            for one in sections(grouped, collected.sweeps)
+            SectionTable(section, columns(section, published), parts_columns(section))
+            for section in sections(grouped, collected.sweeps)
         ],
         [listing for listing in others if listing.columns[0].cells],
         published,
@@ -91,7 +91,7 @@ def summary(report: Report) -> str:
         are = "is" if len(damaged) == 1 else "are"
         sentences.append(f"{_count(damaged, 'damaged run')} {are} left out and listed below.")
     if len(report.sections) > 1:
-        datasets = {one.section.experiment.dataset for one in report.sections}
+        datasets = {table.section.experiment.dataset for table in report.sections}
         sentences.append(
             f"{_count(report.sections, 'experiment')} on {_count(datasets, 'data set')}, a section "
             "each."
@@ -123,25 +123,25 @@ def best_lines(section: Section) -> list[str]:
 def notes(report: Report) -> list[str]:
     """What a reader must know to read the tables."""
     groups = report.grouped.groups
-    found = [SORTED] if groups else []
-    tested = sum(one.section.tested for one in report.sections)
+    lines = [SORTED] if groups else []
+    tested = sum(table.section.tested for table in report.sections)
     if tested:
-        found.append(f"p: {TEST_NAME}; * below 0.05 after Holm's correction for its table.")
+        lines.append(f"p: {TEST_NAME}; * below 0.05 after Holm's correction for its table.")
     unchecked = [run for run in report.collected.runs if run.finished and not run.checked]
     if unchecked:
         have = "has" if len(unchecked) == 1 else "have"
-        found.append(
+        lines.append(
             f"{_count(unchecked, 'finished run')} {have} no checksums (SHA256SUMS) and cannot be "
             "checked for damage."
         )
-    repeats = sum(one.repeats for one in groups)
+    repeats = sum(group.repeats for group in groups)
     if repeats:
-        found.append(
+        lines.append(
             f"{_count(range(repeats), 'run')} repeat a configuration and seed; only the newest "
             "counts, so that n is the number of seeds."
         )
-    found += [f"published: {source}." for source in report.sources]
-    return found
+    lines += [f"published: {source}." for source in report.sources]
+    return lines
 
 
 def status_rows(report: Report) -> list[tuple[str, str, str, str]]:
@@ -197,12 +197,12 @@ def _evaluations(runs: Sequence[Run]) -> Listing:
 
 
 def _metrics(runs: Sequence[Run]) -> list[Column]:
-    found = []
+    metric_columns = []
     for metric in metrics_of(LISTING, runs):
         values = [metric.read(run) for run in runs]
         cells = [Cell(metric.text(value), value) for value in values]
-        found.append(Column(metric.name, metric.about, cells))
-    return found
+        metric_columns.append(Column(metric.name, metric.about, cells))
+    return metric_columns
 
 
 def _texts(name: str, values: Sequence[Any]) -> Column:

@@ -23,12 +23,12 @@ def write_markdown(path: Path, report: Report) -> None:
     parts = ["# Report", escaped(summary(report))]
     if report.sections:
         parts.append("\n".join(f"- {escaped(note)}" for note in notes(report)))
-    for one in report.sections:
-        parts.append(f"## {escaped(one.title)}")
-        parts.append("\n".join(f"- {escaped(line)}" for line in best_lines(one.section)))
-        parts.append(_markdown([column for column in one.columns if not column.setting]))
-        if one.parts:
-            parts += ["Networks that belong to these rows:", _markdown(one.parts)]
+    for table in report.sections:
+        parts.append(f"## {escaped(table.title)}")
+        parts.append("\n".join(f"- {escaped(line)}" for line in best_lines(table.section)))
+        parts.append(_markdown([column for column in table.columns if not column.setting]))
+        if table.parts:
+            parts += ["Networks that belong to these rows:", _markdown(table.parts)]
     for listing in report.others:
         parts += [f"## {listing.title}", _markdown(listing.columns)]
     unfinished = status_rows(report)
@@ -44,11 +44,11 @@ def write_csv(path: Path, report: Report) -> None:
     """
     names = _setting_names(report)
     rows: list[dict[str, Any]] = []
-    for one in report.sections:
-        for place, group in enumerate(one.section.groups):
-            row: dict[str, Any] = {EXPERIMENT: one.title}
+    for table in report.sections:
+        for place, group in enumerate(table.section.groups):
+            row: dict[str, Any] = {EXPERIMENT: table.title}
             row |= {name: group.settings.get(name) for name in names}
-            for column in one.columns:
+            for column in table.columns:
                 if column.name != SETTING and not column.setting:
                     row |= _csv_cells(column, place)
             rows.append(row)
@@ -62,9 +62,9 @@ def write_runs_csv(path: Path, report: Report) -> None:
     metrics = metrics_of(RUNS, report.collected.runs)
     rows = []
     for run in report.collected.everything:
-        found = settings_of(run) if run.verb == DISTILL else {}
+        settings = settings_of(run) if run.verb == DISTILL else {}
         rows.append(
-            [run.verb, run.status, *(found.get(name) for name in names), run.seed,
+            [run.verb, run.status, *(settings.get(name) for name in names), run.seed,
              *(metric.read(run) for metric in metrics), run.folder, run.command]
         )  # fmt: skip
     measured = (metric.name for metric in metrics)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.report.aggregate import Group, group_by_settings, ranked
-from kdrun.report.records import Run
+from kdrun.report.records import Run, read_run
 from kdrun.report.settings import NONE, Settings, settings_of
 from kdrun.runs.result import NetworkResult
 
@@ -47,13 +47,23 @@ def group(runs: Sequence[Run]) -> Grouped:
     hidden = {id(run) for run in served}
     shown = ((settings[id(run)], run) for run in finished if id(run) not in hidden)
     rows = []
-    for one in group_by_settings(shown):
-        members = frozenset(run.folder.resolve() for run in one.runs)
-        rows.append((_with_baselines(_newest_of_each_seed(one), labels_only, by_folder), members))
-    rows.sort(key=lambda row: str(sorted(row[0].settings.items())))
-    members_of = {id(one): members for one, members in rows}
-    groups = ranked([one for one, _ in rows])
-    return Grouped(groups, [members_of[id(one)] for one in groups], served)
+    for repeated in group_by_settings(shown):
+        members = frozenset(run.folder.resolve() for run in repeated.runs)
+        row = _with_baselines(_newest_of_each_seed(repeated), labels_only, by_folder)
+        rows.append((row, members))
+    rows.sort(key=lambda item: str(sorted(item[0].settings.items())))
+    members_of = {id(row): members for row, members in rows}
+    groups = ranked([row for row, _ in rows])
+    return Grouped(groups, [members_of[id(row)] for row in groups], served)
+
+
+def baseline_runs(group: Group) -> list[Run]:
+    """The runs of a group's baselines: of the report, or else where their runs name them."""
+    if group.baseline_runs:
+        return group.baseline_runs
+    folders = [run.result.alone.run for run in group.runs]
+    runs = [read_run(Path(folder)) for folder in folders if folder is not None]
+    return [run for run in runs if run.finished]
 
 
 def is_part(run: Run) -> bool:
@@ -68,7 +78,7 @@ def folder_key(folder: str | Path) -> FolderKey:
 
 def _served_by(run: Run) -> Iterable[FolderKey]:
     """The run folders that this run names: its baseline, and the generations before it."""
-    names = [run.result.alone.run, *(one.run for one in run.result.generations)]
+    names = [run.result.alone.run, *(part.run for part in run.result.generations)]
     keys = {folder_key(name) for name in names if name}
     return keys - {folder_key(run.folder)}
 

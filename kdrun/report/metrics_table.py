@@ -106,14 +106,14 @@ def _of(read: Callable[[RunResult], float | None]) -> Callable[[Run], float | No
 
 def last_val_top1(run: Run) -> float | None:
     """Validation top-1 of the last epoch, percent."""
-    values = [number(row, VAL) for row in run.metrics]
-    return next((value for value in reversed(values) if value is not None), None)
+    values = (number(row, VAL) for row in reversed(run.metrics))
+    return next((value for value in values if value is not None), None)
 
 
 def teacher_top1(result: RunResult) -> float | None:
     """Test top-1 of the best teacher, percent."""
-    found = [teacher.test.top1 for teacher in result.teachers]
-    return max((value for value in found if value is not None), default=None)
+    values = [teacher.test.top1 for teacher in result.teachers]
+    return max((value for value in values if value is not None), default=None)
 
 
 # Metrics of a network on one split.

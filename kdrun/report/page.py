@@ -94,7 +94,7 @@ def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
         script=script,
         policy=_policy(style, script),
         summary=content.summary(report),
-        sections=[_section(number, one) for number, one in enumerate(report.sections, 1)],
+        sections=[_section(number, t) for number, t in enumerate(report.sections, 1)],
         notes=content.notes(report),
         meanings=_meanings(report),
         size_charts=_size_charts(report),
@@ -106,16 +106,16 @@ def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
     write_own(path, html.encode(), ELSEWHERE)
 
 
-def _section(number: int, one: SectionTable) -> PageSection:
-    section = one.section
+def _section(number: int, table: SectionTable) -> PageSection:
+    section = table.section
     labels = [section.row_label(place) for place in range(len(section.groups))]
     curves = learning_curves(section.groups, labels, str(number))
     return PageSection(
         number,
-        one.title,
+        table.title,
         content.best_lines(section),
-        one.columns,
-        one.parts,
+        table.columns,
+        table.parts,
         [*plane_charts(section), *([curves] if curves else [])],
         [RowDetails(n, g.runs, g.repeats) for n, g in zip(labels, section.groups, strict=True)],
         differences(section.groups, section.names),
@@ -161,7 +161,9 @@ def _heading(title: str) -> Markup:
 
 def _meanings(report: Report) -> list[tuple[str, str]]:
     """(heading, meaning) of every column of any section, settings excluded."""
-    columns = [column for one in report.sections for column in one.columns if not column.setting]
+    columns = [
+        column for table in report.sections for column in table.columns if not column.setting
+    ]
     named = {column.name: (column.title, column.name, column.about) for column in columns}
     return [
         (title if title == name else f"{title} ({name})", about)
@@ -172,9 +174,11 @@ def _meanings(report: Report) -> list[tuple[str, str]]:
 def _size_charts(report: Report) -> list[Chart]:
     """Accuracy against size, for each data set."""
     by_dataset: dict[str, list[tuple[Section, int]]] = {}
-    for one in report.sections:
-        for place in range(len(one.section.groups)):
-            by_dataset.setdefault(one.section.experiment.dataset, []).append((one.section, place))
+    for table in report.sections:
+        for place in range(len(table.section.groups)):
+            by_dataset.setdefault(table.section.experiment.dataset, []).append(
+                (table.section, place)
+            )
     charts = []
     for name, places in by_dataset.items():
         rows = {id(section.groups[at]): (section, at) for section, at in places}
@@ -187,16 +191,16 @@ def _size_charts(report: Report) -> list[Chart]:
 
 def _run_figures(report: Report) -> list[RunFigures]:
     """The figures of runs that have some, each run once."""
-    found: dict[Path, RunFigures] = {}
-    for one in report.sections:
-        for place, group in enumerate(one.section.groups):
+    by_folder: dict[Path, RunFigures] = {}
+    for table in report.sections:
+        for place, group in enumerate(table.section.groups):
             for run in group.runs:
                 figures = read_figures(run.folder)
-                if figures and run.folder not in found:
+                if figures and run.folder not in by_folder:
                     seed = f"seed {run.seed}" if run.seed is not None else ""
-                    label = " ".join(filter(None, (one.section.row_label(place), seed)))
-                    found[run.folder] = RunFigures(label, run.folder, figures)
-    return list(found.values())
+                    label = " ".join(filter(None, (table.section.row_label(place), seed)))
+                    by_folder[run.folder] = RunFigures(label, run.folder, figures)
+    return list(by_folder.values())
 
 
 def _asset(name: str) -> Markup:

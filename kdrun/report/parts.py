@@ -7,7 +7,7 @@ from kdrun.report.aggregate import Group
 from kdrun.report.columns import Cell, Column
 from kdrun.report.sections import Section
 from kdrun.report.statistics import mean_of
-from kdrun.runs.result import CompanionResult, Measured, RunResult
+from kdrun.runs.result import Measured, RunResult
 from kdrun.ui import format
 
 
@@ -55,12 +55,12 @@ def parts_columns(section: Section) -> list[Column]:
 
 def parts_of(group: Group) -> list[Part]:
     """The networks that belong to the runs of a group, averaged over seeds."""
-    found: dict[tuple[str, str], Part] = {}
+    parts: dict[tuple[str, str], Part] = {}
     for run in group.runs:
         for role, network, measured, params in _measured(run.result):
-            part = found.setdefault((role, network), Part(role, network, [], params))
+            part = parts.setdefault((role, network), Part(role, network, [], params))
             part.top1.append(measured.test.top1)
-    return list(found.values())
+    return list(parts.values())
 
 
 def _measured(result: RunResult) -> Iterable[tuple[str, str, Measured, int | None]]:
@@ -68,17 +68,13 @@ def _measured(result: RunResult) -> Iterable[tuple[str, str, Measured, int | Non
     if len(result.teachers) > 1:
         for number, teacher in enumerate(result.teachers, 1):
             yield f"teacher {number}", teacher.name or "", teacher, teacher.params
-    for one in result.generations[:-1]:
-        yield one.role or "generation", one.name or "", one, one.params
+    for earlier in result.generations[:-1]:
+        yield earlier.role or "generation", earlier.name or "", earlier, earlier.params
     student = result.student.name or ""
     if result.ensemble_of_generations:
         yield "ensemble of generations", student, result.ensemble_of_generations, None
-    for one in (*result.peers, *result.branches, *result.exits, *result.ensemble):
-        yield _role(one), one.network or student, one, one.params
-
-
-def _role(one: CompanionResult) -> str:
-    return one.name or one.role or "network"
+    for part in (*result.peers, *result.branches, *result.exits, *result.ensemble):
+        yield part.name or part.role or "network", part.network or student, part, part.params
 
 
 def _texts(name: str, about: str, values: Iterable[str]) -> Column:

@@ -68,16 +68,16 @@ class Section:
 def sections(grouped: Grouped, sweeps: Sequence[Sweep]) -> list[Section]:
     """The sections, by data set, then in the order of their first runs."""
     parts: dict[Experiment, list[Group]] = {}
-    for one, members in zip(grouped.groups, grouped.members, strict=True):
-        joined = [sweep for sweep in sweeps if sweep.varied and members & sweep.runs]
-        for experiment in dict.fromkeys(_experiments(one, joined)):
-            parts.setdefault(experiment, []).append(one)
+    for group, members in zip(grouped.groups, grouped.members, strict=True):
+        joined = [sweep for sweep in sweeps if members & sweep.runs]
+        for experiment in dict.fromkeys(_experiments(group, joined)):
+            parts.setdefault(experiment, []).append(group)
     ordered = sorted(parts.items(), key=lambda item: (item[0].dataset, _first_run(item[1])))
     return _with_distinct_titles([_section(*item) for item in ordered])
 
 
 def _experiments(group: Group, sweeps: Sequence[Sweep]) -> list[Experiment]:
-    """The experiments that a group is a row of."""
+    """The experiments that a group is a row of; a sweep over data sets is one for each of them."""
     settings = group.settings
     dataset, content = settings.get("dataset", ""), settings.get("dataset content", "")
     scheme = settings.get("scheme", OFFLINE)
@@ -85,20 +85,22 @@ def _experiments(group: Group, sweeps: Sequence[Sweep]) -> list[Experiment]:
     transfer = " ".join(f"transfer.{key}={value}" for key, value in chosen.items())
     if all(is_part(run) for run in group.runs):
         return [Experiment(dataset, content, PARTS, (), "", "")]
-    found = []
+    experiments = []
     for sweep in sweeps:
-        groups = {key.split(".")[0] for key in sweep.varied}
-        found.append(
+        varied = tuple(sorted(set(sweep.varied) - {"dataset"}))
+        if not varied:
+            continue
+        experiments.append(
             Experiment(
                 dataset,
                 content,
                 SEARCH if sweep.search else SWEEP,
-                tuple(sorted(sweep.varied)),
-                "" if "scheme" in groups else scheme,
-                "" if "transfer" in groups else transfer,
+                varied,
+                "" if "scheme" in varied else scheme,
+                "" if any(key.startswith("transfer.") for key in varied) else transfer,
             )
         )
-    return found or [Experiment(dataset, content, RUNS, (), scheme, transfer)]
+    return experiments or [Experiment(dataset, content, RUNS, (), scheme, transfer)]
 
 
 def _section(experiment: Experiment, groups: list[Group]) -> Section:
@@ -146,18 +148,20 @@ def _unset(name: str) -> str:
     return "" if first in MAIN else "null"
 
 
-def _with_distinct_titles(found: list[Section]) -> list[Section]:
+def _with_distinct_titles(unnamed: list[Section]) -> list[Section]:
     """Add the start of the data's fingerprint where one data set has several contents."""
     contents: dict[str, set[str]] = {}
-    for one in found:
-        contents.setdefault(one.experiment.dataset, set()).add(one.experiment.content)
+    for section in unnamed:
+        contents.setdefault(section.experiment.dataset, set()).add(section.experiment.content)
     seen: Counter[str] = Counter()
     named = []
-    for one in found:
-        several = len(contents[one.experiment.dataset]) > 1
-        title = f"{one.title} · data {one.experiment.content[:6]}" if several else one.title
+    for section in unnamed:
+        title, content = section.title, section.experiment.content
+        if len(contents[section.experiment.dataset]) > 1:
+            title += f" · data {content[:6]}"
         seen[title] += 1
-        named.append(replace(one, title=f"{title} ({seen[title]})" if seen[title] > 1 else title))
+        number = f" ({seen[title]})" if seen[title] > 1 else ""
+        named.append(replace(section, title=title + number))
     return named
 
 

@@ -26,8 +26,8 @@ GAP = 2  # spaces between columns
 def show_report(report: Report) -> None:
     """Print the summary, the sections, other tables and unfinished runs."""
     _say(summary(report))
-    for one in report.sections:
-        _show_section(one)
+    for table in report.sections:
+        _show_section(table)
     if report.sections:
         _say("")
         for note in notes(report):
@@ -45,11 +45,11 @@ def show_report(report: Report) -> None:
         _cut(len(unfinished))
 
 
-def show_comparison(found: Comparison, everything: bool = False) -> None:
+def show_comparison(comparison: Comparison, everything: bool = False) -> None:
     """Two runs side by side; equal lines are counted, or shown too."""
-    _say(f"A  {found.a.folder}")
-    _say(f"B  {found.b.folder}")
-    for title, lines in found.parts.items():
+    _say(f"A  {comparison.a.folder}")
+    _say(f"B  {comparison.b.folder}")
+    for title, lines in comparison.parts.items():
         results = title == "results"
         shown = [line for line in lines if everything or results or not line.same]
         same = len(lines) - len(shown)
@@ -77,17 +77,17 @@ def say(text: str) -> None:
     _say(text)
 
 
-def _show_section(one: SectionTable) -> None:
-    _heading(one.title)
-    for line in best_lines(one.section):
+def _show_section(table: SectionTable) -> None:
+    _heading(table.title)
+    for line in best_lines(table.section):
         _say(f"  {line}")
-    _show_table([column for column in one.columns if not column.setting])
-    hidden = [name for name in one.section.names if name not in one.section.labels]
+    _show_table([column for column in table.columns if not column.setting])
+    hidden = [name for name in table.section.names if name not in table.section.labels]
     if hidden:
         _say(f"  also different: {', '.join(hidden)}")
-    if one.parts:
+    if table.parts:
         _say("  networks of these rows:")
-        _show_table(one.parts)
+        _show_table(table.parts)
 
 
 def _show_table(columns: Sequence[Column]) -> None:

@@ -288,3 +288,17 @@ def test_an_experiment_of_another_verb_says_so(refused: Callable[..., str]) -> N
     text = refused("train-teacher", "experiment=smoke")
     assert "experiment/smoke sets loss" in text
     assert "kdrun distill" in text
+
+
+@pytest.mark.parametrize(
+    "word", ["gpu=0", "cuda=0", "cuda:0", "gpu:0", "device=0", "device=cuda:0"]
+)
+def test_a_gpu_may_be_typed_in_several_ways(word: str) -> None:
+    (config,) = planning.check("distill", "distill", parse_composed("distill", [word])).configs
+    assert config.runtime.device == "cuda:0"
+
+
+def test_jobs_may_be_spread_over_gpus() -> None:
+    flags = parse_composed("distill", ["-m", "gpu=0,1"])
+    plan = planning.check("distill", "distill", flags)
+    assert [config.runtime.device for config in plan.configs] == ["cuda:0", "cuda:1"]

@@ -9,7 +9,7 @@ import torch
 from kdrun.config import trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
-from kdrun.data.group_error import GroupError
+from kdrun.data.groups import GroupError
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.errors import ConfigError, DataError

@@ -71,26 +71,26 @@ def test_equal_checksums_of_unequal_images_are_no_copies(monkeypatch: pytest.Mon
 
 def test_drop_never_touches_the_test_images() -> None:
     splits = {"train": split([1, 2, 3, 4, 5, 6]), "val": split([3, 7]), "test": split([7, 1])}
-    keep, notes = duplicates.settle(splits, "drop", CLASSES)
+    keep, notes = duplicates.resolve(splits, "drop", CLASSES)
     assert keep["train"].tolist() == [1, 3, 4, 5]
     assert keep["val"].tolist() == [0]
     assert "test" not in keep
     assert "dataset.duplicates=drop: 2 training images left out." in notes
-    assert duplicates.settle(splits, "warn", CLASSES)[0] == {}
+    assert duplicates.resolve(splits, "warn", CLASSES)[0] == {}
     with pytest.raises(DataError, match=r"1 of 2 test images are also training .*duplicates=error"):
-        duplicates.settle(splits, "error", CLASSES)
+        duplicates.resolve(splits, "error", CLASSES)
 
 
 def test_drop_does_not_empty_a_class() -> None:
     splits = {"train": split([1, 2, 3], [0, 1, 0]), "test": split([2, 9])}
     with pytest.raises(DataError, match="leaves no training images of dog"):
-        duplicates.settle(splits, "drop", CLASSES)
+        duplicates.resolve(splits, "drop", CLASSES)
 
 
 def test_nothing_is_said_of_different_images() -> None:
     splits = {"train": split([1, 2]), "test": split([3, 4])}
     for mode in duplicates.DUPLICATES:
-        assert duplicates.settle(splits, mode, CLASSES) == ({}, [])
+        assert duplicates.resolve(splits, mode, CLASSES) == ({}, [])
 
 
 class Elsewhere(LazyImages):
@@ -113,10 +113,10 @@ def test_images_without_checksums_are_read_only_when_asked() -> None:
         name: Split(images, torch.tensor([0, 1]))
         for name, images in zip(("train", "test"), lazy, strict=True)
     }
-    assert duplicates.settle(splits, "warn", CLASSES) == ({}, [])
+    assert duplicates.resolve(splits, "warn", CLASSES) == ({}, [])
     assert lazy[0].read == 0
     with pytest.raises(DataError, match="1 of 2 test images"):
-        duplicates.settle(splits, "error", CLASSES)
+        duplicates.resolve(splits, "error", CLASSES)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from kdrun.data.group_error import GroupError
+from kdrun.data.groups import GroupError
 
 
 def test_a_group_is_answered_by_the_sum_of_its_log_posteriors() -> None:

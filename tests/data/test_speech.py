@@ -90,7 +90,7 @@ def test_reading_again_gives_the_same_and_settings_count(raw: RawDataset, record
 def test_a_missing_folder_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"free-spoken-digit-dataset .*fsdd"):
         speech_digits(root=str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="holds no recordings named"):
+    with pytest.raises(DataError, match="contains no recordings named"):
         speech_digits(root=str(tmp_path))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kdrun.data.class_order import natural
 from kdrun.data.decoding.formats import image_extensions
-from kdrun.data.folders.read import pictures_tree, read_tree
+from kdrun.data.folders.read import read_tree, unlabelled_tree
 from kdrun.errors import DataError
 
 Save = Callable[..., Path]
@@ -93,7 +93,7 @@ def test_links_out_of_the_folder_need_a_word(tree: Path, tmp_path: Path) -> None
     found = read_tree(linked, follow_links=True)
     assert {name: len(files) for name, files in found.splits.items()} == {"train": 2, "test": 4}
     with pytest.raises(DataError, match="set its target instead"):
-        pictures_tree(linked, "transfer.folder")
+        unlabelled_tree(linked, "transfer.folder")
 
 
 def test_a_root_that_is_a_link_is_no_way_out(tree: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_folder_that_holds_itself_is_named(tmp_path: Path) -> None:
 def test_roots_that_are_none(tmp_path: Path, root: str, words: str) -> None:
     (tmp_path / "self").symlink_to(tmp_path / "self")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    for read in (read_tree, lambda path: pictures_tree(path, "transfer.folder")):
+    for read in (read_tree, lambda path: unlabelled_tree(path, "transfer.folder")):
         with pytest.raises(DataError, match=words) as caught:
             read(tmp_path / root)
         assert len(str(caught.value)) < 600
@@ -233,7 +233,7 @@ def test_a_class_of_unread_formats_names_the_package(tree: Path) -> None:
 
 def test_pictures_of_unread_formats_are_counted(tree: Path) -> None:
     (tree / "x.heic").touch()
-    (note,) = pictures_tree(tree, "transfer.folder").notes
+    (note,) = unlabelled_tree(tree, "transfer.folder").notes
     assert note == "Not read: 1 .heic; to use them: pip install pillow-heif."
 
 

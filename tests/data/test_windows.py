@@ -4,7 +4,7 @@ import pickle
 
 import torch
 
-from kdrun.data.windows import WindowedFrames
+from kdrun.data.speech import WindowedFrames
 
 
 def test_each_frame_with_its_neighbours_and_none_of_another_recording() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.group_error import GroupError
+from kdrun.data.groups import GroupError
 from kdrun.engine.metrics import (
     EpochSums,
     calibration_error,

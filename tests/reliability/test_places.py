@@ -222,13 +222,13 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_sizes_are_compared_before_the_work() -> None:
-    with pytest.raises(ConfigError, match=r"260 images of 3×9000×9000, 63\.2 GB, do not fit"):
+    with pytest.raises(ConfigError, match=r"260 images of 3×9000×9000, 63\.2 GB, exceed"):
         require_memory(260, (3, 9000, 9000), "Set less.", free=10**9)
     require_memory(260, (3, 8, 8), "Set less.", free=10**9)
     assert (available_memory() or 1) > 0
     with pytest.raises(ConfigError, match="10,000,000,000 pixels; at most 100,000,000"):
         synthetic(image_size=100_000)
-    with pytest.raises(ConfigError, match="do not fit into memory"):
+    with pytest.raises(ConfigError, match="exceed the available memory"):
         synthetic(image_size=9000, train_size=10**6)
     with pytest.raises(ConfigError, match=r"teacher\.image_size=100000×100000"):
         image_size(100_000, "teacher.image_size")

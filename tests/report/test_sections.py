@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kdrun.report.charts.curves import learning_curves
 from kdrun.report.charts.heatmap import plane_charts
 from kdrun.report.content import Report, SectionTable, best_lines, summary
 
@@ -78,6 +79,29 @@ def test_a_sweep_is_a_section_and_later_seeds_join_it(
     assert [len(group.runs) for group in report.sections[0].section.groups] == [2, 1]
     assert rows(report.sections[1]) == ["loss=kd", "loss=sp"]  # T and alpha follow from the loss
     assert report.sections[1].section.names == ["loss"]
+
+
+def test_a_sweep_over_data_sets_has_a_section_for_each(
+    make: Make, outputs: Path, report_of: ReportOf
+) -> None:
+    names = [(name, T) for name in ("digits", "mnist") for T in (1.0, 4.0)]
+    runs = [make(T=T, changes={"dataset.name": name}) for name, T in names]
+    sweep_of(outputs, runs, [[f"dataset={name}", f"T={T:g}"] for name, T in names])
+    titles = [one.title for one in report_of(outputs).sections]
+    assert titles == [f"{name} · sweep over T · cnn_large → cnn_tiny · kd"
+                      for name in ("digits", "mnist")]  # fmt: skip
+
+
+def test_the_curve_of_a_baseline_outside_the_report_is_drawn(
+    make: Make, outputs: Path, report_of: ReportOf
+) -> None:
+    labels = {"teacher": None, "loss": {"ce": {"weight": 1.0}}}
+    baseline = make(val=70.0, outcome={"baseline": "d"}, **labels)
+    run = make(outcome={"alone": {"run": str(baseline), "test": {"top1": 92.0}}})
+    (table,) = report_of(run).sections
+    chart = learning_curves(table.section.groups, ["T=4"])
+    assert chart is not None
+    assert "baseline of the first row ends at 70.00 %" in chart.drawing
 
 
 def test_implied_settings_appear_once(make: Make, outputs: Path, report_of: ReportOf) -> None:

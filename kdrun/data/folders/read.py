@@ -59,7 +59,7 @@ def read_tree(
     )
 
 
-def pictures_tree(folder: Path, where: str) -> Tree:
+def unlabelled_tree(folder: Path, where: str) -> Tree:
     """All images below `folder`, at any depth, as a tree of one nameless class.
 
     Raises DataError for a folder that is missing or has no images; `where` names the setting.

@@ -1,4 +1,4 @@
-"""Images brought to the channels and size of a network, as stored pixels."""
+"""Convert stored images to the channels and size of a network."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from kdrun.data.images import Images, LazyImages, Split
 from kdrun.types import InputInfo
 
-# PIL's own arithmetic for `convert("L")`: Rec. 601 weights in 1/65536, rounded.
+# Arithmetic of PIL's `convert("L")`: Rec. 601 weights in 1/65536, rounded.
 PIL_LUMA = (19595, 38470, 7471)
 
 
 class FittedImages(LazyImages):
-    """Images `[N, C, H, W]` in other channels (grey ↔ colour) and another size; read when asked.
+    """Images `[N, C, H, W]` with other channels (grey ↔ colour) and size, converted on access.
 
-    Grey is repeated, colour becomes luma as in PIL's `convert("L")`; the size is changed bilinearly
-    with antialiasing. uint8 pixels stay uint8.
+    Grey is repeated; colour becomes luma as in PIL's `convert("L")`. Resizing is bilinear with
+    antialiasing. uint8 pixels stay uint8.
     """
 
     def __init__(self, source: Images, channels: int, size: tuple[int, int]) -> None:
@@ -40,7 +40,7 @@ class FittedImages(LazyImages):
 
 
 def fitted(split: Split, info: InputInfo) -> Split:
-    """The split with images of the channels and size of `info`; itself where they are that."""
+    """The split with the channels and size of `info`; unchanged if they match."""
     if split.shape == (info.in_channels, *info.image_size):
         return split
     return replace(split, images=FittedImages(split.images, info.in_channels, info.image_size))

@@ -1,7 +1,7 @@
-"""Batches of normalised images: shuffled and augmented for training, in order for measuring.
+"""Batches of normalised images: shuffled and augmented for training, in order for evaluation.
 
-Resident images are gathered on the device; streamed ones are read by loader processes and
-augmented on the device with the same integers. Both give the same batches, bit for bit.
+Resident images are gathered on the device. Streamed images are read by worker processes and
+augmented on the device with the same random integers. Both yield bit-identical batches.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ PLAIN = AugmentConfig()
 class Normaliser:
     """`(pixel / 255 - mean) / std` as one multiplication and one addition, in float32.
 
-    Values that are stored as float are taken as they are, without the division by 255.
+    Float values are not divided by 255.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Normaliser:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What was drawn for an epoch: a permutation `[N]` and the views of all images."""
+class _Draws:
+    """Random draws of an epoch: a permutation `[N]` and the views of all images."""
 
     epoch: int
     order: Tensor
@@ -64,16 +64,15 @@ class _Drawn:
 class TrainLoader:
     """The training batches of any epoch, on `device`.
 
-    Order and views are pure functions of `seed` and the epoch, so batch k of an epoch is the same
-    whether or not the ones before it were asked for. Every epoch takes every image once; the last
-    batch holds what is left, except that a single image left over is passed over in that epoch,
-    because batch normalisation cannot use it.
+    Order and views are pure functions of `seed` and the epoch, so batch k does not depend on
+    earlier ones. An epoch uses every image once. The last batch may be smaller; a last batch of a
+    single image is dropped, because batch normalisation cannot use it.
 
-    resident: true | false | auto (`choose_resident`); what was chosen is in `.resident`.
-    workers: loader processes when streaming; 0 reads in this process.
-    memory_format: layout of the images that are handed out.
-    world: with several processes the images are this one's share of each batch; targets and index
-        are those of the whole batch.
+    resident: true | false | auto (`choose_resident`); the attribute `resident` holds the choice.
+    workers: worker processes when streaming; 0 reads in this process.
+    memory_format: layout of the image batches.
+    world: with several processes, images are this rank's share of each batch; targets and index
+        cover the whole batch.
     """
 
     def __init__(
@@ -103,36 +102,35 @@ class TrainLoader:
         self.resident = choose_resident(split, augment, self.device, resident)
         self.stored = ResidentImages(split, augment, self.device) if self.resident else None
         self.targets = split.targets.to(self.device) if self.resident else split.targets
-        self._drawn: _Drawn | None = None
+        self._draws: _Draws | None = None
 
     def order(self, epoch: int) -> Tensor:
-        """`[N]` positions of the images in the order in which `epoch` takes them."""
-        return self._plan(epoch).order
+        """Positions `[N]` of the images in the order of `epoch`."""
+        return self._draw(epoch).order
 
     def views(self, epoch: int) -> Views:
-        """How each image of the split is seen in `epoch`, by its position in the split."""
-        return self._plan(epoch).views
+        """The view of each image in `epoch`, by position in the split."""
+        return self._draw(epoch).views
 
-    def _plan(self, epoch: int) -> "_Drawn":
-        """The draws of an epoch; those of the last one asked for are kept: several ask for them."""
-        if self._drawn is None or self._drawn.epoch != epoch:
+    def _draw(self, epoch: int) -> _Draws:
+        """The draws of an epoch; the most recent epoch is cached."""
+        if self._draws is None or self._draws.epoch != epoch:
             stream = generator(self.seed, "order", epoch)
             order = torch.randperm(self.num_images, generator=stream)
-            seen = views.draw(self.num_images, self.augment, self.seed, epoch)
-            self._drawn = _Drawn(epoch, order, seen)
-        return self._drawn
+            epoch_views = views.draw(self.num_images, self.augment, self.seed, epoch)
+            self._draws = _Draws(epoch, order, epoch_views)
+        return self._draws
 
-    def images(self, index: Tensor, seen: Views) -> Tensor:
-        """The images at `index` `[B]` (on the CPU) as `seen`, as a batch would have them."""
-        seen = seen.to(self.device)
+    def images(self, index: Tensor, image_views: Views) -> Tensor:
+        """The images at `index` `[B]` (on the CPU), viewed and normalised as in a batch."""
+        image_views = image_views.to(self.device)
         if self.stored is None:
-            pixels = views.apply(self.split.gather(index).to(self.device), seen, self.augment)
-        else:
-            pixels = self.stored.take(index.to(self.device), seen)
-        return self.normalise(pixels)
+            pixels = self.split.gather(index).to(self.device)
+            return self.normalise(views.apply(pixels, image_views, self.augment))
+        return self.normalise(self.stored.take(index.to(self.device), image_views))
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `first_batch` on, with their keys."""
+        """The batches of `epoch` from `first_batch` on, with cache keys."""
         batches = self.take(self.batches(epoch, first_batch), epoch)
         for number, batch in enumerate(batches, first_batch):
             batch.keys = BatchKeys(self, epoch, number, batch.images)
@@ -144,29 +142,30 @@ class TrainLoader:
         return batches[first_batch : self.batches_per_epoch]
 
     def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
-        """A batch without keys for each tensor of positions, each image as `epoch` views it."""
-        seen = self.views(epoch).to(self.device)
+        """One batch without cache keys per tensor of positions, with the views of `epoch`."""
+        epoch_views = self.views(epoch).to(self.device)
         shares = [slice(*self.world.share(len(index))) for index in batches]
         if self.stored is None:
-            own = tuple(index[share] for index, share in zip(batches, shares, strict=True))
-            read = _stream(self.split, own, self.workers, self.device)
-            for whole, (pixels, targets, index) in zip(batches, read, strict=True):
-                pixels = views.apply(pixels, seen.select(index), self.augment)
-                if len(index) < len(whole):
-                    index = whole.to(self.device)
-                    targets = self.targets[whole].to(self.device)
+            local = tuple(index[share] for index, share in zip(batches, shares, strict=True))
+            stream = _stream(self.split, local, self.workers, self.device)
+            for global_index, (pixels, targets, index) in zip(batches, stream, strict=True):
+                pixels = views.apply(pixels, epoch_views.select(index), self.augment)
+                if len(index) < len(global_index):
+                    index = global_index.to(self.device)
+                    targets = self.targets[global_index].to(self.device)
                 yield Batch(self.normalise(pixels), targets, index)
             return
         for index, share in zip(_on_device(batches, self.device), shares, strict=True):
-            own_index = index[share]
-            pixels = self.stored.take(own_index, seen.select(own_index))
+            local_index = index[share]
+            pixels = self.stored.take(local_index, epoch_views.select(local_index))
             yield Batch(self.normalise(pixels), self.targets.index_select(0, index), index)
 
 
 class EvalLoader:
-    """All images of a split in order, without augmentation, on `device`; the last batch is short.
+    """All images of a split in order, without augmentation, on `device`.
 
-    Arguments as for TrainLoader. With several processes each has a share of the split.
+    The last batch may be smaller. Arguments as for TrainLoader. With several processes, each rank
+    iterates over its share of the split.
     """
 
     def __init__(
@@ -193,8 +192,8 @@ class EvalLoader:
         self.targets = split.targets.to(self.device) if self.resident else split.targets
 
     def __len__(self) -> int:
-        first, behind = self.world.share(self.num_images)
-        return -(-(behind - first) // self.batch_size)
+        first, end = self.world.share(self.num_images)
+        return -(-(end - first) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         batches = torch.arange(*self.world.share(self.num_images)).split(self.batch_size)
@@ -207,14 +206,14 @@ class EvalLoader:
 
 
 def count_batches(num_images: int, batch_size: int) -> int:
-    """Batches of a training epoch: all images, but no batch of one after larger ones."""
-    full, rest = divmod(num_images, batch_size)
-    lone = rest == 1 and full > 0
-    return full + (0 if rest == 0 or lone else 1)
+    """Batches per training epoch, without a last batch of a single image after larger ones."""
+    full, remainder = divmod(num_images, batch_size)
+    single = remainder == 1 and full > 0
+    return full + (0 if remainder == 0 or single else 1)
 
 
 class _Reader:
-    """The map-style data set of torch's DataLoader whose items are whole batches of pixels."""
+    """Map-style dataset for torch's DataLoader; its items are whole batches."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -223,32 +222,32 @@ class _Reader:
         index = torch.from_numpy(positions)
         try:
             return self.split.gather(index), self.split.targets[index], index
-        except KdrunError as error:  # torch would bury its sentence under a worker's traceback
+        except KdrunError as error:  # torch would wrap the message in a worker's traceback
             return error
 
 
 def _stream(
     split: Split, batches: tuple[Tensor, ...], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(pixels, targets, index) of each batch, read by `workers` processes, on `device`."""
+    """(pixels, targets, index) per batch on `device`, read by `workers` processes."""
     loader: DataLoader[tuple[Tensor, Tensor, Tensor] | KdrunError] = DataLoader(
         _Reader(split),  # type: ignore[arg-type]
         batch_size=None,
-        # arrays: a worker asks this process for the memory of a tensor, and it may be gone by then
+        # NumPy arrays, because a tensor's shared memory may be freed before the worker maps it
         sampler=[index.numpy() for index in batches],
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else every epoch would draw from the global generator
+        generator=torch.Generator(),  # else every epoch draws from the global generator
         worker_init_fn=prepare_worker,
     )
-    for part in loader:
-        if isinstance(part, KdrunError):
-            raise part
-        pixels, targets, index = (tensor.to(device, non_blocking=True) for tensor in part)
+    for item in loader:
+        if isinstance(item, KdrunError):
+            raise item
+        pixels, targets, index = (tensor.to(device, non_blocking=True) for tensor in item)
         yield pixels, targets, index
 
 
 def _on_device(batches: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
-    """The index of each batch, sent to `device` in one copy."""
+    """The index of each batch, copied to `device` at once."""
     if batches:
         yield from torch.cat(batches).to(device).split(len(batches[0]))

@@ -1,4 +1,4 @@
-"""Images kept as bytes on the device that computes, and whether they fit there."""
+"""Images resident in device memory, and whether they fit."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ LARGEST_BYTES = 2 * 2**30
 
 
 class ResidentImages:
-    """A split's images with border, and mirror images beside them, as stored bytes on `device`."""
+    """A split's padded images, followed by their mirror images, as stored bytes on `device`."""
 
     def __init__(self, split: Split, augment: AugmentConfig, device: torch.device) -> None:
         self.size = split.shape[1:]
@@ -23,14 +23,14 @@ class ResidentImages:
         self.num_images = len(split)
         self.stored = _stored(split, augment, device)
 
-    def take(self, index: Tensor, seen: Views) -> Tensor:
-        """The images at `index` `[B]` as `seen`, `[B, C, H, W]`."""
+    def take(self, index: Tensor, image_views: Views) -> Tensor:
+        """The images at `index` `[B]` in the given views, `[B, C, H, W]`."""
         if not self.augment.flip:
-            return views.crop(self.stored, index, seen, self.size)
-        # A mirrored crop at dx is a crop of the mirror image at the mirrored place.
-        mirrored = 2 * self.augment.crop_padding - seen.dx
-        placed = Views(seen.dy, torch.where(seen.flip == 1, mirrored, seen.dx), seen.flip)
-        return views.crop(self.stored, index + seen.flip * self.num_images, placed, self.size)
+            return views.crop(self.stored, index, image_views, self.size)
+        # A mirrored crop at dx equals a crop of the mirror image at the mirrored offset.
+        dy, dx, flip = image_views.dy, image_views.dx, image_views.flip
+        crops = Views(dy, torch.where(flip == 1, 2 * self.augment.crop_padding - dx, dx), flip)
+        return views.crop(self.stored, index + flip * self.num_images, crops, self.size)
 
 
 def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tensor:
@@ -49,7 +49,7 @@ def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tenso
 
 
 def resident_bytes(split: Split, augment: AugmentConfig) -> int:
-    """Memory of a split as ResidentImages, in bytes."""
+    """Bytes that ResidentImages needs for a split."""
     channels, height, width = split.shape
     border = 2 * augment.crop_padding
     pixels = channels * (height + border) * (width + border) * len(split)
@@ -57,23 +57,22 @@ def resident_bytes(split: Split, augment: AugmentConfig) -> int:
 
 
 def choose_resident(
-    split: Split, augment: AugmentConfig, device: torch.device, wanted: bool | str = "auto"
+    split: Split, augment: AugmentConfig, device: torch.device, setting: bool | str = "auto"
 ) -> bool:
-    """Whether a split is kept on `device` (True) or streamed (False).
+    """Whether to keep a split on `device` (True) or stream it (False).
 
-    `wanted` true or false decides; `auto` keeps what needs less than 2 GiB and less than half of
-    the device's free memory.
+    setting: true, false, or auto: resident below 2 GiB and below half of the device's free memory.
     """
-    word = str(wanted).lower()
-    if word != "auto":
-        return word == "true"
+    choice = str(setting).lower()
+    if choice != "auto":
+        return choice == "true"
     needed = resident_bytes(split, augment)
     free = free_bytes(device)
     return needed < LARGEST_BYTES and (free is None or needed < free / 2)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of `device` in bytes; None where the system does not say."""
+    """Free memory of `device` in bytes; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")

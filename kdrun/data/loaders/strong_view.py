@@ -1,4 +1,4 @@
-"""A second, strongly changed view of a batch, for losses that compare answers across views."""
+"""A strongly augmented view of a batch, for losses that compare outputs across views."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ HOLE = 0.5  # side of the erased square, as a share of the image's side
 
 
 def strong_view(images: Tensor) -> Tensor:
-    """Normalised images `[B, C, H, W]` turned, scaled, shifted, re-lit and with a hole.
+    """Randomly rotate, scale, shift, re-light, erase and flip normalised images `[B, C, H, W]`.
 
-    Every image has its own random numbers, from the global generator of the CPU, so that a resumed
-    run draws the same ones. A stand-in for RandAugment on whole batches on the device.
+    Draws per image from the global CPU generator, so that a resumed run draws the same numbers.
+    Replaces RandAugment with whole-batch operations on the device.
     """
     batch, _, height, width = images.shape
     draw = torch.rand(batch, 9).to(images.device, images.dtype)
@@ -32,11 +32,11 @@ def strong_view(images: Tensor) -> Tensor:
     contrast = MIN_CONTRAST + draw[:, 4] * (MAX_CONTRAST - MIN_CONTRAST)
     brightness = (2 * draw[:, 5] - 1) * MAX_BRIGHTNESS
     mean = moved.mean(dim=(1, 2, 3), keepdim=True)
-    lit = (moved - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
+    relit = (moved - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
     rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)
     top = (draw[:, 6] * height).view(-1, 1, 1, 1)
     left = (draw[:, 7] * width).view(-1, 1, 1, 1)
-    inside = ((rows - top).abs() < HOLE * height / 2) & ((columns - left).abs() < HOLE * width / 2)
-    holed = torch.where(inside, torch.zeros_like(lit), lit)
-    return torch.where((draw[:, 8] < 0.5).view(-1, 1, 1, 1), holed.flip(3), holed)
+    hole = ((rows - top).abs() < HOLE * height / 2) & ((columns - left).abs() < HOLE * width / 2)
+    erased = torch.where(hole, torch.zeros_like(relit), relit)
+    return torch.where((draw[:, 8] < 0.5).view(-1, 1, 1, 1), erased.flip(3), erased)

@@ -1,7 +1,7 @@
-"""Random crops and mirror images as integers, drawn once per epoch and applied to whole batches.
+"""Random crops and flips as integers, drawn once per epoch and applied to whole batches.
 
-The draws are made on the CPU from a seed, whatever device applies them, so an image of an epoch
-looks the same on every device and however it is read.
+Draws are made on the CPU from a seed, so an image looks the same in an epoch on every device and
+however it is read.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from kdrun.seeds import generator
 
 @dataclass(frozen=True)
 class Views:
-    """How each image of a set is seen in one epoch.
+    """Augmentation of each image in one epoch.
 
     dy, dx: `[N]` int64, row and column of the crop's corner in the padded image.
-    flip: `[N]` int64, 1 where the crop is mirrored left-right.
+    flip: `[N]` int64, 1 for a horizontal flip.
     """
 
     dy: Tensor
@@ -38,9 +38,9 @@ class Views:
 def draw(num_images: int, augment: AugmentConfig, seed: int, epoch: int) -> Views:
     """The views of all images in `epoch`: a pure function of its arguments."""
     stream = generator(seed, "augment", epoch)
-    places = 2 * augment.crop_padding + 1
-    dy = torch.randint(places, (num_images,), generator=stream)
-    dx = torch.randint(places, (num_images,), generator=stream)
+    offsets = 2 * augment.crop_padding + 1
+    dy = torch.randint(offsets, (num_images,), generator=stream)
+    dx = torch.randint(offsets, (num_images,), generator=stream)
     flip = torch.randint(2, (num_images,), generator=stream)
     return Views(dy, dx, flip if augment.flip else torch.zeros_like(flip))
 
@@ -51,22 +51,22 @@ def pad(images: Tensor, padding: int) -> Tensor:
 
 
 def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
-    """Image `rows[b]` of `padded` `[M, C, H', W']`, cut at `views` without mirroring.
+    """Crop image `rows[b]` of `padded` `[M, C, H', W']` at `views`, without flipping.
 
     Returns `[B, C, *size]`: one gather through a strided view of every possible crop.
     """
     height, width = size
     if padded.shape[2:] == (height, width):
-        return padded.index_select(0, rows)  # many times as fast as padded[rows]
+        return padded.index_select(0, rows)  # much faster than padded[rows]
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[rows, :, views.dy, views.dx]
 
 
 def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
-    """The views of a batch `[B, C, H, W]` that was just read: pad, crop, mirror."""
+    """Pad, crop and flip a batch `[B, C, H, W]`."""
     height, width = images.shape[2:]
     rows = torch.arange(len(images), device=images.device)
-    seen = crop(pad(images, augment.crop_padding), rows, views, (height, width))
+    crops = crop(pad(images, augment.crop_padding), rows, views, (height, width))
     if augment.flip:
-        seen = torch.where(views.flip.bool().view(-1, 1, 1, 1), seen.flip(3), seen)
-    return seen
+        crops = torch.where(views.flip.bool().view(-1, 1, 1, 1), crops.flip(3), crops)
+    return crops

@@ -1,4 +1,4 @@
-"""What loader processes take over from the run that starts them: no locks, no signals."""
+"""Detach loader workers from the locks and signals of the run that starts them."""
 
 import os
 import signal
@@ -10,34 +10,33 @@ DESCRIPTORS = "/proc/self/fd"
 
 
 def prepare_worker(worker: int) -> None:
-    """Called in every loader process before its first image."""
-    leave_signals_to_the_run()
-    let_go_of_locks()
+    """Called in every worker before its first batch."""
+    ignore_group_signals()
+    release_inherited_locks()
 
 
-def leave_signals_to_the_run() -> None:
-    """Ignore what a terminal or a scheduler sends to the whole process group.
+def ignore_group_signals() -> None:
+    """Ignore signals that a terminal or scheduler sends to the whole process group.
 
-    The run finishes its step, for which it needs the workers, and then ends them itself. A second
-    SIGTERM ends a worker that the run could not end in another way.
+    The run needs its workers to finish the current step, then stops them itself. A second SIGTERM
+    terminates a worker.
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
-    def once(number: int, frame: FrameType | None) -> None:
+    def ignore_first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, once)
+    signal.signal(signal.SIGTERM, ignore_first)
 
 
-def let_go_of_locks() -> None:
-    """Close the lock files that this process, a fork of the run, has inherited.
+def release_inherited_locks() -> None:
+    """Close the lock files that this fork inherited from the run.
 
-    The system gives a lock up when the last process that has the file open is gone. A worker
-    notices only after seconds that its run was killed, and until then nobody could go on with the
-    run. Closing them here takes nothing from the run. Workers that are no forks have none, and
-    filelock 4 closes its own.
+    The system releases a lock when the last process with the open file exits. A worker notices the
+    death of its run only after seconds, and until then nobody could resume the run. The run keeps
+    its locks. Workers started by spawn inherit none, and filelock 4 closes them itself.
     """
     if sys.platform != "linux":
         return

@@ -18,6 +18,7 @@ from kdrun.report.charts.svg import (
     swatch,
     ticks,
 )
+from kdrun.report.groups import baseline_runs
 from kdrun.report.metrics_table import VAL
 from kdrun.report.records import Run, number
 from kdrun.report.statistics import mean_of
@@ -69,7 +70,7 @@ def _lines(groups: Sequence[Group], labels: Sequence[str]) -> list[Line]:
             lines.append(Line(name or "student", points, place, DASHES[place % len(DASHES)]))
         else:
             lines.append(Line("", points, 9, "", "line faint"))
-    baseline = _curve(groups[0].baseline_runs) if groups else {}
+    baseline = _curve(baseline_runs(groups[0])) if groups else {}
     if baseline:
         lines.append(Line("baseline of the first row", baseline, 8, "1 3"))
     return lines
