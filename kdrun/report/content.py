@@ -62,7 +62,7 @@ class Report:
     def sources(self) -> list[str]:
         """The sources of the published values."""
         matches = (match(group.settings, self.published) for group in self.grouped.groups)
-        metrics = [metric for found in matches if found for metric in found.metrics]
+        metrics = [metric for row in matches if row for metric in row.metrics]
         return list(dict.fromkeys(f"{metric.source}, {metric.table}" for metric in metrics))
 
 

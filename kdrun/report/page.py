@@ -79,8 +79,8 @@ class RunFigures:
     figures: list[StoredFigure]
 
 
-def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
-    """Write the page. words: of the command, after `kdrun report`."""
+def write_page(path: Path, report: Report, args: Sequence[str]) -> None:
+    """Write the page. args: of the command, after `kdrun report`."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -89,7 +89,7 @@ def write_page(path: Path, report: Report, words: Sequence[str]) -> None:
     html = environment.get_template(TEMPLATE).render(
         version=kdrun.__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
-        command=" ".join(["kdrun report", *words]),
+        command=" ".join(["kdrun report", *args]),
         style=style,
         script=script,
         policy=_policy(style, script),

@@ -158,24 +158,24 @@ def match(settings: Settings, metrics: Iterable[PublishedMetric]) -> Match | Non
         settings.get("student.distillation_tokens"),
     )
     if teacher == NONE:
-        found = Match([], [], distilled, [])
+        matched = Match([], [], distilled, [])
     else:
         names = teacher.split("+")
         one = names[0] if len(set(names)) == 1 else ""
         several = len(names) if len(names) > 1 else 0
-        found = Match(
+        matched = Match(
             _find(metrics, (NONE, one, "ce", 1, {})),
             _find(metrics, (NONE, one, "ce", several, {})),
             _find(metrics, (NONE, student, "ce", 1, transfer)),
             distilled,
         )
-    return found if found.metrics else None
+    return matched if matched.metrics else None
 
 
 def transfer_of(settings: Settings) -> dict[str, str]:
     """The settings of the transfer set that differ from their defaults."""
-    found = {key: settings.get(f"transfer.{key}", default) for key, default in TRANSFER.items()}
-    return {key: value for key, value in found.items() if value != TRANSFER[key]}
+    values = {key: settings.get(f"transfer.{key}", default) for key, default in TRANSFER.items()}
+    return {key: value for key, value in values.items() if value != TRANSFER[key]}
 
 
 def _find(

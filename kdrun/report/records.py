@@ -191,11 +191,11 @@ def _varied(values: dict[str, Any]) -> tuple[str, ...]:
         if isinstance(job.get("chosen") or job.get("command"), list)
     ]
     if any("chosen" in job for job in entries):
-        words = commands
+        choices = commands
     else:
-        words = different(commands) if len(commands) > 1 else []
+        choices = different(commands) if len(commands) > 1 else []
     keys = dict.fromkeys(
-        word.lstrip("+~").partition("=")[0] for job in words for word in job if "=" in word
+        word.lstrip("+~").partition("=")[0] for job in choices for word in job if "=" in word
     )
     return tuple(key for key in keys if key not in SEEDS)
 
@@ -204,10 +204,10 @@ def read_run(folder: Path, job: str = "") -> Run:
     """The run in a folder, in any state."""
     run = reading.read_run(folder)
     result = RunResult(error=run.fault) if run.fault else run.result
-    found = Run(folder, result, run.status, job, run.checked)
-    if found.finished and found.config_fault:
-        return Run(folder, RunResult(error=found.config_fault), DAMAGED, job, run.checked)
-    return found
+    read = Run(folder, result, run.status, job, run.checked)
+    if read.finished and read.config_fault:
+        return Run(folder, RunResult(error=read.config_fault), DAMAGED, job, run.checked)
+    return read
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -286,8 +286,8 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
     for position, job in enumerate(jobs if isinstance(jobs, list) else []):
         if not isinstance(job, dict):
             continue
-        words = job.get("command")
-        command = shlex.join(["kdrun", *map(str, words)]) if isinstance(words, list) else ""
+        args = job.get("command")
+        command = shlex.join(["kdrun", *map(str, args)]) if isinstance(args, list) else ""
         note = sweep / "jobs" / f"{job.get('job', position)}.json"
         fault = SweepFolder(sweep).note_fault(job.get("job", position))
         if fault:

@@ -80,7 +80,7 @@ def distinguishing(
 ) -> list[str]:
     """Those of `names` that are in `always`, and the fewest others that tell the rows apart.
 
-    Settings outside `names` are taken only where `names` do not suffice.
+    Settings outside `names` are used only where `names` do not suffice.
     """
     others = sorted({name for settings in all_settings for name in settings} - set(names))
     names = [*names, *others]
@@ -174,7 +174,7 @@ def _differs(name: str, all_settings: Sequence[Settings]) -> bool:
         owner = _owner(name, settings)
         if owner is not None:
             values.setdefault(owner, set()).add(settings.get(name, ABSENT))
-    return any(len(found) > 1 for found in values.values())
+    return any(len(variants) > 1 for variants in values.values())
 
 
 def _owner(name: str, settings: Settings) -> str | None:

@@ -41,20 +41,20 @@ class Point:
 def size_charts(groups: Sequence[Group], labels: Sequence[str], suffix: str = "") -> list[Chart]:
     """A chart for parameters and one for FLOPs; none where no network is measured."""
     charts = []
-    for key, words in MEASURES:
+    for key, measure in MEASURES:
         points = _points(groups, labels, key)
         if not points:
             continue
         shown = "; ".join(
             f"{p.kind} {p.name}: {format.flops(p.size)}, {p.test.mean:.2f} %" for p in points[:20]
         )
-        alt = f"Scatter plot: test top-1 % against {words}. {shown}."
+        alt = f"Scatter plot: test top-1 % against {measure}. {shown}."
         kinds = [(kind, colour) for kind, colour in KINDS if any(p.kind == kind for p in points)]
         legend = tuple((swatch(kind, colour), _kind_name(kind)) for kind, colour in kinds)
         charts.append(
             Chart(
-                f"Accuracy against {words}{suffix}",
-                _draw(alt, points, words),
+                f"Accuracy against {measure}{suffix}",
+                _draw(alt, points, measure),
                 "Test split, mean over seeds; bars: ± standard deviation.",
                 legend,
             )
@@ -63,7 +63,7 @@ def size_charts(groups: Sequence[Group], labels: Sequence[str], suffix: str = ""
 
 
 def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Point]:
-    found: dict[tuple[str, str, float], dict[str, float]] = {}
+    networks: dict[tuple[str, str, float], dict[str, float]] = {}
     points = []
     for group, name in zip(groups, labels, strict=True):
         result = group.runs[0].result
@@ -74,12 +74,12 @@ def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Po
         for run in group.runs:
             for teacher in run.result.teachers:
                 size = _size(teacher, key)
-                _add(found, "teacher", str(teacher.name), str(teacher.sha256), size, teacher)
+                _add(networks, "teacher", str(teacher.name), str(teacher.sha256), size, teacher)
         for seed, baseline in group.baselines.items():
             which = getattr(baseline, "run", None) or str(seed)
             size = _size(baseline, key) or _size(result.student, key)
-            _add(found, "baseline", result.student.name or "student", which, size, baseline)
-    for (kind, name, size), values in found.items():
+            _add(networks, "baseline", result.student.name or "student", which, size, baseline)
+    for (kind, name, size), values in networks.items():
         mean = mean_of(list(values.values()))
         if mean is not None:
             points.insert(0, Point(kind, name, size, mean))
@@ -91,7 +91,7 @@ def _size(network: NetworkResult, key: str) -> float | None:
 
 
 def _add(
-    found: dict[tuple[str, str, float], dict[str, float]],
+    networks: dict[tuple[str, str, float], dict[str, float]],
     kind: str,
     name: str,
     which: str,
@@ -101,10 +101,10 @@ def _add(
     """Add a network once, however many rows name it. which: identifies it among its kind."""
     test = network.test.top1
     if size and test is not None:
-        found.setdefault((kind, name, size), {})[which] = test
+        networks.setdefault((kind, name, size), {})[which] = test
 
 
-def _draw(alt: str, points: Sequence[Point], words: str) -> Markup:
+def _draw(alt: str, points: Sequence[Point], measure: str) -> Markup:
     sizes = [point.size for point in points]
     tops = [p.test.mean + (p.test.sd or 0.0) for p in points]
     bottoms = [p.test.mean - (p.test.sd or 0.0) for p in points]
@@ -117,7 +117,7 @@ def _draw(alt: str, points: Sequence[Point], words: str) -> Markup:
         y,
         [(t, format.flops(t)) for t in log_ticks(x.low, x.high)],
         [(t, f"{t:g}") for t in ticks(y.low, y.high)],
-        words,
+        measure,
         "test top-1 %",
     )
     colours = dict(KINDS)

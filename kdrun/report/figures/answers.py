@@ -25,8 +25,8 @@ def soft_labels(evidence: Evidence) -> StoredFigure | None:
     chosen = _telling(teacher, evidence.targets)
     if not chosen:
         return None
-    own = evidence.temperature
-    temperatures = sorted({*TEMPERATURES, *([own] if own else [])})
+    of_run = evidence.temperature
+    temperatures = sorted({*TEMPERATURES, *([of_run] if of_run else [])})
     student = evidence.logits[evidence.student]
     pairs = {TEACHER: teacher[chosen], evidence.student: student[chosen]}
     images = evidence.shown(torch.tensor(chosen))
@@ -42,7 +42,7 @@ def soft_labels(evidence: Evidence) -> StoredFigure | None:
                 soft = {who: (z[row] / T).softmax(0) for who, z in pairs.items()}
                 _bars(axes[column], soft, order[row], evidence, theme, names=column == 1)
                 if row == 0:
-                    axes[column].set_title(f"T = {T:g}{' (this run)' if own == T else ''}")
+                    axes[column].set_title(f"T = {T:g}{' (this run)' if of_run == T else ''}")
         handles, labels = grid[0][1].get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside lower center", ncols=2)
 
@@ -119,10 +119,10 @@ def _telling(teacher: Tensor, targets: Tensor) -> list[int]:
     second = torch.where(teacher.argmax(1) == targets, second, -1.0)
     best = []
     for label in targets.unique().tolist():
-        own = torch.where(targets == label, second, -1.0)
-        place = int(own.argmax())
-        if own[place] >= 0:
-            best.append((float(own[place]), place))
+        in_class = torch.where(targets == label, second, -1.0)
+        place = int(in_class.argmax())
+        if in_class[place] >= 0:
+            best.append((float(in_class[place]), place))
     return [place for _, place in sorted(best, reverse=True)[:ROWS]]
 
 

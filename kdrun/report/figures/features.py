@@ -67,12 +67,12 @@ def attention_maps(evidence: Evidence) -> StoredFigure | None:
     channels.
     """
     maps = {who: _maps(taps) for who, taps in evidence.features.items()}
-    maps = {who: found for who, found in maps.items() if found}
+    maps = {who: by_tap for who, by_tap in maps.items() if by_tap}
     if not maps:
         return None
     chosen = _one_per_class(evidence)
     images = evidence.shown(evidence.sample[chosen])
-    columns = [(who, tap) for who, found in maps.items() for tap in found]
+    columns = [(who, tap) for who, by_tap in maps.items() for tap in by_tap]
 
     def paint(canvas: Canvas, theme: Theme) -> None:
         grid = canvas.subplots(len(chosen), 1 + len(columns), squeeze=False)
@@ -118,10 +118,10 @@ def _likeness(maps: dict[str, dict[str, Tensor]], evidence: Evidence) -> str:
         return ""
     teacher = list(maps[TEACHER].values())[-1]
     listed = []
-    for who, found in maps.items():
-        own = list(found.values())[-1]
-        if who != TEACHER and own.shape == teacher.shape:
-            alike = cosine_similarity(own.flatten(1), teacher.flatten(1)).mean()
+    for who, by_tap in maps.items():
+        last = list(by_tap.values())[-1]
+        if who != TEACHER and last.shape == teacher.shape:
+            alike = cosine_similarity(last.flatten(1), teacher.flatten(1)).mean()
             listed.append(f"{who} {float(alike):.2f}")
     return f"Mean cosine with the teacher's last map: {', '.join(listed)}." if listed else ""
 
