@@ -14,8 +14,8 @@ ABOUT = (
     "It trains (or finds) the teacher, distils the student, and measures the gain.",
 )
 EXAMPLES = (
-    ("kdrun distill", "digits, a small CNN, soft targets: a few minutes"),
-    ("kdrun distill 'loss=[kd,sp]' T=4 alpha=0.9", "two losses, their temperature and weight"),
+    ("kdrun distill", "digits, a small CNN, soft targets: ~25 s on one CPU core"),
+    ("kdrun distill 'loss=[kd,sp]' loss.sp.weight=10", "two losses and their weights"),
     ("kdrun distill -m T=1,4,20 alpha=0.1,0.9", "a sweep: one teacher, six students, a ranking"),
     ("kdrun distill -m T=1,4,20 --dry-run", "what a sweep would run, and what exists already"),
     ("kdrun train-teacher teacher=cnn_large", "stage 1 alone"),
