@@ -10,7 +10,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, NetworkView, full_precision
 from kdrun.losses.embeddings import classify, embedding_pair, is_rectified, teacher_classifier
 from kdrun.losses.shapes import as_map, map_pairs, pooled, smaller_size
-from kdrun.models.reused_classifier import PROJECTED, look, projector, reuse_classifier
+from kdrun.models.reused_classifier import PROJECTED, inspect_network, projector, reuse_classifier
 from kdrun.ranges import Channels
 from kdrun.types import Batch, InputInfo, Outputs
 
@@ -100,8 +100,8 @@ class ReusedTeacherClassifier(DistillationLoss):
         self, student: NetworkView, config: NetworkConfig, teacher: NetworkView, info: InputInfo
     ) -> tuple[nn.Module, NetworkConfig]:
         """The student with the teacher's classifier; sets the taps that the loss compares."""
-        own = look(student.network, student.paths["embedding"], info)
-        other = look(teacher.network, teacher.paths["embedding"], teacher.info or info)
+        own = inspect_network(student.network, student.paths["embedding"], info)
+        other = inspect_network(teacher.network, teacher.paths["embedding"], teacher.info or info)
         classifier = teacher_classifier(self.id, teacher, teacher.answers(other.outputs))
         self.taps = [[PROJECTED, other.path]] if other.has_places else []
         return reuse_classifier(

@@ -1,7 +1,7 @@
-"""A trained network on disk: `<stem>.safetensors`, and `<stem>.json`, its card.
+"""A trained network on disk: weights in `<stem>.safetensors`, card in `<stem>.json`.
 
-The card says how to rebuild the network without the configuration that made it: class path and
-arguments, classes, normalisation, input size, and the checksum of the weights.
+The card suffices to rebuild the network: class path and arguments, classes, normalisation, input
+size, and the checksum of the weights.
 """
 
 import math
@@ -24,20 +24,20 @@ from kdrun.models.build import build_network
 from kdrun.types import InputInfo, Normalisation
 
 SCHEMA = 1
-LARGEST_SIDE = 2**16  # pixels or channels; more is no image
+LARGEST_SIDE = 2**16  # plausible pixels or channels
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class NetworkCard:
-    """How to rebuild a network and what it expects.
+    """How to rebuild a network, and its expected inputs.
 
-    params: trainable parameters. flops: per image forward, a multiply-add counted as 2.
-    normalisation: the constants its images were normalised with.
-    resize: images are resized to `info.image_size` for it, whatever size they have.
-    outputs: the network's outputs that are `classes`, in their order; None: all it has, in order.
-    num_outputs: how many outputs the network has, where `outputs` selects among them.
-    extra: what the one who saved it wants to keep with it (recipe, measured figures).
+    params: trainable parameters. flops: per image in a forward pass; a multiply-add counts as 2.
+    normalisation: constants of its training images.
+    resize: resize images of any size to `info.image_size`.
+    outputs: indices of the network's outputs that are `classes`, in order; None: all outputs.
+    num_outputs: number of the network's outputs if `outputs` selects among them.
+    extra: further data of the writer (recipe, metrics).
     """
 
     name: str
@@ -57,18 +57,18 @@ class NetworkCard:
 
     @property
     def resized(self) -> tuple[int, int] | None:
-        """What images are resized to for it; None: they are taken as they come."""
+        """Target size of the images; None: no resizing."""
         return self.info.image_size if self.resize else None
 
     @property
     def built_for(self) -> InputInfo:
-        """What the network is built for: `info`, with all the outputs it has."""
+        """`info` with the number of all outputs, for building the network."""
         count = self.num_outputs or self.info.num_classes
         return replace(self.info, num_classes=count)
 
     @property
     def network(self) -> NetworkConfig:
-        """The configuration that builds it; pretrained weights are not fetched again."""
+        """The configuration that builds it, without downloading pretrained weights."""
         kwargs = dict(self.kwargs)
         if "pretrained" in kwargs:
             kwargs["pretrained"] = False
@@ -76,7 +76,7 @@ class NetworkCard:
 
 
 def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard) -> NetworkCard:
-    """Write weights and card; returns the card with the checksum of the weights."""
+    """Write weights and card. Returns the card with the checksum of the weights."""
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     path = folder / f"{stem}.safetensors"
     write_atomically(path, save(weights))
@@ -85,17 +85,17 @@ def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard)
 
 
 def write_card(path: Path, card: NetworkCard) -> None:
-    """Write a card as JSON; `read_card` reads it."""
+    """Write a card as JSON for `read_card`."""
     values = asdict(card)
-    if card.outputs is None:  # as cards were before a teacher could have more outputs
+    if card.outputs is None:  # same bytes as cards from before these fields existed
         del values["outputs"], values["num_outputs"]
     write_json(path, {"schema": SCHEMA, "kind": "network", **values})
 
 
 def read_card(path: Path) -> NetworkCard:
-    """The card in a JSON file.
+    """Read a card.
 
-    Raises CheckpointError when it is none or damaged, ConfigError when its network may be any code.
+    Raises CheckpointError for a damaged or invalid card, ConfigError for untrusted network code.
     """
     require_listed(path)
     try:
@@ -126,14 +126,14 @@ def read_card(path: Path) -> NetworkCard:
 
 
 def require_listed(path: Path) -> None:
-    """Raise CheckpointError for a file that is not as its folder's `SHA256SUMS` says."""
+    """Raise CheckpointError for a file that differs from its folder's `SHA256SUMS`."""
     fault = find_fault(path.parent, [path.name])
     if fault:
         raise CheckpointError(fault)
 
 
 def _card(values: Any) -> NetworkCard:
-    """The card that a JSON value says; KeyError, TypeError or ValueError for any other value."""
+    """Parse a JSON value. Raises KeyError, TypeError or ValueError for an invalid card."""
     info, constants = values["info"], values["normalisation"]
     classes = tuple(_a(str, name) for name in values["classes"])
     shape = [_a(int, n) for n in (info["in_channels"], *info["image_size"])]
@@ -145,7 +145,7 @@ def _card(values: Any) -> NetworkCard:
     if not len(mean) == len(std) == shape[0] or not all(map(math.isfinite, mean + std)):
         raise ValueError(f"normalisation {mean}, {std} of {shape[0]} channels")
     if not all(x > 0 for x in std):
-        raise ValueError(f"a deviation of {min(std)}")
+        raise ValueError(f"a standard deviation of {min(std)}")
     outputs, num_outputs = _outputs(values, len(classes))
     if not re.fullmatch("[0-9a-f]{64}", _a(str, values["sha256"])):
         raise ValueError("no SHA-256 of the weights")
@@ -168,7 +168,7 @@ def _card(values: Any) -> NetworkCard:
 
 
 def _outputs(values: Any, classes: int) -> tuple[tuple[int, ...] | None, int | None]:
-    """(which outputs are the classes, of how many); ValueError for numbers that cannot be."""
+    """(outputs that are the classes, number of outputs). Raises ValueError if inconsistent."""
     if values.get("outputs") is None:
         return None, None
     outputs = tuple(_a(int, number) for number in values["outputs"])
@@ -180,19 +180,19 @@ def _outputs(values: Any, classes: int) -> tuple[tuple[int, ...] | None, int | N
 
 
 def _a(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
-    """The value, if it is of that kind; TypeError otherwise. True is no number."""
+    """The value if it has that type, else TypeError. Bools do not count as numbers."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{str(value)[:40]!r} is a {type(value).__name__}")
     return value
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, its checksum verified if one is given."""
+    """Tensors of a safetensors file. Verifies the checksum if given."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
     if sha256 and sha256_of(path) != sha256:
         raise CheckpointError(
-            f"{path} is not the file its card describes: its SHA-256 differs. "
+            f"{path} does not match its card: its SHA-256 differs. "
             "Delete the entry to train it again, or restore the file."
         )
     try:
@@ -211,15 +211,15 @@ def load_network(folder: Path, stem: str) -> tuple[nn.Module, NetworkCard]:
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Copy `weights` into `network`; raises CheckpointError that names what does not fit."""
-    own = network.state_dict()
+    """Copy `weights` into `network`. Raises CheckpointError naming what does not fit."""
+    state = network.state_dict()
     shapes = [
-        f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} here"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        f"{name} is {list(weights[name].shape)} in the file and {list(state[name].shape)} here"
+        for name in state
+        if name in weights and weights[name].shape != state[name].shape
     ]
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
+    missing = [name for name in state if name not in weights]
+    unexpected = [name for name in weights if name not in state]
     problems = shapes[:2]
     if missing:
         problems.append(f"{len(missing)} tensors are missing from it, e.g. {missing[0]}")

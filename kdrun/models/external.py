@@ -1,11 +1,11 @@
-"""Networks of torchvision and timm by name, fitted to the data's classes and channels.
+"""Networks of torchvision and timm, adapted to the data's classes and channels.
 
-A first convolution for another number of channels than its weights are for gets them summed (one
-channel) or repeated in turn and scaled by 3 / channels (any other number), which keeps the size
-of its response. Pretrained networks say in `network.normalisation` which constants their weights
-expect; for one channel these are the means of the three, for other numbers they repeat.
+If the number of channels differs from that of the pretrained weights, the first convolution sums
+its weights (one channel) or repeats them cyclically and scales by 3 / channels (other numbers),
+which preserves the scale of its output. `network.normalisation` holds the constants that pretrained
+weights expect: averaged for one channel, repeated for other numbers.
 
-In-place activations are replaced by ordinary ones, so that every module can be tapped.
+In-place activations are disabled, so that every module can be tapped.
 """
 
 import importlib
@@ -22,9 +22,9 @@ from kdrun.types import Normalisation
 from kdrun.variables import variable
 from kdrun.vision import import_torchvision
 
-# Their second classifier, used by their own training recipe only, makes the output a tuple.
+# Their auxiliary classifier, used only by the original recipe, turns the output into a tuple.
 WITH_AUXILIARY = ("googlenet", "inception_v3")
-# PyTorch's own variable, which stands above what the caller of torch.load says.
+# PyTorch's variable that overrides the argument of torch.load.
 WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -38,9 +38,9 @@ def torchvision_network(
     """A classification network of torchvision, images `[B, in_channels, H, W]` → `[B, classes]`.
 
     architecture: its name in torchvision, e.g. resnet18.
-    pretrained: start from torchvision's best weights for it, downloaded once; the classifier is
-    new unless the class count is the weights' own.
-    Raises ConfigError for unknown names, sizes that do not fit, and weights that cannot be had.
+    pretrained: start from torchvision's default weights, downloaded once; the classifier is new
+    unless the number of classes matches.
+    Raises ConfigError for unknown names, unsupported sizes, and failed downloads.
     """
     models = import_torchvision().models
     known = models.list_models(module=models)
@@ -75,8 +75,8 @@ def timm_network(
     """A network of timm, images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
 
     architecture: its name in timm, e.g. resnet18 or vit_tiny_patch16_224.
-    pretrained: start from timm's default weights for it, downloaded once; the classifier is new
-    unless the class count is the weights' own.
+    pretrained: start from timm's default weights, downloaded once; the classifier is new unless the
+    number of classes matches.
     Raises MissingExtraError without timm, and ConfigError as `torchvision_network` does.
     """
     timm = _import_timm()
@@ -94,7 +94,7 @@ def timm_network(
 
 
 def _import_timm() -> ModuleType:
-    import_torchvision()  # timm imports it, and it may need help
+    import_torchvision()  # timm imports it, and importing it may need a workaround
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -105,36 +105,36 @@ def _import_timm() -> ModuleType:
 
 def _check_name(architecture: str, known: Sequence[str], library: str) -> None:
     if architecture not in known:
-        hint = did_you_mean(architecture, known) or f" There are e.g. {', '.join(known[:8])}."
-        raise ConfigError(f"architecture={architecture} is no {library} classifier.{hint}")
+        hint = did_you_mean(architecture, known) or f" Examples: {', '.join(known[:8])}."
+        raise ConfigError(f"architecture={architecture} is not a {library} classifier.{hint}")
 
 
 def _build(architecture: str, make: Callable[..., nn.Module], *args: Any, **options: Any) -> Any:
-    """Call the library; its own complaints (sizes that do not fit) become ConfigError."""
+    """Call the library and turn its errors (unsupported sizes) into ConfigError."""
     try:
         return make(*args, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"architecture={architecture} cannot be built: {_said(error)}."
+            f"architecture={architecture} cannot be built: {_reason(error)}."
         ) from error
 
 
 def _download(architecture: str, make: Callable[..., nn.Module], *args: Any, **options: Any) -> Any:
-    """Call the library, which may fetch weights; every failure becomes ConfigError.
+    """Call the library, which may download weights, and turn every failure into ConfigError.
 
-    What it fetched is unpickled as tensors alone: in the file of a cache there could be any code.
+    Unpickles only tensors, because a file in a cache could contain arbitrary code.
     """
     try:
         with variable(WEIGHTS_ONLY, "1"):
             return make(*args, **options)
-    except Exception as error:  # each library and each of its transports has errors of its own
+    except Exception as error:  # libraries and transports raise many types
         raise ConfigError(
-            f"The pretrained weights of {architecture} cannot be had ({_said(error)}): connect to "
-            "the network once, or set pretrained=false."
+            f"The pretrained weights of {architecture} cannot be downloaded ({_reason(error)}): "
+            "connect to the network once, or set pretrained=false."
         ) from error
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = str(error).strip().partition("\n")[0].rstrip(".")
     return text or type(error).__name__
 
@@ -142,12 +142,14 @@ def _said(error: Exception) -> str:
 def _square(architecture: str, image_size: tuple[int, int]) -> int:
     height, width = image_size
     if height != width:
-        raise ConfigError(f"{architecture} needs square images, these are {height}x{width} pixels.")
+        raise ConfigError(
+            f"{architecture} needs square images, but these are {height}x{width} pixels."
+        )
     return height
 
 
 def _check_pretrained_size(architecture: str, options: dict[str, Any], weights: Any) -> None:
-    """A vision transformer's position embedding fits one image size only."""
+    """Raise ConfigError for another image size than that of the position embedding."""
     size = options.get("image_size")
     expected = weights.meta["min_size"][0]
     if size is not None and size != expected:
@@ -159,7 +161,7 @@ def _check_pretrained_size(architecture: str, options: dict[str, Any], weights: 
 
 
 def _with_channels(network: nn.Module, in_channels: int) -> nn.Module:
-    """The network with its first convolution converted to `in_channels`, weights included."""
+    """Convert the first convolution and its weights to `in_channels`."""
     for path, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             if module.in_channels != in_channels:
@@ -197,7 +199,7 @@ def convert_weight(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def _replace_classifier(network: nn.Module, old_classes: int, num_classes: int) -> None:
-    """Give the last linear layer or 1x1 convolution that counts classes a new count."""
+    """Replace the last linear layer or 1x1 convolution that has one output per class."""
     for path, module in reversed(list(network.named_modules())):
         if isinstance(module, nn.Linear) and module.out_features == old_classes:
             _set(network, path, nn.Linear(module.in_features, num_classes))

@@ -1,7 +1,7 @@
-"""A frozen network's batch normalisation folded into the convolutions before it.
+"""Fold batch normalisation of a frozen network into the preceding convolutions.
 
-In eval mode a batch normalisation is a fixed scale and shift per channel, which the convolution
-can do itself: w' = w·γ/√(σ²+ε), b' = (b - μ)·γ/√(σ²+ε) + β. Equal but for rounding.
+In eval mode, batch normalisation is a fixed scale and shift per channel, which the convolution can
+absorb: w' = w·γ/√(σ²+ε), b' = (b - μ)·γ/√(σ²+ε) + β. Equal up to rounding.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,20 +16,20 @@ from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run
 from kdrun.models.features.hooks import INPUT_SUFFIX
 
-# Exactly these: a subclass may compute something else with its weights.
+# Exact types only: a subclass may use its weights differently.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-TOLERANCE = 1e-3  # of the largest logit; rounding makes a thousandth of it
+TOLERANCE = 1e-3  # relative to the largest logit; rounding errors are a thousand times smaller
 
 
 def fold_batchnorm(network: nn.Module, sample: Tensor, taps: Iterable[str] = ()) -> int:
-    """Fold, in place, wherever that is certainly right; returns how many were folded.
+    """Fold BatchNorm layers in place wherever it is safe. Returns the number of folded layers.
 
-    A dry run of `sample` `[B, C, H, W]` shows which BatchNorm takes the very tensor that a
-    convolution puts out. The pair is folded when nothing else uses that tensor: no other operation,
-    no tap (`PATH` or `PATH:in`), not the caller; and when both run once and share no weights.
-    A folded BatchNorm becomes an `Identity`, so every path stays. The network must be in eval mode.
-    Raises ConfigError when the folded network answers otherwise, which no network should.
+    A dry run of `sample` `[B, C, H, W]` finds each BatchNorm whose input is the output of a
+    convolution. The pair is folded if nothing else uses that tensor (no other operation, no tap
+    `PATH` or `PATH:in`, not the caller), and if both run once and share no weights. A folded
+    BatchNorm becomes an `Identity`, so module paths stay valid. The network must be in eval mode.
+    Raises ConfigError if the outputs of the folded network differ.
     """
     assert not network.training, "only a frozen network can be folded"
     taps = list(taps)
@@ -39,12 +39,12 @@ def fold_batchnorm(network: nn.Module, sample: Tensor, taps: Iterable[str] = ())
         conv, norm = network.get_submodule(conv_path), network.get_submodule(norm_path)
         folded = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var,arg-type]
         conv.weight, conv.bias = folded.weight, folded.bias
-        conv.requires_grad_(False)  # the module itself stays: it may have hooks
+        conv.requires_grad_(False)  # keep the module object: it may have hooks
         network.set_submodule(norm_path, nn.Identity())
     after = _run(network, sample)
     scale = max(float(before.abs().max()), 1e-12)
     if float((after - before).abs().max()) > TOLERANCE * scale:
-        raise ConfigError("Folding changed what the network answers: set teacher.fold=false.")
+        raise ConfigError("Folding changed the network's outputs: set teacher.fold=false.")
     return len(pairs)
 
 
@@ -55,12 +55,12 @@ def _run(network: nn.Module, sample: Tensor) -> Tensor:
 
 
 class _Uses(TorchDispatchMode):
-    """Counts in how many operations each tensor was an input."""
+    """Counts the operations that use each tensor as an input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: dict[int, int] = {}
-        self.alive: list[Tensor] = []  # a freed tensor's id would be given to another
+        self.alive: list[Tensor] = []  # ids of freed tensors are reused
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -73,7 +73,7 @@ class _Uses(TorchDispatchMode):
 
 
 class _Trace:
-    """What the modules of interest did in one forward; tensors are kept, so that ids are unique."""
+    """Calls of convolutions and norms in one forward pass; keeps tensors so that ids are unique."""
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {}
@@ -113,33 +113,34 @@ class _Trace:
 
 
 def _pairs(network: nn.Module, sample: Tensor, taps: Iterable[str]) -> dict[str, str]:
-    """Convolution → BatchNorm, as paths, of every pair that may be folded."""
+    """Convolution path → BatchNorm path for every pair that can be folded."""
     trace, uses = _Trace(), _Uses()
     handles = trace.watch(network, taps)
     try:
         with dry_run(network), uses:
-            answer = network(sample)
+            output = network(sample)
     finally:
         for handle in handles:
             handle.remove()
-    returned = {id(leaf) for leaf in tree_leaves(answer)}
+    returned = {id(leaf) for leaf in tree_leaves(output)}
     owners = _owners(network)
-    found = {}
+    pairs = {}
     for norm_path, tensor in trace.inputs.items():
         conv_path = trace.outputs.get(id(tensor))
         if conv_path is None or id(tensor) in trace.extractor | returned:
             continue
         conv, norm = network.get_submodule(conv_path), network.get_submodule(norm_path)
         once = trace.calls[conv_path] == trace.calls[norm_path] == 1
-        alone = uses.count.get(id(tensor), 0) == 1
-        own = all(owners[id(p)] == 1 for m in (conv, norm) for p in m.parameters(recurse=False))
-        if once and alone and own and norm.running_mean is not None:
-            found[conv_path] = norm_path
-    return found
+        exclusive = uses.count.get(id(tensor), 0) == 1
+        parameters = (p for m in (conv, norm) for p in m.parameters(recurse=False))
+        unshared = all(owners[id(parameter)] == 1 for parameter in parameters)
+        if once and exclusive and unshared and norm.running_mean is not None:
+            pairs[conv_path] = norm_path
+    return pairs
 
 
 def _owners(network: nn.Module) -> dict[int, int]:
-    """How many modules hold each parameter."""
+    """Number of modules that own each parameter."""
     count: dict[int, int] = {}
     for module in network.modules():
         for parameter in module.parameters(recurse=False):

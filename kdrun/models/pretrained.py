@@ -1,4 +1,4 @@
-"""What is known of weights that a library publishes: their outputs and the names of these."""
+"""Outputs and class names of weights published by torchvision and timm."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _WORDNET = re.compile(r"n\d{8}$")
 
 
 def pretrained_outputs(config: NetworkConfig) -> int | None:
-    """How many outputs a network's pretrained weights have; None where nothing says it."""
+    """Number of outputs of a network's pretrained weights; None if unknown."""
     architecture = str(config.kwargs.get("architecture", ""))
     if not config.kwargs.get("pretrained"):
         return None
@@ -22,23 +22,23 @@ def pretrained_outputs(config: NetworkConfig) -> int | None:
             weights = import_torchvision().models.get_model_weights(architecture).DEFAULT
             return len(weights.meta["categories"])
         if config.target == TIMM:
-            import_torchvision()  # timm imports it, and it may need help
+            import_torchvision()  # timm imports it, and importing it may need a workaround
             import timm
 
-            found = timm.models.get_pretrained_cfg(architecture)
-            return None if found is None else int(found.num_classes)
+            pretrained = timm.models.get_pretrained_cfg(architecture)
+            return None if pretrained is None else int(pretrained.num_classes)
     except (ImportError, ValueError, RuntimeError, AttributeError, KeyError):
-        pass  # an unknown architecture is refused where it is built
+        pass  # building the network reports an unknown architecture
     return None
 
 
-def imagenet_names(asked: Sequence[object]) -> tuple[str, ...] | None:
-    """The names of ImageNet-1k's classes in the usual order of outputs.
+def imagenet_names(names: Sequence[object]) -> tuple[str, ...] | None:
+    """The class names of ImageNet-1k in the usual order of outputs, in the style of `names`.
 
-    WordNet identifiers (`n01440764`) where `asked` holds such, which needs timm (None without it);
-    else torchvision's names, of which "crane" and "maillot" stand twice.
+    WordNet identifiers (`n01440764`) if `names` contains any, which needs timm (None without it);
+    else torchvision's names, in which "crane" and "maillot" occur twice.
     """
-    if any(_WORDNET.match(str(name)) for name in asked):
+    if any(_WORDNET.match(str(name)) for name in names):
         try:
             import_torchvision()
             from timm.data import ImageNetInfo

@@ -1,4 +1,4 @@
-"""A network that ends in the classifier of another: Chen et al., CVPR 2022, arXiv 2203.14001."""
+"""A student that reuses the teacher's classifier: Chen et al., CVPR 2022, arXiv 2203.14001."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ TOLERANCE = 1e-4
 
 
 class ReusedClassifier(nn.Module):
-    """A student's backbone, a projector to another network's width, and that one's classifier.
+    """The student's backbone, a projector to the teacher's width, and the teacher's classifier.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`. The backbone's map `[B, channels,
-    H, W]` is averaged down to `size`, projected to `[B, width, *size]`, averaged over its places
-    and classified. The classifier is not trained.
+    H, W]` is average-pooled to `size`, projected to `[B, width, *size]`, globally averaged and
+    classified. The classifier is frozen.
 
-    student_target, student_kwargs: what makes the student. feature: the module of it whose output
-    is read, or `PATH:in`. classifier: the module of it that is left out, empty for none.
-    size: (H, W) in pixels, nowhere larger than the map. reduction: the projector's inner width is
-    `width` divided by it. rectified: whether the projector ends in a ReLU, as the other network's
-    features do. backbone_taps: the student's tap names → module paths.
-    backbone: a student that exists already, instead of a new one.
+    student_target, student_kwargs: configuration of the student. feature: path of the module whose
+    output is used, or `PATH:in`. classifier: path of the student's classifier, which is removed;
+    empty for none. size: (H, W), at most the size of the map. reduction: `width` divided by the
+    projector's inner width. rectified: whether the projector ends in a ReLU, like the teacher's
+    features. backbone_taps: the student's tap names → module paths.
+    backbone: an existing student to use instead of building one.
     Taps: the student's; `projected` `[B, width, *size]`; `embedding` `[B, width]`.
     """
 
@@ -84,11 +84,11 @@ class ReusedClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one run of a network showed.
+class InspectedNetwork:
+    """Result of inspecting a network with one forward pass.
 
-    outputs: logits and embedding. path: the module, or `PATH:in`, whose map `[B, D, H, W]`
-    averages to the embedding, with as many places as there are; shape: of that map.
+    outputs: logits and embedding. path: the module (or `PATH:in`) with the largest map
+    `[B, D, H, W]` whose average is the embedding. shape: of that map.
     """
 
     outputs: Outputs
@@ -97,12 +97,12 @@ class Seen:
 
     @property
     def has_places(self) -> bool:
-        """Whether that map is more than the embedding."""
+        """Whether the map has more than one position."""
         return self.shape[1] * self.shape[2] > 1
 
     @property
     def is_rectified(self) -> bool:
-        """Whether no feature is negative, as behind a ReLU."""
+        """Whether no feature is negative, as after a ReLU."""
         assert self.outputs.embedding is not None
         return bool((self.outputs.embedding >= 0).all())
 
@@ -111,28 +111,30 @@ def reuse_classifier(
     student: nn.Module,
     config: NetworkConfig,
     paths: Mapping[str, str],
-    seen: tuple[Seen, Seen],
+    inspected: tuple[InspectedNetwork, InspectedNetwork],
     classifier: nn.Linear | nn.Conv2d,
     reduction: int,
     info: InputInfo,
 ) -> tuple[ReusedClassifier, NetworkConfig]:
-    """The student that ends in a teacher's `classifier`, and the configuration that builds it.
+    """The student with the teacher's `classifier`, and the configuration that builds it.
 
-    student, config, paths: the network, which becomes part of the new one, what made it, its taps.
-    seen: what student and teacher showed. classifier: a linear layer or a 1×1 convolution.
+    student, config, paths: the student, which becomes part of the new network, its configuration
+    and its taps. inspected: (student, teacher). classifier: a linear layer or a 1×1 convolution.
     """
-    own, other = seen
+    student_map, teacher_map = inspected
     removed = paths["embedding"]
     kwargs: dict[str, Any] = {
         "student_target": config.target,
         "student_kwargs": config.kwargs,
-        "feature": own.path,
+        "feature": student_map.path,
         "classifier": removed.removesuffix(INPUT_SUFFIX) if INPUT_SUFFIX in removed else "",
-        "channels": own.shape[0],
-        "width": other.shape[0],
-        "size": [min(a, b) for a, b in zip(own.shape[1:], other.shape[1:], strict=True)],
+        "channels": student_map.shape[0],
+        "width": teacher_map.shape[0],
+        "size": [
+            min(sides) for sides in zip(student_map.shape[1:], teacher_map.shape[1:], strict=True)
+        ],
         "reduction": reduction,
-        "rectified": other.is_rectified,
+        "rectified": teacher_map.is_rectified,
         "backbone_taps": {name: path for name, path in paths.items() if name != "embedding"},
     }
     network = ReusedClassifier(
@@ -148,8 +150,8 @@ def reuse_classifier(
     return network, NetworkConfig(config.name, target, kwargs)
 
 
-def look(network: nn.Module, embedding: str, info: InputInfo) -> Seen:
-    """Run random images through a network whose tap `embedding` is at that path."""
+def inspect_network(network: nn.Module, embedding: str, info: InputInfo) -> InspectedNetwork:
+    """Inspect a network with random images. embedding: path of its embedding tap."""
     images = torch.randn(2, info.in_channels, *info.image_size, generator=_generator())
     averages: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, int, int]] = {}
@@ -158,7 +160,7 @@ def look(network: nn.Module, embedding: str, info: InputInfo) -> Seen:
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
             _, channels, height, width = output.shape
-            averages[paths[module]] = output.mean(dim=(2, 3))  # before it changes in place
+            averages[paths[module]] = output.mean(dim=(2, 3))  # before an in-place change
             shapes[paths[module]] = (channels, height, width)
 
     record = Record()
@@ -168,16 +170,17 @@ def look(network: nn.Module, embedding: str, info: InputInfo) -> Seen:
         with dry_run(network):
             record.start()
             logits = logits_of(network(images))
-            found = _as_map(record.take()["embedding"])
+            embedding_map = _as_map(record.take()["embedding"])
     finally:
         record.stop()
         for handle in handles:
             handle.remove()
-    rows = found.mean(dim=(2, 3))
+    rows = embedding_map.mean(dim=(2, 3))
     fitting = {path: shapes[path] for path in shapes if _equal(averages[path], rows)}
-    fitting[embedding] = (found.shape[1], found.shape[2], found.shape[3])
+    _, channels, height, width = embedding_map.shape
+    fitting[embedding] = (channels, height, width)
     path = max(fitting, key=lambda name: fitting[name][1] * fitting[name][2])
-    return Seen(Outputs(logits, embedding=rows), path, fitting[path])
+    return InspectedNetwork(Outputs(logits, embedding=rows), path, fitting[path])
 
 
 def _equal(average: Tensor, rows: Tensor) -> bool:
@@ -187,9 +190,9 @@ def _equal(average: Tensor, rows: Tensor) -> bool:
 
 
 def _build(target: str, kwargs: dict[str, Any], info: InputInfo) -> nn.Module:
-    """A new student; its weights are loaded afterwards, so that none are fetched."""
+    """A new student without pretrained weights, which are loaded afterwards."""
     kwargs = kwargs | ({"pretrained": False} if "pretrained" in kwargs else {})
-    made = build.call(
+    student = build.call(
         target,
         kwargs,
         "student",
@@ -197,12 +200,12 @@ def _build(target: str, kwargs: dict[str, Any], info: InputInfo) -> nn.Module:
         in_channels=info.in_channels,
         image_size=info.image_size,
     )
-    assert isinstance(made, nn.Module)
-    return made
+    assert isinstance(student, nn.Module)
+    return student
 
 
 def projector(channels: int, width: int, inner: int, rectified: bool) -> nn.Sequential:
-    """1×1, 3×3 and 1×1 convolutions, each with batch normalisation."""
+    """Bottleneck of 1×1, 3×3 and 1×1 convolutions, each with batch normalisation."""
     layers: list[nn.Module] = [
         conv1x1(channels, inner),
         AdapterNorm(inner),
@@ -222,7 +225,7 @@ def _taps(backbone: Mapping[str, str]) -> dict[str, str]:
 
 
 def _as_map(features: Tensor) -> Tensor:
-    """Maps as they are; anything else as rows, with a single place."""
+    """Maps unchanged; anything else flattened to `[B, D, 1, 1]`."""
     return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
 
 

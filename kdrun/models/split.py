@@ -1,9 +1,9 @@
-"""Cutting a network in two while it runs: what comes before a tap is computed once and shared.
+"""Split a network at a tap, so that several branches share one forward pass of the trunk.
 
-Any network can be cut at any of its taps, however its forward is written. Its modules' calls are
-watched once. In a second network of the same kind the modules that have finished by then are
-replaced by the recorded outputs of the first one's, so that its forward goes through the same code
-and only computes what comes after the cut.
+Works for any network and tap, however its forward is written. One observed forward pass shows which
+modules finish before the tap. In a branch (a second network of the same architecture), these
+modules replay the recorded outputs of the trunk, so its forward runs the same code but computes
+only the layers after the cut.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ from kdrun.models.features.hooks import INPUT_SUFFIX
 
 @dataclass(frozen=True)
 class Cut:
-    """Which calls of which modules come before the tap `name`.
+    """The module calls before the tap `name`.
 
-    calls: module path → (how many of its first calls, of how many). Only outermost modules are
-    named: what is inside one that is wholly before is not.
+    calls: module path → (calls before the cut, all calls). Lists only outermost modules, without
+    the children of a module that is entirely before the cut.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Cut:
 
 
 class Recording:
-    """The outputs of the modules before a cut, of one forward of the network that computes them."""
+    """Outputs of the modules before a cut, from one forward pass of the trunk network."""
 
     def __init__(self, network: nn.Module, cut: Cut) -> None:
         self.cut = cut
@@ -41,7 +41,7 @@ class Recording:
             network.get_submodule(path).register_forward_hook(_Keep(self, path))
 
     def run(self, forward: Callable[[Tensor], Any], images: Tensor) -> Any:
-        """Call the recorded network's `forward`, keeping the outputs until the next call."""
+        """Call `forward` of the recorded network; outputs are kept until the next call."""
         self.outputs = {path: [] for path in self.cut.calls}
         self._active = True
         try:
@@ -50,18 +50,18 @@ class Recording:
             self._active = False
 
     def keep(self, path: str, output: Any) -> None:
-        """A module has put something out."""
+        """Record an output of the module at `path`."""
         if self._active:
             self.outputs[path].append(output)
 
     def forget(self) -> None:
-        """Let the tensors go."""
+        """Release the recorded tensors."""
         self.outputs = {}
 
 
 @dataclass
 class _Keep:
-    """A forward hook; a class, so that it can be copied."""
+    """A forward hook. A class, so that networks can be deep-copied."""
 
     recording: Recording
     path: str
@@ -71,14 +71,14 @@ class _Keep:
 
 
 class Replay(nn.Module):
-    """Stands for a module: its first calls give recorded outputs, further ones are computed."""
+    """Replaces a module: the first calls return recorded outputs, later ones are computed."""
 
-    def __init__(self, recording: Recording, path: str, own: nn.Module | None) -> None:
+    def __init__(self, recording: Recording, path: str, module: nn.Module | None) -> None:
         super().__init__()
         self.path = path
-        self.own = own
+        self.own = module  # the attribute name is part of state dicts
         self.calls = 0
-        self._recording = (recording,)  # a tuple: shared by all copies, and in no state
+        self._recording = (recording,)  # a tuple: shared by copies, and not part of the state
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         (recording,) = self._recording
@@ -90,12 +90,12 @@ class Replay(nn.Module):
 
 
 class Branch(nn.Module):
-    """A network whose part before the cut is another one's, as recorded; see `make_branch`."""
+    """A network that replays the recorded trunk of another one; see `make_branch`."""
 
     def __init__(self, network: nn.Module, replays: Sequence[Replay]) -> None:
         super().__init__()
         self.network = network
-        self._replays = tuple(replays)  # they are in the network already
+        self._replays = tuple(replays)  # already registered in the network
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits `[B, C]` for the images whose forward was recorded."""
@@ -106,48 +106,48 @@ class Branch(nn.Module):
 
 @dataclass
 class _Calls:
-    """When each call of a module began and ended, counted in events of all modules."""
+    """Start and end of each call of a module, as event numbers over all modules."""
 
     begun: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
 
 
 def find_cut(network: nn.Module, sample: Tensor, name: str, path: str) -> Cut:
-    """The cut of `network` where the tap `name` (module path `path`, maybe `:in`) has its tensor.
+    """The cut of `network` at the tap `name` (module path `path`, possibly with `:in`).
 
-    sample: `[B, C, H, W]` for one forward. Raises ConfigError for a tap that is never reached and
-    for a module with weights that is used on both sides.
+    sample: `[B, C, H, W]` for one forward pass. Raises ConfigError for a tap that is never reached
+    and for a module with weights that runs on both sides.
     """
     calls = _watch(network, sample)
-    own = calls[path.removesuffix(INPUT_SUFFIX)]
-    times = own.begun if path.endswith(INPUT_SUFFIX) else own.ended
+    tap_calls = calls[path.removesuffix(INPUT_SUFFIX)]
+    times = tap_calls.begun if path.endswith(INPUT_SUFFIX) else tap_calls.ended
     if not times:
-        raise ConfigError(f"The tap {name} is not reached when the network runs: name another.")
-    found: dict[str, tuple[int, int]] = {}
-    _collect(network, "", calls, times[-1], name, found)
-    if not any(next(network.get_submodule(p).parameters(), None) is not None for p in found):
-        raise ConfigError(f"Nothing with weights comes before the tap {name}: name a later one.")
-    return Cut(name, found)
+        raise ConfigError(f"The tap {name} is not reached when the network runs: use another.")
+    before: dict[str, tuple[int, int]] = {}
+    _collect(network, "", calls, times[-1], name, before)
+    if not any(next(network.get_submodule(p).parameters(), None) is not None for p in before):
+        raise ConfigError(f"No module with weights comes before the tap {name}: use a later one.")
+    return Cut(name, before)
 
 
 def make_branch(network: nn.Module, recording: Recording) -> Branch:
-    """Make `network`, of the same kind as the recorded one, a branch; its trunk is thrown away."""
+    """Turn `network`, of the recorded architecture, into a branch; discards its trunk."""
     replays = []
     for path, (before, total) in recording.cut.calls.items():
-        own = network.get_submodule(path) if total > before else None
-        replay = Replay(recording, path, own)
+        module = network.get_submodule(path) if total > before else None
+        replay = Replay(recording, path, module)
         network.set_submodule(path, replay)
         replays.append(replay)
     return Branch(network, replays)
 
 
 def check_branch(network: nn.Module, branch: Branch, recording: Recording, sample: Tensor) -> None:
-    """Raise ConfigError unless a branch with the network's own weights gives its very answers."""
+    """Raise ConfigError unless a branch with the network's weights reproduces its outputs."""
     with dry_run(network), dry_run(branch):
         whole = logits_of(recording.run(network, sample))
         try:
             same = torch.equal(whole, branch(sample))
-        except Exception as error:  # whatever the network's own code raises without its trunk
+        except Exception as error:  # user networks may raise anything
             raise _not_here(network, recording.cut) from error
     recording.forget()
     if not same:
@@ -156,8 +156,8 @@ def check_branch(network: nn.Module, branch: Branch, recording: Recording, sampl
 
 def _not_here(network: nn.Module, cut: Cut) -> ConfigError:
     return ConfigError(
-        f"{type(network).__name__} cannot be cut at {cut.name}: what comes after reads more than "
-        "what its modules put out before. Name another tap."
+        f"{type(network).__name__} cannot be split at {cut.name}: later layers use more than the "
+        "outputs of earlier modules. Use another tap."
     )
 
 
@@ -167,12 +167,12 @@ def _watch(network: nn.Module, sample: Tensor) -> dict[str, _Calls]:
     clock = iter(range(10**9))
     handles = []
     for path, module in network.named_modules():
-        own = calls[path]
+        events = calls[path]
         handles.append(
-            module.register_forward_pre_hook(lambda m, a, own=own: own.begun.append(next(clock)))
+            module.register_forward_pre_hook(lambda m, a, e=events: e.begun.append(next(clock)))
         )
         handles.append(
-            module.register_forward_hook(lambda m, a, o, own=own: own.ended.append(next(clock)))
+            module.register_forward_hook(lambda m, a, o, e=events: e.ended.append(next(clock)))
         )
     try:
         with dry_run(network):
@@ -189,22 +189,22 @@ def _collect(
     calls: dict[str, _Calls],
     moment: int,
     name: str,
-    found: dict[str, tuple[int, int]],
+    cut: dict[str, tuple[int, int]],
 ) -> None:
-    """Add to `found` the outermost modules below `module` that finish by `moment`."""
+    """Add the outermost modules below `module` that finish by `moment` to `cut`."""
     for child_name, child in module.named_children():
         path = f"{prefix}{child_name}"
-        own = calls.get(path)
-        if own is None:  # the same module under a second name
+        events = calls.get(path)
+        if events is None:  # the same module under a second name
             continue
-        before = sum(end <= moment for end in own.ended)
-        if own.ended and before == len(own.ended):
-            found[path] = (before, len(own.ended))
+        before = sum(end <= moment for end in events.ended)
+        if events.ended and before == len(events.ended):
+            cut[path] = (before, len(events.ended))
         elif before:
             if any(True for _ in (*child.parameters(), *child.buffers())):
                 raise ConfigError(
-                    f"The module {path} runs before and after the tap {name}: name another tap."
+                    f"The module {path} runs before and after the tap {name}: use another tap."
                 )
-            found[path] = (before, len(own.ended))
-        elif not own.ended or own.begun[0] <= moment:
-            _collect(child, f"{path}.", calls, moment, name, found)
+            cut[path] = (before, len(events.ended))
+        elif not events.ended or events.begun[0] <= moment:
+            _collect(child, f"{path}.", calls, moment, name, cut)

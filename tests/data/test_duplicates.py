@@ -203,7 +203,7 @@ def test_the_default_leaves_configurations_as_they_were() -> None:
     plain = dump.dataset_plain(config)
     assert not {"duplicates", "background", "value_range", "skip_broken"} & set(plain)
     said = {"background": "white", "value_range": "auto", "skip_broken": False}
-    same = DatasetConfig("set", config.target, {"root": "x", **said})
+    same = parse.dataset_config({"name": "set", "_target_": config.target, "root": "x", **said})
     assert dump.dataset_plain(same) == plain
     other = DatasetConfig(
         "set", config.target, {"root": "x", "background": "black"}, duplicates="drop"

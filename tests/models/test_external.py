@@ -102,7 +102,9 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(ConfigError, match=r"weights of resnet18 cannot be had.*no route to host"):
+    with pytest.raises(
+        ConfigError, match=r"weights of resnet18 cannot be downloaded.*no route to host"
+    ):
         torchvision_network("resnet18", 10, 3, (32, 32), pretrained=True)
 
 

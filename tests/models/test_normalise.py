@@ -37,7 +37,7 @@ def test_saves_nothing_and_keeps_the_dtype() -> None:
 
 
 def test_only_grey_and_colour_are_converted_into_each_other() -> None:
-    with pytest.raises(ConfigError, match="3 channels, these have 2"):
+    with pytest.raises(ConfigError, match="3 channels, but these have 2"):
         Renormalise(Normalisation((0.1, 0.1), (0.2, 0.2)), TARGET)
 
 

@@ -14,7 +14,7 @@ from kdrun.losses.simkd import ReusedTeacherClassifier
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_network, save_network
 from kdrun.models.features.taps import FeatureExtractor, tap_paths
-from kdrun.models.reused_classifier import look
+from kdrun.models.reused_classifier import inspect_network
 from kdrun.types import InputInfo, Normalisation
 
 INFO = InputInfo(5, 3, (32, 32))
@@ -83,7 +83,7 @@ def test_the_map_that_averages_to_the_embedding_is_found(
 ) -> None:
     network = build_network(NetworkConfig("any", target, dict(kwargs)), INFO)
     paths = tap_paths(network)
-    seen = look(network, paths["embedding"], INFO)
+    seen = inspect_network(network, paths["embedding"], INFO)
     assert path is None or seen.path.startswith(path)
     assert seen.shape == shape
     extractor = FeatureExtractor(network, [seen.path], embedding=True).eval()

@@ -141,7 +141,7 @@ class Twice(nn.Module):
 def test_networks_that_cannot_be_cut_are_refused() -> None:
     with pytest.raises(ConfigError, match="layer runs before and after"):
         find_cut(Twice(), torch.randn(2, 4), "norm", "norm")
-    with pytest.raises(ConfigError, match="Nothing with weights"):
+    with pytest.raises(ConfigError, match="No module with weights"):
         find_cut(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 4), "0", "0")
     unused = Twice()
     unused.extra = nn.Linear(4, 4)
@@ -150,5 +150,5 @@ def test_networks_that_cannot_be_cut_are_refused() -> None:
     network = Bypass()
     sample = torch.randn(2, 4)
     recording = Recording(network, find_cut(network, sample, "first", "first"))
-    with pytest.raises(ConfigError, match="cannot be cut at first"):
+    with pytest.raises(ConfigError, match="cannot be split at first"):
         check_branch(network, make_branch(Bypass(), recording), recording, sample)

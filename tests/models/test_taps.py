@@ -211,7 +211,7 @@ def test_a_place_that_never_runs_is_named() -> None:
 
 
 def test_a_place_without_a_tensor_is_named() -> None:
-    with pytest.raises(ConfigError, match="'attention' holds a tuple"):
+    with pytest.raises(ConfigError, match="'attention' is a tuple"):
         FeatureExtractor(Tuples(), ["attention"], {})(images())
     outputs = FeatureExtractor(Tuples(), ["attention:in"], {})(images())  # given by keyword
     assert outputs.features["attention:in"].shape == (3, 16, 4)

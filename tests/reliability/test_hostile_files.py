@@ -165,7 +165,7 @@ def test_weights_from_a_library_s_cache_run_no_code(tmp_path: Path, marker: Path
     def library(**_: Any) -> Any:
         return torch.load(path, weights_only=False)
 
-    with pytest.raises(ConfigError, match="cannot be had"):
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
         external._download("resnet18", library)
     assert external.WEIGHTS_ONLY not in os.environ
 
