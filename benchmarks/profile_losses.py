@@ -1,16 +1,15 @@
-"""Where a step's time goes: teacher, student, term; one row per loss. Writes losses_profile.md.
+"""Time of a training step by teacher, student and loss; one row per loss. Writes losses_profile.md.
 
     python benchmarks/profile_losses.py --teacher resnet32x4 --student resnet8x4 --repeats 7
 
 Teacher: one forward pass without a graph. Student: forward, cross-entropy, backward, SGD step.
-Loss: its forward and backward down to the student's outputs and its own adapters; of a term that
-only works before the main phase, its pre-training loss; of one that gives the student other layers
-(simkd), without those. All parts of all
-losses take turns within each repeat, so that a slow moment of the machine hits them alike; the
-table has the medians of the repeats after one that is not counted. Everything is in channels-last
-layout, as in a run. GFLOP: the term's matrix products and convolutions, forward and backward, a
-multiply-add counted as 2; beside it the rate that makes of the measured time, to be compared with
-the student's. Data are made up; taps cost nothing (a hook keeps a reference).
+Loss: its forward and backward passes down to the student's outputs and its own adapters. For a loss
+that is active only before the main phase, its pre-training loss; for one that adds layers to the
+student (simkd), without those layers. All parts of all losses take turns within each repeat, so
+that load on the machine affects them alike. The table has the medians of the repeats after one
+warm-up repeat. All tensors are channels-last, as in a run. GFLOP: matrix products and convolutions
+of the loss, forward and backward, a multiply-add counted as 2. GFLOP/s: the resulting rate, to
+compare with the student's. Data are synthetic; taps cost nothing (a hook keeps a reference).
 """
 
 import argparse
@@ -208,7 +207,7 @@ def leaves(outputs: Outputs) -> Outputs:
 
 
 def table(options: argparse.Namespace, measured: Measured) -> str:
-    """The measured shares as Markdown."""
+    """The result as Markdown."""
     device = (
         torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
     )
@@ -219,8 +218,8 @@ def table(options: argparse.Namespace, measured: Measured) -> str:
         f"{SIZE}×{SIZE} pixels, {CLASSES} classes, {IMAGES:,} images; {platform.machine()} "
         f"{options.device} ({device}), torch {torch.__version__}, float32, medians of "
         f"{options.repeats} interleaved repeats. Written by `benchmarks/profile_losses.py`, which "
-        f"says what is counted. The student's own step runs at {rate:.0f} GFLOP/s.\n",
-        "| loss | teacher ms | student ms | term ms | teacher | student | term | term's GFLOP "
+        f"defines what is counted. The student's own step runs at {rate:.0f} GFLOP/s.\n",
+        "| loss | teacher ms | student ms | loss ms | teacher | student | loss | loss GFLOP "
         "| GFLOP/s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -233,11 +232,11 @@ def table(options: argparse.Namespace, measured: Measured) -> str:
 
 
 def row(name: str, measured: Measured, views: int) -> str:
-    """One loss: milliseconds of each part, their shares, and the term's arithmetic."""
+    """One loss: milliseconds of each part, their shares, and the FLOPs of the loss."""
     seconds, flop = measured.seconds, measured.flop
     parts = [views * seconds["teacher"], views * seconds["student"], seconds[name]]
     gflop = flop[name] / 1e9
-    if name == "ce":  # it asks no teacher, and the student's part holds it
+    if name == "ce":  # it uses no teacher, and the student's part includes it
         parts, gflop = [0.0, seconds["student"], 0.0], 0.0
     shares = [f"{100 * part / sum(parts):.1f} %" for part in parts]
     busy = [f"{gflop:.2f}", f"{gflop / parts[2]:.0f}" if gflop >= 1 else "-"]
