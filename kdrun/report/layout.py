@@ -46,5 +46,5 @@ def _fits(title: str, width: int) -> bool:
 
 
 def _glued(text: str) -> str:
-    """Without a line break before a unit."""
-    return text.replace(" %", f"{NBSP}%")
+    """Without a line break before a unit or around ±."""
+    return text.replace(" %", f"{NBSP}%").replace(" ± ", f"{NBSP}±{NBSP}")

@@ -20,8 +20,8 @@ AT_80 = """\
 15 runs, 15 finished. 3 experiments on 1 data set, a section each.
 
 digits · sweep over T, alpha · cnn_large → cnn_tiny · kd
-  best on validation: T=4 alpha=0.9, test 94.10 ± 0.46 %, baseline 92.20 ±
-  0.20 %, gain +1.90 points, teacher 99.00 % (n=3)
+  best on validation: T=4 alpha=0.9, test 94.10 ± 0.46 %, baseline
+  92.20 ± 0.20 %, gain +1.90 points, teacher 99.00 % (n=3)
   verdict: helps, gain +1.90 points (95 % interval +1.00 to +2.80, n=3 seeds)
   in every row: agreement % 95.00 ± 0.00, ECE % 2.50 ± 0.00, params 438, FLOPs
   14 k, seconds 12.0
