@@ -83,9 +83,12 @@ def tap_networks(
     student_paths, *teacher_paths = paths = [m.paths(data) for m in members]
     student_names: list[str] = []
     names: list[list[str]] = [student_names]
+    student_view = NetworkView(student.network, student_paths)
+    views = [m.view(data, p) for m, p in zip(teachers, teacher_paths, strict=True)]
     for position, its_paths in enumerate(teacher_paths):
         teacher_names: list[str] = []
         for loss in _losses_of(objective, position):
+            loss.request_taps(student_view, views[position], data.info)
             loss.pairs = pair_taps(loss.taps, student_paths, its_paths)
             student_names += [pair[0] for pair in loss.pairs]
             teacher_names += [pair[1] for pair in loss.pairs]
@@ -104,14 +107,13 @@ def tap_networks(
         for m, tap_names, its_paths in zip(members, names, paths, strict=True)
     ]
     if teachers:
-        views = [m.view(data, p) for m, p in zip(teachers, teacher_paths, strict=True)]
         context = LossContext(
             num_classes=data.info.num_classes,
             transfer_size=len(data.train.targets),
             targets=data.train.targets,
             batch_size=batch_size,
             seed=derive(seed, "terms"),
-            student=NetworkView(student.network, student_paths),
+            student=student_view,
             teacher=views[0],
             teachers=objective.ensemble.targets,
         )

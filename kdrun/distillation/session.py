@@ -21,7 +21,6 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.files import require_root
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Normalisation
-from kdrun.ui.job_reporter import JobReporter
 from kdrun.ui.reporter import Reporter
 from kdrun.world import world
 
@@ -81,12 +80,8 @@ class Session:
 
 
 @contextmanager
-def open_session(
-    runtime: RuntimeConfig, limit_seconds: float | None = None, job: str | None = None
-) -> Iterator[Session]:
+def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> Iterator[Session]:
     """A session whose signals are handled until the block ends; it may take `limit_seconds`.
-
-    job: `job 3/4` for one of a sweep, whose output is in its log.
 
     Raises ConfigError for a device this machine has not, and an output root that cannot be one.
     """
@@ -96,11 +91,7 @@ def open_session(
     distributed.join()
     device = pick_device(distributed.own_device(runtime.device))
     with StopRequest(limit_seconds) as stop:
-        on_lost = stop.ask_all if world().size > 1 else stop.ask
-        if job is None:
-            reporter = Reporter(runtime.ui, on_lost)
-        else:
-            reporter = JobReporter(runtime.ui, job, on_lost)
+        reporter = Reporter(runtime.ui, stop.ask_all if world().size > 1 else stop.ask)
         try:
             yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
         finally:

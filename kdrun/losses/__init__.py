@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kdrun.losses.at import AttentionTransfer as AT
     from kdrun.losses.at import AttentionTransfer as AttentionTransfer
     from kdrun.losses.base import DistillationLoss as DistillationLoss
+    from kdrun.losses.cat_kd import ClassAttention as CATKD
+    from kdrun.losses.cat_kd import ClassAttention as ClassAttention
     from kdrun.losses.cc import CorrelationCongruence as CC
     from kdrun.losses.cc import CorrelationCongruence as CorrelationCongruence
     from kdrun.losses.ce import CrossEntropy as CE
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
 NAMES = {
     "AB": ("ab", "ActivationBoundaries"),
     "AT": ("at", "AttentionTransfer"),
+    "CATKD": ("cat_kd", "ClassAttention"),
     "CC": ("cc", "CorrelationCongruence"),
     "CE": ("ce", "CrossEntropy"),
     "CRD": ("crd", "ContrastiveDistillation"),
@@ -138,6 +141,7 @@ CLASSES = {name: module for module, name in NAMES.values()} | {"DistillationLoss
 __all__ = [
     "AB",
     "AT",
+    "CATKD",
     "CC",
     "CE",
     "CRD",
@@ -170,6 +174,7 @@ __all__ = [
     "WTTM",
     "ActivationBoundaries",
     "AttentionTransfer",
+    "ClassAttention",
     "ContrastiveDistillation",
     "CorrelationCongruence",
     "CorrelationDistillation",

@@ -82,6 +82,12 @@ class DistillationLoss(Criterion):
         self.taps: list[TapRequest] = list(taps)
         self.pairs: list[tuple[str, str]] = []
 
+    def request_taps(self, student: NetworkView, teacher: NetworkView, info: InputInfo) -> None:
+        """Set `taps` where they depend on the networks; called before any feature is read.
+
+        info: the images of the data set. Raises ConfigError for networks without such a place.
+        """
+
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         """Make adapters from the outputs of a dry batch, or reject shapes that cannot be used."""
 

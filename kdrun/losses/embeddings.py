@@ -27,21 +27,32 @@ def teacher_embedding(teacher: Outputs) -> Tensor:
 def teacher_classifier(loss: str, teacher: NetworkView, outputs: Outputs) -> nn.Linear | nn.Conv2d:
     """The module that makes the teacher's logits from its embedding.
 
-    Of a teacher whose outputs are selected these rows alone, in a layer of their own.
+    If only some outputs of the teacher are used, a new layer with those rows.
     loss: its id, for errors. outputs: the teacher's, of a dry batch, of the classes.
     Raises ConfigError when the logits are not one linear map of the embedding.
     """
-    module = teacher.module("embedding")
+    return _linear_classifier(loss, "teacher", teacher, outputs)
+
+
+def student_classifier(loss: str, student: NetworkView, outputs: Outputs) -> nn.Linear | nn.Conv2d:
+    """The module that makes the student's logits; arguments and errors as above."""
+    return _linear_classifier(loss, "student", student, outputs)
+
+
+def _linear_classifier(
+    loss: str, who: str, view: NetworkView, outputs: Outputs
+) -> nn.Linear | nn.Conv2d:
+    module = view.module("embedding")
     while isinstance(module, nn.Sequential) and len(module) == 1:
         module = module[0]
     if isinstance(module, nn.Linear | nn.Conv2d):
-        if teacher.outputs is not None and max(teacher.outputs) < module.weight.shape[0]:
-            module = rows_of(module, teacher.outputs)
+        if view.outputs is not None and max(view.outputs) < module.weight.shape[0]:
+            module = rows_of(module, view.outputs)
         if _makes(module, outputs):
             return module
     raise ConfigError(
-        f"loss={loss} needs a teacher whose logits are one linear layer of its embedding; "
-        f"{type(teacher.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "
+        f"loss={loss} needs a {who} whose logits are one linear layer of its embedding; "
+        f"{type(view.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "
         "or another loss on the embedding."
     )
 

@@ -159,6 +159,15 @@ FEATURES = {
     "wkd_f": Checks(
         "means and deviations in loops over images and channels", skip={"equal": ADAPTED}
     ),
+    "cat_kd": Checks(
+        "class maps by einsum and averages in loops over classes and places",
+        skip={
+            "gradcheck": "the student's classifier is not the loss's; its own test checks both",
+            "equal": "equal maps, but two different classifiers",
+        },
+        learning={"weight": 1.0},  # 15 is for CIFAR networks
+        refuses={"mlp": "no feature map before the classifier"},
+    ),
     "reviewkd": Checks(
         "fusion and pooled errors written out with einsum and loops", skip={"equal": ADAPTED}
     ),

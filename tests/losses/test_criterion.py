@@ -38,7 +38,7 @@ def arguments(case: Case) -> tuple[list[Tensor], list[Tensor]]:
     for number, outputs in enumerate((case.student, case.teacher)):
         names = list(dict.fromkeys(pair[number] for pair in case.term.pairs))
         tensors = [outputs.features[name] for name in names]
-        if case.term.reads_embedding and case.term.id not in ("simkd", "wkd_l"):
+        if case.term.reads_embedding and case.term.id not in ("simkd", "wkd_l", "cat_kd"):
             assert outputs.embedding is not None
             tensors.append(outputs.embedding)
         sides.append(tensors or [outputs.logits])
@@ -51,6 +51,9 @@ def extra(case: Case) -> dict[str, Any]:
         return {"labels": torch.arange(80) % 5}
     if case.term.id == "srrl":
         return {"classifier": case.term._classifier[0]}
+    if case.term.id == "cat_kd":
+        student, teacher = case.term._classifiers
+        return {"student_classifier": student, "teacher_classifier": teacher}
     if case.term.id == "wkd_l":
         return {"classifier": nn.Linear(7, case.student.logits.shape[1])}  # the state has the costs
     if case.term.id == "ofd":
