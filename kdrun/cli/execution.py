@@ -1,6 +1,5 @@
 """Running a verb that has a configuration: compose once, then run it, or each job of its sweep."""
 
-from functools import partial
 from pathlib import Path
 
 from kdrun.cli import planning, untrusted, verbs
@@ -9,7 +8,6 @@ from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.sweeps import launchers
 from kdrun.variables import process_argv
 from kdrun.world import world
 
@@ -44,21 +42,16 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
 
 
 def _run_sweep(verb: str, flags: Flags, plan: planning.Plan, sweep_dir: Path | None) -> int:
-    from kdrun.sweeps import executor as sweeps
+    from kdrun.sweeps import executor
+    from kdrun.sweeps.plan import SweepPlan
 
     folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
-    if verb == "distill" and any(sweeps.runtime_of(config).gang for config in plan.configs):
-        launch = sweeps.lockstep(folder, plan)
-    else:
-        jobs = [
-            partial(sweeps.do_planned_job, folder, number, verb, config, argv)
-            for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
-        ]
-        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
     typed = flags.to_argv()
     if sweep_dir is None:
         untrusted.remember(verb, typed)
-    return sweeps.run(folder, [verb, *typed], plan, launch)
+    module = verbs.module(verb)
+    sweep = SweepPlan(folder, [verb, *typed], plan.configs, plan.argvs, plan.launcher)
+    return executor.run(sweep, module.execute, getattr(module, "execute_in", None))
 
 
 def show_dry_run(plan: planning.Plan, choice: str) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -89,16 +88,16 @@ def run(argv: list[str]) -> int:
             return EXIT_FAILED
         known = known_error(error, ELSEWHERE.get(argv[0] if argv else "", OUTPUT_ROOT))
         if known is None:
-            say_bug(error)
+            _say_bug(error)
             return EXIT_FAILED
         _say(str(known))
         return known.exit_code
 
 
-def say_bug(error: BaseException) -> None:
-    """Print the traceback of an error that no user should meet, and what it is."""
-    traceback.print_exception(error, file=sys.stderr)
-    _say("This is a bug in kdrun, not a mistake of yours. Please report it with the lines above.")
+def _say_bug(error: BaseException) -> None:
+    from kdrun.ui import console
+
+    console.bug(error)
 
 
 def _say(text: str) -> None:

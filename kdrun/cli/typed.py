@@ -8,15 +8,7 @@ from omegaconf import DictConfig
 from kdrun.cli import verbs
 from kdrun.config import places, trust
 from kdrun.config.precision import holds_auto
-from kdrun.config.schema import (
-    BenchmarkConfig,
-    DistillConfig,
-    EvaluateConfig,
-    ExportConfig,
-    TrainTeacherConfig,
-)
-
-Config = TrainTeacherConfig | DistillConfig | EvaluateConfig | ExportConfig | BenchmarkConfig
+from kdrun.sweeps.plan import Config
 
 
 def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> Config:

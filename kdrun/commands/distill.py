@@ -45,9 +45,10 @@ def execute(
 ) -> dict[str, Any]:
     """Train or find the teacher, then distil the student; returns the run's result."""
     from kdrun.distillation.session import open_session
-    from kdrun.sweeps.jobs import time_limit_seconds
+    from kdrun.sweeps.jobs import job_label, time_limit_seconds
 
-    with open_session(config.runtime, time_limit_seconds(config.runtime, sweep_dir)) as session:
+    limit, label = time_limit_seconds(config.runtime, sweep_dir), job_label(sweep_dir, job)
+    with open_session(config.runtime, limit, label) as session:
         return execute_in(session, config, argv, sweep_dir, job)
 
 

@@ -41,10 +41,11 @@ def execute(
     from kdrun.distillation.initial_weights import check_teachers
     from kdrun.distillation.session import open_session
     from kdrun.distillation.teacher_run import run_train_teacher
-    from kdrun.sweeps.jobs import run_or_reuse, time_limit_seconds
+    from kdrun.sweeps.jobs import job_label, run_or_reuse, time_limit_seconds
 
     check_teachers(config.teachers)
-    with open_session(config.runtime, time_limit_seconds(config.runtime, sweep_dir)) as session:
+    limit, label = time_limit_seconds(config.runtime, sweep_dir), job_label(sweep_dir, job)
+    with open_session(config.runtime, limit, label) as session:
         return run_or_reuse(
             session,
             config,

@@ -21,6 +21,7 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.files import require_root
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Normalisation
+from kdrun.ui.job_reporter import JobReporter
 from kdrun.ui.reporter import Reporter
 from kdrun.world import world
 
@@ -80,8 +81,12 @@ class Session:
 
 
 @contextmanager
-def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> Iterator[Session]:
+def open_session(
+    runtime: RuntimeConfig, limit_seconds: float | None = None, job: str | None = None
+) -> Iterator[Session]:
     """A session whose signals are handled until the block ends; it may take `limit_seconds`.
+
+    job: `job 3/4` for one of a sweep, whose output is in its log.
 
     Raises ConfigError for a device this machine has not, and an output root that cannot be one.
     """
@@ -91,7 +96,11 @@ def open_session(runtime: RuntimeConfig, limit_seconds: float | None = None) -> 
     distributed.join()
     device = pick_device(distributed.own_device(runtime.device))
     with StopRequest(limit_seconds) as stop:
-        reporter = Reporter(runtime.ui, stop.ask_all if world().size > 1 else stop.ask)
+        on_lost = stop.ask_all if world().size > 1 else stop.ask
+        if job is None:
+            reporter = Reporter(runtime.ui, on_lost)
+        else:
+            reporter = JobReporter(runtime.ui, job, on_lost)
         try:
             yield Session(runtime, device, set_threads(runtime.threads), reporter, stop)
         finally:

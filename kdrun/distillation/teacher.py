@@ -191,4 +191,8 @@ def _sentence(text: str) -> str:
 
 def _say(session: Session, name: str, test: Evaluation, source: str) -> None:
     top1 = format.percent(test.metrics.top1)
-    session.reporter.say(f"  teacher {name}: test top-1 {top1} % ({source})")
+    line = f"  teacher {name}: test top-1 {top1} % ({source})"
+    if source.startswith("saved"):  # trained just now
+        session.reporter.milestone(line)
+    else:
+        session.reporter.say(line)

@@ -30,7 +30,7 @@ class ActivationBoundaries(DistillationLoss):
     al., arXiv 1910.10699).
 
     Minimised before the main phase, where the weight has no effect: it moves the student's layers
-    up to the last tap and leaves the rest to the other terms. The paper goes on with soft targets,
+    up to the last tap; the other losses train the rest. The paper continues with soft targets,
     `'loss=[kd,ab]'`, the published tables with labels alone.
 
     margin: m, above 0.

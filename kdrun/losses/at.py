@@ -20,13 +20,13 @@ class AttentionTransfer(DistillationLoss):
     first; widths may differ. Loss of a pair: mean over B and H·W of (A_s - A_t)². weight: 1000
     (the authors' code and the tables of Tian et al., arXiv 1910.10699), for images of 32×32 pixels:
     the mean over the places of a map of norm 1 falls with their number, so that the same weight
-    counts sixteen times as much for 8×8 pixels, where it drowns the labels; use 1 to 10 there.
+    counts sixteen times as much for 8×8 pixels, where it drowns out the labels; use 1 to 10 there.
 
     power: p, at least 1.
     variant: see `variants`. `paper` is eq. 2, whose norm is not squared; the paper's β is a
     constant divided by the elements of the map and the batch size, and both divisions are done
     here, so that the weight stays 1000.
-    Raises ConfigError for features without a second place (fully connected layers), for p below 1
+    Raises ConfigError for features without spatial size (fully connected layers), for p below 1
     and for a variant that does not exist.
     """
 

@@ -13,7 +13,7 @@ from kdrun.types import Batch, Outputs
 
 
 class CorrelationCongruence(DistillationLoss):
-    """How student and teacher embeddings go together across the images of a batch.
+    """Match the correlations between the samples of a batch.
 
     `repdistiller`: e = a trained linear layer of width `dim` on each network's embedding;
     δ_n = |e_s - e_t| of image n `[dim]`; mean over n of Σ_d δ_n · δ_{n+1}, neighbours as the batch
@@ -21,7 +21,7 @@ class CorrelationCongruence(DistillationLoss):
     came from the paper's first author, and is not in the paper. A batch of one image gives 0.
 
     `paper`: ‖K_s - K_t‖²_F / B², K = the Gaussian kernel exp(-γ ‖x_i - x_j‖²) of the unit
-    embeddings, developed to order 2: e^(-2γ) Σ_p (2γ)^p / p! · (x_i · x_j)^p (eq. 6-8). No layer
+    embeddings, expanded to order 2: e^(-2γ) Σ_p (2γ)^p / p! · (x_i · x_j)^p (eq. 6-8). No layer
     is trained. weight: about 100 is in use (AberHu's collection, CIFAR).
 
     dim: width of the linear layers. gamma, order: of the kernel, γ above 0.

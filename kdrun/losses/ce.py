@@ -13,7 +13,7 @@ class CrossEntropy(DistillationLoss):
 
     As a criterion: `loss(student_logits, None, targets)`.
 
-    `loss=ce` trains the student on labels alone; beside other terms it changes nothing, because the
+    `loss=ce` trains the student on labels alone; with other losses it changes nothing, because the
     objective always holds CE with its own weight (`ce`, or `1 - alpha`).
     """
 

@@ -16,7 +16,7 @@ from kdrun.types import Batch, Outputs
 
 
 class ContrastiveDistillation(DistillationLoss):
-    """The student's embedding of an image is told from others' by the teacher's, and vice versa.
+    """Contrast each embedding with the other network's, of the same image and of other images.
 
     e = unit(linear layer of width `dim`) of each network's embedding. Two memories M_s and M_t
     `[N, dim]`, N images of the transfer set, start uniform in ±√(3 / dim). The anchor e_s meets
@@ -24,7 +24,7 @@ class ContrastiveDistillation(DistillationLoss):
     where Z = N · mean of exp(e · m / τ) over the first batch, and stays. Loss of one side:
     -[log h₊ / (h₊ + K/N) + Σ_K log (K/N) / (h₋ + K/N)], mean over the batch (eq. 9, 17 and 18);
     the same of e_t with M_s is added. After the step the images' rows become
-    unit(momentum · m + (1 - momentum) · e). weight: 0.8 (§4; with kd beside it:
+    unit(momentum · m + (1 - momentum) · e). weight: 0.8 (§4; with kd:
     `'loss=[kd,crd]' loss.kd.weight=1 ce=1`).
 
     The scores of all N rows are one matrix product, of which the drawn ones are taken; the two

@@ -15,7 +15,7 @@ class CrossViewConsistency(DistillationLoss):
     strong) + KL(teacher strong ‖ student weak)) + strong_ce · CE(strong), KL times T². m_w and m_s
     are 1 where the teacher's largest probability on the weak (strong) view reaches its threshold,
     else 0; the mean is over the whole batch. The strong view is that of `augment.strong`.
-    weight: 1 beside 1 · CE of the weak view. Only a copy of the authors' code could be read
+    weight: 1 with 1 · CE of the weak view. Only a copy of the authors' code could be read
     (DeepKD's repository).
 
     temperature: T, above 0. within, across: weights of the parts. weak_threshold,

@@ -17,7 +17,7 @@ BASES = ("kd", "dkd")
 
 
 class CurriculumTemperature(DistillationLoss):
-    """`kd` (or `dkd`) of logits `[B, C]` at one learned temperature T that makes the task harder.
+    """`kd` (or `dkd`) of logits `[B, C]` at a learned temperature T that makes the task harder.
 
     T = t_start + t_range · sigmoid(θ), θ learned from 1 by the student's optimiser. A gradient
     reversal multiplies θ's gradient by -λ, so that T climbs the loss that the student descends.

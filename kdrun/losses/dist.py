@@ -20,7 +20,7 @@ class CorrelationDistillation(DistillationLoss):
 
     ρ is Pearson's correlation of the student's and the teacher's row (one image, all classes:
     inter) or column (one class, all images: intra). Where a side does not vary, ρ is 0 and
-    passes no gradient. weight: 2 beside 1 · CE, with T 4 (the published CIFAR recipe; T 1 on
+    passes no gradient. weight: 2 with 1 · CE, with T 4 (the published CIFAR recipe; T 1 on
     ImageNet). Weight and factor together make 32 at the start: networks without normalisation
     layers may need a lower learning rate, or variant paper.
 

@@ -13,7 +13,7 @@ class DecoupledDistillation(DistillationLoss):
 
     TCKD: KL between the pairs (p_y, 1 - p_y) of the label y; NCKD: KL between the softmax over the
     other classes alone. With two classes NCKD is zero: one class is left. weight: 1
-    beside 1 · CE, reached linearly over 20 epochs (`warmup_epochs`, from the published code; not
+    with 1 · CE, reached linearly over 20 epochs (`warmup_epochs`, from the published code; not
     in the equation). The published beta is 8 for ResNet-32x4 → ResNet-8x4, 2 to 8 elsewhere.
 
     temperature: T, above 0. alpha, beta: weights of the two parts.

@@ -22,14 +22,14 @@ from kdrun.types import Batch, Outputs
 class FitNet(DistillationLoss):
     """Squared difference of a regression of the student's map and the teacher's map.
 
-    The regressor r makes `[B, C_s, H_s, W_s]` into the teacher's `[B, C_t, H_t, W_t]`: one
+    The regressor r maps `[B, C_s, H_s, W_s]` to the teacher's `[B, C_t, H_t, W_t]`: one
     convolution, chosen by the ratio of the sizes (see `kdrun.losses.adapters.to_shape`), batch
     normalisation, ReLU. Loss: mean over all elements of (r(f_s) - f_t)², summed over the tap
-    pairs, beside the labels. weight: 100 on the middle stage (the recipe of the tables in Tian et
+    pairs, with CE. weight: 100 on the middle stage (the recipe of the tables in Tian et
     al., arXiv 1910.10699).
 
     variant: see `variants`. `paper` has two stages (§2.3): the student's layers up to the hint are
-    trained with eq. 3, then this term is done and the student learns from labels and soft targets:
+    trained with eq. 3; then the student learns from labels and soft targets:
     `'loss=[kd,fitnet]'`. The sum of eq. 3 needs an optimiser that divides by the gradient's size:
     Adam here, RMSProp in the paper.
     pretrain_epochs, pretrain_lr: of that first stage; only `paper` uses them.
@@ -44,8 +44,8 @@ class FitNet(DistillationLoss):
     formula = "(r(f_s) - f_t)²; mean over all elements, sum over the tap pairs"
     source = "Romero et al. 2015, ICLR, arXiv 1412.6550, §2.2, eq. 3"
     variants = {  # noqa: RUF012
-        "repdistiller": "beside the labels from the start; r = convolution, BN, ReLU; mean squares",
-        "paper": "before the main phase, which it leaves to the other terms; r = convolution, "
+        "repdistiller": "with CE from the start; r = convolution, BN, ReLU; mean squares",
+        "paper": "before the main phase, which is left to the other losses; r = convolution, "
         "ReLU; ½ ‖r(f_s) - f_t‖² per image",
     }
 

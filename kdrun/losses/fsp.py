@@ -28,11 +28,11 @@ class SolutionFlow(DistillationLoss):
     The FSP matrix `[B, C_i, C_j]` of two consecutive taps is the product of their maps over the
     places, divided by H·W; the larger of the two is averaged down to the smaller (paper §3.2,
     eq. 1). Loss: mean over all elements of (G_s - G_t)², summed over consecutive taps. It moves
-    the student's layers up to the last tap and leaves the main phase to the other terms. Sizes may
+    the student's layers up to the last tap and leaves the main phase to the other losses. Sizes may
     differ between the networks, widths may not. weight: 50 (the recipe of the tables in Tian et
     al., arXiv 1910.10699, which take `taps=[stem,stages]`); it has no effect while pre-training.
 
-    connectors: bring the student's maps to the teacher's widths with 1×1 convolutions and batch
+    connectors: project the student's maps to the teacher's widths with 1×1 convolutions and batch
     normalisation where they differ. Not in the paper.
     variant: see `variants`. The sums of `paper` are hundreds of times the means of the default:
     give it a small rate, e.g. pretrain_lr=0.0001.

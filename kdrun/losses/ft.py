@@ -26,8 +26,8 @@ class FactorTransfer(DistillationLoss):
 
     The paraphraser, an auto-encoder of 3×3 convolutions with `rate`·C_t channels in the middle,
     learns before the main phase to reconstruct the teacher's map `[B, C_t, H, W]` (mean squared
-    error) and stays as it is then. In the main phase a translator (three 3×3 convolutions with
-    batch normalisation) makes the student's map into a factor of the same width. Loss: mean of
+    error) and is then frozen. In the main phase a translator (three 3×3 convolutions with
+    batch normalisation) maps the student's features to a factor of the same width. Loss: mean of
     |F_s - F_t|, where F is the mean of the squared factor over its channels, divided by its L2
     norm over the places `[B, H·W]`; the larger map is averaged down first. Several tap pairs are
     summed. weight: 200 (the recipe of the tables in Tian et al., arXiv 1910.10699), for images of
@@ -38,7 +38,7 @@ class FactorTransfer(DistillationLoss):
     pretrain_epochs, pretrain_lr: of the paraphraser; with 0 epochs it stays random. As a criterion:
     minimise `loss.pretrain(student_map, teacher_map)` first, then `loss(student_map, teacher_map)`.
     Raises ConfigError for a rate of 0 or less, for a variant that does not exist, and, unless the
-    variant is `paper`, for features without a second place (fully connected layers).
+    variant is `paper`, for features without spatial size (fully connected layers).
     """
 
     id = "ft"

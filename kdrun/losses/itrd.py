@@ -22,7 +22,7 @@ class InformationTheoretic(DistillationLoss):
 
     L_mi = Σ_ij (G_s² - G_st²), G_s the Gram matrix `[B, B]` of cosines of the student and G_st its
     product, entry by entry, with the teacher's, each divided by its trace. The linear layer comes
-    before it only where D_s differs from D_t. weight: 1 beside 1 · CE; correlation 2, mutual 1,
+    before it only where D_s differs from D_t. weight: 1 with 1 · CE; correlation 2, mutual 1,
     alpha 1.01 (the authors' setting for WRN-40-2 → WRN-16-2).
 
     correlation, mutual: weights of the parts. alpha: order of the entropy, above 0.

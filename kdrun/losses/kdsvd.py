@@ -17,12 +17,12 @@ CANDIDATES = 3  # more student vectors than teacher's, from which the best align
 
 
 class SingularVectors(DistillationLoss):
-    """Correlations between the singular vectors of consecutive layers agree.
+    """Match correlations between the singular vectors of consecutive layers.
 
     Each image's map `[C, H, W]` is laid out as a matrix (see `variants`); v_t = its first k right
     singular vectors in the teacher, v_s = those of the student's first k + 3 that point most the
     way of each, turned to its sign (§3.2-3.3). Both are scaled by the teacher's singular values,
-    of unit length together. From one tap to the next: R = exp(-(a - b)² / 8) for every element a
+    jointly normalised. From one tap to the next: R = exp(-(a - b)² / 8) for every element a
     of one vector and b of the next (eq. 5). Loss: sum of (R_s - R_t)² over elements, k and
     consecutive taps; mean over the batch. The larger of two maps is averaged down to the smaller.
     weight: 1 (mdistiller's; no tables were published with it).
@@ -34,7 +34,7 @@ class SingularVectors(DistillationLoss):
 
     k: vectors per map.
     variant: see `variants`. Only `mdistiller` compares networks of different widths.
-    Raises ConfigError for fewer than two taps, maps without a second place, k below 1, and widths
+    Raises ConfigError for fewer than two taps, maps without spatial size, k below 1, and widths
     that the variant cannot compare.
     """
 

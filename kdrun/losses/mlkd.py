@@ -28,7 +28,7 @@ class MultiLevelLogits(DistillationLoss):
     As a criterion: `loss([weak, strong], [weak, strong], targets)`, logits `[B, C]` of both views
     of the images; `targets` unless `strong_ce` is 0.
 
-    temperatures: all T. strong_ce: weight of CE on the strong view, within the term.
+    temperatures: all T. strong_ce: weight of CE on the strong view, within this loss.
     standardise: KL of z-scores (as in `logit_std`), with the levels above it as they are.
     variant: see `variants`.
     """

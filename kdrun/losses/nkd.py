@@ -14,7 +14,7 @@ class NormalisedDistillation(DistillationLoss):
 
     p is the softmax at temperature 1 and y the label; q is the softmax at T over the other classes
     alone, so that both sides sum to one. Cross-entropies, not divergences: a student equal
-    to its teacher leaves their entropy. With two classes the second part is zero. weight: 1 beside
+    to its teacher leaves their entropy. With two classes the second part is zero. weight: 1 with
     1 · CE, gamma 1.5 and T 1, the authors' values.
 
     temperature: T of the second part, above 0. gamma: its weight.

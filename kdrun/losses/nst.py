@@ -18,7 +18,7 @@ class NeuronSelectivity(DistillationLoss):
     pairs. The larger of two maps is averaged down to the smaller; widths may differ.
     weight: 50 (the recipe of the tables in Tian et al., arXiv 1910.10699).
 
-    Raises ConfigError for features without a second place (fully connected layers).
+    Raises ConfigError for features without spatial size (fully connected layers).
     """
 
     id = "nst"

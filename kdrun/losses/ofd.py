@@ -17,7 +17,7 @@ MARGINS = ("auto", "batch_norm", "measured")
 
 
 class FeatureOverhaul(DistillationLoss):
-    """Partial squared difference of pre-activations: negative ones need only stay low.
+    """Partial squared difference of pre-activations: negative values only need to stay low.
 
     A 1×1 convolution and batch normalisation give the student's map the teacher's width. The
     teacher's map is t' = max(t, m), with a margin m < 0 per channel: the mean of its negative
@@ -35,7 +35,7 @@ class FeatureOverhaul(DistillationLoss):
     `auto` computes where a batch normalisation is found and measures elsewhere (layer
     normalisation, plain linear layers).
     norms: a BatchNorm per tap (None: measure), instead of those found in the teacher's network.
-    Raises ConfigError for `batch_norm` where none is found, and for any other word.
+    Raises ConfigError for `batch_norm` where none is found, and for any other value.
     """
 
     id = "ofd"

@@ -12,7 +12,7 @@ EPSILON = 1e-7
 
 
 class ProbabilisticTransfer(DistillationLoss):
-    """KL of the probabilities that one image of the batch is a neighbour of another.
+    """KL of the neighbour probabilities between the images of a batch.
 
     Similarity of two images: (1 + cosine of their embeddings `[B, D]`) / 2; each row of the matrix
     `[B, B]` is divided by its sum. Loss: mean over all B² pairs of

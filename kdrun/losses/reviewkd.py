@@ -28,7 +28,7 @@ class KnowledgeReview(DistillationLoss):
 
     As a criterion: lists of maps with the embedding `[B, D]` last.
 
-    width: the most channels in the middle; fewer when the student's embedding is narrower.
+    width: maximum number of channels; fewer if the student's embedding is narrower.
     Raises ConfigError for a width below 1 and for tokens that fill no square.
     """
 

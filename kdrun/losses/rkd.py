@@ -14,7 +14,7 @@ ROUNDING = 16.0  # in units of the precision of a squared length
 
 
 class RelationalDistillation(DistillationLoss):
-    """Distances of pairs and angles of triplets of images agree.
+    """Match distances of pairs and angles of triplets of images.
 
     Embeddings `[B, D]`, widths may differ. Distance: ‖e_i - e_j‖ divided by the mean of those that
     are not zero, `[B, B]` (eq. 5-7). Angle: the cosine at e_i of the triangle e_i, e_j, e_k,
@@ -23,7 +23,7 @@ class RelationalDistillation(DistillationLoss):
     the tables in Tian et al., arXiv 1910.10699).
 
     distance, angle: weights of the two parts, not negative.
-    normalise: embeddings of unit length first, as metric learning has them.
+    normalise: embeddings of unit length first, as in metric learning.
     Raises ConfigError for negative weights.
     """
 

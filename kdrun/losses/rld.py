@@ -24,7 +24,7 @@ class RefinedLogits(DistillationLoss):
     the softmax at `temperature` over the classes whose teacher logit is below the true class's;
     tied classes are left out, and a sample without such a class adds 0. Each part is multiplied
     by its temperature squared. Where the teacher is right, MCD is the NCKD of `dkd`. weight: 1
-    beside 1 · CE, reached linearly over 20 epochs; alpha 1, beta 8 (the published code).
+    with 1 · CE, reached linearly over 20 epochs; alpha 1, beta 8 (the published code).
 
     temperature: of MCD, above 0. alpha, beta: weights of the parts.
     alpha_temperature: of SCD, above 0. standardise: compare z-scores (as in `logit_std`).

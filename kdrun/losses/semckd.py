@@ -28,7 +28,7 @@ class SemanticCalibration(DistillationLoss):
     learning rate of 0.05; tiny networks diverge or forget the labels, and learn well with 10.
 
     The MLPs take rows as long as the training's batch. The last, smaller batch of an epoch, which
-    the authors' code leaves out, is filled up with zeros; a larger one is cut.
+    the authors' code leaves out, is zero-padded; a larger one is truncated.
 
     As a criterion: lists of any two lengths; the batch it is built for is the largest it takes
     without cutting.

@@ -16,19 +16,19 @@ from kdrun.types import Batch, InputInfo, Outputs
 
 
 class ReusedTeacherClassifier(DistillationLoss):
-    """The student's features, projected, equal those that the teacher's classifier takes.
+    """Match the projected student features with the input of the teacher's classifier.
 
-    The student that is trained and kept is another one (`models.reused_classifier`): its backbone
+    The trained student is a composite network (`models.reused_classifier`): its backbone
     without classifier, a projector (1×1, 3×3, 1×1 convolutions with batch normalisation, inner
     width D_t / `reduction`; a ReLU behind each, behind the last one if the teacher's features have
-    no negative values) and the teacher's classifier, which stays as it is. It needs no teacher
+    no negative values) and the teacher's classifier, frozen. It needs no teacher
     afterwards; its parameters and operations, projector and classifier included, are what the
     result states.
 
     Loss: mean over all elements of (p - f_t)², p the projected map `[B, D_t, H, W]`, f_t the
     teacher's map whose average over places is its embedding; the larger of the two maps is averaged
     down, the student's before it is projected. Where the teacher has no such map the embeddings
-    `[B, D_t]` are compared. CE weighs 0 unless `ce` is set, and is then that of the kept network.
+    `[B, D_t]` are compared. CE weighs 0 unless `ce` is set, and then applies to that network.
     weight: 1 (§3; the authors' code).
 
     As a criterion: `SimKD(classifier=teacher.fc)` builds the projector as its adapter, for

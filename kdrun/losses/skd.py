@@ -19,7 +19,7 @@ class Streamlined(DistillationLoss):
 
     G is the Gram matrix `[B, B]` of L2-normalised logits, d_i a row of G_s - G_t, S the sample
     covariance of these rows; the second part is mean_i sqrt(d_iᵀ (S + ridge · I)⁻¹ d_i). It costs
-    a Cholesky factorisation of a B × B matrix. weight: 0.9 beside 0.1 · CE (the authors' default;
+    a Cholesky factorisation of a B × B matrix. weight: 0.9 with 0.1 · CE (the authors' default;
     0.5 and 0.5 for ResNet-32x4 → ResNet-8x4).
 
     temperature: T of the KL part, above 0. ridge: added to the covariance's diagonal, above 0.

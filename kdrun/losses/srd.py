@@ -18,7 +18,7 @@ class SimpleRecipe(DistillationLoss):
 
     P is a linear layer `[D_s] → [D_t]` and BN batch normalisation without scale and shift, on both
     sides. The logarithm is of the sum over the batch and all dimensions, not a sum of logarithms.
-    KL at T without T², averaged over the batch. weight: 1 beside 1 · CE; feature 2, exponent 4.
+    KL at T without T², averaged over the batch. weight: 1 with 1 · CE; feature 2, exponent 4.
 
     feature: weight of the embeddings' part. exponent: above 0. temperature: T, above 0.
     As a criterion: `srd(e_s, e_t, student_logits=z_s, teacher_logits=z_t)`; without the logits it

@@ -27,12 +27,12 @@ from kdrun.types import Batch, Outputs
 
 
 class SoftmaxRegression(DistillationLoss):
-    """Adapted student features equal the teacher's, and so do the teacher's logits of them.
+    """Match projected student features with the teacher's, directly and through its classifier.
 
     h = connector(student's features): 1×1 convolution without bias, batch normalisation, and a
     ReLU if the teacher's embedding has no negative values; `[B, D_t]`. Loss: mean over all
     elements of (h - e_t)² plus the mean over batch and classes of (W_t h + b_t - z_t)², where W_t,
-    b_t is the teacher's classifier, which stays as it is (eq. 3 and 5). weight: 1 (the authors'
+    b_t is the teacher's classifier, which is frozen (eq. 3 and 5). weight: 1 (the authors'
     code; the CIFAR tables of Chen et al., arXiv 2203.14001, add kd with weight 1:
     `'loss=[kd,srrl]' loss.kd.weight=1 ce=1`).
 

@@ -13,7 +13,7 @@ class TransformedTeacherMatching(DistillationLoss):
 
     The power transform replaces the temperature on the teacher's side: gamma = 1/T gives the soft
     targets of `kd`. The student has no temperature and the loss no factor T². weight: 45 with
-    gamma 0.1 beside 1 · CE, the setting the authors publish for VGG-13 → VGG-8.
+    gamma 0.1 with 1 · CE, the setting the authors publish for VGG-13 → VGG-8.
 
     gamma: exponent, above 0; below 1 it flattens the teacher's distribution.
     """

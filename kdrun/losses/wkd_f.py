@@ -18,7 +18,7 @@ class WassersteinFeatures(DistillationLoss):
     Each channel of a map `[B, C, H, W]` is a Gaussian over its places: mean μ `[B, C]` and
     deviation σ = sqrt(sample variance + eps). The loss is ratio · ‖μ_t - μ_s‖² + ‖σ_t - σ_s‖²,
     norms over channels, summed over the tap pairs. The student passes through a 1×1 convolution,
-    batch normalisation and ReLU first. A map of a single place has variance 0. weight: 0.08 beside
+    batch normalisation and ReLU first. A map of a single place has variance 0. weight: 0.08 with
     1 · CE; ratio 4, eps 1e-5 (the published code, which lets the weight fall by a cosine after
     epoch 150 of 240: `loss.wkd_f.decay_after=150`).
 

@@ -26,7 +26,7 @@ class WassersteinLogits(DistillationLoss):
     between student and teacher under an entropy penalty, by Sinkhorn's iterations. Moving mass
     between classes i and j costs 1 - exp(-kappa · (1 - s_ij)), s the cosine of their rows in the
     teacher's classifier.
-    weight: 1 beside 1 · CE, transport 600, T 8, kappa 1 (the published code, which lets the
+    weight: 1 with 1 · CE, transport 600, T 8, kappa 1 (the published code, which lets the
     transport part alone fall by a cosine after epoch 150 of 240: `transport_decay_after=150`).
     With two classes one is left, and the transport costs nothing.
 

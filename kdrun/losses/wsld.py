@@ -14,7 +14,7 @@ class WeightedSoftLabels(DistillationLoss):
     H is the cross-entropy summed over classes; w = 1 - exp(-CE_student / CE_teacher) of each image
     uses both networks' cross-entropy with the label at temperature 1 and carries no
     gradient: images that the student finds easier than the teacher count less. weight: 2.5
-    beside 1 · CE, with T 2, the authors' values.
+    with 1 · CE, with T 2, the authors' values.
 
     temperature: T, above 0.
     """

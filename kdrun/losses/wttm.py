@@ -13,7 +13,7 @@ class WeightedTeacherMatching(DistillationLoss):
     """U · KL(q ‖ p_s), q ∝ p_t^gamma, of logits `[B, C]`, averaged over the batch.
 
     U = Σ_c p_t,c^gamma is the sample's weight: 1 at gamma = 1, and larger the smoother the
-    teacher's distribution is. Otherwise as `ttm`. weight: 4 with gamma 0.2 beside 1 · CE, the
+    teacher's distribution is. Otherwise as `ttm`. weight: 4 with gamma 0.2 with 1 · CE, the
     setting the authors publish beside CRD.
 
     gamma: exponent, above 0.

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kdrun.cli import verbs
-from kdrun.cli.planning import Config, Plan
 from kdrun.config import trust
-from kdrun.config.schema import BenchmarkConfig, DistillConfig, RuntimeConfig
+from kdrun.config.schema import BenchmarkConfig, DistillConfig
 from kdrun.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -26,26 +25,41 @@ from kdrun.errors import (
 from kdrun.files import require_root
 from kdrun.removal import remove
 from kdrun.runs.sweeps import SweepFolder
+from kdrun.sweeps import launchers
 from kdrun.sweeps.launchers import Launcher
+from kdrun.sweeps.plan import Config, SweepPlan, runtime_of
 
 Command = Callable[..., object]
 
 KILLED = (
-    "a process of the sweep was killed, by the system perhaps, for want of memory: take fewer "
-    "(hydra.launcher.n_jobs=...) or a smaller batch_size, then go on with kdrun resume"
+    "a process of the sweep was killed, perhaps by the system because it was out of memory: use "
+    "fewer (hydra.launcher.n_jobs=...) or a smaller batch_size, then run kdrun resume"
 )
 # Its presence in a sweep's folder says that no further job is to start.
 STOP_FILE = "stop"
 
 
-def run(folder: SweepFolder, command: list[str], plan: Plan, launch: Callable[[], None]) -> int:
-    """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's."""
+def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) -> int:
+    """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's.
+
+    execute: runs a job by its configuration. execute_in: the same in an open session; where it is
+    given, jobs with gang=true run in lockstep.
+    """
+    folder = plan.folder
+    if execute_in is not None and any(runtime_of(config).gang for config in plan.configs):
+        launch = _lockstep(plan, execute, execute_in)
+    else:
+        jobs = [
+            partial(do_planned_job, folder, number, execute, config, argv)
+            for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
+        ]
+        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
     from kdrun.sweeps import progress as sweep
 
     require_objectives(plan.configs)
     for config in plan.configs:
         require_root(Path(runtime_of(config).output_root))
-    begin(folder, command, plan)
+    begin(plan)
     threads = runtime_of(plan.configs[0]).threads
     sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
     interrupted = False
@@ -93,13 +107,14 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
                 raise KdrunError(KILLED) from None
 
 
-def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
+def begin(plan: SweepPlan) -> None:
     """Write the sweep's file."""
+    folder = plan.folder
     if _is_stopped(folder):
         remove(folder.path, [STOP_FILE])
     runtime = runtime_of(plan.configs[0])
     folder.begin(
-        command,
+        plan.command,
         plan.argvs,
         ui=runtime.ui,
         fail_fast=runtime.sweep.fail_fast,
@@ -109,7 +124,7 @@ def begin(folder: SweepFolder, command: list[str], plan: Plan) -> None:
     )
 
 
-def lockstep(folder: SweepFolder, plan: Plan) -> Callable[[], None]:
+def _lockstep(plan: SweepPlan, execute: Command, execute_in: Command) -> Callable[[], None]:
     """What runs the jobs in lockstep, in this process.
 
     Raises ConfigError with a launcher of other processes, MissingExtraError without greenlet.
@@ -124,24 +139,24 @@ def lockstep(folder: SweepFolder, plan: Plan) -> Callable[[], None]:
     require_greenlet()
     from kdrun.sweeps.lockstep import jobs as lockstep_jobs
 
-    def guard(job: lockstep_jobs.Job, call: Callable[..., object]) -> int:
-        return do_job(folder, job.number, lambda: job.config, call, list(job.argv))
+    def guard(job: lockstep_jobs.Job, call: Command, clock: Callable[[], float]) -> int:
+        return do_job(plan.folder, job.number, lambda: job.config, call, list(job.argv), clock)
 
     jobs = [
         lockstep_jobs.Job(number, config, argv)
         for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
         if isinstance(config, DistillConfig)
     ]
-    return lambda: lockstep_jobs.run_jobs(jobs, guard)
+    return lambda: lockstep_jobs.run_jobs(jobs, guard, execute, execute_in)
 
 
 def do_planned_job(
-    folder: SweepFolder, number: int, verb: str, config: Config, argv: list[str]
+    folder: SweepFolder, number: int, execute: Command, config: Config, argv: list[str]
 ) -> int:
     """Do one job of a sweep, in this process or in a worker that has just unpickled it."""
     # A worker must know what the command names: the process that planned the sweep checked it.
     trust.name(trust.targets_in(asdict(config)))
-    return do_job(folder, number, lambda: config, verbs.module(verb).execute, argv)
+    return do_job(folder, number, lambda: config, execute, argv)
 
 
 def do_job(
@@ -150,11 +165,16 @@ def do_job(
     typed: Callable[[], Config],
     command: Command,
     argv: list[str],
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Do one job, in whichever process this is; returns its exit code.
 
+    clock: in seconds; it stands still while other jobs of a lockstep group run.
+
     Nothing is raised but the interruption of a sweep whose jobs run in this very process.
     """
+    from kdrun.sweeps.jobs import label_of
+
     settings = folder.read()
     ended = (folder.note(number) or {}).get("code")
     if ended is not None:  # before the jobs were launched again
@@ -162,7 +182,7 @@ def do_job(
     if _stops(folder, settings):
         return EXIT_FAILED
     folder.update(number, code=None, error=None, pid=os.getpid(), host=socket.gethostname())
-    started = time.monotonic()
+    started = clock()
     error: BaseException | None = None
     try:
         config = _shared_out(typed(), settings, number)
@@ -170,10 +190,10 @@ def do_job(
     except BaseException as caught:
         error = known_error(caught) or caught
     code = _exit_code(error)
-    seconds = round(time.monotonic() - started, 3)
+    seconds = round(clock() - started, 3)
     folder.update(number, code=code, seconds=seconds, error=_last_line(error))
     if error is not None and code != EXIT_INTERRUPTED:
-        _say(number, error)
+        _say(label_of(number, int(settings.get("total") or len(settings["jobs"]))), error)
     if settings["launcher"] == "basic":
         from kdrun.sweeps import progress as sweep
 
@@ -216,11 +236,6 @@ def _shared_out(config: Config, settings: dict[str, Any], number: int) -> Config
     return replace(config, runtime=runtime)
 
 
-def runtime_of(config: Config) -> RuntimeConfig:
-    """Where and how the command of that configuration runs."""
-    return config.distill.runtime if isinstance(config, BenchmarkConfig) else config.runtime
-
-
 def _exit_code(error: BaseException | None) -> int:
     if error is None:
         return EXIT_DONE
@@ -241,15 +256,14 @@ def _last_line(error: BaseException | None) -> str | None:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _say(number: int, error: BaseException) -> None:
-    from kdrun.cli.main import say_bug
+def _say(label: str, error: BaseException) -> None:
     from kdrun.ui import console
 
     if isinstance(error, KdrunError):
-        console.error(f"job {number}: {error}")
+        console.error(f"{label}: {error}")
         return
-    console.error(f"job {number} failed:")
-    say_bug(error)
+    console.error(f"{label} failed:")
+    console.bug(error)
 
 
 @contextmanager

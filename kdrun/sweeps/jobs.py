@@ -96,10 +96,23 @@ def note_run(sweep: SweepFolder, job: int, run: Path) -> None:
     sweep.update(job, run=str(run), reused=False)
 
 
+def job_label(sweep_dir: Path | None, job: int) -> str | None:
+    """`job 3/4` for job number 2 of a sweep; None outside one."""
+    if sweep_dir is None:
+        return None
+    values = SweepFolder(sweep_dir).read()
+    return label_of(job, int(values.get("total") or len(values.get("jobs", ()))))
+
+
+def label_of(job: int, total: int) -> str:
+    """`job 3/4`: how a job is named everywhere. job: counted from 0, as in the sweep's files."""
+    return f"job {job + 1}/{total}"
+
+
 def say_job(reporter: Reporter, sweep: SweepFolder, job: int) -> None:
-    """The heading above a job's own output."""
-    words, total = sweep.differences(), sweep.read().get("total")
-    reporter.heading(f"job {job + 1} of {total or len(words)}: {' '.join(words[job])}")
+    """The heading of a job's own output."""
+    words = sweep.differences()
+    reporter.heading(f"{job_label(sweep.path, job)}: {' '.join(words[job])}")
 
 
 def time_limit_seconds(runtime: RuntimeConfig, sweep_dir: Path | None) -> float | None:

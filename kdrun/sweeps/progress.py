@@ -1,7 +1,7 @@
-"""What a sweep says: the list before the first job, a line after each, the ranking at the end.
+"""A sweep on the screen: its head, a line for each job that has ended, the ranking.
 
-Hydra runs the jobs; what they left is read from the sweep's folder (`kdrun.runs.sweeps`) and from
-the run folders, so it makes no difference which process did them.
+Everything is read from the sweep's folder (`kdrun.runs.sweeps`) and the run folders, so it does not
+matter which process ran a job.
 """
 
 import signal
@@ -18,9 +18,10 @@ from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.runs.reading import read_result
+from kdrun.runs.result import RunResult
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import ranking
-from kdrun.sweeps.jobs import RunConfig, finished_run
+from kdrun.sweeps.jobs import RunConfig, finished_run, label_of
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
 from kdrun.ui.tables import add_row, new_table
@@ -29,30 +30,50 @@ WATCH_SECONDS = 0.5
 
 
 def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None:
-    """Say what will be done: the jobs, those done before, the teachers, the processes."""
+    """The head of a sweep: its size at once, then data, teachers, and the header of the job lines.
+
+    Every job gets its line when it has ended; `--dry-run` lists them beforehand.
+    """
     settings = folder.read()
     reporter = Reporter(settings["ui"])
     runs = [config for config in configs if isinstance(config, RunConfig)]
+    reporter.heading(f"sweep of {len(configs)} jobs")
+    reporter.say(f"  folder: {folder.path}")
     try:
         datasets = open_datasets(runs, folder)
-    except KdrunError as error:  # each job will meet it again, and say it as its own
+    except KdrunError as error:  # each job reports it as its own
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
     faults: dict[str, None] = {}
-    done = [finished_run(config, folder, faults.setdefault) is not None for config in runs]
+    finished = [finished_run(config, folder, faults.setdefault) is not None for config in runs]
     for fault in faults:
         reporter.warn(fault)
-    todo = f", {sum(done)} of them done before" if any(done) else ""
-    reporter.heading(f"sweep of {len(configs)} jobs{todo}")
-    for number, words in enumerate(folder.differences()):
-        mark = "  (done before)" if number < len(done) and done[number] else ""
-        reporter.say(f"  {number}: {' '.join(words)}{mark}")
-    waiting = [config for config, ready in zip(runs, done, strict=True) if not ready]
+    waiting = [config for config, ready in zip(runs, finished, strict=True) if not ready]
     for line in _teacher_lines(waiting, datasets):
         reporter.say(f"  {line}")
+    if any(finished):
+        reporter.say(f"  {sum(finished)} of {len(configs)} jobs finished before")
     if launcher:
         reporter.say(f"  {launcher}")
-    reporter.say(f"  folder: {folder.path}")
+    reporter.say()
+    reporter.say(job_line(_width(folder), *HEADER), style="bold")
+
+
+HEADER = ("job", "setting", "baseline %", "distilled %", "gain", "time", "left")
+
+
+def job_line(width: int, *cells: str) -> str:
+    """A line of the table of jobs. width: of the settings."""
+    number, setting, baseline, distilled, gain, took, left = cells
+    return (
+        f"  {number:<9}  {setting:<{width}}  {baseline:>10}  {distilled:>11}  {gain:>6}  "
+        f"{took:>8}  {left:>8}"
+    ).rstrip()
+
+
+def _width(folder: SweepFolder) -> int:
+    words = [" ".join(one) for one in folder.differences()]
+    return max([len("setting"), *map(len, words)])
 
 
 def _data_key(config: RunConfig) -> str:
@@ -89,31 +110,50 @@ def _teacher_lines(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -
 
 
 def say_progress(folder: SweepFolder, job: int) -> None:
-    """The line after a job: how it ended, and the time left for those that wait."""
+    """The line of a job that has ended: setting, baseline, distilled, gain, time, time left."""
     settings, note = folder.read(), folder.note(job)
-    if note is None or note.get("reused"):
+    if note is None:
         return
     total = settings.get("total") or len(settings["jobs"])
-    ended = [one for one in folder.notes() if one.get("code") is not None]
-    how = "done in" if note["code"] == 0 else "ended after"
-    took = note.get("seconds")  # None: its process was killed
-    line = (
-        f"job {job + 1} of {total} {'ended' if took is None else f'{how} {format.seconds(took)}'}"
-    )
-    seconds = [s for one in ended if (s := _own_seconds(one)) is not None]
-    rest = total - len(ended)
-    if rest and seconds:
-        left = sum(seconds) / len(seconds) * rest / min(settings["processes"], rest)
-        line += f"; {rest} to go, about {format.seconds(left)} if each takes as long"
+    words = folder.differences()
     reporter = Reporter(settings["ui"])
-    if settings["launcher"] == "basic":  # after the job's own lines
-        reporter.say()
-    reporter.say(line, style="bold")
+    values = read_result(Path(note["run"])) if note.get("run") and note.get("code") == 0 else None
+    result = RunResult.from_dict(values or {}, check=False)
+    baseline, student, gain = result.alone.test.top1, result.trained.test.top1, result.gain
+    seconds = _own_seconds(note)
+    took = "reused" if note.get("reused") else "" if seconds is None else format.seconds(seconds)
+    if note.get("code") not in (0, None):
+        took = {130: "stopped"}.get(note["code"], "failed")
+    reporter.say(
+        job_line(
+            _width(folder),
+            label_of(job, total),
+            " ".join(words[job]),
+            "" if baseline is None else format.percent(baseline),
+            "" if student is None else format.percent(student),
+            "" if gain is None else format.points(gain),
+            took,
+            _time_left(folder, settings, total),
+        )
+    )
+    in_worker_log = settings["launcher"] not in ("basic", "joblib")
+    if note.get("code") not in (0, None, 130) and in_worker_log:
+        reporter.say(f"    {note.get('error')}")
+
+
+def _time_left(folder: SweepFolder, settings: dict[str, Any], total: int) -> str:
+    """The estimated time for the jobs that are left; empty at the end and without a measurement."""
+    ended = [one for one in folder.notes() if one.get("code") is not None]
+    seconds = [s for one in ended if (s := _own_seconds(one)) is not None]
+    left = total - len(ended)
+    if not left or not seconds:
+        return ""
+    return format.seconds(sum(seconds) / len(seconds) * left / min(settings["processes"], left))
 
 
 def _own_seconds(note: dict[str, Any]) -> float | None:
-    """What a job took, without a teacher it trained for all; None for one not really run."""
-    if note.get("reused") or note["code"] != 0:
+    """A job's own time, without a teacher it trained for all; None for one that did not run."""
+    if note.get("reused") or note.get("code") != 0 or note.get("seconds") is None:
         return None
     result = read_result(Path(note["run"])) if note.get("run") else None
     teacher = ((result or {}).get("time") or {}).get("teacher_seconds", 0.0)
@@ -161,13 +201,16 @@ def summarise(folder: SweepFolder) -> None:
         except ConfigError as error:  # the table is on the screen all the same
             reporter.warn(f"The ranking's files are not written: {error}")
         _show(settings_ranked, len(found.rows), folder, reporter)
+    total = int(settings.get("total") or len(settings["jobs"]))
     for job in found.unfinished:
-        reporter.warn(f"job {job.number} ({' '.join(job.words)}) {job.state}: {job.error}")
-        if job.log is not None:
-            reporter.say(f"    log: {job.log}")
+        # the reason of a failed job was shown when it failed
+        reason = "" if job.state == "failed" and job.told else f": {job.error}"
+        log = "" if job.log is None else f" (log: {job.log})"
+        label = label_of(job.number, total)
+        reporter.warn(f"{label} {' '.join(job.words)} {job.state}{reason}{log}")
     if found.unfinished:
         reporter.say_last(
-            f"  go on: kdrun resume {folder.path}, or the same command again; finished jobs are "
+            f"  resume: kdrun resume {folder.path}, or type the command again; finished jobs are "
             "not repeated"
         )
 
@@ -191,6 +234,10 @@ def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Rep
         ties = sum(group.rank == groups[0].rank for group in groups) - 1
         also = f" (the first of {ties + 1} alike)" if ties else ""
         reporter.say(f"  best on validation{also}: {ranking.setting(groups[0])}")
+    verdict = groups[0].verdict
+    if verdict.text():
+        of = f" ({ranking.setting(groups[0])})" if len(groups) > 1 and verdict.outcome else ""
+        reporter.say(f"  {verdict.text()}{of}")
     reporter.say(
         f"  files: {folder.path}/ranking.csv, ranking.md (by setting), summary.csv, summary.md "
         "(by job)"

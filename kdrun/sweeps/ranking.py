@@ -35,13 +35,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A job without a result: its state, the last line of its error, its log."""
+    """A job without a result: its state, the last line of its error, its log.
+
+    told: whether its error was shown when it ended.
+    """
 
     number: int
     words: list[str]
     state: str
     error: str
     log: Path | None
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def read_jobs(folder: SweepFolder) -> Jobs:
         states = {None: "did not end", 130: "interrupted"}
         state = states.get(note.get("code"), "failed")
         error = note.get("error") or (run and run.result.error) or "its process ended"
-        unfinished.append(Unfinished(number, words, state, str(error), log))
+        told = bool(note.get("error"))
+        unfinished.append(Unfinished(number, words, state, str(error), log, told))
     rows.sort(key=lambda row: (-(WINNER.read(row.run) or 0.0), row.number))
     return Jobs(rows, unfinished)
 

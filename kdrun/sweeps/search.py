@@ -31,7 +31,7 @@ def announce(
     sweep.open_datasets([config], folder)
     settings = folder.read()
     reporter = Reporter(settings["ui"])
-    before = f", {ended} of them done before" if ended else ""
+    before = f", {ended} of them finished before" if ended else ""
     reporter.heading(f"search of {settings['total']} trials{before}")
     width = max(len(one.name) for one in dimensions)
     for one in dimensions:

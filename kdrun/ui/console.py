@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import traceback
 from contextlib import suppress
 from functools import cache
 from typing import TextIO
@@ -62,6 +63,12 @@ def is_live(choice: str) -> bool:
 def error(text: str) -> None:
     """Print an error on standard error; of several processes the first one does."""
     _print_error("error:", text, "bold red")
+
+
+def bug(failure: BaseException) -> None:
+    """Print the traceback of an error that no user should meet, and that it is a bug."""
+    traceback.print_exception(failure, file=sys.stderr)
+    error("This is a bug in kdrun, not a mistake of yours. Please report it with the lines above.")
 
 
 def note(text: str) -> None:

@@ -95,6 +95,10 @@ class Reporter:
         if self.console.lost and not self.quiet:
             note(text)
 
+    def milestone(self, text: str) -> None:
+        """A line that a sweep shows too, where a job's other lines are in its log only."""
+        self.say(text)
+
     def log_only(self, text: str) -> None:
         """A line for `run.log` that the screen gets in another way."""
         self._log(visible(text))

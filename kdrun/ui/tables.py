@@ -12,6 +12,7 @@ from rich.table import Table
 from kdrun.config.schema import ScheduleConfig
 from kdrun.limits import visible
 from kdrun.report.metrics_table import SPLIT_LOSS, SPLIT_METRICS
+from kdrun.report.verdict import verdict_of
 from kdrun.runs.result import (
     BiasCorrection,
     EarlyStop,
@@ -187,7 +188,11 @@ def format_summary(result: RunResult) -> list[str]:
         )
     if result.seed is not None and result.dataset.test_size:
         points = 100 / result.dataset.test_size
-        lines.append(f"one run (n=1, seed {result.seed}); one test image is {points:.2f} points")
+        image = f"one test image is {points:.2f} points"
+        if result.gain is None:
+            lines.append(f"one run (n=1, seed {result.seed}); {image}")
+        else:
+            lines.append(f"{verdict_of([result.gain]).text()} ({image})")
     distilled = teachers or (result.scheme or "offline") != "offline"
     if not result.alone and distilled:
         reason = "alone=true trains it"

@@ -14,7 +14,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A package may import from its own row and from rows below it.
 LAYERS = [
-    {"cli", "commands", "sweeps"},
+    {"cli", "commands"},
+    {"sweeps"},
     {"benchmarking"},
     {"distillation", "evaluation", "deploy"},
     {"engine", "schemes", "teachers", "runs", "report", "ui"},

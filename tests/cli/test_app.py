@@ -135,8 +135,8 @@ def test_failing_job_does_not_stop_the_others(
     assert [call[4] for call in stages.calls] == [0, 1, 2, 3]
     assert len(stages.summarised) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: job 1: The loss is not finite.",
-        "error: job 2: There is no such device.",
+        "error: job 2/4: The loss is not finite.",
+        "error: job 3/4: There is no such device.",
     ]
 
 
@@ -277,7 +277,7 @@ def test_a_killed_process_fails_its_jobs_and_the_others_are_launched_again(
     sweeps._launch(folder, joblib, launch)  # type: ignore[arg-type]
     assert launches == [[0, 1], [2, 3]]
     assert folder.codes() == [0, 1, 0, 0]
-    assert "killed, by the system perhaps" in folder.notes()[1]["error"]
+    assert "killed, perhaps by the system" in folder.notes()[1]["error"]
 
     def dies_at_once() -> None:
         raise TerminatedWorkerError("SIGKILL")

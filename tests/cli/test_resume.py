@@ -54,7 +54,7 @@ def test_failing_job_does_not_stop_the_others(
     stages.react = fail
     assert run(["resume", str(sweep)]) == 1
     assert len(stages.calls) == 3
-    assert capsys.readouterr().err == "error: job 1: The loss is not finite.\n"
+    assert capsys.readouterr().err == "error: job 2/3: The loss is not finite.\n"
 
 
 def test_interrupt_sums_up(stages: Any, sweep: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_job_whose_process_is_killed_leaves_the_others(
     assert "Traceback" not in done.stdout + done.stderr
     end = done.stdout[done.stdout.index("sweep: ranked") :]
     (line,) = [one for one in end.splitlines() if "job 0 (" in one]
-    assert "was killed, by the system perhaps" in line
+    assert "was killed, perhaps by the system" in line
     # one more job may have been in hand, and ends with it
     assert sum(r["status"] == "completed" for r in results(workdir)) >= 2
     (sweep,) = workdir.glob("outputs/sweeps/*")

@@ -43,7 +43,7 @@ def test_killed_interrupted_and_finished(workdir: Path) -> None:
 
     code, said = forks.run(workdir, ["resume", str(newest)], "third")
     assert code == 0, said
-    assert "sweep of 3 jobs, 1 of them done before" in said
+    assert "1 of 3 jobs finished before" in said
     found = results(workdir, name="cnn_large-*")
     assert [r["status"] for r in found] == ["completed"] * 3
     assert [r["folder"] for r in found[:2]] == [r["folder"] for r in stopped]

@@ -5,24 +5,25 @@ bit for bit as when it runs by itself. The group shares the data, each augmented
 and their outputs. Jobs are grouped by their configurations.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kdrun.commands import distill
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.session import Session, open_session
 from kdrun.errors import EXIT_INTERRUPTED, Interrupted
 from kdrun.files import canonical_hash
-from kdrun.recipes.lr_schedules import TrainingLength
+from kdrun.sweeps.jobs import label_of
 from kdrun.sweeps.lockstep.scheduler import Scheduler
 from kdrun.sweeps.lockstep.session import GroupState, JobSlot, LockstepSession
-from kdrun.ui.reporter import Reporter, epoch_line
+from kdrun.ui.job_reporter import JobReporter
 
-Guard = Callable[["Job", Callable[..., object]], int]
+Execute = Callable[..., object]
+Guard = Callable[["Job", Callable[..., object], Callable[[], float]], int]
 # Settings that must be equal for jobs to share batches and teacher outputs.
 SHARED_SCHEDULE = ("batch_size", "precision")
 SHARED_RUNTIME = ("device", "compile", "threads", "output_root")
@@ -75,28 +76,36 @@ def _key(job: Job) -> str:
     )
 
 
-def run_jobs(jobs: Sequence[Job], guard: Guard) -> None:
+def run_jobs(jobs: Sequence[Job], guard: Guard, execute: Execute, execute_in: Execute) -> None:
     """Run all jobs, group by group.
 
-    guard: runs a job with the given function and turns a failure into an exit code.
+    guard: runs a job with the given function and turns a failure into an exit code; it is also
+    given the clock of the job's own seconds.
     Raises Interrupted when stopped.
     """
     for group in lockstep_groups(jobs):
         if len(group) == 1:
-            guard(group[0], distill.execute)
+            guard(group[0], execute, time.monotonic)
             continue
         with open_session(group[0].config.runtime) as session:
-            numbers = ", ".join(str(number) for number in sorted(job.number for job in group))
-            session.reporter.heading(f"jobs {numbers} in lockstep: one teacher, the same batches")
-            if EXIT_INTERRUPTED in _Group(group, session, guard).run():
+            numbers = ", ".join(str(number + 1) for number in sorted(job.number for job in group))
+            total = len(jobs)
+            session.reporter.say(
+                f"  jobs {numbers} of {total} in lockstep: one teacher, one loader"
+            )
+            if EXIT_INTERRUPTED in _Group(group, session, guard, execute_in, total).run():
                 raise Interrupted("the sweep was stopped")
 
 
 class _Group:
     """A group of jobs in one process, one step of each at a time."""
 
-    def __init__(self, jobs: list[Job], session: Session, guard: Guard) -> None:
+    def __init__(
+        self, jobs: list[Job], session: Session, guard: Guard, execute_in: Execute, total: int
+    ) -> None:
         self.jobs = jobs
+        self.execute_in = execute_in
+        self.total = total
         self.session = session
         self.guard = guard
         self.scheduler = Scheduler(session.device)
@@ -114,41 +123,19 @@ class _Group:
         """Run one job to its end."""
 
         def command(config: DistillConfig, argv: Sequence[str], **where: Any) -> object:
-            reporter = JobReporter(self.session.reporter, job.number)
+            reporter = JobReporter(config.runtime.ui, label_of(job.number, self.total))
             group = self.session
             session = LockstepSession(
                 config.runtime, group.device, group.threads, reporter, group.stop, slot
             )
-            return distill.execute_in(session, config, argv, **where)
+            return self.execute_in(session, config, argv, **where)
 
         code = EXIT_INTERRUPTED
         try:
             if not self.scheduler.stopped:
-                code = self.guard(job, command)
+                code = self.guard(job, command, lambda: self.scheduler.seconds(slot.job))
         except KeyboardInterrupt:  # already reported and saved by the run
             self.session.stop.requested = True  # the other jobs save at their next turn
             self.scheduler.stopped |= self.session.stop.at_once
         finally:
             self.codes.append(code)
-
-
-class JobReporter(Reporter):
-    """Output of one job of a group: all of it in its log, finished epochs on the screen."""
-
-    def __init__(self, screen: Reporter, number: int) -> None:
-        super().__init__("quiet")
-        self.screen = screen
-        self.number = number
-
-    def warn(self, text: str) -> None:
-        """Also on the screen."""
-        super().warn(text)
-        self.screen.warn(f"job {self.number}: {text}")
-
-    def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
-        """On the screen for the last epoch, or when the interval has passed."""
-        due = self._watch.due(self._interval)
-        super().epoch_done(row, length)
-        if due or row["step"] >= length.steps:
-            line = epoch_line(row, length, self._watch.left(length.steps)).strip()
-            self.screen.say(f"  job {self.number}: {line}")

@@ -8,6 +8,7 @@ All greenlets run in one thread. With one thread per job, each thread gets its o
 which sleep while other jobs run; waking them made a small network's step 50 % slower.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -33,6 +34,8 @@ class Scheduler:
         self.stopped = False
         self._jobs: dict[int, greenlet] = {}
         self._main: greenlet | None = None
+        self._seconds: dict[int, float] = {}
+        self._since: float | None = None  # start of the current turn
 
     def add(self, job: int, work: Callable[[], object]) -> None:
         """Queue a job; `run` starts its `work`."""
@@ -49,12 +52,20 @@ class Scheduler:
         try:
             while self.waiting:
                 job = self._next()
+                self._since = time.monotonic()
                 self._jobs[job].switch()
+                self._seconds[job] = self.seconds(job)
+                self._since = None
                 if self._jobs[job].dead:
                     del self.waiting[job]
         except BaseException:
             self._interrupt_all()
             raise
+
+    def seconds(self, job: int) -> float:
+        """How long a job has run: its own turns, the current one included."""
+        turn = 0.0 if self._since is None else time.monotonic() - self._since
+        return self._seconds.get(job, 0.0) + turn
 
     def _interrupt_all(self) -> None:
         self.stopped = True
