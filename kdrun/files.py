@@ -133,6 +133,8 @@ def require_root(root: Path, *more: Path) -> None:
     """
     for name in ROOT_FOLDERS:
         require_path(root / name)
+    if os.path.abspath(root).split(os.sep)[1:2] in (["proc"], ["sys"]):
+        raise ConfigError(f"output_root={root} cannot be written: name another folder.")
     for path in more:
         require_path(path)
 

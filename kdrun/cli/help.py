@@ -124,6 +124,11 @@ def _setting(key: str, setting: config_groups.Key) -> list[tuple[str, str]]:
     return [(f"{key}={_text(setting.value)}", setting.comment)]
 
 
+def common_settings(config_name: str, group: str) -> list[str]:
+    """Lines with what every option of a group has besides its own settings."""
+    return _rows(_common_settings(config_name, group))
+
+
 def _common_settings(config_name: str, group: str) -> list[tuple[str, str]]:
     """The settings that every option of a group has, with their help."""
     bare = group == "teacher" and config_name in ("evaluate", "export")

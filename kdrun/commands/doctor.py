@@ -1,4 +1,4 @@
-"""`kdrun doctor`: versions, processor, memory, devices, data: what this machine has."""
+"""`kdrun doctor`: versions, CPU, memory, disk, devices, data: what this machine has."""
 
 import importlib.metadata
 import importlib.util
@@ -17,6 +17,7 @@ from kdrun.cli.output import say
 from kdrun.cli.parser import parse
 from kdrun.cli.run_listing import columns
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from kdrun.files import require_path, require_root
 
 ORDER = 150
 SUMMARY = "report what this machine has and what is missing"
@@ -55,7 +56,7 @@ GIB = 1024**3
 
 
 def run(argv: list[str]) -> int:
-    """Print the report; 0 when kdrun can work here."""
+    """Print the report; the exit code is 0 when nothing is wrong."""
     args = parse("doctor", argv)
     if args.words:
         raise ConfigError(f"doctor takes no '{args.words[0]}'. See kdrun doctor --help.")
@@ -71,6 +72,9 @@ def examine(output_root: Path) -> dict[str, Any]:
     vision = _attempt("torchvision", _torchvision, problems)
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
         problems.append("Python must be 3.11, 3.12 or 3.13: Hydra does not run on others.")
+    fault = _output_fault(output_root)
+    if fault:
+        problems.append(fault)
     return {
         "usable": not problems,
         "problems": problems,
@@ -99,7 +103,7 @@ def as_text(report: dict[str, Any]) -> str:
     rows = [(name, version or "missing") for name, version in report["versions"].items()]
     cores = f"{processor['cores']} cores, torch uses {processor.get('torch_threads', '?')} threads"
     rows += [
-        ("processor", f"{processor['name']}, {cores}"),
+        ("CPU", f"{processor['name']}, {cores}"),
         ("instructions", ", ".join(processor["flags"]) or "unknown"),
         ("memory", "unknown" if memory is None else f"{memory:.1f} GiB"),
         ("disk", f"{report['disk_free_gib']:.1f} GiB free at {report['output_root']}"),
@@ -119,7 +123,7 @@ def as_text(report: dict[str, Any]) -> str:
     rows.append(
         ("made so far", f"{report['teachers']} teachers in the store, {report['runs']} runs")
     )
-    verdict = "kdrun can work here." if report["usable"] else "\n".join(report["problems"])
+    verdict = "OK" if report["usable"] else "\n".join(report["problems"])
     return f"{columns(rows)}\n\n{verdict}"
 
 
@@ -146,7 +150,7 @@ def _torch() -> dict[str, Any]:
         )
     if torch.backends.mps.is_available():
         devices.append({"name": "mps", "about": "Apple GPU"})
-    devices.append({"name": "cpu", "about": "the processor"})
+    devices.append({"name": "cpu", "about": "CPU"})
     return {
         "threads": {"torch_threads": torch.get_num_threads()},
         "devices": devices,
@@ -156,7 +160,7 @@ def _torch() -> dict[str, Any]:
 
 def _precision(torch: Any, has_gpu: bool) -> dict[str, str]:
     native = {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()["flags"])
-    bf16 = "on the processor: " + ("fast" if native else "works, without instructions for it")
+    bf16 = "on the CPU: " + ("fast" if native else "slow, emulated")
     if torch.cuda.is_available():
         bf16 += ", on the GPU: " + ("yes" if torch.cuda.is_bf16_supported() else "no")
     return {
@@ -216,6 +220,21 @@ def _disk_free(output_root: Path) -> float:
     while not os.path.exists(place) and place != os.path.dirname(place):
         place = os.path.dirname(place)
     return shutil.disk_usage(place).free / GIB
+
+
+def _output_fault(output_root: Path) -> str:
+    """Why nothing can be written to the output root; empty when it can be."""
+    try:
+        require_path(output_root)
+        require_root(output_root)
+    except ConfigError as error:
+        return str(error)
+    place = os.path.abspath(output_root)
+    while not os.path.isdir(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"output_root={output_root} cannot be written: name another folder."
+    return ""
 
 
 def _data() -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import find_fault
-from kdrun.cli import config_groups, docstrings, run_index
+from kdrun.cli import config_groups, docstrings, help, run_index
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
 from kdrun.cli.run_listing import columns
@@ -42,6 +42,10 @@ def run(argv: list[str]) -> int:
     else:
         say(show_option(*find(name, args.config_dir), args.config_dir))
     return EXIT_DONE
+
+
+# Groups whose options have further settings in common.
+SHARED_KEYS = ("teacher", "student", "dataset")
 
 
 def find(name: str, config_dir: Path | None) -> tuple[str, str]:
@@ -89,6 +93,9 @@ def show_option(group: str, name: str, config_dir: Path | None) -> str:
     for target in dict.fromkeys(targets):
         about = docstrings.docstring(target)
         parts.append(f"{target}\n\n{about}" if about else f"{target} (no documentation found)")
+    if group in SHARED_KEYS:
+        settings = "\n".join(help.common_settings("distill", group))
+        parts.append(f"Settings of every {group}:\n{settings}")
     return "\n\n".join(parts)
 
 

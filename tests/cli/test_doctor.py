@@ -23,7 +23,7 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for part in (__version__, torch.__version__, "cores", "GiB", "device=cpu", "precision=bf16"):
         assert part in text
-    assert text.endswith("kdrun can work here.\n")
+    assert text.endswith("\nOK\n")
 
 
 def test_report_as_json(
@@ -71,3 +71,15 @@ def test_not_usable_without(
 def test_mistakes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", *words]) == 2
     assert "doctor" in capsys.readouterr().err
+
+
+def test_an_output_root_that_cannot_be_written_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").symlink_to("/nowhere/at/all")
+    assert run(["doctor"]) == 1
+    assert "/nowhere/at/all" in capsys.readouterr().out.splitlines()[-1]
+    assert run(["doctor", "output_root=/proc"]) == 1
+    end = capsys.readouterr().out.splitlines()[-1]
+    assert end == "output_root=/proc cannot be written: name another folder."

@@ -31,7 +31,12 @@ def test_a_sweep_trains_one_teacher_and_ranks_its_settings(
     assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
     assert len({r["alone"]["run"] for r in found}) == 2
     assert "teacher cnn_large (seed 0): will be trained, once" in said
-    assert re.search(r"job 1 of 4 done in .* 3 to go, about .* if each takes as long", said)
+    for number, words in enumerate(("T=1 seed=0", "T=1 seed=1", "T=4 seed=0", "T=4 seed=1"), 1):
+        assert len(re.findall(rf"job {number}/4 +{words} +[\d.]+ +[\d.]+ +[+-][\d.]+ ", said)) == 1
+    assert said.count("test top-1") == 2  # the teacher's line once, and the ranking
+    assert "next:" not in said
+    assert "\x1b" not in said
+    assert re.search(r"verdict: .* 95 % interval .* n=2 seeds", said)
     (folder,) = workdir.glob("outputs/sweeps/*")
     rows = list(csv.DictReader((folder / "summary.csv").open()))
     ranks = [float(row["best val top-1 %"]) for row in rows]
