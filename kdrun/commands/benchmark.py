@@ -9,7 +9,7 @@ from kdrun.config import parse, rules
 from kdrun.config.schema import BenchmarkConfig
 
 ORDER = 60
-SUMMARY = "where a step's time goes, and how far it is from bare compute"
+SUMMARY = "measure where a step's time goes, compared with bare compute"
 EXAMPLES = (
     "kdrun benchmark dataset=mnist dataset.root=data teacher=mlp1200 student=mlp800",
     "kdrun benchmark compare=[usual,compiled] compile=false",

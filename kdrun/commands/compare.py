@@ -6,7 +6,7 @@ from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError
 
 ORDER = 100
-SUMMARY = "what differs between two runs"
+SUMMARY = "show what differs between two runs"
 
 USAGE = "kdrun compare A B [--all]"
 ABOUT = "Lists the differences between two run folders: settings, environment and results."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TRAINS = True
 ORDER = 20
-SUMMARY = "train or find the teacher, then distil the student"
+SUMMARY = "train or reuse the teacher, then distil the student"
 EXAMPLES = (
     "kdrun distill student=cnn_tiny T=4 alpha=0.9",
     "kdrun distill 'loss=[kd,sp]' loss.sp.weight=10 epochs=60",

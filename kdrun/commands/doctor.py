@@ -46,9 +46,9 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", 
 # How torchvision's compiled operators (nms, roi_align, ...) stand beside the installed torch.
 OPERATORS = {
     "loaded": "its operators load",
-    "declared": "its operators do not load beside this torch (a CUDA build beside a CPU one, or "
-    "other versions); kdrun repairs the import for itself and for your modules. Without kdrun, "
-    "install the build for your torch: https://pytorch.org/get-started/locally",
+    "declared": "its operators do not match this torch (a CUDA build with a CPU torch, or another "
+    "version); kdrun works around it, also for your modules. Outside kdrun, install the matching "
+    "build: https://pytorch.org/get-started/locally",
     "not installed": "missing: pip install torchvision",
     "unknown": "unknown",
 }
@@ -120,9 +120,7 @@ def as_text(report: dict[str, Any]) -> str:
         state = "present" if fact["present"] else f"missing: pip install '{package}'"
         rows.append((fact["for"], state))
     rows += [(f"data {place}", about) for place, about in report["data"].items()]
-    rows.append(
-        ("made so far", f"{report['teachers']} teachers in the store, {report['runs']} runs")
-    )
+    rows.append(("outputs", f"{report['teachers']} teachers in the store, {report['runs']} runs"))
     verdict = "OK" if report["usable"] else "\n".join(report["problems"])
     return f"{columns(rows)}\n\n{verdict}"
 

@@ -9,7 +9,7 @@ from kdrun.config import parse, rules
 from kdrun.config.schema import EvaluateConfig
 
 ORDER = 30
-SUMMARY = "measure a finished student, or any checkpoint, again"
+SUMMARY = "evaluate a finished student, or any checkpoint"
 EXAMPLES = (
     "kdrun evaluate run=outputs/distill/digits/...",
     "kdrun evaluate run=outputs/distill/digits/... dataset=digits",

@@ -16,7 +16,7 @@ from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import write_new
 
 ORDER = 130
-SUMMARY = "start a loss, a network or an experiment of your own"
+SUMMARY = "generate a loss, a network or an experiment to edit"
 
 CONFIGS = "my_configs"
 USAGE = "kdrun new loss | model | experiment NAME [--dir DIR]"

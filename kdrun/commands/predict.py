@@ -9,7 +9,7 @@ from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 
 ORDER = 50
-SUMMARY = "name the likeliest classes of image files"
+SUMMARY = "classify image files"
 
 USAGE = "kdrun predict run=RUN IMAGE... [top=5] [--json]"
 ABOUT = (

@@ -13,7 +13,7 @@ from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import make_folder
 
 ORDER = 90
-SUMMARY = "tables, a page and pictures of runs and sweeps"
+SUMMARY = "write tables, a page and figures of runs and sweeps"
 
 USAGE = "kdrun report DIR... [pictures=best|all] [to=FOLDER]"
 ABOUT = (

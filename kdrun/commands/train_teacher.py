@@ -10,7 +10,7 @@ from kdrun.config.schema import TrainTeacherConfig
 
 TRAINS = True
 ORDER = 10
-SUMMARY = "train a teacher, or find it in the teacher store"
+SUMMARY = "train a teacher, or reuse it from the teacher store"
 EXAMPLES = (
     "kdrun train-teacher dataset=digits teacher=cnn_large",
     "kdrun train-teacher epochs=60 lr=0.1 seed=1",
