@@ -20,6 +20,8 @@ from kdrun.ui.tables import new_table
 LONGEST = 40
 # Columns that stay at any width.
 ESSENTIAL = {SETTING, VERDICT, "n", *(metric.name for metric in (BASELINE, TEST, GAIN, TEACHER))}
+# Those of them that go, in this order, where even their shortest form does not fit.
+LAST_RESORT = (TEACHER.name, VERDICT, BASELINE.name)
 GAP = 2  # spaces between columns
 
 
@@ -101,6 +103,10 @@ def _show_table(columns: Sequence[Column]) -> None:
         if _wide(shown) and len(shown) > 1 and column.name not in ESSENTIAL:
             shown.remove(column)
             dropped.insert(0, column)
+    for name in LAST_RESORT:
+        if _wide(shown, tight=True):
+            dropped += [column for column in shown if column.name == name]
+            shown = [column for column in shown if column.name != name]
     if uniform:
         same = ", ".join(f"{column.title} {column.cells[0].text}" for column in uniform)
         _say(f"  in every row: {same}")
@@ -113,7 +119,7 @@ def _show_table(columns: Sequence[Column]) -> None:
 def _table(columns: Sequence[Column]) -> Table:
     """A table whose cells and headings wrap between words only."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    widths = _widths(columns)
+    widths = _widths(columns, tight=_wide(columns))
     for column, width in zip(columns, widths, strict=True):
         heading = Text("\n".join(layout.wrapped(column.title, width)), style="bold")
         table.add_column(
@@ -128,14 +134,18 @@ def _table(columns: Sequence[Column]) -> Table:
     return table
 
 
-def _widths(columns: Sequence[Column]) -> list[int]:
-    """A width per column: texts shrink to their longest word when the table is too wide."""
+def _widths(columns: Sequence[Column], tight: bool = False) -> list[int]:
+    """A width per column: texts shrink to their longest word where the table is too wide.
+
+    tight: to the longest part of a word, broken at a separator.
+    """
     least, full = [], []
+    longest = layout.longest_piece if tight else layout.longest_word
     for column in columns:
         cells = _cells(column)
         heading = layout.heading_width(column.title)
         full.append(max(heading, *map(len, cells)))
-        least.append(full[-1] if column.numeric else max(heading, layout.longest_word(cells)))
+        least.append(full[-1] if column.numeric else max(heading, longest(cells)))
     spare = console().width - sum(least) - GAP * len(columns)
     widths = []
     for low, high in zip(least, full, strict=True):
@@ -145,9 +155,9 @@ def _widths(columns: Sequence[Column]) -> list[int]:
     return widths
 
 
-def _wide(columns: Sequence[Column]) -> bool:
+def _wide(columns: Sequence[Column], tight: bool = False) -> bool:
     """Whether the table is wider than the screen, with its texts wrapped."""
-    return sum(_widths(columns)) + GAP * len(columns) > console().width
+    return sum(_widths(columns, tight)) + GAP * len(columns) > console().width
 
 
 def _cells(column: Column) -> list[str]:

@@ -131,8 +131,35 @@ def test_no_line_is_too_long_and_no_word_is_broken(draw: Draw, width: int) -> No
     assert len(lines) - legend[0] <= 8 if width >= 80 else True
 
 
+@pytest.mark.parametrize("width", [50, 80, 100])
+def test_long_labels_break_at_separators(
+    make: Make, outputs: Path, report_of: Callable[..., Report], monkeypatch: pytest.MonkeyPatch,
+    width: int,
+) -> None:  # fmt: skip
+    losses = ("crd+reviewkd+ofd+semckd", "fitnet+at+sp+cc+vid+rkd+pkt")
+    for seed in range(3):
+        for loss in losses:
+            terms = {name: {"weight": 1.0} for name in loss.split("+")}
+            test, alone = 85.0 - 9 * seed, 92.0 + 3.5 * seed
+            names = {"teacher.name": "mobilenetv2_100_imagenet"}
+            make(test=test, alone=alone, seed=seed, loss=terms, changes=names)
+    report = report_of(outputs)
+    text = io.StringIO()
+    screen = Screen(file=text, width=width, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(ui, "console", lambda: screen)
+    ui.show_report(report)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    table = "\n".join(lines)
+    for part in ("reviewkd+", "semckd", "distilled", "76.00 ± 9.00", "-19.50 ± 12.50"):
+        assert part in table
+
+
 def test_headings_break_between_words_only() -> None:
     assert layout.heading_lines("best-val test top-1 %") == ["best-val", "test top-1 %"]
     assert layout.heading_lines("agreement %") == ["agreement %"]
     assert layout.wrapped("T=4 alpha=0.9", 9) == ["T=4", "alpha=0.9"]
+    assert layout.wrapped("teacher.seed=0.25 a", 9) == ["teacher.", "seed=0.25", "a"]
+    assert layout.wrapped("abcdefghijkl", 5) == ["abcde", "fghij", "kl"]
+    assert layout.wrapped("", 5) == [""]
     assert layout.paragraph("  a path/that/is/long b", 10) == ["  a", "  path/that/is/long", "  b"]
