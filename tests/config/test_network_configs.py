@@ -1,5 +1,6 @@
 """Every shipped network configuration composes, agrees with its twins and builds."""
 
+import functools
 from pathlib import Path
 
 import kdrun.configs
@@ -39,6 +40,12 @@ def overrides(group: str, name: str) -> list[str]:
     ]
 
 
+@functools.cache
+def with_network(name: str) -> DistillConfig:
+    """The configuration with a network as both student and teacher."""
+    return composed(*overrides("student", name), *overrides("teacher", name))
+
+
 def test_there_are_all_the_networks() -> None:
     assert len(NETWORKS) >= 31
     options = config_groups.list_groups()
@@ -49,7 +56,7 @@ def test_there_are_all_the_networks() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_students_and_teachers_are_the_same_network(name: str) -> None:
-    config = composed(*overrides("student", name), *overrides("teacher", name))
+    config = with_network(name)
     assert len(config.teachers) == 1
     assert config.teachers[0].network == config.student
     assert config.student.name == name or name in ("torchvision", "timm")
@@ -60,7 +67,7 @@ def test_it_builds_and_says_its_size(name: str) -> None:
     if name == "timm":
         import_torchvision()  # timm imports it, and it may need help
         pytest.importorskip("timm", reason="timm is an optional extra")
-    config = composed(*overrides("student", name)).student
+    config = with_network(name).student
     mnist = name.startswith("mlp")
     info = InputInfo(10, 1, (28, 28)) if mnist else InputInfo(100, 3, (32, 32))
     with torch.device("meta"):

@@ -4,9 +4,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support import SMALL, results
 
+from kdrun.engine import measured_loop, peak
+
 Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small matrix product for the peak, and a schedule of no more steps than are measured."""
+    monkeypatch.setattr(peak, "MATRIX", 256)
+    monkeypatch.setattr(peak, "CONVOLUTION", (8, 16, 16))
+    monkeypatch.setattr(measured_loop, "ENOUGH_STEPS", 10_000)
 
 
 def test_a_benchmark_says_where_the_time_goes(kdrun: Run, workdir: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -17,8 +17,9 @@ from kdrun.models.card import load_network
 Run = Callable[..., int]
 
 DIGITS = [
-    "teacher.schedule.epochs=8",
-    "epochs=12",
+    "teacher.schedule.epochs=4",
+    "epochs=6",
+    "batch_size=32",
     "student.widths=[8,16]",
     "ui=quiet",
     "threads=1",
@@ -45,7 +46,7 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_several_teachers_on_the_digits(kdrun: Run, workdir: Path) -> None:
-    assert kdrun("train-teacher", "teacher.count=2", "epochs=8", "ui=quiet", "threads=1") == 0
+    assert kdrun("train-teacher", "teacher.count=2", "epochs=4", "ui=quiet", "threads=1") == 0
     (trained,) = results(workdir, "train-teacher")
     assert len({teacher["sha256"] for teacher in trained["teachers"]}) == 2
     assert kdrun("distill", *DIGITS, "teacher.count=3", "teacher.weights=[2,1,1]") == 0

@@ -19,9 +19,10 @@ NAMES = ("notes.txt", "weights.npy", "9a.json", "stop", ".unfinished-notes", "la
 
 
 def put_beside(root: Path) -> dict[Path, bytes]:
-    """Foreign files and a foreign folder in every folder below `root`; all folders are old."""
+    """Put foreign files and a foreign folder into every folder of kdrun's; all folders are old."""
     found = {}
-    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    kdruns = (path for path in root.rglob("*") if path.is_dir() and "my folder" not in path.parts)
+    folders = [root, *kdruns]
     for folder in folders:
         for name in (*NAMES, "my folder/deep.txt"):
             path = folder / name
@@ -65,7 +66,7 @@ COMMANDS = {
     "resume a run": ["resume", "RUN"],
     "resume a sweep": ["resume", "SWEEP"],
     "evaluate": ["evaluate", "run=RUN", "ui=quiet"],
-    "export": ["export", "run=RUN", "format=safetensors", "ui=quiet"],
+    "export": ["export", "run=RUN", "format=safetensors", "latency=false", "ui=quiet"],
     "predict": ["predict", "run=RUN", "photos"],
     "benchmark": ["benchmark", *TINY, "benchmark.seconds=0.1"],
     "report": ["report", "outputs"],
@@ -156,7 +157,7 @@ def test_an_export_overwrites_its_own_files_only(
 ) -> None:
     with chdir(world):
         path = next(world.glob("outputs/distill/synthetic/none*/*/student.json")).parent
-        words = ["export", f"run={path}", "format=safetensors", "ui=quiet", f"out={tmp_path}"]
+        words = ["export", f"run={path}", "format=safetensors", "latency=false", f"out={tmp_path}"]
         for name in ("student.safetensors", "student.json", "MODEL_CARD.md"):
             (tmp_path / name).write_text("mine")
             assert run(words) == 2
