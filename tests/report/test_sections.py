@@ -186,7 +186,7 @@ def test_settings_without_a_grid_are_a_scatter_plot(
     assert "Scatter plot" in validation.drawing
     assert validation.drawing.count('class="point"') == 14
     assert "T=14 alpha=0.88: 94.00 %, n=1" in validation.drawing
-    assert "from 81.00 to 94.00 %" in validation.caption
+    assert "from 81.00 to 94.00 %. Circled: best on validation." in validation.caption
 
 
 def test_two_contents_of_a_data_set_are_two_sections(

@@ -94,7 +94,10 @@ def _chart(plane: Plane, name: str) -> Chart:
     epoch = "last epoch" if plane.split == "test" else "best epoch"
     marked = "Framed: best on validation."
     if not grid:
-        marked = f"Darker is higher, from {_low(plane):.2f} to {_high(plane):.2f} %. {marked}"
+        marked = (
+            f"Darker is higher, from {_low(plane):.2f} to {_high(plane):.2f} %. Circled: best on "
+            "validation."
+        )
     caption = f"Mean over n seeds, {epoch}. {marked}"
     kind, drawing = ("Heat map", _heat_map) if grid else ("Scatter plot", _scatter)
     return Chart(title, drawing(plane, f"{kind}. {title}. {plane.describe()}."), caption)
