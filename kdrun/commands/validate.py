@@ -31,7 +31,7 @@ EXAMPLES = (
     ("kdrun validate", "everything"),
     ("kdrun validate loss student --config-dir my", "two groups, with your own options"),
     ("kdrun validate loss/mine --config-dir my", "one option"),
-    ("kdrun validate loss teacher=resnet20 student=mlp", "every loss with this pair"),
+    ("kdrun validate loss teacher=resnet20 student=resnet8", "every loss with this pair"),
 )
 OK, SKIPPED, BROKEN = "ok", "skipped", "broken"
 # `model` is what students and teachers are made of; its options are checked as those.
