@@ -1,1 +1,1 @@
-"""Weights from files of any origin: read without running code, matched to a network."""
+"""Read weights files without running their code, and match them to a network."""

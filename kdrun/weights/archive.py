@@ -11,13 +11,13 @@ from kdrun.weights.pickles import read_pickle
 
 PICKLE = "data.pkl"
 MOST_RECORDS = 200_000
-# PyTorch stores without compression; an archive that was packed again shrinks weights by little.
+# PyTorch stores uncompressed records, and repacking compresses weights only a little.
 MOST_EXPANSION = 30
-LEAST_ALLOWED = 2**20  # bytes that a small archive may unpack to in any case
+LEAST_ALLOWED = 2**20  # unpacked bytes that every archive may have
 
 
 class ArchiveSource:
-    """Storages that are records of a zip archive."""
+    """Reads storages from the records of a zip archive."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, limit: int, big_endian: bool) -> None:
         self.archive = archive
@@ -27,18 +27,18 @@ class ArchiveSource:
         self.itemsizes: dict[str, int] = {}
 
     def expect(self, key: str, itemsize: int) -> None:
-        """Note the size of its elements, in case their bytes are in another order."""
+        """Remember the element size, for swapping the byte order."""
         self.itemsizes[key] = itemsize
 
     def read(self, key: str, size: int) -> bytearray:
-        """The bytes of a record, which must be `size` long."""
+        """Bytes of a record. Raises UnreadableError unless it has `size` bytes."""
         name = f"{self.folder}data/{key}"
         try:
-            held = self.archive.getinfo(name).file_size
+            actual = self.archive.getinfo(name).file_size
         except KeyError:
             raise UnreadableError(f"its record {name[:60]} is missing") from None
-        if held != size:
-            raise UnreadableError(f"its record {name[:60]} holds {held:,} of {size:,} bytes")
+        if actual != size:
+            raise UnreadableError(f"its record {name[:60]} has {actual:,} of {size:,} bytes")
         data = bytearray(read_record(self.archive, name, self.limit))
         if self.big_endian:
             width = self.itemsizes.get(key, 1)
@@ -50,13 +50,13 @@ class ArchiveSource:
 
 
 def read_record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A record of at most `limit` bytes, its checksum verified."""
+    """Read a record of at most `limit` bytes and verify its checksum."""
     size = archive.getinfo(name).file_size
     if size > limit:
         raise UnreadableError(f"its record {name[:60]} unpacks to {size:,} bytes")
     try:
         with archive.open(name) as record:
-            data = record.read(size + 1)  # never more than it says of itself
+            data = record.read(size + 1)  # never more than its header claims
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise UnreadableError(f"its record {name[:60]} is damaged ({error})") from None
     if len(data) != size:
@@ -65,11 +65,11 @@ def read_record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def read_archive(path: Path) -> tuple[Any, set[str]]:
-    """(content, names of what was left inert) of a zip archive. Tensors are read later."""
+    """(content, names of uncalled classes and functions) of a zip archive. Tensors stay lazy."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UnreadableError(f"{error}; it may be cut off") from None
+        raise UnreadableError(f"{error}; it may be truncated") from None
     names = archive.namelist()
     if len(names) > MOST_RECORDS:
         raise UnreadableError(f"it has {len(names):,} records")

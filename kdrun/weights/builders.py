@@ -1,6 +1,6 @@
-"""The only things that a pickle in a weights file may build, each from arguments that are checked.
+"""The only objects that a pickle in a weights file may build, with checked arguments.
 
-The names are those that PyTorch (0.3 to today), NumPy (1 and 2) and Python 2 and 3 write.
+Covers the names that PyTorch (since 0.3), NumPy 1 and 2, and Python 2 and 3 write.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ from kdrun.weights.lazy import (
 
 @dataclass(frozen=True)
 class Builder:
-    """A function that stands for the one a pickle names."""
+    """A safe replacement for a function that a pickle names."""
 
     name: str
     make: Callable[..., Any]
@@ -85,7 +85,7 @@ def storage_of(pid: tuple[Any, ...], source: Source) -> Storage:
         raise UnreadableError("a storage of no size")
     source.expect(str(key), dtype.itemsize)
     view = pid[5] if len(pid) == 6 else None
-    if view is not None:  # of old files: (key of the view, first element, elements)
+    if view is not None:  # old files: (key of the view, first element, elements)
         if not (isinstance(view, tuple) and len(view) == 3 and _whole(view[1]) and _whole(view[2])):
             raise UnreadableError("a storage of an unknown kind")
         return Storage(source, str(key), dtype, view[2], view[1], numel)
@@ -144,14 +144,14 @@ def _first(tensor: Any, *_: Any) -> Any:
 
 
 def _typed(function: Any, kind: Any, args: Any, *_: Any) -> Any:
-    """A tensor of a subclass, made by another function of the table."""
+    """A tensor of a subclass, built by another function of the table."""
     if not isinstance(function, Builder) or function.make is _typed:
         raise TypeError("no builder")
     return _first(function.make(*args))
 
 
 def _nested(data: Any) -> Any:
-    """The storage in a whole legacy file, as `pickle.dump` of a tensor writes it."""
+    """The storage in an embedded legacy file, as written by `pickle.dump` of a tensor."""
     from kdrun.weights.legacy import read_legacy
 
     if not isinstance(data, bytes):
@@ -167,14 +167,14 @@ def _size(values: Any = ()) -> tuple[int, ...]:
 
 
 def _ordered(*args: Any) -> Any:
-    """An ordered dictionary, whose pairs (of Python 2) come as a list of lists."""
-    made: OrderedDict[Any, Any] = OrderedDict()
+    """An ordered dictionary; Python 2 pickles its pairs as a list of lists."""
+    result: OrderedDict[Any, Any] = OrderedDict()
     for pair in args[0] if args else ():
         key, value = pair
         if not isinstance(key, str | int | float):
             raise TypeError("no key")
-        made[key] = value
-    return made
+        result[key] = value
+    return result
 
 
 def _empty_dict(*_: Any) -> dict[Any, Any]:
@@ -188,14 +188,14 @@ def _listed(values: Any = ()) -> list[Any]:
 
 
 def _encoded(text: Any, encoding: Any = "latin1", *_: Any) -> bytes:
-    """How protocol 2 holds bytes: text to be encoded."""
+    """Bytes, which protocol 2 stores as text to encode."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise TypeError("no text")
     return text.encode("latin1")
 
 
 def set_array(target: LazyArray, state: Any) -> None:
-    """Fill an array from what NumPy pickles: (version, shape, dtype, column-major, bytes)."""
+    """Fill an array from NumPy's pickled state: (version, shape, dtype, column-major, bytes)."""
     if not isinstance(state, tuple) or len(state) != 5:
         return
     _, shape, dtype, column_major, data = state
@@ -209,7 +209,7 @@ def set_array(target: LazyArray, state: Any) -> None:
 
 
 def dtype_of(value: Any) -> Any:
-    """The torch dtype of a pickled `numpy.dtype`; None for big-endian and structured ones."""
+    """The torch dtype of a pickled `numpy.dtype`; None for big-endian and structured types."""
     order = value.state[1] if isinstance(value.state, tuple) and len(value.state) > 1 else "<"
     code = value.args[0] if value.args else None
     return NUMPY_DTYPES.get(code) if isinstance(code, str) and order in ("<", "|", "=") else None
@@ -220,19 +220,19 @@ def _array(*_: Any) -> LazyArray:
 
 
 def _scalar(dtype: Any, data: Any) -> LazyArray:
-    made = LazyArray()
-    set_array(made, (1, (), dtype, False, data))
-    if made.dtype is None:
+    result = LazyArray()
+    set_array(result, (1, (), dtype, False, data))
+    if result.dtype is None:
         raise TypeError("no number")
-    return made
+    return result
 
 
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> LazyArray:
     if not isinstance(data, bytes):  # bytes(n) would allocate n
         raise TypeError("no bytes")
-    made = LazyArray()
-    set_array(made, (1, tuple(shape), dtype, order == "F", data))
-    return made
+    result = LazyArray()
+    set_array(result, (1, tuple(shape), dtype, order == "F", data))
+    return result
 
 
 def _builders() -> dict[tuple[str, str], Builder]:

@@ -1,7 +1,7 @@
-"""Any weights file or folder → what is in it, recognised by its bytes rather than its name.
+"""Read any weights file, recognised by its content rather than its name.
 
-PyTorch's archives and legacy files, plain pickles, safetensors, and both in several shards as
-transformers and timm write them (`model.safetensors.index.json`).
+Supports PyTorch archives and legacy files, plain pickles, safetensors, and sharded files as written
+by transformers and timm (`model.safetensors.index.json`).
 """
 
 import json
@@ -17,7 +17,7 @@ from kdrun.weights.archive import read_archive
 from kdrun.weights.lazy import UnreadableError
 from kdrun.weights.legacy import read_legacy
 
-# What a folder of the Hugging Face hub calls its weights, the preferred first.
+# Names of weights in a folder of the Hugging Face hub, in order of preference.
 IN_FOLDERS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -26,26 +26,26 @@ IN_FOLDERS = (
     "open_clip_model.safetensors",
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".ckpt", ".bin", ".tar", ".pkl")
-# How files that are no weights begin, and what to say of them.
+# First bytes of other files, and the message for each.
 OTHER_FILES = (
     (
         b"version https://git-lfs",
-        "is a pointer of Git LFS, not the file itself: run `git lfs pull`",
+        "is a Git LFS pointer, not the file itself: run `git lfs pull`",
     ),
-    (b"<!doctype html", "is a web page: the download went wrong, fetch the file itself"),
-    (b"<html", "is a web page: the download went wrong, fetch the file itself"),
+    (b"<!doctype html", "is a web page: the download failed, download the file itself"),
+    (b"<html", "is a web page: the download failed, download the file itself"),
     (b"\x89hdf\r\n", "is an HDF5 file (Keras), not PyTorch weights"),
-    (b"\x1f\x8b", "is packed with gzip: unpack it first"),
-    (b"bzh", "is packed with bzip2: unpack it first"),
-    (b"\xfd7zxz", "is packed with xz: unpack it first"),
-    (b"7z\xbc\xaf", "is packed with 7-Zip: unpack it first"),
+    (b"\x1f\x8b", "is compressed with gzip: unpack it first"),
+    (b"bzh", "is compressed with bzip2: unpack it first"),
+    (b"\xfd7zxz", "is compressed with xz: unpack it first"),
+    (b"7z\xbc\xaf", "is a 7-Zip archive: unpack it first"),
     (b"\x93numpy", "is a NumPy array, not a set of named weights"),
 )
 
 
 @dataclass(frozen=True)
 class FileContent:
-    """What a weights file holds. inert: classes and functions of it that were not called."""
+    """Content of a weights file. inert: names of classes and functions that were not called."""
 
     path: Path
     values: Any
@@ -53,16 +53,18 @@ class FileContent:
 
 
 def read_file(path: Path) -> FileContent:
-    """The content of a weights file; its tensors may be read later.
+    """Read a weights file; its tensors may stay lazy.
 
-    Raises CheckpointError with the reason for everything else.
+    Raises CheckpointError with the reason for any other file.
     """
     try:
         return _read(path)
     except UnreadableError as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}.") from None
     except RecursionError:
-        raise CheckpointError(f"{path} cannot be read as weights: it is nested too deep.") from None
+        raise CheckpointError(
+            f"{path} cannot be read as weights: it is nested too deeply."
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -85,25 +87,27 @@ def _read(path: Path) -> FileContent:
         return FileContent(path, values, frozenset(inert))
     if head[257:262] == b"ustar":
         raise CheckpointError(
-            f"{path} is a tar archive: unpack it and name the weights in it. (PyTorch before 0.2 "
-            "wrote such files; a newer PyTorch loads and saves them again.)"
+            f"{path} is a tar archive: unpack it and use the weights in it. (PyTorch before 0.2 "
+            "wrote such files; convert them with a newer PyTorch.)"
         )
     if low.startswith(b"{"):
-        raise CheckpointError(f"{path} is a text (JSON), not weights: name the file beside it.")
+        raise CheckpointError(
+            f"{path} is a JSON file, not weights: use the weights file next to it."
+        )
     size = path.stat().st_size
     try:
-        values, inert = read_legacy(path.open("rb"), size)  # stays open: tensors are read later
+        values, inert = read_legacy(path.open("rb"), size)  # stays open for lazy tensors
     except UnreadableError:
         if _is_text(head):
             raise CheckpointError(
-                f"{path} is a text file, not weights: name the file that holds the weights."
+                f"{path} is a text file, not weights: use the weights file."
             ) from None
         raise
     return FileContent(path, values, frozenset(inert))
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the start of a file is UTF-8 text; a multi-byte character may be cut at its end."""
+    """Whether the start of a file is UTF-8 text; its last character may be incomplete."""
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
@@ -128,29 +132,29 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _shards(index: Path) -> dict[str, Any]:
-    """The tensors of all files that an index names; they lie beside it."""
+    """The tensors of all shards that an index lists, in the same folder."""
     try:
         places = read_json(index)["weight_map"]
         files = sorted({str(name) for name in places.values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError, json.JSONDecodeError):
-        raise CheckpointError(f"{index} is no index of weights: it has no weight_map.") from None
-    found: dict[str, Any] = {}
+        raise CheckpointError(f"{index} is not a weights index: it has no weight_map.") from None
+    tensors: dict[str, Any] = {}
     for name in files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise CheckpointError(f"{index} names {name[:60]}, which is not beside it.")
+            raise CheckpointError(f"{index} lists {name[:60]}, which is not in its folder.")
         part = index.with_name(name)
         if not part.is_file():
-            raise CheckpointError(f"{index} names {name}, which does not exist beside it.")
+            raise CheckpointError(f"{index} lists {name}, which does not exist in its folder.")
         values = read_file(part).values
         if isinstance(values, dict):
-            found |= values
-    return found
+            tensors |= values
+    return tensors
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The weights in a folder that is no run: those of the hub's names, or its only file.
+    """The weights in a folder that is not a run: a file with a hub name, or the only file.
 
-    Raises CheckpointError for several, which it lists.
+    Raises CheckpointError listing several candidates.
     """
     for name in IN_FOLDERS:
         if (folder / name).is_file():
@@ -159,5 +163,5 @@ def weights_in(folder: Path) -> Path | None:
     files = [path for path in files if path.is_file()]
     if len(files) > 1:
         shown = ", ".join(path.name for path in files[:6]) + (", ..." if len(files) > 6 else "")
-        raise CheckpointError(f"{folder} holds {len(files)} weights files: name one of {shown}.")
+        raise CheckpointError(f"{folder} contains {len(files)} weights files: use one of {shown}.")
     return files[0] if files else None

@@ -1,8 +1,8 @@
-"""All tensors of a file under one dotted name each, whatever they are wrapped in.
+"""Flatten the content of a file to tensors with dotted names.
 
-Dictionaries, lists, whole pickled modules and the attributes of placeholders add a part to the
-name: `{"model": {"conv.weight": ...}, "model_ema": {...}}` becomes `model.conv.weight` and so on.
-Optimisers' states are left out.
+Dictionaries, lists, pickled modules and attributes of placeholders each add a part to the name:
+`{"model": {"conv.weight": ...}, "model_ema": {...}}` becomes `model.conv.weight` and so on.
+Skips optimiser states.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from kdrun.weights.lazy import AnyTensor, is_tensor
 
 MOST_DEPTH = 40
 MOST_TENSORS = 500_000
-MOST_ITEMS = 10_000  # of a list that are looked through
+MOST_ITEMS = 10_000  # of a list that are searched
 
 
 @dataclass
 class FlatFile:
-    """The tensors of a file by dotted name, in its order.
+    """The tensors of a file by dotted name, in file order.
 
-    skipped: what was passed over → tensors in it.
+    skipped: name of a skipped optimiser → number of its tensors.
     """
 
     tensors: dict[str, AnyTensor] = field(default_factory=dict)
@@ -30,8 +30,8 @@ class FlatFile:
 
 
 def flatten(content: Any) -> FlatFile:
-    """All tensors of what a file holds. Raises CheckpointError for absurd amounts."""
-    found = FlatFile()
+    """All tensors of a file's content. Raises CheckpointError for too many."""
+    flat = FlatFile()
     visited: set[int] = set()
     stack: list[Iterator[tuple[str, Any]]] = [iter([("", content)])]
     while stack:
@@ -41,21 +41,21 @@ def flatten(content: Any) -> FlatFile:
             continue
         name, value = entry
         if is_tensor(value):
-            found.tensors.setdefault(name, value)
-            if len(found.tensors) > MOST_TENSORS:
-                raise CheckpointError(f"The file holds more than {MOST_TENSORS:,} tensors.")
+            flat.tensors.setdefault(name, value)
+            if len(flat.tensors) > MOST_TENSORS:
+                raise CheckpointError(f"The file contains more than {MOST_TENSORS:,} tensors.")
             continue
         if not isinstance(value, dict | list | tuple | Inert) or len(stack) > MOST_DEPTH:
             continue
-        if id(value) in visited:  # the same object again: shared, or in a circle
+        if id(value) in visited:  # shared or circular
             continue
         visited.add(id(value))
         if _is_optimiser(value):
-            found.skipped[name or "optimizer"] = _count(value)
+            flat.skipped[name or "optimizer"] = _count(value)
             continue
         prefix = f"{name}." if name else ""
         stack.append(_named(prefix, value))
-    return found
+    return flat
 
 
 def _named(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -73,7 +73,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
             yield str(number), inner
     elif isinstance(value, Inert):
         state = value.state
-        if isinstance(state, tuple) and len(state) == 2:  # of classes with __slots__
+        if isinstance(state, tuple) and len(state) == 2:  # classes with __slots__
             state = {**(state[0] or {}), **(state[1] or {})} if _dicts(state) else {}
         if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
             yield from _module(state)
@@ -87,11 +87,11 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _dicts(pair: tuple[Any, ...]) -> bool:
-    return all(one is None or isinstance(one, dict) for one in pair)
+    return all(part is None or isinstance(part, dict) for part in pair)
 
 
 def _module(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """What `state_dict()` of a pickled nn.Module would hold."""
+    """Entries of the `state_dict()` of a pickled nn.Module."""
     transient = state.get("_non_persistent_buffers_set")
     left_out = set(filter(_is_text, transient)) if isinstance(transient, list) else set()
     for group in ("_parameters", "_buffers", "_modules"):
@@ -113,5 +113,5 @@ def _count(optimiser: Any) -> int:
     states = optimiser["state"]
     values = states.values() if isinstance(states, dict) else ()
     return sum(
-        is_tensor(one) for state in values if isinstance(state, dict) for one in state.values()
+        is_tensor(value) for state in values if isinstance(state, dict) for value in state.values()
     )

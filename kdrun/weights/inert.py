@@ -1,4 +1,4 @@
-"""Placeholders for what a weights file names and nobody calls."""
+"""Placeholders for classes and functions of a weights file, which are never called."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,10 @@ class InertClass:
 
 @dataclass(eq=False)
 class Inert:
-    """Stands for an object of a class or the result of a function that is not called.
+    """Replaces an object of a class, or the result of a function, that is not called.
 
-    kind: its dotted name. args: what it would have been made from. state: what was set on it.
-    items: what was put into it as into a list (values) or a dictionary (pairs).
+    kind: dotted name. args: constructor arguments. state: pickled state. items: values appended to
+    it as to a list, or pairs set as in a dictionary.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""Tensors of a file that have not been read yet: their shape is known, their bytes are not loaded.
+"""Lazy tensors of a file: their shape is known, their bytes are not loaded.
 
-A file may claim any size. Nothing is allocated before a tensor is wanted, and then only after its
-claims agree with the bytes that the file really holds.
+A file may claim any size. Memory is allocated only when a tensor is loaded, and only after its
+claims agree with the actual bytes of the file.
 """
 
 import math
@@ -11,27 +11,27 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-# Elements that a tensor may have beyond those of its storage (`expand` repeats without a copy).
+# Elements that a tensor may have beyond its storage (`expand` repeats without a copy).
 MOST_REPEATED = 2**20
 
 
 class UnreadableError(Exception):
-    """What a file holds contradicts itself; the text says what."""
+    """The content of a file is damaged or inconsistent; the text says how."""
 
 
 class Source(Protocol):
-    """Where the bytes of storages come from."""
+    """Reads the bytes of storages."""
 
     def expect(self, key: str, itemsize: int) -> None:
-        """The content names a storage `key` with elements of `itemsize` bytes."""
+        """Announce a storage `key` with elements of `itemsize` bytes."""
 
     def read(self, key: str, size: int) -> bytearray:
-        """The bytes of the storage `key`, which must be `size` long."""
+        """The `size` bytes of the storage `key`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A flat block of numbers in a file. numel: elements of `dtype`, from element `start` on."""
+    """A flat block of numbers in a file: `numel` elements of `dtype` from element `start` on."""
 
     source: Source
     key: str
@@ -46,7 +46,7 @@ class Storage:
         data = self.source.read(self.key, count * self.dtype.itemsize)
         stored = torch.uint8 if dtype == torch.bool else dtype
         if len(data) % dtype.itemsize:
-            raise UnreadableError(f"storage {self.key} is no row of {dtype}")
+            raise UnreadableError(f"storage {self.key} is not a sequence of {dtype}")
         if not data:
             return torch.empty(0, dtype=dtype)
         flat = torch.frombuffer(data, dtype=stored)
@@ -56,7 +56,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How stored integers become numbers: `(integer - zero_point) * scale`, along `axis` if any."""
+    """Quantisation parameters: value = `(integer - zero_point) * scale`, per `axis` if given."""
 
     scale: Any
     zero_point: Any
@@ -80,12 +80,12 @@ class LazyTensor:
         return torch.Size(self.size)
 
     def load(self) -> Tensor:
-        """The tensor, read from the file. Raises UnreadableError where the claims do not agree."""
+        """Read the tensor. Raises UnreadableError for inconsistent claims."""
         flat = self.storage.values(self.dtype)
         self._check(flat.numel())
         tensor = flat.as_strided(self.size, self.stride, self.offset)
         if self.quantisation is None:
-            return tensor.clone()  # not tied to a larger storage
+            return tensor.clone()  # detach from a larger storage
         return _dequantised(tensor, self.quantisation)
 
     def _check(self, available: int) -> None:
@@ -130,12 +130,12 @@ class LazyArray:
         return flat.reshape(tuple(reversed(self.size))).permute(axes).contiguous()
 
 
-# A tensor of a file, read or not.
+# A tensor of a file, loaded or lazy.
 AnyTensor = Tensor | LazyTensor | LazyArray
 
 
 def loaded(tensor: AnyTensor) -> Tensor:
-    """The tensor itself."""
+    """The tensor, loaded if it is lazy."""
     return tensor if isinstance(tensor, Tensor) else tensor.load()
 
 

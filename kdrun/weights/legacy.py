@@ -1,7 +1,7 @@
-"""PyTorch files of before version 1.6: pickles one after another, then the storages.
+"""PyTorch files from before version 1.6: consecutive pickles, then the storages.
 
-magic number, protocol version, facts about the machine, the content, the keys of the storages, and
-for each of them its element count (8 bytes) and its elements.
+Layout: magic number, protocol version, machine information, content, keys of the storages, and for
+each storage its element count (8 bytes) and its elements.
 """
 
 from typing import IO, Any
@@ -14,7 +14,7 @@ PROTOCOL = 1001
 
 
 class LegacySource:
-    """Storages that lie one after another in a file; their places are known after the content."""
+    """Reads consecutive storages; their offsets are known after the content."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
         self.file = file
@@ -23,23 +23,23 @@ class LegacySource:
         self.places: dict[str, int] = {}
 
     def expect(self, key: str, itemsize: int) -> None:
-        """The content has a storage with elements of so many bytes."""
+        """Remember the element size of a storage."""
         self.itemsizes[key] = itemsize
 
     def find(self, keys: list[str]) -> None:
-        """Note where each storage begins and how many elements it has."""
+        """Locate the storages. Raises UnreadableError for a truncated file."""
         position = self.file.tell()
         for key in keys:
             self.file.seek(position)
             head = self.file.read(8)
             count = int.from_bytes(head, "little", signed=True)
             if len(head) < 8 or count < 0:
-                raise UnreadableError("it ends within its tensors; it may be cut off")
+                raise UnreadableError("it ends within its tensors; it may be truncated")
             self.places[key] = position + 8
             position += 8 + count * self.itemsizes.get(key, 1)
         if position > self.length:
             raise UnreadableError(
-                f"it ends after {self.length:,} of {position:,} bytes; it may be cut off"
+                f"it ends after {self.length:,} of {position:,} bytes; it may be truncated"
             )
 
     def read(self, key: str, size: int) -> bytearray:
@@ -48,26 +48,26 @@ class LegacySource:
             raise UnreadableError(f"storage {key[:40]} is missing")
         start = self.places[key]
         if start + size > self.length:
-            raise UnreadableError("it ends within its tensors; it may be cut off")
+            raise UnreadableError("it ends within its tensors; it may be truncated")
         self.file.seek(start)
         return bytearray(self.file.read(size))
 
 
 class NoSource:
-    """For pickles that hold no storages of their own."""
+    """The source of pickles without storages."""
 
     def expect(self, key: str, itemsize: int) -> None:
-        """There is nothing to note."""
+        """Does nothing."""
 
     def read(self, key: str, size: int) -> bytearray:
-        """There is nothing to read."""
+        """Always raises UnreadableError."""
         raise UnreadableError(f"storage {key[:40]} is missing")
 
 
 def read_legacy(file: IO[bytes], length: int) -> tuple[Any, set[str]]:
-    """(content, names of what was left inert) of a legacy file, or of a plain pickle.
+    """(content, names of uncalled classes and functions) of a legacy file or plain pickle.
 
-    file: positioned at its start, of `length` bytes; tensors are read from it later.
+    file: positioned at its start, with `length` bytes; must stay open for lazy tensors.
     """
     first, inert = read_pickle(file, NoSource())
     if first != MAGIC or isinstance(first, bool):

@@ -1,4 +1,4 @@
-"""Put the weights of a file into a network, and report what was chosen, converted and left out."""
+"""Load the weights of a file into a network; report what was selected, converted and skipped."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,12 +18,11 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """How a file's weights are read.
+    """How to read a file's weights.
 
-    setting: what names the file in messages, `teacher` or `student`. key: the dotted place of the
-    set of weights in the file, None to find it. rename: a module's name in the file → its name in
-    the network; None leaves its tensors out. new_classifier: the classifier keeps its initial
-    weights.
+    setting: `teacher` or `student`, for messages. key: dotted key of the weights in the file; None
+    finds it. rename: module name in the file → name in the network; None drops its tensors.
+    new_classifier: keep the initial weights of the classifier.
     """
 
     setting: str = "teacher"
@@ -37,7 +36,7 @@ class WeightsChoice:
         return "student" if self.setting.startswith("student") else "teacher"
 
 
-# From (what of the file was looked at, the best fit, the network's tensors) to the reason.
+# (tensors of the file, best fit, tensors of the network) → explanation of the mismatch.
 Explain = Callable[[Mapping[str, AnyTensor], Fit | None, Wanted], str]
 
 
@@ -49,59 +48,59 @@ def load_into(
     explain: Explain,
     num_classes: int,
 ) -> list[str]:
-    """Copy a file's tensors into `network`; returns what was chosen and converted, in words.
+    """Copy a file's tensors into `network`. Returns notes on selection and conversion.
 
-    tensors: all of the file, by dotted name. num_classes: of the network.
+    tensors: all tensors of the file by dotted name. num_classes: of the network.
     Raises CheckpointError for weights that do not fit, are damaged or not finite.
     """
     names = under(tensors, choice, path)
     check_rename(names, choice.rename, f"{choice.setting}.rename")
     wanted = wanted_by(network)
-    kept: list[str] = []
+    classifier: list[str] = []
     if choice.new_classifier:
-        kept = classifier_names(network, num_classes)
-        wanted = Wanted({n: t for n, t in wanted.tensors.items() if n not in kept})
+        classifier = classifier_names(network, num_classes)
+        wanted = Wanted({n: t for n, t in wanted.tensors.items() if n not in classifier})
     fits = all_fits(names, wanted, choice.rename, choice.role)
-    if kept:
-        fits = [_without_classifier(fit, kept) for fit in fits]
+    if classifier:
+        fits = [_without_classifier(fit, classifier) for fit in fits]
     if not fits or not fits[0].fits:
         raise CheckpointError(explain(names, fits[0] if fits else None, wanted))
-    found = fits[0]
-    values = _read(found, names, wanted, path)
+    fit = fits[0]
+    values = _read(fit, names, wanted, path)
     state = network.state_dict()
-    notes = _notes(found, fits, names, values, state, choice)
+    notes = _notes(fit, fits, names, values, state, choice)
     with torch.no_grad():
         for name, value in values.items():
             state[name].copy_(value.reshape(state[name].shape))
-        for name in found.absent:
+        for name in fit.absent:
             if name.endswith(COUNTER):
                 state[name].zero_()
-    if kept:
-        notes.append(f"the classifier ({_parents(kept)}) is new, as new_classifier=true says")
+    if classifier:
+        notes.append(f"the classifier ({_parents(classifier)}) is new (new_classifier=true)")
     return notes
 
 
 def under(
     tensors: Mapping[str, AnyTensor], choice: WeightsChoice, path: Path
 ) -> dict[str, AnyTensor]:
-    """The tensors under the chosen key. Raises CheckpointError naming the keys there are."""
+    """The tensors under the chosen key. Raises CheckpointError listing the existing keys."""
     if not choice.key:
         return dict(tensors)
     prefix = choice.key.rstrip(".") + "."
-    found = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if not found:
+    selected = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not selected:
         known = places(tensors)
         hint = did_you_mean(choice.key, known)
         shown = ", ".join(f"{key} ({count} tensors)" for key, count in list(known.items())[:12])
         raise CheckpointError(
             f"{path} has no tensors under {choice.setting}.checkpoint_key={choice.key}.{hint} "
-            f"It holds {shown or 'tensors without a key: leave the setting out'}."
+            f"It contains {shown or 'tensors without a key: leave the setting out'}."
         )
-    return found
+    return selected
 
 
 def places(tensors: Mapping[str, AnyTensor], most: int = 2) -> dict[str, int]:
-    """The larger groups of a file, keys of up to two parts → how many tensors lie under each."""
+    """The larger groups of a file: key of up to two parts → number of tensors."""
     counts: Counter[str] = Counter()
     for name in tensors:
         parts = name.split(".")
@@ -117,17 +116,17 @@ def classifier_names(network: nn.Module, num_classes: int) -> list[str]:
         if isinstance(module, nn.Linear | nn.Conv2d) and outputs == num_classes:
             return [f"{path}.{name}" if path else name for name in module.state_dict()]
     raise CheckpointError(
-        "new_classifier=true: the network has no layer with one output per class to start anew."
+        "new_classifier=true: the network has no layer with one output per class to reinitialise."
     )
 
 
-def _without_classifier(fit: Fit, kept: list[str]) -> Fit:
-    """The fit with the file's own classifier left out, whose names the network knows."""
-    own = {fit.prefix + name.removeprefix(fit.place) for name in kept}
-    unknown = [name for name in fit.unknown if name not in own]
-    beside = [*fit.beside, *(name for name in fit.unknown if name in own)]
+def _without_classifier(fit: Fit, classifier: list[str]) -> Fit:
+    """The fit without the file's classifier tensors."""
+    file_names = {fit.prefix + name.removeprefix(fit.place) for name in classifier}
+    unknown = [name for name in fit.unknown if name not in file_names]
+    extras = [*fit.extras, *(name for name in fit.unknown if name in file_names)]
     return Fit(
-        fit.prefix, fit.place, fit.matches, fit.missing, fit.shapes, unknown, beside,
+        fit.prefix, fit.place, fit.matches, fit.missing, fit.shapes, unknown, extras,
         fit.dropped, fit.absent, fit.outside,
     )  # fmt: skip
 
@@ -135,47 +134,47 @@ def _without_classifier(fit: Fit, kept: list[str]) -> Fit:
 def _read(
     fit: Fit, names: Mapping[str, AnyTensor], wanted: Wanted, path: Path
 ) -> dict[str, Tensor]:
-    """The network's name → the file's tensor, in the file's dtype."""
-    found: dict[str, Tensor] = {}
-    for name, held in fit.matches.items():
+    """Network name → the file's tensor, in the file's dtype."""
+    values: dict[str, Tensor] = {}
+    for name, file_name in fit.matches.items():
         try:
-            tensor = loaded(names[held])
+            tensor = loaded(names[file_name])
         except UnreadableError as error:
-            raise CheckpointError(f"{path} is damaged at {held}: {error}.") from None
+            raise CheckpointError(f"{path} is damaged at {file_name}: {error}.") from None
         like = wanted.tensors[name]
         if like.is_floating_point() and not tensor.is_floating_point():
             raise CheckpointError(
-                f"{path}: {held} holds {_dtype(tensor)} numbers where the network has "
+                f"{path}: {file_name} has {_dtype(tensor)} numbers, but the network has "
                 f"{_dtype(like)} weights; convert them to float32 first."
             )
         if isinstance(like, nn.Parameter) and not_finite(tensor):
             raise CheckpointError(
-                f"{path}: {held} has {not_finite(tensor)} numbers that are NaN or infinite; "
-                "the training that wrote it diverged. Name another file."
+                f"{path}: {file_name} has {not_finite(tensor)} numbers that are NaN or infinite; "
+                "the training that wrote it diverged. Use another file."
             )
-        found[name] = tensor
-    return found
+        values[name] = tensor
+    return values
 
 
 def _notes(
-    found: Fit,
+    fit: Fit,
     fits: list[Fit],
     names: Mapping[str, AnyTensor],
     values: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     choice: WeightsChoice,
 ) -> list[str]:
-    """What was chosen, converted, assumed and left out."""
+    """Notes on what was selected, converted, assumed and skipped."""
     notes = []
-    key = found.prefix.rstrip(".")
-    others = [fit.prefix.rstrip(".") for fit in fits[1:] if fit.fits and fit.prefix != found.prefix]
-    others = list(dict.fromkeys(others))
-    if others:
-        chosen = f"'{key}'" if key else "the outermost ones"
-        more = " or ".join(f"{choice.setting}.checkpoint_key={other}" for other in others[:SHOWN])
+    key = fit.prefix.rstrip(".")
+    prefixes = (other.prefix for other in fits[1:] if other.fits and other.prefix != fit.prefix)
+    keys = list(dict.fromkeys(prefix.rstrip(".") for prefix in prefixes))
+    if keys:
+        selected = f"'{key}'" if key else "the outermost set"
+        settings = " or ".join(f"{choice.setting}.checkpoint_key={k}" for k in keys[:SHOWN])
         notes.append(
-            f"the file holds {1 + len(others)} sets of weights that fit; {chosen} is used, "
-            f"{more} takes another"
+            f"the file contains {1 + len(keys)} sets of weights that fit: {selected} is used, "
+            f"{settings} selects another"
         )
     elif key:
         notes.append(f"weights read under '{key}'")
@@ -185,49 +184,49 @@ def _notes(
         if value.dtype != state[name].dtype
     )
     notes += [f"{count} tensors converted from {what}" for what, count in dtypes.items()]
-    counters = sum(name.endswith(COUNTER) for name in found.absent)
+    counters = sum(name.endswith(COUNTER) for name in fit.absent)
     if counters:
         notes.append(f"the file has no {COUNTER}: set to 0 in {counters} layers")
-    tables = len(found.absent) - counters
+    tables = len(fit.absent) - counters
     if tables:
-        notes.append(f"{tables} integer buffers that the file lacks keep the network's own values")
-    notes += _left_out(found, names)
+        notes.append(f"{tables} integer buffers that the file lacks keep the network's values")
+    notes += _left_out(fit, names)
     return notes
 
 
-def _left_out(found: Fit, names: Mapping[str, AnyTensor]) -> list[str]:
-    """What of the file was not used, with counts."""
+def _left_out(fit: Fit, names: Mapping[str, AnyTensor]) -> list[str]:
+    """Notes on the tensors of the file that were not used, with counts."""
     notes = []
-    if found.dropped:
-        notes.append(f"{len(found.dropped)} tensors left out by rename: {_parents(found.dropped)}")
+    if fit.dropped:
+        notes.append(f"{len(fit.dropped)} tensors left out by rename: {_parents(fit.dropped)}")
     constants = {
         name.rpartition(".")[2].removeprefix("pixel_").removeprefix("image_"): names[name]
-        for name in found.beside
+        for name in fit.extras
     }
     if {"mean", "std"} <= set(constants):
         mean, std = (_numbers(constants[key]) for key in ("mean", "std"))
         notes.append(
-            f"the file carries mean={mean} and std={std}: if its network normalised images itself, "
-            "these are the constants it expects"
+            f"the file contains mean={mean} and std={std}: if its network normalised images "
+            "itself, it expects these constants"
         )
-    if found.beside:
-        counted = f"{len(found.beside)} tensor{'s' * (len(found.beside) != 1)}"
-        notes.append(f"{counted} beside the network not used: {_parents(found.beside)}")
-    if found.outside:
-        used = set(found.matches.values())
-        rest = [n for n in names if n not in used and not n.startswith(found.prefix)]
-        places = list(dict.fromkeys(_place(name, found.prefix) for name in rest))
+    if fit.extras:
+        counted = f"{len(fit.extras)} tensor{'s' * (len(fit.extras) != 1)}"
+        notes.append(f"{counted} outside of the network not used: {_parents(fit.extras)}")
+    if fit.outside:
+        used = set(fit.matches.values())
+        unused = [n for n in names if n not in used and not n.startswith(fit.prefix)]
+        places = list(dict.fromkeys(_place(name, fit.prefix) for name in unused))
         shown = ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
-        counted = f"{len(rest)} tensor{'s' * (len(rest) != 1)}"
+        counted = f"{len(unused)} tensor{'s' * (len(unused) != 1)}"
         notes.append(f"{counted} elsewhere in the file not used: {shown}")
     return notes
 
 
 def _place(name: str, prefix: str) -> str:
-    """The outermost part of a name, with those before it that it shares with the prefix."""
+    """The parts of a name that it shares with the prefix, and the next one."""
     parts, shared = name.split("."), 0
-    for part, other in zip(parts, prefix.split("."), strict=False):
-        if part != other:
+    for part, prefix_part in zip(parts, prefix.split("."), strict=False):
+        if part != prefix_part:
             break
         shared += 1
     return ".".join(parts[: shared + 1])
@@ -242,7 +241,7 @@ def _numbers(tensor: AnyTensor) -> str:
 
 
 def _parents(names: list[str]) -> str:
-    """`criterion, aux_head, ...`: the first parts that tell names apart."""
+    """`criterion, aux_head, ...`: the first parts that distinguish names."""
     first = list(dict.fromkeys(name.partition(".")[0] for name in names))
     if len(first) == 1 and len(names) > 1:
         first = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))

@@ -1,4 +1,4 @@
-"""Dotted tensor names: which prefix a file puts before a network's own, and renamed modules."""
+"""Dotted tensor names: prefixes in a file, wrapper parts, and renamed modules."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from kdrun.errors import ConfigError, did_you_mean
 
-# Parts that wrappers put anywhere into a name: DataParallel, torch.compile, FSDP, activation
+# Parts that wrappers insert into names: DataParallel, torch.compile, FSDP, activation
 # checkpointing.
 WRAPPER_PARTS = frozenset(
     ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -15,7 +15,7 @@ Rename = Mapping[str, str | None]
 
 
 def prefixes(names: Iterable[str], wanted: Collection[str], rename: Rename) -> Counter[str]:
-    """Prefix → how many of the `wanted` names stand in `names` behind it, renamed."""
+    """Prefix → number of `wanted` names that follow it in `names`, after renaming."""
     votes: Counter[str] = Counter()
     if not rename:
         for name in names:
@@ -29,70 +29,70 @@ def prefixes(names: Iterable[str], wanted: Collection[str], rename: Rename) -> C
     for name in names:
         parts = name.split(".")
         shared.update("".join(f"{part}." for part in parts[:cut]) for cut in range(len(parts)))
-    for prefix, held in shared.items():
-        if 2 * held < len(wanted):  # too few names for most of the network
+    for prefix, count in shared.items():
+        if 2 * count < len(wanted):  # too few names for most of the network
             continue
         within = [name[len(prefix) :] for name in names if name.startswith(prefix)]
-        count = sum(new in wanted for new in renamed(within, rename).values())
-        if count:
-            votes[prefix] = count
+        matching = sum(new in wanted for new in renamed(within, rename).values())
+        if matching:
+            votes[prefix] = matching
     return votes
 
 
 def renamed(names: Iterable[str], rename: Rename) -> dict[str, str | None]:
-    """Name → new name, None for tensors that are left out.
+    """Name → new name; None for dropped tensors.
 
-    A key matches whole parts: at the start of names if any begins with it, else anywhere. The
-    longest key that matches a name is applied, once.
+    A key matches whole parts: at the start of names if any name starts with it, else anywhere. The
+    longest matching key is applied once.
     """
     names = list(names)
     split = {name: name.split(".") for name in names}
     keys = {key: key.split(".") for key in sorted(rename, key=lambda k: -len(k.split(".")))}
     anchored = {
-        key: any(parts[: len(words)] == words for parts in split.values())
-        for key, words in keys.items()
+        key: any(parts[: len(key_parts)] == key_parts for parts in split.values())
+        for key, key_parts in keys.items()
     }
-    found: dict[str, str | None] = {}
+    result: dict[str, str | None] = {}
     for name, parts in split.items():
-        found[name] = name
-        for key, words in keys.items():
-            place = _place(parts, words, anchored[key])
+        result[name] = name
+        for key, key_parts in keys.items():
+            place = _place(parts, key_parts, anchored[key])
             if place is None:
                 continue
             value = rename[key]
             if value is None:
-                found[name] = None
+                result[name] = None
             else:
-                new = [*parts[:place], *value.split("."), *parts[place + len(words) :]]
-                found[name] = ".".join(part for part in new if part)
+                new = [*parts[:place], *value.split("."), *parts[place + len(key_parts) :]]
+                result[name] = ".".join(part for part in new if part)
             break
-    return found
+    return result
 
 
-def _place(parts: list[str], words: list[str], at_start: bool) -> int | None:
+def _place(parts: list[str], key_parts: list[str], at_start: bool) -> int | None:
     if at_start:
-        return 0 if parts[: len(words)] == words else None
-    for place in range(1, len(parts) - len(words) + 1):
-        if parts[place : place + len(words)] == words:
+        return 0 if parts[: len(key_parts)] == key_parts else None
+    for place in range(1, len(parts) - len(key_parts) + 1):
+        if parts[place : place + len(key_parts)] == key_parts:
             return place
     return None
 
 
 def check_rename(names: Iterable[str], rename: Rename, setting: str) -> None:
-    """Raise ConfigError for a key that no name of the file has."""
+    """Raise ConfigError for a key that occurs in no name of the file."""
     split = [name.split(".") for name in names]
     for key in rename:
-        words = key.split(".")
+        key_parts = key.split(".")
         if not any(
-            parts[i : i + len(words)] == words for parts in split for i in range(len(parts))
+            parts[i : i + len(key_parts)] == key_parts for parts in split for i in range(len(parts))
         ):
             known = list(dict.fromkeys(part for parts in split for part in parts[:-1]))
-            hint = did_you_mean(key, known) or f" It has e.g. {', '.join(known[:8])}."
+            hint = did_you_mean(key, known) or f" Examples: {', '.join(known[:8])}."
             raise ConfigError(f"{setting}: no tensor of the file has '{key}' in its name.{hint}")
 
 
 def without_wrappers(name: str) -> str:
-    """The name without the parts that wrappers add."""
+    """The name without wrapper parts."""
     return ".".join(part for part in name.split(".") if part not in WRAPPER_PARTS)
 
 
@@ -106,9 +106,9 @@ def common_part(names: Iterable[str]) -> str | None:
 def suggested_rename(
     missing: Mapping[str, Any], unknown: Mapping[str, Any], tries: int = 300
 ) -> dict[str, str]:
-    """Names of the file's modules → the network's, as far as equal shapes and names suggest it.
+    """Module name in the file → name in the network, guessed from equal shapes and similar names.
 
-    missing, unknown: name → shape of what the network lacks and of what the file has besides.
+    missing, unknown: name → shape of unmatched tensors of the network and of the file.
     """
     votes: Counter[tuple[str, str]] = Counter()
     for old, old_shape in list(unknown.items())[:tries]:
@@ -117,15 +117,15 @@ def suggested_rename(
                 pair = _difference(old.split("."), new.split("."))
                 if pair is not None:
                     votes[pair] += 1
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for (old, new), _ in votes.most_common():
-        if old not in found and new not in found.values():
-            found[old] = new
-    return found
+        if old not in result and new not in result.values():
+            result[old] = new
+    return result
 
 
 def _difference(old: list[str], new: list[str]) -> tuple[str, str] | None:
-    """The parts in which two names differ, where the rest, the last part included, is the same."""
+    """The differing parts of two names that agree in all other parts, including the last."""
     if old[-1] != new[-1]:
         return None
     start = 0

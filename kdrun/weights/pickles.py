@@ -1,14 +1,13 @@
 """A pickle reader that calls nothing: it builds plain data, lazy tensors and placeholders.
 
-PyTorch files are pickles, and a pickle may name any function to be called while it is read. Here
-every name is looked up in a fixed table of builders (tensors, dictionaries, NumPy numbers). All
-else, from an argparse.Namespace to a network's own class, becomes an `Inert` placeholder that
-keeps what was stored for it. Nothing is imported, and no object of the file gets a method called.
+PyTorch files are pickles, and a pickle may call any function while it is read. This reader looks up
+every name in a fixed table of builders (tensors, dictionaries, NumPy numbers). Anything else, from
+an argparse.Namespace to the network's class, becomes an `Inert` placeholder with the stored data.
+It imports nothing and calls no method of an object from the file.
 
-The opcodes that could do more than that are replaced: REDUCE, NEWOBJ and BUILD only record, keys
-of dictionaries are scalars (a deeply nested tuple would overflow the stack when hashed), and a
-claimed length never allocates. It is the pure Python unpickler because the C one reserves memory
-for whatever memo index a file names.
+Dangerous opcodes are replaced: REDUCE, NEWOBJ and BUILD only record; dictionary keys must be
+scalars (hashing a deeply nested tuple overflows the stack); a claimed length never allocates. Uses
+the pure Python unpickler because the C version reserves memory for any memo index in the file.
 """
 
 import pickle
@@ -25,29 +24,29 @@ SCALARS = (str, int, float, bool, bytes, complex, type(None))
 if TYPE_CHECKING:
     PurePythonUnpickler = Any
 else:
-    # the C unpickler's opcodes cannot be replaced
+    # opcodes of the C unpickler cannot be replaced
     PurePythonUnpickler = pickle._Unpickler
 
 
 class InertUnpickler(PurePythonUnpickler):
-    """Reads one pickle from `file`; storages get their bytes from `source`.
+    """Reads one pickle from `file`; storages read their bytes from `source`.
 
-    placeholders: the dotted names of all classes and functions that were not called.
+    placeholders: dotted names of all uncalled classes and functions.
     """
 
     def __init__(self, file: Any, source: Source) -> None:
-        # latin-1: pickles of Python 2 hold raw bytes as text
+        # latin-1, because Python 2 pickles store raw bytes as text
         super().__init__(file, encoding="latin1")
         self.source = source
         self.placeholders: set[str] = set()
 
     def find_class(self, module: str, name: str) -> Builder | InertClass:
-        """A builder of the table, or a placeholder for the class; nothing is imported."""
-        found = BUILDERS.get((module, name))
-        return InertClass(f"{module}.{name}") if found is None else found
+        """A builder from the table, or a placeholder; imports nothing."""
+        builder = BUILDERS.get((module, name))
+        return InertClass(f"{module}.{name}") if builder is None else builder
 
     def persistent_load(self, pid: Any) -> Any:
-        """A storage; the source code of a module, as old files hold it, is passed over."""
+        """A storage. Ignores the source code of modules in old files."""
         if not isinstance(pid, tuple) or not pid:
             raise pickle.UnpicklingError("an unknown persistent id")
         if pid[0] == "module" and len(pid) > 1:
@@ -57,7 +56,7 @@ class InertUnpickler(PurePythonUnpickler):
         return storage_of(pid, self.source)
 
     def make(self, what: Any, args: Any) -> Any:
-        """What a builder makes of the arguments, or a placeholder."""
+        """The result of a builder, or a placeholder if it rejects the arguments."""
         args = args if isinstance(args, tuple) else (args,)
         if isinstance(what, Builder):
             try:
@@ -67,7 +66,7 @@ class InertUnpickler(PurePythonUnpickler):
         return self.placeholder(what.name if isinstance(what, InertClass) else "?", args)
 
     def placeholder(self, name: str, args: tuple[Any, ...]) -> Inert:
-        """Note the name, and keep the arguments."""
+        """A placeholder with the arguments; records the name."""
         self.placeholders.add(name)
         return Inert(name, args)
 
@@ -82,10 +81,10 @@ def _reduce(self: InertUnpickler) -> None:
 
 def _newobj_ex(self: InertUnpickler) -> None:
     kwargs, args = self.stack.pop(), self.stack.pop()
-    made = self.make(self.stack.pop(), args)
-    if isinstance(made, Inert) and isinstance(kwargs, dict) and kwargs:
-        made.items += list(kwargs.items())
-    self.append(made)
+    result = self.make(self.stack.pop(), args)
+    if isinstance(result, Inert) and isinstance(kwargs, dict) and kwargs:
+        result.items += list(kwargs.items())
+    self.append(result)
 
 
 def _build(self: InertUnpickler) -> None:
@@ -95,12 +94,12 @@ def _build(self: InertUnpickler) -> None:
         target.state = state
     elif isinstance(target, LazyArray):
         set_array(target, state)
-    # others are complete: what a dictionary or a tensor carries besides is of no use here
+    # dictionaries and tensors need no further state
 
 
 def _key(value: Any) -> Any:
-    """The value, where it is fit to be a key."""
-    flat = isinstance(value, tuple) and all(isinstance(one, SCALARS) for one in value)
+    """The value if it can be a dictionary key. Raises UnpicklingError otherwise."""
+    flat = isinstance(value, tuple) and all(isinstance(item, SCALARS) for item in value)
     if isinstance(value, SCALARS) or flat or type(value).__hash__ is object.__hash__:
         return value
     raise pickle.UnpicklingError(f"a dictionary has a {type(value).__name__} as a key")
@@ -126,9 +125,9 @@ def _setitems(self: InertUnpickler) -> None:
 
 def _dict(self: InertUnpickler) -> None:
     items = self.pop_mark()
-    made: dict[Any, Any] = {}
-    _put(made, list(zip(items[::2], items[1::2], strict=False)))
-    self.append(made)
+    result: dict[Any, Any] = {}
+    _put(result, list(zip(items[::2], items[1::2], strict=False)))
+    self.append(result)
 
 
 def _extend(target: Any, values: list[Any]) -> None:
@@ -161,12 +160,12 @@ def _bytearray8(self: InertUnpickler) -> None:
 
 
 def _refuse(self: InertUnpickler) -> None:
-    raise pickle.UnpicklingError("an opcode that no weights need")
+    raise pickle.UnpicklingError("an opcode that weights do not use")
 
 
 REPLACED = {
     pickle.REDUCE: _reduce,
-    pickle.NEWOBJ: _reduce,  # class and arguments lie on the stack in the same way
+    pickle.NEWOBJ: _reduce,  # same stack layout as REDUCE
     pickle.NEWOBJ_EX: _newobj_ex,
     pickle.BUILD: _build,
     pickle.SETITEM: _setitem,
@@ -191,7 +190,7 @@ InertUnpickler.dispatch = {
 
 
 class _InPieces:
-    """A file read in pieces: memory is taken for what is there, not for a claimed length."""
+    """A file read in pieces, so that memory depends on the actual, not the claimed length."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -209,9 +208,9 @@ class _InPieces:
 
 
 def read_pickle(file: IO[bytes], source: Source) -> tuple[Any, set[str]]:
-    """(the next pickle of `file`, the names of what was left inert).
+    """(next pickle of `file`, names of uncalled classes and functions).
 
-    Raises UnreadableError for anything that is no pickle, whatever the reader stumbles over.
+    Raises UnreadableError for any invalid pickle.
     """
     reader = InertUnpickler(_InPieces(file), source)
     try:

@@ -111,7 +111,7 @@ def test_the_set_that_was_used_is_named_and_another_can_be_chosen(tmp_path: Path
     torch.save(CONTAINERS["torchvision"](trained().state_dict()), tmp_path / "a.pth")
     network, notes = load(tmp_path / "a.pth")
     assert same(network, trained())
-    assert "2 sets of weights that fit; 'model' is used" in notes[0]
+    assert "2 sets of weights that fit: 'model' is used" in notes[0]
     assert "teacher.checkpoint_key=model_ema.module" in notes[0]
     for key in ("model_ema", "model_ema.module"):
         network, _ = load(tmp_path / "a.pth", key=key)
@@ -210,7 +210,9 @@ def test_what_is_left_over_is_counted_and_constants_are_shown(tmp_path: Path) ->
     assert same(network, trained())
     assert "weights read under 'model'" in notes
     assert any("mean=[0.5,0.25,0.125] and std=[1,1,1]" in note for note in notes), notes
-    assert any(note.startswith("3 tensors beside the network not used: ") for note in notes), notes
+    assert any(note.startswith("3 tensors outside of the network not used: ") for note in notes), (
+        notes
+    )
     assert any(
         note.startswith("1 tensor elsewhere in the file not used: optimizer") for note in notes
     ), notes
