@@ -16,7 +16,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`kdrun.load`, whose module imports torch, when somebody asks for it."""
+    """Import `kdrun.load` lazily, because its module imports torch."""
     if name == "load":
         return importlib.import_module("kdrun.deploy.student").load
     raise AttributeError(f"module 'kdrun' has no attribute '{name}'")

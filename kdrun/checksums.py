@@ -1,9 +1,8 @@
-"""`SHA256SUMS`: what the finished files of a folder hold, as `sha256sum -c SHA256SUMS` reads it.
+"""`SHA256SUMS`: digests of a folder's finished files, in the format of `sha256sum -c`.
 
-A file is damaged when it is listed and its digest differs or it is gone, and every file of a folder
-is when its list is not one. A file that is not listed, or has no list, is taken as it is: folders
-of other programs and copies of single files have none, and whoever changes a file on purpose
-deletes the list.
+A listed file is damaged if it is missing or its digest differs; all files of a folder are damaged
+if the list itself is. Unlisted files, and files without a list, are accepted: folders of other
+programs and copied files have no list, and users delete the list after an intentional change.
 """
 
 import os
@@ -21,13 +20,13 @@ LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def seal(folder: Path, names: Iterable[str]) -> None:
-    """List the digests of those of the files `names` that are there, and of no others.
+    """Write the list with the digests of the existing files among `names`.
 
-    A list that cannot be written leaves none: the files are good without it.
+    If that fails, removes the list: the files are valid without one.
     """
     try:
-        there = [name for name in names if (folder / name).is_file()]
-        lines = [f"{sha256_of(folder / name)}  {name}\n" for name in there]
+        existing = [name for name in names if (folder / name).is_file()]
+        lines = [f"{sha256_of(folder / name)}  {name}\n" for name in existing]
         write_atomically(folder / SUMS, "".join(lines).encode())
     except OSError:
         with suppress(OSError):
@@ -35,26 +34,26 @@ def seal(folder: Path, names: Iterable[str]) -> None:
 
 
 def unseal(folder: Path) -> None:
-    """Forget the list: its files are about to be written anew."""
+    """Delete the list, before its files are rewritten."""
     remove(folder, [SUMS])
 
 
 def read_sums(folder: Path) -> dict[str, str] | None:
-    """File name → digest; None where there is no list. Raises ValueError for one that is none."""
+    """File name → digest; None without a list. Raises ValueError for a damaged list."""
     try:
         text = read_text(folder / SUMS, MIB)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         raise ValueError(damaged_list(folder)) from None
-    found = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]
-    if not text.endswith("\n") or not found or not all(found):
+    matches = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]
+    if not text.endswith("\n") or not matches or not all(matches):
         raise ValueError(damaged_list(folder))
-    return {match.group(2): match.group(1) for match in found if match}
+    return {match.group(2): match.group(1) for match in matches if match}
 
 
 def find_fault(folder: Path, names: Iterable[str]) -> str:
-    """The sentence for the first of `names` that is damaged or missing; empty for none."""
+    """Message for the first damaged or missing file of `names`; empty if all are intact."""
     try:
         listed = read_sums(folder)
     except ValueError as error:
@@ -74,35 +73,35 @@ def find_fault(folder: Path, names: Iterable[str]) -> str:
 
 
 def is_listed(path: Path) -> bool:
-    """Whether its folder's list, if that is one, names a file."""
+    """Whether its folder's list contains the file; True if the list is damaged."""
     with suppress(ValueError):
         return path.name in (read_sums(path.parent) or {})
     return True
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file holds what its folder's list says; True where nothing is said of it."""
+    """Whether a file matches its folder's list; True if it is not listed."""
     return not find_fault(path.parent, [path.name])
 
 
 def damaged(path: Path) -> str:
-    """The sentence for a file that is not intact."""
+    """Message for a file with another digest."""
     return (
-        f"{path} is damaged: its SHA-256 is not the one in {SUMS}. Restore it; if it was changed "
+        f"{path} is damaged: its SHA-256 differs from {SUMS}. Restore it; if it was changed "
         f"on purpose, delete {path.parent / SUMS}."
     )
 
 
 def missing(path: Path) -> str:
-    """The sentence for a file that is listed and gone."""
+    """Message for a listed file that does not exist."""
     return (
-        f"{path} is missing, and {SUMS} lists it. Restore it; if it was deleted on purpose, delete "
+        f"{path} is missing, but {SUMS} lists it. Restore it; if it was deleted on purpose, delete "
         f"{path.parent / SUMS}."
     )
 
 
 def damaged_list(folder: Path) -> str:
-    """The sentence for a list that is none."""
+    """Message for an invalid list."""
     return (
         f"{folder / SUMS} is damaged: it is not a list of SHA-256 digests. Restore it, or delete "
         "it if the other files are known to be good."

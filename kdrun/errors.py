@@ -1,4 +1,4 @@
-"""The errors a user can meet, and the exit code each ends in.
+"""Errors for the user, and their exit codes.
 
 A message is one or two sentences: what is wrong, then what to type instead.
 """
@@ -15,13 +15,13 @@ EXIT_INTERRUPTED = 130
 
 
 class KdrunError(Exception):
-    """Base of all errors whose text is meant for the user; shown without a traceback."""
+    """Base class of errors with a message for the user; shown without a traceback."""
 
     exit_code = EXIT_FAILED
 
 
 class ConfigError(KdrunError):
-    """The user asked for something that does not exist, does not fit or makes no sense."""
+    """A setting that does not exist, does not fit or makes no sense."""
 
     exit_code = EXIT_MISTAKE
 
@@ -31,13 +31,13 @@ class ShapeError(ConfigError, ValueError):
 
 
 class DataError(KdrunError):
-    """The data the user named is missing, damaged or not what the configuration says."""
+    """Data that is missing, damaged or does not match the configuration."""
 
     exit_code = EXIT_MISTAKE
 
 
 class BrokenImageError(DataError):
-    """An image file that cannot be read. source: its path. reason: why, in a few words."""
+    """An unreadable image file. source: its path. reason: why, in a few words."""
 
     def __init__(self, source: str, reason: str, text: str) -> None:
         super().__init__(text)
@@ -49,25 +49,25 @@ class BrokenImageError(DataError):
 
 
 class AbsentDataError(DataError):
-    """Known data that are not on this machine and may not be downloaded."""
+    """A known data set that is not on this machine and must not be downloaded."""
 
 
 class CheckpointError(KdrunError):
-    """A checkpoint is missing, damaged, unsafe to load or does not fit the network."""
+    """A checkpoint that is missing, damaged, unsafe to load or does not fit the network."""
 
     exit_code = EXIT_MISTAKE
 
 
 class TrainingError(KdrunError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
 
 class TimeLimitError(KdrunError):
-    """A job of a sweep took longer than it may; what it had saved is kept."""
+    """A sweep job exceeded its time limit; its saved state is kept."""
 
 
 class MissingExtraError(ConfigError):
-    """An optional package is needed; the message names the install line."""
+    """An optional package is missing; the message contains the install command."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -76,15 +76,15 @@ class MissingExtraError(ConfigError):
 
 
 class MachineError(KdrunError):
-    """The machine cannot do it: a full disk, a folder that cannot be written, no memory left."""
+    """A machine failure: full disk, missing write permission, out of memory."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+    """The run was interrupted (Ctrl-C or SIGTERM) and has saved its state."""
 
 
-# What a system refuses whoever asks, and what to do; other errors of the system may be mistakes of
-# kdrun, whose traceback is wanted. {elsewhere}: how the command is given another place to write.
+# System errors that are machine failures, and the advice for each. Any other system error may be a
+# bug of kdrun and keeps its traceback. {elsewhere}: how to choose another place to write.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REMEDIES = {
     errno.ENOSPC: "free some space{elsewhere}",
@@ -98,37 +98,35 @@ REMEDIES = {
     errno.ENFILE: "close other programs or raise the limit on open files",
     errno.ENOMEM: "close other programs or take a smaller batch_size",
 }
-# Paths that no file system takes, or that lead to the wrong kind of thing: the user's to change.
+# Invalid paths, or paths of the wrong type, which the user must change.
 WRONG_PATHS = {
     errno.ENAMETOOLONG: "the name is too long for this file system (255 bytes on most): shorten it",
-    errno.ELOOP: "it is a link, or below a link, that leads in a circle or must not be followed: "
+    errno.ELOOP: "it is, or is below, a link that is circular or must not be followed: "
     "remove the link",
-    errno.ENOTDIR: "something above it is a file and no folder: move that file",
-    errno.EISDIR: "it is a folder where a file is needed: move it",
+    errno.ENOTDIR: "a parent is a file instead of a folder: move that file",
+    errno.EISDIR: "it is a folder, but must be a file: move it",
 }
 LONGEST_SHOWN = 120  # characters of a path in a message
 OUTPUT_ROOT = "set output_root=... to another disk"
 
 
 def known_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> KdrunError | None:
-    """What the machine could not do, a path that cannot be, or an error of the user's own code.
+    """Convert machine failures, invalid paths and errors of user code; None for other errors.
 
-    None for others.
-
-    elsewhere: how the command is given another place to write; empty when it cannot be.
+    elsewhere: how to choose another place to write; empty if that is impossible.
     """
     if isinstance(error, OSError) and error.errno in WRONG_PATHS and error.filename:
         return ConfigError(f"{_shown(error.filename)}: {WRONG_PATHS[error.errno]}.")
-    from kdrun.user_code import user_code_error  # it builds on this module
+    from kdrun.user_code import user_code_error  # imports this module
 
     return machine_error(error, elsewhere) or user_code_error(error)
 
 
 def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> MachineError | None:
-    """What the machine could not do, in a sentence; None when it is no such error."""
+    """Convert a machine failure to a MachineError; None for other errors."""
     if isinstance(error, OSError) and error.errno in REMEDIES:
         text = error.strerror or type(error).__name__
-        if not error.filename:  # a pipe or a screen: no other folder helps
+        if not error.filename:  # a pipe or terminal: another folder does not help
             return MachineError(f"{text}: {REMEDIES[error.errno].format(elsewhere='')}.")
         disk = f" on the disk at {mount_of(error.filename)}" if error.errno in FULL else ""
         place = f"{disk} or {elsewhere}" if elsewhere else disk
@@ -136,14 +134,14 @@ def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> Machine
         return MachineError(f"{text} ({_shown(error.filename)}): {remedy}.")
     if is_out_of_memory(error):
         return MachineError(
-            "The memory is used up: try a smaller batch_size or schedule.eval_batch_size, or "
+            "Out of memory: try a smaller batch_size or schedule.eval_batch_size, or "
             "dataset.resident=false."
         )
     return None
 
 
 def mount_of(path: str | bytes | os.PathLike[str]) -> str:
-    """Where the disk of a path is mounted."""
+    """Mount point of a path's disk."""
     place = os.path.realpath(os.fsdecode(path))
     while place != os.path.dirname(place) and not os.path.ismount(place):
         place = os.path.dirname(place)
@@ -156,7 +154,7 @@ def _shown(path: str | bytes | int) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, in Python, on a GPU or in torch on the processor."""
+    """Whether an allocation failed, in Python or torch, on CPU or GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
@@ -166,12 +164,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def closest(word: str, options: Iterable[str]) -> str | None:
-    """The option most similar to `word`, or None when nothing is similar."""
+    """The option most similar to `word`; None if nothing is similar."""
     matches = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """' Did you mean X?' for the closest option; an empty text when nothing is close."""
+    """` Did you mean 'X'?` for the closest option; empty if nothing is close."""
     match = closest(word, options)
     return f" Did you mean '{match}'?" if match else ""

@@ -1,4 +1,4 @@
-"""Small files written so that a reader never sees half of one."""
+"""Atomic writes, locks, JSON and hashes of small files."""
 
 import errno
 import hashlib
@@ -20,20 +20,20 @@ from kdrun.errors import ConfigError
 from kdrun.removal import remove
 from kdrun.world import world
 
-# A file with this name is half written; one that old belongs to a process that was killed.
+# Prefix of unfinished files; files older than ABANDONED_SECONDS belong to killed processes.
 UNFINISHED = ".unfinished-"
 UNFINISHED_NAME = r"\.unfinished-[0-9a-f]{8}-"
 ABANDONED_SECONDS = 3600.0
-# What commands share below an output root.
+# Folders that commands share below an output root.
 ROOT_FOLDERS = ("distill/.locks", "teachers/.locks", "cache/teacher-outputs")
-# How the names of files end that kdrun writes into its folders; no folder there has such a name.
+# Suffixes of files that kdrun writes into its folders; no folder there has such a name.
 FILES = (".csv", ".json", ".jsonl", ".log", ".md", ".pt", ".safetensors", ".txt", ".yaml")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step; a kill leaves the old file or the new one.
+    """Atomically replace `path` by `content`; a kill leaves the old or the new file.
 
-    Of several processes that train together only the first one writes.
+    In distributed training, only the main process writes.
     """
     if not world().is_main:
         return
@@ -46,51 +46,51 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        raise _naming(error, path) from None
+        raise _with_name(error, path) from None
     finally:
         remove(unfinished.parent, [unfinished.name])
 
 
 def write_new(files: Mapping[Path, bytes]) -> None:
-    """Write all the files or, when one of them exists or cannot be written, none.
+    """Write all files, or none if one of them exists or cannot be written.
 
-    Raises FileExistsError, or another OSError, naming the file. Nothing is overwritten, whoever
-    makes a file of that name meanwhile.
+    Raises FileExistsError, or another OSError, naming the file. Overwrites nothing, even if another
+    process creates a file in the meantime.
     """
     for path in files:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     unfinished: dict[Path, Path] = {}
-    made: list[Path] = []
+    written: list[Path] = []
     try:
         for path, content in files.items():
             make_folder(path.parent)
             unfinished[path] = _unfinished_name(path)
             write_atomically(unfinished[path], content)
-        for path, whole in unfinished.items():
-            _place_new(whole, path)
-            made.append(path)
+        for path, complete in unfinished.items():
+            _rename_new(complete, path)
+            written.append(path)
     except BaseException as error:
-        for path in made:
+        for path in written:
             remove(path.parent, [path.name])
-        named = [path for path, whole in unfinished.items() if str(whole) == _file_of(error)]
-        if isinstance(error, OSError) and named:
-            raise _naming(error, named[0]) from None
+        affected = [path for path, temp in unfinished.items() if str(temp) == _file_of(error)]
+        if isinstance(error, OSError) and affected:
+            raise _with_name(error, affected[0]) from None
         raise
     finally:
-        for whole in unfinished.values():
-            remove(whole.parent, [whole.name])
+        for temp in unfinished.values():
+            remove(temp.parent, [temp.name])
 
 
-def _place_new(whole: Path, path: Path) -> None:
-    """Give a whole file its name, unless that is taken (FileExistsError)."""
+def _rename_new(complete: Path, path: Path) -> None:
+    """Rename a complete file. Raises FileExistsError if the name is taken."""
     try:
-        os.link(whole, path)
+        os.link(complete, path)
     except FileExistsError:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
     except OSError:  # a file system without hard links
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        os.replace(whole, path)
+        os.replace(complete, path)
 
 
 def _file_of(error: BaseException) -> str:
@@ -99,9 +99,9 @@ def _file_of(error: BaseException) -> str:
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """The name of a hidden file beside `path`; it becomes `path` when the block ends well.
+    """Yield a hidden file next to `path`, which replaces `path` when the block succeeds.
 
-    If the block raises, the hidden file is removed and `path` stays as it was.
+    If the block raises, the hidden file is removed and `path` does not change.
     """
     make_folder(path.parent)
     unfinished = _unfinished_name(path)
@@ -109,15 +109,15 @@ def published(path: Path) -> Iterator[Path]:
         yield unfinished
         os.replace(unfinished, path)
     except OSError as error:
-        raise _naming(error, path) from None
+        raise _with_name(error, path) from None
     finally:
         remove(unfinished.parent, [unfinished.name])
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and its parents.
 
-    Raises ConfigError where something else has its name: a file, or a link that leads nowhere.
+    Raises ConfigError if a file or a broken link is in the way.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def make_folder(folder: Path) -> None:
 
 
 def require_root(root: Path, *more: Path) -> None:
-    """`require_path` for everything kdrun keeps below an output root, before it writes anything.
+    """`require_path` for all folders that kdrun uses below an output root.
 
     more: further folders of this command.
     """
@@ -140,117 +140,117 @@ def require_root(root: Path, *more: Path) -> None:
 
 
 def require_path(path: Path) -> None:
-    """Raise ConfigError if `path` cannot be made because of a link or a file above it (or at it).
+    """Raise ConfigError if a file or a broken link at or above `path` prevents its creation.
 
-    A link to a folder that is not there (a disk that is not mounted) is named with its target.
+    Names the target of a broken link (such as an unmounted disk).
     """
-    for one in (path, *path.parents):
-        if one.is_symlink() and not os.path.exists(one):
-            target = os.readlink(one)
+    for folder in (path, *path.parents):
+        if folder.is_symlink() and not os.path.exists(folder):
+            target = os.readlink(folder)
             raise ConfigError(
-                f"The folder {path} cannot be made: {one} is a link to {target}, which is not "
-                f"there. Mount or make {target}, or remove the link."
+                f"The folder {path} cannot be created: {folder} is a link to {target}, which does "
+                f"not exist. Mount or create {target}, or remove the link."
             )
-        if os.path.exists(one):
-            if not os.path.isdir(one):
+        if os.path.exists(folder):
+            if not os.path.isdir(folder):
                 raise ConfigError(
-                    f"The folder {path} cannot be made: {one} is a file. Move it, or name another "
-                    "folder."
+                    f"The folder {path} cannot be created: {folder} is a file. Move it, or use "
+                    "another folder."
                 )
             return
 
 
-def _naming(error: OSError, path: Path) -> OSError:
-    """The error of a failed write, which the system raises without the name of the file."""
+def _with_name(error: OSError, path: Path) -> OSError:
+    """The error of a failed write with the file name, which the system omits."""
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def _unfinished_name(path: Path) -> Path:
-    """Where `path` is written until it is whole; what killed processes left of it long ago goes."""
+    """A temporary name for writing `path`; also removes old leftovers of killed processes."""
     remove_unfinished(path.parent, path.name, ABANDONED_SECONDS)
     return path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}")
 
 
 def remove_unfinished(folder: Path, name: str = "*", age_seconds: float = 0.0) -> None:
-    """Delete what killed processes left half written in `folder`.
+    """Delete unfinished files of killed processes in `folder`.
 
-    With an age of 0 nobody else may be writing there: the caller holds the folder's lock.
+    With an age of 0, the caller must hold the folder's lock so that no other process writes there.
     """
-    rest = ".+" if name == "*" else re.escape(name)
-    found = []
-    for left in folder.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):  # somebody else was quicker
-            old = time.time() - left.stat().st_mtime >= age_seconds
-            if old and re.fullmatch(UNFINISHED_NAME + rest, left.name, re.DOTALL):
-                found.append(left.name)
-    remove(folder, found)
+    suffix = ".+" if name == "*" else re.escape(name)
+    abandoned = []
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # another process removed it
+            old = time.time() - path.stat().st_mtime >= age_seconds
+            if old and re.fullmatch(UNFINISHED_NAME + suffix, path.name, re.DOTALL):
+                abandoned.append(path.name)
+    remove(folder, abandoned)
 
 
 def require_plain(folder: Path) -> None:
-    """Raise ConfigError for a link or a pipe in `folder`, or a folder with the name of a file.
+    """Raise ConfigError for links and pipes in `folder`, and folders with names of files.
 
-    What is written there must not end up elsewhere, nor wait for a reader.
+    Writes must not end up elsewhere or block.
     """
     for entry in folder.glob("*"):
         mode = entry.lstat().st_mode
         is_folder = stat.S_ISDIR(mode)
         if stat.S_ISREG(mode) or (is_folder and entry.suffix not in FILES):
             continue
-        what = "a link" if stat.S_ISLNK(mode) else "a folder" if is_folder else "no file"
+        what = "a link" if stat.S_ISLNK(mode) else "a folder" if is_folder else "not a file"
         raise ConfigError(
-            f"{entry} is {what}, and kdrun writes into that place: remove it, or put a file there."
+            f"{entry} is {what}, but kdrun writes a file there: remove it, or replace it by a file."
         )
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, atomically. NaN and infinity are refused: other readers choke."""
+    """Write `value` atomically as indented JSON. Raises ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; ValueError when it holds none (see `kdrun.limits`)."""
+    """The JSON value in `path`. Raises ValueError (see `kdrun.limits`)."""
     return limits.read_json(path)
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal; ValueError for what is not a file."""
+    """The file's SHA-256 in hex. Raises ValueError unless it is a regular file."""
     with open(path, "rb", opener=limits.open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_hash(value: Any) -> str:
-    """SHA-256 of plain data, the same whatever the order of keys."""
+    """SHA-256 of plain data, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_locks(path: Path) -> None:
-    """Raise ConfigError where the file system knows no locks: waiting for one would never end."""
+    """Raise ConfigError if the file system does not support locks, to avoid waiting forever."""
     try:
         import fcntl
-    except ImportError:  # Windows, where locks are always there
+    except ImportError:  # Windows always supports locks
         return
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # somebody has it
+            return  # held by another process
         except OSError as error:
             raise ConfigError(
-                f"The file system of {path} knows no locks ({error.strerror}): set output_root=... "
-                "to a folder on another one."
+                f"The file system of {path} does not support locks ({error.strerror}): set "
+                "output_root=... to a folder on another one."
             ) from None
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock file `path`, or it cannot be tried."""
+    """Whether a running process holds the lock file `path`, or the lock cannot be tested."""
     if not path.exists():
         return False
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except OSError:  # the time is up, or the file is another user's
+    except OSError:  # timed out, or another user's file
         return True
     lock.release()
     return False
@@ -258,10 +258,10 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path` alone; `waiting` is called once when another process has it.
+    """Hold the lock file `path` exclusively; calls `waiting` once if another process holds it.
 
-    The system releases the lock of a killed process, so nobody waits for the dead. Of several
-    processes that train together the first one holds it for all.
+    The system releases the lock of a killed process. In distributed training, the main process
+    holds it for all.
     """
     if not world().is_main:
         yield

@@ -1,9 +1,8 @@
-"""Reading small text files that may come from anywhere: regular, of bounded size and depth.
+"""Safe reading of small text files from untrusted sources.
 
-A run folder or a card may have been made by a stranger, or be damaged. What is read of it is never
-a pipe or a device, is no larger than its kind can be, and nests no deeper than its kind does;
-YAML is plain data without anchors, whose expansion can be as large as it likes, and without tags.
-What is shown of it holds no characters that would command a terminal.
+A run folder or a card may be untrusted or damaged. Only regular files of limited size and nesting
+are read. YAML must be plain data without anchors, whose expansion is unbounded, and without tags.
+Displayed text contains no terminal control characters.
 """
 
 import json
@@ -17,39 +16,39 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 MIB = 2**20
-LARGEST_JSON = 16 * MIB  # the result of a thousand classes has some hundred KiB
+LARGEST_JSON = 16 * MIB  # results with a thousand classes have a few hundred KiB
 LARGEST_YAML = MIB
-LARGEST_LINES = 256 * MIB  # metrics.jsonl: a line of some hundred bytes per epoch
+LARGEST_LINES = 256 * MIB  # metrics.jsonl has a few hundred bytes per epoch
 DEEPEST = 40
-# libyaml's reader is ten times as fast; PyYAML's wheels have it, a build from source may not.
+# libyaml is ten times faster; PyYAML's wheels include it, a source build may not.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-# Control characters, which move a terminal's cursor or give it commands, and those that turn the
-# direction of a text, so that it reads as another; line ends and tabs are left.
-COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Terminal control characters, except line ends and tabs, and characters that change the direction
+# of text and could disguise it.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """The text with what would command a terminal written out: `\\x1b` for an escape."""
-    return COMMANDING.sub(lambda found: repr(found.group())[1:-1], text)
+    """The text with control characters spelled out: `\\x1b` for an escape."""
+    return CONTROL.sub(lambda match: repr(match.group())[1:-1], text)
 
 
 def finite(value: Any) -> float | None:
-    """The value, if it is a finite number; a truth value is none."""
+    """The value as a float if it is a finite number and not a bool, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)
-    except OverflowError:  # of JSON's numbers without end
+    except OverflowError:  # JSON integers are unbounded
         return None
     return number if math.isfinite(number) else None
 
 
 def read_text(path: Path, largest: int, errors: str = "strict") -> str:
-    """The text of a regular file of at most `largest` bytes; ValueError for any other.
+    """The text of a regular file of at most `largest` bytes. Raises ValueError otherwise.
 
-    errors: what is done with bytes that are no UTF-8, as in `bytes.decode`.
+    errors: handling of invalid UTF-8, as in `bytes.decode`.
     """
     with open(path, "rb", opener=open_regular) as file:
         content = file.read(largest + 1)
@@ -59,22 +58,22 @@ def read_text(path: Path, largest: int, errors: str = "strict") -> str:
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
-    """The JSON value in `path`; ValueError when it holds none, or one that is out of bounds."""
+    """The JSON value in `path`. Raises ValueError for invalid or too large content."""
     return parse_json(read_text(path, largest))
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value in `text`; ValueError when it is none, or nests too deep."""
+    """The JSON value in `text`. Raises ValueError if it is invalid or too deeply nested."""
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ValueError("the JSON nests too deep") from None
+        raise ValueError("the JSON is nested too deeply") from None
     _check_depth(value)
     return value
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain data in `path`; ValueError in one line when it holds none or is out of bounds."""
+    """The plain data in `path`. Raises a one-line ValueError for invalid content."""
     text = read_plain_yaml(path)
     try:
         return yaml.load(text, Loader=LOADER)
@@ -83,7 +82,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_plain_yaml(path: Path) -> str:
-    """The text of a YAML file that holds plain data alone; ValueError in one line otherwise."""
+    """The text of a YAML file with plain data only. Raises a one-line ValueError otherwise."""
     text = read_text(path, LARGEST_YAML)
     try:
         if not _is_plainly_flat(text):
@@ -94,7 +93,7 @@ def read_plain_yaml(path: Path) -> str:
 
 
 def open_regular(path: str, flags: int) -> int:
-    """An opener for `open`: waits for no pipe's writer; ValueError for what is not a file."""
+    """An opener for `open` that never blocks on a pipe. Raises ValueError unless it is a file."""
     number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
@@ -117,20 +116,20 @@ def _check_depth(value: Any) -> None:
 
 
 def _is_plainly_flat(text: str) -> bool:
-    """Whether a glance shows that there are no anchors, tags or depth; parsing twice is slow."""
+    """Whether a cheap scan rules out anchors, tags and deep nesting; parsing twice is slow."""
     if any(mark in text for mark in "&*!") or text.count("[") + text.count("{") > DEEPEST:
         return False
     return all(len(line) - len(line.lstrip(" -?:\t")) <= DEEPEST for line in text.splitlines())
 
 
 def _check_events(text: str) -> None:
-    """Refuse anchors and depth before a value is built: the events need no recursion."""
+    """Refuse anchors, tags and deep nesting from parser events, which need no recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise ValueError("it has anchors or aliases, which no file of kdrun's has")
+            raise ValueError("it has anchors or aliases, which kdrun's files never have")
         if getattr(event, "tag", None) is not None:
-            raise ValueError(f"it has a tag, {event.tag}, which no file of kdrun's has")
+            raise ValueError(f"it has a tag, {event.tag}, which kdrun's files never have")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -1,10 +1,10 @@
-"""Ranges of settings, declared once as part of their type and checked from there.
+"""Value ranges of settings, declared as part of their type.
 
     epochs: Annotated[int, Range(low=1, high=1_000_000)] = 30
     hidden: list[Channels]
 
-The same declaration serves the settings of `kdrun.config.schema` and the arguments of networks,
-losses and data sources. NaN and infinity are in no range.
+Used by the settings in `kdrun.config.schema` and by arguments of networks, losses and data sources.
+No range contains NaN or infinity.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ InitT = TypeVar("InitT", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, without the ends that `above` and `below` name.
+    """Numbers from `low` to `high` inclusive, or between `above` and `below` exclusive.
 
-    usual: what the message suggests instead, e.g. `1 to 20`.
+    usual: usual values for the message, e.g. `1 to 20`.
     """
 
     low: float | None = None
@@ -37,9 +37,9 @@ class Range:
     usual: str = ""
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with the value, to follow `name=value`; None for one inside."""
+        """Message to follow `name=value`; None if the value is in range."""
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return None  # the type is checked elsewhere
+            return None  # types are checked elsewhere
         inside = (
             not (isinstance(value, float) and not math.isfinite(value))
             and (self.low is None or value >= self.low)
@@ -80,7 +80,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Items:
-    """How many items a list has."""
+    """Number of items of a list."""
 
     low: int
     high: int
@@ -93,7 +93,7 @@ class Items:
         return f"must have {count} item{'s' * (count != '1')}"
 
 
-# The upper bounds are far above anything useful, and far below where arithmetic overflows.
+# Upper bounds are far above useful values and far below arithmetic overflow.
 LARGEST_COUNT = 1_000_000
 LARGEST_NUMBER = 1e6
 Count = Annotated[int, Range(low=1, high=LARGEST_COUNT)]
@@ -112,7 +112,7 @@ Temperature = Annotated[float, Range(above=0, high=LARGEST_NUMBER, usual="1 to 2
 
 
 def problems(hint: Any, value: Any) -> Iterator[str]:
-    """What is wrong with a value of that (annotated) type."""
+    """Messages for a value outside the ranges of an annotated type."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         inner, *checks = typing.get_args(hint)
@@ -124,9 +124,9 @@ def problems(hint: Any, value: Any) -> Iterator[str]:
         yield from problems(inner, value)
     elif origin in (typing.Union, types.UnionType):
         fitting = [option for option in typing.get_args(hint) if _is_kind(value, option)]
-        found = [list(problems(option, value)) for option in fitting]
-        if found and all(found):
-            yield found[0][0]
+        messages = [list(problems(option, value)) for option in fitting]
+        if messages and all(messages):
+            yield messages[0][0]
     elif isinstance(value, list | tuple) and typing.get_args(hint):
         kinds = [kind for kind in typing.get_args(hint) if kind is not Ellipsis]
         for position, item in enumerate(value):
@@ -136,7 +136,7 @@ def problems(hint: Any, value: Any) -> Iterator[str]:
 
 
 def _is_kind(value: Any, hint: Any) -> bool:
-    """Whether a value is of the basic type that an option of a union stands for."""
+    """Whether a value has the basic type of an option of a union."""
     if typing.get_origin(hint) is Annotated:
         return _is_kind(value, typing.get_args(hint)[0])
     kind = typing.get_origin(hint) or hint
@@ -145,9 +145,9 @@ def _is_kind(value: Any, hint: Any) -> bool:
 
 
 def check_settings(config: Any, name: Callable[[str], str]) -> None:
-    """Raise ConfigError for the first field of a dataclass that is out of its range.
+    """Raise ConfigError for the first field of a dataclass outside its range.
 
-    name: the setting as the user types it, of a field's name.
+    name: maps a field name to the setting that the user types.
     """
     cls: Any = type(config)
     hints = _hints(cls)
@@ -158,7 +158,7 @@ def check_settings(config: Any, name: Callable[[str], str]) -> None:
 
 
 def argument_problem(function: Callable[..., Any], key: str, value: Any, name: str) -> str | None:
-    """A sentence when `value` is out of the range that the annotation of `key` declares."""
+    """Message if `value` is outside the annotated range of argument `key`, else None."""
     try:
         hint = _hints(function).get(key)
     except (NameError, TypeError, AttributeError):
@@ -168,12 +168,12 @@ def argument_problem(function: Callable[..., Any], key: str, value: Any, name: s
 
 
 def ranged(init: InitT) -> InitT:
-    """Make a constructor raise ConfigError for arguments outside their declared range."""
+    """Decorate a constructor to raise ConfigError for arguments outside their ranges."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)
     def checked(*args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(TypeError):  # `init` itself says which argument is wrong
+        with contextlib.suppress(TypeError):  # let `init` report wrong arguments
             arguments = signature.bind(*args, **kwargs).arguments
             for key, value in arguments.items():
                 problem = argument_problem(init, key, value, key)

@@ -1,7 +1,7 @@
-"""Seeds for every stream of random numbers, derived from one seed without any state.
+"""Derive independent, named random streams from one seed, without state.
 
-A stream is named, not drawn from another one, so that using one more stream, or one more number
-of a stream, changes no other stream; a resumed run derives the same seeds as an uninterrupted one.
+Streams are derived from names, not from each other, so an additional stream or draw changes no
+other stream, and a resumed run derives the same seeds as an uninterrupted one.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """The 63-bit seed of the stream `names` under `seed`, the same on every machine.
+    """The 63-bit seed of the stream `names` under `seed`, identical on every machine.
 
-    Names are told apart by order and type: `derive(0, "a", 1)` differs from `derive(0, "a", "1")`.
+    Order and type of names matter: `derive(0, "a", 1)` differs from `derive(0, "a", "1")`.
     """
     text = "\x1f".join(f"{type(name).__name__}:{name}" for name in (seed, *names))
     digest = hashlib.sha256(text.encode()).digest()

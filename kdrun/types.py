@@ -1,4 +1,4 @@
-"""What a batch is, and what a network says about it: the tensors every layer passes on.
+"""Shared data types: batches, network outputs, input descriptions, step results.
 
 Shape letters used throughout: B batch, C classes, D embedding width, H height, W width.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchKeys:
-    """Which image and view each row of a batch is: the key of cached network outputs.
+    """Identify the image and view of each row of a batch, for cached network outputs.
 
     loader: its batches are pure functions of (epoch, number).
-    images: `[B, ...]`, the batch as the loader made it.
+    images: `[B, ...]`, as produced by the loader.
     """
 
     loader: Any
@@ -24,7 +24,7 @@ class BatchKeys:
     images: Tensor
 
     def match(self, images: Tensor) -> bool:
-        """Whether `images` is that tensor or a copy with the same values, in any memory layout."""
+        """Whether `images` has the same values, in any memory layout."""
         if images is self.images:
             return True
         same_kind = images.shape == self.images.shape and images.dtype == self.images.dtype
@@ -33,13 +33,13 @@ class BatchKeys:
 
 @dataclass
 class Batch:
-    """One step's images and labels, on the device that computes.
+    """Images and labels of one step, on the training device.
 
     images: `[B, ...]` float, normalised for the student.
     targets: `[B]` int64 class numbers.
     index: `[B]` int64 position of each image in the transfer set.
-    partner: `[B, ...]` another image of each one's class, for schemes that compare such pairs.
-    keys: identify the images to caches; None for images that no loader made, such as mixtures.
+    partner: `[B, ...]` another image of the same class, for schemes that compare pairs.
+    keys: identify the images for caches; None for other images, such as mixtures.
     """
 
     images: Tensor
@@ -54,15 +54,14 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What one network computed for a batch.
+    """The outputs of a network for a batch.
 
     logits: `[B, C]`.
     features: tap name → tensor, e.g. `stage3` → `[B, channels, H, W]`.
-    embedding: `[B, D]`, the input of the classifier; None when nobody asked for it.
-    strong: the same of a strongly augmented view of the batch, for losses that read one.
-    distillation: `[B, C]` of each distillation token's head, for networks that have such tokens;
-        `logits` are then those of the class head in training, and of the heads that the network
-        answers with in evaluation mode.
+    embedding: `[B, D]`, the input of the classifier; None unless requested.
+    strong: outputs for a strongly augmented view of the batch, for losses that need one.
+    distillation: `[B, C]` per distillation token, for networks with such tokens. `logits` are then
+        those of the class head in training mode, and of the configured heads in evaluation mode.
     """
 
     logits: Tensor
@@ -72,7 +71,7 @@ class Outputs:
     distillation: tuple[Tensor, ...] = ()
 
     def detached(self) -> "Outputs":
-        """The same tensors cut from the graph."""
+        """The same tensors, detached from the graph."""
         return Outputs(
             self.logits.detach(),
             {name: tensor.detach() for name, tensor in self.features.items()},
@@ -84,7 +83,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class InputInfo:
-    """What a network must know of the data to be built.
+    """Input description for building a network.
 
     image_size: (height, width) in pixels.
     """
@@ -96,7 +95,7 @@ class InputInfo:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-channel constants: a network sees `(pixel / 255 - mean) / std`."""
+    """Per-channel constants: inputs are `(pixel / 255 - mean) / std`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -122,13 +121,13 @@ class SplitMetric(Protocol):
 
 @dataclass
 class StepOutput:
-    """What a scheme returns for one batch.
+    """Result of a scheme for one batch.
 
-    loss: scalar, what is minimised.
-    logits: `[B, C]` of the network being trained, for the training accuracy.
-    parts: name → detached scalar tensor, what is logged beside the loss.
-    groups: name → scalar in the graph; they add up to the loss, and an optimiser may treat them
-        differently (`task`: the labels, `distill`: the teacher).
+    loss: scalar to minimise.
+    logits: `[B, C]` of the trained network, for the training accuracy.
+    parts: name → detached scalar, logged in addition to the loss.
+    groups: name → scalar in the graph; they sum to the loss, and an optimiser may treat them
+        differently (`task`: labels, `distill`: teacher).
     """
 
     loss: Tensor

@@ -1,7 +1,7 @@
-"""Errors that a user's own file raises: a network, a loss, a data set's function, a logger.
+"""Errors raised by user code: a network, a loss, a data set function, a logger.
 
-They are the user's to fix, so they are reported with file, line and message and with the frames of
-the user's files alone, and end in exit code 2; a traceback through kdrun would hide where to look.
+They are reported with file, line, message and only the frames of user files, and end in exit code
+2; a full traceback through kdrun would hide the relevant line.
 """
 
 import os
@@ -19,13 +19,13 @@ MOST_FRAMES = 6
 
 
 class UserCodeError(KdrunError):
-    """Code of the user's own raised an error. The first line of the text says which and where."""
+    """User code raised an error. The first line of the text says which and where."""
 
     exit_code = EXIT_MISTAKE
 
 
 def user_code_error(error: BaseException) -> UserCodeError | None:
-    """The error as the user's, or None where kdrun's own code or a library called by it raised it.
+    """The error as a UserCodeError; None if kdrun, or a library called by kdrun, raised it.
 
     The innermost frame outside of libraries decides.
     """
@@ -34,14 +34,14 @@ def user_code_error(error: BaseException) -> UserCodeError | None:
     if isinstance(error, SyntaxError) and error.filename and owner(error.filename) == USER:
         return _syntax_error(error)
     frames = _since_kdrun(traceback.extract_tb(error.__traceback__))
-    own = [frame for frame in frames if owner(frame.filename) != LIBRARY]
-    if not own or owner(own[-1].filename) != USER:
+    relevant = [frame for frame in frames if owner(frame.filename) != LIBRARY]
+    if not relevant or owner(relevant[-1].filename) != USER:
         return None
-    place, last = own[-1], frames[-1]
+    place, last = relevant[-1], frames[-1]
     what = "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]
     name = os.path.basename(place.filename)
     lines = [f"Your code raised {what} ({name}, line {place.lineno}, in {place.name})"]
-    shown = [frame for frame in own if owner(frame.filename) == USER][-MOST_FRAMES:]
+    shown = [frame for frame in relevant if owner(frame.filename) == USER][-MOST_FRAMES:]
     lines += [line for frame in shown for line in _frame_lines(frame)]
     if last is not place:
         lines.append(f"  raised in {_short(last.filename)}, line {last.lineno}, in {last.name}")
@@ -49,7 +49,7 @@ def user_code_error(error: BaseException) -> UserCodeError | None:
 
 
 def owner(filename: str) -> str:
-    """Whose file it is: `KDRUN`, `LIBRARY` (Python's own and all that is installed) or `USER`."""
+    """Owner of a file: `KDRUN`, `LIBRARY` (standard library and installed packages) or `USER`."""
     if filename.startswith("<"):
         return LIBRARY
     path = os.path.realpath(filename)
@@ -61,7 +61,7 @@ def owner(filename: str) -> str:
 
 
 def _since_kdrun(frames: Sequence[FrameSummary]) -> list[FrameSummary]:
-    """The frames from kdrun's first on: what started kdrun is no part of it."""
+    """The frames from the first one of kdrun on, without its caller."""
     for number, frame in enumerate(frames):
         if owner(frame.filename) == KDRUN:
             return list(frames[number:])
@@ -81,7 +81,7 @@ def _syntax_error(error: SyntaxError) -> UserCodeError:
 
 
 def _short(filename: str) -> str:
-    """A library's file from its package on."""
+    """Path of a library file relative to site-packages."""
     parts = Path(filename).parts
     for marker in ("site-packages", "dist-packages"):
         if marker in parts:
@@ -97,5 +97,5 @@ def _kdrun() -> str:
 @cache
 def _installed() -> tuple[str, ...]:
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    found = [sysconfig.get_path(kind) for kind in kinds]
-    return tuple(os.path.realpath(path) for path in found if path)
+    paths = [sysconfig.get_path(kind) for kind in kinds]
+    return tuple(os.path.realpath(path) for path in paths if path)

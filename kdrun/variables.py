@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
-    """The block with the variable set; afterwards it is what it was."""
+    """Run the block with an environment variable set, then restore it."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -1,4 +1,4 @@
-"""The one way to import torchvision, for kdrun itself and for modules of the user's own."""
+"""Import torchvision, with a workaround for builds whose operators do not load."""
 
 import importlib
 import importlib.machinery
@@ -10,30 +10,30 @@ from types import ModuleType
 import torch
 
 ABSENT, LOADED, DECLARED = "not installed", "loaded", "declared"
-# The operators that `import torchvision` describes, whether or not they could be loaded.
+# Operators for which `import torchvision` registers fake kernels, even if they failed to load.
 OPERATORS = ("nms", "qnms")
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
-# Kept for the life of the process: a library's schemas disappear with the object.
+# Kept alive for the process: the schemas disappear with the library object.
 _libraries: list[torch.library.Library] = []
 
 
 @cache
 def repair_torchvision() -> str:
-    """Make `import torchvision` work, also where its compiled operators cannot be loaded.
+    """Make `import torchvision` work even if its compiled operators cannot be loaded.
 
-    The torchvision of the Python package index is linked against CUDA. Beside a CPU-only torch its
-    operators do not load, and the import then fails with "operator torchvision::nms does not
-    exist", because it describes operators that nobody has declared. Declaring those two is enough
-    for data sets, transforms and classification networks, none of which call them. Nothing is
-    declared where the operators load, and torchvision itself is not imported here.
+    The default torchvision wheel links against CUDA. With a CPU-only torch its operators do not
+    load, and the import fails with "operator torchvision::nms does not exist", because it registers
+    fake kernels for undeclared operators. Declaring the two operators suffices for data sets,
+    transforms and classification networks, which never call them. Declares nothing if the operators
+    load, and does not import torchvision itself.
 
-    Returns `ABSENT`, `LOADED` or `DECLARED`. Without effect once torchvision is imported.
+    Returns `ABSENT`, `LOADED` or `DECLARED`. No effect once torchvision is imported.
     """
     if "torchvision" in sys.modules:
         return DECLARED if _libraries else LOADED
     for name in [name for name in sys.modules if name.startswith("torchvision.")]:
-        del sys.modules[name]  # what an import that failed left half-built
+        del sys.modules[name]  # left over from a failed import
     spec = importlib.machinery.PathFinder.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return ABSENT
@@ -61,13 +61,13 @@ def _exists(operator: str) -> bool:
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision, repaired where it has to be."""
+    """Import torchvision after `repair_torchvision`."""
     repair_torchvision()
     return importlib.import_module("torchvision")
 
 
 @cache
 def classifier_names() -> frozenset[str]:
-    """The classification networks that torchvision builds by name, e.g. resnet18."""
+    """Names of torchvision's classification networks, e.g. resnet18."""
     models = import_torchvision().models
     return frozenset(models.list_models(module=models))

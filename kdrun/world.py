@@ -1,20 +1,20 @@
-"""Which of the processes that train one network together this is, as `torchrun` says it.
+"""Rank and world size of this process, from the variables of `torchrun`.
 
-Nothing here needs torch: it decides who writes files and who speaks.
+Does not import torch: it also decides which process writes files and prints.
 """
 
 import os
 from dataclasses import dataclass
 
-# What torchrun sets; without all of them this process is alone.
+# Set by torchrun; unless all are set, this is a single process.
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
 class World:
-    """rank: number of this process, from 0. size: how many there are.
+    """rank: index of this process. size: number of processes.
 
-    local, local_size: the same within this machine; `local` is the number of the process's GPU.
+    local, local_size: the same within this machine; `local` is the index of the process's GPU.
     """
 
     rank: int = 0
@@ -24,27 +24,27 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files and says what happens."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def share(self, total: int) -> tuple[int, int]:
-        """(first, behind the last) of this process's part of `total` rows.
+        """(start, end) of this process's share of `total` rows.
 
-        The parts differ by one row at most. With fewer than two rows for each process, every one
-        has all of them: batch normalisation cannot use a single image.
+        Shares differ by at most one row. With fewer than two rows per process, every process gets
+        all rows, because batch normalisation cannot use a single image.
         """
         if total < 2 * self.size:
             return 0, total
-        each, more = divmod(total, self.size)
-        first = self.rank * each + min(self.rank, more)
-        return first, first + each + (self.rank < more)
+        base, extra = divmod(total, self.size)
+        start = self.rank * base + min(self.rank, extra)
+        return start, start + base + (self.rank < extra)
 
 
 ALONE = World()
 
 
 def world() -> World:
-    """This process among its peers."""
+    """The world of this process, from the environment."""
     if any(name not in os.environ for name in VARIABLES):
         return ALONE
     return World(*(int(os.environ[name]) for name in VARIABLES[:4]))

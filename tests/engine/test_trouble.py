@@ -174,4 +174,4 @@ def test_what_the_machine_refuses_is_a_sentence() -> None:
     )
     assert found is not None
     assert found.exit_code == 1
-    assert "memory is used up" in str(machine_error(MemoryError()))
+    assert "Out of memory" in str(machine_error(MemoryError()))

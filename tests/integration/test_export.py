@@ -285,7 +285,7 @@ def test_predict_refuses_in_a_sentence(
         (["-m", "format=pt2,onnx"], "has no sweeps"),
         (["dataset=synthetic"], "takes images of 1 channels"),
         (["dataset=synthetic", "dataset.channels=1"], "images of 8×8 and synthetic has 16×16"),
-        (["out=file"], "cannot be made"),
+        (["out=file"], "cannot be created"),
     ],
 )
 def test_export_refuses_in_a_sentence(

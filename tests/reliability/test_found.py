@@ -87,12 +87,12 @@ def test_a_sweep_whose_files_are_no_files_does_not_go_on(
     else:
         entry.mkdir()
     assert run(["resume", str(tmp_path)]) == 2
-    assert "kdrun writes into that place" in capsys.readouterr().err
+    assert "kdrun writes a file there" in capsys.readouterr().err
 
 
 def test_a_run_whose_log_is_a_pipe_does_not_go_on(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.log")
-    with pytest.raises(ConfigError, match=r"run\.log is no file"):
+    with pytest.raises(ConfigError, match=r"run\.log is not a file"):
         RunFolder(tmp_path).acquire()
     (tmp_path / "run.log").unlink()
     (tmp_path / "result.json").mkdir()

@@ -30,7 +30,9 @@ def test_a_link_to_nowhere_is_named_with_its_target(tmp_path: Path, name: str) -
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to("/not/mounted")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ConfigError, match=rf"{link} is a link to /not/mounted, which is not there"):
+    with pytest.raises(
+        ConfigError, match=rf"{link} is a link to /not/mounted, which does not exist"
+    ):
         require_root(root)
     if name in ("", "distill"):
         with pytest.raises(ConfigError, match="/not/mounted"):  # once it never returned

@@ -34,7 +34,7 @@ def test_folders_are_never_shared(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_the_users_matter(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         RunFolder.new_in(tmp_path / "file" / "group").make()
 
 
