@@ -98,7 +98,7 @@ def test_safetensors_alone_in_shards_and_in_a_folder_of_the_hub(tmp_path: Path) 
     (tmp_path / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert same(load(tmp_path / "shards")[0], trained())
     (tmp_path / "shards" / "model-2.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"names model-2.safetensors, which does not exist"):
+    with pytest.raises(CheckpointError, match=r"lists model-2.safetensors, which does not exist"):
         load(tmp_path / "shards")
 
 

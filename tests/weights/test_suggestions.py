@@ -118,12 +118,12 @@ def test_every_network_of_the_catalogue_is_recognised(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.pth"
         torch.save({"model": network.state_dict()}, path)
         names = read_any(path).tensors
-        verdict = explain._try(explain.Trial(NETWORKS[name]), names, INFO, WeightsChoice())
+        verdict = explain._check(explain.Trial(NETWORKS[name]), names, INFO, WeightsChoice())
         assert verdict is not None, name
         others = [other for other in ("wrn_16_1", "vgg11", "resnet8") if other != name]
         for other in others:
             trial = explain.Trial(NETWORKS[other])
-            assert explain._try(trial, names, INFO, WeightsChoice()) is None
+            assert explain._check(trial, names, INFO, WeightsChoice()) is None
 
 
 def test_grey_weights_of_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
