@@ -132,8 +132,8 @@ def show_run(folder: Path) -> str:
         text += "\n\n" + columns([header, *networks])
     run = Run(folder, result, result.status or "")
     after = [
-        f"{label}: {metric.show(value)}"
-        for label, metric in (("gain over alone", GAIN), (AGREEMENT.title, AGREEMENT))
+        f"{label}: {metric.show(value)}{unit}"
+        for label, metric, unit in (("gain", GAIN, " points"), (AGREEMENT.title, AGREEMENT, " %"))
         if (value := metric.read(run)) is not None
     ]
     return text + ("\n\n" + "\n".join(after) if after else "")
@@ -174,7 +174,7 @@ def _networks(result: RunResult) -> list[tuple[str, ...]]:
     student = result.student
     named += [
         (f"student {student.name or ''}", student),
-        (f"  best on validation (epoch {student.best_val.epoch})", student.best_val),
+        (f"  best validation epoch ({student.best_val.epoch})", student.best_val),
         ("  student alone", result.alone),
     ]
     rows = []

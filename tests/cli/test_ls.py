@@ -249,10 +249,10 @@ def test_show_run(capsys: pytest.CaptureFixture[str], made: Path) -> None:
     assert "data set digits" in lines
     assert "teacher cnn_large 98.50 % 5 94,186" in lines
     assert "student cnn_tiny 93.25 % 24 438" in lines
-    assert "best on validation (epoch 7) 93.50 % 23 -" in lines
+    assert "best validation epoch (7) 93.50 % 23 -" in lines
     assert "student alone 91.00 % 32 -" in lines
-    assert "gain over alone: +2.25" in lines
-    assert "agreement: 94.50" in lines
+    assert "gain: +2.25 points" in lines
+    assert "agreement: 94.50 %" in lines
 
 
 def test_show_unfinished_run_and_teacher(capsys: pytest.CaptureFixture[str], made: Path) -> None:
