@@ -17,6 +17,7 @@ from kdrun.distillation.session import open_data, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
+from kdrun.report.metrics_table import BASELINE, GAIN, TEST, WINNER
 from kdrun.runs.reading import read_result
 from kdrun.runs.result import RunResult
 from kdrun.runs.sweeps import SweepFolder
@@ -215,6 +216,32 @@ def summarise(folder: SweepFolder) -> None:
         )
 
 
+# The columns of a ranking that a narrow screen keeps, besides the settings.
+KEPT = (ranking.COUNT, GAIN.name, TEST.name, WINNER.name, BASELINE.name)
+
+
+def fitting_columns(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], list[int]]:
+    """(numbers of the columns that fit into `width`, of those that do not).
+
+    Columns are taken from the right; what a ranking is read for stays.
+    """
+    shown, hidden = list(range(len(columns))), []
+    least = [
+        max([*map(len, name.split()), *(len(row[number]) for row in rows)])
+        for number, name in enumerate(columns)
+    ]
+    settings = columns.index(ranking.COUNT)
+    for number in reversed(range(settings, len(columns))):
+        if sum(least[one] + 2 for one in shown) <= width:
+            break
+        if columns[number] not in KEPT:
+            shown.remove(number)
+            hidden.insert(0, number)
+    return shown, hidden
+
+
 def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Reporter) -> None:
     groups = ranked.groups
     by_validation = groups[0].rank is not None
@@ -224,10 +251,15 @@ def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Rep
         else "not ranked: there is no validation split"
     )
     reporter.heading(f"sweep: {how}")
-    table = new_table(*ranked.columns)
-    for group in groups:
-        add_row(table, *ranked.cells(group))
+    rows = [ranked.cells(group) for group in groups]
+    shown, hidden = fitting_columns(ranked.columns, rows, reporter.console.width)
+    table = new_table(*(ranked.columns[number] for number in shown))
+    for row in rows:
+        add_row(table, *(row[number] for number in shown))
     reporter.show(table)
+    if hidden:
+        names = ", ".join(ranked.columns[number] for number in hidden)
+        reporter.say(f"  in ranking.csv also: {names}")
     if any(len(group.runs) > 1 for group in groups):
         reporter.say(f"  mean ± standard deviation over n seeds; {jobs} jobs")
     if by_validation and len(groups) > 1:
