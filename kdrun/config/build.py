@@ -1,7 +1,7 @@
-"""The one place that turns a dotted path and plain arguments into an object.
+"""Builds objects from a dotted path and plain arguments; nothing else does.
 
-Arguments are checked against the signature first, so that a misspelt or missing one is answered
-with the names that exist and nothing half-built is left behind.
+Arguments are checked against the signature first, so that a misspelt or missing one gives an error
+that lists the existing names, and nothing is half built.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.ranges import argument_problem
 from kdrun.user_code import user_code_error
 
-# Optional packages a shipped configuration may point at, and the extra that installs each.
+# Optional packages that shipped configs use → the extra that installs each.
 EXTRAS = {name: name for name in ("timm", "tensorboard", "wandb", "mlflow", "trackio")}
 
 # What other tools call `checkpoint`.
@@ -68,9 +68,9 @@ def locate(path: str, where: str) -> Callable[..., Any]:
 
 
 def _prepare_import() -> None:
-    """Make a module of the user's own importable: from the folder of the command, with torchvision.
+    """Make the user's modules importable from the working directory.
 
-    torchvision is imported by most of them, and may need help (see `kdrun.vision`).
+    Most of them import torchvision, which may need a repair (see `kdrun.vision`).
     """
     from kdrun.vision import repair_torchvision  # imports torch
 
@@ -80,7 +80,7 @@ def _prepare_import() -> None:
 
 
 def _explain_import(error: ModuleNotFoundError) -> None:
-    """Raise ConfigError where a user's own module imports one that is not installed."""
+    """Raise ConfigError if the user's module imports a package that is not installed."""
     own = user_code_error(error)
     top = (error.name or "").split(".")[0]
     if own is not None and top not in EXTRAS:
@@ -88,7 +88,7 @@ def _explain_import(error: ModuleNotFoundError) -> None:
 
 
 def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
-    """Call the target with `kwargs`, and with those of `offered` that its signature names.
+    """Call the target with `kwargs`, plus the arguments in `offered` that its signature names.
 
     Raises ConfigError naming every argument that is unknown, missing or of the wrong type.
     """
@@ -99,15 +99,15 @@ def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
     extra = {k: v for k, v in offered.items() if (k in parameters or takes_any) and k not in kwargs}
     try:
         return target(**kwargs, **extra)
-    except (TypeError, ValueError, ZeroDivisionError) as error:  # values that make no sense
+    except (TypeError, ValueError, ZeroDivisionError) as error:  # invalid values
         own = user_code_error(error)
         if own is not None:
             raise ConfigError(
-                f"{where}: {path} cannot be made from these settings. {own}"
+                f"{where}: {path} cannot be built from these settings. {own}"
             ) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigError(
-            f"{where}: {path} cannot be made from these settings: {error} "
+            f"{where}: {path} cannot be built from these settings: {error} "
             f"(raised at {os.path.basename(last.filename)}:{last.lineno})."
         ) from error
 
@@ -115,7 +115,7 @@ def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
 def check_arguments(
     target: Callable[..., Any], kwargs: dict[str, Any], where: str, offered: set[str] | None = None
 ) -> None:
-    """Raise ConfigError for arguments that `target` does not take, lacks or cannot use."""
+    """Raise ConfigError for arguments that are unknown, missing or of the wrong type or range."""
     parameters = inspect.signature(target).parameters
     names = {
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -139,7 +139,7 @@ def check_arguments(
 
 
 def _type_problem(target: Callable[..., Any], key: str, value: Any, where: str) -> list[str]:
-    """A sentence when `value` is plainly not what the annotation of `key` says."""
+    """A sentence if `value` does not match the annotation of `key`, or is out of range."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
@@ -154,7 +154,7 @@ def _type_problem(target: Callable[..., Any], key: str, value: Any, where: str) 
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be what the annotation says; unknown annotations always fit."""
+    """Whether a plain value matches the annotation; unknown annotations always match."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))

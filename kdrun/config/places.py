@@ -1,12 +1,12 @@
-"""Where kdrun writes and sends: chosen by the user, never by a run or sweep from elsewhere.
+"""Where kdrun writes and sends: chosen by the user, never by an untrusted run or sweep.
 
-Three settings name a place that is written to: `output_root`, the logger (a tracker's folder or
-server), and `dataset.root` of a data set that may be downloaded. What the user types is remembered
-like trusted code (see `kdrun.config.trust`): per user and machine, outside any run folder. Of a
-configuration that is read from a file,
+Three settings name a place to write to: `output_root`, the logger (a tracker's folder or server),
+and `dataset.root` of a data set that can be downloaded. Typed places are recorded like trusted code
+(see `kdrun.config.trust`): per user and machine, outside any run folder. In a configuration that is
+read from a file,
 
-- `output_root` is not used: a run that goes on writes below the output root that it lies in;
-- a logger that the user never typed is left out;
+- `output_root` is ignored: a resumed run writes below the output root that contains it;
+- a logger that the user never typed is dropped;
 - nothing is downloaded into a folder that the user never typed.
 """
 
@@ -30,17 +30,17 @@ RunConfig = TypeVar("RunConfig", DistillConfig, TrainTeacherConfig)
 
 DEFAULT_ROOT = RuntimeConfig().output_root
 DEFAULT_DATA = "data"
-# These write into the run's folder alone.
+# Loggers that write only into the run folder.
 LOCAL_LOGGERS = (None, "kdrun.report.tensorboard.TensorBoardLogger")
 
 _read_only: set[Path] = set()
 
 
 def typed(config: Any) -> None:
-    """The user typed this configuration: remember the places that it names.
+    """Record the places that a typed configuration names.
 
-    Within `trust.words_of` the words are somebody else's: raises ConfigError for a place that the
-    user never typed.
+    Within `trust.words_of` the configuration comes from an untrusted file: raises ConfigError for a
+    place that the user never typed.
     """
     source = trust.current_source()
     lines = _lines(config)
@@ -57,25 +57,25 @@ def typed(config: Any) -> None:
 
 
 def resumed(config: RunConfig, folder: Path, verb: str) -> tuple[RunConfig, list[str]]:
-    """The configuration of a run in `folder` as it goes on here, and what was changed about it."""
+    """(the configuration with which a run in `folder` resumes, notes about what was changed)."""
     notes = []
     runtime = config.runtime
     root = _root_of(folder, verb)
     if _absolute(runtime.output_root) != _absolute(root):
         notes.append(
-            f"output_root={runtime.output_root} of config.yaml is not used: writing below {root}"
+            f"output_root={runtime.output_root} of config.yaml is ignored: writing below {root}"
         )
         runtime = replace(runtime, output_root=str(root))
     logger = config.logger
     if not _is_known_logger(logger):
-        notes.append(f"logger={logger.name} is left out: you did not type it on this machine")
+        notes.append(f"logger={logger.name} is dropped: you did not type it on this machine")
         logger = LoggerConfig("none")
     read_only(config.dataset)
     return replace(config, runtime=runtime, logger=logger), notes
 
 
 def read_only(dataset: DatasetConfig) -> None:
-    """From here on nothing is downloaded into this data set's root, if the user never typed it."""
+    """Forbid downloads into this data set's root if the user never typed it."""
     line = _download_line(dataset)
     if line is not None and not trust.is_remembered(line):
         _read_only.add(_absolute(str(dataset.kwargs.get("root"))))
@@ -87,32 +87,32 @@ def may_download(root: Path) -> bool:
 
 
 def _lines(config: Any) -> list[tuple[str, str]]:
-    """(setting, line to remember) of every place of a configuration that is not a default."""
+    """(setting, line to record) of every place in a configuration that is not a default."""
     config = getattr(config, "distill", config)
-    found = []
+    lines = []
     root = config.runtime.output_root
     if root != DEFAULT_ROOT:
-        found.append((f"output_root={root}", _place("output", root)))
+        lines.append((f"output_root={root}", _place("output", root)))
     logger = getattr(config, "logger", None)
     if logger is not None and logger.target not in LOCAL_LOGGERS:
-        found.append((f"logger={logger.name}", _logger_line(logger)))
+        lines.append((f"logger={logger.name}", _logger_line(logger)))
     dataset = getattr(config, "dataset", None)
     line = None if dataset is None else _download_line(dataset)
     if dataset is not None and line is not None:
-        found.append((f"dataset.root={dataset.kwargs.get('root')}", line))
+        lines.append((f"dataset.root={dataset.kwargs.get('root')}", line))
     out = getattr(config, "out", None)
     if out is not None:
-        found.append((f"out={out}", _place("output", out)))
-    return found
+        lines.append((f"out={out}", _place("output", out)))
+    return lines
 
 
 def _download_line(dataset: DatasetConfig) -> str | None:
-    """The line of the folder that this data set may be downloaded to; None for no such folder."""
+    """The record line of the folder this data set may be downloaded to; None for none."""
     root = str(dataset.kwargs.get("root", DEFAULT_DATA))
     if root == DEFAULT_DATA or dataset.kwargs.get("download") is False:
         return None
     if not trust.is_shipped(dataset.target):
-        return None  # code of the user's own, trusted as such
+        return None  # the user's own code is checked by `trust`
     return _place("data", root)
 
 

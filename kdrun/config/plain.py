@@ -1,8 +1,8 @@
-"""One rule for every resolved configuration, composed or read back from a file: plain values only.
+"""Plain values only: the rule for every resolved configuration, composed or read from a file.
 
-A value is null, a truth value, a finite number, an integer of 64 bits, a text, a list or a group of
-such. No text holds `${`: OmegaConf would read it as an interpolation when the configuration is
-loaded again, and an interpolation from somebody else's file reads this machine's environment.
+A value is null, a bool, a finite float, a 64-bit integer, a string, or a list or dict of these. No
+string contains `${`: OmegaConf would resolve it as an interpolation when the configuration is
+loaded again, and an interpolation from an untrusted file could read this machine's environment.
 """
 
 import math
@@ -25,12 +25,12 @@ def require_plain(values: Any, source: str = "") -> None:
 
 
 def holds_interpolation(text: str) -> bool:
-    """Whether OmegaConf would resolve something in this text."""
+    """Whether OmegaConf would resolve an interpolation in this text."""
     return INTERPOLATION in text
 
 
 def _problems(value: Any, path: str) -> Iterator[str]:
-    """Sentences about what is not plain; `path` is the setting's name."""
+    """A sentence for each value that is not plain; `path` is the setting's name."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _key_problems(key, path)
@@ -68,7 +68,7 @@ def _text_problems(text: str, path: str) -> Iterator[str]:
     if holds_interpolation(text):
         yield (
             f"{path} holds {INTERPOLATION}...}}, which is not a plain value: write the value "
-            "itself, or rename the file or folder that is called so."
+            "itself, or rename the file or folder of that name."
         )
     elif any("\ud800" <= character <= "\udfff" for character in text):
         yield f"{path}={text!r} has bytes that are not UTF-8: rename that file or folder."

@@ -23,9 +23,9 @@ ENSEMBLE_KEYS = ("count", *keys_of(schema.EnsembleConfig))
 
 
 def teacher_nodes(plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(its name in errors, its complete node) of every teacher, in order.
+    """(name in errors, complete node) of every teacher, in order.
 
-    Raises ConfigError for teachers that are missing between others, and for settings of none.
+    Raises ConfigError for gaps in the numbering, and for settings of a teacher that does not exist.
     """
     shared = {k: v for k, v in plain["teacher"].items() if k not in ENSEMBLE_KEYS}
     numbered = _numbered(plain)
@@ -45,18 +45,18 @@ def teacher_nodes(plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _numbered(plain: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    found = {}
+    nodes = {}
     for key, node in plain.items():
         match = NUMBERED.match(str(key))
         if match is not None:
             if not isinstance(node, dict):
                 raise ConfigError(f"{key} must be a group of settings.")
-            found[int(match.group(1))] = node
-    return found
+            nodes[int(match.group(1))] = node
+    return nodes
 
 
 def _count(teacher: Mapping[str, Any], numbered: Mapping[int, dict[str, Any]]) -> int:
-    """How many teachers there are."""
+    """The number of teachers."""
     count = teacher.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"teacher.count={count} must be a whole number of at least 1.")
@@ -85,7 +85,7 @@ def _count(teacher: Mapping[str, Any], numbered: Mapping[int, dict[str, Any]]) -
 
 
 def _node(shared: dict[str, Any], own: dict[str, Any], more_seed: int) -> dict[str, Any]:
-    """One teacher: its own settings over the shared ones."""
+    """One teacher's node: its settings override the shared ones."""
     own = {key: value for key, value in own.items() if key not in ENSEMBLE_KEYS}
     base = dict(shared)
     if "_target_" in own:

@@ -1,17 +1,17 @@
-"""Which code a configuration may call: kdrun's own, what the user named, what the user trusts.
+"""Which code a configuration may call: kdrun's, what the user named, what the user trusts.
 
-Run folders, cards and sweeps may come from a stranger, and their `_target_`s name code. A dotted
-path is called only when
+Run folders, cards and sweeps may come from an untrusted source, and their `_target_`s name code. A
+dotted path is called only when
 
-- kdrun ships it: it is a target of kdrun's own configs, for the same purpose, or one of
-  torchvision's classifiers (functions of these libraries that fetch or run code are neither);
+- kdrun ships it: it is a target in kdrun's configs, for the same purpose, or one of torchvision's
+  classifiers (functions of these libraries that fetch or run code are excluded);
 - the user named it in this command, by an override or in a `--config-dir`;
-- the user named it in an earlier command on this machine. That is remembered outside any run
-  folder, together with the file that the module was found in, and only for modules of the user's
-  own: what a function of an installed library does depends on its arguments;
+- the user named it in an earlier command on this machine. That is recorded outside any run folder,
+  with the path of the module's file, and only for the user's own modules: what a function of an
+  installed library does depends on its arguments;
 - the user trusts its module: `--trust my_nets`, or the environment variable KDRUN_TRUST.
 
-What is named is kept for the life of the process, as Python keeps what it has imported.
+Named targets stay allowed for the life of the process, as imported modules stay imported.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from kdrun.errors import ConfigError
 from kdrun.variables import variable
 
 VARIABLE = "KDRUN_TRUST"
-# Written into cards by kdrun itself, beside what its configs name.
+# Targets that kdrun writes into cards and that no config names.
 WRITTEN = ("kdrun.models.reused_classifier.ReusedClassifier",)
-# First word of the setting that names a target → where kdrun's own ones for it are.
+# First word of the setting that names a target → package of kdrun's targets for it.
 PLACES = {
     "dataset": "kdrun.data.",
     "loss": "kdrun.losses.",
@@ -43,7 +43,7 @@ NETWORKS = "kdrun.models."
 TORCHVISION = "torchvision.models."
 
 _named: set[str] = set()
-_sources: list[str] = []  # whose words are being read, where they are not the user's own
+_sources: list[str] = []  # untrusted files whose settings are being read
 
 
 def targets_in(values: Any) -> Iterator[str]:
@@ -61,9 +61,9 @@ def targets_in(values: Any) -> Iterator[str]:
 
 
 def name(targets: Iterable[str]) -> None:
-    """These come from the user's own words: they may be called, also by later commands.
+    """Allow targets that the user named, in this and in later commands.
 
-    Within `words_of` they are somebody else's, and are refused unless they may be called already.
+    Within `words_of` they come from an untrusted file: raises ConfigError unless already allowed.
     """
     if _sources:
         require({"targets": [{"target": target} for target in targets]}, _sources[-1])
@@ -74,31 +74,30 @@ def name(targets: Iterable[str]) -> None:
 
 
 def require(values: Any, source: str) -> None:
-    """Raise ConfigError unless all targets in `values`, which are read from `source`, may be
-    called."""
+    """Raise ConfigError unless all targets in `values`, read from `source`, are allowed."""
     for target in targets_in(values):
         if not (is_shipped(target) or is_allowed(target)):
             raise ConfigError(
-                f"{source} wants to call {target}, which is neither kdrun's nor named by you: it "
+                f"{source} calls {target}, which is neither part of kdrun nor named by you: it "
                 f"could be any code. If you trust it, add --trust {target.split('.')[0]} to the "
                 f"command (or set {VARIABLE})."
             )
 
 
 def check(target: str, where: str) -> None:
-    """Raise ConfigError unless the target may be called for the setting `where`."""
+    """Raise ConfigError unless the target is allowed for the setting `where`."""
     # scheme.peers and scheme.assistants are networks
     place = NETWORKS if where.startswith("scheme.") else PLACES.get(where.split(".")[0], NETWORKS)
     shipped = is_shipped(target)
     if (shipped and target.startswith((place, TORCHVISION))) or is_allowed(target):
         return
     if shipped:
-        raise ConfigError(f"{where}._target_={target} is not made for {where}.")
+        raise ConfigError(f"{where}._target_={target} cannot be used for {where}.")
     require({"_target_": target}, f"{where}._target_")
 
 
 def is_shipped(target: str) -> bool:
-    """Whether the target is kdrun's own, or one of torchvision's classifiers."""
+    """Whether the target is part of kdrun, or one of torchvision's classifiers."""
     if target.startswith(TORCHVISION):
         from kdrun.vision import classifier_names  # imports torch
 
@@ -107,7 +106,7 @@ def is_shipped(target: str) -> bool:
 
 
 def is_allowed(target: str) -> bool:
-    """Whether the user named the target, now or earlier, or trusts its module."""
+    """Whether the user named the target, now or in an earlier command, or trusts its module."""
     if target in _named or any(_is_below(target, module) for module in trusted_modules()):
         return True
     line = _own_line(target)
@@ -120,13 +119,13 @@ def trusted_modules() -> list[str]:
 
 
 def current_source() -> str | None:
-    """The file whose words are being composed; None for what the user typed."""
+    """The untrusted file whose settings are being composed; None for a typed command."""
     return _sources[-1] if _sources else None
 
 
 @contextlib.contextmanager
 def words_of(source: str) -> Iterator[None]:
-    """What is composed in this block was not typed by the user: it was read from `source`."""
+    """Settings composed in this block come from the file `source`, not from the user."""
     _sources.append(source)
     try:
         yield
@@ -136,13 +135,13 @@ def words_of(source: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def trusting(modules: Iterable[str]) -> Iterator[None]:
-    """Trust these modules too, in this block and in the processes it starts."""
+    """Also trust these modules, in this block and in the processes it starts."""
     with variable(VARIABLE, ",".join([*trusted_modules(), *modules])):
         yield
 
 
 def remember(lines: Iterable[str]) -> None:
-    """Add lines to the file of this user and machine; without a place for it nothing is kept."""
+    """Add lines to this user's record; a record that cannot be written is skipped."""
     new = [line for line in sorted(set(lines)) if line not in _remembered()]
     if not new:
         return
@@ -154,7 +153,7 @@ def remember(lines: Iterable[str]) -> None:
 
 
 def is_remembered(line: str) -> bool:
-    """Whether `remember` was given this line, in any process of this user on this machine."""
+    """Whether `remember` recorded this line, in any process of this user on this machine."""
     return line in _remembered()
 
 
@@ -176,11 +175,11 @@ def _memory() -> Path:
 
 
 def _own_line(target: str) -> str | None:
-    """What is remembered of a target of the user's own; None for one of an installed library."""
+    """The record of a target in the user's own module; None for one of an installed library."""
     top = target.split(".")[0]
     if top == "kdrun":
         return None
-    try:  # looks, but does not import
+    try:  # finds the file without importing it
         spec = importlib.machinery.PathFinder.find_spec(top, [os.getcwd(), *sys.path])
     except (ImportError, ValueError, OSError):
         return None
@@ -203,7 +202,7 @@ def _is_below(target: str, module: str) -> bool:
 
 @cache
 def _shipped() -> frozenset[str]:
-    """The targets of kdrun's own configs, and those it writes itself."""
+    """The targets in kdrun's configs, and those it writes into cards."""
     folder = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
     found = set(WRITTEN)
     for path in folder.rglob("*.yaml"):

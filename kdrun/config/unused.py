@@ -1,8 +1,8 @@
-"""Settings without effect, derived from what optimisers and LR schedules declare to read.
+"""Settings without effect, derived from the settings that optimisers and LR schedules declare.
 
-A setting that the chosen kind does not read has no effect: typed, it is refused; left over from a
-preset, it is listed at the start of a run. `kdrun.teachers.fingerprint` leaves it out of a
-teacher's fingerprint for the same reason.
+A setting that the chosen optimiser or schedule does not read has no effect. If it was typed, the
+command is rejected; if it comes from a preset, the run header lists it. Teacher fingerprints leave
+it out for the same reason.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def unread_keys(schedule: ScheduleConfig) -> set[str]:
 
 
 def unused_settings(config: Any) -> list[Unused]:
-    """All settings of a typed configuration that have no effect, whatever their values."""
+    """All settings of a typed configuration that have no effect, default or not."""
     found: list[Unused] = []
     if isinstance(config, DistillConfig):
         found += _of_schedule("schedule", config.schedule)
@@ -56,7 +56,7 @@ def unused_settings(config: Any) -> list[Unused]:
 
 
 def changed(config: Any) -> list[Unused]:
-    """Those of `unused_settings` that differ from the schema's default."""
+    """The unused settings that differ from the schema's defaults."""
     defaults = defaults_of(ScheduleConfig) | defaults_of(TeacherRuntimeConfig)
     return [one for one in unused_settings(config) if one.value != defaults[_key(one)]]
 

@@ -21,6 +21,7 @@ from kdrun.ui import format, tables
 from kdrun.ui.transfer_tables import format_transfer
 
 Rows = list[tuple[str, str]]
+VISION_TRANSFORMER = "kdrun.models.vit.VisionTransformer"
 
 
 def show_header(run: PreparedRun) -> None:

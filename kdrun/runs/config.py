@@ -21,7 +21,7 @@ T = TypeVar("T")
 def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
     """The typed configuration of a run: what `parse` makes of its `config.yaml`.
 
-    Raises ConfigError when it is none, is damaged, or wants to call what may be any code.
+    Raises ConfigError when it is none, is damaged, or calls code that is not allowed.
     """
     path = folder / CONFIG
     if not path.is_file():

@@ -202,7 +202,7 @@ def test_a_card_calls_no_code(
         changes = {"target": "kdrun.models.reused_classifier.ReusedClassifier", "kwargs": inner}
     set_json(theirs / "student.json", **changes)
     said = refused(*words)
-    assert "student.json wants to call evil_net.Small" in said
+    assert "student.json calls evil_net.Small" in said
     assert "--trust evil_net" in said
 
 
@@ -230,7 +230,7 @@ def test_a_run_that_goes_on_calls_no_code(
     values[group]["_target_"] = evil_module
     path.write_text(yaml.safe_dump(values))
     before = {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()}
-    assert "config.yaml wants to call evil_net.Small" in refused("resume", "theirs")
+    assert "config.yaml calls evil_net.Small" in refused("resume", "theirs")
     assert before == {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()}
     assert not (theirs.parent / "marker").exists()
 
