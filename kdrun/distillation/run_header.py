@@ -78,6 +78,10 @@ def _notes(run: PreparedRun) -> list[str]:
     single = all(len(generation.config.teachers) < 2 for generation in run.generations)
     if run.config.ensemble.average == SOFT_TARGETS and single:
         notes.append("teacher.average=soft_targets has no effect: there is one teacher")
+    student, optimizer = run.config.student, run.config.schedule.optimizer
+    if student.target == VISION_TRANSFORMER and optimizer == "sgd":
+        name = student.name
+        notes.append(f"{name} is a transformer and usually trains better with schedule=adamw")
     notes += auto_note(run.session.device) + _slow_settings(run)
     return notes + [str(setting) for setting in unused.changed(run.config)]
 
