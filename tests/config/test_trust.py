@@ -76,7 +76,7 @@ def test_what_kdrun_ships_is_called_for_its_own_purpose() -> None:
     assert trust.is_shipped("torchvision.models.resnet18")
     trust.check("torchvision.models.resnet18", "teacher2")
     trust.check("kdrun.losses.kd.SoftTargets", "loss.kd")
-    with pytest.raises(ConfigError, match="not made for student"):
+    with pytest.raises(ConfigError, match="cannot be used for student"):
         trust.check("kdrun.data.torchvision_sets.dtd", "student")
 
 
