@@ -1,4 +1,4 @@
-"""What the pre-flight knows about a command: its verb, its groups and its overrides."""
+"""What can be chosen for a command: its verb, its groups and its overrides."""
 
 import difflib
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class Request:
         return chooses and not isinstance(override.value(), dict)
 
     def is_structural(self, override: Override) -> bool:
-        """Whether Hydra has to compose anew for it; the rest only replaces values."""
+        """Whether it needs another composition; other overrides only replace values."""
         plain = not (override.is_delete() or override.is_add() or override.is_force_add())
         return self.is_group(override) or is_hydra(override) or not plain
 

@@ -23,7 +23,7 @@ INTERNAL = (MODEL,)
 # The first line of an option that also sets things outside its own group.
 GLOBAL_PACKAGE = "# @package _global_"
 
-# Folders of YAML that are no options: figures that `kdrun report` sets beside measured ones.
+# Folders of YAML that are no options: published results that `kdrun report` compares with.
 NO_GROUPS = ("published",)
 
 # Hydra's own groups lie one folder deeper: `hydra/launcher`.

@@ -85,7 +85,7 @@ def _check_together(verb: str, plan: planning.Plan) -> None:
     if world().size == 1:
         return
     if not verbs.module(verb).TORCHRUN:
-        raise ConfigError(f"kdrun {verb} is the work of one process: start it without torchrun.")
+        raise ConfigError(f"kdrun {verb} runs in one process: start it without torchrun.")
     if plan.sweep_dir is not None:
         raise ConfigError(
             "Under torchrun all processes train one network: leave out -m, or start the sweep "

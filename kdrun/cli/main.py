@@ -174,7 +174,7 @@ def _help(words: list[str]) -> int:
 def _unknown_verb(argv: list[str]) -> str:
     word, names = argv[0], ", ".join(verbs.names())
     if word.startswith("-") and word not in ("-m", "--multirun"):
-        return f"kdrun has no option {word} of its own. Put a verb first: {names}."
+        return f"kdrun has no option {word}. Put a verb first: {names}."
     if "=" in word or word in ("-m", "--multirun"):
         rest = " ".join(argv)
         return f"A verb is missing: put distill (or another verb) first: kdrun distill {rest}"

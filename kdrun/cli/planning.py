@@ -1,4 +1,4 @@
-"""Answering everything a user can mistype before anything is built.
+"""Check a command completely before anything is built.
 
 The command's overrides are parsed, expanded, composed with Hydra's compose API, for every job of a
 sweep, and turned into checked dataclasses, which is what runs. `kdrun.cli.suggestions` explains
@@ -299,9 +299,9 @@ class Composer:
                 shared = self._trees[key].get("teacher") or {}
                 name = choices.get(f"{teachers.GROUP}@{place}")
                 own = config_groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
-                beside = {key: shared[key] for key in TEACHER_KEYS if key in shared}
+                common = {key: shared[key] for key in TEACHER_KEYS if key in shared}
                 network = own if name is not None else shared
-                known = {k: v for k, v in network.items() if k not in ENSEMBLE_KEYS} | beside
+                known = {k: v for k, v in network.items() if k not in ENSEMBLE_KEYS} | common
                 suggestions.check_value(self.asked, {place: known}, override)
 
     def _with_values(

@@ -133,7 +133,7 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
         hint_weights.check(override)
     if isinstance(node, dict) and not isinstance(value, dict):
         if value is None and words[0] == "loss":
-            raise ConfigError(f"To take a term out of the objective, type ~{key}.")
+            raise ConfigError(f"To remove a loss from the objective, type ~{key}.")
         if value is not None and any(not name.startswith("_") for name in node):
             inside = ", ".join(f"{key}.{name}" for name in node if not name.startswith("_"))
             raise ConfigError(f"{key} is a group of settings; set one of {inside}.")
@@ -292,9 +292,7 @@ def explain(asked: Request, error: Exception) -> ConfigError:
         )
     absent = re.search(r"Could not delete from config. '(.+)' does not exist", text)
     if absent is not None:
-        text = (
-            f"~{absent.group(1)} takes nothing away: there is no {absent.group(1)} in this command"
-        )
+        text = f"~{absent.group(1)} removes nothing: {absent.group(1)} is not set"
     return ConfigError(text if text.endswith("?") else f"{text}.")
 
 

@@ -169,7 +169,7 @@ def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
 
 
 def _add(found: list[str], place: str, value: str) -> None:
-    """`teacher2=b` into the list of teachers when it continues one, else a word of its own."""
+    """`teacher2=b` into the list of teachers when it continues one, else a separate word."""
     for position, word in enumerate(found):
         key, _, names = word.partition("=")
         if key == GROUP and "," not in value:

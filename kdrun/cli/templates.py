@@ -119,7 +119,7 @@ def test_it_trains(tmp_path: Path, monkeypatch) -> None:
 MODEL = '''\
 """$title: a network of your own.
 
-Change the layers; the test beside it says when something does not fit.
+Change the layers; its test says when something does not fit.
 """
 
 from torch import Tensor, nn

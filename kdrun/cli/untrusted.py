@@ -1,8 +1,8 @@
-"""A command that was not typed but read from the folder of a sweep, perhaps a stranger's.
+"""A command that was read from a sweep's folder instead of typed, and may be untrusted.
 
-What this user started on this machine is remembered and goes on as it was typed. Of another
+Commands that this user started on this machine are remembered and resumed as typed. Of another
 command, Hydra's own settings (which can name code, programs and files) and a folder of configs are
-refused, and its targets are held to what a stranger's may call.
+refused, and its targets are limited to what untrusted ones may call.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def remember(verb: str, words: Sequence[str]) -> None:
 def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
     """Run the block with the words that were read from `source`.
 
-    Raises ConfigError for a stranger's that could run code.
+    Raises ConfigError for an untrusted command that could run code.
     """
     if trust.is_remembered(_line(verb, typed)):
         yield

@@ -43,7 +43,7 @@ OPTIONAL = (
     ("submitit", "kdrun[slurm]", "hydra/launcher=submitit_slurm"),
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
-# How torchvision's compiled operators (nms, roi_align, ...) stand beside the installed torch.
+# How torchvision's compiled operators (nms, roi_align, ...) work with the installed torch.
 OPERATORS = {
     "loaded": "its operators load",
     "declared": "its operators do not match this torch (a CUDA build with a CPU torch, or another "

@@ -113,7 +113,7 @@ def check_name(what: str, group: str, name: str) -> None:
         )
     if is_reserved(name):
         raise ConfigError(
-            f"'{name}' is a value of its own in YAML or on the command line: choose another name, "
+            f"'{name}' is not read as text in YAML or on the command line: choose another name, "
             f"e.g. kdrun new {what} my_{name}."
         )
     if name in config_groups.list_groups().get(group, []):

@@ -111,7 +111,7 @@ def _asked(argv: list[str], plain: list[str], pictures_flag: bool) -> Asked:
 
 
 def _place(asked: Asked) -> Path:
-    """Where the files go: beside the first folder, but never above where the user is."""
+    """The folder for the files: next to the first folder, but not above the current one."""
     first = asked.folders[0]
     place = asked.to or first.parent
     if asked.to is None and Path.cwd().resolve().is_relative_to(first.resolve()):

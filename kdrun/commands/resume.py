@@ -1,4 +1,4 @@
-"""`kdrun resume`: going on with a run, or with the jobs of a sweep."""
+"""`kdrun resume`: resume an interrupted run, or the jobs of a sweep."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ TRAINS = True
 
 
 def run(argv: list[str]) -> int:
-    """Go on with the run or the sweep whose folder `argv` names."""
+    """Resume the run or the sweep whose folder `argv` names."""
     args = parse("resume", argv)
     if len(args.words) != 1:
         raise ConfigError(

@@ -36,9 +36,9 @@ VERB = "search"
 
 
 def run(argv: list[str], search_dir: Path | None = None) -> int:
-    """Search, or go on with a search, and return the exit code.
+    """Start or resume a search; returns the exit code.
 
-    search_dir: the folder of one that goes on; None finds it by what is searched.
+    search_dir: the folder of a search to resume; None derives it from the search space.
     """
     flags = parse_composed(VERB, argv)
     if flags.only_shows or flags.hydra_help or flags.multirun:
@@ -47,7 +47,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
             "configuration of its runs."
         )
     if world().size > 1:
-        raise ConfigError("kdrun search is the work of one process: start it without torchrun.")
+        raise ConfigError("kdrun search runs in one process: start it without torchrun.")
     asked = _Asked(flags)
     if flags.dry_run is not None:
         _show_dry_run(asked, search_dir, flags.dry_run)
@@ -60,7 +60,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ConfigError(f"{folder.path} is in use: this very search is going on.") from None
+        raise ConfigError(f"{folder.path} is in use: another process runs this search.") from None
     try:
         return _search(asked, folder, [VERB, *flags.to_argv()])
     finally:
@@ -68,7 +68,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
 
 
 class _Asked:
-    """What was typed: the space, the settings that stay, and how to make a trial's run of both."""
+    """The search as typed: its space, the fixed settings, and the configuration of a trial."""
 
     def __init__(self, flags: Flags) -> None:
         self.flags = flags

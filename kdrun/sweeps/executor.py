@@ -1,4 +1,4 @@
-"""Running a sweep's jobs, and noting how each ended where every process can read it."""
+"""Run the jobs of a sweep and record how each ended where every process can read it."""
 
 import os
 import signal

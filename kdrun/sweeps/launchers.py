@@ -65,7 +65,7 @@ class Launcher:
         threads, cores = asked_threads or self.threads, processor_cores()
         line = (
             f"{self.name}: up to {self.processes} jobs at once with {threads} "
-            f"thread{'s' * (threads > 1)} each on {cores} processor cores"
+            f"thread{'s' * (threads > 1)} each on {cores} CPU cores"
         )
         if self.processes * threads > cores:
             line += " (more than it has: lower threads or hydra.launcher.n_jobs)"
@@ -152,7 +152,7 @@ class _Resumable:
 
 
 def processor_cores() -> int:
-    """Processor cores this process may use."""
+    """CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a search says, and the figure that decides it: validation accuracy of the best epoch."""
+"""The screens of a search, and its objective: validation accuracy of the best epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from kdrun.ui.reporter import Reporter
 
 
 def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: DistillConfig) -> None:
-    """Write the search's file, or keep that of one that goes on, with its trials."""
+    """Write the search's file; of a resumed search, its trials are kept."""
     kept = folder.jobs()
     settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
     folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)

@@ -1,4 +1,4 @@
-"""A search as Optuna keeps it: what was tried, in a SQLite file, and what to try next."""
+"""An Optuna study: its trials, in a SQLite file, and the next one to try."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ class Study:
     """The trials of one search.
 
     What is tried next follows from the seed, the trial's number and the trials before it, so that
-    an interrupted search goes on as it would have gone on.
+    an interrupted search resumes as if it had not been interrupted.
     """
 
     def __init__(self, folder: Path, dimensions: list[Dimension], seed: int) -> None:

@@ -1,6 +1,6 @@
-"""What a run says while it works: on the screen, and in `run.log`.
+"""Progress and messages of a run, on the screen and in `run.log`.
 
-With a terminal: one live line for the epoch in hand and a permanent line for each finished one.
+On a terminal: a live line for the current epoch and a permanent line for each finished one.
 Otherwise: plain lines at a steady interval, without control characters.
 """
 
@@ -89,7 +89,7 @@ class Reporter:
             self._write(lambda: self.console.print(text, style=style, markup=False))
 
     def say_last(self, text: str) -> None:
-        """A line that the user needs to go on: on standard error where the screen is lost."""
+        """A line that says how to resume; on standard error if the screen is lost."""
         with suppress(Interrupted):
             self.say(text)
         if self.console.lost and not self.quiet:
@@ -104,7 +104,7 @@ class Reporter:
         self._log(visible(text))
 
     def warn(self, text: str) -> None:
-        """Something the user should know, though the run goes on."""
+        """A warning; the run continues."""
         self.say(f"warning: {text}", style="yellow")
 
     def heading(self, text: str) -> None:
@@ -143,12 +143,12 @@ class Reporter:
     # -- the loop's observer ----------------------------------------------------------------
 
     def training_started(self, length: TrainingLength, state: TrainState) -> None:
-        """The loop begins, or goes on."""
+        """Training starts or resumes."""
         self._length = length
         self._epoch = state.epoch
         self._watch = _Watch(state.step)
         if state.step and state.step < length.steps:
-            self.say(f"  going on after step {state.step:,} of {length.steps:,}")
+            self.say(f"  resuming after step {state.step:,} of {length.steps:,}")
 
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
         """A step has ended; most of the time nothing is drawn."""

@@ -148,7 +148,7 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     assert "stopped after step" in ended["error"]
     capsys.readouterr()
     assert kdrun("distill", "-m", *slow) == 0
-    assert "going on after step" in capsys.readouterr().out
+    assert "resuming after step" in capsys.readouterr().out
     (done,) = results(workdir)
     assert (done["folder"], done["status"]) == (ended["folder"], "completed")
 

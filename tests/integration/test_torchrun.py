@@ -104,7 +104,7 @@ def test_ctrl_c_and_resume(kdrun: Run, workdir: Path) -> None:
     assert stopped["status"] == "interrupted", said
     assert said.count("kdrun resume") == 1
     said = finished(torchrun(workdir, "resume", str(stopped["folder"])))
-    assert "going on after step" in said
+    assert "resuming after step" in said
     (done,) = results(workdir)
     assert done["status"] == "completed"
     assert kdrun(*command, "output_root=alone/outputs", "ui=quiet") == 0
