@@ -13,8 +13,8 @@ class ConvNet(nn.Module):
     """One 3x3 convolution, batch normalisation and ReLU per stage, max-pooling between stages.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`. Stage i works at the input size
-    divided by 2^(i-1), rounded up, so that any size is large enough; global average pooling
-    precedes the classifier.
+    divided by 2^(i-1), rounded up, so any size works; global average pooling precedes the
+    classifier.
     widths: channels of each stage, at least one.
     Taps: `stageI`, `stageI_pre`, `embedding`.
     """

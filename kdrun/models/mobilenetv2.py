@@ -1,7 +1,7 @@
 """MobileNetV2 for small images: Sandler et al. (arXiv 1801.04381), table 2.
 
-The strides are halved in number for 32x32 images: 16 in all instead of 32. Parameter names and
-shapes as in `kdrun.models.resnet`.
+For 32x32 images the total stride is 16 instead of 32. Parameter names and shapes follow the same
+published code as `kdrun.models.resnet`.
 """
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ HEAD_CHANNELS = 1280
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise convolution, 1x1 projection without activation.
 
-    `[B, in, H, W]` → `[B, out, H/stride, W/stride]`, plus the input where the shapes agree.
+    `[B, in, H, W]` → `[B, out, H/stride, W/stride]`, plus the input if the shapes agree.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
@@ -52,8 +52,8 @@ class MobileNetV2(nn.Module):
     """Seven groups of inverted residual blocks.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
-    width: multiplies all numbers of channels; the last convolution never has fewer than 1280.
-    expansion: hidden channels of a block as a multiple of its input's, first block excepted.
+    width: multiplier of all channel counts; the last convolution has at least 1280 channels.
+    expansion: ratio of hidden to input channels in every block except the first.
     Taps: `stem`; `stage1..4` at the input size divided by 2, 4, 8 and 16; `embedding`. A block
     ends without an activation, so that `stage1..4_pre` are the same tensors.
     """

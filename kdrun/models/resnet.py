@@ -1,7 +1,7 @@
 """Residual networks for small images: He et al. (arXiv 1512.03385), section 4.2.
 
-Parameter names and shapes are those of the CIFAR networks of Tian, Krishnan and Isola's
-Contrastive Representation Distillation (arXiv 1910.10699), so that its published weights load.
+Parameter names and shapes follow the CIFAR networks of Tian, Krishnan and Isola, Contrastive
+Representation Distillation (arXiv 1910.10699), so that its published weights load.
 """
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ PROJECTION, PAD = "projection", "pad"
 
 
 class PadShortcut(nn.Module):
-    """Every `stride`-th pixel, with zero channels on both sides: the paper's option A.
+    """Strided subsampling with zero-padded channels: the paper's option A.
 
     `[B, in, H, W]` → `[B, out, H/stride, W/stride]`, without parameters.
     """
@@ -32,7 +32,7 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: `[B, in, H, W]` → `[B, out, H/stride, W/stride]`."""
+    """Two 3x3 convolutions and a shortcut: `[B, in, H, W]` → `[B, out, H/stride, W/stride]`."""
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, shortcut: str = PROJECTION

@@ -1,6 +1,6 @@
-"""The bottleneck residual networks of ImageNet with a stem for small images.
+"""ImageNet's bottleneck residual networks with a stem for small images.
 
-He et al. (arXiv 1512.03385), table 1, but with a 3x3 first convolution of stride 1 and no first
+He et al. (arXiv 1512.03385), table 1, but the stem is a 3x3 convolution of stride 1 without
 pooling. Parameter names and shapes as in `kdrun.models.resnet`.
 """
 
@@ -14,7 +14,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions beside a shortcut.
+    """1x1, 3x3 and 1x1 convolutions, and a shortcut.
 
     `[B, in, H, W]` → `[B, 4 * width, H/stride, W/stride]`.
     """
@@ -44,7 +44,7 @@ class BottleneckResNet(nn.Module):
     """Four stages of bottleneck blocks at the full, half, quarter and eighth size.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
-    blocks: in each stage; [3, 4, 6, 3] is ResNet-50.
+    blocks: number per stage; [3, 4, 6, 3] is ResNet-50.
     Taps: `stem`, `stage1..4` (after the ReLU), `stage1..4_pre` (before it), `embedding`.
     """
 

@@ -19,14 +19,14 @@ STEM_CHANNELS = 24
 class ShuffleUnit(nn.Module):
     """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1: `[B, in, H, W]` → `[B, out, H', W']`.
 
-    With stride 1 the input is added (`in` = `out`, same size). With stride 2 the average-pooled
-    input makes up the last `in` of the `out` channels, at half the size.
+    With stride 1 the input is added (`in` = `out`). With stride 2 the average-pooled input is
+    concatenated as the last `in` of the `out` channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int) -> None:
         super().__init__()
-        made = out_channels - in_channels if stride == 2 else out_channels
-        middle = made // 4
+        branch_channels = out_channels - in_channels if stride == 2 else out_channels
+        middle = branch_channels // 4
         # The stem has too few channels to be worth splitting into groups (section 3.2).
         first_groups = 1 if in_channels == STEM_CHANNELS else groups
         self.conv1 = conv1x1(in_channels, middle, groups=first_groups)
@@ -36,8 +36,8 @@ class ShuffleUnit(nn.Module):
         self.conv2 = conv3x3(middle, middle, stride, groups=middle)
         self.bn2 = nn.BatchNorm2d(middle)
         self.relu2 = nn.ReLU()
-        self.conv3 = conv1x1(middle, made, groups=groups)
-        self.bn3 = nn.BatchNorm2d(made)
+        self.conv3 = conv1x1(middle, branch_channels, groups=groups)
+        self.bn3 = nn.BatchNorm2d(branch_channels)
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
         self.relu3 = nn.ReLU()
 
@@ -53,7 +53,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """Three stages of shuffle units, each starting with a halving of the size.
+    """Three stages of shuffle units; the first unit of each halves the size.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
     widths, blocks: channels and units of each stage. groups: of the 1x1 convolutions.

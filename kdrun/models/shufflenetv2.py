@@ -15,10 +15,10 @@ STEM_CHANNELS = 24
 
 
 class SplitUnit(nn.Module):
-    """Half of the channels pass, half are convolved: `[B, C, H, W]` → the same shape (figure 3c).
+    """Convolves half of the channels: `[B, C, H, W]` → the same shape (figure 3c).
 
-    The ReLU is taken after the halves are joined. That changes neither values nor gradients: the
-    passing half comes from a ReLU, so it has no negative values.
+    The ReLU follows the concatenation. This changes neither values nor gradients, because the other
+    half comes from a ReLU and has no negative values.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,7 +43,7 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Two branches of stride 2, joined: `[B, in, H, W]` → `[B, out, H/2, W/2]` (figure 3d)."""
+    """Two concatenated branches of stride 2: `[B, in, H, W]` → `[B, out, H/2, W/2]` (figure 3d)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -74,10 +74,10 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """Three stages, each a halving unit and then split units, and a 1x1 convolution.
+    """Three stages of a downsampling unit and split units each, then a 1x1 convolution.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
-    widths: channels of the three stages and of the last convolution. blocks: split units of each
+    widths: channels of the three stages and of the last convolution. blocks: split units per
     stage.
     Taps: `stem`, `stage1..3`, `stage1..3_pre` (before the last ReLU and shuffle), `embedding`.
     """

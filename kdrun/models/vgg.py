@@ -17,11 +17,11 @@ LAST_POOL_FROM = 64  # pixels of height; below, the last two stages share one si
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, max-pooling between them.
+    """Five stages of 3x3 convolutions with max-pooling in between.
 
     images `[B, in_channels, H, W]` → logits `[B, num_classes]`; H and W at least 8.
-    widths: for each of the five stages, the channels of its convolutions. Images lower than 64
-    pixels are pooled three times (the last two stages work at H/8), others four times.
+    widths: channels of the convolutions of each of the five stages. Images with a height below 64
+    are pooled three times (the last two stages work at H/8), others four times.
     Taps: `stem` (the first stage), `stage1..4` (the others, after the ReLU), `stage1..4_pre`
     (before it), `embedding`.
     """
@@ -72,7 +72,7 @@ def _check(widths: Sequence[Sequence[int]]) -> None:
 
 
 def _stage(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
-    """Convolution, normalisation and ReLU for each width, without the last ReLU."""
+    """Convolution, batch normalisation and ReLU per width, without the last ReLU."""
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]

@@ -1,8 +1,8 @@
 """Vision transformers, with a class token and any number of distillation tokens.
 
 Sources: Dosovitskiy et al., ViT (arXiv 2010.11929), section 3.1; Touvron et al., DeiT (arXiv
-2012.12877), section 4. Parameter names and shapes are those of the published DeiT weights, which
-load.
+2012.12877), section 4. Parameter names and shapes match the published DeiT weights, so
+that they load.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ INITIAL_STD = 0.02  # of a normal distribution cut at ±2
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts the image into squares and projects each: `[B, C, H, W]` → `[B, N, width]`."""
+    """Splits the image into patches and projects them: `[B, C, H, W]` → `[B, N, width]`."""
 
     def __init__(self, in_channels: int, patch_size: int, width: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens `[B, N, width]` → the same shape."""
+    """Multi-head self-attention; keeps the shape `[B, N, width]`."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch out for a random share of the images: stochastic depth.
+    """Stochastic depth: drops a residual branch for a random share of the images.
 
     Kept branches are scaled by 1 / (1 - rate). Source: Huang et al. (arXiv 1603.09382).
     """
@@ -71,7 +71,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer perceptron, each on normalised tokens beside a shortcut."""
+    """Pre-norm residual attention, then a pre-norm residual two-layer MLP."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, drop_path: float) -> None:
         super().__init__()
@@ -94,9 +94,9 @@ class Block(nn.Module):
 
 
 class PatchMap(nn.Module):
-    """The patches' tokens, laid out as they lie in the image: `[B, L + N, D]` → `[B, D, h, w]`.
+    """Arranges patch tokens as a feature map: `[B, L + N, D]` → `[B, D, h, w]`.
 
-    leading: L, tokens in front that are no patches. grid: (h, w), h · w = N.
+    leading: number L of leading tokens that are not patches. grid: (h, w), h · w = N.
     """
 
     def __init__(self, leading: int, grid: tuple[int, int]) -> None:
@@ -111,8 +111,8 @@ class PatchMap(nn.Module):
 class VisionTransformer(ManyHeads):
     """Images `[B, in_channels, H, W]` → logits `[B, num_classes]`.
 
-    In training the logits are those of the class head; in evaluation mode what `inference` says,
-    so that every user of the network gets the same answer. `all_heads` gives every head's own.
+    In training mode, the logits are those of the class head; in evaluation mode, those selected by
+    `inference`, for every user of the network. `all_heads` returns the logits of each head.
 
     image_size: (H, W), multiples of `patch_size`; the position embedding is for this size only.
     width, depth, attention_heads: channels of a token, number of blocks, heads in each.
@@ -191,7 +191,7 @@ class VisionTransformer(ManyHeads):
     def _encode(self, images: Tensor) -> Tensor:
         """Tokens `[B, 1 + distillation tokens + patches, width]` after the last block.
 
-        The maps are views for the taps; nothing is computed from them.
+        The maps only serve the taps.
         """
         patches = self.patch_embed(images)
         leading = [self.cls_token] if self.dist_token is None else [self.cls_token, self.dist_token]
@@ -205,7 +205,7 @@ class VisionTransformer(ManyHeads):
         return tokens
 
     def _initialise(self) -> None:
-        """As in DeiT: normal weights cut at two deviations, zero biases."""
+        """As in DeiT: weights from a truncated normal distribution, zero biases."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
@@ -229,7 +229,7 @@ def _check(width: int, attention_heads: int, mlp_ratio: float) -> None:
 
 
 def _grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """(rows, columns) of patches."""
+    """(rows, columns) of patches. Raises ConfigError for an indivisible image size."""
     height, width = image_size
     if patch_size < 1 or height % patch_size or width % patch_size:
         raise ConfigError(

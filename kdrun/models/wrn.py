@@ -13,10 +13,10 @@ from kdrun.ranges import Channels, Layers, Share, ranged
 
 
 class PreActivationBlock(nn.Module):
-    """Normalisation and ReLU before each of two 3x3 convolutions, beside a shortcut.
+    """Two 3x3 convolutions, each after batch normalisation and ReLU, and a shortcut.
 
-    `[B, in, H, W]` → `[B, out, H/stride, W/stride]`. Where the number of channels changes, the
-    shortcut projects the activated input; elsewhere it passes the input on as it came.
+    `[B, in, H, W]` → `[B, out, H/stride, W/stride]`. If the number of channels changes, the
+    shortcut projects the activated input; otherwise it is the identity.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
