@@ -12,7 +12,7 @@ from kdrun.data.containers.listing import (
 )
 from kdrun.data.containers.paths import File, PathResolver
 from kdrun.data.containers.split_values import Names, SplitValues
-from kdrun.data.containers.table_columns import Columns, Format, Rows, Wanted, open_table
+from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, Rows, open_table
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset
@@ -53,8 +53,8 @@ def table(
     Raises DataError for an unusable table or image, ConfigError for an invalid setting.
     """
     path = Path(file).expanduser().absolute()
-    wanted = Wanted(path_column, label_column, split_column)
-    columns, rows = open_table(path, Format(delimiter, encoding, header), wanted)
+    choice = ColumnChoice(path_column, label_column, split_column)
+    columns, rows = open_table(path, Format(delimiter, encoding, header), choice)
     base = path.parent if root is None else Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(f"dataset.root={base} is not a folder.")

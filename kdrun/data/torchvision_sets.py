@@ -217,10 +217,10 @@ def download_once(name: str, root: Path, layout: str, arguments: Arguments) -> N
         ) from None
 
 
-def absent(name: str, looked_at: Path, layout: str) -> AbsentDataError:
+def absent(name: str, folder: Path, layout: str) -> AbsentDataError:
     """The error for missing data that must not be downloaded."""
     return AbsentDataError(
-        f"{name} was not found in {looked_at} (expected: {layout}): set dataset.root to the folder "
+        f"{name} was not found in {folder} (expected: {layout}): set dataset.root to the folder "
         "that has it, or dataset.download=true to download it."
     )
 

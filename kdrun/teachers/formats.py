@@ -25,7 +25,7 @@ from kdrun.models.card import (
 from kdrun.types import InputInfo
 from kdrun.weights.explain import explain
 from kdrun.weights.files import read_file, weights_in
-from kdrun.weights.fit import all_fits, wanted_by
+from kdrun.weights.fit import all_fits, expected_tensors
 from kdrun.weights.flatten import flatten
 from kdrun.weights.lazy import AnyTensor, UnreadableError, loaded
 from kdrun.weights.load import WeightsChoice, load_into, under
@@ -69,7 +69,7 @@ class LoadedWeights:
         """Name of the network → shape in the file, of the tensors that both have."""
         names = under(self.tensors, choice, self.path)
         check_rename(names, choice.rename, f"{choice.setting}.rename")
-        fits = all_fits(names, wanted_by(network), choice.rename, choice.role)
+        fits = all_fits(names, expected_tensors(network), choice.rename, choice.role)
         matches = fits[0].matches if fits else {}
         return {name: names[held].shape for name, held in matches.items()}
 

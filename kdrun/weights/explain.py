@@ -15,7 +15,7 @@ from torch import nn
 from kdrun.config.build import call
 from kdrun.config.schema import NetworkConfig
 from kdrun.types import InputInfo
-from kdrun.weights.fit import Fit, Wanted, all_fits, fit_at, wanted_by
+from kdrun.weights.fit import Expected, Fit, all_fits, expected_tensors, fit_at
 from kdrun.weights.lazy import AnyTensor
 from kdrun.weights.load import WeightsChoice
 from kdrun.weights.names import suggested_rename
@@ -49,17 +49,17 @@ def explain(
     config: NetworkConfig,
     info: InputInfo,
     choice: WeightsChoice,
-) -> Callable[[Mapping[str, AnyTensor], Fit | None, Wanted], str]:
+) -> Callable[[Mapping[str, AnyTensor], Fit | None, Expected], str]:
     """A function that explains why the file does not fit the network of `config`."""
 
-    def message(names: Mapping[str, AnyTensor], fit: Fit | None, wanted: Wanted) -> str:
+    def message(names: Mapping[str, AnyTensor], fit: Fit | None, expected: Expected) -> str:
         if not names:
             return f"{path} contains no named tensors: it is not a set of weights."
         if fit is None:
             shown = ", ".join(f"{n} {list(t.shape)}" for n, t in list(names.items())[:SHOWN])
             text = f"the file has none of its tensors, but {len(names)} others ({shown})"
         else:
-            text = difference(names, fit, wanted)
+            text = difference(names, fit, expected)
         verdict = suggest(names, config, info, choice)
         end = "" if verdict is None else f" {_advice(verdict, config, info, choice)}"
         if verdict is None and fit is not None and fit.unknown and not (fit.missing or fit.shapes):
@@ -73,22 +73,24 @@ def explain(
     return message
 
 
-def difference(names: Mapping[str, AnyTensor], fit: Fit, wanted: Wanted) -> str:
+def difference(names: Mapping[str, AnyTensor], fit: Fit, expected: Expected) -> str:
     """The most informative differing tensors, with both shapes."""
-    return "; ".join(_parts(names, fit, wanted))
+    return "; ".join(_parts(names, fit, expected))
 
 
-def _parts(names: Mapping[str, AnyTensor], fit: Fit, wanted: Wanted) -> Iterator[str]:
+def _parts(names: Mapping[str, AnyTensor], fit: Fit, expected: Expected) -> Iterator[str]:
     if fit.shapes:
         shown = "; ".join(
             f"{name} is {list(names[fit.matches[name]].shape)} in the file and "
-            f"{list(wanted.tensors[name].shape)} in the network"
+            f"{list(expected.tensors[name].shape)} in the network"
             for name in _informative(fit.shapes)
         )
         more = len(fit.shapes) - SHOWN
         yield shown + (f"; {more} more differ in shape" if more > 0 else "")
     if fit.missing:
-        shown = ", ".join(f"{n} {list(wanted.tensors[n].shape)}" for n in _informative(fit.missing))
+        shown = ", ".join(
+            f"{n} {list(expected.tensors[n].shape)}" for n in _informative(fit.missing)
+        )
         yield f"{_tensors(fit.missing)} of the network missing from the file ({shown})"
     if fit.unknown:
         shown = ", ".join(
@@ -155,7 +157,7 @@ def catalogue() -> tuple[NetworkConfig, ...]:
     return tuple(networks)
 
 
-def _build(config: NetworkConfig, info: InputInfo) -> Wanted | None:
+def _build(config: NetworkConfig, info: InputInfo) -> Expected | None:
     """Its tensors on the meta device; None if it cannot be built for these images."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
@@ -169,30 +171,30 @@ def _build(config: NetworkConfig, info: InputInfo) -> Wanted | None:
             )
     except Exception:  # user networks may raise anything; do not suggest such a network
         return None
-    return wanted_by(network) if isinstance(network, nn.Module) else None
+    return expected_tensors(network) if isinstance(network, nn.Module) else None
 
 
 def _check(
     trial: Trial, names: Mapping[str, AnyTensor], info: InputInfo, choice: WeightsChoice
 ) -> Verdict | None:
     """The verdict if the file fits the candidate, for any number of classes and channels."""
-    wanted = _build(trial.config, info)
-    if wanted is None or not _similar(names, wanted):
+    expected = _build(trial.config, info)
+    if expected is None or not _similar(names, expected):
         return None
     rename = dict(choice.rename)
-    fits = all_fits(names, wanted, rename, choice.role)
+    fits = all_fits(names, expected, rename, choice.role)
     if not fits:
         return None
     fit = fits[0]
     for _ in range(4):
         if fit.fits or not (fit.missing and fit.unknown):
             break
-        pair = _next_rename(fit, names, wanted)
+        pair = _next_rename(fit, names, expected)
         if pair is None:
             return None
         old, new = pair
         rename[old] = new
-        improved = fit_at(fit.prefix, names, wanted, rename, fit.place)
+        improved = fit_at(fit.prefix, names, expected, rename, fit.place)
         if improved.badness >= fit.badness:
             return None
         fit = improved
@@ -201,23 +203,23 @@ def _check(
     added = {old: str(new) for old, new in rename.items() if choice.rename.get(old) != new}
     if fit.fits:
         return Verdict(trial, added, info.num_classes, info.in_channels)
-    counts = _matching_counts(trial, fit, names, wanted, info)
+    counts = _matching_counts(trial, fit, names, expected, info)
     return None if counts is None else Verdict(trial, added, *counts)
 
 
-def _similar(names: Mapping[str, AnyTensor], wanted: Wanted) -> bool:
+def _similar(names: Mapping[str, AnyTensor], expected: Expected) -> bool:
     """Whether the file has enough tensors, and half of the network's shapes."""
-    needed = len(wanted.required)
+    needed = len(expected.required)
     shapes = {tuple(tensor.shape) for tensor in names.values()}
-    matching = sum(tuple(wanted.tensors[name].shape) in shapes for name in wanted.required)
+    matching = sum(tuple(expected.tensors[name].shape) in shapes for name in expected.required)
     return len(names) >= needed and 2 * matching >= needed
 
 
 def _next_rename(
-    fit: Fit, names: Mapping[str, AnyTensor], wanted: Wanted
+    fit: Fit, names: Mapping[str, AnyTensor], expected: Expected
 ) -> tuple[str, str] | None:
     """The next module to rename. First dimensions may differ (classifiers of other classes)."""
-    missing = {name.removeprefix(fit.place): wanted.tensors[name].shape for name in fit.missing}
+    missing = {name.removeprefix(fit.place): expected.tensors[name].shape for name in fit.missing}
     unknown = {name.removeprefix(fit.prefix): names[name].shape for name in fit.unknown}
     exact = suggested_rename(missing, unknown)
     if not exact:
@@ -230,12 +232,16 @@ def _without_first(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _matching_counts(
-    trial: Trial, fit: Fit, names: Mapping[str, AnyTensor], wanted: Wanted, info: InputInfo
+    trial: Trial,
+    fit: Fit,
+    names: Mapping[str, AnyTensor],
+    expected: Expected,
+    info: InputInfo,
 ) -> tuple[int, int] | None:
     """(classes, channels) with which all shapes agree."""
     classes, channels = info.num_classes, info.in_channels
     for name in fit.shapes:
-        ours, theirs = tuple(wanted.tensors[name].shape), tuple(names[fit.matches[name]].shape)
+        ours, theirs = tuple(expected.tensors[name].shape), tuple(names[fit.matches[name]].shape)
         if len(ours) != len(theirs):
             return None
         for axis, (our_size, their_size) in enumerate(zip(ours, theirs, strict=True)):

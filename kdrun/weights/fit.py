@@ -1,6 +1,5 @@
 """Match the tensors of a file to those of a network."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,7 +44,7 @@ COUNTED = ("total_ops", "total_params", COUNTER)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Expected:
     """The tensors of a network by name; tied tensors are the same object."""
 
     tensors: Mapping[str, Tensor]
@@ -61,9 +60,9 @@ def is_optional(name: str, tensor: Tensor) -> bool:
     return name.endswith(COUNTER) or not (tensor.is_floating_point() or tensor.is_complex())
 
 
-def wanted_by(network: nn.Module) -> Wanted:
+def expected_tensors(network: nn.Module) -> Expected:
     """The tensors of a network, on any device."""
-    return Wanted(network.state_dict(keep_vars=True))
+    return Expected(network.state_dict(keep_vars=True))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,11 @@ def same_shape(ours: Iterable[int], theirs: Iterable[int]) -> bool:
 
 
 def fit_at(
-    prefix: str, names: Mapping[str, AnyTensor], wanted: Wanted, rename: Rename, place: str = ""
+    prefix: str,
+    names: Mapping[str, AnyTensor],
+    expected: Expected,
+    rename: Rename,
+    place: str = "",
 ) -> Fit:
     """Match the tensors under a prefix to those of a network."""
     inside = [name for name in names if name.startswith(prefix)]
@@ -119,14 +122,14 @@ def fit_at(
             fit.dropped.append(name)
             continue
         target = place + target
-        if target in wanted.tensors and target not in theirs:
+        if target in expected.tensors and target not in theirs:
             theirs[target] = name
         elif is_extra(target.removeprefix(place), names[name]):
             fit.extras.append(name)
         else:
             fit.unknown.append(name)
-    tied = _tied(wanted)
-    for name, tensor in wanted.tensors.items():
+    tied = _tied(expected)
+    for name, tensor in expected.tensors.items():
         file_name = theirs.get(name) or next(
             (theirs[n] for n in tied.get(name, ()) if n in theirs), None
         )
@@ -141,10 +144,10 @@ def fit_at(
     return fit
 
 
-def _tied(wanted: Wanted) -> dict[str, list[str]]:
+def _tied(expected: Expected) -> dict[str, list[str]]:
     """Name → all names of the same tensor; a file may store it once."""
     by_tensor: dict[int, list[str]] = {}
-    for name, tensor in wanted.tensors.items():
+    for name, tensor in expected.tensors.items():
         by_tensor.setdefault(id(tensor), []).append(name)
     return {n: group for group in by_tensor.values() if len(group) > 1 for n in group}
 
@@ -162,7 +165,7 @@ def is_extra(name: str, tensor: AnyTensor) -> bool:
 
 
 def all_fits(
-    names: Mapping[str, AnyTensor], wanted: Wanted, rename: Rename, role: str
+    names: Mapping[str, AnyTensor], expected: Expected, rename: Rename, role: str
 ) -> list[Fit]:
     """All candidate positions of the network in a file, best first.
 
@@ -170,17 +173,17 @@ def all_fits(
     parts that wrappers add to names, and to add the network's common part. Empty if the file has no
     name of the network.
     """
-    plain = _ranked(names, wanted, rename, role, "")
+    plain = _ranked(names, expected, rename, role, "")
     if plain and plain[0].fits:
         return plain
-    parts = {part for name in wanted.tensors for part in name.split(".")}
+    parts = {part for name in expected.tensors for part in name.split(".")}
     bare = {_unwrapped(name, parts): tensor for name, tensor in names.items()}
     fits = list(plain)
     if len(bare) == len(names) and list(bare) != list(names):
-        fits += [_original(fit, names, parts) for fit in _ranked(bare, wanted, rename, role, "")]
-    part = common_part(wanted.tensors)
+        fits += [_original(fit, names, parts) for fit in _ranked(bare, expected, rename, role, "")]
+    part = common_part(expected.tensors)
     if part is not None:
-        fits += _ranked(names, wanted, rename, role, f"{part}.")
+        fits += _ranked(names, expected, rename, role, f"{part}.")
     return sorted(fits, key=lambda fit: (not fit.fits, fit.badness))
 
 
@@ -203,13 +206,13 @@ def _original(fit: Fit, names: Mapping[str, AnyTensor], network_parts: set[str])
 
 
 def _ranked(
-    names: Mapping[str, AnyTensor], wanted: Wanted, rename: Rename, role: str, place: str
+    names: Mapping[str, AnyTensor], expected: Expected, rename: Rename, role: str, place: str
 ) -> list[Fit]:
-    required = {name.removeprefix(place) for name in wanted.required}
+    required = {name.removeprefix(place) for name in expected.required}
     votes = prefixes(names, required, rename)
     most = max(votes.values(), default=0)
     likely = [prefix for prefix, count in votes.items() if 2 * count >= most]
-    fits = [fit_at(prefix, names, wanted, rename, place) for prefix in likely[:50]]
+    fits = [fit_at(prefix, names, expected, rename, place) for prefix in likely[:50]]
     return sorted(fits, key=lambda fit: (not fit.fits, fit.badness, *_rank(fit.prefix, role)))
 
 
@@ -220,12 +223,6 @@ def _rank(prefix: str, role: str) -> tuple[int, int, int]:
     owner += any(name in part for part in parts for name in ROLES if name != role)
     averaged = any(word in part for part in parts for word in AVERAGED)
     return owner, averaged, len(parts)
-
-
-def equal_sets(names: Mapping[str, AnyTensor], wanted: Wanted, rename: Rename) -> Counter[str]:
-    """Prefixes with most of the network's names."""
-    votes = prefixes(names, set(wanted.required), rename)
-    return Counter({p: n for p, n in votes.items() if 2 * n > len(wanted.required)})
 
 
 def converted(tensor: Tensor, like: Tensor) -> Tensor:

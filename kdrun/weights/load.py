@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.errors import CheckpointError, did_you_mean
-from kdrun.weights.fit import COUNTER, Fit, Wanted, all_fits, not_finite, wanted_by
+from kdrun.weights.fit import COUNTER, Expected, Fit, all_fits, expected_tensors, not_finite
 from kdrun.weights.lazy import AnyTensor, UnreadableError, loaded
 from kdrun.weights.names import Rename, check_rename
 
@@ -37,7 +37,7 @@ class WeightsChoice:
 
 
 # (tensors of the file, best fit, tensors of the network) → explanation of the mismatch.
-Explain = Callable[[Mapping[str, AnyTensor], Fit | None, Wanted], str]
+Explain = Callable[[Mapping[str, AnyTensor], Fit | None, Expected], str]
 
 
 def load_into(
@@ -55,18 +55,18 @@ def load_into(
     """
     names = under(tensors, choice, path)
     check_rename(names, choice.rename, f"{choice.setting}.rename")
-    wanted = wanted_by(network)
+    expected = expected_tensors(network)
     classifier: list[str] = []
     if choice.new_classifier:
         classifier = classifier_names(network, num_classes)
-        wanted = Wanted({n: t for n, t in wanted.tensors.items() if n not in classifier})
-    fits = all_fits(names, wanted, choice.rename, choice.role)
+        expected = Expected({n: t for n, t in expected.tensors.items() if n not in classifier})
+    fits = all_fits(names, expected, choice.rename, choice.role)
     if classifier:
         fits = [_without_classifier(fit, classifier) for fit in fits]
     if not fits or not fits[0].fits:
-        raise CheckpointError(explain(names, fits[0] if fits else None, wanted))
+        raise CheckpointError(explain(names, fits[0] if fits else None, expected))
     fit = fits[0]
-    values = _read(fit, names, wanted, path)
+    values = _read(fit, names, expected, path)
     state = network.state_dict()
     notes = _notes(fit, fits, names, values, state, choice)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def _without_classifier(fit: Fit, classifier: list[str]) -> Fit:
 
 
 def _read(
-    fit: Fit, names: Mapping[str, AnyTensor], wanted: Wanted, path: Path
+    fit: Fit, names: Mapping[str, AnyTensor], expected: Expected, path: Path
 ) -> dict[str, Tensor]:
     """Network name → the file's tensor, in the file's dtype."""
     values: dict[str, Tensor] = {}
@@ -141,7 +141,7 @@ def _read(
             tensor = loaded(names[file_name])
         except UnreadableError as error:
             raise CheckpointError(f"{path} is damaged at {file_name}: {error}.") from None
-        like = wanted.tensors[name]
+        like = expected.tensors[name]
         if like.is_floating_point() and not tensor.is_floating_point():
             raise CheckpointError(
                 f"{path}: {file_name} has {_dtype(tensor)} numbers, but the network has "

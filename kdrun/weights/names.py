@@ -14,14 +14,14 @@ WRAPPER_PARTS = frozenset(
 Rename = Mapping[str, str | None]
 
 
-def prefixes(names: Iterable[str], wanted: Collection[str], rename: Rename) -> Counter[str]:
-    """Prefix → number of `wanted` names that follow it in `names`, after renaming."""
+def prefixes(names: Iterable[str], expected: Collection[str], rename: Rename) -> Counter[str]:
+    """Prefix → number of `expected` names that follow it in `names`, after renaming."""
     votes: Counter[str] = Counter()
     if not rename:
         for name in names:
             parts = name.split(".")
             for cut in range(len(parts)):
-                if ".".join(parts[cut:]) in wanted:
+                if ".".join(parts[cut:]) in expected:
                     votes["".join(f"{part}." for part in parts[:cut])] += 1
         return votes
     names = list(names)
@@ -30,10 +30,10 @@ def prefixes(names: Iterable[str], wanted: Collection[str], rename: Rename) -> C
         parts = name.split(".")
         shared.update("".join(f"{part}." for part in parts[:cut]) for cut in range(len(parts)))
     for prefix, count in shared.items():
-        if 2 * count < len(wanted):  # too few names for most of the network
+        if 2 * count < len(expected):  # too few names for most of the network
             continue
         within = [name[len(prefix) :] for name in names if name.startswith(prefix)]
-        matching = sum(new in wanted for new in renamed(within, rename).values())
+        matching = sum(new in expected for new in renamed(within, rename).values())
         if matching:
             votes[prefix] = matching
     return votes

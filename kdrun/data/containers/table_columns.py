@@ -45,7 +45,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnChoice:
     """Columns that the user names, by name or number from 1. None means detect.
 
     split: False ignores splits.
@@ -72,10 +72,10 @@ class Columns:
         return ", ".join(f"{what} from column {self.names[number]!r}" for what, number in parts)
 
 
-def open_table(path: Path, settings: Format, wanted: Wanted) -> tuple[Columns, Rows]:
+def open_table(path: Path, settings: Format, choice: ColumnChoice) -> tuple[Columns, Rows]:
     """The columns and rows of a table. Raises DataError or ConfigError for an unusable one."""
     text, first_line = read_text(path, settings.encoding)
-    delimiter = _delimiter(text, path, settings, wanted)
+    delimiter = _delimiter(text, path, settings, choice)
     rows = Rows(text, delimiter, path, first_line)
     first = next(iter(rows), None)
     if first is None:
@@ -83,18 +83,18 @@ def open_table(path: Path, settings: Format, wanted: Wanted) -> tuple[Columns, R
     names = [name.strip() for name in first[1]]
     if not settings.header:
         _refuse_header(names, path)
-        numbered = Wanted(
-            1 if wanted.path is None else wanted.path,
-            2 if wanted.label is None else wanted.label,
-            wanted.split if wanted.split is not None or len(names) < 3 else 3,
+        numbered = ColumnChoice(
+            1 if choice.path is None else choice.path,
+            2 if choice.label is None else choice.label,
+            choice.split if choice.split is not None or len(names) < 3 else 3,
         )
         names = [str(number) for number in range(1, len(names) + 1)]
         rows = Rows(text, delimiter, path, first_line)
         return _columns(names, numbered, path, settings), rows
-    return _columns(names, wanted, path, settings), rows
+    return _columns(names, choice, path, settings), rows
 
 
-def _delimiter(text: str, path: Path, settings: Format, wanted: Wanted) -> str:
+def _delimiter(text: str, path: Path, settings: Format, choice: ColumnChoice) -> str:
     """The delimiter: as set, by the file's extension, or the one that yields most known columns."""
     if settings.delimiter is not None:
         name = {"\\t": "tab"}.get(settings.delimiter, settings.delimiter)
@@ -115,7 +115,7 @@ def _delimiter(text: str, path: Path, settings: Format, wanted: Wanted) -> str:
         except csv.Error:
             continue
         names = [_normal(name) for name in fields]
-        named = {_normal(str(name)) for name in (wanted.path, wanted.label) if name is not None}
+        named = {_normal(str(name)) for name in (choice.path, choice.label) if name is not None}
         known = named.union(*PATHS, *LABELS)
         scores[delimiter] = (sum(name in known for name in names), len(fields))
     best = max(scores, key=lambda delimiter: scores[delimiter], default=",")
@@ -124,13 +124,13 @@ def _delimiter(text: str, path: Path, settings: Format, wanted: Wanted) -> str:
     return best
 
 
-def _columns(names: list[str], wanted: Wanted, path: Path, settings: Format) -> Columns:
-    image = _column(names, wanted.path, PATHS, "path", path, settings)
-    label = _column(names, wanted.label, LABELS, "label", path, settings)
+def _columns(names: list[str], choice: ColumnChoice, path: Path, settings: Format) -> Columns:
+    image = _column(names, choice.path, PATHS, "path", path, settings)
+    label = _column(names, choice.label, LABELS, "label", path, settings)
     assert image is not None and label is not None  # noqa: PT018 - the required ones
     split = None
-    if wanted.split is not False:
-        chosen = None if wanted.split is True else wanted.split
+    if choice.split is not False:
+        chosen = None if choice.split is True else choice.split
         split = _column(names, chosen, SPLITS, "split", path, settings, required=False)
     used = [position for position in (image, label, split) if position is not None]
     if len(set(used)) < len(used):

@@ -118,8 +118,8 @@ def takes_options(*names: str) -> Callable[[Source], Source]:
 
         @functools.wraps(source)
         def read(**kwargs: Any) -> RawDataset:
-            given = {field.name for field in added} & kwargs.keys()
-            options = ReadOptions(**{name: kwargs.pop(name) for name in given})
+            passed = {field.name for field in added} & kwargs.keys()
+            options = ReadOptions(**{name: kwargs.pop(name) for name in passed})
             return source(**kwargs, options=options)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
