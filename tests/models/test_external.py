@@ -121,5 +121,5 @@ def test_timm_networks(architecture: str) -> None:
     network: nn.Module = timm_network(architecture, 7, 1, (32, 32)).eval()
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
     assert not any(getattr(module, "inplace", False) for module in network.modules())
-    with pytest.raises(ConfigError, match=r"no timm classifier\. Did you mean"):
+    with pytest.raises(ConfigError, match=r"not a timm classifier\. Did you mean"):
         timm_network(f"{architecture}x", 7, 1, (32, 32))
