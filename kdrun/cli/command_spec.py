@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override, ValueType
 
 from kdrun.cli import config_groups, grammar
-from kdrun.cli.counting import check_jobs
+from kdrun.cli.grammar import check_jobs
 from kdrun.errors import ConfigError
 
 

@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from kdrun.cli import config_groups, grammar, hint_sweeps, suggestions, teachers, verbs
+from kdrun.cli import config_groups, grammar, suggestions, teachers, verbs
 from kdrun.cli.command_spec import Request, elements, is_hydra, is_sweep_setting, request
-from kdrun.cli.counting import check_counts, check_jobs
+from kdrun.cli.grammar import check_counts, check_jobs
 from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
 from kdrun.cli.parser import Flags
@@ -132,7 +132,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
             "once for each value, without -m."
         )
     if not is_sweep:
-        hint_sweeps.check_single(overrides)
+        suggestions.check_single(overrides)
         config = composer.typed(overrides)
         check_effect([config], overrides)
         return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])

@@ -5,23 +5,27 @@ configuration, `check_composed` at what came out, `explain` at what Hydra could 
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli import choices, config_groups, hint_sweeps, hint_weights, verbs
+from kdrun.cli import choices, config_groups, verbs
 from kdrun.cli.command_spec import (
     Request,
     full_key,
     is_hydra,
+    is_sweep_setting,
     near,
     value_text,
     values,
 )
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
+from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.schema import WEIGHT_EPOCHS, DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
+from kdrun.sweeps import launchers
 
 # What other tools call these settings.
 SYNONYMS = {
@@ -46,7 +50,7 @@ def check_names(asked: Request, overrides: list[Override]) -> None:
     """Raise ConfigError for mistakes that show in the overrides alone."""
     for override in overrides:
         if is_hydra(override):
-            hint_sweeps.check_hydra(asked, override)
+            check_hydra(asked, override)
             continue
         if override.is_delete():
             _check_delete(asked, override)
@@ -130,7 +134,7 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
     value = override.value()
     key = override.key_or_group
     if key == "teacher.weights" or isinstance(node, bool):
-        hint_weights.check(override)
+        check_weights(override)
     if isinstance(node, dict) and not isinstance(value, dict):
         if value is None and words[0] == "loss":
             raise ConfigError(f"To remove a loss from the objective, type ~{key}.")
@@ -142,11 +146,11 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
 def _missing(
     asked: Request, tree: dict[str, Any], parents: list[str], word: str, override: Override
 ) -> str:
-    weights = hint_weights.instead(override)
+    weights = checkpoint_instead(override)
     if weights is not None:
         return weights
     if not parents:
-        text = hint_weights.of_neither(override, asked.primary.names())
+        text = checkpoint_of_no_network(override, asked.primary.names())
         if text is not None:
             return text
         return _missing_top(asked, tree, word, override)
@@ -314,3 +318,107 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "{...}" if isinstance(value, dict) else str(value)
+
+
+SUFFIXES = (".pth", ".pt", ".th", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl")
+
+
+def names_a_file(value: Any) -> bool:
+    """Whether a value looks like the path of weights or of a run."""
+    text = str(value).strip("'\"")
+    return "/" in text or text.endswith(SUFFIXES)
+
+
+def checkpoint_instead(override: Override) -> str | None:
+    """The sentence for `student.weights=FILE` and the like, a setting that is not there."""
+    value = value_text(override)
+    place = _network_place(full_key(override).lstrip("+"), value)
+    if place is None:
+        return None
+    return (
+        f"{override.key_or_group}={value} is not how weights are named: the file a {_role(place)} "
+        f"starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
+    )
+
+
+def checkpoint_of_no_network(override: Override, names: Collection[str]) -> str | None:
+    """The sentence for `checkpoint=FILE` and the like, of no network in particular.
+
+    names: the settings and groups of the verb.
+    """
+    key, value = full_key(override).lstrip("+"), value_text(override)
+    word = key.lower().replace("-", "_")
+    places = [place for place in ("student", "teacher") if place in names]
+    if word not in (*CHECKPOINT_WORDS, "checkpoint") or not names_a_file(value) or not places:
+        return None
+    meant = " or ".join(
+        f"{shell_quoted(f'{place}.checkpoint={value}')} for the {place}" for place in places
+    )
+    return f"There is no setting '{key}'. Weights from a file are those of a network: {meant}."
+
+
+def check_weights(override: Override) -> None:
+    """Raise ConfigError for a file given to a setting of the same name that takes none.
+
+    `teacher.weights` counts teachers, and `pretrained` is true or false.
+    """
+    word = override.key_or_group.rpartition(".")[2]
+    if word not in ("weights", "pretrained") or not names_a_file(value_text(override)):
+        return
+    text = checkpoint_instead(override)
+    if text is not None:
+        raise ConfigError(text)
+
+
+def _role(place: str) -> str:
+    return "student" if place == "student" else "teacher"
+
+
+def _network_place(key: str, value: str) -> str | None:
+    """`student` or `teacher` where the setting is meant as the checkpoint of one."""
+    root, dot, word = key.partition(".")
+    if dot:
+        is_network = root == "student" or root == "teacher" or NUMBERED.match(root)
+        known = word.lower() in CHECKPOINT_WORDS and "." not in word
+        # pretrained=true and weights=[1,2] are settings of their own
+        other = word in ("pretrained", "weights") and not names_a_file(value)
+        return root if is_network and known and not other else None
+    low = key.lower().replace("-", "_")
+    for who in ("student", "teacher"):
+        rest = low.removeprefix(f"{who}_").removesuffix(f"_{who}")
+        if rest != low and rest in (*CHECKPOINT_WORDS, "checkpoint"):
+            return who
+    return None
+
+
+def check_hydra(asked: Request, override: Override) -> None:
+    """Raise ConfigError for what of Hydra itself cannot be chosen."""
+    if override.key_or_group == "hydra/sweeper":
+        raise ConfigError(
+            "kdrun's sweeps run every combination that is typed; another hydra/sweeper cannot be "
+            "used. Leave it out, and list the values: -m T=1,4,20."
+        )
+    if override.key_or_group == "hydra/launcher":
+        for name in values(asked, override):
+            _check_launcher(asked, str(name))
+    if override.key_or_group == "hydra.searchpath":
+        raise ConfigError("Name the folder of your own options with --config-dir DIR instead.")
+
+
+def _check_launcher(asked: Request, name: str) -> None:
+    options = ["basic", *asked.options("hydra/launcher")]
+    match = near(name, options)
+    if name not in options and match is not None:
+        raise ConfigError(f"There is no hydra/launcher '{name}'. Did you mean '{match}'?")
+    launchers.require(name)
+
+
+def check_single(overrides: list[Override]) -> None:
+    """Raise ConfigError for a setting of sweeps in a command that runs once."""
+    for override in overrides:
+        key = override.key_or_group
+        if is_sweep_setting(key) or key.replace("/", ".").startswith("hydra.launcher"):
+            raise ConfigError(
+                f"{key} is for sweeps, and this command runs once: add -m and the values to try, "
+                "or leave it out."
+            )
