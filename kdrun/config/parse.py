@@ -71,7 +71,7 @@ def distill_config(cfg: DictConfig) -> schema.DistillConfig:
 
 def _distill(plain: dict[str, Any]) -> schema.DistillConfig:
     _set_recipe(plain, plain["schedule"])
-    loss = _loss(plain.get("loss"))
+    loss = loss_configs(plain.get("loss"))
     student, start = _student(plain["student"])
     schedule = from_plain(schema.ScheduleConfig, plain["schedule"], "schedule")
     scheme = scheme_config(plain["scheme"], plain["student"])
@@ -334,7 +334,8 @@ def _ensemble(node: dict[str, Any]) -> schema.EnsembleConfig:
     return from_plain(schema.EnsembleConfig, given, "teacher")
 
 
-def _loss(node: Any) -> dict[str, schema.LossConfig]:
+def loss_configs(node: Any) -> dict[str, schema.LossConfig]:
+    """The losses of an objective by name, from plain settings."""
     if not isinstance(node, dict) or not node:
         raise ConfigError("The objective is empty: choose a loss, e.g. loss=kd or 'loss=[kd,sp]'.")
     terms = {}

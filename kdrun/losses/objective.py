@@ -1,6 +1,7 @@
 """The objective: CE with the hard labels and the weighted sum of all terms."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -224,11 +225,13 @@ def build_objective(
     ce: float | None,
     label_smoothing: float,
     ensemble: Ensemble | None = None,
+    instances: Mapping[str, DistillationLoss] | None = None,
 ) -> Objective:
     """The objective a configuration describes.
 
     `T` replaces the temperature of every term that has one; `alpha` is the weight of the soft term
     and leaves `1 - alpha` to CE unless `ce` is set. ensemble: None for one teacher.
+    instances: losses that exist already, by name; they keep their own temperature.
     Raises ConfigError for settings that nothing would use and for an objective without weight.
     """
     ensemble = ensemble or Ensemble()
@@ -237,7 +240,12 @@ def build_objective(
             "loss.ce takes no settings: its weight is ce=..., its smoothing "
             "schedule.label_smoothing=..."
         )
-    classes = {name: _loss_class(term) for name, term in loss.items() if name != "ce"}
+    ready = instances or {}
+    classes = {
+        name: type(ready[name]) if name in ready else _loss_class(term)
+        for name, term in loss.items()
+        if name != "ce"
+    }
     soft = [name for name, cls in classes.items() if cls.soft]
     _check_alpha(loss, soft, alpha, ce)
     terms: dict[str, WeightedLoss] = {}
@@ -250,9 +258,14 @@ def build_objective(
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
         weight = alpha if alpha is not None and name in soft else loss[name].weight
-        term, *others = (
-            build.call(loss[name].target, kwargs, f"loss.{name}") for _ in range(ensemble.targets)
-        )
+        if name in ready:
+            copies = [copy.deepcopy(ready[name]) for _ in range(1, ensemble.targets)]
+            term, *others = (ready[name], *copies)
+        else:
+            term, *others = (
+                build.call(loss[name].target, kwargs, f"loss.{name}")
+                for _ in range(ensemble.targets)
+            )
         epochs = loss[name].warmup_epochs, loss[name].decay_epochs, loss[name].decay_after
         terms[name] = WeightedLoss(term, weight, *epochs, tuple(others))
     _check_average(terms, ensemble)

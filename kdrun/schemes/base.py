@@ -104,6 +104,10 @@ class StudentScheme(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """One step's loss for a batch."""
         student, teachers = self.forward_networks(batch)
+        return self.step(student, teachers, batch)
+
+    def step(self, student: Outputs, teachers: Sequence[Outputs], batch: Batch) -> StepOutput:
+        """The loss of outputs that `forward_networks` returned."""
         _, parts = self.objective(student, teachers, batch)
         return step_output(student.logits, [("", parts, self.objective.weigh(parts))])
 

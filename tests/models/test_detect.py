@@ -16,6 +16,12 @@ def torchvision_on_meta(architecture: str, size: int) -> tuple[nn.Module, Tensor
         return network, torch.empty(2, 3, size, size)
 
 
+def stages_of(network: nn.Module, sample: Tensor) -> dict[str, str]:
+    """The detected taps without the pre-activations."""
+    found = detect_taps(network, sample)
+    return {name: path for name, path in found.items() if not name.endswith("_pre")}
+
+
 class SqueezeBlock(nn.Module):
     """A convolution with squeeze-and-excitation: leaves the map's size and comes back to it."""
 
@@ -70,7 +76,7 @@ class Functional(nn.Module):
 
 def test_squeeze_pooling_and_dropout_are_no_stages() -> None:
     network, sample = Squeezing(), torch.zeros(2, 3, 16, 16)
-    taps = detect_taps(network, sample)
+    taps = stages_of(network, sample)
     assert taps == {
         "stem": "body.0:in",
         "stage1": "body.1",
@@ -86,7 +92,7 @@ def test_squeeze_pooling_and_dropout_are_no_stages() -> None:
 
 
 def test_overwritten_outputs_are_not_chosen() -> None:
-    assert detect_taps(Functional(), torch.zeros(1, 3, 8, 8)) == {
+    assert stages_of(Functional(), torch.zeros(1, 3, 8, 8)) == {
         "stem": "conv1",
         "stage1": "conv2",
         "embedding": "fc2:in",
@@ -104,8 +110,8 @@ def test_detection_leaves_no_trace() -> None:
 
 def test_resnet18() -> None:
     network, sample = torchvision_on_meta("resnet18", 64)
-    paths = tap_paths(network, sample)
-    assert dict(paths) == {
+    paths = stages_of(network, sample)
+    assert paths == {
         "stem": "relu",
         **{f"stage{i}": f"layer{i}" for i in (1, 2, 3, 4)},
         "embedding": "fc:in",
@@ -146,11 +152,17 @@ def test_stages_survive_images_of_one_pixel_at_the_end() -> None:
 def test_convolutional_families(architecture: str, size: int, expected: list[str]) -> None:
     network, sample = torchvision_on_meta(architecture, size)
     paths = tap_paths(network, sample)
-    stages = [path for name, path in paths.items() if name.startswith("stage")]
+    stages = [
+        path
+        for name, path in paths.items()
+        if name.startswith("stage") and not name.endswith("_pre")
+    ]
     assert [path for path in stages if path in expected] == expected
     assert "embedding" in paths
     shapes = tap_shapes(network, sample, list(paths), paths)
-    heights = [shape[2] for name, shape in shapes.items() if name.startswith("stage")]
+    heights = [
+        shapes[name][2] for name, path in paths.items() if path in stages and "_pre" not in name
+    ]
     assert heights == sorted(set(heights), reverse=True)
 
 
@@ -168,3 +180,25 @@ def test_the_embedding_of_a_convolutional_classifier_is_a_mean() -> None:
     network, sample = torchvision_on_meta("squeezenet1_1", 64)
     extractor = FeatureExtractor(network, (), tap_paths(network, sample), embedding=True)
     assert extractor(sample).embedding.shape == (2, 512)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "expected"),
+    [
+        ("resnet18", 32, ["layer1.1.relu:in", "layer2.1.relu:in"]),
+        ("vgg11_bn", 32, ["features.6:in", "features.13:in"]),
+        ("mobilenet_v2", 32, ["features.1", "features.3"]),
+    ],
+)
+def test_pre_activations(architecture: str, size: int, expected: list[str]) -> None:
+    paths = detect_taps(*torchvision_on_meta(architecture, size))
+    assert [paths["stage1_pre"], paths["stage2_pre"]] == expected
+
+
+def test_the_input_of_an_activation_in_place_is_read_before_it_is_overwritten() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 5)
+    )
+    extractor = FeatureExtractor(network, ["1:in"], {})
+    before = extractor(torch.randn(2, 3, 8, 8)).features["1:in"]
+    assert bool((before < 0).any())

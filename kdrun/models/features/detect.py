@@ -11,7 +11,8 @@ last convolution, is divided into four stages of about equal length, or fewer fo
 tap is the last block of each stage.
 
 The classifier is the last linear layer, or 1x1 convolution, with one output per class; its input is
-the `embedding`.
+the `embedding`. `stageI_pre` is the input of the activation that ends a stage, or the stage itself
+if no activation ends it (residual sums, linear bottlenecks, tokens).
 """
 
 import math
@@ -26,6 +27,20 @@ from kdrun.models.dry_run import dry_run, logits_of
 from kdrun.models.features.hooks import INPUT_SUFFIX
 
 MAX_TRANSFORMER_STAGES = 4
+
+# Element by element; what comes before them is the pre-activation.
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+)
 
 SAME_STAGE = 0.75  # two sizes with a larger ratio belong to one stage
 
@@ -76,6 +91,7 @@ def detect_taps(network: nn.Module, sample: Tensor) -> dict[str, str]:
     classifier = _classifier(steps, num_classes)
     body = steps[:classifier]
     taps = _token_stages(network, body) or _map_stages(body)
+    taps |= _before_activation(taps, body)
     if classifier is not None:
         taps["embedding"] = steps[classifier].path + INPUT_SUFFIX
     return taps
@@ -121,6 +137,33 @@ def _classifier(steps: Sequence[Step], num_classes: int) -> int | None:
         ):
             return position
     return None
+
+
+def _before_activation(taps: dict[str, str], steps: Sequence[Step]) -> dict[str, str]:
+    """`stageI_pre`: the input of the activation a stage ends in; without one, the stage itself."""
+    last = {step.path: position for position, step in enumerate(steps)}
+    found = {}
+    for name, path in taps.items():
+        if not name.startswith("stage"):
+            continue
+        tensor = _tensor_at(path, steps)
+        found[f"{name}_pre"] = path
+        for position, step in enumerate(steps):
+            if (
+                step.output is tensor
+                and isinstance(step.module, ACTIVATIONS)
+                and last[step.path] == position  # a tap reads the last call of its module
+            ):
+                found[f"{name}_pre"] = step.path + INPUT_SUFFIX
+                break
+    return found
+
+
+def _tensor_at(path: str, steps: Sequence[Step]) -> Tensor | None:
+    """The tensor that a tap reads."""
+    inner = path.removesuffix(INPUT_SUFFIX)
+    step = next(step for step in reversed(steps) if step.path == inner)
+    return step.input if path != inner else step.output
 
 
 def _token_stages(network: nn.Module, steps: Sequence[Step]) -> dict[str, str]:

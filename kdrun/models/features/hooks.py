@@ -64,8 +64,13 @@ class Hook:
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> None:
         if not self.record.active:
             return
-        inputs = [*args, *kwargs.values()]
-        self.record.read(self.name, output[0] if output else inputs[0])
+        if output:
+            self.record.read(self.name, output[0])
+            return
+        value = next(iter((*args, *kwargs.values())))
+        if getattr(module, "inplace", False) and isinstance(value, Tensor):
+            value = value.clone()  # the module overwrites its input
+        self.record.read(self.name, value)
 
 
 def _has_version(tensor: Tensor) -> bool:

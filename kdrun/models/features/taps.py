@@ -104,6 +104,7 @@ class FeatureExtractor(nn.Module):
         requested = [*names, *self.heads, *(["embedding"] if embedding else [])]
         self._taps = _resolve(network, requested, paths)
         self._handles = attach(network, self._taps, self._record)
+        self._hooked = True  # always, or only within forward
 
     def forward(self, images: Tensor) -> Outputs:
         if self.renormalise is not None:
@@ -112,12 +113,28 @@ class FeatureExtractor(nn.Module):
             images = self.resize(images)
         if not self._taps:
             return Outputs(self._classes(self.network(images)))
+        if self._hooked:
+            return self._run(images)
+        handles = attach(self.network, self._taps, self._record)
+        try:
+            return self._run(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _run(self, images: Tensor) -> Outputs:
         self._record.start()
         try:
             logits = self._classes(self.network(images))
             return self._outputs(logits)
         finally:
             self._record.stop()
+
+    def hook_while_running(self) -> None:
+        """Leave no hooks on the network outside a forward, from now on."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._hooked = [], False
 
     def _outputs(self, logits: Tensor) -> Outputs:
         if not self._taps:
