@@ -23,7 +23,7 @@ class ClassAttention(DistillationLoss):
 
     M is the linear classifier applied at each place of the map that the network averages before it,
     without bias, averaged down to r × r places (the smaller side of the maps where that is less).
-    The gradient reaches the student's classifier. weight: 15 beside 1 · CE, the published value for
+    The gradient reaches the student's classifier. weight: 15 with 1 · CE, the published value for
     ResNet-32x4 → ResNet-8x4; other pairs take others.
 
     resolution: r, pixels. normalise: divide each class's map by its L2 norm over the places.

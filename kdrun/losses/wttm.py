@@ -14,7 +14,7 @@ class WeightedTeacherMatching(DistillationLoss):
 
     U = Σ_c p_t,c^gamma is the sample's weight: 1 at gamma = 1, and larger the smoother the
     teacher's distribution is. Otherwise as `ttm`. weight: 4 with gamma 0.2 with 1 · CE, the
-    setting the authors publish beside CRD.
+    setting the authors publish with CRD.
 
     gamma: exponent, above 0.
     """
