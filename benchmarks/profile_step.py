@@ -1,15 +1,12 @@
-"""What a small student's step and a frozen teacher's pass are made of, for docs/performance.md.
+"""What a small student's step is made of, for docs/performance.md.
 
     python benchmarks/profile_step.py
 
-ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, as it is and
-compiled, and the share of each kind of operation by torch's profiler. ResNet-56: one forward pass
-as it is, folded, and folded and compiled; rate: its multiplications and additions in that time.
-Last,a ResNet-8 among nine that take turns, each in a thread of its own and all in one. Nothing else
-should run meanwhile; a minute on two cores.
+ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, eager and compiled,
+and the share of each kind of operation by torch's profiler. Then nine ResNet-8 in turns, each in a
+thread of its own and all in one thread. Nothing else should run meanwhile; a minute on two cores.
 """
 
-import copy
 import statistics
 import threading
 import time
@@ -21,8 +18,6 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from kdrun.engine.allocator import keep_freed_memory
-from kdrun.models.fold import fold_batchnorm
-from kdrun.models.measure import count_flops
 from kdrun.models.resnet import ResNet
 
 ROUNDS, STUDENTS = 12, 9
@@ -87,23 +82,6 @@ def _compiled() -> Callable[[], None]:
     return step_of(compiled)
 
 
-def teacher() -> None:
-    plain = network(56)
-    plain(IMAGES)
-    plain.requires_grad_(False).eval()
-    folded = copy.deepcopy(plain)
-    fold_batchnorm(folded, IMAGES)
-    compiled = torch.compile(copy.deepcopy(folded), options={"freezing": True})
-    with torch.no_grad():
-        compiled(IMAGES)
-    flops = 64 * count_flops(plain, IMAGES[:1])
-    passes = {"as it is": plain, "folded": folded, "folded and compiled": compiled}
-    with torch.no_grad():
-        calls = {name: lambda one=one: one(IMAGES) for name, one in passes.items()}
-        for name, ms in milliseconds(calls).items():
-            print(f"ResNet-56, {name}: {ms:.1f} ms, {flops / ms / 1e6:.0f} GFLOP/s")
-
-
 def turns() -> None:
     steps = [step_of(network(8)) for _ in range(STUDENTS)]
 
@@ -141,7 +119,6 @@ def main() -> None:
     torch.manual_seed(0)
     keep_freed_memory()
     student()
-    teacher()
     turns()
 
 
