@@ -1,5 +1,6 @@
 """The command line: `kdrun VERB ...` finds the verb, runs it and turns errors into exit codes."""
 
+import importlib
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ from typing import NoReturn
 
 from kdrun import __version__
 from kdrun.cli import parser, verbs
-from kdrun.cli.output import flush, is_writable, lost, prepare_streams, say
+from kdrun.cli.output import flush, is_writable, lost, prepare_streams, say, slow_start
 from kdrun.config import trust
 from kdrun.errors import (
     EXIT_DONE,
@@ -30,6 +31,10 @@ ELSEWHERE = {
     "new": "name another folder: --dir DIR",
     **dict.fromkeys(("compare", "ls", "show", "predict", "doctor", "completion"), ""),
 }
+
+
+# What a command that may be a sweep has.
+SWEEP_WORDS = ("-m", "--multirun", "sweep=", "experiment=")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -145,6 +150,9 @@ def _run_verb(verb: str, argv: list[str]) -> int:
 
         say(help.page(verb, parser.config_dir_of(argv)))
         return EXIT_DONE
+    if verb in verbs.config_names() and any(word.startswith(SWEEP_WORDS) for word in argv):
+        with slow_start("sweep: reading the configuration"):
+            importlib.import_module("kdrun.cli.planning")  # Hydra: seconds on a busy machine
     code: int = verbs.module(verb).run(argv)
     return code
 

@@ -4,7 +4,9 @@ import contextlib
 import io
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from kdrun.errors import MachineError
@@ -74,18 +76,39 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def slow_start(text: str) -> Iterator[None]:
+    """Write `text` to standard error if the block takes longer than `Progress.FIRST_SECONDS`."""
+
+    def write() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    timer = threading.Timer(Progress.FIRST_SECONDS, write)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Progress:
-    """A line on standard error for work that takes more than a second, then every few seconds.
+    """A line on standard error for work that takes longer than a moment, then every few seconds.
 
     Standard output stays what the command prints.
     """
 
-    FIRST_SECONDS, NEXT_SECONDS = 1.0, 5.0
+    FIRST_SECONDS, NEXT_SECONDS, LARGE = 0.7, 5.0, 40
 
     def __init__(self, what: str, total: int) -> None:
         self.what = what
         self.total = total
         self._due = time.monotonic() + self.FIRST_SECONDS
+        if total >= self.LARGE:  # takes long for sure
+            self._due = 0.0
+            self.show(0)
 
     def show(self, done: int) -> None:
         """`done` of the total are finished."""

@@ -22,6 +22,7 @@ from kdrun.config.schema import (
     TrainTeacherConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
+from kdrun.data.images import Split
 from kdrun.distillation.baseline import baseline_config
 from kdrun.distillation.build import dry_run_build
 from kdrun.distillation.early_checks import network_checks
@@ -183,7 +184,7 @@ class _Examiner:
                 self.needed[f"data {name}"] = "images are decoded first; not matched with runs"
             else:
                 self.datasets[key] = opened
-                sizes = f"{len(opened.train):,} train, {len(opened.val):,} validation"
+                sizes = f"{len(opened.train):,} train, {_length_of(opened.val):,} validation"
                 self.needed[f"data {name}"] = f"{sizes}, {len(opened.test):,} test images"
         return self.datasets[key]
 
@@ -250,7 +251,7 @@ class _Examiner:
         if schedule.steps is not None:
             images = float(schedule.steps * schedule.batch_size)
         epochs = images / max(per_epoch, 1)
-        evaluated = epochs * len(dataset.val) + len(dataset.test)
+        evaluated = epochs * _length_of(dataset.val) + len(dataset.test)
         self.report.trainings[key] = Training(what, weights, images, evaluated, config)
 
 
@@ -273,6 +274,10 @@ def _length(schedule: ScheduleConfig) -> str:
     if schedule.steps is not None:
         return f"{schedule.steps:,} steps"
     return f"{schedule.epochs} epochs"
+
+
+def _length_of(split: Split | None) -> int:
+    return 0 if split is None else len(split)
 
 
 def _disk(report: Report) -> int:

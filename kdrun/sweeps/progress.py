@@ -227,7 +227,8 @@ def fitting_columns(
 
     Columns are taken from the right; what a ranking is read for stays.
     """
-    shown, hidden = list(range(len(columns))), []
+    shown = list(range(len(columns)))
+    hidden: list[int] = []
     least = [
         max([*map(len, name.split()), *(len(row[number]) for row in rows)])
         for number, name in enumerate(columns)
