@@ -67,7 +67,7 @@ def test_a_left_out_class_and_its_bias(
     screen = capsys.readouterr().out
     for words in (
         "transfer   1,162 of the 1,293 training images, without class 3",
-        "bias of left-out classes +",
+        "bias of the left-out classes +",
         "3  (left out)",
         "student.safetensors is the plain student",
     ):
