@@ -38,7 +38,7 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     settings = folder.read()
     reporter = Reporter(settings["ui"])
     runs = [config for config in configs if isinstance(config, RunConfig)]
-    reporter.heading(f"sweep of {len(configs)} jobs")
+    reporter.heading(f"sweep of {len(configs)} job{'s' * (len(configs) != 1)}")
     reporter.say(f"  folder: {folder.path}")
     try:
         datasets = open_datasets(runs, folder)

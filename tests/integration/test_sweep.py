@@ -33,10 +33,10 @@ def test_a_sweep_trains_one_teacher_and_ranks_its_settings(
     assert "teacher cnn_large (seed 0): will be trained, once" in said
     for number, words in enumerate(("T=1 seed=0", "T=1 seed=1", "T=4 seed=0", "T=4 seed=1"), 1):
         assert len(re.findall(rf"job {number}/4 +{words} +[\d.]+ +[\d.]+ +[+-][\d.]+ ", said)) == 1
-    assert said.count("test top-1") == 2  # the teacher's line once, and the ranking
+    assert said.count("teacher cnn_large: test top-1") == 1
     assert "next:" not in said
     assert "\x1b" not in said
-    assert re.search(r"verdict: .* 95 % interval .* n=2 seeds", said)
+    assert re.search(r"verdict: .*95 % interval .* n=2 seeds", said)
     (folder,) = workdir.glob("outputs/sweeps/*")
     rows = list(csv.DictReader((folder / "summary.csv").open()))
     ranks = [float(row["best val top-1 %"]) for row in rows]
@@ -102,7 +102,8 @@ def test_a_failing_job_does_not_stop_the_others_and_is_shown_at_the_end(
     assert sorted(r["status"] for r in results(workdir)) == ["completed", "failed"]
     (failed,) = [r for r in results(workdir) if r["status"] == "failed"]
     end = said[said.index("sweep: ranked") :]
-    assert f"job 0 (schedule.weight_decay=500000) failed: {failed['error']}" in end
+    assert "warning: job 1/2 schedule.weight_decay=500000 failed (log: " in end
+    assert failed["error"] not in said  # on standard error, once
     assert f"log: {failed['folder'].relative_to(workdir)}/run.log" in end
     assert "failed: Not finite" in (failed["folder"] / "run.log").read_text()
 
@@ -146,10 +147,9 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     (ended,) = results(workdir)
     assert ended["status"] == "failed"
     assert "stopped after step" in ended["error"]
-    capsys.readouterr()
     assert kdrun("distill", "-m", *slow) == 0
-    assert "resuming after step" in capsys.readouterr().out
     (done,) = results(workdir)
+    assert "resuming after step" in (done["folder"] / "run.log").read_text()
     assert (done["folder"], done["status"]) == (ended["folder"], "completed")
 
 
