@@ -27,7 +27,7 @@ from kdrun.cli.grammar import check_counts, check_jobs
 from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
 from kdrun.cli.parser import Flags
-from kdrun.cli.typed import Config, typed_config
+from kdrun.cli.typed import typed_config
 from kdrun.config import composition
 from kdrun.config.schema import (
     BenchmarkConfig,
@@ -38,6 +38,7 @@ from kdrun.config.schema import (
 from kdrun.config.teachers import ENSEMBLE_KEYS, TEACHER_KEYS
 from kdrun.errors import ConfigError
 from kdrun.sweeps.launchers import Launcher, launcher_of
+from kdrun.sweeps.plan import Config
 
 VERSION_BASE = "1.3"
 # What composing raises, damaged files too; Hydra asserts what a defaults list holds.

@@ -1,7 +1,7 @@
 """`precision: auto` in a typed configuration; `kdrun.engine.speed` decides what it stands for."""
 
 from dataclasses import is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 AUTO = "auto"
 ConfigT = TypeVar("ConfigT")
@@ -19,8 +19,7 @@ def holds_auto(config: Any) -> bool:
 
 def with_precision(config: ConfigT, precision: str) -> ConfigT:
     """The configuration with `precision` in place of every `auto`."""
-    changed: Any = _replaced(config, precision)
-    return changed
+    return cast(ConfigT, _replaced(config, precision))
 
 
 def _replaced(config: Any, precision: str) -> Any:

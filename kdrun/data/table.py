@@ -12,7 +12,8 @@ from kdrun.data.containers.listing import (
 )
 from kdrun.data.containers.paths import File, PathResolver
 from kdrun.data.containers.split_values import Names, SplitValues
-from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, Rows, open_table
+from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, open_table
+from kdrun.data.containers.table_text import Rows
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset

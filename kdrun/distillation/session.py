@@ -71,7 +71,7 @@ class Session:
 
     def place(self, network: nn.Module) -> nn.Module:
         """The network on the device, its convolutions in channels-last layout."""
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def device_line(self) -> str:
         """`cpu (AMD EPYC, threads: 2)`."""

@@ -11,7 +11,7 @@ from kdrun.losses.base import DistillationLoss, LossContext
 from kdrun.losses.class_maps import class_maps, pooled_map_tap
 from kdrun.losses.context import NetworkView, NoNetwork
 from kdrun.losses.embeddings import student_classifier, teacher_classifier
-from kdrun.losses.shapes import map_pairs, pooled
+from kdrun.losses.shapes import map_pairs, pooled, unit
 from kdrun.ranges import Pixels
 from kdrun.types import Batch, InputInfo, Outputs
 
@@ -103,7 +103,7 @@ class ClassAttention(DistillationLoss):
                 targets = (targets > mean).to(targets.dtype)
             targets = pooled(targets, (size, size))
         if self.normalise:
-            maps, targets = (F.normalize(each, dim=(2, 3)) for each in (maps, targets))
+            maps, targets = (unit(each.flatten(2), dim=2) for each in (maps, targets))
         return F.mse_loss(maps, targets)
 
     def symbol(self) -> str:

@@ -301,7 +301,7 @@ class Criterion(nn.Module):
                     f"{list(tensor.shape)}"
                 )
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _build(self, student: Outputs, teacher: Outputs) -> None:
         loss = cast("DistillationLoss", self)
         before = set(self.state_dict())

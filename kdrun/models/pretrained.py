@@ -41,7 +41,7 @@ def imagenet_names(names: Sequence[object]) -> tuple[str, ...] | None:
     if any(_WORDNET.match(str(name)) for name in names):
         try:
             import_torchvision()
-            from timm.data import ImageNetInfo
+            from timm.data.imagenet_info import ImageNetInfo
         except ImportError:
             return None
         return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -158,7 +158,7 @@ def _own_seconds(note: dict[str, Any]) -> float | None:
         return None
     result = read_result(Path(note["run"])) if note.get("run") else None
     teacher = ((result or {}).get("time") or {}).get("teacher_seconds", 0.0)
-    return max(0.0, note["seconds"] - teacher)
+    return max(0.0, float(note["seconds"]) - float(teacher))
 
 
 @contextmanager

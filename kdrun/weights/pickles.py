@@ -100,7 +100,7 @@ def _build(self: InertUnpickler) -> None:
 def _key(value: Any) -> Any:
     """The value if it can be a dictionary key. Raises UnpicklingError otherwise."""
     flat = isinstance(value, tuple) and all(isinstance(item, SCALARS) for item in value)
-    if isinstance(value, SCALARS) or flat or type(value).__hash__ is object.__hash__:
+    if isinstance(value, SCALARS) or flat or type(value).__hash__ is object.__hash__:  # type: ignore[comparison-overlap]
         return value
     raise pickle.UnpicklingError(f"a dictionary has a {type(value).__name__} as a key")
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from kdrun.data.decoding import colours as pixels
@@ -212,7 +212,7 @@ def _reason(path: Source, error: Exception) -> str:
     """Why a file is not a readable image, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if not isinstance(error, Image.UnidentifiedImageError):
+    if not isinstance(error, UnidentifiedImageError):
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     try:
         with open_source(path) as file:
