@@ -169,9 +169,9 @@ def test_sixty_thousand_images_take_seconds() -> None:
         "train": Split(images[:50_000], torch.zeros(50_000, dtype=torch.int64)),
         "test": Split(images[49_000:], torch.zeros(11_000, dtype=torch.int64)),
     }
-    started = time.perf_counter()
+    started = time.process_time()
     found = duplicates.find_duplicates(splits)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert found is not None
     assert found.shared("train", "test").tolist() == list(range(49_000, 50_000))
 

@@ -243,9 +243,9 @@ def test_runs_that_start_together_decode_once(tree: Path, tmp_path: Path) -> Non
     processes = [context.Process(target=_start, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    found = [results.get(timeout=300) for _ in processes]
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=300)
     assert sorted(count for count, _ in found) == [0, 0, 10]
     assert len({digest for _, digest in found}) == 1
 

@@ -71,6 +71,6 @@ def test_the_lock_of_a_run_that_is_killed_is_free_though_its_workers_live(tmp_pa
     process.kill()
     process.wait()
     os.kill(worker, 0)  # it is still there
-    FileLock(path).acquire(timeout=0.5)
+    FileLock(path).acquire(timeout=30)
     os.kill(worker, signal.SIGKILL)
     process.stdout.close()
