@@ -133,10 +133,7 @@ def test_a_hanging_job_is_ended_and_the_others_go_on(
 
 
 def test_a_slow_job_saves_its_state_when_its_time_is_up(
-    kdrun: Run,
-    workdir: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same command with more time resumes the job."""
     kdrun("train-teacher", *(word for word in SMALL if not word.startswith("teacher.")))
@@ -156,7 +153,7 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     assert "stopped after step" in ended["error"]
     assert kdrun("distill", "-m", *slow) == 0
     (done,) = results(workdir)
-    assert "resuming after step" in (done["folder"] / "run.log").read_text()
+    assert "resuming after step 9 of 18" in (done["folder"] / "run.log").read_text()
     assert (done["folder"], done["status"]) == (ended["folder"], "completed")
 
 
