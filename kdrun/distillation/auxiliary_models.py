@@ -1,4 +1,4 @@
-"""What a scheme trained beside the student: measured on every split, and saved where it can be."""
+"""Measure and save the networks that a scheme trains together with the student."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.measured import AuxiliaryModel
 
 
-def measure_companions(
+def measure_auxiliary_models(
     config: DistillConfig,
     scheme: StudentScheme,
     dataset: Dataset,
@@ -23,43 +23,44 @@ def measure_companions(
     folder: RunFolder,
     extra: dict[str, Any],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Kind → an entry for each companion of that kind; plain networks are saved in `folder`.
+    """Kind → entries for `result.json`; complete networks are saved in `folder`.
 
-    extra: what the cards of saved networks say besides their figures.
+    extra: further entries of the cards of saved networks.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for companion in scheme.companions():
-        figures = _measure(config, companion, dataset, session)
-        entry: dict[str, Any] = {"name": companion.name, **figures}
-        if companion.learner is not None:
-            card = make_card(
-                companion.learner.config, companion.learner.network, dataset, {**extra, **figures}
-            )
-            stem = companion.name.replace(" ", "-")
-            companion.learner.network.cpu()
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for model in scheme.companions():
+        metrics = _measure(config, model, dataset, session)
+        entry: dict[str, Any] = {"name": model.name, **metrics}
+        if model.learner is not None:
+            network = model.learner.network
+            card = make_card(model.learner.config, network, dataset, {**extra, **metrics})
+            stem = model.name.replace(" ", "-")
+            network.cpu()
             with distributed.main_first():
-                save_network(folder.path, stem, companion.learner.network, card)
-            session.place(companion.learner.network)
+                save_network(folder.path, stem, network, card)
+            session.place(network)
             entry |= {"network": card.name, "params": card.params, "flops": card.flops}
-            entry |= {"seed": companion.learner.seed, "weights": f"{stem}.safetensors"}
-        found.setdefault(companion.kind, []).append(entry)
-    return found
+            entry |= {"seed": model.learner.seed, "weights": f"{stem}.safetensors"}
+        entries.setdefault(model.kind, []).append(entry)
+    return entries
 
 
 def _measure(
-    config: DistillConfig, companion: AuxiliaryModel, dataset: Dataset, session: Session
+    config: DistillConfig, model: AuxiliaryModel, dataset: Dataset, session: Session
 ) -> dict[str, Any]:
+    """Metrics by split; `val` is null without a validation split."""
     schedule = config.schedule
-    session.place(companion.module)
-    figures: dict[str, Any] = {"val": None}
+    session.place(model.module)
+    metrics: dict[str, Any] = {"val": None}
     for name, split in (("val", dataset.val), ("test", dataset.test)):
         if split is None:
             continue
         batches = eval_loader(
             session, split, dataset.normalisation, config.dataset, schedule.eval_batch_size
         )
-        module, precision = companion.module, schedule.precision
-        with diverging(companion.name, "validation" if name == "val" else name):
-            found = evaluate(module, batches, session.device, precision, split.extra_metrics)
-        figures |= found.to_dict(name)
-    return figures
+        with diverging(model.name, "validation" if name == "val" else name):
+            evaluation = evaluate(
+                model.module, batches, session.device, schedule.precision, split.extra_metrics
+            )
+        metrics |= evaluation.to_dict(name)
+    return metrics

@@ -1,4 +1,4 @@
-"""Student, teachers, taps, adapters and scheme put together, untrained or ready to train."""
+"""Build student, teachers, taps, adapters and scheme, for a dry run or for training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +38,10 @@ from kdrun.seeds import derive
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before anything is trained, from putting untrained networks together.
+    """What a dry run finds out before training.
 
-    objective: what is minimised, in words. notes: sentences of the losses and the scheme.
-    facts: what the scheme adds to `result.json`.
-    start: notes on the weights the student starts from.
+    objective: the minimised sum, as text. notes: of the losses and the scheme, for the header.
+    facts: entries of `result.json` from the scheme. start: notes on `student.checkpoint`.
     """
 
     objective: str
@@ -55,9 +54,9 @@ class Plan:
 
 
 def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
-    """Put untrained networks together once, so that what cannot fit is said before training.
+    """Build untrained networks once, so that settings that do not fit are rejected early.
 
-    given: how many of the teachers are trained on labels; others are distilled before. None: all.
+    given: number of teachers trained on labels; the others are earlier students. None: all.
     Raises ConfigError for networks, taps, shapes or class counts that do not go together.
     """
     objective = objective_of(config)
@@ -97,7 +96,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
 def _teacher(
     config: DistillConfig, number: int, dataset: Dataset
 ) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
-    """A teacher, its card and what is noted of it: with its weights if they are in a file."""
+    """(network, card, notes) of a teacher; with trained weights if it has a checkpoint."""
     teacher = config.teachers[number]
     if teacher.checkpoint is not None:
         where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
@@ -111,7 +110,7 @@ def _teacher(
 def build_scheme(
     config: DistillConfig, dataset: Dataset, teachers: list[Teacher], session: Session
 ) -> tuple[Member, StudentScheme]:
-    """Student, taps, adapters and scheme; shapes are read on the CPU."""
+    """Build the student and its scheme for training. Shapes are inferred on the CPU."""
     objective = objective_of(config)
     members = [teacher_member(t.network.cpu(), t.config, t.card) for t in teachers]
     plain, _ = _new_student(config, dataset)
@@ -130,7 +129,7 @@ def _scheme(
     teachers: Sequence[Any],
     compiled: bool,
 ) -> StudentScheme:
-    """The scheme of a configuration; the student on labels alone has none."""
+    """The configured scheme; `Supervised` for labels only."""
     student = connected.student
     if config.labels_only:
         return Supervised(student, objective, compiled)
@@ -155,7 +154,7 @@ def _scheme(
 def _given(
     config: DistillConfig, dataset: Dataset, objective: Objective, member: Member, compiled: bool
 ) -> SchemeContext:
-    """What schemes without a frozen teacher build their networks and terms from."""
+    """The context from which schemes without frozen teachers build networks and losses."""
     sample = sample_images(member.network, dataset.info)
 
     def learner(member: Member, seed: int) -> TrainableNetwork:
@@ -185,7 +184,7 @@ def _given(
 
 
 def _new_student(config: DistillConfig, dataset: Dataset) -> tuple[Member, list[str]]:
-    """The student as configured, and notes on the weights it starts from."""
+    """(untrained student, notes on `student.checkpoint`)."""
     network = new_network(config.student, dataset, config.seed, "student")
     notes = load_start(network, config, dataset)
     normalisation = own_normalisation(network, dataset.normalisation)

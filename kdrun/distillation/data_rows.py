@@ -1,4 +1,4 @@
-"""The rows of a run's header that say what was read: classes and images of each split."""
+"""Rows of a run's header about the data: classes, and images of each split."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ WIDTH = 110  # letters of names
 
 
 def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
-    """`data` and `classes`, as a header shows them."""
+    """The rows `data` and `classes`."""
     return [
         ("data", tables.format_dataset(dataset_facts(dataset))),
-        ("classes", class_words(dataset.classes)),
+        ("classes", format_classes(dataset.classes)),
     ]
 
 
-def class_words(classes: Sequence[str]) -> str:
+def format_classes(classes: Sequence[str]) -> str:
     """`cat, dog, emu`, in the order of their numbers; of many, the first ones and the last."""
     names = [
         name.encode("unicode_escape").decode() if not name.isprintable() else name

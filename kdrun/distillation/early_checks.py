@@ -1,4 +1,4 @@
-"""Networks and checkpoints against the classes and the form of the images, before a long decode."""
+"""Check networks and checkpoints against classes and image format before images are decoded."""
 
 from collections.abc import Sequence
 

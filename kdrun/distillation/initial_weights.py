@@ -1,7 +1,7 @@
 """The weights a student starts from (`student.checkpoint`): fine-tuning, a second distillation.
 
-They come through the same reader as a teacher's. The recipe, the seed and the data set's constants
-are as without them; the baseline starts from the same weights, so that the gain is the teacher's.
+They are read like a teacher's. Recipe, seed and normalisation do not change. The baseline starts
+from the same weights, so that the gain measures the teacher.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SETTING = "student.checkpoint"
 
 
 def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
-    """Raise CheckpointError for a teacher's file that holds no weights, before data are opened."""
+    """Raise CheckpointError for a teacher file without weights, before the data is opened."""
     for number, teacher in enumerate(teachers, 1):
         if teacher.checkpoint not in (None, PRETRAINED):
             where = f"teacher{number}" if len(teachers) > 1 else "teacher"
@@ -33,7 +33,7 @@ def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
 
 
 def check_start(config: DistillConfig) -> None:
-    """Raise before data are opened for weights that cannot be read, or that no baseline can use."""
+    """Raise for weights that cannot be read or fit no baseline, before the data is opened."""
     if config.start is None:
         return
     _read(config.start)
@@ -45,7 +45,7 @@ def check_start(config: DistillConfig) -> None:
 
 
 def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None:
-    """Raise ConfigError where the file is another than the one that the run began with.
+    """Raise ConfigError if the file has changed since the run started.
 
     before: the run's `result.json`; None for a new run.
     """
@@ -60,7 +60,7 @@ def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None
 
 
 def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> list[str]:
-    """Put the weights of `student.checkpoint` into a new student; returns notes on them.
+    """Load `student.checkpoint` into a new student; returns notes for the header.
 
     Raises CheckpointError for weights that do not fit.
     """
@@ -75,7 +75,7 @@ def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> l
 
 
 def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> list[str]:
-    """Where the card of the weights says otherwise than the data set."""
+    """Differences between the card of the weights and the data set."""
     if loaded.card is None:
         return []
     notes = []
@@ -91,19 +91,19 @@ def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> 
 
 
 def format_start(start: StartConfig, notes: list[str]) -> str:
-    """One line for the head of a run."""
+    """One line for the header of a run."""
     return "; ".join([f"{start.checkpoint} (sha256 {start_sha256(start)[:8]}…)", *notes])
 
 
 def start_facts(config: DistillConfig) -> dict[str, Any]:
-    """What `result.json` says of the start; nothing for a student drawn at random."""
+    """`student_checkpoint` in `result.json`; empty for a randomly initialised student."""
     if config.start is None:
         return {}
     return {"student_checkpoint": {**start_plain(config.start), **start_identity(config)["start"]}}
 
 
 def start_identity(config: DistillConfig) -> dict[str, Any]:
-    """What shapes a student beside its recipe: the bytes of the file and how they are read."""
+    """What the initial weights add to the fingerprint: the file and how it is read."""
     if config.start is None:
         return {}
     settings = {k: v for k, v in start_plain(config.start).items() if k != "checkpoint"}
@@ -111,7 +111,7 @@ def start_identity(config: DistillConfig) -> dict[str, Any]:
 
 
 def start_sha256(start: StartConfig) -> str:
-    """Of the file that holds the weights, as it is now."""
+    """SHA-256 of the current file."""
     path = Path(start.checkpoint).expanduser()
     stamp = path.stat() if path.exists() else None
     return _sha256(start.checkpoint, stamp and (stamp.st_mtime_ns, stamp.st_size))

@@ -1,4 +1,4 @@
-"""Networks as the stages need them: seeded, with taps, measured, and described by a card."""
+"""Build seeded networks, describe them by cards, and adapt them to the images of a loader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ class Labelled(Protocol):
 
 
 class TrainingData(Protocol):
-    """What networks and losses need to know of the training images; a `Dataset`, for example."""
+    """What networks and losses read of the training images; `Dataset` is one."""
 
     @property
     def info(self) -> InputInfo:
@@ -38,7 +38,7 @@ class TrainingData(Protocol):
 
     @property
     def normalisation(self) -> Normalisation:
-        """The constants the images come with."""
+        """Normalisation of the images."""
 
     @property
     def train(self) -> Labelled:
@@ -52,7 +52,7 @@ def new_network(
     where: str,
     image_size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network with the initial weights of that seed, for images resized to `image_size`."""
+    """A network initialised from `seed`, for images resized to `image_size`."""
     torch.manual_seed(derive(seed, "weights"))
     return build_network(config, seen_by(dataset, image_size), where)
 
@@ -60,7 +60,7 @@ def new_network(
 def seen_by(
     dataset: TrainingData, image_size: tuple[int, int] | None, channels: int | None = None
 ) -> InputInfo:
-    """What a network sees of a data set's images, resized and with so many channels.
+    """Size, channels and classes of a data set's images, as a network receives them.
 
     None leaves either as it is.
     """
@@ -71,7 +71,7 @@ def seen_by(
 
 
 def own_normalisation(network: nn.Module, default: Normalisation) -> Normalisation:
-    """The constants a network's pretrained weights expect, or those of the data."""
+    """The normalisation that pretrained weights expect; `default` for other networks."""
     own = getattr(network, "normalisation", None)
     return own if isinstance(own, Normalisation) else default
 
@@ -86,7 +86,7 @@ def make_card(
 ) -> NetworkCard:
     """The card of a network trained on a data set, its images resized to `image_size`.
 
-    info: what it sees, where that is more than the size; None: the data set's images.
+    info: of its input, where more than the size differs; None: the data set's images.
     """
     info = info or seen_by(dataset, image_size)
     return NetworkCard(
@@ -106,10 +106,10 @@ def make_card(
 
 @dataclass(frozen=True)
 class Member:
-    """A network in its place, student or teacher, with what its images need.
+    """A network and the preprocessing of its images.
 
-    image_size: they are resized to this for it; None: taken as they come.
-    outputs: those of its outputs that are the classes, in their order; None: all.
+    image_size: images are resized to it; None: not resized.
+    outputs: which of its outputs are the classes, in class order; None: all.
     example: a batch it can take; None: black images of the data's shape.
     """
 
@@ -121,7 +121,7 @@ class Member:
     example: Tensor | None = None
 
     def info(self, dataset: TrainingData) -> InputInfo:
-        """What it sees of a data set's images."""
+        """Size, channels and classes of the images it receives."""
         return seen_by(dataset, self.image_size, len(self.normalisation.mean))
 
     def sample(self, dataset: TrainingData) -> Tensor:
@@ -144,7 +144,7 @@ class Member:
 
 
 def teacher_member(network: nn.Module, config: NetworkConfig, card: NetworkCard) -> Member:
-    """A teacher in its place, as its card says."""
+    """A teacher, with the preprocessing that its card states."""
     return Member(network, config, card.normalisation, card.resized, card.outputs)
 
 
@@ -155,7 +155,7 @@ def renormalised(
     image_size: tuple[int, int] | None = None,
     outputs: Sequence[int] | None = None,
 ) -> nn.Module:
-    """The network between what turns the loader's images into its own and its outputs to classes.
+    """The network with preprocessing for the loader's images and a selection of its outputs.
 
     Before it: a conversion of the constants and channels, if they differ, and a resize to
     `image_size`, if given. After it: a selection of `outputs`, if given.
@@ -167,12 +167,12 @@ def renormalised(
 
 
 def card_facts(card: NetworkCard) -> dict[str, Any]:
-    """What `result.json` says of a network's size."""
+    """Name and size of a network in `result.json`."""
     return {"name": card.name, "params": card.params, "flops": card.flops}
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """What `result.json` says of the data."""
+    """`dataset` in `result.json`."""
     return {
         "name": dataset.name,
         "num_classes": len(dataset.classes),

@@ -1,4 +1,4 @@
-"""The record of one run around whatever it does: lock, log, status, and how it ended."""
+"""Keep the record of a run while it works: lock, log, status, and how it ended."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,13 +23,13 @@ def recording(
     known: dict[str, Any],
     part: bool = False,
 ) -> Iterator[None]:
-    """Run the block as the run of `folder`; `result.json` says at any moment how it stands.
+    """Do the block as the run of `folder`; `result.json` always has its current status.
 
-    The block itself sets `completed`, as its last act before it shows the result. Whatever else
-    ends it, the status becomes `failed` or `interrupted` as long as the file can be written.
+    The block sets `completed` just before it shows the result. However else it ends, the status
+    becomes `failed` or `interrupted`, as long as the file can be written.
 
-    part: of another run, which says the rest.
-    known: entries of `result.json` that are known from the start, in their final order.
+    part: a child run; its parent reports how it ends.
+    known: initial entries of `result.json`, in their final order.
     """
     folder.acquire()
     try:
@@ -40,10 +40,10 @@ def recording(
             elif read_result(folder.path) is None:
                 session.reporter.warn(
                     f"{read_run(folder.path).fault or 'result.json is missing or damaged.'} The "
-                    "run goes on from its config.yaml and its last saved state, and writes its "
-                    "files again."
+                    "run resumes from its config.yaml and its last checkpoint, and rewrites its "
+                    "files."
                 )
-                folder.begin()  # the list of before does not hold any more
+                folder.begin()  # the old checksums are out of date
             try:
                 folder.result.start(command, **known)
                 folder.begin()
@@ -66,9 +66,9 @@ def recording(
 def _ended(
     caught: BaseException, folder: RunFolder, session: Session, part: bool
 ) -> BaseException | None:
-    """Write down that `caught` ended the run; returns what to raise, None for nothing.
+    """Record that `caught` ended the run; returns the exception to raise, if any.
 
-    A run that is complete stays so: what failed then is its last lines on the screen.
+    A completed run stays completed: only its last lines on the screen failed.
     """
     if folder.result.values.get("status") == COMPLETED:
         with suppress(OSError):
@@ -81,16 +81,14 @@ def _ended(
         if not part:
             why = f" ({caught})" if session.reporter.console.lost else ""
             session.reporter.say_last(
-                f"Interrupted{why}; all is saved. Go on: kdrun resume {folder.path}"
+                f"Interrupted{why}; the state is saved. Resume: kdrun resume {folder.path}"
             )
         return caught
     error: BaseException = known_error(caught) or caught
     if isinstance(error, SystemExit):
-        error = KdrunError(
-            f"Code that this run calls ended the process: SystemExit({error.code!r})."
-        )
+        error = KdrunError(f"User code ended the process: SystemExit({error.code!r}).")
     if isinstance(error, MachineError) and not part:
-        error = MachineError(f"{error} Then go on: kdrun resume {folder.path}")
+        error = MachineError(f"{error} Then resume: kdrun resume {folder.path}")
     text = str(error) if isinstance(error, KdrunError) else repr(error)
     _write_status(folder, FAILED, text)
     session.reporter.log_only(f"failed: {text}")
@@ -103,6 +101,6 @@ def _write_status(folder: RunFolder, status: str, text: str) -> None:
 
 
 def _settle(folder: RunFolder) -> None:
-    """Leave no `running` behind when a second exception cut the first one's handling short."""
+    """Replace `running` if a second exception interrupted the handling of the first."""
     if folder.result.values.get("status") == RUNNING:
         _write_status(folder, INTERRUPTED, "stopped")

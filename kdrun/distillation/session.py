@@ -1,4 +1,4 @@
-"""What every stage of one command shares: device, screen, signals, where things are written."""
+"""What all stages of a command share: device, screen, signals, output folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Session:
-    """One command's surroundings: device, threads, screen and signals.
+    """Device, threads, screen and signals of a command.
 
-    Whatever a run makes and several jobs could share is made through `once`, `train_batches` and
-    `shared_teacher`. Here nothing is shared; a way to run sweeps may override them.
+    Objects that several jobs of a sweep could share are created through `once`, `train_batches` and
+    `shared_teacher`. This class shares nothing; lockstep sweeps override these methods.
     """
 
     runtime: RuntimeConfig
@@ -43,11 +43,11 @@ class Session:
     stop: StopRequest
 
     def unshared(self) -> "Session":
-        """The same session without sharing."""
+        """This session without sharing."""
         return self
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` returns; jobs that share call it once per `key` (by its repr)."""
+        """Call `make`; jobs that share the session call it once per `key` (by its repr)."""
         return make()
 
     def train_batches(self, key: object, make: Callable[[], TrainLoader]) -> TrainLoader:
@@ -84,11 +84,10 @@ class Session:
 def open_session(
     runtime: RuntimeConfig, limit_seconds: float | None = None, job: str | None = None
 ) -> Iterator[Session]:
-    """A session whose signals are handled until the block ends; it may take `limit_seconds`.
+    """Open a session and handle signals until the block ends, for at most `limit_seconds`.
 
-    job: `job 3/4` for one of a sweep, whose output is in its log.
-
-    Raises ConfigError for a device this machine has not, and an output root that cannot be one.
+    job: `job 3/4` of a sweep, whose output goes to its log.
+    Raises ConfigError for a device that is not there and an output root that cannot be used.
     """
     require_root(Path(runtime.output_root))
     fresh_start()
@@ -113,9 +112,9 @@ def open_data(
     val_fraction: float,
     before_decoding: BeforeDecoding | None = None,
 ) -> Dataset:
-    """The data set of a configuration, with progress on the screen.
+    """Open the configured data set, with progress on the screen.
 
-    before_decoding: called with classes and form of images that are about to be decoded.
+    before_decoding: called with the classes and the image format before images are decoded.
     """
     cache = session.output_root / "cache"
 

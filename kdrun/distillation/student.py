@@ -7,7 +7,7 @@ from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
-from kdrun.distillation.auxiliary_models import measure_companions
+from kdrun.distillation.auxiliary_models import measure_auxiliary_models
 from kdrun.distillation.build import build_scheme
 from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.networks import Member, make_card
@@ -54,13 +54,13 @@ def train_student(run: StudentRun) -> TrainedStudent:
     trained = _train(run, scheme)
     student_metrics = _student_metrics(run, student, scheme, trained)
     card_entries = _card_entries(run, scheme)
-    companions = measure_companions(
+    auxiliary = measure_auxiliary_models(
         run.config, scheme, run.dataset, run.session, run.folder, card_entries
     )
     card_entries |= {**trained.test.to_dict(), **student_metrics.on_card}
     card = _save(run, student, card_entries)
     run.folder.checkpoints.finish()
-    run_entries = {**companions, **_cost_entries(run, scheme, trained)}
+    run_entries = {**auxiliary, **_cost_entries(run, scheme, trained)}
     return TrainedStudent(card, trained, student_metrics.in_result, run_entries)
 
 

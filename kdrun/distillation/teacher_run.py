@@ -1,4 +1,4 @@
-"""`kdrun train-teacher`: stage 1 alone, with a run folder of its own."""
+"""`kdrun train-teacher`: train or find teachers, in a run folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ from kdrun.ui.reporter import Reporter
 def run_train_teacher(
     config: TrainTeacherConfig, folder: RunFolder, session: Session, argv: Sequence[str]
 ) -> dict[str, Any]:
-    """Do (or continue) the run of `folder`; returns its result."""
+    """Do (or resume) the run of `folder`; returns its `result.json`."""
     first = config.teachers[0]
     for teacher in config.teachers:
         check_precision(teacher.schedule.precision, session.device)
@@ -45,7 +45,7 @@ def run_train_teacher(
         "teachers": [],
         "time": None,
     }
-    # everything that can be refused is, before the run's folder is made
+    # everything that can be rejected is rejected before the folder exists
     checks = network_checks(config)
     dataset = open_data(session, config.dataset, config.val_fraction, checks)
     plan = _plan(config, dataset, session.device)
@@ -100,7 +100,7 @@ def _plan(
 def _say_plan(
     plan: tuple[Rows, list[str]], config: TrainTeacherConfig, session: Session, folder: RunFolder
 ) -> None:
-    """The header of a run."""
+    """Show the header of a run."""
     rows, notes = plan
     session.reporter.heading("kdrun train-teacher")
     precisions = dict.fromkeys(teacher.schedule.precision for teacher in config.teachers)
@@ -131,8 +131,8 @@ def _show(
         best = teacher.card.extra.get("best_val")
         if best:
             reporter.say(
-                f"  best on validation: epoch {best['epoch']} ({best['val_top1']:.2f} %); "
-                "the last epoch is the teacher"
+                f"  best validation epoch: {best['epoch']} ({best['val_top1']:.2f} %); "
+                "the teacher is the last epoch"
             )
         stopped = teacher.card.extra.get("stopped_early")
         if stopped:

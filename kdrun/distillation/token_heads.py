@@ -1,4 +1,4 @@
-"""Students and teachers with distillation tokens: who trains their heads, and how each answers."""
+"""Distillation tokens: which losses train their heads, and the accuracy of each head."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -46,7 +46,7 @@ def require_taught_heads(objective: Objective, student: nn.Module) -> None:
 
 
 def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[str]:
-    """Sentences for the head of a run: who teaches which head, and which of them answer."""
+    """Notes for the header: which loss trains which head, and which heads are read at inference."""
     if not (isinstance(student, ManyHeads) and student.distillation_heads):
         return []
     count = len(student.distillation_heads)

@@ -1,4 +1,4 @@
-"""One training from loaders to measured weights; teachers, baselines and students alike."""
+"""Train one network and measure it: teachers, baselines and students."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,8 +33,8 @@ WriteRows = Callable[[list[dict[str, Any]]], None]
 class Recipe:
     """How one network is trained.
 
-    labelled: on images with labels. settings: what the names of the schedule begin with on the
-    command line.
+    labelled: images have labels. settings: prefix of the schedule's settings on the command line,
+    for messages.
     """
 
     data: DatasetConfig
@@ -47,9 +47,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left: its state, and the test figures of the last and the best epoch.
+    """A finished training. test: after the last epoch. best_val: of the best epoch.
 
-    stopped_early: which epoch was the last and why, when early stopping ended it.
+    stopped_early: last epoch and reason, if early stopping ended the training.
     """
 
     state: TrainState
@@ -68,9 +68,9 @@ def run_training(
     write_rows: WriteRows,
     log: WriteRows | None = None,
 ) -> Trained:
-    """Train `scheme` (or go on), then measure the test split; it chooses nothing.
+    """Train `scheme`, or resume its training, then measure the test split.
 
-    Terms that ask for it are trained before the main phase, each in a phase of its own.
+    Losses that need pre-training get a phase of their own before the main one.
     """
     _make_ready(scheme, session, recipe.schedule.precision)
     loader = train_loader(
@@ -125,7 +125,7 @@ def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None
 
 
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
-    """The pre-training phases that terms ask for, then the main one; one state file for all."""
+    """Pre-training phases of losses, then the main phase; all share one checkpoint file."""
     distributed.wrap_modules(scheme)
     terms = list(pretrain_phases(scheme))
     phases = (*(name for name, _, _ in terms), main.phase)
@@ -148,7 +148,7 @@ def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> Trai
 
 
 def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfig:
-    """The student's own recipe, at a constant rate and of another length."""
+    """The main schedule with the length and optimiser of a pre-training phase, at a constant lr."""
     return replace(
         main,
         epochs=plan.epochs,
@@ -165,7 +165,7 @@ def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfi
 def _best(
     scheme: StudentScheme, state: TrainState, last: Evaluation, measure: Callable[[], Evaluation]
 ) -> dict[str, Any] | None:
-    """The epoch best on the validation split, measured on the test split."""
+    """The test metrics of the epoch that was best on the validation split."""
     if state.best is None or state.best_weights is None:
         return None
     if state.best["epoch"] == state.epoch:
@@ -178,7 +178,7 @@ def _best(
 
 
 class RowWriter:
-    """Passes what the loop says to the screen, and each epoch's row to the files."""
+    """Loop observer: shows progress on the screen and writes each epoch's row to the files."""
 
     def __init__(self, session: Session, write_rows: WriteRows, log: WriteRows | None) -> None:
         self.reporter = session.reporter
@@ -192,7 +192,6 @@ class RowWriter:
         self.reporter.training_started(length, state)
 
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
-        """Pass it on."""
         self.reporter.step_done(batches, sums, images)
 
     def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
@@ -204,5 +203,4 @@ class RowWriter:
         self.reporter.epoch_done(row, length)
 
     def warn(self, text: str) -> None:
-        """Pass it on."""
         self.reporter.warn(text)

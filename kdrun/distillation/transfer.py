@@ -1,4 +1,4 @@
-"""The transfer set in a run: opened, said, and what is measured of the classes it leaves out."""
+"""The transfer set of a run, and metrics of the classes that it leaves out."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from kdrun.engine.metrics import collect_logits, errors_per_class, evaluation
 
 
 def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> TransferSet:
-    """The transfer set of a run, with progress on the screen."""
+    """Open the transfer set of a run, with progress on the screen."""
     cache = session.output_root / "cache"
     return session.once(
         ("transfer", config.transfer, config.dataset, config.val_fraction),
@@ -26,7 +26,7 @@ def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> 
 def transfer_facts(
     config: TransferConfig, whole: Dataset, transfer: TransferSet
 ) -> dict[str, Any] | None:
-    """What `result.json` says of it; None for the training images with their labels."""
+    """`transfer` in `result.json`; None for all training images with their labels."""
     if config == ALL_TRAINING_IMAGES:
         return None
     return {
@@ -48,9 +48,9 @@ def left_out_figures(
     transfer: TransferSet,
     session: Session,
 ) -> dict[str, Any]:
-    """Errors per class on the test split and, where asked for, the bias-corrected figures.
+    """Errors per class on the test split, and the bias-corrected metrics if configured.
 
-    measured: the trained student, as it takes the loader's images. predictions: `[N]`, its answers
+    measured: the trained student, for the loader's images. predictions: `[N]`, its classes
     on the test split. Nothing when no class is left out.
     """
     if not transfer.left_out:
@@ -69,7 +69,7 @@ def _corrected(
     transfer: TransferSet,
     session: Session,
 ) -> dict[str, Any]:
-    """The student with a shift of the left-out classes' logits.
+    """Metrics after adding a constant to the logits of the left-out classes.
 
     A given one, or the one by which they are predicted as often, on the validation split (on the
     training images where there is none), as they are in the training images. Beside it the errors

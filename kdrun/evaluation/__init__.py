@@ -1,1 +1,1 @@
-"""Finished networks used again: measured, shown images, drawn."""
+"""Use finished networks: evaluate, predict, draw figures."""

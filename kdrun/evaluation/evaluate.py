@@ -1,4 +1,4 @@
-"""`kdrun evaluate`: a finished network measured again, on its own data or on others."""
+"""`kdrun evaluate`: measure a finished network, on its own data set or another one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ def run_evaluate(
     else:
         assert config.dataset is not None
         data, val_fraction = config.dataset, 0.0
-    # everything that can be refused is, before the run's folder is made
+    # everything that can be rejected is rejected before the folder exists
     dataset = open_data(session, data, val_fraction)
     network, card, notes = _network(loaded, bare, card, dataset)
     group = group_folder(session.output_root, "evaluate", data.name, name)
@@ -82,7 +82,7 @@ def run_evaluate(
 
 
 def _weights_of(config: EvaluateConfig, loaded: LoadedWeights) -> TeacherConfig | None:
-    """How to read weights that have no card; None where a card says it."""
+    """How to read weights without a card; None if they have one."""
     if loaded.card is not None and config.weights is not None:
         raise ConfigError(
             f"{config.run} has a card that says which network it is and how it is read: leave "
@@ -116,7 +116,7 @@ def _measure(
     config: EvaluateConfig,
     session: Session,
 ) -> tuple[dict[str, Any], list[str]]:
-    """(test figures, and those of the validation split where there is one; warnings)."""
+    """(metrics of the test split and, if there is one, the validation split; warnings)."""
     own = card.normalisation
     # the network's own constants, whatever this data set would use
     same_channels = card.info.in_channels == dataset.info.in_channels

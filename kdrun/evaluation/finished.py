@@ -1,4 +1,4 @@
-"""A finished network on data: what `evaluate` and `export` share."""
+"""Checks of a finished network against a data set, for `evaluate` and `export`."""
 
 from kdrun.config import parse, places, trust
 from kdrun.config.schema import DatasetConfig
@@ -51,7 +51,7 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
 
 
 def _check_order(card: NetworkCard, dataset: Dataset) -> None:
-    """Raise ConfigError for the network's classes in another order: its answers would be mixed."""
+    """Raise ConfigError if the network has the classes in another order."""
     if card.classes == dataset.classes or sorted(card.classes) != sorted(dataset.classes):
         return
     orders = class_orders(card.classes)

@@ -1,4 +1,4 @@
-"""`kdrun predict`: what a finished network sees in image files."""
+"""`kdrun predict`: classify image files with a finished network."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from kdrun.errors import CheckpointError, ConfigError, DataError
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image file, what was done to it, and its likeliest classes with their probabilities."""
+    """An image file, its preprocessing, and its most likely classes with probabilities."""
 
     path: str
     treatment: str

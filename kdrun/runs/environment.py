@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, commit, processor."""
+"""What a run was computed with: versions, commit, CPU."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""A run's folder: made once, shared by nobody, complete enough to repeat or continue the run."""
+"""A run folder: it belongs to one run and holds everything to repeat or resume the run."""
 
 import re
 import shlex
@@ -74,7 +74,7 @@ class RunFolder:
             self._group = None
 
     def is_free(self) -> bool:
-        """Whether no living process works in it."""
+        """Whether no running process holds it."""
         try:
             self.acquire()
         except ConfigError:
@@ -83,7 +83,7 @@ class RunFolder:
         return True
 
     def acquire(self) -> None:
-        """Take the folder for this process.
+        """Lock the folder for this process.
 
         Raises ConfigError when a living one has it, and for a folder with links or pipes in it.
         """
@@ -96,10 +96,10 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ConfigError(f"{self.path} is in use: its run is still going on.") from None
+            raise ConfigError(f"{self.path} is in use: its run is still running.") from None
 
     def release(self) -> None:
-        """Let others continue the run."""
+        """Release the lock."""
         self._lock.release()
 
     def describe(
@@ -111,7 +111,7 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config).encode())
 
     def begin(self) -> None:
-        """The run begins, or goes on: what a killed process left half written goes."""
+        """Start or resume the run: delete unfinished files of a killed process."""
         if world().is_main:
             remove_unfinished(self.path)
             seal(self.path, DESCRIPTION)

@@ -1,4 +1,4 @@
-"""Finding runs again by what they computed."""
+"""Find runs by an entry of their result."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +11,12 @@ from kdrun.runs.result import COMPLETED
 
 
 def group_folder(root: Path, verb: str, dataset: str, name: str) -> Path:
-    """The folder whose children are the runs of that name."""
+    """The folder that holds all runs of that name."""
     return root / verb / safe_name(dataset) / safe_name(name)
 
 
 def runs_in(group: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, result) of every good run in a group, the newest first."""
+    """(folder, result) of every intact run in a group, newest first."""
     return matching(group, lambda result: True)
 
 
@@ -28,9 +28,9 @@ def find_run(
     warn: Callable[[str], None] = lambda fault: None,
     weights: bool = False,
 ) -> Path | None:
-    """The newest run whose result has `key` = `value`, finished or not as asked.
+    """The newest run whose result has `key` = `value`. finished: its status is `completed`.
 
-    warn: is told of damaged runs, which are left out. weights: its student will be read as well.
+    warn: called for damaged runs, which are skipped. weights: also check its student's files.
     """
 
     def wanted(result: dict[str, Any]) -> bool:

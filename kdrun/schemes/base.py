@@ -1,4 +1,4 @@
-"""A scheme turns a batch into a loss: who teaches whom, in one step.
+"""A scheme turns a batch into a loss: it defines which network teaches which.
 
 The loop trains whatever a scheme's parameters are and measures its `network`; it never learns how
 many teachers there are. What a scheme keeps outside its parameters (frozen teachers) is neither
@@ -21,7 +21,7 @@ from kdrun.types import Batch, BatchKeys, Outputs, StepOutput
 
 
 class StudentScheme(nn.Module):
-    """Base of the schemes that leave one plain student.
+    """Base class of schemes.
 
     student: the network being trained. objective: its loss. compiled: run it through the compiler.
     reads_partner: whether every batch must hold `Batch.partner`.
@@ -41,11 +41,11 @@ class StudentScheme(nn.Module):
         self._run_student: tuple[Callable[[Tensor], Outputs]] = (run,)  # a tuple: not registered
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Weights and terms may follow the epoch."""
+        """Update loss weights that depend on the epoch."""
         self.objective.start_epoch(epoch, epochs)
 
     def after_step(self) -> None:
-        """The optimiser has used the gradients of the last forward."""
+        """Called after each optimiser step."""
         for term in self.objective.loss_list():
             term.after_step()
 
@@ -56,15 +56,15 @@ class StudentScheme(nn.Module):
 
     @property
     def measured(self) -> nn.Module:
-        """The student as it takes the loader's images."""
+        """The student, for the loader's images."""
         return self.student
 
     def describe(self) -> str:
-        """What is minimised, with its numbers."""
+        """The objective as text, e.g. `0.1*CE + 0.9*16*KL(T=4)`."""
         return self.objective.describe()
 
     def notes(self) -> list[str]:
-        """Sentences for the head of a run."""
+        """Notes for the header of a run."""
         return []
 
     def facts(self) -> dict[str, Any]:
@@ -72,17 +72,17 @@ class StudentScheme(nn.Module):
         return {}
 
     def companions(self) -> list[AuxiliaryModel]:
-        """What is measured beside the student when training has ended."""
+        """Further models to measure after training: peers, branches, exits, ensembles."""
         return []
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling the student and the frozen teachers took; 0 where nothing is compiled."""
+        """Compile time of student and frozen teachers; 0 if nothing is compiled."""
         return compile_seconds((*self._run_student, *self.frozen_teachers))
 
     @property
     def frozen_teachers(self) -> Sequence[Any]:
-        """Teachers that never change, images → `Outputs`; none where networks teach each other."""
+        """Teachers that are not trained, images → `Outputs`."""
         return ()
 
     def teacher_outputs(self, batch: Batch) -> Sequence[Outputs]:
@@ -117,7 +117,7 @@ Value = tuple[str, dict[str, Tensor], dict[str, Tensor]]
 
 
 def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
-    """What a step returns when its loss is the sum of several objectives' weighted parts.
+    """The output of a step whose loss is the sum of the weighted parts of several objectives.
 
     logits: `[B, C]` of the plain student. Parts of one name are added up.
     """
@@ -141,7 +141,7 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """No gradients, and evaluation mode."""
+    """Disable gradients and set evaluation mode."""
     network.requires_grad_(False)
     return network.eval()
 

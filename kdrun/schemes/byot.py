@@ -1,4 +1,4 @@
-"""Be your own teacher: exits after each stage that learn from the last classifier.
+"""Be your own teacher (BYOT): exits after each stage learn from the last classifier.
 
 Source: Zhang, Song, Gao, Chen, Bao and Ma 2019, arXiv 1905.08094.
 """
@@ -26,7 +26,7 @@ from kdrun.types import Batch, Outputs, StepOutput
 def byot(
     given: SchemeContext, exits: Sequence[str] | None = None, hint_weight: NotNegative = 0.03
 ) -> "BeYourOwnTeacher":
-    """Shallow exits learn from labels, from the last classifier, and from what it reads.
+    """Shallow exits learn from labels, from the last classifier, and from its input features.
 
     An exit is a bottleneck that brings a stage's map to the size of the last stage's and to the
     width of the classifier's input, a mean over space, and a classifier. What is minimised is, with
@@ -71,7 +71,7 @@ class Exit(nn.Module):
 
 
 class BeYourOwnTeacher(StudentScheme):
-    """A student with exits, which are trained beside it and then left behind."""
+    """A student with exits, which are trained with it and not saved."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class BeYourOwnTeacher(StudentScheme):
         return f"1*CE; for each exit ({exits}): {self.objective.describe()}{hint}"
 
     def companions(self) -> list[AuxiliaryModel]:
-        """Every exit, and the mean of all answers, the last classifier's among them."""
+        """Every exit, and the ensemble of all classifiers."""
         found = [
             AuxiliaryModel("exits", f"exit at {tap}", _Answer(self, number))
             for number, tap in enumerate(self.taps)
@@ -129,7 +129,7 @@ class BeYourOwnTeacher(StudentScheme):
 
 
 class _Answer(nn.Module):
-    """One exit's logits, or those of the mean answer, for measuring. number: None: all."""
+    """Logits of one exit, for evaluation. number: None: the ensemble."""
 
     def __init__(self, scheme: BeYourOwnTeacher, number: int | None) -> None:
         super().__init__()

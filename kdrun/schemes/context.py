@@ -1,7 +1,7 @@
-"""What a scheme may be given when it is built, and how it makes networks and losses meet.
+"""What a scheme is built from: networks, the objective, and their adapters.
 
-Schemes with a frozen teacher are given networks with their taps set. Schemes whose networks teach
-each other, or themselves, set taps of their own: they start from here.
+Schemes with frozen teachers receive networks whose taps are set. Schemes whose networks teach each
+other, or themselves, set their taps through `SchemeContext`.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,17 +35,17 @@ class TrainableNetwork:
     seed: int
 
     def extractor(self, names: Sequence[str] = (), embedding: bool = False) -> FeatureExtractor:
-        """The network as it takes the loader's images, with these taps."""
+        """The network with these taps, for the loader's images."""
         return FeatureExtractor(self.network, names, self.paths, embedding, self.normalisation)
 
 
 @dataclass(frozen=True)
 class SchemeContext:
-    """Everything a scheme may know besides its own settings.
+    """Everything a scheme can use besides its settings.
 
-    peers: what `scheme.peers` names. another: a new network like the student with initial weights
-    of its own, by number. new_objective: the objective once more, with terms of its own.
-    sample: two of the data's images in shape, black. targets: `[N]` labels of the training images.
+    peers: from `scheme.peers`. another: number → a new network with the student's architecture and
+    its own seed. new_objective: a new instance of the objective with its own losses.
+    sample: two black images of the data's shape. targets: `[N]` labels of the training images.
     """
 
     student: TrainableNetwork
@@ -61,7 +61,7 @@ class SchemeContext:
     compiled: bool
 
     def dry(self, extractor: FeatureExtractor) -> Outputs:
-        """What a network says of `sample`, without a trace."""
+        """Outputs for `sample`, without side effects on the network."""
         with dry_run(extractor):
             outputs: Outputs = extractor(self.sample)
         return outputs
@@ -97,7 +97,7 @@ class SchemeContext:
 
 @dataclass(frozen=True)
 class _LearningTeacher(NetworkView):
-    """A teacher that is being trained itself: no term may hold on to its modules."""
+    """A teacher that is still being trained: losses must not reuse its modules."""
 
     term: str = ""
 
@@ -109,23 +109,23 @@ class _LearningTeacher(NetworkView):
 
 
 def pooled(features: Tensor) -> Tensor:
-    """A tensor of a network as `[B, D]`: the mean over space or tokens, where it has them."""
+    """Features as `[B, D]`: the mean over space or tokens, if there are any."""
     if features.dim() == 4:
         return features.mean(dim=(2, 3))
     return features.mean(dim=1) if features.dim() == 3 else features.flatten(1)
 
 
 def require_losses(objective: Objective, scheme: str) -> None:
-    """Raise ConfigError for an objective of labels alone. scheme: its name, for the message."""
+    """Raise ConfigError for an objective without a distillation loss."""
     if not objective.loss_list():
         raise ConfigError(
-            f"scheme={scheme} with loss=ce teaches nothing: choose a loss, e.g. loss=kd, or "
-            "scheme=offline for the labels alone."
+            f"scheme={scheme} with loss=ce distils nothing: choose a loss, e.g. loss=kd, or "
+            "scheme=offline for labels only."
         )
 
 
 def require_one_phase(objective: Objective, scheme: str) -> None:
-    """Raise ConfigError for labels alone, and for terms that need a finished teacher."""
+    """Raise ConfigError for labels only, and for losses that need a finished teacher."""
     require_losses(objective, scheme)
     for term in objective.loss_list():
         if term.replaces_student or term.pretraining() is not None:
@@ -136,9 +136,9 @@ def require_one_phase(objective: Objective, scheme: str) -> None:
 
 
 def require_logits(objective: Objective, scheme: str, reason: str) -> None:
-    """Raise ConfigError unless every term reads logits alone.
+    """Raise ConfigError for losses that read more than logits.
 
-    reason: why the scheme has nothing else, as a clause.
+    reason: why the scheme has only logits, as a clause.
     """
     require_one_phase(objective, scheme)
     for term in objective.loss_list():

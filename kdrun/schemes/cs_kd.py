@@ -1,4 +1,4 @@
-"""Class-wise self-distillation: two images of one class should be answered alike.
+"""Class-wise self-distillation (CS-KD): images of one class should get similar predictions.
 
 Source: Yun, Park, Lee and Shin 2020, arXiv 2003.13964.
 """
@@ -14,7 +14,7 @@ from kdrun.types import Batch, Outputs
 
 
 def class_wise(given: SchemeContext) -> "ClassWise":
-    """The student's answer to another image of the same class is its teacher.
+    """The student's output for another image of the same class is the teacher.
 
     With `loss=kd`: ce · CE(x) + λ · T² · KL(p^T(x') ‖ p^T(x)), where p(x') is a constant (section
     2.2, eqs. 1 and 2) and λ the weight of the term. x' is drawn anew in every epoch from the other
@@ -31,7 +31,7 @@ def class_wise(given: SchemeContext) -> "ClassWise":
 
 
 class ClassWise(StudentScheme):
-    """A student that learns from its own answers to other images of the class."""
+    """A student that learns from its own outputs for other images of the class."""
 
     reads_partner: ClassVar[bool] = True
 
@@ -44,5 +44,5 @@ class ClassWise(StudentScheme):
         return student, [partner]
 
     def describe(self) -> str:
-        """The objective, and who teaches."""
+        """The objective and the teacher."""
         return f"{self.objective.describe()}, to the answer for another image of the class"

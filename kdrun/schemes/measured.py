@@ -1,4 +1,4 @@
-"""What is measured beside the plain student: peers, branches, exits and ensembles."""
+"""Models that are measured in addition to the student: peers, branches, exits, ensembles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from kdrun.schemes.context import TrainableNetwork
 
 @dataclass(frozen=True)
 class AuxiliaryModel:
-    """A network, or a part of one, that is measured beside the student.
+    """A network, or a part of one, that is measured in addition to the student.
 
     kind: its list in `result.json` (peers, branches, exits, ensemble). name: what it is called.
     module: the loader's images → logits `[B, C]`, or `Outputs`.
-    learner: the plain network, where it is one that can stand alone and is saved.
+    learner: the network to save, if the model is a complete network.
     """
 
     kind: str
@@ -38,5 +38,5 @@ class MeanAnswer(nn.Module):
 
 
 def mean_logits(logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Logits whose softmax at T is the plain mean of the given ones' at T: `[B, C]` each."""
+    """Logits whose softmax at T is the mean of the softmax of the given `[B, C]` at T."""
     return mean_soft_targets(logits, [1.0 / len(logits)] * len(logits), temperature)

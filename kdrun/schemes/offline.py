@@ -10,7 +10,7 @@ from kdrun.types import Batch, Outputs
 
 
 class Offline(StudentScheme):
-    """The student learns from teachers that do not change."""
+    """The student learns from frozen teachers."""
 
     def __init__(
         self,
@@ -22,13 +22,13 @@ class Offline(StudentScheme):
         super().__init__(student, objective, compiled)
         for teacher in teachers:
             freeze(teacher)
-        # ready to run: whoever made them decides whether they are compiled.
+        # prepared by the caller, which also decides whether they are compiled;
         # a tuple is not registered: teachers are in no state dict and `train()` does not reach them
         self._teachers = tuple(teachers)
 
     @property
     def frozen_teachers(self) -> Sequence[Any]:
-        """The teachers, as they are run."""
+        """The prepared teachers."""
         return self._teachers
 
     def teacher_outputs(self, batch: Batch) -> Sequence[Outputs]:

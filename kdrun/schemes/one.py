@@ -1,4 +1,4 @@
-"""On-the-fly native ensemble: one trunk, several branches, and a gate that weighs their answers.
+"""On-the-fly native ensemble (ONE): a shared trunk, several branches, and a gate over them.
 
 Source: Lan, Zhu and Gong 2018, arXiv 1806.04606.
 """
@@ -23,7 +23,7 @@ from kdrun.types import Batch, Outputs, StepOutput
 
 
 def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "NativeEnsemble":
-    """The student's layers up to a tap are shared; those after it exist several times.
+    """The layers up to a tap are shared; the layers after it are replicated as branches.
 
     The ensemble's logits are Σ_i g_i · z_i with g = softmax(ReLU(BN(W · f))), where f is the shared
     tensor averaged over space (section 3.1). What is minimised is, with `loss=kd`,
@@ -33,7 +33,7 @@ def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "N
 
     branches: how many, at least 2. The first begins as the student alone would, the others with
     weights of their own.
-    split: the tap after which branches begin; null: all but the student's last stage is shared.
+    split: tap after which the branches begin; null: only the last stage is replicated.
     Raises ConfigError for networks without such a tap, and for losses that read more than logits.
     """
     require_logits(given.objective, "one", "the branches meet in nothing else")
@@ -63,7 +63,7 @@ def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "N
 
 
 class Gate(nn.Module):
-    """How much each branch counts for an image: softmax(ReLU(BN(W · f)))."""
+    """Weights of the branches for each image: softmax(ReLU(BN(W · f)))."""
 
     def __init__(self, width: int, branches: int) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class Gate(nn.Module):
         self.norm = AdapterNorm(branches)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Shared features → weights `[B, branches]`, each row adding up to 1."""
+        """Shared features → weights `[B, branches]`, each row with sum 1."""
         scores = self.norm(self.linear(pooled(features))[:, :, None, None])
         return full_precision(scores[:, :, 0, 0].relu()).softmax(dim=1)
 
 
 class NativeEnsemble(StudentScheme):
-    """A student whose last part exists several times; branch 1 is the one that is kept."""
+    """A student with replicated last layers; branch 1 is saved."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class NativeEnsemble(StudentScheme):
         self._recording = recording
 
     def answers(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(logits `[B, C]` of each branch, those of the ensemble)."""
+        """(logits `[B, C]` of each branch, logits of the ensemble)."""
         output: Outputs = self._recording.run(self.student, images)
         logits = [output.logits, *(branch(images) for branch in self.branches)]
         self._recording.forget()
@@ -132,7 +132,7 @@ class NativeEnsemble(StudentScheme):
 
 
 class _Answer(nn.Module):
-    """One branch's logits, or the ensemble's, for measuring. number: from 0; None: all."""
+    """Logits of one branch, for evaluation. number: from 0; None: the ensemble."""
 
     def __init__(self, scheme: NativeEnsemble, number: int | None) -> None:
         super().__init__()

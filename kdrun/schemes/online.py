@@ -1,4 +1,4 @@
-"""Deep mutual learning: networks that are all trained at once and teach each other.
+"""Deep mutual learning: networks that are trained together and teach each other.
 
 Source: Zhang, Xiang, Hospedales and Lu 2018, arXiv 1706.00384.
 """
@@ -32,10 +32,10 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one peer learns from some others, which count as one teacher.
+class PeerLoss:
+    """The objective of one peer with some other peers as one teacher.
 
-    learner, teachers: numbers of peers, from 0. share: of this lesson in the learner's loss.
+    learner, teachers: numbers of peers, from 0. share: weight in the learner's loss.
     """
 
     learner: int
@@ -51,10 +51,10 @@ def online(given: SchemeContext, variant: str = "each") -> "Online":
     outputs of j are constants; with `loss=kd` that is ce · CE_i + weight · T² · mean_j KL(p_j ‖
     p_i). What is minimised is Σ_i L_i, in one step from one forward of all peers. The paper updates
     its peers in turn, each after a new forward of those before it; here all of them move at once,
-    so that no peer is served before another and a step costs one forward each.
+    so that no peer is ahead of another and a step costs one forward pass each.
 
-    scheme.peers: who learns beside the student, which is peer 1.
-    Terms on features have adapters of their own for every pair of peers.
+    scheme.peers: the networks trained with the student, which is peer 1.
+    Losses on features have separate adapters for every pair of peers.
     variant: each | mean (needs losses on logits that share one temperature).
     Raises ConfigError for losses that need a finished teacher, and for fewer than two peers.
     """
@@ -66,14 +66,14 @@ def online(given: SchemeContext, variant: str = "each") -> "Online":
             "scheme=online needs peers: 'scheme.peers=[student]' for another network like the "
             "student, or names, e.g. 'scheme.peers=[resnet20]'."
         )
-    lessons = _lessons(given, len(learners), variant)
+    peer_losses = _peer_losses(given, len(learners), variant)
     if variant == "mean":
         _require_one_temperature(given.objective)
-    return Online(learners, _tap(given, learners, lessons), lessons, given.compiled)
+    return Online(learners, _tap(given, learners, peer_losses), peer_losses, given.compiled)
 
 
 class Online(StudentScheme):
-    """Peers that teach each other; peer 1 is the student that is kept."""
+    """Peers that teach each other; peer 1 is the student that is saved."""
 
     trains_peers: ClassVar[bool] = True
 
@@ -81,26 +81,26 @@ class Online(StudentScheme):
         self,
         learners: Sequence[TrainableNetwork],
         peers: Sequence[FeatureExtractor],
-        lessons: Sequence[Lesson],
+        peer_losses: Sequence[PeerLoss],
         compiled: bool = False,
     ) -> None:
-        super().__init__(peers[0], lessons[0].objective, compiled)
+        super().__init__(peers[0], peer_losses[0].objective, compiled)
         self.learners = tuple(learners)
         self.others = nn.ModuleList(peers[1:])
-        self.more_objectives = nn.ModuleList(lesson.objective for lesson in lessons[1:])
-        self.lessons = tuple(lessons)
+        self.more_objectives = nn.ModuleList(peer_loss.objective for peer_loss in peer_losses[1:])
+        self.peer_losses = tuple(peer_losses)
         others = [compile_network(peer) if compiled else peer for peer in peers[1:]]
         self._run_others: tuple[Callable[[Tensor], Outputs], ...] = tuple(others)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Weights and terms of every pair may follow the epoch."""
-        for lesson in self.lessons:
-            lesson.objective.start_epoch(epoch, epochs)
+        """Update loss weights of every pair that depend on the epoch."""
+        for peer_loss in self.peer_losses:
+            peer_loss.objective.start_epoch(epoch, epochs)
 
     def after_step(self) -> None:
-        """The optimiser has used the gradients of the last forward."""
-        for lesson in self.lessons:
-            for term in lesson.objective.loss_list():
+        """Called after each optimiser step."""
+        for peer_loss in self.peer_losses:
+            for term in peer_loss.objective.loss_list():
                 term.after_step()
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -108,15 +108,17 @@ class Online(StudentScheme):
         outputs = self._forward_all(batch.images)
         constants = [output.detached() for output in outputs]
         parts: list[tuple[str, dict[str, Tensor], dict[str, Tensor]]] = []
-        for lesson in self.lessons:
-            teacher = _teacher(constants, lesson)
-            _, found = lesson.objective(outputs[lesson.learner], [teacher], batch)
-            shares = {name: lesson.share * value for name, value in found.items()}
-            parts.append((f"peer{lesson.learner + 1}_", shares, lesson.objective.weigh(shares)))
+        for peer_loss in self.peer_losses:
+            teacher = _teacher(constants, peer_loss)
+            _, found = peer_loss.objective(outputs[peer_loss.learner], [teacher], batch)
+            shares = {name: peer_loss.share * value for name, value in found.items()}
+            parts.append(
+                (f"peer{peer_loss.learner + 1}_", shares, peer_loss.objective.weigh(shares))
+            )
         return step_output(outputs[0].logits, parts)
 
     def _forward_all(self, images: Tensor) -> list[Outputs]:
-        """Each peer's outputs, of every view that the objective reads."""
+        """Outputs of each peer, for every view that the objective reads."""
         runs = (*self._run_student, *self._run_others)
         outputs = [run(images) for run in runs]
         if self.objective.reads_strong_view:
@@ -134,7 +136,7 @@ class Online(StudentScheme):
         return {"peer_seeds": [learner.seed for learner in self.learners]}
 
     def companions(self) -> list[AuxiliaryModel]:
-        """The other peers, and the mean of all peers' answers."""
+        """The other peers, and the ensemble of all peers."""
         found = [
             AuxiliaryModel("peers", f"peer {number}", peer, learner)
             for number, (peer, learner) in enumerate(
@@ -146,7 +148,7 @@ class Online(StudentScheme):
         return [*found, AuxiliaryModel("ensemble", f"ensemble of {count} peers", everyone)]
 
 
-def _lessons(given: SchemeContext, count: int, variant: str) -> list[Lesson]:
+def _peer_losses(given: SchemeContext, count: int, variant: str) -> list[PeerLoss]:
     numbers = range(count)
     if variant == "mean":
         groups = [(i, tuple(j for j in numbers if j != i)) for i in numbers]
@@ -155,19 +157,19 @@ def _lessons(given: SchemeContext, count: int, variant: str) -> list[Lesson]:
     share = 1.0 if variant == "mean" else 1.0 / (count - 1)
     objectives = [given.objective, *(given.new_objective() for _ in groups[1:])]
     return [
-        Lesson(learner, teachers, objective, share)
+        PeerLoss(learner, teachers, objective, share)
         for (learner, teachers), objective in zip(groups, objectives, strict=True)
     ]
 
 
 def _tap(
-    given: SchemeContext, learners: Sequence[TrainableNetwork], lessons: Sequence[Lesson]
+    given: SchemeContext, learners: Sequence[TrainableNetwork], peer_losses: Sequence[PeerLoss]
 ) -> list[FeatureExtractor]:
-    """Every peer with the taps that its lessons read; the adapters of each pair are built."""
+    """Set the taps of every peer and build the adapters of every pair."""
     names: list[list[str]] = [[] for _ in learners]
-    for lesson in lessons:
-        student, teacher = lesson.learner, lesson.teachers[0]
-        for term in lesson.objective.loss_list():
+    for peer_loss in peer_losses:
+        student, teacher = peer_loss.learner, peer_loss.teachers[0]
+        for term in peer_loss.objective.loss_list():
             term.pairs = pair_taps(term.taps, learners[student].paths, learners[teacher].paths)
             names[student] += [pair[0] for pair in term.pairs]
             names[teacher] += [pair[1] for pair in term.pairs]
@@ -177,10 +179,10 @@ def _tap(
         for learner, own in zip(learners, names, strict=True)
     ]
     outputs = [given.dry(peer) for peer in extractor]
-    for lesson in lessons:
-        student, teacher = lesson.learner, lesson.teachers[0]
+    for peer_loss in peer_losses:
+        student, teacher = peer_loss.learner, peer_loss.teachers[0]
         given.build_losses(
-            lesson.objective,
+            peer_loss.objective,
             (learners[student], learners[teacher]),
             (outputs[student], outputs[teacher]),
             f"{student}-{teacher}",
@@ -197,10 +199,10 @@ def _require_one_temperature(objective: Objective) -> None:
         )
 
 
-def _teacher(constants: Sequence[Outputs], lesson: Lesson) -> Outputs:
-    """The one that teaches: a peer, or the mean of several."""
-    if len(lesson.teachers) == 1:
-        return constants[lesson.teachers[0]]
-    temperature = lesson.objective.loss_list()[0].target_temperature()
+def _teacher(constants: Sequence[Outputs], peer_loss: PeerLoss) -> Outputs:
+    """The teacher's outputs: of one peer, or the mean of several."""
+    if len(peer_loss.teachers) == 1:
+        return constants[peer_loss.teachers[0]]
+    temperature = peer_loss.objective.loss_list()[0].target_temperature()
     assert temperature is not None
-    return Outputs(mean_logits([constants[j].logits for j in lesson.teachers], temperature))
+    return Outputs(mean_logits([constants[j].logits for j in peer_loss.teachers], temperature))

@@ -1,4 +1,4 @@
-"""A phase before the main one: only one term's own loss is minimised."""
+"""A phase before the main one that minimises the pre-training loss of one loss."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from kdrun.types import Batch, StepOutput
 
 
 class PretrainScheme(nn.Module):
-    """The main scheme seen through one term: same networks, adapters and state, another loss.
+    """The main scheme with another loss: same networks, adapters and state.
 
     What the term's loss does not reach has no gradient, and the optimiser leaves it alone.
     """
@@ -39,11 +39,11 @@ class PretrainScheme(nn.Module):
 
     @property
     def measured(self) -> nn.Module:
-        """The student as it takes the loader's images."""
+        """The student, for the loader's images."""
         return self.main.measured
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Nothing follows the epoch here."""
+        """Nothing depends on the epoch here."""
 
     def after_step(self) -> None:
         """Nothing is updated here."""
@@ -56,7 +56,7 @@ class PretrainScheme(nn.Module):
 
 
 def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, str, Pretraining]]:
-    """(phase, term's name, plan) of every term that wants to train before the main phase."""
+    """(phase, name of the loss, plan) of every loss that is pre-trained."""
     for name, weighted in scheme.objective.weighted.items():
         plan = weighted.loss.pretraining()
         if plan is not None and plan.epochs > 0 and weighted.weight > 0:

@@ -1,7 +1,7 @@
-"""Training on labels alone: teachers, and the student without one."""
+"""Training on labels only: teachers and baselines."""
 
 from kdrun.schemes.base import StudentScheme
 
 
 class Supervised(StudentScheme):
-    """The objective without teachers: cross-entropy."""
+    """Cross-entropy, without teachers."""

@@ -1,4 +1,4 @@
-"""Teacher-free distillation: a teacher that is right by construction, or the student itself.
+"""Teacher-free distillation (Tf-KD): a virtual teacher, or the student itself.
 
 Source: Yuan, Tay, Li, Wang and Feng 2020, arXiv 1909.11723.
 """
@@ -34,7 +34,7 @@ def teacher_free(
     variant: str = "virtual",
     correct: float | None = None,
 ) -> StudentScheme:
-    """The objective with a teacher that is better than the student in nothing but its calm.
+    """The objective with a teacher that knows nothing but the labels, or the student alone.
 
     virtual (section 5.2, eqs. 9 and 10): the teacher gives the right class the probability a and
     the others (1 - a) / (C - 1) each; as a teacher of logits it has the logarithms of these, so
@@ -66,7 +66,7 @@ def teacher_free(
 
 
 class VirtualTeacher(StudentScheme):
-    """A student whose teacher knows the labels and nothing else."""
+    """A student whose virtual teacher is always right, with a fixed confidence."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class VirtualTeacher(StudentScheme):
         return student, [Outputs(logits.to(student.logits.dtype))]
 
     def describe(self) -> str:
-        """The objective, and who teaches."""
+        """The objective and the teacher."""
         return f"{self.objective.describe()}, to a virtual teacher with a={self.correct:g}"
 
 

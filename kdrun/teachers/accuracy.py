@@ -15,7 +15,7 @@ TOLERATED_POINTS = 0.5
 
 
 def is_measured_on(card: NetworkCard, data: DatasetConfig, dataset: Dataset) -> bool:
-    """Whether the figures on a card are of the test images of `dataset`."""
+    """Whether the metrics on a card were measured on the test images of `dataset`."""
     then = card.extra.get("dataset")
     recipe = card.extra.get("recipe")
     was = recipe.get("dataset") if isinstance(recipe, dict) else card.extra.get("fingerprint")
@@ -33,9 +33,9 @@ def check_accuracy(
     warn: Callable[[str], None],
     remedy: str,
 ) -> None:
-    """Raise CheckpointError when the card promises another accuracy on the test split.
+    """Raise CheckpointError if the card states another accuracy on the test split.
 
-    With `teacher.check_accuracy=false` it is only said. remedy: what else can be done.
+    Only a warning with `teacher.check_accuracy=false`. remedy: for the message.
     """
     test = card.extra.get("test")
     expected = test.get("top1") if isinstance(test, dict) else None

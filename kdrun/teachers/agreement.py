@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was measured of a teacher on this machine.
+    """Measured for a teacher on this machine.
 
     rows: an image's outputs in a chunk are the same bits whatever else is in it, and wherever.
     batch: they are those of a training batch of the size that was tried.

@@ -37,12 +37,12 @@ STORED = {
 
 
 def chunk_size(device: torch.device) -> int:
-    """Images of one forward pass whose outputs are kept."""
+    """Images per forward pass whose outputs are cached."""
     return CHUNK.get(device.type, 64)
 
 
 def view_count(augment: AugmentConfig) -> int:
-    """The views an image can have."""
+    """Number of views of an image."""
     return (2 * augment.crop_padding + 1) ** 2 * (2 if augment.flip else 1)
 
 
@@ -57,24 +57,24 @@ def slots_of(index: Tensor, seen: Views, augment: AugmentConfig) -> Any:
 
 @dataclass
 class Counts:
-    """images: asked about. computed: put through the teacher for them, or ahead of them."""
+    """images: lookups. computed: images put through the teacher, for a batch or ahead of it."""
 
     images: int = 0
     computed: int = 0
 
     @property
     def found(self) -> int:
-        """Images whose outputs were in the cache."""
+        """Cache hits."""
         return max(self.images - self.computed, 0)
 
     def share(self) -> float:
-        """Found images, in percent of all."""
+        """Hits in percent of the lookups."""
         return 100.0 * self.found / self.images if self.images else 0.0
 
 
 @dataclass
 class _Place:
-    """Where the training is: the plan of an epoch, and the current batch's number.
+    """Position in the training: the plan of an epoch and the number of the current batch.
 
     ahead: record number → values computed for later batches that have no room in the file.
     """
@@ -141,7 +141,7 @@ class CachedTeacher(nn.Module):
         return Outputs(logits, {}, embedding if self.widths[1] else None)
 
     def _place_of(self, keys: BatchKeys) -> _Place:
-        """Where in the training the batch is; the plan of its epoch is kept for the next ones."""
+        """Position of a batch in the training; the plan of the epoch is reused."""
         loader: TrainLoader = keys.loader
         if self._place is None or not self._place.is_of(loader, keys.epoch):
             batches = loader.batches(keys.epoch)
@@ -153,7 +153,7 @@ class CachedTeacher(nn.Module):
     # -----------------------------------------------------------------------------------------
 
     def _values(self, place: _Place, images: Tensor) -> Tensor:
-        """`[B, width]` on the CPU: found, or computed and kept."""
+        """`[B, width]` on the CPU: from the cache, or computed and cached."""
         index = place.order[place.number]
         slots = self._slots(place, index)
         values, valid = self._find(index, slots, place.ahead)
@@ -261,8 +261,8 @@ class CachedTeacher(nn.Module):
         except OSError as error:
             self.writes = False
             self.warn(
-                f"The teacher's outputs cannot be kept in {self.file.path} ({error.strerror}): "
-                "the training goes on without keeping more."
+                f"The teacher's outputs cannot be written to {self.file.path} ({error.strerror}): "
+                "training continues without caching more."
             )
         return kept & self.writes
 

@@ -1,4 +1,4 @@
-"""What makes a trained network that network: a digest of everything that shaped its weights."""
+"""Fingerprint of a trained network: a digest of everything that determines its weights."""
 
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +19,7 @@ def network_recipe(
     dataset: Dataset,
     image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Everything that shaped a network trained on labels; it is hashed, and kept beside weights.
+    """Everything that determines a network trained on labels; it is hashed and stored with it.
 
     The validation split counts, because a teacher must not have seen those images.
     image_size: what the images were resized to for it, if they were.
@@ -40,7 +40,7 @@ def network_recipe(
 
 
 def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
-    """The settings of a schedule that reach the weights; a setting nothing reads does not count."""
+    """The settings of a schedule that affect the weights; unread settings are left out."""
     settings = asdict(schedule)
     unread = unread_keys(schedule) | {"eval_batch_size"}
     if not schedule.early_stopping:

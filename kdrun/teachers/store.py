@@ -1,7 +1,7 @@
 """The teacher store: `outputs/teachers/<dataset>/<network>-<fingerprint>/`.
 
 An entry holds `teacher.safetensors`, `teacher.json` and `metrics.jsonl`; while it is being trained,
-a lock and `checkpoints/`, from which any later run goes on.
+a lock and `checkpoints/`, from which a later run resumes.
 """
 
 import os
@@ -23,7 +23,7 @@ FILES = (f"{STEM}.safetensors", f"{STEM}.json", "metrics.jsonl", "metrics.csv")
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """One place in the store, filled or not."""
+    """A place in the store, with or without a teacher."""
 
     folder: Path
 
@@ -34,27 +34,27 @@ class StoreEntry:
 
     @property
     def checkpoints(self) -> CheckpointFolder:
-        """The states of its training, until it is filled."""
+        """Checkpoints of its training, until it is filled."""
         return CheckpointFolder(self.folder / "checkpoints")
 
     def is_filled(self) -> bool:
-        """True when a finished teacher lies here; the card is written last.
+        """Whether it holds a finished teacher; the card is written last.
 
-        Also true of one whose card is lost: it is refused, not trained over.
+        Also true if the card was lost: such a teacher is rejected, not overwritten.
         """
         card = self.folder / f"{STEM}.json"
         return card.is_file() or (not os.path.lexists(card) and is_listed(card))
 
     def card(self) -> NetworkCard:
-        """The card of the teacher that lies here."""
+        """The card of its teacher."""
         return read_card(self.folder / f"{STEM}.json")
 
     def load(self) -> tuple[nn.Module, NetworkCard]:
-        """The teacher, its checksum verified."""
+        """(network, card), with a verified checksum."""
         return load_network(self.folder, STEM)
 
     def fill(self, network: nn.Module, card: NetworkCard) -> NetworkCard:
-        """Put a finished teacher here."""
+        """Save a finished teacher."""
         unseal(self.folder)
         saved = save_network(self.folder, STEM, network, card)
         if world().is_main:
@@ -62,11 +62,11 @@ class StoreEntry:
         return saved
 
     def has_leftovers(self) -> bool:
-        """Whether the process that filled it was killed before it had tidied up, or still works."""
+        """Whether files of its training are left: its process was killed or is still working."""
         return self.checkpoints.exists() or any(self.folder.glob(f"{UNFINISHED}*"))
 
     def tidy(self) -> None:
-        """Delete what only a training needs; the caller holds the entry."""
+        """Delete the files of its training; the caller holds the lock."""
         self.checkpoints.remove()
         remove_unfinished(self.folder)
         if not (self.folder / SUMS).exists():
@@ -80,7 +80,7 @@ class TeacherStore:
         self.root = output_root / "teachers"
 
     def entry(self, dataset: str, network: str, digest: str) -> StoreEntry:
-        """Where the teacher of that fingerprint is, or would be."""
+        """The place of the teacher with that fingerprint."""
         return StoreEntry(self.root / dataset / f"{network}-{digest[:12]}")
 
     def lock_file(self, entry: StoreEntry) -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdrun.distillation.data_rows import class_words
+from kdrun.distillation.data_rows import format_classes
 
 
 @pytest.mark.parametrize(
@@ -15,5 +15,5 @@ from kdrun.distillation.data_rows import class_words
         (["a\nb", "c"], "a\\nb, c"),
     ],
 )
-def test_class_words(classes: list[str], words: str) -> None:
-    assert class_words(classes) == words
+def test_format_classes(classes: list[str], words: str) -> None:
+    assert format_classes(classes) == words

@@ -113,4 +113,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "not be negative" in refused(given(KD), hint_weight=-1.0)
     assert "reads more than logits" in refused(given(KD, FITNET))
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "teaches nothing" in refused(given(ce))
+    assert "distils nothing" in refused(given(ce))

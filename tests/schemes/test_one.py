@@ -110,4 +110,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "reads more than logits" in refused(given(KD, FITNET))
     assert "compile=false" in refused(given(KD, compiled=True))
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "teaches nothing" in refused(given(ce))
+    assert "distils nothing" in refused(given(ce))

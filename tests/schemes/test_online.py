@@ -150,7 +150,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "each, mean" in refused(given(KD, peers=peers), "both")
     assert "scheme.variant=each" in refused(given(KD, SP, peers=peers), "mean")
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "teaches nothing" in refused(given(ce, peers=peers))
+    assert "distils nothing" in refused(given(ce, peers=peers))
     ab = LossConfig("ab", "kdrun.losses.ab.ActivationBoundaries", 1.0, {})
     assert "finished learning" in refused(given(ab, peers=peers))
     simkd = LossConfig("simkd", "kdrun.losses.simkd.ReusedTeacherClassifier", 1.0, {})
