@@ -88,7 +88,8 @@ def test_each_peer_moves_as_if_the_others_were_frozen() -> None:
 def test_every_pair_has_adapters_of_its_own() -> None:
     scheme = online(given(KD, FITNET, SP, peers=(convnet(6, 8), convnet(3, 5))))
     shapes = [
-        next(iter(lesson.objective.terms["fitnet"].parameters())).shape for lesson in scheme.lessons
+        next(iter(peer_loss.objective.terms["fitnet"].parameters())).shape
+        for peer_loss in scheme.peer_losses
     ]
     assert [tuple(shape[:2]) for shape in shapes] == [
         (6, 4), (3, 4), (4, 6), (3, 6), (4, 3), (6, 3),
