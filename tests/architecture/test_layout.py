@@ -14,7 +14,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A package may import from its own row and from rows below it.
 LAYERS = [
-    {"cli", "commands"},
+    {"api", "cli", "commands"},
     {"sweeps"},
     {"benchmarking"},
     {"distillation", "evaluation", "deploy"},

@@ -1,0 +1,174 @@
+"""Runs from Python: the commands of kdrun as functions, with their results as objects.
+
+They compose, check and run what the command line does, in the same folders. Mistakes are raised as
+ConfigError or DataError; Ctrl-C saves the run and raises KeyboardInterrupt.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdrun.cli import planning, untrusted, verbs
+from kdrun.cli.parser import parse_composed
+from kdrun.config import trust as trusted
+from kdrun.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    Interrupted,
+    KdrunError,
+    known_error,
+)
+from kdrun.files import read_json
+from kdrun.runs.result import RunResult
+from kdrun.runs.sweeps import SweepFolder
+
+
+def distill(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    trust: Iterable[str] = (),
+    **settings: Any,
+) -> RunResult:
+    """`kdrun distill`: train or find the teacher, then distil the student.
+
+    overrides: as typed, `"dataset=digits"`, `"schedule.lr=0.1"`. settings: the same by keyword,
+    `T=4`, `loss=["kd", "sp"]`; lists and None become Hydra's.
+    config_dir: a folder of your own options. trust: modules whose code a run may call.
+    Accuracies are percent: `result.student.test.top1`; `result.extra["folder"]` is the run folder.
+    Raises KdrunError and its kinds as the command line reports them.
+    """
+    return _run("distill", overrides, settings, config_dir, trust)
+
+
+def train_teacher(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    trust: Iterable[str] = (),
+    **settings: Any,
+) -> RunResult:
+    """`kdrun train-teacher`: train a teacher or find it in the store; see `result.teachers[0]`.
+
+    Arguments and errors as of `distill`.
+    """
+    return _run("train-teacher", overrides, settings, config_dir, trust)
+
+
+def sweep(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    trust: Iterable[str] = (),
+    **settings: Any,
+) -> list[RunResult]:
+    """`kdrun distill -m`: a run for every combination of values, in job order.
+
+    settings: a list or tuple tries its elements, `T=[1, 4]`; `loss=[["kd"], ["kd", "sp"]]`.
+    Arguments otherwise as of `distill`. Jobs that are done are reused.
+    Raises ConfigError for a mistake, KdrunError when a job failed; its runs are in the folder.
+    """
+    words = [f"{key}={_choices(value)}" for key, value in settings.items()]
+    with trusted.trusting(trust), _known_errors():
+        plan, typed = _plan("distill", ["-m", *overrides, *words], config_dir)
+        from kdrun.sweeps import executor
+        from kdrun.sweeps.plan import SweepPlan
+
+        module = verbs.module("distill")
+        folder = SweepFolder(Path(str(plan.sweep_dir)))
+        untrusted.remember("distill", typed)
+        planned = SweepPlan(folder, ["distill", *typed], plan.configs, plan.argvs, plan.launcher)
+        code = executor.run(planned, module.execute, getattr(module, "execute_in", None))
+    if code == EXIT_INTERRUPTED:
+        raise Interrupted(f"sweep {folder.path}")
+    if code != EXIT_DONE:
+        raise KdrunError(f"A job of the sweep failed: see {folder.path}.")
+    return [_result(Path(note["run"])) for note in folder.notes()]
+
+
+def report(*folders: str | Path, to: str | Path | None = None) -> Path:
+    """`kdrun report`: the folder with report.html, report.md and the CSV files.
+
+    to: another folder for the files; None: beside the first of `folders`.
+    Raises ConfigError for folders without runs.
+    """
+    from kdrun.commands import report as command
+
+    words = [str(folder) for folder in folders] + ([] if to is None else [f"to={to}"])
+    with _known_errors():
+        command.run(words)
+    return Path(to) if to is not None else Path(folders[0]).parent
+
+
+def _run(
+    verb: str,
+    overrides: Iterable[str],
+    settings: Mapping[str, Any],
+    config_dir: str | Path | None,
+    trust: Iterable[str],
+) -> RunResult:
+    words = [*overrides, *(f"{key}={_value(value)}" for key, value in settings.items())]
+    with trusted.trusting(trust), _known_errors():
+        plan, _ = _plan(verb, words, config_dir)
+        if plan.sweep_dir is not None:
+            raise ConfigError("These settings are a sweep: use kdrun.sweep(...).")
+        values = verbs.module(verb).execute(plan.configs[0], plan.argvs[0])
+    root = Path(plan.configs[0].runtime.output_root)
+    return _result(_folder_of(values, root / verb), values)
+
+
+def _plan(
+    verb: str, words: list[str], config_dir: str | Path | None
+) -> tuple[planning.Plan, list[str]]:
+    flags = parse_composed(
+        verb, words + ([] if config_dir is None else ["--config-dir", str(config_dir)])
+    )
+    return planning.check(verb, verbs.config_names()[verb], flags), flags.to_argv()
+
+
+def _folder_of(values: dict[str, Any], root: Path) -> Path | None:
+    """The folder whose `result.json` is `values`."""
+    paths = sorted(root.glob("*/*/*/result.json"), key=lambda path: -path.stat().st_mtime)
+    plain = json.loads(json.dumps(values))
+    return next((path.parent for path in paths if read_json(path) == plain), None)
+
+
+def _result(folder: Path | None, values: dict[str, Any] | None = None) -> RunResult:
+    found = values if values is not None or folder is None else read_json(folder / "result.json")
+    return RunResult.from_dict({**(found or {}), "folder": str(folder)})
+
+
+def _value(value: Any) -> str:
+    """A Python value as Hydra reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_value(element) for element in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_value(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, str | Path) and any(letter in str(value) for letter in " ,:=(){}[]'\""):
+        quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{quoted}'"
+    return str(value)
+
+
+def _choices(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(_value(element) for element in value)
+    return _value(value)
+
+
+class _known_errors:  # noqa: N801 - used as a context manager
+    """Errors of the machine and `sys.exit` in user code as the errors of kdrun."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, SystemExit):
+            raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
+        if error is None or isinstance(error, KdrunError | KeyboardInterrupt):
+            return
+        known = known_error(error)
+        if known is not None:
+            raise known from error
