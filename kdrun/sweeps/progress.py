@@ -137,8 +137,9 @@ def say_progress(folder: SweepFolder, job: int) -> None:
             _time_left(folder, settings, total),
         )
     )
-    in_worker_log = settings["launcher"] not in ("basic", "joblib")
-    if note.get("code") not in (0, None, 130) and in_worker_log:
+    # Others say it on standard error; a process that was killed (no seconds) could not.
+    unsaid = settings["launcher"] not in ("basic", "joblib") or note.get("seconds") is None
+    if note.get("code") not in (0, None, 130) and unsaid:
         reporter.say(f"    {note.get('error')}")
 
 

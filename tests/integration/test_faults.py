@@ -203,11 +203,12 @@ def test_jobs_that_fail_starve_or_hang_leave_the_others(
     found = {r["status"]: r for r in results(workdir)}
     assert sorted(r["status"] for r in results(workdir)) == ["completed", *["failed"] * len(fates)]
     assert found["completed"]["student"]["test"]["top1"] >= 0
-    end = capsys.readouterr().out
-    end = end[end.index("sweep: ranked") :]
-    for number, fate in enumerate(fates):
-        (line,) = [one for one in end.splitlines() if f"job {number} (" in one]
-        assert WHY[fate] in line
+    printed = capsys.readouterr()
+    end = printed.out[printed.out.index("sweep: ranked") :]
+    for number, fate in enumerate(fates, 1):
+        (line,) = [one for one in end.splitlines() if f"job {number}/" in one]
+        reasons = [one for one in printed.err.splitlines() if f"job {number}/" in one]
+        assert any(WHY[fate] in one for one in [line, *reasons])
     (sweep,) = workdir.glob("outputs/sweeps/*")
     assert len((sweep / "summary.csv").read_text().splitlines()) == 2
 
@@ -226,9 +227,9 @@ def test_a_job_whose_process_is_killed_leaves_the_others(
     done = process("distill", "-m", *small, *words, *jobs, *launcher)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
+    assert "was killed, perhaps by the system" in done.stdout
     end = done.stdout[done.stdout.index("sweep: ranked") :]
-    (line,) = [one for one in end.splitlines() if "job 0 (" in one]
-    assert "was killed, perhaps by the system" in line
+    assert "warning: job 1/4 " in end
     # one more job may have been in hand, and ends with it
     assert sum(r["status"] == "completed" for r in results(workdir)) >= 2
     (sweep,) = workdir.glob("outputs/sweeps/*")
