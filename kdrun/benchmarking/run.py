@@ -1,4 +1,4 @@
-"""`kdrun benchmark`: where a step's time goes, and its distance from bare compute."""
+"""`kdrun benchmark`: time per phase of a training step, compared with bare compute."""
 
 import resource
 import sys
@@ -76,16 +76,16 @@ def run_benchmark(
                 *(("note", note) for note in dataset.notes),
             ]
         )
-        found = _measure(config, Bench(dataset, session, config.steps), plan)
-        write_json(folder.path / "benchmark.json", found)
-        folder.result.update(status=COMPLETED, benchmark=found)
-        bench_tables.show(BenchmarkResult.from_dict(found), session.reporter)
+        measured = _measure(config, Bench(dataset, session, config.steps), plan)
+        write_json(folder.path / "benchmark.json", measured)
+        folder.result.update(status=COMPLETED, benchmark=measured)
+        bench_tables.show(BenchmarkResult.from_dict(measured), session.reporter)
         session.reporter.say(f"  file: {folder.path}/benchmark.json")
     return folder.result.values
 
 
 def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
-    """All figures of `benchmark.json`."""
+    """All measurements of `benchmark.json`."""
     reporter = bench.session.reporter
     loops: dict[str, LoopVariant] = {}
     variants: dict[str, Variant] = {}
@@ -133,7 +133,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
 
 
 def _facts(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
-    """What was measured."""
+    """The measured configuration."""
     return {
         "teachers": [_network(card) for card in plan.teachers],
         "student": _network(plan.student),
@@ -154,7 +154,7 @@ def _variant(
 ) -> dict[str, Any]:
     """Milliseconds, images and operations per second, and the ratio to the configuration.
 
-    A backward pass counts as two forward ones; a remembered teacher counts as if it was run.
+    A backward pass counts as two forward passes; a cached teacher counts as if it were run.
     """
     batch = config.distill.schedule.batch_size
     flops = sum(card.flops for card in plan.teachers) + 3 * plan.student.flops
@@ -169,10 +169,10 @@ def _variant(
 
 
 def _phases(loop: WatchedVariant, watched: list[float]) -> dict[str, float]:
-    """Milliseconds of a step by phase; what belongs to none is `other`."""
-    found = {name: 1000 * loop.phases().get(name, 0.0) for name in PHASES}
+    """Milliseconds per step and phase; `other` is the remainder."""
+    measured = {name: 1000 * loop.phases().get(name, 0.0) for name in PHASES}
     whole = 1000 * sum(watched) / len(watched)
-    return {**found, "other": whole - sum(found.values()), "whole": whole}
+    return {**measured, "other": whole - sum(measured.values()), "whole": whole}
 
 
 def _peaks(device: torch.device) -> Peaks:
@@ -193,14 +193,14 @@ def _peak_block(
 
 
 def _memory(config: BenchmarkConfig, bench: Bench) -> dict[str, float]:
-    """In MiB: what this process needed at most, and what the training images take of it."""
+    """In MiB: peak memory of this process, and the part of the training images."""
     augment = config.distill.dataset.augment
     # kilobytes on Linux, bytes on macOS
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    found = {
+    measured = {
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
         "resident_images_mib": resident_bytes(bench.dataset.train, augment) / 2**20,
     }
     if bench.session.device.type == "cuda":
-        found["device_peak_mib"] = torch.cuda.max_memory_allocated(bench.session.device) / 2**20
-    return {name: round(value, 1) for name, value in found.items()}
+        measured["device_peak_mib"] = torch.cuda.max_memory_allocated(bench.session.device) / 2**20
+    return {name: round(value, 1) for name, value in measured.items()}

@@ -1,6 +1,6 @@
-"""What a benchmark measures: the tool's own loop, bare compute, and the usual loop.
+"""The variants of a benchmark: kdrun's loop, bare compute, and the usual loop.
 
-Each variant has a `block()` that does a fixed number of steps and returns the seconds of one.
+`block()` of a variant does a fixed number of steps and returns the seconds per step.
 """
 
 from collections.abc import Sequence
@@ -45,13 +45,13 @@ SWITCHES: dict[str, tuple[bool, str, dict[str, Any]]] = {
     "remembered": (False, "fp32", {"cache": "logits"}),
     "remembered_bf16": (True, "bf16", {"fold": True, "cache": "logits"}),
 }
-DIFFERENT_BATCHES = 40  # enough that the images are not in the processor's cache
+DIFFERENT_BATCHES = 40  # enough that the images are not in the CPU's caches
 CALIBRATION_PASSES = 4
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all variants of one benchmark share. steps: of one block."""
+    """Shared by all variants of one benchmark. steps: per block."""
 
     dataset: Dataset
     session: Session
@@ -59,14 +59,14 @@ class Bench:
 
 
 class Variant(Protocol):
-    """Something that is measured."""
+    """A measured way to do training steps."""
 
     def block(self) -> float:
         """Do the steps of one block; returns seconds per step."""
 
 
 class WatchedVariant(Variant, Protocol):
-    """A variant whose time is also measured by phase."""
+    """A variant that is also timed by phase."""
 
     def watched_block(self) -> float:
         """`block` with the clock of the phases running."""
@@ -109,9 +109,9 @@ def _with(
 
 
 class LoopVariant:
-    """The training loop itself, through the loader, on networks that nobody has trained.
+    """The training loop with its loader, on untrained networks.
 
-    The same few batches come again and again, so that the teacher cache holds them.
+    It repeats a few batches, so that the teacher cache holds them.
     """
 
     def __init__(self, config: DistillConfig, bench: Bench) -> None:

@@ -16,15 +16,15 @@ TOLERATED_RELATIVE_DIFFERENCE = 1e-3
 
 
 class ExportError(KdrunError):
-    """An exported file does not do what the network does; it has been removed."""
+    """An exported file does not reproduce the network; it has been removed."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """An exported file beside its network, on the same test images.
+    """An exported file compared with its network on the same test images.
 
     max_difference: largest absolute difference of two logits; largest_logit: of the network.
-    agreement: percent of the images on which both name the same class.
+    agreement: percent of images for which both predict the same class.
     """
 
     images: int
@@ -47,7 +47,7 @@ class Agreement:
 
 
 def compare(original: Tensor, exported: Tensor, targets: Tensor) -> Agreement:
-    """Two sets of logits `[N, C]` of the same images, and the labels `[N]`."""
+    """Compare two sets of logits `[N, C]` for the same images; targets: labels `[N]`."""
     if not bool(torch.isfinite(exported).all()):
         raise ExportError("The exported file's answers are not finite; it has been removed.")
     same = (original.argmax(dim=1) == exported.argmax(dim=1)).double().mean()
@@ -61,27 +61,27 @@ def compare(original: Tensor, exported: Tensor, targets: Tensor) -> Agreement:
     )
 
 
-def require_equal(found: Agreement, what: str) -> None:
+def require_equal(result: Agreement, what: str) -> None:
     """Raise ExportError unless the logits are equal up to the order of float32 sums."""
-    allowed = TOLERATED_RELATIVE_DIFFERENCE * max(1.0, found.largest_logit)
-    if found.max_difference > allowed:
+    allowed = TOLERATED_RELATIVE_DIFFERENCE * max(1.0, result.largest_logit)
+    if result.max_difference > allowed:
         raise ExportError(
-            f"{what} does not agree with the network: on {found.images:,} test images its logits "
-            f"differ by up to {found.max_difference:.3g} (allowed: {allowed:.3g}), "
-            f"{found.agreement:.2f} % of the answers are the same, top-1 is "
-            f"{found.exported.top1:.2f} % instead of {found.original.top1:.2f} %. "
+            f"{what} does not agree with the network: on {result.images:,} test images its logits "
+            f"differ by up to {result.max_difference:.3g} (allowed: {allowed:.3g}), "
+            f"{result.agreement:.2f} % of the answers are the same, top-1 is "
+            f"{result.exported.top1:.2f} % instead of {result.original.top1:.2f} %. "
             "It has been removed."
         )
 
 
-def require_accurate(found: Agreement, tolerance: float, what: str) -> None:
+def require_accurate(result: Agreement, tolerance: float, what: str) -> None:
     """Raise ExportError when more than `tolerance` points of top-1 are lost."""
-    lost = found.original.top1 - found.exported.top1
+    lost = result.original.top1 - result.exported.top1
     if lost > tolerance:
         raise ExportError(
-            f"{what} loses {lost:.2f} points of top-1 on {found.images:,} test images "
-            f"({found.exported.top1:.2f} % instead of {found.original.top1:.2f} %; the answers "
-            f"agree on {found.agreement:.2f} %); {tolerance:g} are allowed. It has been removed: "
+            f"{what} loses {lost:.2f} points of top-1 on {result.images:,} test images "
+            f"({result.exported.top1:.2f} % instead of {result.original.top1:.2f} %; the answers "
+            f"agree on {result.agreement:.2f} %); {tolerance:g} are allowed. It has been removed: "
             "set calibration_images higher, keep full precision, or accept it with "
             f"tolerance={math.ceil(10 * lost) / 10:g}."
         )

@@ -1,4 +1,4 @@
-"""`kdrun export`: a finished network as a file for other programs, checked before it is kept."""
+"""`kdrun export`: write a finished network for other programs and check the file."""
 
 import json
 import shlex
@@ -30,9 +30,9 @@ TOLERANCE_POINTS = 2.0
 
 
 def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
-    """Write, check and describe the file that `config` asks for; returns its facts.
+    """Write, check and describe the exported file; returns its entry of `export.json`.
 
-    Raises ExportError when the file does not answer as the network; nothing is left then.
+    Raises ExportError if the file does not reproduce the network, and leaves nothing behind.
     """
     source = open_source(config, session)
     folder = _folder(config, source, session)
@@ -43,7 +43,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     session.reporter.heading(f"kdrun export: {source.card.name} as {path.name}")
     with tempfile.TemporaryDirectory() as work:
         try:
-            found = _write(config, source, path, Path(work), session)
+            result = _write(config, source, path, Path(work), session)
         except BaseException:
             if new:  # nothing was exported
                 remove(folder, folder_too=True)
@@ -53,11 +53,11 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
             "quantize": config.quantize,
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
-            "check": found.as_dict(),
+            "check": result.as_dict(),
             "command": shlex.join(["kdrun", *argv]),
         }
-        session.reporter.show(deploy_tables.agreement_table(source.card.name, path.name, found))
-        session.reporter.say(f"  {deploy_tables.agreement_words(found)}")
+        session.reporter.show(deploy_tables.agreement_table(source.card.name, path.name, result))
+        session.reporter.say(f"  {deploy_tables.agreement_words(result)}")
         timing = None
         if config.latency:
             timing = measure_latency(source, path, config, Path(work), session)
@@ -69,7 +69,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
 
 
 def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
-    """Where the files go; weights that lie anywhere are not written beside."""
+    """The output folder; never the folder of weights outside kdrun's own folders."""
     if config.out:
         return Path(config.out).expanduser()
     if source.is_bare:
@@ -102,24 +102,24 @@ def _write(
     with _published(path, config.format) as (file, card_file):
         if config.format == formats.SAFETENSORS:
             formats.write_safetensors(source.network, source.card, dtype, file, card_file)
-            found = check(formats.safetensors_runner(file, card_file))
+            result = check(formats.safetensors_runner(file, card_file))
         elif config.format == formats.PT2:
             formats.write_pt2(source.network, source.card, dtype, file)
-            found = check(formats.pt2_runner(file))
+            result = check(formats.pt2_runner(file))
         else:
             full = work / f"{source.weights.stem}.onnx" if config.quantize else file
             formats.write_onnx(source.network, source.card, dtype, full)
-            found = check(formats.onnx_runner(full, session.threads))
-        agreement.require_equal(found, path.name)
+            result = check(formats.onnx_runner(full, session.threads))
+        agreement.require_equal(result, path.name)
         if config.quantize:
             calibration = calibration_split(
                 source.dataset, config.calibration_images, source.card.info
             )
             quantise(full, file, raw_batches(calibration, config.batch_size))
-            found = check(formats.onnx_runner(file, session.threads))
+            result = check(formats.onnx_runner(file, session.threads))
             tolerance = TOLERANCE_POINTS if config.tolerance is None else config.tolerance
-            agreement.require_accurate(found, tolerance, path.name)
-    return found
+            agreement.require_accurate(result, tolerance, path.name)
+    return result
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _describe(
     timing: dict[str, Any] | None,
     source: Source,
 ) -> None:
-    """Add the file to `export.json` and write the model card anew from it."""
+    """Add the file to `export.json` and rewrite the model card from it."""
     path = folder / FACTS_FILE
     try:
         known = read_json(path)

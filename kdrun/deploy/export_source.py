@@ -119,7 +119,7 @@ def _answered(
     config: ExportConfig,
     session: Session,
 ) -> Source:
-    """The network with its logits of the test images, as pixels of its own channels and size."""
+    """The network and its logits for the test images, converted to its channels and size."""
     card = network.card
     test = fitted(evenly(dataset.test, config.images), card.info)
     same = card.normalisation

@@ -86,7 +86,7 @@ def _programs(
 
 
 def _teachers(source: Source, session: Session) -> Iterator[tuple[LoadedNetwork, Path]]:
-    """The teachers of the student's run that are still where the run found them."""
+    """The teachers of the student's run whose files still exist."""
     for teacher in source.result.teachers if source.result else ():
         file = Path(str(teacher.checkpoint))
         try:

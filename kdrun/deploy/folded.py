@@ -1,4 +1,4 @@
-"""A network with its normalisation inside: plain image arrays go in, logits come out."""
+"""A network that includes its input normalisation: image arrays in, logits out."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ DTYPES = {UINT8: torch.uint8, FLOAT32: torch.float32}
 
 
 class Folded(nn.Module):
-    """`network` behind the normalisation that the training loader does.
+    """`network` after the training loader's normalisation.
 
     images `[B, C, H, W]` → logits `[B, classes]` in float32. `uint8` images are pixels 0..255;
-    floating-point ones are taken as scaled already (pixels of photographs: 0..1). The arithmetic
-    is the loader's own, one multiplication and one addition, so that the results are equal.
+    floating-point images must be scaled already (photographs: 0..1). The arithmetic is the
+    loader's, one multiplication and one addition, so that the results are equal.
     """
 
     scale: Tensor

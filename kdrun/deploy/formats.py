@@ -1,4 +1,4 @@
-"""Writing a network as ONNX, PT2 or safetensors, and running such a file again."""
+"""Write a network as ONNX, PT2 or safetensors, and run such a file."""
 
 import importlib
 import io
@@ -38,7 +38,7 @@ Runner = Callable[[Tensor], Tensor]
 
 
 def metadata(card: NetworkCard, dtype: str, folded: bool = True) -> dict[str, Any]:
-    """What a program needs to use the file. folded: the normalisation is part of the network."""
+    """What a program needs to use the file. folded: the network includes the normalisation."""
     channels, (height, width) = card.info.in_channels, card.info.image_size
     return {
         "name": card.name,
@@ -103,7 +103,7 @@ def write_onnx(network: Folded, card: NetworkCard, dtype: str, path: Path) -> No
 def write_pt2(network: Folded, card: NetworkCard, dtype: str, path: Path) -> None:
     """Write `network` as a torch.export archive: PyTorch alone can run it.
 
-    Raises ConfigError for a network whose graph cannot be taken.
+    Raises ConfigError for a network whose graph cannot be exported.
     """
     exported = _exported(network, card, dtype)
     buffer = io.BytesIO()
@@ -127,7 +127,7 @@ def write_safetensors(
 
 
 def onnx_runner(path: Path, threads: int) -> Runner:
-    """The ONNX file in ONNX Runtime, on the processor."""
+    """The ONNX file in ONNX Runtime, on the CPU."""
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -148,7 +148,7 @@ def pt2_runner(path: Path) -> Runner:
 
 
 def safetensors_runner(path: Path, card_path: Path) -> Runner:
-    """A network built anew from the two files alone."""
+    """A network rebuilt from the two files alone."""
     card = read_card(card_path)
     network = build_network(card.network, card.built_for, "export")
     network.load_state_dict(load_file(path))

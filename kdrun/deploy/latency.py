@@ -1,4 +1,4 @@
-"""How long a network takes to answer on this machine."""
+"""Inference latency on this machine."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ FEWEST, MOST = 5, 200
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one batch: the median, and what 95 % of `repeats` calls stayed below."""
+    """Milliseconds per batch: median and 95th percentile of `repeats` calls."""
 
     batch_size: int
     p50_ms: float
@@ -32,17 +32,17 @@ def time_calls(call: Callable[[], object], batch_size: int, seconds: float) -> L
     """Time `call` for about `seconds`, at least 5 and at most 200 times, after a warm-up."""
     for _ in range(WARM_UP):
         call()
-    taken: list[float] = []
+    times: list[float] = []
     started = time.perf_counter()
-    while len(taken) < MOST:
+    while len(times) < MOST:
         before = time.perf_counter()
         call()
         now = time.perf_counter()
-        taken.append(1000 * (now - before))
-        if len(taken) >= FEWEST and now - started > seconds:
+        times.append(1000 * (now - before))
+        if len(times) >= FEWEST and now - started > seconds:
             break
-    taken.sort()
-    return Latency(batch_size, quantile(taken, 0.5), quantile(taken, 0.95), len(taken))
+    times.sort()
+    return Latency(batch_size, quantile(times, 0.5), quantile(times, 0.95), len(times))
 
 
 def quantile(ordered: list[float], share: float) -> float:

@@ -111,7 +111,7 @@ def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
 
 def _files(files: dict[str, Facts]) -> str:
     lines = [
-        "Each file was run on test images beside the original network before it was kept.",
+        "Each file was compared with the original network on test images.",
         "",
         "| file | bytes | test images | same answer % | largest difference of logits | top-1 % "
         "(original) |",

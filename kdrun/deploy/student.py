@@ -105,7 +105,7 @@ def require_card(card: NetworkCard | None, run: str) -> NetworkCard:
     """The card, or CheckpointError for weights that nothing describes."""
     if card is None:
         raise CheckpointError(
-            f"{run} has no card (.json) beside it that says which network it is: name a run "
+            f"{run} has no card (.json) that names its network: give a run "
             "folder or an entry of the teacher store, or (kdrun evaluate, kdrun export) say what "
             "it is: teacher=resnet56 dataset=..., and its constants, 'teacher.mean=[...]' "
             "'teacher.std=[...]'."

@@ -9,10 +9,10 @@ from kdrun.ui import format
 from kdrun.ui.tables import new_table
 
 
-def agreement_table(name: str, file: str, found: Agreement) -> Table:
-    """The network and the file on the same test images."""
+def agreement_table(name: str, file: str, agreement: Agreement) -> Table:
+    """Metrics of network and file on the same test images."""
     table = new_table("test images", "top-1 %", "top-5 %", "errors", "ECE %", "loss")
-    for label, metrics in ((f"{name} in PyTorch", found.original), (file, found.exported)):
+    for label, metrics in ((f"{name} in PyTorch", agreement.original), (file, agreement.exported)):
         table.add_row(
             label,
             format.percent(metrics.top1),
@@ -24,12 +24,12 @@ def agreement_table(name: str, file: str, found: Agreement) -> Table:
     return table
 
 
-def agreement_words(found: Agreement) -> str:
-    """How close they are, in a sentence."""
+def agreement_words(result: Agreement) -> str:
+    """How closely file and network agree, in a sentence."""
     return (
-        f"same answer on {format.percent(found.agreement)} % of {format.count(found.images)} test "
-        f"images; logits differ by at most {found.max_difference:.2g} "
-        f"(the largest is {found.largest_logit:.3g})"
+        f"same answer on {format.percent(result.agreement)} % of {format.count(result.images)} test "
+        f"images; logits differ by at most {result.max_difference:.2g} "
+        f"(the largest is {result.largest_logit:.3g})"
     )
 
 
