@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from kdrun.config import readers
+from kdrun.config.runtime import LARGEST_SWEEP as LARGEST_SWEEP
+from kdrun.config.runtime import RuntimeConfig as RuntimeConfig
+from kdrun.config.runtime import SearchConfig as SearchConfig
+from kdrun.config.runtime import SweepConfig as SweepConfig
 from kdrun.config.settings import required, setting
 from kdrun.ranges import (
     Choices,
@@ -28,10 +32,7 @@ from kdrun.ranges import (
 from kdrun.recipes.lr_schedules import LR_SCHEDULES
 from kdrun.recipes.optimizers import OPTIMIZERS
 
-LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
 Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16", "auto"))]
-# More threads than any machine has make OpenMP crash while it starts them.
-Threads = Annotated[int, Range(low=1, high=1024)]
 Workers = Annotated[int, Range(low=0, high=1024)]
 ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
@@ -365,44 +366,6 @@ class TransferConfig:
 
 
 ALL_TRAINING_IMAGES = TransferConfig()
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """How the jobs of a sweep are treated."""
-
-    fail_fast: bool = setting(False, "start no further jobs after a failure")
-    job_minutes: Positive | None = setting(None, "time limit per job; null: none")
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How `kdrun search` searches. space: name → list or range, as typed after `name=`."""
-
-    trials: Annotated[int, Range(low=1, high=LARGEST_SWEEP)] = setting(20, "settings to try")
-    seed: Seed = setting(0, "of the sampler")
-    space: dict[str, str] = setting(dict, "name → range, as on the command line")
-
-
-@dataclass(frozen=True)
-class RuntimeConfig:
-    """Where and how a command runs; nothing here changes what is learnt."""
-
-    device: str = setting("auto", "auto | cpu | cuda | cuda:N | mps", read=readers.device)
-    compile: bool = setting(False, "torch.compile for the networks")
-    threads: Threads | None = setting(None, "CPU threads; null: as many as the machine has")
-    gang: bool = setting(
-        False, "run jobs that share data and teacher in lockstep (pip install 'kdrun[lockstep]')"
-    )
-    output_root: str = setting("outputs", "folder of runs, teacher store and caches")
-    ui: Annotated[str, Choices(("auto", "rich", "plain", "quiet"))] = setting(
-        "auto", "auto | rich | plain | quiet"
-    )
-    checkpoint_minutes: Positive = setting(5.0, "longest time between two checkpoints")
-    checkpoint_steps: Steps | None = setting(
-        None, "also save every so many steps; null: by time only"
-    )
-    sweep: SweepConfig = setting(SweepConfig())
 
 
 @dataclass(frozen=True)

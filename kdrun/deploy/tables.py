@@ -27,8 +27,8 @@ def agreement_table(name: str, file: str, agreement: Agreement) -> Table:
 def agreement_words(result: Agreement) -> str:
     """How closely file and network agree, in a sentence."""
     return (
-        f"same answer on {format.percent(result.agreement)} % of {format.count(result.images)} test "
-        f"images; logits differ by at most {result.max_difference:.2g} "
+        f"same answer on {format.percent(result.agreement)} % of "
+        f"{format.count(result.images)} test images; logits differ by at most {result.max_difference:.2g} "
         f"(the largest is {result.largest_logit:.3g})"
     )
 

@@ -1,0 +1,50 @@
+"""The part of the schema that changes no result: where and how commands run, sweeps, searches."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from kdrun.config import readers
+from kdrun.config.settings import setting
+from kdrun.ranges import Choices, Positive, Range, Seed, Steps
+
+LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
+# More threads than any machine has make OpenMP crash while it starts them.
+Threads = Annotated[int, Range(low=1, high=1024)]
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """How the jobs of a sweep are treated."""
+
+    fail_fast: bool = setting(False, "start no further jobs after a failure")
+    job_minutes: Positive | None = setting(None, "time limit per job; null: none")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How `kdrun search` searches. space: name → list or range, as typed after `name=`."""
+
+    trials: Annotated[int, Range(low=1, high=LARGEST_SWEEP)] = setting(20, "settings to try")
+    seed: Seed = setting(0, "of the sampler")
+    space: dict[str, str] = setting(dict, "name → range, as on the command line")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how a command runs; nothing here changes what is learnt."""
+
+    device: str = setting("auto", "auto | cpu | cuda | cuda:N | mps", read=readers.device)
+    compile: bool = setting(False, "torch.compile for the networks")
+    threads: Threads | None = setting(None, "CPU threads; null: as many as the machine has")
+    gang: bool = setting(
+        False, "run jobs that share data and teacher in lockstep (pip install 'kdrun[lockstep]')"
+    )
+    output_root: str = setting("outputs", "folder of runs, teacher store and caches")
+    ui: Annotated[str, Choices(("auto", "rich", "plain", "quiet"))] = setting(
+        "auto", "auto | rich | plain | quiet"
+    )
+    checkpoint_minutes: Positive = setting(5.0, "longest time between two checkpoints")
+    checkpoint_steps: Steps | None = setting(
+        None, "also save every so many steps; null: by time only"
+    )
+    sweep: SweepConfig = setting(SweepConfig())
