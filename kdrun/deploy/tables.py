@@ -26,10 +26,10 @@ def agreement_table(name: str, file: str, agreement: Agreement) -> Table:
 
 def agreement_words(result: Agreement) -> str:
     """How closely file and network agree, in a sentence."""
+    same, images = format.percent(result.agreement), format.count(result.images)
     return (
-        f"same answer on {format.percent(result.agreement)} % of "
-        f"{format.count(result.images)} test images; logits differ by at most {result.max_difference:.2g} "
-        f"(the largest is {result.largest_logit:.3g})"
+        f"same answer on {same} % of {images} test images; logits differ by at most "
+        f"{result.max_difference:.2g} (the largest is {result.largest_logit:.3g})"
     )
 
 
