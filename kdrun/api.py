@@ -5,6 +5,7 @@ ConfigError or DataError; Ctrl-C saves the run and raises KeyboardInterrupt.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,18 @@ def _choices(value: Any) -> str:
 
 
 class _known_errors:  # noqa: N801 - used as a context manager
-    """Errors of the machine and `sys.exit` in user code as the errors of kdrun."""
+    """Errors of the machine and `sys.exit` in user code as the errors of kdrun.
 
-    def __enter__(self) -> None: ...
+    A run sets the number of torch's threads; the caller's number is restored.
+    """
+
+    def __enter__(self) -> None:
+        torch = sys.modules.get("torch")
+        self.threads = None if torch is None else torch.get_num_threads()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.threads is not None:
+            sys.modules["torch"].set_num_threads(self.threads)
         if isinstance(error, SystemExit):
             raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
         if error is None or isinstance(error, KdrunError | KeyboardInterrupt):
