@@ -23,7 +23,8 @@ teacher.
 Source and formula of every loss are in its class. The same `forward` runs in `kdrun distill`.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
@@ -280,7 +281,7 @@ class Criterion(nn.Module):
     def _prepare(self, student: Outputs, teacher: Outputs) -> None:
         """Build the adapters at the first call; afterwards check that the shapes fit them."""
         if not self._built:
-            self._build(student, teacher)
+            _outside_graphs(self._build)(student, teacher)
         elif self._shapes is not None:
             for who, shapes, outputs in zip(
                 (STUDENT, TEACHER), self._shapes, (student, teacher), strict=True
@@ -301,7 +302,6 @@ class Criterion(nn.Module):
                     f"{list(tensor.shape)}"
                 )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _build(self, student: Outputs, teacher: Outputs) -> None:
         loss = cast("DistillationLoss", self)
         before = set(self.state_dict())
@@ -354,6 +354,19 @@ class Criterion(nn.Module):
 
     def _mismatch(self, problem: str) -> ShapeError:
         return ShapeError(f"{type(self).__name__}: {problem}.")
+
+
+def _outside_graphs(
+    function: Callable[[Outputs, Outputs], None],
+) -> Callable[[Outputs, Outputs], None]:
+    """The function, never traced by torch.compile.
+
+    Not a decorator: `torch.compiler.disable` imports the compiler, which takes a second or two.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return function
+    disabled: Build = torch.compiler.disable(function)
+    return disabled
 
 
 def _what(criterion: Criterion) -> str:
