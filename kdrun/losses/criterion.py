@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Tensors = Tensor | Sequence[Tensor]
 Examples = Tensors | Shape | Sequence[Shape]
+Build = Callable[[Outputs, Outputs], None]
 
 STUDENT, TEACHER = "student", "teacher"
 BUILT_FOR = "built_for"
@@ -356,9 +357,7 @@ class Criterion(nn.Module):
         return ShapeError(f"{type(self).__name__}: {problem}.")
 
 
-def _outside_graphs(
-    function: Callable[[Outputs, Outputs], None],
-) -> Callable[[Outputs, Outputs], None]:
+def _outside_graphs(function: Build) -> Build:
     """The function, never traced by torch.compile.
 
     Not a decorator: `torch.compiler.disable` imports the compiler, which takes a second or two.
