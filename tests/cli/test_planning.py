@@ -45,7 +45,7 @@ NAMES = [
     ("loss=[kd,dkdd]", "There is no loss 'dkdd'. Did you mean"),
     ("loss=[[kd]]", "loss takes names"),
     ("~loss.kd", "The objective is empty"),
-    ("~loss.sp", "there is no loss.sp"),
+    ("~loss.sp", "loss.sp is not set"),
     ("~loss", "distill cannot do without loss"),
     ("~T", "distill cannot do without T"),
     ("loss.kd.temprature=2", "Did you mean loss.kd.temperature (=4.0)?"),

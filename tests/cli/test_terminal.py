@@ -137,5 +137,5 @@ def test_long_work_is_reported_on_standard_error(
         now[0] = seconds
         progress.show(done)
     printed = capsys.readouterr()
-    assert printed.err == "checking jobs: 2 of 100\nchecking jobs: 50 of 100\n"
+    assert printed.err == "checking jobs: 0 of 100\nchecking jobs: 50 of 100\n"
     assert printed.out == ""

@@ -281,7 +281,7 @@ def test_predict_refuses_in_a_sentence(
         (["tolerance=1"], "is for quantize=int8"),
         (["quantize=int4"], "quantize=int4 is not one of"),
         (["images=0"], "images=0 must be at least 1"),
-        (["device=cuda"], "works on the processor"),
+        (["device=cuda"], "runs on the CPU"),
         (["-m", "format=pt2,onnx"], "has no sweeps"),
         (["dataset=synthetic"], "takes images of 1 channels"),
         (["dataset=synthetic", "dataset.channels=1"], "images of 8×8 and synthetic has 16×16"),

@@ -38,7 +38,7 @@ def test_killed_interrupted_and_finished(workdir: Path) -> None:
     assert [r["status"] for r in stopped] == ["completed", "interrupted"]
     newest = max(workdir.glob("outputs/sweeps/*"), key=lambda path: path.name)
     assert f"kdrun resume {newest.relative_to(workdir)}" in said
-    assert "job 2 (T=8) not started" in said
+    assert "job 3/3 T=8 not started" in said
     assert "Traceback" not in said
 
     code, said = forks.run(workdir, ["resume", str(newest)], "third")

@@ -69,7 +69,7 @@ def test_a_left_out_class_and_its_bias(
         "transfer   1,162 of the 1,293 training images, without class 3",
         "bias of the left-out classes +",
         "3  (left out)",
-        "student.safetensors is the plain student",
+        "student.safetensors is not corrected",
     ):
         assert words in screen
     card = json.loads((result["folder"] / "student.json").read_text())

@@ -77,7 +77,7 @@ def overrides(case: Case) -> str:
     name = config_names()[verb]
     try:
         parsed = parser.parse_composed(verb, words)
-        if parsed.help or parsed.hydra_only or parsed.only_shows:
+        if parsed.help or parsed.hydra_help or parsed.only_shows:
             return "shown"
         plan = planning.check(verb, name, parsed)
     except KdrunError as error:

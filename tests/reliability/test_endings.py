@@ -125,7 +125,7 @@ def test_a_sweep_stops_when_its_pipe_closes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     errors = io.StringIO()
-    with contextlib.redirect_stdout(Pipe(12)), contextlib.redirect_stderr(errors):
+    with contextlib.redirect_stdout(Pipe(6)), contextlib.redirect_stderr(errors):
         code = run(["distill", "-m", *TINY, "alone=false", "ui=plain", "T=1,4"])
     assert code == 130
     assert statuses(tmp_path) == ["interrupted"]
