@@ -37,8 +37,9 @@ def distill(
     overrides: as typed, `"dataset=digits"`, `"schedule.lr=0.1"`. settings: the same by keyword,
     `T=4`, `loss=["kd", "sp"]`; lists and None become Hydra's.
     config_dir: a folder of your own options. trust: modules whose code a run may call.
-    Accuracies are percent: `result.student.test.top1`; `result.extra["folder"]` is the run folder.
-    Raises KdrunError and its kinds as the command line reports them.
+    Accuracies are percent: `result.student.test.top1`; `result.folder` is the run folder.
+    Raises ConfigError, DataError and other KdrunErrors with the message of the command line.
+    Ctrl-C in the main thread saves the run and raises KeyboardInterrupt: `kdrun resume FOLDER`.
     """
     return _run("distill", overrides, settings, config_dir, trust)
 
@@ -135,7 +136,8 @@ def _folder_of(values: dict[str, Any], root: Path) -> Path | None:
 
 def _result(folder: Path | None, values: dict[str, Any] | None = None) -> RunResult:
     found = values if values is not None or folder is None else read_json(folder / "result.json")
-    return RunResult.from_dict({**(found or {}), "folder": str(folder)})
+    place = {} if folder is None else {"folder": str(folder)}
+    return RunResult.from_dict({**(found or {}), **place})
 
 
 def _value(value: Any) -> str:

@@ -1,7 +1,9 @@
 """The public Python API: its names, and runs from Python."""
 
 import importlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +15,14 @@ from support import SMALL
 
 import kdrun
 from kdrun import losses
+from kdrun.cli import main as cli
+from kdrun.engine.interrupt import StopRequest
+from kdrun.engine.loop import _Fit
 from kdrun.errors import ConfigError
+from kdrun.runs.sweeps import SweepFolder
+from kdrun.sweeps import executor
+from kdrun.sweeps.launchers import Launcher
+from tests.reliability import forks
 
 QUICK = [*SMALL, "schedule.steps=2", "teacher.schedule.steps=2", "alone=false"]
 
@@ -42,7 +51,8 @@ def test_importing_kdrun_imports_no_torch() -> None:
 
 def test_a_run_from_python() -> None:
     result = kdrun.distill(*QUICK, T=4, loss=["kd", "sp"])
-    folder = Path(result.extra["folder"])
+    folder = result.folder
+    assert folder is not None
     assert result.status == "completed"
     assert result.loss == ("kd", "sp")
     assert result.T == 4
@@ -65,10 +75,93 @@ def test_a_run_in_another_thread() -> None:
     assert found[0].status == "completed"
 
 
+def test_a_sweep_in_another_thread(tmp_path: Path) -> None:
+    """Signal handlers cannot be installed there, whichever launcher runs the jobs."""
+    found: list[Any] = []
+
+    def run() -> None:
+        found.extend(kdrun.sweep(*QUICK, T=[1, 4]))
+        folder = SweepFolder(tmp_path / "other")
+        with executor._watched(folder, Launcher("joblib", processes=2)) as stopped:
+            found.append(stopped)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert [result.T for result in found[:2]] == [1, 4]
+    assert found[2:] == [[]]
+
+
+def test_a_time_limit_in_another_thread_leaves_the_main_thread_its_timer() -> None:
+    def run() -> None:
+        with StopRequest(60.0):
+            pass
+
+    before = signal.setitimer(signal.ITIMER_REAL, 3600)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+
+
+def test_ctrl_c_saves_a_run_from_python_that_resumes_bit_identically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"T": 4, "loss": ["kd", "sp"], "batch_size": 32, "alone": False}
+    never_stopped = kdrun.distill(*SMALL, **settings)
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        for name in ("run", "_step"):  # restored afterwards
+            patch.setattr(_Fit, name, getattr(_Fit, name))
+        forks.signal_at_step(2, 9, signal.SIGINT)  # the student's second epoch
+        with pytest.raises(KeyboardInterrupt):
+            kdrun.distill(*SMALL, **settings)
+    assert signal.getsignal(signal.SIGINT) is handler
+    (folder,) = Path().glob("outputs/distill/*/*/*")
+    assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+    assert cli.run(["resume", str(folder)]) == 0
+    weights = [
+        (path / "student.safetensors").read_bytes()
+        for path in (folder, tmp_path / str(never_stopped.folder))
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_a_result_is_a_row_of_a_table() -> None:
+    result = kdrun.RunResult.from_dict(
+        {
+            "loss": ["kd", "sp"],
+            "error": None,
+            "student": {"test": {"top1": 90.0}, "new": {"entry": [1, 2]}},
+            "teachers": [{"name": "a", "test": {"top1": 95.0}}, {"name": "b"}],
+            "peers": [],
+        }
+    )
+    assert result.folder is None
+    assert result.to_dict(flat=True) == {
+        "loss": ("kd", "sp"),
+        "error": None,
+        "student.test.top1": 90.0,
+        "student.new.entry": (1, 2),
+        "teachers.0.name": "a",
+        "teachers.0.test.top1": 95.0,
+        "teachers.1.name": "b",
+        "peers": (),
+    }
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame([result.to_dict(flat=True)] * 2)
+    assert table.groupby("loss")["student.test.top1"].mean().tolist() == [90.0]
+
+
 def test_a_sweep_from_python() -> None:
     results = kdrun.sweep(*QUICK, T=[1, 4])
     assert [result.T for result in results] == [1, 4]
-    assert len({result.extra["folder"] for result in results}) == 2
+    assert len({result.folder for result in results}) == 2
 
 
 def test_mistakes_are_raised_and_leave_nothing() -> None:

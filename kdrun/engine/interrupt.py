@@ -19,7 +19,12 @@ SIGNALS = tuple(
 
 
 def handled_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a command; not SIGHUP where `nohup` made the process ignore it."""
+    """The signals that stop a command; not SIGHUP where `nohup` made the process ignore it.
+
+    None outside the main thread: only there can Python install handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return ()
     return tuple(
         number
         for number in SIGNALS
@@ -77,14 +82,13 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if self.limit_seconds is not None:
             self._deadline = time.monotonic() + self.limit_seconds
-        # Python delivers signals to the main thread only; elsewhere there is nothing to install
-        if threading.current_thread() is threading.main_thread():
-            for number in handled_signals():
-                self._before[number] = signal.signal(number, self._handle)
-            if self.limit_seconds is not None and hasattr(signal, "setitimer"):
-                self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
-                grace = min(LONGEST_GRACE_SECONDS, self.limit_seconds)
-                signal.setitimer(signal.ITIMER_REAL, self.limit_seconds, grace)
+        for number in handled_signals():
+            self._before[number] = signal.signal(number, self._handle)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and self.limit_seconds is not None and hasattr(signal, "setitimer"):
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
+            grace = min(LONGEST_GRACE_SECONDS, self.limit_seconds)
+            signal.setitimer(signal.ITIMER_REAL, self.limit_seconds, grace)
         return self
 
     def __exit__(
@@ -93,7 +97,7 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.limit_seconds is not None and hasattr(signal, "setitimer"):
+        if hasattr(signal, "SIGALRM") and signal.SIGALRM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -4,7 +4,7 @@ A field's annotation is its check: `Annotated[float, percent]` accepts what `per
 """
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from types import UnionType
@@ -59,8 +59,12 @@ class Record:
         layout = {key: value is None for key, value in values.items()}
         return cls(**known, extra=extra, layout=layout)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The object with the keys it was read with; an object made in code has those it sets."""
+    def to_dict(self, *, flat: bool = False) -> dict[str, Any]:
+        """The object with the keys it was read with; an object made in code has those it sets.
+
+        flat: nested keys are joined, `student.test.top1` and `teachers.0.name`, for a row of a
+        table. Lists of plain values become tuples, so that pandas can group by them.
+        """
         layout = self.layout or {}
         names = [one.name for one in fields(self) if one.name not in ("extra", "layout")]
         keys = dict.fromkeys([*layout, *names, *self.extra])
@@ -72,7 +76,7 @@ class Record:
                 found[key] = None
             elif key in layout or not empty:
                 found[key] = _plain(value)
-        return found
+        return dict(_leaves(found)) if flat else found
 
     def __bool__(self) -> bool:
         return bool(self.extra) or any(
@@ -123,3 +127,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all values in nested objects and lists of objects."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+            yield from _leaves({str(i): one for i, one in enumerate(value)}, f"{name}.")
+        else:
+            yield name, tuple(value) if isinstance(value, list) else value

@@ -264,6 +264,12 @@ class RunResult(Record):
     benchmark: BenchmarkResult = field(default_factory=BenchmarkResult, metadata=LENIENT)
 
     @property
+    def folder(self) -> Path | None:
+        """The run folder, of a result that `kdrun.distill` and its like return; else None."""
+        path = self.extra.get("folder")
+        return Path(path) if isinstance(path, str) else None
+
+    @property
     def trained(self) -> NetworkResult:
         """The network that this run is about: its student, or the teacher that it trained."""
         if self.command == "train-teacher" and self.teachers:

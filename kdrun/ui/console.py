@@ -47,10 +47,29 @@ def discard(stream: TextIO | None) -> None:
 @cache
 def console() -> Screen:
     """The console of standard output, shared by tables, bars and messages."""
-    screen = Screen(highlight=False, soft_wrap=True)
+    screen = _screen()
     if not screen.is_terminal:  # a pipe has no width: nothing is cut there
         screen.width = PLAIN_WIDTH
     return screen
+
+
+def _screen(stderr: bool = False) -> Screen:
+    """A console; in a notebook a plain one.
+
+    Rich would put every line into an HTML output of its own there. Jupyter also sets FORCE_COLOR,
+    which is no sign of a terminal.
+    """
+    screen = Screen(stderr=stderr, highlight=False, soft_wrap=True)
+    if not screen.is_jupyter:
+        return screen
+    return Screen(
+        stderr=stderr,
+        highlight=False,
+        soft_wrap=True,
+        force_jupyter=False,
+        force_terminal=False,
+        no_color=True,
+    )
 
 
 def is_live(choice: str) -> bool:
@@ -79,7 +98,7 @@ def note(text: str) -> None:
 def _print_error(mark: str, text: str, style: str) -> None:
     if not world().is_main:
         return
-    stderr = Screen(stderr=True, highlight=False, soft_wrap=True)
+    stderr = _screen(stderr=True)
     try:
         if mark:
             stderr.print(mark, style=style, end=" ")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.runs.result import RunResult
-from kdrun.ui import format, tables
+from kdrun.ui import console, format, tables
 from kdrun.ui.reporter import Reporter, epoch_line
 
 
@@ -167,3 +167,24 @@ def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
     for words in ("Stage 1", "warning: careful", "epoch  3/10", "teacher  big"):
         assert words in text
     assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jupyter's kernel sets FORCE_COLOR and TERM, and rich would write HTML."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-color")
+    console.console.cache_clear()
+    try:
+        reporter = Reporter("auto")
+        assert not reporter.live
+        reporter.heading("student")
+        reporter.warn("few images")
+        console.error("no such file")
+    finally:
+        console.console.cache_clear()
+    written = capsys.readouterr()
+    assert written.out == "\nstudent\nwarning: few images\n"
+    assert written.err == "error: no such file\n"
