@@ -13,6 +13,7 @@ from kdrun.types import Batch, Outputs
 
 # Below this sum of squares a row has no variation that a correlation could be taken of.
 NO_VARIATION = 1e-16
+EPSILON = 1e-8  # what the authors' code adds to the product of the norms
 
 
 class CorrelationDistillation(DistillationLoss):
@@ -36,8 +37,9 @@ class CorrelationDistillation(DistillationLoss):
     )
     source = "Huang, You, Wang, Qian, Xu 2022, NeurIPS, arXiv 2205.10536"
     variants: ClassVar[Mapping[str, str]] = {
-        "code": "both parts times T², as in the authors' code that gave the published figures",
-        "paper": "without the factor T², which the equations do not have",
+        "code": "both parts times T², and 1e-8 added to the product of the norms in ρ, as in the "
+        "authors' code that gave the published figures",
+        "paper": "without T² and 1e-8, which the equations do not have",
     }
 
     def __init__(
@@ -58,9 +60,10 @@ class CorrelationDistillation(DistillationLoss):
         """Scalar from two sets of logits `[B, C]`."""
         p = F.softmax(full_precision(student.logits) / self.temperature, dim=1)
         q = F.softmax(full_precision(teacher.logits) / self.temperature, dim=1)
-        inter = 1.0 - correlation(p, q).mean()
-        intra = 1.0 - correlation(p.T, q.T).mean()
-        factor = self.temperature**2 if self.variant == "code" else 1.0
+        as_code = self.variant == "code"
+        epsilon, factor = (EPSILON, self.temperature**2) if as_code else (0.0, 1.0)
+        inter = 1.0 - correlation(p, q, epsilon).mean()
+        intra = 1.0 - correlation(p.T, q.T, epsilon).mean()
         return factor * (self.beta * inter + self.gamma * intra)
 
     def target_temperature(self) -> float | None:
@@ -70,8 +73,11 @@ class CorrelationDistillation(DistillationLoss):
         return f"DIST(T={self.temperature:g})"
 
 
-def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation of the rows of `[N, M]` and `[N, M]`: `[N]`, 0 without variation."""
+def correlation(a: Tensor, b: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Pearson's correlation of the rows of `[N, M]` and `[N, M]`: `[N]`, 0 without variation.
+
+    epsilon: added to the product of the two norms.
+    """
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     squares_a, squares_b = a.square().sum(dim=1), b.square().sum(dim=1)
     varies = (squares_a > NO_VARIATION) & (squares_b > NO_VARIATION)
@@ -79,4 +85,4 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     norms = (
         torch.where(varies, squares_a, ones).sqrt() * torch.where(varies, squares_b, ones).sqrt()
     )
-    return torch.where(varies, (a * b).sum(dim=1) / norms, torch.zeros_like(norms))
+    return torch.where(varies, (a * b).sum(dim=1) / (norms + epsilon), torch.zeros_like(norms))

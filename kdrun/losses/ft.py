@@ -51,6 +51,8 @@ class FactorTransfer(DistillationLoss):
     variants = {  # noqa: RUF012
         "repdistiller": "the squared factor is averaged over its channels before normalising",
         "paper": "the whole flattened factor is divided by its L2 norm; mean over its elements",
+        "paraphraser": "the factor, not squared, is averaged over its channels before normalising; "
+        "squared differences (p1 = 1, p2 = 2 of the authors' code)",
     }
 
     def __init__(
@@ -87,7 +89,8 @@ class FactorTransfer(DistillationLoss):
             with torch.no_grad():
                 factor = paraphraser(t)
             ours, theirs = (self._normalised(f) for f in to_smaller(translator(s), factor))
-            losses.append(F.l1_loss(ours, theirs))
+            distance = F.mse_loss if self.variant == "paraphraser" else F.l1_loss
+            losses.append(distance(ours, theirs))
         return sum(losses[1:], losses[0])
 
     def pretraining(self) -> Pretraining | None:
@@ -107,8 +110,10 @@ class FactorTransfer(DistillationLoss):
 
     def _normalised(self, factor: Tensor) -> Tensor:
         """A factor `[B, C, H, W]` as rows of unit norm."""
-        if self.variant != "paper":
+        if self.variant == "repdistiller":
             factor = factor.square().mean(dim=1)
+        elif self.variant == "paraphraser":
+            factor = factor.mean(dim=1)
         return unit(factor.flatten(1), dim=1)
 
 

@@ -9,23 +9,26 @@ from torch import Tensor
 from kdrun.errors import ConfigError
 
 
-def factor(image: Tensor, whole: bool) -> Tensor:
+def factor(image: Tensor, variant: str) -> Tensor:
     """The normalised factor of one image `[C, H, W]`."""
-    if not whole:
+    if variant == "repdistiller":
         image = sum(channel * channel for channel in image) / len(image)
+    elif variant == "paraphraser":
+        image = sum(channel for channel in image) / len(image)
     return image / (image * image).sum().sqrt()
 
 
 def by_hand(case: Case) -> Tensor:
     losses = []
-    whole = case.term.variant == "paper"
+    variant = case.term.variant
+    power = 2 if variant == "paraphraser" else 1
     layers = zip(case.term.paraphrasers, case.term.translators, maps(case), strict=True)
     for paraphraser, translator, (s, t) in layers:
         with torch.no_grad():
             theirs = run_by_hand(paraphraser.encoder, t)
         ours = run_by_hand(translator, s)
         images = [
-            (factor(a, whole) - factor(b, whole)).abs().mean()
+            ((factor(a, variant) - factor(b, variant)).abs() ** power).mean()
             for a, b in zip(*match_by_hand(ours, theirs), strict=True)
         ]
         losses.append(torch.stack(images).mean())
@@ -40,6 +43,7 @@ def by_hand(case: Case) -> Tensor:
         ("mobilenet", {"rate": 1.5}),
         ("mobilenet", {"variant": "paper"}),
         ("mlp", {"variant": "paper"}),
+        ("cnn", {"variant": "paraphraser"}),
     ],
     ids=str,
 )
