@@ -124,7 +124,13 @@ class Reporter:
         """A table on the screen and, drawn plainly, in the log."""
         self.close()
         for log in self._logs:
-            plain = Console(file=log, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+            plain = Console(
+                file=log,
+                width=PLAIN_WIDTH,
+                color_system=None,
+                force_terminal=False,
+                force_jupyter=False,  # it would show the table in the notebook instead
+            )
             with suppress(OSError):
                 plain.print(table)
         if not self.quiet:

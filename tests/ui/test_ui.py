@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.runs.result import RunResult
@@ -170,7 +171,7 @@ def test_every_line_is_in_the_log_and_a_quiet_screen_stays_empty(
 
 
 def test_a_notebook_gets_plain_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Jupyter's kernel sets FORCE_COLOR and TERM, and rich would write HTML."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
@@ -182,9 +183,13 @@ def test_a_notebook_gets_plain_lines(
         assert not reporter.live
         reporter.heading("student")
         reporter.warn("few images")
+        with reporter.logging_to(tmp_path / "run.log"):
+            reporter.show(Table("top-1 %"))
         console.error("no such file")
     finally:
         console.console.cache_clear()
     written = capsys.readouterr()
-    assert written.out == "\nstudent\nwarning: few images\n"
+    log = (tmp_path / "run.log").read_text()
+    assert "top-1 %" in log
+    assert written.out == "\nstudent\nwarning: few images\n" + log
     assert written.err == "error: no such file\n"
