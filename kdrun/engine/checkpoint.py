@@ -1,4 +1,4 @@
-"""Training states on disk: written atomically, checked when read, with one to fall back on."""
+"""Checkpoints on disk: written atomically, verified when read, with a fallback copy."""
 
 import os
 import zipfile
@@ -18,33 +18,33 @@ STATES = ("last.pt", "previous.pt", UNFINISHED)
 
 
 class CheckpointFolder:
-    """`last.pt` and, until a run has ended, the one before it as `previous.pt`.
+    """`last.pt` and, until the run has finished, the checkpoint before it as `previous.pt`.
 
-    Of several processes that train together only the first one writes.
+    In distributed training only the main process writes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last = folder / "last.pt"
         self.previous = folder / "previous.pt"
-        self._last_is_damaged = False  # then it must not take the place of the one before it
+        self._last_is_damaged = False  # a damaged last.pt must not replace previous.pt
 
     def save(self, payload: dict[str, Any]) -> None:
-        """Write `payload` so that a kill at any moment leaves a readable file."""
+        """Write `payload`; if the process is killed at any moment, a readable file remains."""
         if not world().is_main:
             return
         make_folder(self.folder)
         unfinished = self.folder / UNFINISHED
         try:
             remove(self.folder, [UNFINISHED])
-            with open(unfinished, "xb") as file:  # never through a link
+            with open(unfinished, "xb") as file:  # "x": never follows a link
                 torch.save(payload, file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException as error:
-            remove(self.folder, [UNFINISHED])  # a full disk needs the room
+            remove(self.folder, [UNFINISHED])  # frees space on a full disk
             cause = error.__context__ if isinstance(error, RuntimeError) else error
-            if isinstance(cause, OSError):  # torch hides it, and it does not name the file
+            if isinstance(cause, OSError):  # torch wraps it, without the file name
                 raise OSError(cause.errno, cause.strerror, str(self.last)) from None
             raise
         if self.last.exists() and not self._last_is_damaged:
@@ -53,7 +53,7 @@ class CheckpointFolder:
         self._last_is_damaged = False
 
     def load(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest readable state, or None when there is none; damaged ones are told of."""
+        """The newest readable checkpoint, or None; calls `warn` for damaged ones."""
         for path in (self.last, self.previous):
             if not path.exists():
                 continue
@@ -61,47 +61,43 @@ class CheckpointFolder:
                 return read_checkpoint(path)
             except CheckpointError as error:
                 self._last_is_damaged |= path is self.last
-                rest = (
-                    "using the one before it"
-                    if path is self.last
-                    else "starting from the beginning"
-                )
-                warn(f"{error} ({rest})")
+                fallback = "using the previous checkpoint" if path is self.last else "starting over"
+                warn(f"{error} ({fallback})")
         return None
 
     def remove(self) -> None:
-        """Nothing will be continued from here: delete the states, and the folder if it is empty."""
+        """Delete all checkpoints, and the folder if it is then empty."""
         if world().is_main:
             remove(self.folder, STATES, folder_too=True)
 
     def exists(self) -> bool:
-        """Whether there is anything that `remove` would delete."""
+        """Whether there is a checkpoint, complete or not."""
         linked = self.folder.is_symlink()
         return not linked and any((self.folder / name).is_file() for name in STATES)
 
     def finish(self) -> None:
-        """The run has ended: the fallback is not needed any more."""
+        """Delete the fallback checkpoint of a finished run."""
         if world().is_main:
             remove(self.folder, [self.previous.name])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A training state, every byte checked against its CRC, nothing executed.
+    """Read a checkpoint: every byte is checked against its CRC and no code is executed.
 
-    Raises CheckpointError naming the file when it is damaged.
+    Raises CheckpointError naming the file if it is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise CheckpointError(f"{path} is packed, as no training state is: it is not read.")
+                raise CheckpointError(f"{path} is compressed, so kdrun did not write it: not read.")
             damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: '{damaged}' fails its checksum.")
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged archive can fail in any of the reader's layers
+    except Exception as error:  # zipfile and torch raise many types for a damaged archive
         raise CheckpointError(f"{path} is damaged: {type(error).__name__}.") from None
     if not isinstance(payload, dict):
-        raise CheckpointError(f"{path} is not a training state of kdrun.")
+        raise CheckpointError(f"{path} is not a kdrun checkpoint.")
     return payload

@@ -75,7 +75,9 @@ def own_device(name: str) -> str:
     if name == "auto" and not gpus:
         return "cpu"
     if name not in ("auto", "cuda"):
-        raise ConfigError(f"device={name} is one device: with several processes use cuda or cpu.")
+        raise ConfigError(
+            f"device={name} is a single device: with several processes use cuda or cpu."
+        )
     if here > gpus:
         raise ConfigError(
             f"This machine has {gpus} GPUs for {here} processes: start torchrun with "

@@ -1,4 +1,4 @@
-"""Signals, a closed screen and a time limit: a loop finishes its step first, all else stops."""
+"""Signals, a closed terminal and time limits: a training loop saves first, other code stops."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 
 from kdrun.errors import Interrupted, TimeLimitError
 
-# How long a loop may take to notice that its time is up before it is stopped where it is.
+# How long a loop may take to react to its time limit before it is aborted.
 LONGEST_GRACE_SECONDS = 30.0
 # Ctrl-C, `kill`, and a closed terminal (Windows has no SIGHUP).
 SIGNALS = tuple(
@@ -19,9 +19,9 @@ SIGNALS = tuple(
 
 
 def handled_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a command; not SIGHUP where `nohup` made the process ignore it.
+    """The signals that stop a command; without SIGHUP if the process ignores it (`nohup`).
 
-    None outside the main thread: only there can Python install handlers.
+    Empty outside the main thread, where Python cannot install signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return ()
@@ -36,14 +36,13 @@ class StopRequest:
     """While active, SIGINT, SIGTERM and SIGHUP become `Interrupted`, a timeout `TimeLimitError`.
 
     Inside `deferred` (a training loop) the first signal only sets `requested`, so that the loop can
-    save a consistent state; the same one again stops at once. So does a timer after a time of
-    grace, for a loop that hangs. What hangs in a call into C that never returns cannot be stopped
-    from here.
+    save a consistent checkpoint; repeating the signal stops at once. For a loop that hangs, a timer
+    stops it after a grace period. A C call that never returns cannot be stopped.
 
-    Inside `shielded` (the status of a run is being written) nothing is raised at all.
+    Inside `shielded` (the status of a run is being written) nothing is raised.
 
-    limit_seconds: the time it may take, or None. at_once: whether a signal stopped the work where
-    it was, without waiting for a loop. reason: what asked for the stop, e.g. `SIGHUP`.
+    limit_seconds: time limit, or None. at_once: whether a signal stopped the work without waiting
+    for a loop. reason: name of the signal, e.g. `SIGHUP`.
     """
 
     def __init__(self, limit_seconds: float | None = None) -> None:
@@ -71,11 +70,11 @@ class StopRequest:
         self._asked = value
 
     def error(self, where: str) -> BaseException:
-        """What to raise for the request; `where` says how far the work had come."""
+        """The exception to raise for the request; `where` describes the progress."""
         if self._asked or self.limit_seconds is None:
             return Interrupted(f"{where} ({self.reason})" if self.reason else where)
         return TimeLimitError(
-            f"It took longer than sweep.job_minutes={self.limit_seconds / 60:g} and was ended "
+            f"The job exceeded sweep.job_minutes={self.limit_seconds / 60:g} and was stopped "
             f"({where})."
         )
 
@@ -109,9 +108,9 @@ class StopRequest:
         self.ask(signal.Signals(number).name, again)
 
     def ask(self, reason: str, again: bool = False) -> None:
-        """Request a stop; raises Interrupted at once where no loop will look at the request.
+        """Request a stop; raises Interrupted at once outside of a `deferred` block.
 
-        again: the same request has been made before, so the loop is not waited for.
+        again: the same request was made before; raise even inside a `deferred` block.
         """
         self._asked = True
         self.reason = self.reason or reason
@@ -121,7 +120,7 @@ class StopRequest:
         raise Interrupted(reason)
 
     def ask_all(self, reason: str) -> None:
-        """Request a stop that the loops of all processes of a training make together."""
+        """Request a stop without raising; all processes of a training stop at the same step."""
         self._asked = True
         self.reason = self.reason or reason
 
@@ -130,16 +129,16 @@ class StopRequest:
         self._alarms += 1
         if self._shields or (self._depth and self._alarms == 1):
             return
-        raise self.error("it did not react" if self._depth else "before or after its training")
+        raise self.error("it did not respond" if self._depth else "outside its training loop")
 
     @property
     def deferred(self) -> "_Deferred":
-        """A block in which the first signal waits for the block to look at `requested`."""
+        """A block that checks `requested` itself: the first signal does not raise."""
         return _Deferred(self)
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """A block that no request interrupts: it writes down how a run has ended."""
+        """A block that is never interrupted, e.g. while a run's final status is written."""
         self._shields += 1
         try:
             yield

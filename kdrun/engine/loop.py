@@ -1,8 +1,8 @@
-"""The training loop. It knows nothing of distillation: a scheme turns a batch into a loss.
+"""The training loop. It does not know about distillation: a scheme turns a batch into a loss.
 
 for each epoch
-    for each batch: learning rate, forward, backward, step, count
-    measure the validation split, keep the best weights, write a row, save
+    for each batch: set the learning rate, forward, backward, optimiser step, accumulate metrics
+    validate, keep the best weights, write a row of metrics, save a checkpoint
 """
 
 import math
@@ -32,12 +32,12 @@ from kdrun.recipes.lr_schedules import TrainingLength, learning_rates, training_
 from kdrun.seeds import derive
 from kdrun.types import Batch, StepOutput
 
-# An epoch of a small data set takes a tenth of a second; writing the state each time would not pay.
+# An epoch of a small data set can take 0.1 s; a checkpoint after each would dominate.
 SAVE_AFTER_SECONDS = 2.0
 
 
 class Scheme(Protocol):
-    """What the loop trains: a module whose forward turns a batch into a loss."""
+    """A trainable module whose forward turns a batch into a loss."""
 
     def __call__(self, batch: Batch) -> StepOutput: ...
     def train(self, mode: bool = True) -> Any: ...
@@ -53,15 +53,15 @@ class Scheme(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The plain network that is measured and kept."""
+        """The plain network, whose weights are saved."""
 
     @property
     def measured(self) -> nn.Module:
-        """The network as it takes the loader's images."""
+        """The network to evaluate; it takes the loader's images."""
 
 
 class TrainBatches(Protocol):
-    """Training batches as a pure function of the epoch's number."""
+    """Training batches as a pure function of the epoch number."""
 
     batches_per_epoch: int
 
@@ -69,7 +69,7 @@ class TrainBatches(Protocol):
 
 
 class Observer(Protocol):
-    """Who wants to know how training goes; called often, so it must be cheap."""
+    """Receives progress events; `step_done` is called at every step and must be cheap."""
 
     def training_started(self, length: TrainingLength, state: TrainState) -> None: ...
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None: ...
@@ -79,14 +79,14 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """What one training needs besides the scheme.
+    """Data, schedule and environment of one training phase.
 
-    identity: text that must be equal for a saved state to be continued.
-    phase, phases: the name of this phase, and those of all, in order; they share `checkpoints`.
-    earlier: rows of the phases before, which stay in the history.
-    labelled: the training batches have labels, so that a training accuracy means something.
-    checkpoint_seconds, checkpoint_steps: the longest it goes on without saving its state.
-    settings: what the names of the schedule begin with on the command line.
+    identity: a checkpoint is resumed only if its identity is equal.
+    phase, phases: name of this phase, and of all phases in order; they share `checkpoints`.
+    earlier: metrics rows of the previous phases; they are kept in the history.
+    labelled: whether the training batches have labels; without them no training accuracy is logged.
+    checkpoint_seconds, checkpoint_steps: maximum time and number of steps between checkpoints.
+    settings: prefix of the schedule's settings on the command line.
     """
 
     train: TrainBatches
@@ -108,16 +108,16 @@ class Training:
 
 
 def fit(scheme: Scheme, training: Training) -> TrainState:
-    """Train `scheme`, going on from a saved state if there is one.
+    """Train `scheme`, resuming from a checkpoint if there is one.
 
-    Raises Interrupted or TimeLimitError after saving when asked to stop, TrainingError when the
-    loss is not finite or memory is used up.
+    Raises Interrupted or TimeLimitError after saving a checkpoint when a stop is requested, and
+    TrainingError for a non-finite loss or when out of memory.
     """
     return _Fit(scheme, training).run()
 
 
 class _Fit:
-    """One call of `fit`: the scheme, its optimiser and the state, with the steps as methods."""
+    """State of one call of `fit`: scheme, optimiser, gradient scaler and progress."""
 
     def __init__(self, scheme: Scheme, training: Training) -> None:
         self.scheme = scheme
@@ -134,10 +134,10 @@ class _Fit:
         self.random_state: dict[str, Tensor] | None = None
         self.saved_at = -math.inf
         self.saved_step: int | None = None
-        self.measuring = False
+        self.validating = False
 
     def run(self) -> TrainState:
-        self._go_on()
+        self._resume()
         self.training.observer.training_started(self.length, self.state)
         settings = self.training.settings
         who = "the student" if settings == "schedule." else "the teacher in training"
@@ -154,7 +154,7 @@ class _Fit:
                     raise
                 raise out_of_memory(
                     self.state, self.schedule, self.training.device, self.training.settings,
-                    self.measuring, self.saved_step,
+                    self.validating, self.saved_step,
                 ) from error  # fmt: skip
         return self.state
 
@@ -163,8 +163,8 @@ class _Fit:
         name = "batch_size" if settings == "schedule." else f"{settings}batch_size"
         which = "Every batch" if size == 1 else "The last batch of an epoch"
         return ConfigError(
-            f"{which} has one image, of which batch normalisation cannot compute a variance: set "
-            f"{name} to a number that does not leave one image over, e.g. {name}={size + 1}."
+            f"{which} has a single image, too few for batch normalisation: set {name} so that "
+            f"every batch has at least two, e.g. {name}={size + 1}."
         )
 
     def _epoch(self) -> None:
@@ -183,12 +183,12 @@ class _Fit:
             self._stop_if_asked(sums)
 
     def _steps(self, sums: EpochSums) -> None:
-        """The rest of the epoch in hand."""
+        """Run the remaining steps of the current epoch."""
         state, training = self.state, self.training
         batches = training.train.epoch(state.epoch, state.batch)
         clock = time.perf_counter()
         for batch in batches:
-            if self.random_state is not None:  # after the loader drew its own numbers
+            if self.random_state is not None:  # only now: the loader has drawn its random numbers
                 set_random_state(self.random_state, training.device)
                 self.random_state = None
             fetched = time.perf_counter()
@@ -212,7 +212,7 @@ class _Fit:
                 self._save(sums)
 
     def _step(self, batch: Batch) -> StepOutput:
-        """Forward, backward, update."""
+        """One optimiser step: forward, backward, update."""
         set_learning_rate(self.optimizer, self.rates[self.state.step])
         with (
             autocast(self.training.device, self.schedule.precision),
@@ -230,11 +230,11 @@ class _Fit:
         return output
 
     def _finish_epoch(self, sums: EpochSums) -> None:
-        """Close the epoch: its row, the validation split, the best weights."""
+        """End the epoch: validate, keep the best weights, append the row of metrics."""
         state = self.state
         totals = self._finite_totals(sums)
         row = state.row(totals, self.rates[state.step - 1], self.training.labelled)
-        if self._measures_now() and self.training.val is not None:
+        if self._validation_is_due() and self.training.val is not None:
             try:
                 self._validate(row)
             except NonFiniteError:
@@ -251,15 +251,15 @@ class _Fit:
         self.training.observer.epoch_done(row, self.length)
 
     def _finite_totals(self, sums: EpochSums) -> dict[str, float]:
-        """The sums as numbers; raises TrainingError when one is not finite."""
+        """The sums as Python numbers; raises TrainingError if one is not finite."""
         totals = sums.totals()
         if not all(math.isfinite(total) for total in totals.values()):
-            raise not_finite(self.state, self.length, sums.trail, totals, self.saved_step)
-        sums.trail.clear()
+            raise not_finite(self.state, self.length, sums.tracker, totals, self.saved_step)
+        sums.tracker.clear()
         return totals
 
-    def _measures_now(self) -> bool:
-        """On every `eval_every`-th epoch, and on the last one."""
+    def _validation_is_due(self) -> bool:
+        """After every `eval_every`-th epoch and after the last one."""
         return (self.state.epoch + 1) % self.schedule.eval_every == 0 or self._done()
 
     def _done(self) -> bool:
@@ -267,29 +267,30 @@ class _Fit:
 
     def _validate(self, row: dict[str, Any]) -> None:
         assert self.training.val is not None
-        self.measuring = True
-        found = evaluate(
+        self.validating = True
+        metrics = evaluate(
             self.scheme.measured, self.training.val, self.training.device, self.schedule.precision
         ).metrics
-        self.measuring = False
-        row["val/loss"] = found.loss
-        row["val/top1_percent"] = found.top1
+        self.validating = False
+        row["val/loss"] = metrics.loss
+        row["val/top1_percent"] = metrics.top1
         best = self.state.best
-        if best is None or found.top1 > best["val_top1"]:
-            self.state.best = {"epoch": row["epoch"], "val_top1": found.top1}
+        if best is None or metrics.top1 > best["val_top1"]:
+            self.state.best = {"epoch": row["epoch"], "val_top1": metrics.top1}
             self.state.best_weights = {
                 name: tensor.detach().cpu().clone()
                 for name, tensor in self.scheme.network.state_dict().items()
             }
 
     def _stop_if_asked(self, sums: EpochSums) -> None:
-        if distributed.all_reduce_max(self.training.stop.requested):  # all stop after the same step
+        # reduced, so that all processes stop after the same step
+        if distributed.all_reduce_max(self.training.stop.requested):
             self._save(sums)
             where = f"stopped after step {self.state.step} of {self.length.steps}"
             raise self.training.stop.error(where)
 
     def _save_is_due(self) -> bool:
-        """Within an epoch, after so many steps or so much time."""
+        """Whether `checkpoint_steps` or `checkpoint_seconds` have passed since the last one."""
         steps = self.training.checkpoint_steps
         late = time.monotonic() - self.saved_at > self.training.checkpoint_seconds
         return late or (steps is not None and self.state.step % steps == 0)
@@ -310,8 +311,8 @@ class _Fit:
         self.saved_at = time.monotonic()
         self.saved_step = self.state.step
 
-    def _go_on(self) -> None:
-        """Take up a saved state, if there is one for this phase of this very training."""
+    def _resume(self) -> None:
+        """Load the checkpoint if it was written by this training, in this or a later phase."""
         training = self.training
         saved = distributed.broadcast_from_main(
             lambda: training.checkpoints.load(training.observer.warn)
@@ -320,32 +321,32 @@ class _Fit:
             return
         if saved.get("identity") != self.training.identity:
             self.training.observer.warn(
-                "The saved state belongs to another configuration and is not used."
+                "The checkpoint was written with another configuration and is ignored."
             )
             return
         try:
-            self._take_up(saved)
+            self._restore(saved)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{training.checkpoints.last} is no state of this training ({reason}): delete "
-                f"{training.checkpoints.folder} to begin anew."
+                f"{training.checkpoints.last} is not a checkpoint of this training ({reason}): "
+                f"delete {training.checkpoints.folder} to start over."
             ) from error
 
-    def _take_up(self, saved: dict[str, Any]) -> None:
+    def _restore(self, saved: dict[str, Any]) -> None:
         phases = self.training.phases
-        where = phases.index(saved["state"]["phase"]) - phases.index(self.training.phase)
-        if where < 0:  # the phase before has just ended; its networks are in the scheme
+        ahead = phases.index(saved["state"]["phase"]) - phases.index(self.training.phase)
+        if ahead < 0:  # written by an earlier phase, whose result is already in the scheme
             return
         self.scheme.load_state_dict(saved["scheme"])
-        if where > 0:  # this phase ended long ago; what it left is in the later one's state
+        if ahead > 0:  # written by a later phase: this one is finished
             self.state.step = self.length.steps
             self.state.history = saved["state"]["history"]
             return
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainState.from_dict(saved["state"])
-        if self.state.batch:  # at an epoch's start the generators are seeded anew
+        if self.state.batch:  # at the start of an epoch the generators are seeded instead
             self.random_state = saved["random"]
         self.saved_at = time.monotonic()
         self.saved_step = self.state.step

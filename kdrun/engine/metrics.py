@@ -1,6 +1,6 @@
-"""What is measured on a split, and the running sums of a training epoch.
+"""Metrics of a split, and the running sums of a training epoch.
 
-Sums live on the device that computes; they become Python numbers only when somebody looks.
+The sums stay on the device; reading them as Python numbers synchronises.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ ECE_BINS = 15
 
 @dataclass(frozen=True)
 class Metrics:
-    """A network on a split. top1, top5, ece: percent. errors: wrong answers. loss: mean CE."""
+    """Metrics of one split. top1, top5, ece: percent. errors: misclassified. loss: mean CE."""
 
     top1: float
     top5: float
@@ -37,9 +37,9 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network on one split. logits: `[N, C]`, on the CPU.
+    """A network's results on one split. logits: `[N, C]`, on the CPU.
 
-    extra: name → metrics that only this data set has.
+    extra: name → metrics specific to the data set.
     """
 
     metrics: Metrics
@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def predictions(self) -> Tensor:
-        """The class of the largest logit `[N]`."""
+        """Predicted classes `[N]`, the argmax of the logits."""
         return self.logits.argmax(dim=1)
 
     def to_dict(self, split: str = "test") -> dict[str, Any]:
@@ -60,19 +60,19 @@ class Evaluation:
 def measure(logits: Tensor, targets: Tensor) -> Metrics:
     """Metrics from all logits `[N, C]` and labels `[N]` of a split.
 
-    Top-5 with fewer than five classes counts as right whatever is among all of them. ECE: expected
-    calibration error with 15 equal bins of confidence (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+    With fewer than five classes top-5 is 100 %. ECE: expected calibration error with 15 equal-width
+    confidence bins (Guo et al. 2017, arXiv 1706.04599, eq. 3).
     """
     logits = logits.float()
-    # of equal logits the first answers, as wherever else an answer is taken; topk takes any of them
+    # argmax resolves ties to the first class, as everywhere else; topk does not
     right = logits.argmax(dim=1) == targets
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    among = (ranked == targets[:, None]).any(dim=1) | right
+    in_top5 = (ranked == targets[:, None]).any(dim=1) | right
     errors = int(targets.shape[0] - right.sum().item())
     total = targets.shape[0]
     return Metrics(
         top1=100.0 * (total - errors) / total,
-        top5=100.0 * int(among.sum().item()) / total,
+        top5=100.0 * int(in_top5.sum().item()) / total,
         errors=errors,
         loss=float(nn.functional.cross_entropy(logits.double(), targets).item()),
         ece=calibration_error(logits, targets),
@@ -82,7 +82,7 @@ def measure(logits: Tensor, targets: Tensor) -> Metrics:
 def errors_per_class(
     predictions: Tensor, targets: Tensor, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """For JSON, in the order of the classes: `{"class", "images", "errors"}`.
+    """One row `{"class", "images", "errors"}` per class, in order, for JSON.
 
     predictions, targets: `[N]` class numbers.
     """
@@ -94,8 +94,8 @@ def errors_per_class(
 
 def calibration_error(logits: Tensor, targets: Tensor) -> float:
     """ECE in percent of logits `[N, C]` against labels `[N]`."""
-    confidence, answer = logits.double().softmax(dim=1).max(dim=1)
-    correct = (answer == targets).double()
+    confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
+    correct = (prediction == targets).double()
     bins = (confidence * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
     # per bin, count · |accuracy - confidence| is the absolute sum of the differences
     gaps = torch.zeros(ECE_BINS, dtype=torch.float64).index_add(0, bins, correct - confidence)
@@ -109,9 +109,9 @@ def evaluate(
     precision: str,
     extra_metrics: Sequence[SplitMetric] = (),
 ) -> Evaluation:
-    """Run `model` in eval mode over all batches; its training mode is put back afterwards.
+    """Run `model` in eval mode over all batches, then restore its training mode.
 
-    extra_metrics: of the split that the batches are from.
+    extra_metrics: the metrics that the data set adds.
     """
     logits, targets = collect_logits(model, batches, device, precision)
     return evaluation(logits, targets, extra_metrics)
@@ -120,7 +120,7 @@ def evaluate(
 def evaluation(
     logits: Tensor, targets: Tensor, extra_metrics: Sequence[SplitMetric] = ()
 ) -> Evaluation:
-    """All metrics from the logits `[N, C]` and labels `[N]` of a split.
+    """Compute all metrics from logits `[N, C]` and labels `[N]` of a split.
 
     Raises NonFiniteError for logits that are NaN or infinite.
     """
@@ -135,8 +135,8 @@ def collect_logits(
 ) -> tuple[Tensor, Tensor]:
     """(logits `[N, C]` float32, labels `[N]`) of all batches, on the CPU.
 
-    With several processes, of the batches of all of them. Raises NonFiniteError for logits that
-    are NaN or infinite.
+    In distributed training they are gathered from all processes. Raises NonFiniteError for logits
+    that are NaN or infinite.
     """
     was_training = model.training
     model.eval()
@@ -145,38 +145,38 @@ def collect_logits(
         for batch in batches:
             with autocast(device, precision):
                 output = model(batch.images)
-            answer = output.logits if isinstance(output, Outputs) else output
-            logits.append(answer.float())
+            batch_logits = output.logits if isinstance(output, Outputs) else output
+            logits.append(batch_logits.float())
             targets.append(batch.targets)
             index.append(batch.index)
     finally:
         model.train(was_training)
-    answers, labels = all_rows(
+    all_logits, labels = all_rows(
         torch.cat(logits).cpu(), torch.cat(targets).cpu(), torch.cat(index).cpu()
     )
-    require_finite(answers)
-    return answers, labels
+    require_finite(all_logits)
+    return all_logits, labels
 
 
 class EpochSums:
-    """Running sums over the images of one training epoch: loss, its parts, right answers.
+    """Running sums over the images of one training epoch: loss, its parts, correct predictions.
 
-    trail: the same of each step, to find the first that is not finite.
+    tracker: the same values per step, to find the first non-finite one.
     """
 
     def __init__(self, device: torch.device, start: dict[str, float] | None = None) -> None:
-        # MPS has no float64; elsewhere it makes the sums independent of when they are saved
+        # float64 makes the sums independent of when a checkpoint is saved; MPS lacks it
         self.dtype = torch.float32 if device.type == "mps" else torch.float64
         self.device = device
         self.sums: dict[str, Tensor] = {
             name: torch.tensor(value, dtype=self.dtype, device=device)
             for name, value in (start or {}).items()
         }
-        self.trail = NonFiniteTracker()
+        self.tracker = NonFiniteTracker()
 
     @torch.no_grad()
     def add(self, output: StepOutput, batch: Batch) -> None:
-        """Add one batch; nothing is read back from the device."""
+        """Add one batch without synchronising the device."""
         images = len(batch)
         values = {"loss": output.loss.detach() * images}
         for name, value in output.parts.items():
@@ -184,7 +184,7 @@ class EpochSums:
         for name, value in values.items():
             self._add(name, value)
         self._add("correct", (output.logits.detach().argmax(dim=1) == batch.targets).sum())
-        self.trail.add(values)
+        self.tracker.add(values)
 
     def _add(self, name: str, value: Tensor) -> None:
         if name in self.sums:
@@ -193,5 +193,5 @@ class EpochSums:
             self.sums[name] = value.to(self.dtype).clone()
 
     def totals(self) -> dict[str, float]:
-        """The sums as Python numbers; waits for the device."""
+        """The sums as Python numbers; synchronises the device."""
         return {name: float(value.item()) for name, value in self.sums.items()}

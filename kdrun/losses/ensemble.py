@@ -1,4 +1,4 @@
-"""Several teachers: how much each counts, and what they say together."""
+"""Several teachers: their weights and the mean of their soft targets."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ TERMS, SOFT_TARGETS = "terms", "soft_targets"
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How the teachers of one student count together.
+    """How the teachers of one student are combined.
 
-    shares: one per teacher, above 0, adding up to 1.
-    average: `terms`: each term is computed with each teacher and averaged, `Σ share_i · term_i`.
-    `soft_targets`: the teachers' probabilities are averaged, and each term is computed once.
+    shares: one per teacher, above 0, summing to 1.
+    average: `terms`: each loss is computed per teacher and averaged, `Σ share_i · loss_i`.
+    `soft_targets`: the teachers' probabilities are averaged and each loss is computed once.
     """
 
     shares: tuple[float, ...] = (1.0,)
@@ -29,25 +29,26 @@ class Ensemble:
 
     @classmethod
     def of(cls, config: EnsembleConfig, teachers: int) -> "Ensemble":
-        """The ensemble of so many teachers. Raises ConfigError unless each has a weight."""
+        """Ensemble of `teachers` teachers. Raises ConfigError for another number of weights."""
         count = max(teachers, 1)
         weights = config.weights or [1.0] * count
         if len(weights) != count:
+            plural = "s" if len(weights) != 1 else ""
             raise ConfigError(
-                f"teacher.weights={weights} gives {len(weights)} and there "
-                f"{_are(count)}: give one for each."
+                f"teacher.weights={weights} has {len(weights)} value{plural} for {count} "
+                f"teacher{'s' if count != 1 else ''}: give one per teacher."
             )
         total = sum(weights)
         return cls(tuple(weight / total for weight in weights), config.average)
 
     @property
     def targets(self) -> int:
-        """How many teachers a term learns from: all, or the one that their mean makes."""
+        """Number of targets per loss: one per teacher, or 1 when soft targets are averaged."""
         return len(self.shares) if self.average == TERMS else 1
 
     @property
     def even(self) -> bool:
-        """Whether all teachers count alike."""
+        """Whether all teachers have the same share."""
         return len(set(self.shares)) == 1
 
     def mean(self, values: Sequence[Tensor]) -> Tensor:
@@ -61,7 +62,7 @@ class Ensemble:
         ).sum()
 
     def describe(self) -> str:
-        """What is added to the printed objective; nothing for one teacher."""
+        """Suffix of the printed objective; empty for one teacher."""
         if len(self.shares) == 1:
             return ""
         what = "each term averaged" if self.average == TERMS else "soft targets averaged"
@@ -82,7 +83,3 @@ def mean_soft_targets(
         for z, share in zip(logits, shares, strict=True)
     ]
     return temperature * torch.logsumexp(torch.stack(logs), dim=0)
-
-
-def _are(count: int) -> str:
-    return "is one teacher" if count == 1 else f"are {count} teachers"

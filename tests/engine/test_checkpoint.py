@@ -45,7 +45,7 @@ def test_a_damaged_state_falls_back_and_is_told(tmp_path: Path, damage: str) -> 
     assert found is not None
     assert found["number"] == 1
     assert "last.pt" in told[0]
-    assert "one before it" in told[0]
+    assert "using the previous checkpoint" in told[0]
 
 
 def test_every_flipped_byte_of_the_weights_is_noticed(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_the_end_of_the_time_is_a_request_and_then_an_error() -> None:
         while not stop.requested:
             time.sleep(0.001)
         assert "job_minutes" in str(stop.error("after step 3"))
-        with pytest.raises(TimeLimitError, match="did not react"):
+        with pytest.raises(TimeLimitError, match="did not respond"):
             time.sleep(5)
 
 

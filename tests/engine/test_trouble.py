@@ -61,7 +61,7 @@ class Breaking(Plain):
 @pytest.mark.parametrize("step", [1, 3, 5, 12])
 def test_step_and_part_are_named(tmp_path: Path, step: int) -> None:
     epoch = (step - 1) // 5 + 1
-    told = rf"Not finite in epoch {epoch}, step {step} of 20: other went first\."
+    told = rf"Not finite in epoch {epoch}, step {step} of 20: other failed first\."
     with pytest.raises(TrainingError, match=told):
         fit(Breaking(step), training(tmp_path, Watcher()))
 
@@ -74,13 +74,13 @@ def test_a_step_that_was_too_large_is_told_from_a_part(
     own = training(tmp_path, Watcher())
     with pytest.raises(TrainingError) as caught:
         fit(Breaking(99), own)
-    told = "step 2 of 20: all parts of the objective at once (ce, other): the step before"
+    told = "step 2 of 20: all losses at once (ce, other), so the previous step was too large"
     assert told in str(caught.value)
-    assert "the state after step 1 is kept" in str(caught.value)
+    assert "the checkpoint of step 1 is kept" in str(caught.value)
 
 
 def test_the_last_good_state_is_kept_and_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the state after step 6 is kept"):
+    with pytest.raises(TrainingError, match="the checkpoint of step 6 is kept"):
         fit(Breaking(8), training(tmp_path, Watcher(), checkpoint_steps=3))
     state = read_checkpoint(tmp_path / "last.pt")
     assert state["state"]["step"] == 6
@@ -146,7 +146,7 @@ def test_memory_that_is_used_up_names_the_batch_and_leaves_the_run(
         fit(Starving(9, error), own)
     said = str(caught.value)
     assert "in step 9, with batch_size=8: try teacher.schedule.batch_size=4" in said
-    assert "The state after step 6 is kept" in said
+    assert "The checkpoint of step 6 is kept" in said
     found, _, _ = run(tmp_path / "part")
     assert same_weights(found, expected)
 

@@ -156,7 +156,7 @@ def test_what_the_machine_lacks_is_said_and_the_run_goes_on(
         assert kdrun("distill", *ALONE, "checkpoint_steps=2") == 1
     memory = capsys.readouterr().err
     assert "with batch_size=64: try schedule.batch_size=32" in memory
-    assert "The state after step 2 is kept" in memory
+    assert "The checkpoint of step 2 is kept" in memory
     (part,) = [r for r in results(workdir) if r["status"] == "failed"]
     assert part["error"] in memory
     with monkeypatch.context() as patch:

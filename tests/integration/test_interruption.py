@@ -92,7 +92,7 @@ def test_a_damaged_state_is_named_and_the_previous_one_used(
     code, output = forks.run(workdir, ["resume", str(run_folder(workdir))])
     assert code == 0, output
     assert "is damaged" in output
-    assert "one before it" in output
+    assert "using the previous checkpoint" in output
     assert_same_end(workdir, reference)
 
 

@@ -115,14 +115,14 @@ def test_a_mean_of_one_teachers_targets_is_that_teacher() -> None:
 
 
 @pytest.mark.parametrize("loss", ["sp", "kd_z"])
-def test_a_term_that_reads_more_than_probabilities_refuses_their_mean(loss: str) -> None:
-    with pytest.raises(ConfigError, match=r"take teacher\.average=terms"):
+def test_a_loss_that_reads_more_than_probabilities_rejects_their_mean(loss: str) -> None:
+    with pytest.raises(ConfigError, match=r"use teacher\.average=terms"):
         objective(loss, "soft_targets", [1.0, 1.0])
     assert objective(loss, "terms", [1.0, 1.0]).ensemble.targets == 2
 
 
 def test_a_weight_for_each_teacher() -> None:
-    with pytest.raises(ConfigError, match="gives 2 and there are 3 teachers"):
+    with pytest.raises(ConfigError, match="has 2 values for 3 teachers"):
         Ensemble.of(EnsembleConfig(weights=[1.0, 2.0]), 3)
     assert Ensemble.of(EnsembleConfig(weights=[2.0, 6.0]), 2).shares == (0.25, 0.75)
 

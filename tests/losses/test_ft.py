@@ -118,7 +118,7 @@ GOLDEN = (0.18956538, 0.12920897)
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"single place.*loss\.ft\.variant=paper"):
+    with pytest.raises(ConfigError, match=r"share only one.*loss\.ft\.variant=paper"):
         make_case("ft", "mlp")
     with pytest.raises(ConfigError, match="rate=0 must be above 0"):
         make_case("ft", rate=0.0)

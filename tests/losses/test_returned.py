@@ -1,4 +1,4 @@
-"""What a term may return: one number in a tensor."""
+"""A loss must return a scalar tensor."""
 
 from typing import Any
 
@@ -43,8 +43,8 @@ def test_a_scalar_is_added() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (torch.zeros(4), r"a tensor of the shape \[4\]"),
-        (torch.zeros(1), r"a tensor of the shape \[1\]"),
+        (torch.zeros(4), r"a tensor of shape \[4\]"),
+        (torch.zeros(1), r"a tensor of shape \[1\]"),
         (3.0, "a float"),
         (None, "a NoneType"),
         ((torch.tensor(1.0), {}), "a tuple"),
