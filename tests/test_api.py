@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,16 @@ QUICK = [*SMALL, "schedule.steps=2", "teacher.schedule.steps=2", "alone=false"]
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@contextmanager
+def ctrl_c_at_step(training: int, step: int) -> Iterator[None]:
+    """A signal to this process before a step of its n-th training."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("run", "_step"):  # restored afterwards
+            patch.setattr(_Fit, name, getattr(_Fit, name))
+        forks.signal_at_step(training, step, signal.SIGINT)
+        yield
 
 
 def test_the_public_names() -> None:
@@ -110,17 +122,13 @@ def test_a_time_limit_in_another_thread_leaves_the_main_thread_its_timer() -> No
 def test_ctrl_c_saves_a_run_from_python_that_resumes_bit_identically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"T": 4, "loss": ["kd", "sp"], "batch_size": 32, "alone": False}
+    settings: dict[str, Any] = {"T": 4, "loss": ["kd", "sp"], "batch_size": 32, "alone": False}
     never_stopped = kdrun.distill(*SMALL, **settings)
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
     handler = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        for name in ("run", "_step"):  # restored afterwards
-            patch.setattr(_Fit, name, getattr(_Fit, name))
-        forks.signal_at_step(2, 9, signal.SIGINT)  # the student's second epoch
-        with pytest.raises(KeyboardInterrupt):
-            kdrun.distill(*SMALL, **settings)
+    with ctrl_c_at_step(2, 9), pytest.raises(KeyboardInterrupt):  # the student's second epoch
+        kdrun.distill(*SMALL, **settings)
     assert signal.getsignal(signal.SIGINT) is handler
     (folder,) = Path().glob("outputs/distill/*/*/*")
     assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
@@ -130,6 +138,16 @@ def test_ctrl_c_saves_a_run_from_python_that_resumes_bit_identically(
         for path in (folder, tmp_path / str(never_stopped.folder))
     ]
     assert weights[0] == weights[1]
+
+
+def test_ctrl_c_stops_a_sweep_from_python_that_can_be_resumed() -> None:
+    with ctrl_c_at_step(2, 1), pytest.raises(KeyboardInterrupt):  # the first job's student
+        kdrun.sweep(*QUICK, T=[1, 4])
+    (folder,) = Path().glob("outputs/sweeps/*")
+    assert len(list(Path().glob("outputs/distill/*/*/*"))) == 1
+    assert cli.run(["resume", str(folder)]) == 0
+    runs = list(Path().glob("outputs/distill/*/*/*/student.safetensors"))
+    assert len(runs) == 2
 
 
 def test_a_result_is_a_row_of_a_table() -> None:
