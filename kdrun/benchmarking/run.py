@@ -22,7 +22,7 @@ from kdrun.config.schema import BenchmarkConfig
 from kdrun.data.loaders.resident import resident_bytes
 from kdrun.distillation.build import Plan, dry_run_build
 from kdrun.distillation.data_rows import data_rows
-from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.recording import recording
 from kdrun.distillation.session import Session, open_data
 from kdrun.engine import peak
@@ -64,7 +64,7 @@ def run_benchmark(
     dataset = open_data(session, distill.dataset, distill.val_fraction)
     plan = dry_run_build(distill, dataset)
     with recording(folder, session, "benchmark", benchmark_plain(config), argv, known):
-        folder.result.update(dataset=dataset_facts(dataset))
+        folder.result.update(dataset=dataset_to_dict(dataset))
         session.reporter.heading("kdrun benchmark")
         session.reporter.facts(
             [

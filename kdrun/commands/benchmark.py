@@ -28,9 +28,9 @@ def run(argv: list[str]) -> int:
 
 def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:
     """The typed and checked configuration."""
-    found = parse.benchmark_config(cfg)
-    rules.benchmark(found)
-    return found
+    typed = parse.benchmark_config(cfg)
+    rules.benchmark(typed)
+    return typed
 
 
 def execute(

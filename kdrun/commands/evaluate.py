@@ -29,9 +29,9 @@ def run(argv: list[str]) -> int:
 
 def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:
     """The typed and checked configuration."""
-    found = parse.evaluate_config(cfg)
-    rules.evaluate(found)
-    return found
+    typed = parse.evaluate_config(cfg)
+    rules.evaluate(typed)
+    return typed
 
 
 def execute(

@@ -29,9 +29,9 @@ def run(argv: list[str]) -> int:
 
 def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:
     """The typed and checked configuration."""
-    found = parse.export_config(cfg)
-    rules.export(found)
-    return found
+    typed = parse.export_config(cfg)
+    rules.export(typed)
+    return typed
 
 
 def execute(

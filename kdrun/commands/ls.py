@@ -6,7 +6,7 @@ from kdrun.checksums import find_fault
 from kdrun.cli import config_groups, run_index
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
-from kdrun.cli.run_listing import WHEN, columns, list_runs, when
+from kdrun.cli.run_listing import WHEN, columns, list_runs, when, wrapped_columns
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
 from kdrun.files import require_path
 from kdrun.report.metrics_table import TEST
@@ -92,34 +92,34 @@ def options(group: str, config_dir: Path | None) -> str:
             continue
         path = config_groups.option_path(name, option, config_dir)
         rows.append((option, config_groups.first_comment(path) if path is not None else ""))
-    return columns(rows)
+    return wrapped_columns(rows)
 
 
 def list_teachers(root: Path) -> str:
     """The teacher store below `root`, newest first."""
-    found = run_index.find_teachers(root)
-    if not found:
+    teachers = run_index.find_teachers(root)
+    if not teachers:
         require_path(root / "teachers")
         return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
     rows = [("when", TEST.title, "network", "data set", "parameters", "folder")]
     faults = []
-    for one in found:
-        fault = find_fault(one.folder, ["teacher.json"])
+    for teacher in teachers:
+        fault = find_fault(teacher.folder, ["teacher.json"])
         if fault:
             faults.append(f"damaged: {fault}")
-            damaged = (when(one.modified), "-", DAMAGED, one.folder.parent.name, "-")
-            rows.append((*damaged, str(one.folder)))
+            damaged = (when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
+            rows.append((*damaged, str(teacher.folder)))
             continue
-        params = run_index.number(one.values, "params")
-        top1 = run_index.number(one.values, "extra", "test", "top1")
+        params = run_index.number(teacher.values, "params")
+        top1 = run_index.number(teacher.values, "extra", "test", "top1")
         rows.append(
             (
-                when(one.modified),
+                when(teacher.modified),
                 TEST.with_unit(top1),
-                str(one.values.get("name", "unreadable")),
-                one.folder.parent.name,
+                str(teacher.values.get("name", "unreadable")),
+                teacher.folder.parent.name,
                 "-" if params is None else f"{int(params):,}",
-                str(one.folder),
+                str(teacher.folder),
             )
         )
     return "\n".join([columns(rows), *([""] if faults else []), *faults])

@@ -29,9 +29,9 @@ def run(argv: list[str]) -> int:
 
 def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:
     """The typed and checked configuration."""
-    found = parse.train_teacher_config(cfg)
-    rules.train_teacher(found)
-    return found
+    typed = parse.train_teacher_config(cfg)
+    rules.train_teacher(typed)
+    return typed
 
 
 def execute(

@@ -16,7 +16,7 @@ from kdrun.deploy.export_source import Source, calibration_split, open_source, r
 from kdrun.deploy.export_timing import measure_latency
 from kdrun.deploy.formats import Runner
 from kdrun.deploy.quantise import quantise
-from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
 from kdrun.errors import ConfigError
 from kdrun.files import make_folder, read_json, sha256_of
@@ -154,7 +154,7 @@ def _describe(
         "name": source.card.name,
         "weights": str(source.weights),
         "weights_sha256": source.card.sha256,
-        "dataset": dataset_facts(source.dataset),
+        "dataset": dataset_to_dict(source.dataset),
         "metadata": formats.metadata(source.card, source.dataset.pixel_type),
         "files": {**files, name: facts},
         "timing": timing or before,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdrun.data.dataset import Dataset
-from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.networks import dataset_to_dict
 from kdrun.ui import tables
 
 MOST_CLASSES = 12  # more are abbreviate
@@ -13,7 +13,7 @@ WIDTH = 110  # letters of names
 def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
     """The rows `data` and `classes`."""
     return [
-        ("data", tables.format_dataset(dataset_facts(dataset))),
+        ("data", tables.format_dataset(dataset_to_dict(dataset))),
         ("classes", format_classes(dataset.classes)),
     ]
 

@@ -95,7 +95,7 @@ def format_start(start: StartConfig, notes: list[str]) -> str:
     return "; ".join([f"{start.checkpoint} (sha256 {start_sha256(start)[:8]}…)", *notes])
 
 
-def start_facts(config: DistillConfig) -> dict[str, Any]:
+def initial_weights_to_dict(config: DistillConfig) -> dict[str, Any]:
     """`student_checkpoint` in `result.json`; empty for a randomly initialised student."""
     if config.start is None:
         return {}

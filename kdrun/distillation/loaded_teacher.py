@@ -1,8 +1,8 @@
-"""A teacher from a file: its network, what its images need, and which outputs are the classes.
+"""A teacher from a file: its network, what input format and class outputs.
 
-A card beside the weights says all of that. Without one the settings do (`teacher.mean`,
-`teacher.channels`, `teacher.classes`, ...), and what they leave open is as in the data set; the
-notes say what was assumed.
+A network card next to the weights defines all of them. Without a card, the settings do
+(`teacher.mean`, `teacher.channels`, `teacher.classes`, ...); unset ones default to the data set's
+values, and the notes list what was assumed.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained
 from kdrun.seeds import derive
 from kdrun.teachers.constants import channels_of, constants_of
 from kdrun.teachers.formats import LoadedWeights, find_card, read_any
-from kdrun.teachers.outputs import Outputs, chosen_outputs, mapping_words
+from kdrun.teachers.outputs import Outputs, chosen_outputs, format_mapping
 from kdrun.types import InputInfo
 from kdrun.weights.load import WeightsChoice
 
@@ -36,10 +36,10 @@ PRETRAINED = "pretrained"
 class LoadedTeacher:
     """A network with its weights, in training mode on the CPU, and its card.
 
-    has_card: the card was beside the weights; otherwise it was made from the settings.
-    guesses_order: nothing says in which order its outputs are; the data set's is assumed.
-    new_head: its classifier was not among the weights.
-    notes: what was read or assumed, for the head of a run.
+    has_card: the card was read from a file; otherwise it is built from the settings.
+    guesses_order: the class order is unknown; the data set's order is assumed.
+    new_head: the classifier is untrained; the weights have none that fits.
+    notes: what was read or assumed, for the run header.
     """
 
     network: nn.Module
@@ -53,10 +53,10 @@ class LoadedTeacher:
 
 
 def load_teacher(config: TeacherConfig, dataset: Dataset, where: str = "teacher") -> LoadedTeacher:
-    """The teacher of `teacher.checkpoint`. where: its name in settings, e.g. `teacher2`.
+    """The teacher of `teacher.checkpoint`. where: its config key, e.g. `teacher2`.
 
-    Raises CheckpointError for files that are damaged or do not fit, ConfigError for settings that
-    do not.
+    Raises CheckpointError for damaged or incompatible files, ConfigError for incompatible
+    settings.
     """
     assert config.checkpoint is not None
     if config.checkpoint == PRETRAINED:
@@ -68,7 +68,7 @@ def load_teacher(config: TeacherConfig, dataset: Dataset, where: str = "teacher"
 
 
 def network_name(config: TeacherConfig) -> str:
-    """The architecture of a teacher: the one on the card of its checkpoint, if it has a card."""
+    """The teacher's architecture: from its checkpoint's card, else from the config."""
     if config.checkpoint in (None, PRETRAINED):
         return config.network.name
     card = find_card(Path(str(config.checkpoint)))
@@ -82,7 +82,7 @@ def _with_card(
     dataset: Dataset,
     where: str,
 ) -> LoadedTeacher:
-    """The card decides; settings may only choose among its classes."""
+    """Load a checkpoint with a card. Settings may only select from the card's classes."""
     _refuse_contradictions(config.input, card, loaded.path, where)
     names = card.classes
     same_count = config.input.classes is None and len(names) == len(dataset.classes)
@@ -90,13 +90,13 @@ def _with_card(
         raise CheckpointError(
             f"{loaded.path} was trained on {len(names)} classes ({', '.join(names[:3])}, ...), but "
             f"{dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...). "
-            f"If they are the same under other names, say which output is which: "
+            f"If only the names differ, list the class of each output: "
             f"'{where}.classes=[...]'."
         )
     channels = channels_of(TeacherInput(channels=card.info.in_channels), _channels(dataset), where)
-    asked = Outputs(len(names), names, where, f"its card has {', '.join(names[:3])}, ...")
-    given = TeacherInput(classes=config.input.classes)
-    chosen = chosen_outputs(given, dataset.classes, asked)
+    card_outputs = Outputs(len(names), names, where, f"its card has {', '.join(names[:3])}, ...")
+    selection = TeacherInput(classes=config.input.classes)
+    chosen = chosen_outputs(selection, dataset.classes, card_outputs)
     outputs = card.outputs if chosen is None else tuple(_compose(card.outputs, chosen))
     size = config.image_size or card.resized
     info = seen_by(dataset, size, channels)
@@ -114,17 +114,17 @@ def _with_card(
             outputs=outputs,
             num_outputs=count,
         )
-        words = mapping_words(chosen, dataset.classes, names)
-        notes.append(f"outputs by the names on its card: {words}")
+        mapping = format_mapping(chosen, dataset.classes, names)
+        notes.append(f"outputs matched by the class names on its card: {mapping}")
     notes += _conversion_notes(_channels(dataset), channels, size)
-    said = (f"{where} {card.name}: {'; '.join(notes)}",) if notes else ()
-    return LoadedTeacher(network, card.network, card, loaded.path, True, False, notes=said)
+    described = (f"{where} {card.name}: {'; '.join(notes)}",) if notes else ()
+    return LoadedTeacher(network, card.network, card, loaded.path, True, False, notes=described)
 
 
 def _bare(
     config: TeacherConfig, loaded: LoadedWeights, dataset: Dataset, where: str
 ) -> LoadedTeacher:
-    """Weights that nothing describes but the settings."""
+    """Load weights without a card; the settings describe them."""
     channels = channels_of(config.input, _channels(dataset), where)
     info = seen_by(dataset, config.image_size, channels)
     network, count = _build(config.network, info, config.seed)
@@ -137,11 +137,12 @@ def _bare(
     names = _known_names(config.input, count)
     outputs = Outputs(count, names, where)
     if count != len(dataset.classes):
-        chosen_outputs(config.input, dataset.classes, outputs)  # before a list of tensors
+        # raises a clearer error than the shape mismatch below
+        chosen_outputs(config.input, dataset.classes, outputs)
     read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
-    made = _described(config, network, loaded.path, dataset, outputs, channels)
-    said = (f"{where} weights: {'; '.join(read)}",) if read else ()
-    return replace(made, notes=(*said, *made.notes))
+    teacher = _described(config, network, loaded.path, dataset, outputs, channels)
+    described = (f"{where} weights: {'; '.join(read)}",) if read else ()
+    return replace(teacher, notes=(*described, *teacher.notes))
 
 
 def _choice(config: TeacherConfig, where: str) -> WeightsChoice:
@@ -149,7 +150,7 @@ def _choice(config: TeacherConfig, where: str) -> WeightsChoice:
 
 
 def _pretrained(config: TeacherConfig, dataset: Dataset, where: str) -> LoadedTeacher:
-    """The network's own pretrained weights, as they come (`teacher.checkpoint=pretrained`)."""
+    """Use the network's pretrained weights unchanged (`teacher.checkpoint=pretrained`)."""
     target, kwargs = config.network.target, config.network.kwargs
     if not kwargs.get("pretrained") and is_shipped(target):
         raise CheckpointError(
@@ -165,8 +166,8 @@ def _pretrained(config: TeacherConfig, dataset: Dataset, where: str) -> LoadedTe
     network, count = _build(config.network, info, config.seed)
     outputs = Outputs(count, _known_names(config.input, count), where)
     path = Path(f"{config.network.name} (pretrained)")
-    made = _described(config, network, path, dataset, outputs, channels)
-    return replace(made, new_head=held is not None and held != count)
+    teacher = _described(config, network, path, dataset, outputs, channels)
+    return replace(teacher, new_head=held is not None and held != count)
 
 
 def _described(
@@ -177,7 +178,7 @@ def _described(
     outputs: Outputs,
     channels: int,
 ) -> LoadedTeacher:
-    """The card of weights that have none, from the settings and the data set."""
+    """Build a card from the settings and the data set, for weights without one."""
     chosen = chosen_outputs(config.input, dataset.classes, outputs)
     default = own_normalisation(network, dataset.normalisation)
     normalisation = constants_of(config.input, default, channels, dataset.pixel_type, outputs.where)
@@ -190,15 +191,15 @@ def _described(
         num_outputs=None if chosen is None else outputs.count,
         sha256=sha256_of(path) if path.is_file() else "",
     )
-    own = default is not dataset.normalisation
+    from_network = default is not dataset.normalisation
     guesses = config.input.classes is None and config.input.class_order is None
     notes = [
-        _constants_note(config.input, card, own, outputs.where),
+        _constants_note(config.input, card, from_network, outputs.where),
         *_conversion_notes(_channels(dataset), channels, config.image_size),
-        f"outputs: {mapping_words(chosen, dataset.classes, outputs.names)}"
+        f"outputs: {format_mapping(chosen, dataset.classes, outputs.names)}"
         + (f" (no {outputs.where}.class_order)" if guesses and chosen is None else ""),
     ]
-    said = f"{outputs.where} {card.name} (weights without a card): {'; '.join(notes)}"
+    described = f"{outputs.where} {card.name} (weights without a card): {'; '.join(notes)}"
     return LoadedTeacher(
         network,
         config.network,
@@ -206,19 +207,21 @@ def _described(
         path,
         False,
         guesses and outputs.count == len(dataset.classes),
-        notes=(said,),
+        notes=(described,),
     )
 
 
-def _constants_note(given: TeacherInput, card: NetworkCard, own: bool, where: str) -> str:
+def _constants_note(
+    settings: TeacherInput, card: NetworkCard, from_network: bool, where: str
+) -> str:
     mean, std = (
         ", ".join(f"{x:.4g}" for x in values)
         for values in (card.normalisation.mean, card.normalisation.std)
     )
     source = f"of the data set ({where}.mean and {where}.std not given)"
-    if own:
+    if from_network:
         source = "of its pretrained weights"
-    if given.mean is not None:
+    if settings.mean is not None:
         source = "as given"
     return f"mean [{mean}], std [{std}] {source}"
 
@@ -226,7 +229,7 @@ def _constants_note(given: TeacherInput, card: NetworkCard, own: bool, where: st
 def _conversion_notes(source: int, target: int, image_size: tuple[int, int] | None) -> list[str]:
     notes = []
     if source != target:
-        to_grey = "colour images made grey (0.299 R + 0.587 G + 0.114 B)"
+        to_grey = "colour images converted to grey (0.299 R + 0.587 G + 0.114 B)"
         notes.append(to_grey if target == 1 else f"grey images repeated to {target} channels")
     if image_size is not None:
         notes.append(f"images resized to {image_size[1]}×{image_size[0]}")
@@ -234,7 +237,7 @@ def _conversion_notes(source: int, target: int, image_size: tuple[int, int] | No
 
 
 def _build(config: NetworkConfig, info: InputInfo, seed: int) -> tuple[nn.Module, int]:
-    """A network with the initial weights of that seed, and how many outputs it has."""
+    """Build the network with seeded initial weights. Returns it and its number of outputs."""
     torch.manual_seed(derive(seed, "weights"))
     return build_with_outputs(config, info, "teacher")
 
@@ -244,20 +247,24 @@ def _channels(dataset: Dataset) -> int:
 
 
 def _compose(first: tuple[int, ...] | None, then: tuple[int, ...]) -> tuple[int, ...]:
-    """Outputs chosen among those that were chosen before."""
+    """Compose two output selections."""
     return then if first is None else tuple(first[number] for number in then)
 
 
 def _outputs_held(shapes: Mapping[str, torch.Size], network: nn.Module, count: int) -> int | None:
-    """How many outputs the weights have, from the tensors that only differ in their first size."""
-    found = set()
-    for name, own in network.state_dict().items():
+    """Infer the weights' number of outputs from tensors that differ only in dimension 0."""
+    sizes = set()
+    for name, parameter in network.state_dict().items():
         there = shapes.get(name)
-        if there is None or there == own.shape or not own.dim():
+        if there is None or there == parameter.shape or not parameter.dim():
             continue
-        if own.shape[0] == count and len(there) == own.dim() and there[1:] == own.shape[1:]:
-            found.add(there[0])
-    return found.pop() if len(found) == 1 else None
+        if (
+            parameter.shape[0] == count
+            and len(there) == parameter.dim()
+            and there[1:] == parameter.shape[1:]
+        ):
+            sizes.add(there[0])
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _check_channels(
@@ -268,41 +275,47 @@ def _check_channels(
     data_channels: int,
     where: str,
 ) -> None:
-    """Raise ConfigError for weights of the other kind of images, grey or colour."""
-    for name, own in network.state_dict().items():
+    """Raise ConfigError if the weights expect grey images and the data is colour, or vice versa."""
+    for name, parameter in network.state_dict().items():
         there = shapes.get(name)
-        if there is None or len(there) != own.dim() or own.dim() < 3:
+        if there is None or len(there) != parameter.dim() or parameter.dim() < 3:
             continue
-        other = there[1]
-        same = (own.shape[0], own.shape[2:]) == (there[0], there[2:])
-        if same and own.shape[1] == channels != other and other in CHANNELS:
+        weight_channels = there[1]
+        same = (parameter.shape[0], parameter.shape[2:]) == (there[0], there[2:])
+        if (
+            same
+            and parameter.shape[1] == channels != weight_channels
+            and weight_channels in CHANNELS
+        ):
             kinds = {1: "grey", 3: "colour"}
             raise ConfigError(
-                f"{path} takes {kinds[other]} images ({name} is {list(there)}), and "
+                f"{path} takes {kinds[weight_channels]} images ({name} is {list(there)}), and "
                 f"the data set's are {kinds.get(data_channels, f'of {data_channels} channels')}: "
-                f"set {where}.channels={other}, and they are converted for it."
+                f"set {where}.channels={weight_channels}, and they are converted for it."
             )
 
 
-def _known_names(given: TeacherInput, count: int) -> tuple[str, ...] | None:
-    """The names of ImageNet's classes for a network of as many outputs."""
-    wanted = [name for name in given.classes or () if isinstance(name, str)]
-    if count != IMAGENET_CLASSES or not wanted or given.class_order is not None:
+def _known_names(settings: TeacherInput, count: int) -> tuple[str, ...] | None:
+    """ImageNet's class names, if the network has 1000 outputs and classes are set by name."""
+    wanted = [name for name in settings.classes or () if isinstance(name, str)]
+    if count != IMAGENET_CLASSES or not wanted or settings.class_order is not None:
         return None
     return imagenet_names(wanted)
 
 
-def _refuse_contradictions(given: TeacherInput, card: NetworkCard, path: Path, where: str) -> None:
-    """Raise ConfigError for settings that say something else than the card."""
+def _refuse_contradictions(
+    settings: TeacherInput, card: NetworkCard, path: Path, where: str
+) -> None:
+    """Raise ConfigError for settings that contradict the card."""
     constants = card.normalisation
-    said: dict[str, object] = {
+    described: dict[str, object] = {
         "mean": constants.mean,
         "std": constants.std,
         "channels": card.info.in_channels,
         "class_order": card.classes,
     }
-    for key, of_card in said.items():
-        value = getattr(given, key)
+    for key, of_card in described.items():
+        value = getattr(settings, key)
         if isinstance(value, float):
             value = (value,) * card.info.in_channels
         if value is None or value == of_card:

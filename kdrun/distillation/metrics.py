@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.distillation.ensemble import agreement, ensemble_entry
-from kdrun.distillation.networks import card_facts
+from kdrun.distillation.networks import card_to_dict
 from kdrun.distillation.next_command import after_distill
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import Trained
@@ -49,7 +49,7 @@ def add_metrics(
     baseline = RunResult.from_dict(result.values, check=False).alone.test.top1
     entries: dict[str, Any] = {
         "student": {
-            **card_facts(student.card),
+            **card_to_dict(student.card),
             **training.test.to_dict(),
             "best_val": training.best_val,
             "stopped_early": training.stopped_early,

@@ -166,12 +166,12 @@ def renormalised(
     return nn.Sequential(*before, network, *after) if before or after else network
 
 
-def card_facts(card: NetworkCard) -> dict[str, Any]:
+def card_to_dict(card: NetworkCard) -> dict[str, Any]:
     """Name and size of a network in `result.json`."""
     return {"name": card.name, "params": card.params, "flops": card.flops}
 
 
-def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+def dataset_to_dict(dataset: Dataset) -> dict[str, Any]:
     """`dataset` in `result.json`."""
     return {
         "name": dataset.name,

@@ -12,13 +12,17 @@ from kdrun.data.transfer import TransferSet
 from kdrun.distillation.build import Plan, dry_run_build
 from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.generations import Generation, plan_generations
-from kdrun.distillation.initial_weights import refuse_changed, start_facts, start_identity
-from kdrun.distillation.networks import dataset_facts
+from kdrun.distillation.initial_weights import (
+    initial_weights_to_dict,
+    refuse_changed,
+    start_identity,
+)
+from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.recording import recording
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.token_heads import without_tokens
-from kdrun.distillation.transfer import open_transfer, transfer_facts
+from kdrun.distillation.transfer import open_transfer, transfer_to_dict
 from kdrun.engine.devices import check_precision
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.report.trackers import require_tracker
@@ -121,7 +125,7 @@ def _configured_entries(run: PreparedRun) -> dict[str, Any]:
         "agreement": None,
         "gain": None,
         "time": None,
-        **start_facts(config),
+        **initial_weights_to_dict(config),
     }
 
 
@@ -129,8 +133,8 @@ def _data_entries(run: PreparedRun) -> dict[str, Any]:
     """The entries of `result.json` that follow from the data and the networks."""
     plan = run.plans[-1]
     return {
-        "dataset": dataset_facts(run.dataset),
-        "transfer": transfer_facts(run.config.transfer, run.dataset, run.transfer),
+        "dataset": dataset_to_dict(run.dataset),
+        "transfer": transfer_to_dict(run.config.transfer, run.dataset, run.transfer),
         "fingerprint": run.digest if run.config.labels_only else None,
         "objective": plan.objective,
         **plan.facts,

@@ -8,7 +8,7 @@ from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.ensemble import ensemble_entry
 from kdrun.distillation.generations import Generation, format_generations
 from kdrun.distillation.initial_weights import format_start
-from kdrun.distillation.networks import card_facts
+from kdrun.distillation.networks import card_to_dict
 from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.session import Session
 from kdrun.engine.metrics import Evaluation
@@ -70,7 +70,7 @@ def _scheme_rows(run: PreparedRun) -> Rows:
 
 
 def _network(card: NetworkCard) -> str:
-    return tables.format_network(card_facts(card))
+    return tables.format_network(card_to_dict(card))
 
 
 def _notes(run: PreparedRun) -> list[str]:

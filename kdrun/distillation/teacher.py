@@ -11,7 +11,7 @@ from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.get_or_train import get_or_train
 from kdrun.distillation.loaded_teacher import load_teacher, network_name
-from kdrun.distillation.networks import card_facts
+from kdrun.distillation.networks import card_to_dict
 from kdrun.distillation.session import Session, eval_loader
 from kdrun.distillation.teacher_check import check_loaded, placed
 from kdrun.distillation.teacher_recipe import TeacherRecipe
@@ -49,7 +49,7 @@ class Teacher:
     def to_dict(self) -> dict[str, Any]:
         """Its entry in `result.json`."""
         return {
-            **card_facts(self.card),
+            **card_to_dict(self.card),
             "checkpoint": str(self.path),
             "sha256": self.card.sha256,
             "reused": self.reused,

@@ -1,8 +1,8 @@
-"""Whether a loaded teacher was read rightly: the order of its classes, and better than chance.
+"""Check that a loaded teacher's class order matches the data set and that it beats chance.
 
-Both are measured on images that are not test images: the validation split, or training images
-where it is missing or small. A teacher of another order, or near chance, is refused with the
-setting that repairs it, where trying the usual ones finds it.
+Both checks use validation images, or training images if the validation split is missing or small;
+never test images. A teacher that fails is refused. The error names the setting that fixes it, if
+trying the common class orders and normalisation constants identifies one.
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,21 @@ from kdrun.engine.metrics import collect_logits
 from kdrun.errors import CheckpointError
 from kdrun.models.card import NetworkCard
 from kdrun.teachers.chance import Answers, answers, clearly_better
-from kdrun.teachers.constants import common_constants, settings_words
+from kdrun.teachers.constants import common_constants, format_constants
 from kdrun.teachers.outputs import permutation
 from kdrun.types import Normalisation
 
 MOST_IMAGES = 2000
 TRIAL_IMAGES = 512
-FEW_IMAGES = 200  # a smaller validation split gives way to the training images
+FEW_IMAGES = 200  # use training images if the validation split is smaller
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to read the same weights. setting: what to type for it. what: in words."""
+    """The teacher's logits `[N, C]` under different input settings.
+
+    setting: the overrides that select them. what: their description for messages.
+    """
 
     logits: Tensor
     setting: str
@@ -42,9 +45,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """A loaded teacher on some images that are not test images.
+    """Checks a loaded teacher on validation or training images.
 
-    kind: which images, for messages. where: the teacher's name in settings.
+    kind: the split's name for messages. where: the teacher's config key, e.g. `teacher2`.
     """
 
     loaded: LoadedTeacher
@@ -57,19 +60,19 @@ class TeacherCheck:
     kind: str
 
     def check(self) -> None:
-        """Raise CheckpointError for another order of the classes and for a teacher near chance.
+        """Raise CheckpointError for a different class order or an accuracy near chance.
 
-        Near chance is only a warning with `teacher.check_accuracy=false`.
+        Near-chance accuracy is only a warning with `teacher.check_accuracy=false`.
         """
         logits = self._logits(self.split, self.loaded.card.normalisation)
         if self.loaded.guesses_order:
             self._check_order(logits)
-        found = answers(logits, self.split.targets)
-        if not found.near_chance:
+        measured = answers(logits, self.split.targets)
+        if not measured.near_chance:
             return
         text = (
-            f"{self.loaded.path} is near chance: {_share(found, self.kind)} are right "
-            f"(chance: {100 * found.chance:.2f} %)"
+            f"{self.loaded.path} is near chance: {_share(measured, self.kind)} are right "
+            f"(chance: {100 * measured.chance:.2f} %)"
         )
         if not self.config.runtime.check_accuracy:
             self.session.reporter.warn(f"{text} ({self.where}.check_accuracy=false: it is used)")
@@ -77,80 +80,81 @@ class TeacherCheck:
         raise CheckpointError(f"{text}. {self._advice()}")
 
     def _check_order(self, logits: Tensor) -> None:
-        """Compare the assumed order of the outputs with the other usual ones."""
+        """Compare the assumed class order with the other common ones."""
         classes, targets = self.dataset.classes, self.split.targets
-        others = _other_orders(classes)
-        if not others:
+        alternatives = _alternative_orders(classes)
+        if not alternatives:
             return
-        assumed = _own_order(classes)
-        mine = answers(logits, targets)
-        for name, permuted in others.items():
-            trial = logits[:, list(permuted)]
-            other = answers(trial, targets)
-            if clearly_better(trial, logits, targets) and not other.near_chance:
+        assumed = _dataset_order(classes)
+        assumed_score = answers(logits, targets)
+        for name, columns in alternatives.items():
+            trial = logits[:, list(columns)]
+            permuted_score = answers(trial, targets)
+            if clearly_better(trial, logits, targets) and not permuted_score.near_chance:
                 hint = " (torchvision's)" if name == "lexicographic" else ""
                 keep = (
                     f" ({self.where}.class_order={assumed} overrides this check)"
-                    if assumed in others
+                    if assumed in alternatives
                     else ""
                 )
                 raise CheckpointError(
                     f"{self.loaded.path}: its outputs are in {name} order{hint}, but the data "
-                    f"set's classes are in {assumed} order: {_share(other, self.kind)} are right "
-                    f"in {name} order, {mine.top1:.2f} % in {assumed} order. Set "
-                    f"{self.where}.class_order={name}{keep}."
+                    f"set's classes are in {assumed} order: {_share(permuted_score, self.kind)} "
+                    f"are right in {name} order, {assumed_score.top1:.2f} % in {assumed} order. "
+                    f"Set {self.where}.class_order={name}{keep}."
                 )
             if clearly_better(logits, trial, targets):
                 self.session.reporter.say(
                     f"  {self.loaded.card.name}: classes in {assumed} order "
-                    f"({mine.top1:.2f} % of {mine.count:,} {self.kind} images; {name}: "
-                    f"{other.top1:.2f} %)"
+                    f"({assumed_score.top1:.2f} % of {assumed_score.count:,} {self.kind} images; "
+                    f"{name}: {permuted_score.top1:.2f} %)"
                 )
-            elif not mine.near_chance:
+            elif not assumed_score.near_chance:
                 self.session.reporter.warn(
-                    f"{self.loaded.path}: {mine.count:,} {self.kind} images do not show whether "
-                    f"its classes are in {assumed} ({mine.top1:.2f} %) or {name} order "
-                    f"({other.top1:.2f} %); {assumed} is assumed: set {self.where}.class_order"
+                    f"{self.loaded.path}: {assumed_score.count:,} {self.kind} images do not show "
+                    f"whether its classes are in {assumed} ({assumed_score.top1:.2f} %) or {name} "
+                    f"order ({permuted_score.top1:.2f} %); {assumed} is assumed: set "
+                    f"{self.where}.class_order"
                 )
 
     def _advice(self) -> str:
-        """The setting that repairs it, or the likely causes."""
-        lenient = f"{self.where}.check_accuracy=false uses it as it is."
+        """Name the setting that fixes it, or list the likely causes."""
+        lenient = f"{self.where}.check_accuracy=false uses it anyway."
         if self.loaded.new_head:
             return (
-                "Its classifier is new and untrained, because the pretrained weights have another "
-                f"number of classes: choose among their outputs, '{self.where}.classes=[...]', or "
+                "Its classifier is untrained, because the pretrained weights have a different "
+                f"number of classes: select from their outputs, '{self.where}.classes=[...]', or "
                 f"train it first (leave {self.where}.checkpoint out). {lenient}"
             )
         targets = evenly(self.split, TRIAL_IMAGES).targets
         best: tuple[Answers, Trial] | None = None
         for trial in self._trials():
-            found = answers(trial.logits, targets)
-            if not found.near_chance and (best is None or found.right > best[0].right):
-                best = (found, trial)
+            measured = answers(trial.logits, targets)
+            if not measured.near_chance and (best is None or measured.right > best[0].right):
+                best = (measured, trial)
         if best is not None:
-            found, trial = best
+            measured, trial = best
             return (
-                f"With {trial.what}, {_share(found, self.kind)} are right: set "
+                f"With {trial.what}, {_share(measured, self.kind)} are right: set "
                 f"{trial.setting}. {lenient}"
             )
-        causes = f"other data than its own, or a damaged file. {lenient}"
+        causes = f"a different data set, or a damaged file. {lenient}"
         if self.loaded.has_card:
             return f"Likely causes: {causes}"
         return (
-            f"Likely causes, in this order: another order of the classes ({self.where}.class_order)"
-            f", other constants ({self.where}.mean, {self.where}.std; the usual ones were tried), "
-            f"a new or different classifier, {causes}"
+            f"Likely causes, most likely first: a different class order ({self.where}.class_order)"
+            f", different normalisation ({self.where}.mean, {self.where}.std; common values "
+            f"were tried), a new or different classifier, {causes}"
         )
 
     def _trials(self) -> Iterator[Trial]:
-        """The weights read in other usual ways; none where a card says how."""
+        """Try the other common input settings; none if the checkpoint has a card."""
         card, classes = self.loaded.card, self.dataset.classes
         if self.loaded.has_card:
             return
         permuted: dict[str, tuple[int, ...]] = {}
         if card.outputs is None:
-            permuted = _other_orders(classes)
+            permuted = _alternative_orders(classes)
         ways = {"": card.normalisation, **common_constants(len(card.normalisation.mean))}
         if self.config.input.mean is not None and len(card.normalisation.mean) == len(
             self.dataset.normalisation.mean
@@ -159,7 +163,7 @@ class TeacherCheck:
         few = evenly(self.split, TRIAL_IMAGES)
         for name, constants in ways.items():
             logits = self._logits(few, constants)
-            setting = settings_words(constants, self.where) if name else ""
+            setting = format_constants(constants, self.where) if name else ""
             what = f"the constants of {name}" if name else ""
             if name:
                 yield Trial(logits, setting, what)
@@ -171,7 +175,7 @@ class TeacherCheck:
                 )
 
     def _logits(self, split: Split, constants: Normalisation) -> Tensor:
-        """What the teacher says of a split `[N, C]`, in float32, with these constants."""
+        """The teacher's float32 logits `[N, C]` for a split, normalised with `constants`."""
         model = self.session.place(
             placed(self.loaded.network, self.loaded.card, self.dataset, constants)
         )
@@ -194,7 +198,7 @@ def check_loaded(
     session: Session,
     where: str,
 ) -> None:
-    """`TeacherCheck.check` on images of `dataset` that are not test images."""
+    """Run `TeacherCheck.check` on validation or training images of `dataset`."""
     split, kind = dataset.train, "training"
     if dataset.val is not None and len(dataset.val) >= min(FEW_IMAGES, len(dataset.train)):
         split, kind = dataset.val, "validation"
@@ -206,21 +210,21 @@ def check_loaded(
 def reading_warnings(
     logits: Tensor, targets: Tensor, config: TeacherConfig, dataset: Dataset
 ) -> list[str]:
-    """What measured logits `[N, C]` say against the way in which bare weights were read."""
-    found = answers(logits, targets)
+    """Warn if logits `[N, C]` suggest a wrong class order, normalisation or data set."""
+    measured = answers(logits, targets)
     if config.input.classes is None and config.input.class_order is None:
-        for name, permuted in _other_orders(dataset.classes).items():
-            trial = logits[:, list(permuted)]
-            other = answers(trial, targets)
-            if clearly_better(trial, logits, targets) and not other.near_chance:
+        for name, columns in _alternative_orders(dataset.classes).items():
+            trial = logits[:, list(columns)]
+            permuted_score = answers(trial, targets)
+            if clearly_better(trial, logits, targets) and not permuted_score.near_chance:
                 return [
-                    f"with its outputs in {name} order {other.top1:.2f} % are right: "
+                    f"with its outputs in {name} order {permuted_score.top1:.2f} % are right: "
                     f"set teacher.class_order={name}"
                 ]
-    if not found.near_chance:
+    if not measured.near_chance:
         return []
     return [
-        f"that is near chance ({100 * found.chance:.2f} %): are the order of its classes "
+        f"that is near chance ({100 * measured.chance:.2f} %): are the order of its classes "
         "(teacher.class_order), its constants (teacher.mean, teacher.std) and its data right?"
     ]
 
@@ -228,33 +232,33 @@ def reading_warnings(
 def placed(
     network: nn.Module, card: NetworkCard, dataset: Dataset, constants: Normalisation | None = None
 ) -> nn.Module:
-    """A network that takes the loader's images and answers with the data set's classes."""
-    own = constants or card.normalisation
-    return renormalised(network, dataset.normalisation, own, card.resized, card.outputs)
+    """Wrap a network to take the loader's images and output the data set's classes."""
+    normalisation = constants or card.normalisation
+    return renormalised(network, dataset.normalisation, normalisation, card.resized, card.outputs)
 
 
 def evenly(split: Split, count: int | None) -> Split:
-    """`count` images of a split, spread over all of it, for splits are often sorted by class."""
+    """Pick `count` evenly spaced images: splits are often sorted by class."""
     if count is None or count >= len(split):
         return split
     return split.select(torch.arange(count) * len(split) // count)
 
 
-def _own_order(classes: tuple[str, ...]) -> str:
-    """The name of the order in which the data set has its classes."""
+def _dataset_order(classes: tuple[str, ...]) -> str:
+    """The name of the data set's class order."""
     named = [name for name, names in class_orders(classes).items() if names == classes]
     return named[0] if named else "its own"
 
 
-def _other_orders(classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """The usual orders that differ from the data set's: name → the output of each class."""
-    found: dict[str, tuple[int, ...]] = {}
+def _alternative_orders(classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Common orders that differ from the data set's: name → output index of each class."""
+    orders: dict[str, tuple[int, ...]] = {}
     for name, names in class_orders(classes).items():
         columns = permutation(names, classes)
-        if names != classes and columns not in found.values():
-            found[name] = columns
-    return found
+        if names != classes and columns not in orders.values():
+            orders[name] = columns
+    return orders
 
 
-def _share(found: Answers, kind: str) -> str:
-    return f"{found.top1:.2f} % of {found.count:,} {kind} images"
+def _share(measured: Answers, kind: str) -> str:
+    return f"{measured.top1:.2f} % of {measured.count:,} {kind} images"

@@ -13,7 +13,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.networks import card_facts, dataset_facts, make_card, new_network
+from kdrun.distillation.networks import card_to_dict, dataset_to_dict, make_card, new_network
 from kdrun.distillation.next_command import after_train_teacher
 from kdrun.distillation.recording import recording
 from kdrun.distillation.run_identity import teacher_identity
@@ -50,7 +50,7 @@ def run_train_teacher(
     dataset = open_data(session, config.dataset, config.val_fraction, checks)
     plan = _plan(config, dataset, session.device)
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
-        folder.result.update(dataset=dataset_facts(dataset))
+        folder.result.update(dataset=dataset_to_dict(dataset))
         _say_plan(plan, config, session, folder)
         teachers = get_or_train_teachers(
             config.teachers, config.dataset, config.val_fraction, dataset, session, folder
@@ -80,7 +80,7 @@ def _plan(
         if teacher.checkpoint is not None:
             where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
             loaded = load_teacher(teacher, dataset, where)
-            rows.append(("teacher", tables.format_network(card_facts(loaded.card))))
+            rows.append(("teacher", tables.format_network(card_to_dict(loaded.card))))
             notes += loaded.notes
             continue
         size = teacher.image_size
@@ -88,7 +88,7 @@ def _plan(
         require_no_heads(network)
         card = make_card(teacher.network, network, dataset, {}, size)
         rows += [
-            ("teacher", tables.format_network(card_facts(card))),
+            ("teacher", tables.format_network(card_to_dict(card))),
             ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),
         ]
         images = images_seen(teacher.schedule, len(dataset.train_index))

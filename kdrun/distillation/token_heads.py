@@ -77,7 +77,7 @@ def _untaught(where: str, network: nn.Module, instead: str) -> ConfigError:
     )
 
 
-def heads_facts(
+def token_head_metrics(
     network: nn.Module,
     prepared: Callable[[nn.Module], nn.Module],
     batches: Iterable[Batch],
@@ -112,13 +112,15 @@ def heads_facts(
 def student_heads(
     student: Member, config: DistillConfig, dataset: Dataset, session: Session
 ) -> dict[str, Any]:
-    """`heads_facts` of a trained student on the test split."""
+    """`token_head_metrics` of a trained student on the test split."""
     schedule = config.schedule
     batches = eval_loader(
         session, dataset.test, dataset.normalisation, config.dataset, schedule.eval_batch_size
     )
     prepared = partial(renormalised, source=dataset.normalisation, own=student.normalisation)
-    return heads_facts(student.network, prepared, batches, session.device, schedule.precision)
+    return token_head_metrics(
+        student.network, prepared, batches, session.device, schedule.precision
+    )
 
 
 class _AllHeads(nn.Module):

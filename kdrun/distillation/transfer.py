@@ -23,7 +23,7 @@ def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> 
     )
 
 
-def transfer_facts(
+def transfer_to_dict(
     config: TransferConfig, whole: Dataset, transfer: TransferSet
 ) -> dict[str, Any] | None:
     """`transfer` in `result.json`; None for all training images with their labels."""

@@ -14,11 +14,11 @@ from kdrun.data.dataset import Dataset
 from kdrun.deploy.student import require_card
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.networks import card_facts, dataset_facts, renormalised, seen_by
+from kdrun.distillation.networks import card_to_dict, dataset_to_dict, renormalised, seen_by
 from kdrun.distillation.recording import recording
 from kdrun.distillation.session import Session, eval_loader, open_data
 from kdrun.distillation.teacher_check import reading_warnings
-from kdrun.distillation.token_heads import heads_facts
+from kdrun.distillation.token_heads import token_head_metrics
 from kdrun.engine.devices import check_precision
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import evaluate
@@ -70,9 +70,9 @@ def run_evaluate(
         "student": None,
     }
     with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
-        folder.result.update(dataset=dataset_facts(dataset))
+        folder.result.update(dataset=dataset_to_dict(dataset))
         found, warnings = _measure(network, card, bare, data, dataset, config, session)
-        folder.result.update(status=COMPLETED, student={**card_facts(card), **found})
+        folder.result.update(status=COMPLETED, student={**card_to_dict(card), **found})
         _show(folder, card, dataset, found, session)
         for note in notes:
             session.reporter.say(f"  {note}")
@@ -136,7 +136,9 @@ def _measure(
             found = evaluate(model, batches, session.device, config.precision, split.extra_metrics)
         figures |= found.to_dict(name)
         if name == "test":
-            figures |= heads_facts(network, prepared, batches, session.device, config.precision)
+            figures |= token_head_metrics(
+                network, prepared, batches, session.device, config.precision
+            )
             if bare is not None:
                 warnings = reading_warnings(found.logits, split.targets, bare, dataset)
     return figures, warnings
@@ -146,12 +148,12 @@ def _show(
     folder: RunFolder, card: NetworkCard, dataset: Dataset, found: dict[str, Any], session: Session
 ) -> None:
     reporter = session.reporter
-    reporter.heading(f"{card.name} on {tables.format_dataset(dataset_facts(dataset))}")
+    reporter.heading(f"{card.name} on {tables.format_dataset(dataset_to_dict(dataset))}")
     reporter.facts([*data_rows(dataset)[1:], *(("note", note) for note in dataset.notes)])
     splits = {name: value for name, value in found.items() if name not in ("inference", "heads")}
     reporter.show(tables.splits_table(splits))
     if "heads" in found:
-        student = {**card_facts(card), **found}
+        student = {**card_to_dict(card), **found}
         reporter.show(error_table(RunResult.from_dict({"student": student}, check=False)))
     before = card.extra.get("test")
     if before and card.extra.get("dataset", {}).get("name") == dataset.name:

@@ -8,7 +8,7 @@ The rule, for the gains d_1 ... d_n (distilled minus baseline of one seed, test 
 - *helps*: the whole interval lies above 0.
 - *does not help*: it ends at or below 0, or below the size of one test image.
 - *undecided*: anything else. The smallest number of seeds whose interval would decide it, if mean
-  and sd stayed as they are, is the estimate of what is missing.
+  and sd stayed as they are, is a rough estimate of how many it takes; n = 2 is a weak basis.
 - One seed has no spread: no verdict.
 """
 
@@ -23,6 +23,8 @@ HELPS, DOES_NOT_HELP, UNDECIDED = "helps", "does not help", "undecided"
 CONFIDENCE = 0.95
 # An estimate above this says that the gain is too small to be worth deciding.
 MANY_SEEDS = 100
+# With this few gains the standard deviation, and with it the estimate, is itself unreliable.
+FEW_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,12 @@ class Verdict:
             f"(95 % interval {interval}, n={self.n} seeds)"
         )
         if self.outcome == UNDECIDED:
-            needed = f"more than {MANY_SEEDS}" if self.seeds_needed is None else self.seeds_needed
-            about = "" if self.seeds_needed is None else "about "
-            line += f"; {about}{needed} seeds would decide it"
+            if self.seeds_needed is None:
+                line += f"; likely more than {MANY_SEEDS} seeds to decide"
+            else:
+                line += f"; roughly {self.seeds_needed} seeds to decide"
+            if self.n <= FEW_SEEDS:
+                line += f" (n={self.n} is a weak basis for this estimate)"
         return line
 
 
@@ -66,12 +71,12 @@ def verdict_of(gains: Sequence[float], image_points: float = 0.0) -> Verdict:
     """
     if not all(math.isfinite(gain) for gain in gains):
         raise ValueError("a gain is not finite")
-    found = mean_of(list(gains))
-    if found is None or found.sd is None:
-        return Verdict(None, len(gains), found.mean if found else 0.0)
-    sd = max(found.sd, image_points / math.sqrt(6))
-    half = half_width(sd, found.n)
-    low, high = found.mean - half, found.mean + half
+    summary = mean_of(list(gains))
+    if summary is None or summary.sd is None:
+        return Verdict(None, len(gains), summary.mean if summary else 0.0)
+    sd = max(summary.sd, image_points / math.sqrt(6))
+    half = half_width(sd, summary.n)
+    low, high = summary.mean - half, summary.mean + half
     if low > 0:
         outcome = HELPS
     elif high <= 0 or high < image_points:
@@ -80,8 +85,8 @@ def verdict_of(gains: Sequence[float], image_points: float = 0.0) -> Verdict:
         outcome = UNDECIDED
     needed = None
     if outcome == UNDECIDED:
-        needed = _seeds_needed(found.mean, sd, found.n, image_points)
-    return Verdict(outcome, found.n, found.mean, low, high, needed)
+        needed = _seeds_needed(summary.mean, sd, summary.n, image_points)
+    return Verdict(outcome, summary.n, summary.mean, low, high, needed)
 
 
 def verdict_by_seed(

@@ -66,24 +66,24 @@ class Record:
         table. Lists of plain values become tuples, so that pandas can group by them.
         """
         layout = self.layout or {}
-        names = [one.name for one in fields(self) if one.name not in ("extra", "layout")]
+        names = [item.name for item in fields(self) if item.name not in ("extra", "layout")]
         keys = dict.fromkeys([*layout, *names, *self.extra])
-        found: dict[str, Any] = {}
+        written: dict[str, Any] = {}
         for key in keys:
             value = self.extra[key] if key in self.extra else getattr(self, key)
             empty = value in (None, (), {}) or (isinstance(value, Record) and not value)
             if layout.get(key) and empty:
-                found[key] = None
+                written[key] = None
             elif key in layout or not empty:
-                found[key] = _plain(value)
-        return dict(_leaves(found)) if flat else found
+                written[key] = _plain(value)
+        return dict(_leaves(written)) if flat else written
 
     def __bool__(self) -> bool:
         return bool(self.extra) or any(
-            getattr(self, one.name) not in (None, (), {})
-            and (not isinstance(value := getattr(self, one.name), Record) or bool(value))
-            for one in fields(self)
-            if one.name not in ("extra", "layout")
+            getattr(self, item.name) not in (None, (), {})
+            and (not isinstance(value := getattr(self, item.name), Record) or bool(value))
+            for item in fields(self)
+            if item.name not in ("extra", "layout")
         )
 
 
@@ -91,16 +91,16 @@ class Record:
 def _hints(kind: type[Record]) -> dict[str, tuple[Any, bool]]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return {
-        one.name: (hints[one.name], bool(one.metadata.get("lenient")))
-        for one in fields(kind)
-        if one.name not in ("extra", "layout")
+        item.name: (hints[item.name], bool(item.metadata.get("lenient")))
+        for item in fields(kind)
+        if item.name not in ("extra", "layout")
     }
 
 
 def _convert(hint: Any, value: Any, check: bool) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, UnionType):
-        (hint,) = (one for one in args if one is not type(None))
+        (hint,) = (arg for arg in args if arg is not type(None))
         return _convert(hint, value, check)
     if origin is Annotated:
         if not args[1](value):
@@ -125,8 +125,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -135,7 +135,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _leaves(value, f"{name}.")
-        elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
-            yield from _leaves({str(i): one for i, one in enumerate(value)}, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
+            yield from _leaves({str(i): entry for i, entry in enumerate(value)}, f"{name}.")
         else:
             yield name, tuple(value) if isinstance(value, list) else value

@@ -29,8 +29,8 @@ def count(value: Any) -> bool:
 
 def number(value: Any) -> bool:
     """Finite, of a size that sums and squares can be taken of."""
-    found = finite(value)
-    return found is not None and abs(found) < 1e18
+    converted = finite(value)
+    return converted is not None and abs(converted) < 1e18
 
 
 def whole(value: Any) -> bool:
@@ -57,6 +57,6 @@ def fits(value: Any, shape: Any) -> bool:
         )
     if isinstance(shape, list):
         return isinstance(value, list) and all(
-            one is not None and fits(one, shape[0]) for one in value
+            element is not None and fits(element, shape[0]) for element in value
         )
     return isinstance(value, shape) if isinstance(shape, type) else bool(shape(value))

@@ -40,7 +40,7 @@ class SweepFolder:
 
         command: what to type after `kdrun` for the whole sweep; jobs: for each job alone.
         """
-        self._require_own()
+        self._refuse_unrelated()
         remove(self._jobs, like=NOTE)
         for folder in (self.path, self._jobs):
             remove_unfinished(folder)
@@ -55,7 +55,7 @@ class SweepFolder:
             raise ValueError(f"{self.path / SWEEP_FILE} is not the file of a sweep")
         return values
 
-    def _require_own(self) -> None:
+    def _refuse_unrelated(self) -> None:
         """Raise ConfigError where `sweep.json` or notes of jobs are there that no sweep wrote."""
         path: Path | None = self.path / SWEEP_FILE
         try:
@@ -91,15 +91,15 @@ class SweepFolder:
 
     def add_job(self, job: int, command: Sequence[str], chosen: Sequence[str]) -> None:
         """List one more job (again, if it was begun before). chosen: what tells it from others."""
-        listed = [one for one in self.jobs() if one["job"] != job]
+        listed = [entry for entry in self.jobs() if entry["job"] != job]
         entry = {"job": job, "command": list(command), "chosen": list(chosen)}
-        self.add(jobs=sorted([*listed, entry], key=lambda one: int(one["job"])))
+        self.add(jobs=sorted([*listed, entry], key=lambda item: int(item["job"])))
 
     def differences(self) -> list[list[str]]:
         """For each job what was chosen for it, or the words that not all jobs' commands share."""
         jobs = self.read()["jobs"]
-        words = different([job["command"] for job in jobs])
-        return [job.get("chosen", own) for job, own in zip(jobs, words, strict=True)]
+        distinct = different([job["command"] for job in jobs])
+        return [job.get("chosen", args) for job, args in zip(jobs, distinct, strict=True)]
 
     def update(self, job: int, **values: Any) -> None:
         """Set some values of a job's note."""

@@ -65,7 +65,7 @@ def common_constants(channels: int) -> dict[str, Normalisation]:
     return found
 
 
-def settings_words(normalisation: Normalisation, where: str) -> str:
+def format_constants(normalisation: Normalisation, where: str) -> str:
     """`'teacher.mean=[0.5,0.5,0.5]' 'teacher.std=[...]'`, as they are typed."""
     mean, std = (
         ",".join(f"{x:.4g}" for x in values) for values in (normalisation.mean, normalisation.std)
@@ -103,7 +103,7 @@ def _check_scale(mean: Sequence[float], std: Sequence[float], where: str) -> Non
         scaled = Normalisation(tuple(x / 255 for x in mean), tuple(x / 255 for x in std))
         raise ConfigError(
             f"{where}.mean and {where}.std are those of pixels from 0 to 255; here pixels are "
-            f"scaled to 0..1: divide by 255, {settings_words(scaled, where)}."
+            f"scaled to 0..1: divide by 255, {format_constants(scaled, where)}."
         )
     if max(mean) > 1 or min(mean) < 0:
         raise ConfigError(

@@ -59,7 +59,7 @@ def chosen_outputs(
     return None if found == tuple(range(outputs.count)) else found
 
 
-def mapping_words(
+def format_mapping(
     found: Sequence[int] | None, classes: Sequence[str], names: Sequence[str] | None
 ) -> str:
     """`cat ← 281 (tabby), dog ← 207 (golden retriever), ...` for the head of a run."""

@@ -162,7 +162,7 @@ def test_a_card_in_another_order_is_followed_by_name(tmp_path: Path) -> None:
     turned = Dataset("t", ("1", "10", "2"), data.train, None, data.test, OWN, "x", data.train_index)
     again = load_teacher(config(tmp_path / "teacher.safetensors"), turned)
     assert again.card.outputs == (0, 2, 1)
-    assert "by the names on its card" in " ".join(again.notes)
+    assert "by the class names on its card" in " ".join(again.notes)
 
 
 @pytest.mark.parametrize(

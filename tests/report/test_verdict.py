@@ -42,13 +42,21 @@ def test_an_interval_around_zero_is_undecided_and_says_how_many_seeds_it_takes()
     found = verdict_of([0.0, 1.0, 2.0])  # mean 1, sd 1: t(n - 1) < sqrt(n) from n = 7 on
     assert found.outcome == UNDECIDED
     assert found.seeds_needed == 7  # 2.571 > sqrt(6), 2.447 < sqrt(7)
-    assert found.text().endswith("; about 7 seeds would decide it")
+    assert found.text().endswith("; roughly 7 seeds to decide")
+
+
+def test_an_estimate_from_two_seeds_says_that_it_is_weak() -> None:
+    verdict = verdict_of([0.0, 2.0])
+    assert verdict.outcome == UNDECIDED
+    expected = f"; roughly {verdict.seeds_needed} seeds to decide (n=2 is a weak basis"
+    assert expected in verdict.text()
+    assert "weak" not in verdict_of([0.0, 1.0, 2.0]).text()
 
 
 def test_a_gain_that_vanishes_takes_more_seeds_than_anyone_runs() -> None:
     found = verdict_of([-1.0, 1.0, -0.99, 1.01])
     assert (found.outcome, found.seeds_needed) == (UNDECIDED, None)
-    assert found.text().endswith("; more than 100 seeds would decide it")
+    assert found.text().endswith("; likely more than 100 seeds to decide")
 
 
 def test_one_seed_gets_no_verdict_and_none_no_text() -> None:

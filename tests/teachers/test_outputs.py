@@ -8,7 +8,7 @@ from kdrun.config import rules
 from kdrun.config.convert import from_plain, to_plain
 from kdrun.config.schema import TeacherInput
 from kdrun.errors import ConfigError
-from kdrun.teachers.outputs import Outputs, chosen_outputs, list_setting, mapping_words
+from kdrun.teachers.outputs import Outputs, chosen_outputs, format_mapping, list_setting
 
 CLASSES = ("1", "2", "10")  # the data set's own order: natural
 
@@ -118,5 +118,5 @@ def test_only_what_is_set_is_written() -> None:
 
 
 def test_words() -> None:
-    assert mapping_words((1, 0), ("a", "b"), ("b", "x")) == "a ← 1 (x), b ← 0"
+    assert format_mapping((1, 0), ("a", "b"), ("b", "x")) == "a ← 1 (x), b ← 0"
     assert list_setting("teacher.classes", ["a", "b c", 3]) == "'teacher.classes=[a,\"b c\",3]'"
