@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if world().size > 1 and code != EXIT_FAILED:
         from kdrun.engine import distributed
 
-        distributed.leave()
+        distributed.shutdown()
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from kdrun.deploy.formats import Runner
 from kdrun.deploy.latency import time_calls
 from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.session import Session
-from kdrun.engine.devices import processor_name
+from kdrun.engine.devices import cpu_name
 from kdrun.errors import ConfigError, KdrunError, MissingExtraError
 from kdrun.teachers.formats import read_any
 
@@ -44,7 +44,7 @@ def measure_latency(
                 "latency": [one.as_dict() for one in found],
             }
         )
-    return {"processor": processor_name(), "threads": session.threads, "rows": rows}
+    return {"processor": cpu_name(), "threads": session.threads, "rows": rows}
 
 
 def _images(source: Source, count: int) -> Tensor:

@@ -49,7 +49,7 @@ def recording(
                 folder.begin()
                 yield
                 folder.seal()
-                distributed.wait()  # the files are there before another process looks for them
+                distributed.barrier()  # the files are there before another process looks for them
             except BaseException as caught:
                 with session.stop.shielded():
                     error = _ended(caught, folder, session, part)

@@ -16,7 +16,7 @@ from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
-from kdrun.engine.devices import describe_device, fresh_start, pick_device, set_threads
+from kdrun.engine.devices import describe_device, pick_device, reset_process_state, set_threads
 from kdrun.engine.interrupt import StopRequest
 from kdrun.files import require_root
 from kdrun.models.features.taps import FeatureExtractor
@@ -90,10 +90,10 @@ def open_session(
     Raises ConfigError for a device that is not there and an output root that cannot be used.
     """
     require_root(Path(runtime.output_root))
-    fresh_start()
+    reset_process_state()
     keep_freed_memory()
-    distributed.join()
-    device = pick_device(distributed.own_device(runtime.device))
+    distributed.init()
+    device = pick_device(distributed.local_device(runtime.device))
     with StopRequest(limit_seconds) as stop:
         on_lost = stop.ask_all if world().size > 1 else stop.ask
         if job is None:

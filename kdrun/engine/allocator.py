@@ -1,21 +1,21 @@
-"""Memory that the C library keeps for the next tensor instead of handing it back to the system."""
+"""Make glibc keep freed memory for the next tensor instead of returning it to the system."""
 
 import ctypes
 import os
 import platform
 
-# glibc's malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX, with what they are set to.
+# (option, value) of glibc's malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX.
 SETTINGS = ((-1, 2**31 - 1), (-2, 256 * 2**20), (-4, 0))
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory in the process; returns whether this C library could be told to.
+    """Keep freed memory in the process; returns whether the C library accepted the settings.
 
-    By default glibc maps every large tensor anew, and the system clears each of its pages on the
-    first touch, which costs several times what adding two such tensors does. No result changes.
-    Nothing is done where the user has chosen (`MALLOC_TRIM_THRESHOLD_` and the like), or without
-    glibc.
+    By default glibc maps fresh pages for every large tensor, and the kernel zeroes each page on
+    first access, which costs several times as much as adding two such tensors. Results do not
+    change. Does nothing without glibc, or if the user has set `MALLOC_TRIM_THRESHOLD_` or a similar
+    variable.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in VARIABLES):
         return False

@@ -1,8 +1,9 @@
-"""Bias correction for classes that the transfer set did not show.
+"""Bias correction for classes that are missing from the transfer set.
 
-Hinton, Vinyals and Dean 2015 (arXiv 1503.02531, section 3): a student that never saw a 3 makes most
-of its errors there because the bias it learnt for 3 is much too low; with the bias raised it knows
-most threes. Adding b to the left-out classes and taking b from all others are the same.
+Hinton, Vinyals and Dean 2015 (arXiv 1503.02531, section 3): a student that never saw a 3
+misclassifies most threes because its learned bias for 3 is much too low; with a higher bias it
+classifies most of them correctly. Adding b to the missing classes is equivalent to subtracting b
+from all others.
 """
 
 import torch
@@ -16,30 +17,30 @@ def shifted(logits: Tensor, classes: Tensor, shift: float) -> Tensor:
     return result
 
 
-# Where a curve of errors is taken: 0 to 10 in tenths, beyond the shifts of the paper (3.5 and 7.6).
+# Shifts of the error curve: 0 to 10 in steps of 0.1. The paper uses 3.5 and 7.6.
 SHIFTS = tuple(tenth / 10 for tenth in range(101))
 
 
 def error_curve(logits: Tensor, targets: Tensor, classes: Tensor) -> dict[str, list[float]]:
-    """Errors of logits `[N, C]` against targets `[N]` over `SHIFTS` of the columns `classes`.
+    """Errors of logits `[N, C]` against targets `[N]` for each shift of the columns `classes`.
 
-    `errors` are those of all images, `errors_left_out` those of the images of `classes`.
+    `errors` counts all images, `errors_left_out` only the images of `classes`.
     """
-    of_them = torch.isin(targets, classes)
+    left_out = torch.isin(targets, classes)
     wrong = [shifted(logits, classes, shift).argmax(dim=1) != targets for shift in SHIFTS]
     return {
         "shift": list(SHIFTS),
-        "errors": [int(one.sum()) for one in wrong],
-        "errors_left_out": [int(one[of_them].sum()) for one in wrong],
+        "errors": [int(errors.sum()) for errors in wrong],
+        "errors_left_out": [int(errors[left_out].sum()) for errors in wrong],
     }
 
 
 def matching_shift(logits: Tensor, classes: Tensor, share: float) -> float:
-    """The shift by which `classes` are predicted for `share` of the images of logits `[N, C]`.
+    """The shift with which `classes` are predicted for `share` of the images of logits `[N, C]`.
 
-    An image is predicted as one of them when the shift exceeds its margin, its best other logit
-    less its best one among them. So the shift lies half-way between the margin of the last image
-    wanted and that of the next; the number of images is rounded, at least one, and not all.
+    An image is predicted as one of `classes` when the shift exceeds its margin: the largest logit
+    of the other classes minus the largest of `classes`. The shift is the midpoint between the
+    margins on both sides of the requested count, which is rounded and lies between 1 and N - 1.
     """
     others = torch.ones(logits.shape[1], dtype=torch.bool)
     others[classes] = False

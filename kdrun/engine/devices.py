@@ -1,4 +1,4 @@
-"""The device that computes, its precision and its threads."""
+"""Choice of the device, its precision and the number of CPU threads."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def available_devices() -> list[str]:
-    """Names that `device=` accepts on this machine, the fastest first."""
+    """Values that `device=` accepts on this machine, fastest first."""
     names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         names.append("mps")
@@ -21,32 +21,32 @@ def available_devices() -> list[str]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes the fastest there is.
+    """The device of that name; `auto` is the fastest available one.
 
-    Raises ConfigError listing what this machine has.
+    Raises ConfigError listing the available devices.
     """
-    there = available_devices()
+    available = available_devices()
     if name == "auto":
-        return torch.device(there[0])
+        return torch.device(available[0])
     wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in there:
+    if wanted not in available:
         if wanted.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(
                 f"device={name} is not on this machine: PyTorch finds no CUDA GPU. Leave device "
-                f"out, or type device={there[-1]}."
+                f"out, or type device={available[-1]}."
             )
-        raise ConfigError(f"device={name} is not on this machine. It has: {', '.join(there)}.")
+        raise ConfigError(f"device={name} is not on this machine. It has: {', '.join(available)}.")
     return torch.device(wanted)
 
 
 def spread(number: int) -> str:
-    """The device of job `number` where several run at once: the GPUs in turn, else `auto`."""
+    """The device of parallel job `number`: round-robin over the GPUs, or `auto` without several."""
     gpus = torch.cuda.device_count()
     return f"cuda:{number % gpus}" if gpus > 1 else "auto"
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise ConfigError where the device cannot compute in that precision."""
+    """Raise ConfigError if the device does not support the precision."""
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision=bf16 is not supported by {device}: use fp16 or fp32.")
     if precision == "tf32" and device.type != "cuda":
@@ -56,34 +56,34 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Run what is inside in `precision`: fp32 | tf32 | bf16 | fp16."""
+    """Autocast context for `precision` (fp32 | tf32 | bf16 | fp16); no-op for fp32 and tf32."""
     if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def use_precision(precision: str, device: torch.device) -> None:
-    """`check_precision`; with tf32 a GPU rounds the factors of float32 products to 10 bits."""
+    """Check the precision, and switch TF32 matrix products on or off."""
     check_precision(precision, device)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def set_threads(threads: int | None) -> int:
-    """Use that many processor threads (None: torch's choice); returns the number in use."""
+    """Set the number of CPU threads (None: torch's default); returns the number in use."""
     if threads is not None and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     return torch.get_num_threads()
 
 
 def describe_device(device: torch.device) -> str:
-    """The processor's or GPU's product name."""
+    """Product name of the GPU or CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return processor_name()
+    return cpu_name()
 
 
-def processor_name() -> str:
-    """The processor's product name, as the system gives it."""
+def cpu_name() -> str:
+    """Product name of the CPU as reported by the operating system."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -94,8 +94,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine() or f"{os.cpu_count()} processors"
 
 
-def fresh_start() -> None:
-    """Forget what an earlier run in this process left behind, so that each starts alike."""
+def reset_process_state() -> None:
+    """Clear compiler and memory state of earlier runs in this process."""
     import gc
 
     gc.collect()

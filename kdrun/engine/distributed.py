@@ -1,9 +1,9 @@
-"""The places where the processes of one training meet; alone, all of them do nothing.
+"""Data-parallel training over several processes; with one process every function is a no-op.
 
-Each process computes its share of every batch. What the networks give is gathered, with
-gradients, and every process computes the whole objective of the whole batch from it, so that no
-loss has to know: similarities within a batch, memories and adapters see what they would see in one
-process. Batch normalisation takes its statistics from the whole batch. Gradients are averaged.
+Each process runs the networks on its share of every batch. The outputs are gathered with
+gradients, and every process computes the objective of the whole batch, so losses need no special
+code: batch similarities, memory banks and adapters see the same tensors as in one process. Batch
+normalisation uses the statistics of the whole batch. Gradients are averaged.
 """
 
 import datetime
@@ -24,63 +24,66 @@ from kdrun.types import Batch, Outputs
 from kdrun.world import world
 
 T = TypeVar("T")
-# Others may wait this long for the first one, which may wait for another run's teacher.
-PATIENCE = datetime.timedelta(days=7)
+# Long, because the main process may wait for a teacher that another run is training.
+TIMEOUT = datetime.timedelta(days=7)
 
 
-def join() -> None:
-    """Meet the others, once; each process takes the GPU of its number on the machine."""
+def init() -> None:
+    """Initialise the process group, once; each process uses the GPU of its local rank."""
     if world().size == 1 or dist.is_initialized():
         return
     gpus = torch.cuda.device_count()
     if gpus > world().local:
         torch.cuda.set_device(world().local)
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=TIMEOUT)
 
 
-def leave() -> None:
-    """Wait for the others before this process ends: torchrun stops all when the first one fails."""
+def shutdown() -> None:
+    """Wait for the other processes, then destroy the process group.
+
+    Without the barrier torchrun would kill the others when the first process fails.
+    """
     if world().size > 1 and dist.is_initialized():
         with suppress(RuntimeError):
-            wait()
+            barrier()
         dist.destroy_process_group()
 
 
 def broadcast_from_main(decide: Callable[[], T]) -> T:
-    """What the first process finds; the others take it over, an error included."""
+    """Call `decide` on the main process; all processes return its result or raise its error."""
     if world().size == 1:
         return decide()
-    box: list[Any] = [None]
+    outcome: list[Any] = [None]
     if world().is_main:
         try:
-            box = [(True, decide())]
+            outcome = [(True, decide())]
         except KdrunError as error:
-            box = [(False, error)]
-    dist.broadcast_object_list(box, device=torch.device("cpu"))
-    good, value = box[0]
-    if not good:
+            outcome = [(False, error)]
+    dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+    succeeded, value = outcome[0]
+    if not succeeded:
         raise value
     return value
 
 
-def own_device(name: str) -> str:
-    """The device of this process for the one that was asked for, the same name for all.
+def local_device(name: str) -> str:
+    """The device of this process for the value of `device=`, which is the same for all processes.
 
-    Raises ConfigError where the processes of a machine would have to share one.
+    Raises ConfigError if processes would have to share a device.
     """
     if world().size == 1 or name == "cpu":
         return name
-    gpus, here = torch.cuda.device_count(), world().local_size
+    gpus, processes = torch.cuda.device_count(), world().local_size
     if name == "auto" and not gpus:
         return "cpu"
     if name not in ("auto", "cuda"):
         raise ConfigError(
             f"device={name} is a single device: with several processes use cuda or cpu."
         )
-    if here > gpus:
+    if processes > gpus:
         raise ConfigError(
-            f"This machine has {gpus} GPUs for {here} processes: start torchrun with "
+            f"This machine has {gpus} GPUs for {processes} processes: start torchrun with "
             f"--nproc-per-node={max(gpus, 1)}, or set device=cpu."
         )
     return f"cuda:{world().local}"
@@ -88,38 +91,38 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The first process does the block before the others: it may write what they read."""
+    """Run the block on the main process first: it may write files that the others read."""
     if not world().is_main:
-        wait()
+        barrier()
     yield
     if world().is_main:
-        wait()
+        barrier()
 
 
-def wait() -> None:
-    """Until all processes have come here."""
+def barrier() -> None:
+    """Barrier."""
     if world().size > 1:
-        _small(0)
+        _all_reduce_max(0)
 
 
 def all_reduce_max(number: int) -> int:
-    """The highest of the processes' numbers; waits for all of them, not for the device."""
-    return _small(int(number)) if world().size > 1 else number
+    """The maximum over all processes, exchanged on the CPU without synchronising the device."""
+    return _all_reduce_max(int(number)) if world().size > 1 else number
 
 
-def _small(number: int) -> int:
-    box = torch.tensor([number])
-    dist.all_reduce(box, op=dist.ReduceOp.MAX)
-    return int(box.item())
+def _all_reduce_max(number: int) -> int:
+    tensor = torch.tensor([number])
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
 
 
-# The size of the batch in hand while it is shared out; None when every process has all of it.
+# Size of the whole batch while it is split over the processes; None while it is not split.
 _total: int | None = None
 
 
 @contextmanager
 def split_batch(batch: Batch) -> Iterator[None]:
-    """While the networks run on this process's share of `batch`."""
+    """Context in which the networks run on this process's share of `batch`."""
     global _total
     _total = len(batch) if len(batch.images) < len(batch) else None
     try:
@@ -129,14 +132,14 @@ def split_batch(batch: Batch) -> Iterator[None]:
 
 
 def wrap_modules(*modules: nn.Module) -> None:
-    """Let every `FeatureExtractor` network in `modules` give what all processes' images give.
+    """Make every `FeatureExtractor` in `modules` return the outputs of the whole batch.
 
-    Its batch normalisation sees the whole batch as well. Outside `sharing` it is as it was.
+    Its batch normalisation uses the whole batch, too. Only within `split_batch`.
     """
     if world().size == 1:
         return
     for module in modules:
-        for extractor in [one for one in module.modules() if isinstance(one, FeatureExtractor)]:
+        for extractor in [m for m in module.modules() if isinstance(m, FeatureExtractor)]:
             gather_from(extractor)
             for norm in extractor.network.modules():
                 if isinstance(norm, _BatchNorm):
@@ -144,79 +147,79 @@ def wrap_modules(*modules: nn.Module) -> None:
 
 
 def gather_from(*networks: nn.Module) -> None:
-    """Let networks, images → `Outputs`, give what all processes' images give, within `sharing`."""
+    """Make networks (images → `Outputs`) return the outputs of the whole batch in `split_batch`."""
     if world().size > 1:
         for network in networks:
             network.register_forward_hook(_gather_outputs)
 
 
 def _gather_outputs(_module: nn.Module, _images: Any, outputs: Outputs) -> Outputs:
-    """The forward hook: rows of this process → rows of all, in the order of the batch."""
-    if _total is None or len(outputs.logits) == _total:  # all of them are there
+    """Forward hook: rows of this process → rows of all processes, in batch order."""
+    if _total is None or len(outputs.logits) == _total:  # not split, or already gathered
         return outputs
     names = outputs.__dataclass_fields__
-    return replace(outputs, **{name: _each(getattr(outputs, name)) for name in names})
+    return replace(outputs, **{name: _gather(getattr(outputs, name)) for name in names})
 
 
-def _each(value: Any) -> Any:
-    """`value` with the rows of all processes: a tensor, or tensors in a dict or a tuple."""
+def _gather(value: Any) -> Any:
+    """Gather the rows of all processes for a tensor, or for the tensors of a dict or tuple."""
     if isinstance(value, Tensor):
         return _Gather.apply(value, _total)
     if isinstance(value, dict):
-        return {name: _each(item) for name, item in value.items()}
-    return tuple(map(_each, value)) if isinstance(value, tuple) else value
+        return {name: _gather(item) for name, item in value.items()}
+    return tuple(map(_gather, value)) if isinstance(value, tuple) else value
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes, `[own, ...]` → `[total, ...]`, in the order of the batch.
+    """Rows of all processes, `[local, ...]` → `[total, ...]`, in batch order.
 
-    Every process computes the same loss from them; the gradient of its own rows is multiplied by
-    the number of processes, because gradients of parameters are averaged afterwards.
+    Every process computes the same loss from them. The gradient of the local rows is multiplied by
+    the number of processes, because parameter gradients are averaged afterwards.
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, total: int) -> Tensor:
+    def forward(ctx: Any, local: Tensor, total: int) -> Tensor:
         ctx.share = world().share(total)
-        return _all_rows(own, [_size(rank, total) for rank in range(world().size)])
+        return _all_rows(local, [_size(rank, total) for rank in range(world().size)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        first, behind = ctx.share
-        return gradients[0][first:behind] * world().size, None
+        start, end = ctx.share
+        return gradients[0][start:end] * world().size, None
 
 
 def _size(rank: int, total: int) -> int:
-    first, behind = replace(world(), rank=rank).share(total)
-    return behind - first
+    start, end = replace(world(), rank=rank).share(total)
+    return end - start
 
 
-def _all_rows(own: Tensor, sizes: list[int]) -> Tensor:
-    """Concatenated rows of all processes; shorter ones are filled up for the exchange."""
+def _all_rows(local: Tensor, sizes: list[int]) -> Tensor:
+    """Concatenate the rows of all processes; they are padded to equal length for the exchange."""
     longest = max(sizes)
-    padded = own.new_zeros((longest, *own.shape[1:]))
-    padded[: len(own)] = own
+    padded = local.new_zeros((longest, *local.shape[1:]))
+    padded[: len(local)] = local
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 def all_rows(logits: Tensor, targets: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of all processes in the order of `index` `[own]`, each index once."""
+    """Rows of all processes sorted by `index` `[local]`, without duplicate indices."""
     if world().size == 1:
         return logits, targets
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world().size)]
     dist.all_gather(lengths, torch.tensor([len(index)]))
     sizes = [int(length.item()) for length in lengths]
-    where = _all_rows(index, sizes)
-    order = torch.argsort(where, stable=True)
+    all_indices = _all_rows(index, sizes)
+    order = torch.argsort(all_indices, stable=True)
     first = torch.ones_like(order, dtype=torch.bool)
-    first[1:] = where[order][1:] != where[order][:-1]
-    kept = order[first]
-    return _all_rows(logits, sizes)[kept], _all_rows(targets, sizes)[kept]
+    first[1:] = all_indices[order][1:] != all_indices[order][:-1]
+    unique = order[first]
+    return _all_rows(logits, sizes)[unique], _all_rows(targets, sizes)[unique]
 
 
 def average_gradients(optimizer: optim.Optimizer) -> None:
-    """Replace every gradient by its mean over the processes, in one exchange for each dtype."""
+    """Average the gradients over the processes, with one all-reduce per dtype."""
     if world().size == 1:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -232,11 +235,11 @@ def average_gradients(optimizer: optim.Optimizer) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes; the gradient is summed as well."""
+    """Differentiable all-reduce: sums the tensor forward and its gradient backward."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        total = own.clone()
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
         dist.all_reduce(total)
         return total
 
@@ -248,20 +251,20 @@ class _Sum(torch.autograd.Function):
 
 
 def _whole_batch_norm(self: _BatchNorm, images: Tensor) -> Tensor:
-    """Batch normalisation of `[B, C, ...]` with the mean and variance of all processes' images."""
+    """Batch normalisation of `[B, C, ...]` with mean and variance over all processes."""
     if not self.training or _total is None:
         return type(self).forward(self, images)
     x = images.float()
-    places = [dim for dim in range(x.dim()) if dim != 1]
+    dims = [dim for dim in range(x.dim()) if dim != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
     count = x.new_tensor([x.numel() / x.shape[1]])
-    sums = _Sum.apply(torch.cat([x.sum(places), count]))
+    sums = _Sum.apply(torch.cat([x.sum(dims), count]))
     number = sums[-1].detach()
     mean = sums[:-1] / number
     centred = x - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(places)) / number
+    variance = _Sum.apply(centred.square().sum(dims)) / number
     if self.track_running_stats and self.running_mean is not None:
-        _follow(self, mean.detach(), variance.detach() * number / (number - 1))
+        _update_running_stats(self, mean.detach(), variance.detach() * number / (number - 1))
     result = centred * (variance + self.eps).rsqrt().view(shape)
     if self.weight is not None:
         result = result * self.weight.view(shape) + self.bias.view(shape)
@@ -269,8 +272,8 @@ def _whole_batch_norm(self: _BatchNorm, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _follow(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics as torch does."""
+def _update_running_stats(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics as torch's batch normalisation does."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = norm.momentum

@@ -1,6 +1,6 @@
-"""Outputs that are NaN or infinite: counted, explained by the tensor at fault, and refused.
+"""Detection of NaN or infinite outputs, with the tensor that causes them.
 
-Whoever runs a network says what it is and what to do: a teacher is refused, a student has diverged.
+The caller decides what it means: a teacher is rejected, a student has diverged.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from kdrun.errors import CheckpointError, KdrunError, TrainingError
 
 
 class NonFiniteError(KdrunError):
-    """A network's outputs are NaN or infinite. images: for how many of `total` images."""
+    """A network's outputs are NaN or infinite for `images` of `total` images."""
 
     def __init__(self, images: int, total: int) -> None:
         super().__init__(f"The network outputs NaN or infinity for {images:,} of {total:,} images.")
@@ -22,21 +22,21 @@ class NonFiniteError(KdrunError):
 
     @property
     def share(self) -> str:
-        """`3 of 60`."""
+        """The affected images as text: `3 of 60`."""
         return f"{self.images:,} of {self.total:,}"
 
 
 def require_finite(outputs: Tensor) -> None:
-    """Raise NonFiniteError unless all outputs `[N, ...]` are finite numbers."""
+    """Raise NonFiniteError if an output of `[N, ...]` is NaN or infinite."""
     finite = outputs.isfinite()
     if bool(finite.all()):
         return
-    good = int(finite.flatten(1).all(dim=1).sum().item())
-    raise NonFiniteError(len(outputs) - good, len(outputs))
+    finite_rows = int(finite.flatten(1).all(dim=1).sum().item())
+    raise NonFiniteError(len(outputs) - finite_rows, len(outputs))
 
 
 def damaged_tensor(network: nn.Module) -> str | None:
-    """The first tensor of a network that cannot be right, with its values; None if all can."""
+    """Describe the first tensor with NaN, infinite or impossible values; None if there is none."""
     for name, tensor in network.state_dict().items():
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
@@ -49,7 +49,7 @@ def damaged_tensor(network: nn.Module) -> str | None:
 
 
 def damaged_weight(network: nn.Module) -> str | None:
-    """As `damaged_tensor`, of trained parameters alone: a buffer may hold infinity on purpose."""
+    """Like `damaged_tensor`, for parameters only: a buffer may hold infinity on purpose."""
     parameters = dict(network.named_parameters())
     with torch.no_grad():
         for name, tensor in parameters.items():
@@ -61,10 +61,10 @@ def damaged_weight(network: nn.Module) -> str | None:
 
 @contextmanager
 def refusing(what: str, network: nn.Module, images: str, remedy: str) -> Iterator[None]:
-    """Raise CheckpointError when outputs of `network` in the block are not finite.
+    """Raise CheckpointError if the block finds non-finite outputs, or a weight is not finite.
 
-    Also when they are, but a weight is not. what: the network and its file, for the message.
-    images: which ones, e.g. `test`. remedy: a whole sentence.
+    what: the network and its file, for the message. images: the split, e.g. `test`. remedy: a
+    complete sentence.
     """
     try:
         yield
@@ -80,9 +80,9 @@ def refusing(what: str, network: nn.Module, images: str, remedy: str) -> Iterato
 
 @contextmanager
 def diverging(what: str, images: str, settings: str = "schedule.") -> Iterator[None]:
-    """Raise TrainingError with the remedies when a trained network's outputs are not finite.
+    """Raise TrainingError with remedies if the outputs of a network in training are not finite.
 
-    settings: what the names of its schedule begin with on the command line.
+    settings: prefix of its schedule's settings on the command line.
     """
     try:
         yield
@@ -90,6 +90,6 @@ def diverging(what: str, images: str, settings: str = "schedule.") -> Iterator[N
         lr = "lr" if settings == "schedule." else f"{settings}lr"
         raise TrainingError(
             f"Diverged: {what} outputs NaN or infinity for {error.share} {images} images. Try a "
-            f"lower {lr}, {settings}grad_clip=1, or more epochs or steps, in which batch "
-            "normalisation's running statistics settle. metrics.jsonl keeps the history."
+            f"lower {lr}, {settings}grad_clip=1, or more epochs or steps, so that the running "
+            "statistics of batch normalisation settle. metrics.jsonl keeps the history."
         ) from None

@@ -1,4 +1,4 @@
-"""An upper bound on the weights that lead into each unit."""
+"""Max-norm constraint on the incoming weights of each unit."""
 
 from collections.abc import Iterable
 
@@ -8,13 +8,13 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 class MaxNorm:
-    """Holds the incoming weight vector of every unit to an L2 norm of at most `limit`.
+    """Limits the L2 norm of every unit's incoming weight vector to `limit`.
 
-    A longer vector is shortened to the limit; the others are left alone, bit for bit. Units are the
-    outputs of linear layers and the output channels of convolutions; a bias is no part of the
-    vector. Only weights that are trained are touched, and nothing is read back from the device.
+    Longer vectors are rescaled to the limit; the others stay unchanged, bit for bit. Units are the
+    outputs of linear layers and the output channels of convolutions; biases are not included. Only
+    trainable weights are constrained, and the device is not synchronised.
 
-    limit: 0 bounds nothing.
+    limit: maximum norm; 0 disables the constraint.
     Source: Hinton et al. 2012, arXiv 1207.0580; Srivastava et al. 2014, JMLR 15, section 5.1.
     """
 
@@ -24,16 +24,16 @@ class MaxNorm:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Shorten what is too long; to be called after each step of the optimiser."""
+        """Rescale the weights; call after each optimiser step."""
         for weight, units in self.weights:
             weight.renorm_(2, units, self.limit)
 
 
 def _weights(module: nn.Module) -> list[tuple[Tensor, int]]:
-    """(weight, its dimension of units) of a layer of units; none for other modules."""
+    """(weight, dimension of the units) pairs of a linear or convolutional layer, else empty."""
     weight = module._parameters.get("weight")
     if weight is None or not weight.requires_grad:
         return []
-    if isinstance(module, _ConvTransposeNd):  # [in, out / groups, ...]: a group has its own units
+    if isinstance(module, _ConvTransposeNd):  # [in, out / groups, ...]: units differ per group
         return [(part, 1) for part in weight.detach().chunk(module.groups)]
     return [(weight.detach(), 0)] if isinstance(module, nn.Linear | _ConvNd) else []

@@ -1,4 +1,4 @@
-"""The training loop's own steps, run a block at a time so that they can be measured."""
+"""Run the training loop's steps in blocks, for benchmarks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,10 +13,10 @@ ENOUGH_STEPS = 1_000_000
 
 
 class Repeated:
-    """The first batches of an epoch again and again, a block at a time.
+    """Repeats the first batches of an epoch, a block at a time.
 
-    They are made anew each time (gathered, augmented, normalised), as in a training.
-    count: different batches; block: batches of one call of `epoch`.
+    Every repetition gathers, augments and normalises the images again, as in training.
+    count: number of different batches. block: batches per call of `epoch`.
     """
 
     batches_per_epoch = ENOUGH_STEPS
@@ -30,14 +30,14 @@ class Repeated:
             yield from islice(source.epoch(0), count)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The next block, whatever the epoch is called."""
+        """The next block; the arguments are ignored."""
         return islice(self.batches, self.block)
 
 
 class MeasuredLoop:
-    """Blocks of the loop's steps: forward, backward, update and all it counts and reports.
+    """Runs blocks of training steps, including metrics and progress events.
 
-    Without what an epoch's end does: validation, rows, checkpoints.
+    Leaves out the end of an epoch: validation, rows and checkpoints.
     """
 
     def __init__(self, scheme: Scheme, training: Training) -> None:
@@ -52,7 +52,7 @@ class MeasuredLoop:
         training.observer.training_started(self._fit.length, self._fit.state)
 
     def block(self) -> None:
-        """The steps of one block."""
+        """Run one block."""
         with self._fit.training.stop.deferred:
             self._run(self._sums)
 
@@ -63,9 +63,9 @@ class MeasuredLoop:
 
     @property
     def data_seconds(self) -> float:
-        """Seconds waited for data since the beginning."""
+        """Seconds spent waiting for data so far."""
         return self._fit.state.data_seconds
 
     def loss_sum(self) -> float:
-        """The sum of the loss over all images so far; waits for the device."""
+        """The sum of the loss over all images so far; synchronises the device."""
         return self._sums.totals().get("loss", 0.0)

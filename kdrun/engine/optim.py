@@ -15,13 +15,13 @@ from kdrun.types import StepOutput
 def build_optimizer(
     parameters: Iterable[nn.Parameter], schedule: ScheduleConfig
 ) -> optim.Optimizer:
-    """The optimiser that a schedule names, over the parameters that require gradients."""
+    """Build the schedule's optimiser for the parameters that require gradients."""
     trained = [p for p in parameters if p.requires_grad]
     return OPTIMIZERS[schedule.optimizer](trained, schedule)
 
 
 def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.GradScaler) -> None:
-    """The gradients of a step's loss; for Dot those of its two parts apart."""
+    """Compute the gradients of a step; for DOT, those of task and distillation loss separately."""
     optimizer.zero_grad(set_to_none=True)
     if isinstance(optimizer, Dot) and "distill" in output.groups:
         output.groups["distill"].backward(retain_graph=True)
@@ -34,6 +34,6 @@ def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.G
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Use `lr` for the next step."""
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -1,4 +1,4 @@
-"""What this machine can compute at most, measured: a large matrix product and a convolution."""
+"""Measured peak throughput of this machine: a large matrix product and a convolution."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MATRIX = 2048
-CONVOLUTION = (64, 64, 32)  # images, channels in and out, side: as in the field's CIFAR networks
+CONVOLUTION = (64, 64, 32)  # images, channels in and out, side: typical of CIFAR networks
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -45,10 +45,7 @@ def flops_per_second(
 
 
 def precisions(device: torch.device) -> list[str]:
-    """The precisions whose peak is worth measuring: bf16 only where there are units for it.
-
-    Without them a product in bf16 takes seconds.
-    """
+    """The precisions to measure: bf16 only with hardware support, as emulation takes seconds."""
     if device.type == "cuda":
         return ["fp32", "bf16"] if torch.cuda.is_bf16_supported() else ["fp32"]
     return ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
@@ -65,7 +62,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flag(*names: str) -> bool:
-    """Whether Linux lists one of these features; True where it does not say."""
+    """Whether Linux lists one of these CPU features; True if the list is not available."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

@@ -1,7 +1,7 @@
-"""What suits this machine: the precision that `precision=auto` stands for, and slow settings.
+"""Resolve `precision=auto` for this machine, and warn about slow settings.
 
 bf16 is measured against fp32 once per machine, PyTorch version and number of threads; the result is
-kept in `~/.local/state/kdrun/speed.json` (or below XDG_STATE_HOME).
+cached in `~/.local/state/kdrun/speed.json` (or below XDG_STATE_HOME).
 """
 
 import contextlib
@@ -25,16 +25,16 @@ ConfigT = TypeVar("ConfigT")
 LEAST_GAIN = 1.1
 ROUNDS = 3
 COMPILE_SECONDS = 20  # typical, for teacher and student
-SLOWEST_RATE = 20e9  # FLOP/s of a single slow core: an estimate of a training's time from above
+SLOWEST_RATE = 20e9  # FLOP/s of one slow core, for an upper bound on the training time
 
 _notes: dict[str, str] = {}  # device → how `auto` was decided in this process
 
 
 def resolve_precision(config: ConfigT, runtime: RuntimeConfig) -> ConfigT:
-    """The configuration with every `precision: auto` replaced by bf16 or fp32.
+    """Replace every `precision: auto` in the configuration by bf16 or fp32.
 
-    The resolved value is what run folders and fingerprints record. Raises ConfigError for a device
-    that this machine lacks.
+    Run folders and fingerprints record the resolved value. Raises ConfigError for an unavailable
+    device.
     """
     if not holds_auto(config):
         return config
@@ -48,67 +48,67 @@ def resolve_precision(config: ConfigT, runtime: RuntimeConfig) -> ConfigT:
 
 
 def auto_note(device: torch.device) -> list[str]:
-    """How `precision=auto` was decided in this process, as a sentence; empty where it was not."""
+    """One sentence on how `precision=auto` was resolved in this process; empty if it was not."""
     return [_notes[str(device)]] if str(device) in _notes else []
 
 
 @cache
 def bf16_gain(device_name: str, threads: int) -> float:
-    """How many times as fast bf16 is as fp32, the smaller of a product's and a convolution's gain.
+    """Speed-up of bf16 over fp32: the smaller of a matrix product's and a convolution's.
 
-    0 where the device has no instructions for bf16.
+    0 if the device has no bf16 instructions.
     """
     device = torch.device(device_name)
     if not peak.has_fast_bf16(device):
         return 0.0
     key = f"{describe_device(device)}, {threads} threads, PyTorch {torch.__version__}"
     path = state_folder() / "speed.json"
-    known = _read(path)
-    if key in known:
-        return known[key]
-    before = torch.get_num_threads()
+    cached = _read(path)
+    if key in cached:
+        return cached[key]
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         gain = round(min(_gain(device, "product"), _gain(device, "convolution")), 2)
     finally:
-        torch.set_num_threads(before)
-    with contextlib.suppress(OSError):  # without a place for it, it is measured again
+        torch.set_num_threads(threads_before)
+    with contextlib.suppress(OSError):  # not writable: measured again next time
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(path, known | {key: gain})
+        write_json(path, cached | {key: gain})
     return gain
 
 
 def slow_settings(
     precision: str, runtime: RuntimeConfig, device: torch.device, flops: float
 ) -> list[str]:
-    """A sentence for each setting that makes this run slower than without it.
+    """One warning for each setting that slows this run down.
 
     flops: of the whole training, forward and backward passes.
     """
-    found = []
+    warnings = []
     if precision == "bf16" and not peak.has_fast_bf16(device):
-        found.append(
+        warnings.append(
             f"precision=bf16 slows this run down: this {_kind(device)} has no bf16 instructions; "
             "precision=auto or fp32 is faster"
         )
     seconds = flops / SLOWEST_RATE
     if runtime.compile and device.type == "cpu" and seconds < COMPILE_SECONDS:
-        found.append(
+        warnings.append(
             f"compile=true slows this run down: compiling takes about {COMPILE_SECONDS} s, the "
             f"whole training at most {max(1, round(seconds))} s; leave it out"
         )
-    return found
+    return warnings
 
 
 def images_seen(schedule: ScheduleConfig, train_images: int) -> int:
-    """How many training images, repeats included, a training sees."""
+    """Number of training images processed, counting repeats."""
     if schedule.steps is not None:
         return schedule.steps * schedule.batch_size
     return schedule.epochs * train_images
 
 
 def _gain(device: torch.device, what: str) -> float:
-    """Median over rounds of bf16's rate over fp32's, measured in turn."""
+    """Median ratio of the bf16 rate to the fp32 rate, measured alternately."""
     make = peak.matrix_product if what == "product" else peak.convolution
     operations = {name: make(device, name) for name in ("fp32", "bf16")}
     for operation, _ in operations.values():
@@ -125,12 +125,12 @@ def _gain(device: torch.device, what: str) -> float:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        cached = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(known, dict):
+    if not isinstance(cached, dict):
         return {}
-    return {key: gain for key, gain in known.items() if isinstance(gain, float) and gain < 1e6}
+    return {key: gain for key, gain in cached.items() if isinstance(gain, float) and gain < 1e6}
 
 
 def _kind(device: torch.device) -> str:

@@ -1,26 +1,26 @@
-"""Everything of a training that must survive a crash, in one place."""
+"""Training progress that is saved in checkpoints."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
 
-PART = "part/"  # what the names of the objective's parts begin with among an epoch's sums
+PART = "part/"  # prefix of the objective's parts in an epoch's sums
 
 
 @dataclass
 class TrainState:
-    """Where a training stands. What is not here is rebuilt from the configuration.
+    """Progress of a training. Everything else is rebuilt from the configuration.
 
-    phase: name of the phase in hand; earlier phases are finished.
-    epoch: epochs finished. batch: batches done in the epoch after them. step: optimiser steps done.
-    sums: running sums of the epoch in hand (see `EpochSums`).
-    history: one row per finished epoch, names with split and unit.
-    best: {"epoch", "val_top1"} of the epoch best on the validation split, and its weights.
-    watched: {"epoch", "value"} of the best validation figure that early stopping has seen.
-    stopped_early: it has run out of patience; training is over.
-    seconds, data_seconds: spent training, and waiting for data within that.
-    images: training images seen; epoch_seconds, epoch_images: those of the epoch in hand.
+    phase: name of the current phase; earlier phases are finished.
+    epoch: finished epochs. batch: finished batches of the current epoch. step: optimiser steps.
+    sums: running sums of the current epoch (see `EpochSums`).
+    history: one row of metrics per finished epoch; names contain split and unit.
+    best: {"epoch", "val_top1"} of the best validation epoch; best_weights: its weights.
+    watched: {"epoch", "value"} of the best validation metric seen by early stopping.
+    stopped_early: early stopping has ended the training.
+    seconds: training time; data_seconds: the part of it spent waiting for data.
+    images: training images processed. epoch_seconds, epoch_images: of the current epoch.
     """
 
     phase: str = "main"
@@ -40,13 +40,13 @@ class TrainState:
     epoch_images: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers and tensors, loadable without pickle's code."""
+        """The fields by name: plain containers and tensors, loadable with `weights_only=True`."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def row(self, totals: dict[str, float], lr: float, labelled: bool) -> dict[str, Any]:
-        """The line of the epoch in hand, which has just seen its last batch.
+        """Metrics row of the current epoch, after its last batch.
 
-        totals: sums over its images. lr: of its last step. labelled: its images have labels.
+        totals: sums over its images. lr: of its last step. labelled: whether images have labels.
         """
         images = self.epoch_images
         row: dict[str, Any] = {

@@ -1,19 +1,19 @@
-"""Early stopping: the end of a training whose validation figures no longer improve."""
+"""Early stopping: end training when the validation metric no longer improves."""
 
 from typing import Any
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.state import TrainState
 
-# Which figure of an epoch's row each metric is, and the sign that makes larger better.
+# Setting → (column of an epoch's row, sign that makes larger better).
 METRICS = {"accuracy": ("val/top1_percent", 1.0), "loss": ("val/loss", -1.0)}
 
 
 def watch(state: TrainState, row: dict[str, Any], schedule: ScheduleConfig) -> None:
-    """Note an epoch's validation figure in `state`; stop when patience has run out.
+    """Update `state` with an epoch's validation metric; set `stopped_early` after the patience.
 
-    Patience is counted in epochs since the best figure so far; an equal one does not count as
-    better. Epochs without a measurement change nothing.
+    The patience is counted in epochs since the best value; an equal value is not an improvement.
+    Epochs without validation change nothing.
     """
     name, sign = METRICS[schedule.early_stopping_metric]
     if not schedule.early_stopping or name not in row:
@@ -26,7 +26,7 @@ def watch(state: TrainState, row: dict[str, Any], schedule: ScheduleConfig) -> N
 def stopped_facts(
     state: TrainState, schedule: ScheduleConfig, epochs: int
 ) -> dict[str, Any] | None:
-    """For JSON: after which epoch of `epochs` training was stopped, and why; None if it was not."""
+    """For JSON: when and why training stopped early; None if it did not. epochs: as configured."""
     if not state.stopped_early or state.watched is None:
         return None
     return {

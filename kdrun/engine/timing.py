@@ -1,4 +1,4 @@
-"""Measuring on a machine that does other things too: interleaved blocks, medians, spread."""
+"""Timing on a busy machine: interleaved blocks, medians and quartiles."""
 
 import statistics
 import time
@@ -33,7 +33,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Of two variants measured in the same rounds: the spread of their ratio round by round."""
+    """Spread of the per-round ratio of two variants that were measured in the same rounds."""
     return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
@@ -42,27 +42,27 @@ def interleave(
     rounds: int,
     done: Callable[[int], None] = lambda _: None,
 ) -> dict[str, list[float]]:
-    """What each block returned in each of `rounds` rounds.
+    """Run every block once per round; returns the values of each block, one per round.
 
-    Every round runs every block once; the order turns by one each round, and every other round
-    goes backwards, so that a disturbance or a drift of the clock meets all of them alike.
+    The order rotates by one each round and is reversed every other round, so that disturbances and
+    drift affect all blocks equally. done: called with the number of finished rounds.
     """
     names = list(blocks)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    values: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        turn = number % len(names)
-        order = names[turn:] + names[:turn]
+        shift = number % len(names)
+        order = names[shift:] + names[:shift]
         for name in order if number % 2 == 0 else reversed(order):
-            found[name].append(blocks[name]())
+            values[name].append(blocks[name]())
         done(number + 1)
-    return found
+    return values
 
 
 class PhaseClock:
-    """Seconds by phase of a step, from wrappers around the functions that do the phases.
+    """Measures the seconds of each phase of a step by wrapping the functions involved.
 
-    Inactive, a wrapper passes the call on. Active, it waits for the device before it looks at the
-    clock, so a step that is watched on a GPU is slower than one that is not.
+    While inactive, wrappers only forward the call. While active, they synchronise the device at
+    every phase boundary, which slows down steps on a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,24 +72,24 @@ class PhaseClock:
         self._since: dict[str, float] = {}
 
     def now(self) -> float:
-        """The clock, when the device has done all it was given."""
+        """Current time, after synchronising the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def start(self, phase: str) -> None:
-        """The phase begins."""
+        """Start timing a phase."""
         if self.active:
             self._since[phase] = self.now()
 
     def stop(self, phase: str) -> None:
-        """The phase ends; without a beginning nothing is counted."""
+        """Stop timing a phase; ignored if it was not started."""
         if self.active and phase in self._since:
             spent = self.now() - self._since.pop(phase)
             self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, its time counted as `phase`."""
+        """Wrap `function` so that its time counts as `phase`."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.start(phase)
@@ -100,7 +100,7 @@ class PhaseClock:
         return call
 
     def watch_module(self, phase: str, module: nn.Module, then: str | None = None) -> None:
-        """Count a module's forward as `phase`; where it ends, the phase `then` begins."""
+        """Time a module's forward as `phase`; when it ends, start the phase `then`."""
         module.register_forward_pre_hook(lambda *_: self.start(phase))
 
         def ended(*_: Any) -> None:
@@ -111,7 +111,7 @@ class PhaseClock:
         module.register_forward_hook(ended)
 
     def watch_optimizer(self, phase: str, optimizer: optim.Optimizer, before: str) -> None:
-        """Count the optimiser's step as `phase`; where it begins, the phase `before` ends."""
+        """Time the optimiser's step as `phase`; when it begins, stop the phase `before`."""
 
         def began(*_: Any) -> None:
             self.stop(before)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import kdrun
-from kdrun.engine.devices import available_devices, processor_name
+from kdrun.engine.devices import available_devices, cpu_name
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "safetensors", "timm")
 
@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "processors": os.cpu_count(),
         "devices": available_devices(),
         "threads": torch.get_num_threads(),

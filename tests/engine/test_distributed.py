@@ -16,7 +16,7 @@ def test_each_process_has_its_own_device(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     monkeypatch.setattr(distributed, "world", lambda: World(1, 2, 1, 2))
-    assert distributed.own_device(name) == found
+    assert distributed.local_device(name) == found
 
 
 @pytest.mark.parametrize(("gpus", "name"), [(1, "auto"), (0, "cuda"), (2, "cuda:0"), (2, "mps")])
@@ -27,4 +27,4 @@ def test_one_device_for_several_is_refused(
     for rank in (0, 1):  # by all of them alike
         monkeypatch.setattr(distributed, "world", lambda rank=rank: World(rank, 2, rank, 2))
         with pytest.raises(ConfigError):
-            distributed.own_device(name)
+            distributed.local_device(name)
