@@ -38,7 +38,7 @@ from kdrun.seeds import derive
 
 @dataclass(frozen=True)
 class Plan:
-    """What a dry run finds out before training.
+    """The result of a dry run.
 
     objective: the minimised sum, as text. notes: of the losses and the scheme, for the header.
     facts: entries of `result.json` from the scheme. start: notes on `student.checkpoint`.
@@ -54,10 +54,10 @@ class Plan:
 
 
 def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
-    """Build untrained networks once, so that settings that do not fit are rejected early.
+    """Build untrained networks once, to reject incompatible settings early.
 
     given: number of teachers trained on labels; the others are earlier students. None: all.
-    Raises ConfigError for networks, taps, shapes or class counts that do not go together.
+    Raises ConfigError for networks, taps, shapes or class counts that are incompatible.
     """
     objective = objective_of(config)
     cards, teachers = [], []
@@ -129,7 +129,7 @@ def _scheme(
     teachers: Sequence[Any],
     compiled: bool,
 ) -> StudentScheme:
-    """The configured scheme; `Supervised` for labels only."""
+    """The configured scheme; `Supervised` when training on labels only."""
     student = connected.student
     if config.labels_only:
         return Supervised(student, objective, compiled)

@@ -47,12 +47,12 @@ class ChildRecipe:
 
     @property
     def name(self) -> str:
-        """What is being trained, for error messages."""
+        """Description for error messages."""
         return f"{self.config.student.name}, seed {self.config.seed}"
 
     @property
     def group(self) -> Path:
-        """The folder that holds its run, and others with equal names."""
+        """The folder of all runs with this name."""
         root, data = self.session.output_root, self.config.dataset.name
         return group_folder(root, "distill", data, run_name(self.config))
 
@@ -93,7 +93,7 @@ def _run(recipe: ChildRecipe, folder: RunFolder) -> None:
 
 @contextmanager
 def _naming(what: str) -> Iterator[None]:
-    """Name the network in the message of a training that fails."""
+    """Prefix the network's name to the error of a failed training."""
     try:
         yield
     except TrainingError as error:

@@ -50,7 +50,7 @@ def final_student(
 ) -> Member:
     """The student that is trained and saved; a loss may replace the plain one.
 
-    Raises ConfigError where such a loss has several teachers.
+    Raises ConfigError if such a loss has several teachers.
     """
     for loss in objective.loss_list():
         if not loss.replaces_student or not teachers:
@@ -77,7 +77,7 @@ def tap_networks(
 ) -> tuple[FeatureExtractor, list[FeatureExtractor]]:
     """Wrap all networks with the taps that the objective reads, and build its adapters.
 
-    Raises ConfigError for unknown taps, and for shapes or class counts that do not fit.
+    Raises ConfigError for unknown taps, and for incompatible shapes or class counts.
     """
     members = (student, *teachers)
     student_paths, *teacher_paths = paths = [m.paths(data) for m in members]
@@ -136,7 +136,7 @@ def _build_adapters(
     context: LossContext,
     seed: int,
 ) -> None:
-    """Build the adapters of every loss; each teacher has its own random numbers."""
+    """Build the adapters of every loss; each teacher has its own random stream."""
     student, *teachers = outputs
     for position, (teacher, view) in enumerate(zip(teachers, views, strict=True)):
         if teacher.logits.shape[1] != student.logits.shape[1]:

@@ -7,7 +7,7 @@ from kdrun.distillation.networks import dataset_to_dict
 from kdrun.ui import tables
 
 MOST_CLASSES = 12  # more are abbreviate
-WIDTH = 110  # letters of names
+WIDTH = 110  # characters for the class names
 
 
 def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
@@ -19,7 +19,7 @@ def data_rows(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def format_classes(classes: Sequence[str]) -> str:
-    """`cat, dog, emu`, in the order of their numbers; of many, the first ones and the last."""
+    """`cat, dog, emu`, by class index; a long list shows the first ones and the last."""
     names = [
         name.encode("unicode_escape").decode() if not name.isprintable() else name
         for name in classes

@@ -44,7 +44,7 @@ class DistillOutput:
 
 @dataclass(frozen=True)
 class ExampleData:
-    """What `connect` needs to know of the data, from an example batch."""
+    """Data set properties that `connect` needs, taken from an example batch."""
 
     info: InputInfo
     normalisation: Normalisation
@@ -52,7 +52,7 @@ class ExampleData:
 
 
 class Distiller(nn.Module):
-    """A student, its frozen teachers and an objective: what `kdrun distill` trains, for your loop.
+    """A student, its frozen teachers and an objective: as in `kdrun distill`, for your loop.
 
     student: trained. teacher: one module, or several that are averaged; it is set to eval mode,
     its parameters stop requiring gradients, and it is in no state dict and no `parameters()`.
@@ -73,7 +73,7 @@ class Distiller(nn.Module):
     `parameters()` are those of the student and the adapters: make the optimiser from them.
     `student` is the plain network to save; between two calls no hooks are on it. Losses that
     replace the student (simkd) make `student` another network.
-    Raises ConfigError for unknown losses, settings and taps, and for shapes that do not fit.
+    Raises ConfigError for unknown losses, settings and taps, and for incompatible shapes.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Distiller(nn.Module):
                 network.cpu()
             member = networks.member(student, "student", student_normalisation, student_taps)
             members = [
-                networks.member(one, "teacher", teacher_normalisation, teacher_taps)
-                for one in teachers
+                networks.member(teacher, "teacher", teacher_normalisation, teacher_taps)
+                for teacher in teachers
             ]
             data = networks.data(member, labels)
             connected = connect(objective, member, members, data, batch_size or len(example), seed)
@@ -124,7 +124,7 @@ class Distiller(nn.Module):
 
     @property
     def student(self) -> nn.Module:
-        """The plain student; its state dict has the names of the module that was given."""
+        """The plain student; its state dict has the keys of the original module."""
         return self.scheme.network
 
     @property
@@ -133,11 +133,11 @@ class Distiller(nn.Module):
         return {name: plan for _, name, plan in pretrain_phases(self.scheme)}
 
     def describe(self) -> str:
-        """The objective with its numbers: `0.1*CE + 0.9*16*KL(T=4)`."""
+        """The objective with its weights: `0.1*CE + 0.9*16*KL(T=4)`."""
         return self.scheme.describe()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Set what follows the epochs (`warmup_epochs`, ctkd's λ) for epoch `epoch` (from 0).
+        """Update epoch-dependent values (`warmup_epochs`, ctkd's λ) for `epoch` (from 0).
 
         Without this call weights are full from the start.
         """
@@ -150,7 +150,7 @@ class Distiller(nn.Module):
         indices: Tensor | None = None,
         pretrain: str | None = None,
     ) -> DistillOutput:
-        """One batch: images `[B, ...]`, labels `[B]` int64 or None where no loss reads them.
+        """One batch: images `[B, ...]`, labels `[B]` int64, or None if no loss reads them.
 
         indices: `[B]` int64 positions in the training set, for losses with a memory (crd).
         pretrain: the loss whose pre-training loss is returned alone.
@@ -161,7 +161,7 @@ class Distiller(nn.Module):
         if self._step_pending:
             self.scheme.after_step()
         student, teachers = self.scheme.forward_networks(batch)
-        answers = tuple(one.logits for one in teachers)
+        answers = tuple(teacher.logits for teacher in teachers)
         teacher_logits = answers[0] if len(answers) == 1 else answers
         if pretrain is not None:
             return self._pretrain(pretrain, student, teachers, batch, teacher_logits)
@@ -188,7 +188,7 @@ class Distiller(nn.Module):
         return DistillOutput(loss, parts, parts, student.logits, teacher_logits)
 
     def _warn_of_phases(self) -> None:
-        """Once, when a loss was to be minimised before the main phase and was not."""
+        """Warn once if a loss that needs a pre-training phase was not pre-trained."""
         for name in sorted(self._not_pretrained):
             plan = self.pretraining[name]
             warnings.warn(
@@ -224,7 +224,7 @@ class Distiller(nn.Module):
         return Batch(images, targets, indices)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Move or convert the teachers too: they are no submodules."""
+        """Also move or convert the teachers, which are not submodules."""
         super()._apply(fn, recurse)
         for teacher in self.scheme.frozen_teachers:
             teacher._apply(fn, recurse)
@@ -232,7 +232,7 @@ class Distiller(nn.Module):
 
 
 class _Networks:
-    """How the images come, and what each network expects."""
+    """The normalisation of the images and what each network expects."""
 
     def __init__(self, normalisation: Constants | None, example: Tensor) -> None:
         self.example = example[:2].detach().cpu()
@@ -248,22 +248,27 @@ class _Networks:
         normalisation: Constants | None,
         taps: Mapping[str, str] | None,
     ) -> Member:
-        """A network in its role. Raises ConfigError where its constants are of no use."""
+        """Wrap a network. Raises ConfigError if its normalisation cannot be applied."""
         size, outputs = None, None
-        own: Constants | None = normalisation
+        constants: Constants | None = normalisation
         if isinstance(network, LoadedNetwork):
             card = network.card
-            own, size, outputs = own or card.normalisation, card.resized, card.outputs
+            constants = constants or card.normalisation
+            size, outputs = card.resized, card.outputs
             network = network.network
         attribute = getattr(network, "normalisation", None)
-        if own is None and self.known and isinstance(attribute, Normalisation):
-            own = attribute
-        if own is not None and not self.known:
+        if constants is None and self.known and isinstance(attribute, Normalisation):
+            constants = attribute
+        if constants is not None and not self.known:
             raise ConfigError(
                 f"The {who} expects images normalised with constants of its own: say how yours "
                 "come, normalisation=(mean, std), or ((0.0,), (1.0,)) for values from 0 to 1."
             )
-        expected = self.normalisation if own is None else _constants(own, f"{who}_normalisation")
+        expected = (
+            self.normalisation
+            if constants is None
+            else _constants(constants, f"{who}_normalisation")
+        )
         config = NetworkConfig(
             type(network).__name__,
             f"{type(network).__module__}.{type(network).__qualname__}",
@@ -274,7 +279,7 @@ class _Networks:
         return Member(network, config, expected, size, outputs, example)
 
     def data(self, student: Member, labels: Tensor | None) -> ExampleData:
-        """The data as the student's logits and the labels tell it."""
+        """Infer the data properties from the student's logits and the labels."""
         with dry_run(student.network):
             classes = logits_of(student.network(self.example)).shape[1]
         channels, *size = self.example.shape[1:]

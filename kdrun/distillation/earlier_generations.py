@@ -21,7 +21,7 @@ from kdrun.runs.result import RunResult
 
 @dataclass(frozen=True)
 class GenerationRecipe(ChildRecipe):
-    """A generation is identified by its configuration, the checkpoints of its teachers included."""
+    """A generation is identified by its configuration, including its teachers' checkpoints."""
 
     KEY: ClassVar[str] = "identity"
     MARKER: ClassVar[str] = "round"
@@ -71,7 +71,7 @@ def train_earlier_generations(
 def generation_entries(
     run: PreparedRun, earlier: EarlierGenerations, trained: TrainedStudent
 ) -> dict[str, Any]:
-    """What generations add to the `result.json` of `run`, once its student is measured.
+    """Entries that generations add to the `result.json` of `run`, given its measured student.
 
     Generations of one architecture also form an ensemble; assistants differ in size.
     """
@@ -102,7 +102,7 @@ def _load(config: DistillConfig, folder: Path, run: PreparedRun) -> Teacher:
 def _with_checkpoints(
     generation: Generation, teachers: Sequence[Teacher], baseline: dict[str, Any] | None
 ) -> DistillConfig:
-    """The generation's configuration, with the run folder of every student that teaches in it."""
+    """The generation's configuration, with the run folders of the students it uses as teachers."""
     configs = [
         replace(config, checkpoint=str(teacher.path.parent))
         if baseline is not None or number >= generation.num_given_teachers

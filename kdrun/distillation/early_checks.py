@@ -16,22 +16,22 @@ from kdrun.types import Normalisation
 
 
 class _NotDecoded(LazyImages):
-    """Images of which only the shape is known."""
+    """Placeholder images with a known shape."""
 
     def __init__(self, count: int, form: Form) -> None:
         self.shape = (count, form.channels, *form.size)
         self.dtype = torch.uint8
 
     def gather(self, index: Tensor) -> Tensor:
-        """One that is all zero, for each asked for."""
+        """Return one all-zero image per index."""
         return torch.zeros(len(index), *self.shape[1:], dtype=self.dtype)
 
 
 def network_checks(config: DistillConfig | TrainTeacherConfig) -> BeforeDecoding:
     """A function that builds the student and the teachers and loads the teachers' checkpoints.
 
-    It is called when the headers of an image folder are read, and raises the ConfigError or
-    CheckpointError that would otherwise come after all images are decoded.
+    Called after reading the headers of an image folder. Raises the ConfigError or CheckpointError
+    that would otherwise appear only after decoding all images.
     """
 
     def check(classes: tuple[str, ...], form: Form) -> None:
@@ -53,7 +53,7 @@ def _check_teachers(teachers: Sequence[TeacherConfig], dataset: Dataset) -> None
 
 
 def outline(name: str, classes: tuple[str, ...], form: Form) -> Dataset:
-    """A data set of one image per class, whose pixels are not known yet."""
+    """A data set with one placeholder image per class."""
     targets = torch.arange(len(classes))
     split = Split(_NotDecoded(len(classes), form), targets)
     constants = Normalisation((0.5,) * form.channels, (0.5,) * form.channels)

@@ -14,7 +14,7 @@ from kdrun.losses.ensemble import Ensemble, mean_soft_targets
 def mean_answer(
     members: Sequence[Evaluation], dataset: Dataset, weights: Sequence[float] | None = None
 ) -> Evaluation:
-    """The mean probabilities of networks measured on the test split, measured in turn.
+    """The mean probabilities of networks measured on the test split, one after another.
 
     weights: of each member, with a sum of 1; None: equal.
     """
@@ -26,7 +26,7 @@ def mean_answer(
 def ensemble_of_teachers(
     config: DistillConfig, teachers: Sequence[Evaluation], dataset: Dataset
 ) -> Evaluation | None:
-    """The weighted mean answer of several teachers; None for fewer than two."""
+    """Metrics of the teachers' weighted mean prediction; None for fewer than two."""
     if len(teachers) < 2:
         return None
     return mean_answer(teachers, dataset, Ensemble.of(config.ensemble, len(teachers)).shares)

@@ -86,7 +86,7 @@ def _students(config: DistillConfig) -> list[tuple[NetworkConfig, int, str]]:
 
 
 def format_generations(config: DistillConfig, generations: Sequence[Generation]) -> list[str]:
-    """What the generations are, for the header of a run; empty for schemes without generations."""
+    """Describe the generations for the run header; empty for schemes without generations."""
     scheme = config.scheme.rounds
     if scheme is None:
         return []

@@ -33,7 +33,7 @@ def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
 
 
 def check_start(config: DistillConfig) -> None:
-    """Raise for weights that cannot be read or fit no baseline, before the data is opened."""
+    """Raise for unreadable or incompatible weights, before the data is opened."""
     if config.start is None:
         return
     _read(config.start)
@@ -62,7 +62,7 @@ def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None
 def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> list[str]:
     """Load `student.checkpoint` into a new student; returns notes for the header.
 
-    Raises CheckpointError for weights that do not fit.
+    Raises CheckpointError for incompatible weights.
     """
     if config.start is None:
         return []
@@ -91,7 +91,7 @@ def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> 
 
 
 def format_start(start: StartConfig, notes: list[str]) -> str:
-    """One line for the header of a run."""
+    """One line for the run header."""
     return "; ".join([f"{start.checkpoint} (sha256 {start_sha256(start)[:8]}…)", *notes])
 
 
@@ -103,7 +103,7 @@ def initial_weights_to_dict(config: DistillConfig) -> dict[str, Any]:
 
 
 def start_identity(config: DistillConfig) -> dict[str, Any]:
-    """What the initial weights add to the fingerprint: the file and how it is read."""
+    """Fingerprint entries of the initial weights: the file and how it is read."""
     if config.start is None:
         return {}
     settings = {k: v for k, v in start_plain(config.start).items() if k != "checkpoint"}

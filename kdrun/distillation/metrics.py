@@ -1,4 +1,4 @@
-"""The measured entries of a distillation's `result.json`, and the screen at its end."""
+"""The measured entries of a distillation's `result.json`, and its final screen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def add_metrics(
 
 
 def show_result(folder: Path, result: dict[str, Any], reporter: Reporter) -> None:
-    """The result table, a summary, and what to type next."""
+    """The result table, a summary, and suggested next commands."""
     reporter.heading("Result")
     typed = RunResult.from_dict(result, check=False)
     reporter.show(tables.result_table(typed))

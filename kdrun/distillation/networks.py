@@ -30,7 +30,7 @@ class Labelled(Protocol):
 
 
 class TrainingData(Protocol):
-    """What networks and losses read of the training images; `Dataset` is one."""
+    """The data set properties that networks and losses read; `Dataset` implements it."""
 
     @property
     def info(self) -> InputInfo:
@@ -62,7 +62,7 @@ def seen_by(
 ) -> InputInfo:
     """Size, channels and classes of a data set's images, as a network receives them.
 
-    None leaves either as it is.
+    None leaves either unchanged.
     """
     info = dataset.info
     return replace(
@@ -131,7 +131,7 @@ class Member:
         return sample_images(self.network, dataset.info)
 
     def paths(self, dataset: TrainingData) -> TapPaths:
-        """Its taps for the images of a data set."""
+        """Resolve its taps for a data set's images."""
         sample = self.example
         if sample is None:
             sample = sample_images(self.network, self.info(dataset))
@@ -144,7 +144,7 @@ class Member:
 
 
 def teacher_member(network: nn.Module, config: NetworkConfig, card: NetworkCard) -> Member:
-    """A teacher, with the preprocessing that its card states."""
+    """A teacher, with the preprocessing from its card."""
     return Member(network, config, card.normalisation, card.resized, card.outputs)
 
 
@@ -157,7 +157,7 @@ def renormalised(
 ) -> nn.Module:
     """The network with preprocessing for the loader's images and a selection of its outputs.
 
-    Before it: a conversion of the constants and channels, if they differ, and a resize to
+    Before it: a conversion of normalisation and channels, if they differ, and a resize to
     `image_size`, if given. After it: a selection of `outputs`, if given.
     """
     before: list[nn.Module] = [] if source == own else [Renormalise(source, own)]

@@ -1,4 +1,4 @@
-"""Suggested next commands, built on the command that was typed and ready to paste into a shell."""
+"""Suggested next commands, derived from the current command and ready to paste into a shell."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdrun.runs.result import RunResult
 
-# Roots of overrides that describe the data, the teachers and where files are.
+# Top-level keys of overrides for data, teachers and paths.
 KEPT = ("dataset", "val_fraction", "output_root", "threads", "device")
 FLAGS_WITH_VALUE = ("--config-dir", "--trust")
 _TEACHER = re.compile(r"[+~]*(?:\w+@)?teacher[0-9]*(?:[.=@]|$)")
@@ -35,7 +35,7 @@ def after_distill(result: RunResult, folder: Path) -> list[str]:
 
 
 def typed_command(folder: Path) -> list[str]:
-    """The words after `kdrun` of the command that started a run; none if they cannot be read."""
+    """The arguments of the command that started a run; empty if unreadable."""
     try:
         return shlex.split((folder / "command.txt").read_text(encoding="utf-8"))[1:]
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def typed_command(folder: Path) -> list[str]:
 
 
 def _distill(argv: Sequence[str], changes: dict[str, str], sweep: bool = True) -> str:
-    """A `distill` command with some keys set to other values, or swept over several."""
+    """A `distill` command with some keys changed or swept."""
     kept = [word for word in argv[1:] if _key(word) not in changes]
     changed = [f"{key}={value}" for key, value in changes.items()]
     return shlex.join(["kdrun", "distill", *(["-m"] if sweep else []), *kept, *changed])
@@ -84,7 +84,7 @@ def after_train_teacher(
 
 
 def _quote(text: str) -> str:
-    """A text as a value in Hydra's grammar."""
+    """Quote a text for Hydra's grammar."""
     if _PLAIN.match(text):
         return text
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,4 +1,4 @@
-"""Everything that happens before a distillation trains: open the data, check, open the record."""
+"""Prepare a distillation: open the data, check the settings, start the run record."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ def prepare(
 ) -> PreparedRun:
     """Open the data and build untrained networks once. dataset: None opens the configured one.
 
-    Raises ConfigError, DataError or CheckpointError for whatever cannot work.
+    Raises ConfigError, DataError or CheckpointError for invalid settings, data or checkpoints.
     """
     objective = objective_of(config)
     check_precision(config.schedule.precision, session.device)
@@ -84,7 +84,7 @@ def prepare(
 
 @contextmanager
 def record(run: PreparedRun, marker: dict[str, str] | None = None) -> Iterator[None]:
-    """Do the block as the run of `run.folder`, with everything known so far in `result.json`.
+    """Execute the block as the run of `run.folder`, with all known entries in `result.json`.
 
     marker: of a child run: the entry by which it is found when it was interrupted.
     """

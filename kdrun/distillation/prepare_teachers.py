@@ -34,7 +34,7 @@ def prepare_teachers(
     extractors: Sequence[FeatureExtractor],
     teachers: Sequence[Teacher],
 ) -> list[Any]:
-    """Each teacher as training calls it: images → `Outputs`, in the order of `extractors`.
+    """The teachers as called in training: images → `Outputs`, in the order of `extractors`.
 
     dataset: the student's training images. Raises CheckpointError for a teacher that is not finite.
     """
@@ -68,11 +68,11 @@ class _Training:
         )
 
     def precision(self, runtime: TeacherRuntimeConfig) -> str:
-        """fp32 | bf16 | fp16, of a teacher."""
+        """A teacher's precision: fp32 | bf16 | fp16."""
         return runtime.precision or self.config.schedule.precision
 
     def compiles(self, runtime: TeacherRuntimeConfig) -> bool:
-        """Whether a teacher is to be compiled."""
+        """Whether to compile a teacher."""
         return self.session.runtime.compile if runtime.compile is None else runtime.compile
 
 
@@ -98,7 +98,7 @@ def _frozen(
     extractor: FeatureExtractor,
     teacher: Teacher,
 ) -> nn.Module:
-    """In its own precision, folded and compiled as configured."""
+    """Apply precision, folding and compilation as configured."""
     session, card = training.session, teacher.card
     info = seen_by(training.dataset, card.resized, card.info.in_channels)
     sample = sample_images(extractor.network, info)
@@ -113,7 +113,7 @@ def _frozen(
 def _require_finite(
     training: _Training, frozen: nn.Module, runtime: TeacherRuntimeConfig, teacher: Teacher
 ) -> None:
-    """Raise CheckpointError for a teacher that is not finite on a batch of training images.
+    """Raise CheckpointError if a teacher's logits are not finite on a batch of training images.
 
     Its accuracy was measured in float32; half precision and folding may overflow.
     """
@@ -186,7 +186,7 @@ def require_finite_teachers(
     scheme: StudentScheme,
     session: Session,
 ) -> None:
-    """Raise CheckpointError if a teacher is the cause of a loss that is not finite.
+    """Raise CheckpointError if a teacher causes a non-finite loss.
 
     Called after a training failed: every training image goes through every teacher.
     """

@@ -1,4 +1,4 @@
-"""Keep the record of a run while it works: lock, log, status, and how it ended."""
+"""Maintain a run's lock, log and status until it ends."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ def recording(
     known: dict[str, Any],
     part: bool = False,
 ) -> Iterator[None]:
-    """Do the block as the run of `folder`; `result.json` always has its current status.
+    """Execute the block as the run of `folder`; `result.json` always has the current status.
 
     The block sets `completed` just before it shows the result. However else it ends, the status
     becomes `failed` or `interrupted`, as long as the file can be written.
@@ -43,13 +43,13 @@ def recording(
                     "run resumes from its config.yaml and its last checkpoint, and rewrites its "
                     "files."
                 )
-                folder.begin()  # the old checksums are out of date
+                folder.begin()  # invalidates the old checksums
             try:
                 folder.result.start(command, **known)
                 folder.begin()
                 yield
                 folder.seal()
-                distributed.barrier()  # the files are there before another process looks for them
+                distributed.barrier()  # write the files before other processes read them
             except BaseException as caught:
                 with session.stop.shielded():
                     error = _ended(caught, folder, session, part)
@@ -96,7 +96,7 @@ def _ended(
 
 
 def _write_status(folder: RunFolder, status: str, text: str) -> None:
-    with suppress(OSError, MemoryError):  # it may be the disk that failed
+    with suppress(OSError, MemoryError):  # the disk itself may have failed
         folder.result.update(status=status, error=text)
 
 

@@ -24,7 +24,7 @@ Result = dict[str, Any]
 def resume_run(path: Path) -> Result:
     """Continue the run of a folder; returns its result. A finished run is only shown.
 
-    With a damaged result, history or student it continues from its last checkpoint.
+    If the result, history or student is damaged, it continues from its last checkpoint.
     Raises ConfigError for folders without a run that can be resumed.
     """
     fault = find_fault(path, DESCRIPTION)

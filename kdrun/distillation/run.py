@@ -21,9 +21,9 @@ from kdrun.runs.result import COMPLETED
 def run_distill(
     config: DistillConfig, folder: RunFolder, session: Session, argv: Sequence[str]
 ) -> dict[str, Any]:
-    """Do (or resume) the run of `folder`; returns its `result.json`.
+    """Start or resume the run of `folder`; returns its `result.json`.
 
-    Everything that can be rejected is rejected before the folder exists.
+    All checks run before the folder is created.
     """
     run = prepare(config, folder, session, argv)
     result = folder.result
@@ -43,7 +43,7 @@ def run_distill(
         trained = train_student(
             StudentRun(earlier.config, run.dataset, run.transfer, earlier.teachers, session, folder)
         )
-        # agreement is with the teachers of the run, not with those of its last generation
+        # agreement refers to the run's teachers, not to the last generation's
         add_metrics(result, trained, teachers, ensemble)
         result.update(status=COMPLETED, **generation_entries(run, earlier, trained))
         show_result(folder.path, result.values, session.reporter)
@@ -51,7 +51,7 @@ def run_distill(
 
 
 def _teachers(run: PreparedRun, baseline: dict[str, Any] | None) -> list[Teacher]:
-    """Stage 1. baseline: the entry of the student alone, where it is the teacher."""
+    """Stage 1. baseline: the baseline's entry, if the baseline is the teacher."""
     configs = run.config.teachers
     if baseline is not None:
         configs = tuple(replace(teacher, checkpoint=baseline["run"]) for teacher in configs)

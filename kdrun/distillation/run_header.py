@@ -1,4 +1,4 @@
-"""The header of a distillation, and its lines between two stages."""
+"""A distillation's header and the lines between its stages."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ VISION_TRANSFORMER = "kdrun.models.vit.VisionTransformer"
 
 
 def show_header(run: PreparedRun) -> None:
-    """Show the data, the networks, the objective with its numbers, and the notes."""
+    """Show the data, networks, objective and notes."""
     run.session.reporter.heading("kdrun distill")
     config, objective = run.config, run.plans[-1].objective
     transfer = TransferResult.from_dict(run.folder.result.values["transfer"] or {}, check=False)
@@ -87,7 +87,7 @@ def _notes(run: PreparedRun) -> list[str]:
 
 
 def _slow_settings(run: PreparedRun) -> list[str]:
-    """Settings that make this run slower on this machine, by the operations of its training."""
+    """Warn about settings that slow this run down on this machine."""
     config, plan = run.config, run.plans[-1]
     per_image = sum(card.flops for card in plan.teachers) + 3 * plan.student.flops
     images = images_seen(config.schedule, len(run.dataset.train_index))
@@ -97,7 +97,7 @@ def _slow_settings(run: PreparedRun) -> list[str]:
 
 
 def format_stage_2(config: DistillConfig, generations: Sequence[Generation]) -> str:
-    """The heading above the training of the run's own student."""
+    """The heading of the student's training."""
     if config.scheme.rounds is not None:
         return f"{generations[-1].title.capitalize()}: distil {config.student.name}"
     if config.scheme.uses_teacher is True:
@@ -106,7 +106,7 @@ def format_stage_2(config: DistillConfig, generations: Sequence[Generation]) -> 
 
 
 def show_ensemble(count: int, ensemble: Evaluation, session: Session, folder: RunFolder) -> None:
-    """Show and record the mean answer of several teachers."""
+    """Show and record the metrics of the teacher ensemble."""
     folder.result.update(teacher_ensemble=ensemble_entry(count, ensemble))
     top1 = format.percent(ensemble.metrics.top1)
     session.reporter.say(

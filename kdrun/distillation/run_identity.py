@@ -12,7 +12,7 @@ from kdrun.teachers.cache_setup import AUTO, OFF
 
 
 def run_name(config: DistillConfig) -> str:
-    """`<teachers>-<student>-<losses>`; the scheme's name where it has no teacher."""
+    """`<teachers>-<student>-<losses>`; the scheme's name if it has no teacher."""
     teachers = counted_names(teacher.network.name for teacher in config.teachers) or "none"
     if config.scheme.rounds is not None:
         teachers = f"{config.scheme.name}+{teachers}"
@@ -23,7 +23,7 @@ def run_name(config: DistillConfig) -> str:
 
 
 def identity(config: DistillConfig) -> str:
-    """Hash of everything that affects the result: equal for configurations that compute the same.
+    """Hash of everything that affects the result: equal for equivalent configurations.
 
     Runtime and logger settings are left out.
     """
@@ -45,7 +45,7 @@ def teacher_identity(config: TrainTeacherConfig) -> str:
 
 
 def _shaping(teacher: dict[str, Any]) -> dict[str, Any]:
-    """A teacher's plain settings without the runtime settings that change no result."""
+    """A teacher's plain settings without runtime settings that do not affect the result."""
     defaults = asdict(TeacherRuntimeConfig())
     names = ("precision", "fold", "cache_dtype")
     changing: dict[str, Any] = {key: teacher[key] for key in names if key in teacher}

@@ -1,4 +1,4 @@
-"""What all stages of a command share: device, screen, signals, output folder."""
+"""Resources shared by all stages of a command: device, screen, signals, output folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Session:
     """Device, threads, screen and signals of a command.
 
-    Objects that several jobs of a sweep could share are created through `once`, `train_batches` and
+    Objects that jobs of a sweep can share are created through `once`, `train_batches` and
     `shared_teacher`. This class shares nothing; lockstep sweeps override these methods.
     """
 
@@ -87,7 +87,7 @@ def open_session(
     """Open a session and handle signals until the block ends, for at most `limit_seconds`.
 
     job: `job 3/4` of a sweep, whose output goes to its log.
-    Raises ConfigError for a device that is not there and an output root that cannot be used.
+    Raises ConfigError for an unavailable device and an unusable output root.
     """
     require_root(Path(runtime.output_root))
     reset_process_state()
@@ -175,5 +175,5 @@ def eval_loader(
 
 
 def layout(split: Split) -> torch.memory_format:
-    """Channels last for colour images: convolutions run faster on it."""
+    """Use channels last for colour images: convolutions run faster."""
     return torch.channels_last if split.shape[0] > 1 else torch.contiguous_format

@@ -32,7 +32,7 @@ STEM = "student"
 
 @dataclass(frozen=True)
 class StudentRun:
-    """What one student is trained from, and where its results go.
+    """Inputs of a student's training and its run folder.
 
     dataset: all training images, validation and test split. transfer: what the student trains on.
     """
@@ -115,7 +115,7 @@ def _student_metrics(
 
 
 def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
-    """What the cards of all networks of this run say about their training."""
+    """Training entries shared by the cards of all networks of this run."""
     return {
         "objective": scheme.describe(),
         "dataset": distill_plain(run.config)["dataset"],

@@ -1,4 +1,4 @@
-"""Stage 1: a frozen, measured teacher, from a file, the teacher store, or a training."""
+"""Stage 1: a frozen, measured teacher: loaded from a file, found in the store, or trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class Teacher:
 
     @property
     def normalisation(self) -> Normalisation:
-        """The constants it was trained with."""
+        """The input normalisation it was trained with."""
         return self.card.normalisation
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def get_or_train_teachers(
     session: Session,
     folder: RunFolder,
 ) -> list[Teacher]:
-    """Each teacher in turn, also written into the result of `folder`."""
+    """Prepare each teacher and record it in the result of `folder`."""
     teachers: list[Teacher] = []
     for number, config in enumerate(configs, 1):
         which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
@@ -107,7 +107,7 @@ def get_or_train_teacher(
     """Load `teacher.checkpoint`; without one, find the teacher in the store or train it.
 
     where: its name in settings, for errors.
-    Raises CheckpointError for files that are damaged or do not fit, Interrupted when stopped.
+    Raises CheckpointError for damaged or incompatible files, Interrupted when stopped.
     """
     if config.checkpoint is not None:
         return _from_file(config, data, dataset, session, where)
@@ -142,7 +142,7 @@ def _from_store(recipe: TeacherRecipe, training_seconds: float | None) -> Teache
 def _from_file(
     config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session, where: str
 ) -> Teacher:
-    """Load `teacher.checkpoint` and check it, on images that are not test images.
+    """Load `teacher.checkpoint` and check it on validation or training images.
 
     A teacher whose card states its accuracy on these test images is checked against the card.
     """

@@ -1,4 +1,4 @@
-"""A teacher trained on labels: its fingerprint, its place in the teacher store, its training."""
+"""A teacher trained on labels: its fingerprint, its entry in the teacher store, its training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class TeacherRecipe:
 
     @cached_property
     def entry(self) -> StoreEntry:
-        """Its place in the store, filled or not."""
+        """Path of its store entry, which may not exist yet."""
         root = self.session.output_root
         return teacher_entry(self.config, self.data, self.dataset, root)
 
@@ -63,7 +63,7 @@ class TeacherRecipe:
 def teacher_entry(
     config: TeacherConfig, data: DatasetConfig, dataset: Dataset, output_root: Path
 ) -> StoreEntry:
-    """The place of a configured teacher in the store, filled or not."""
+    """Path of a configured teacher's store entry, which may not exist yet."""
     digest = fingerprint(teacher_recipe(config, data, dataset))
     return TeacherStore(output_root).entry(data.name, config.network.name, digest)
 

@@ -31,7 +31,7 @@ from kdrun.ui.reporter import Reporter
 def run_train_teacher(
     config: TrainTeacherConfig, folder: RunFolder, session: Session, argv: Sequence[str]
 ) -> dict[str, Any]:
-    """Do (or resume) the run of `folder`; returns its `result.json`."""
+    """Start or resume the run of `folder`; returns its `result.json`."""
     first = config.teachers[0]
     for teacher in config.teachers:
         check_precision(teacher.schedule.precision, session.device)
@@ -45,7 +45,7 @@ def run_train_teacher(
         "teachers": [],
         "time": None,
     }
-    # everything that can be rejected is rejected before the folder exists
+    # run all checks before the folder is created
     checks = network_checks(config)
     dataset = open_data(session, config.dataset, config.val_fraction, checks)
     plan = _plan(config, dataset, session.device)
@@ -72,7 +72,7 @@ def _plan(
 ) -> tuple[Rows, list[str]]:
     """(rows, notes) of a run's header, from building the networks.
 
-    Raises ConfigError or CheckpointError for what does not fit.
+    Raises ConfigError or CheckpointError for incompatible settings or files.
     """
     rows = data_rows(dataset)
     notes: list[str] = [*dataset.notes, *auto_note(device)]
@@ -100,7 +100,7 @@ def _plan(
 def _say_plan(
     plan: tuple[Rows, list[str]], config: TrainTeacherConfig, session: Session, folder: RunFolder
 ) -> None:
-    """Show the header of a run."""
+    """Show the run header."""
     rows, notes = plan
     session.reporter.heading("kdrun train-teacher")
     precisions = dict.fromkeys(teacher.schedule.precision for teacher in config.teachers)

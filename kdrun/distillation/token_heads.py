@@ -24,7 +24,7 @@ TOKENS = "distillation_tokens"
 
 
 def without_tokens(config: NetworkConfig) -> NetworkConfig:
-    """The same network without distillation tokens: what can be trained on labels alone."""
+    """The same network without distillation tokens: trainable on labels only."""
     if not config.kwargs.get(TOKENS):
         return config
     kwargs = {**config.kwargs, TOKENS: 0}
@@ -32,21 +32,21 @@ def without_tokens(config: NetworkConfig) -> NetworkConfig:
 
 
 def without_tokens_argv(config: NetworkConfig) -> list[str]:
-    """The words that make the student of a command the one of `without_tokens`."""
+    """Overrides that turn a command's student into that of `without_tokens`."""
     plain = without_tokens(config).kwargs
     changed = [key for key, value in plain.items() if value != config.kwargs[key]]
     return [f"student.{key}={plain[key]}" for key in changed]
 
 
 def require_taught_heads(objective: Objective, student: nn.Module) -> None:
-    """Raise ConfigError for distillation tokens whose heads no term of the objective trains."""
+    """Raise ConfigError for distillation tokens whose heads no loss trains."""
     terms = objective.weighted.values()
     if distillation_heads(student) and not any(w.loss.reads_tokens and w.weight for w in terms):
         raise _untaught("student", student, "take a loss that does, e.g. loss=deit_hard")
 
 
 def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[str]:
-    """Notes for the header: which loss trains which head, and which heads are read at inference."""
+    """Notes for the header: which loss trains which head, and which heads are used at inference."""
     if not (isinstance(student, ManyHeads) and student.distillation_heads):
         return []
     count = len(student.distillation_heads)
@@ -84,7 +84,7 @@ def token_head_metrics(
     device: torch.device,
     precision: str,
 ) -> dict[str, Any]:
-    """What `result.json` says of a network's heads, from one pass over a split.
+    """Metrics per head for `result.json`, from one pass over a split.
 
     prepared: puts what the loader's images need before a network (see `renormalised`).
     `inference`: the readout it answers with. `heads`: for every readout (`class`, `distillation`,

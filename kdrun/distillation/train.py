@@ -31,7 +31,7 @@ WriteRows = Callable[[list[dict[str, Any]]], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained.
+    """Settings of one network's training.
 
     labelled: images have labels. settings: prefix of the schedule's settings on the command line,
     for messages.
@@ -70,7 +70,7 @@ def run_training(
 ) -> Trained:
     """Train `scheme`, or resume its training, then measure the test split.
 
-    Losses that need pre-training get a phase of their own before the main one.
+    Losses that need pre-training get a separate phase before the main one.
     """
     _make_ready(scheme, session, recipe.schedule.precision)
     loader = train_loader(
@@ -165,7 +165,7 @@ def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfi
 def _best(
     scheme: StudentScheme, state: TrainState, last: Evaluation, measure: Callable[[], Evaluation]
 ) -> dict[str, Any] | None:
-    """The test metrics of the epoch that was best on the validation split."""
+    """Test metrics of the best validation epoch."""
     if state.best is None or state.best_weights is None:
         return None
     if state.best["epoch"] == state.epoch:
@@ -187,7 +187,7 @@ class RowWriter:
         self.rows: list[dict[str, Any]] = []
 
     def training_started(self, length: TrainingLength, state: TrainState) -> None:
-        """Keep the rows of the epochs before an interruption."""
+        """Keep the rows written before the interruption."""
         self.rows = list(state.history)
         self.reporter.training_started(length, state)
 
@@ -195,7 +195,7 @@ class RowWriter:
         self.reporter.step_done(batches, sums, images)
 
     def epoch_done(self, row: dict[str, Any], length: TrainingLength) -> None:
-        """Write the row everywhere."""
+        """Write the row to the screen, files and trackers."""
         self.rows.append(row)
         self.write_rows(self.rows)
         if self.log is not None:

@@ -1,4 +1,4 @@
-"""The transfer set of a run, and metrics of the classes that it leaves out."""
+"""The transfer set of a run, and metrics of the classes it omits."""
 
 from typing import Any
 

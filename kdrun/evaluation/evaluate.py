@@ -39,11 +39,11 @@ def run_evaluate(
     config: EvaluateConfig,
     session: Session,
     argv: Sequence[str],
-    made: Callable[[Path], None] = lambda path: None,
+    started: Callable[[Path], None] = lambda path: None,
 ) -> dict[str, Any]:
-    """Measure `config.run` on the test split, in a run folder of its own, which `made` is told.
+    """Measure `config.run` on the test split in a new run folder; `started` receives its path.
 
-    Raises CheckpointError or ConfigError for files without a card and data that do not fit.
+    Raises CheckpointError or ConfigError for files without a card and incompatible data.
     """
     check_precision(config.precision, session.device)
     loaded = read_any(Path(config.run), what="run")
@@ -55,12 +55,12 @@ def run_evaluate(
     else:
         assert config.dataset is not None
         data, val_fraction = config.dataset, 0.0
-    # everything that can be rejected is rejected before the folder exists
+    # run all checks before the folder is created
     dataset = open_data(session, data, val_fraction)
     network, card, notes = _network(loaded, bare, card, dataset)
     group = group_folder(session.output_root, "evaluate", data.name, name)
     folder = RunFolder.new_in(group)
-    made(folder.path)
+    started(folder.path)
     known = {
         "dataset": None,
         "device": str(session.device),
@@ -94,7 +94,7 @@ def _weights_of(config: EvaluateConfig, loaded: LoadedWeights) -> TeacherConfig 
 def _network(
     loaded: LoadedWeights, bare: TeacherConfig | None, card: NetworkCard | None, dataset: Dataset
 ) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
-    """(the network with its weights, its card, what was assumed of weights without one)."""
+    """(network with weights, card, notes on what was assumed without a card)."""
     if bare is not None:
         teacher = load_teacher(bare, dataset)
         return teacher.network, teacher.card, teacher.notes
@@ -118,7 +118,7 @@ def _measure(
 ) -> tuple[dict[str, Any], list[str]]:
     """(metrics of the test split and, if there is one, the validation split; warnings)."""
     own = card.normalisation
-    # the network's own constants, whatever this data set would use
+    # the network's normalisation, not the data set's
     same_channels = card.info.in_channels == dataset.info.in_channels
     source = own if same_channels else dataset.normalisation
     prepared = partial(

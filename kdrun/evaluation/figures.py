@@ -26,13 +26,13 @@ from kdrun.runs.config import read_config
 from kdrun.teachers.formats import read_any
 from kdrun.ui.reporter import Reporter
 
-# As many test images, evenly by class, for similarity and attention.
+# Number of test images for similarity and attention, balanced by class.
 SAMPLE = 120
 BATCH = 128
 
 
 def draw_figures(runs: Sequence[Run]) -> None:
-    """Draw the figures of each run into its folder; warn about what cannot be drawn."""
+    """Draw the figures of each run into its folder; warn about figures that cannot be drawn."""
     for run in runs:
         try:
             _draw_run(run)
@@ -54,9 +54,9 @@ def _draw_run(run: Run) -> None:
 def figures_of(
     run: Run, config: DistillConfig, session: Session
 ) -> tuple[list[StoredFigure], list[str]]:
-    """(the figures of a run, what is missing from them and why).
+    """(figures of a run, missing figures with the reason).
 
-    Raises KdrunError when its student or its data cannot be read any more.
+    Raises KdrunError if its student or its data can no longer be read.
     """
     dataset = open_data(session, config.dataset, config.val_fraction)
     networks, missing = _networks(run, config, dataset)
@@ -76,7 +76,7 @@ def figures_of(
 def _networks(
     run: Run, config: DistillConfig, dataset: Dataset
 ) -> tuple[dict[str, Member], list[str]]:
-    """Who → network in the figures' order: the best teacher, the student alone, the run's own."""
+    """Who → network in the figures' order: best teacher, baseline, then the run's networks."""
     found: dict[str, Member] = {}
     missing = []
     teachers = run.result.teachers
@@ -153,7 +153,7 @@ def _evidence(
 
 
 def spread_sample(targets: Tensor, most: int) -> Tensor:
-    """Positions `[S]` of up to `most` images, in order, as evenly over the classes as there are."""
+    """Positions `[S]` of up to `most` images, sorted and balanced over the classes."""
     places = [(targets == label).nonzero().flatten() for label in targets.unique().tolist()]
     share = max(1, most // len(places))
     return torch.cat([own[:share] for own in places])[:most].sort().values
@@ -168,7 +168,7 @@ def _features(
     config: DistillConfig,
     session: Session,
 ) -> dict[str, Tensor]:
-    """tap → `[S, ...]` of the stages, in order; the embedding where there are none."""
+    """tap → `[S, ...]` of the stages, in order; the embedding if there are no stages."""
     paths = member.paths(dataset)
     names = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
     names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
@@ -194,7 +194,7 @@ def _features(
 
 
 def _shown(dataset: Dataset, index: Tensor) -> Tensor:
-    """Test images `[B, C, H, W]` for the eye, in 0..1."""
+    """Test images `[B, C, H, W]` for display, in 0..1."""
     images = dataset.test.gather(index)
     if images.dtype == torch.uint8:
         return images.float() / 255

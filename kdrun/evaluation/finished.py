@@ -13,7 +13,7 @@ from kdrun.runs.config import parsed
 def data_of(
     card: NetworkCard, asked: DatasetConfig | None, run: str
 ) -> tuple[DatasetConfig, float]:
-    """The data set asked for, or the one the network was trained on, and its `val_fraction`."""
+    """The requested data set, or the network's training data set with its `val_fraction`."""
     if asked is not None:
         return asked, 0.0
     kept = card.extra.get("dataset")
@@ -32,7 +32,7 @@ def data_of(
 def check_classes(card: NetworkCard, dataset: Dataset) -> None:
     """Raise ConfigError unless the network has the data's number of classes and channels.
 
-    Grey and colour images are only converted for a teacher that was described on these very data.
+    Grey/colour conversion only applies to a teacher whose card was built on this data set.
     """
     if len(card.classes) != len(dataset.classes):
         raise ConfigError(
@@ -51,7 +51,7 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
 
 
 def _check_order(card: NetworkCard, dataset: Dataset) -> None:
-    """Raise ConfigError if the network has the classes in another order."""
+    """Raise ConfigError if the network uses a different class order."""
     if card.classes == dataset.classes or sorted(card.classes) != sorted(dataset.classes):
         return
     orders = class_orders(card.classes)

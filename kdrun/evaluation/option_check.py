@@ -1,4 +1,4 @@
-"""`kdrun validate`: one option built and run for one batch, by the code that trains."""
+"""`kdrun validate`: build one option and run one batch with the training code."""
 
 import tempfile
 from collections.abc import Callable
@@ -37,12 +37,12 @@ SHAPES = {
 DEFAULT_SHAPE = (3, 32, 10)
 
 
-class Skipped(Exception):  # noqa: N818 - no error: nothing is wrong with the option
-    """An option that cannot be tried here, and why."""
+class Skipped(Exception):  # noqa: N818 - not an error: the option itself is fine
+    """The option cannot be checked on this machine; the message says why."""
 
 
 class Checker:
-    """Checks options; what the runs write is deleted when the block ends. execute: runs one.
+    """Checks options; deletes the runs' files when the block ends. execute: runs one.
 
     A network that was fine as a student is not run again as a teacher.
     """
@@ -65,7 +65,7 @@ class Checker:
         self.folder.cleanup()
 
     def check(self, group: str, config: DistillConfig) -> str:
-        """Try what an option of `group` made of the configuration; returns what was done.
+        """Check the configuration with an option of `group`; returns a description of the check.
 
         Raises Skipped, or what the option's own code raises.
         """
@@ -88,7 +88,7 @@ class Checker:
         return f"one batch of made-up images{of}"
 
     def _data(self, config: DistillConfig) -> str:
-        """Open a data set that is here, and take its first training batch."""
+        """Open a data set that is available locally, and read its first training batch."""
         data = config.dataset
         if "download" in data.kwargs:
             data = replace(data, kwargs={**data.kwargs, "download": False})
@@ -109,7 +109,7 @@ def _network_key(network: NetworkConfig) -> str:
 
 
 def tiny(config: DistillConfig, shape: tuple[int, int, int], root: Path) -> DistillConfig:
-    """The same choices on one batch of made-up images, one step for every network."""
+    """The same choices on one batch of random images, one step for every network."""
     channels, side, classes = shape
     kwargs: dict[str, Any] = {
         "num_classes": classes,

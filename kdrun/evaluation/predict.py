@@ -27,7 +27,8 @@ class Prediction:
 def open_network(run: str) -> LoadedNetwork:
     """The network of a run, for image files.
 
-    Raises CheckpointError for what holds none, ConfigError for one that takes no pictures.
+    Raises CheckpointError for a run without a network, ConfigError for networks that do not take
+    images.
     """
     network = load(Path(run).expanduser())
     stored = network.card.extra.get("pixel_type", UINT8)
@@ -40,7 +41,7 @@ def open_network(run: str) -> LoadedNetwork:
 
 
 def predictions(network: LoadedNetwork, paths: Sequence[str], top: int) -> Iterator[Prediction]:
-    """One after the other. Raises DataError naming a file that is missing or no image."""
+    """Classify files one by one. Raises DataError for a missing file or one that is no image."""
     for path in image_files(paths):
         images = network.preprocess(path)
         likeliest = network.top(images, top)
@@ -54,7 +55,7 @@ def predictions(network: LoadedNetwork, paths: Sequence[str], top: int) -> Itera
 
 
 def image_files(paths: Sequence[str]) -> list[str]:
-    """The files named, and the images in and below the folders named, in the order of names."""
+    """The given files and all images below the given folders, sorted by name."""
     found: list[str] = []
     for path in paths:
         if not os.path.isdir(path):
@@ -76,7 +77,7 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def treatment(header: Header, form: Form) -> str:
-    """`640×480 colour → grey, resized to 28×28, the middle of 37×28`, in words."""
+    """`640×480 colour → grey, resized to 28×28, the middle of 37×28`."""
     height, width = header.size
     words = f"{width}×{height} {'grey' if header.grey else 'colour'}"
     changes = []
