@@ -66,7 +66,7 @@ warnings.filterwarnings(
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command will run. sweep_dir: None for a single run.
+    """The planned jobs of a command. sweep_dir: None for a single run.
 
     configs: the typed configuration of every job; of a single run, its own.
     argvs: for each of them, what to type after `kdrun` to run it alone.
@@ -84,7 +84,7 @@ class Plan:
 
 
 def check(verb: str, config_name: str, flags: Flags) -> Plan:
-    """What `kdrun VERB` with these flags will run. Raises ConfigError for every mistake in it.
+    """Plan what `kdrun VERB` with these flags runs. Raises ConfigError for any mistake in it.
 
     With --cfg or --info only the names are checked: an incomplete configuration may be looked at.
     """
@@ -93,20 +93,22 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
     flags = replace(flags, overrides=grammar.with_device(flags.overrides))
-    asked = request(verb, config_name, flags.config_dir)
-    if teachers.GROUP in asked.primary.groups:
-        flags = replace(flags, overrides=teachers.spread(flags.overrides, flags.config_dir))
+    spec = request(verb, config_name, flags.config_dir)
+    if teachers.GROUP in spec.primary.groups:
+        flags = replace(
+            flags, overrides=teachers.expand_teachers(flags.overrides, flags.config_dir)
+        )
     overrides = grammar.parse(flags.overrides)
     check_jobs(overrides)
     if flags.multirun and flags.only_shows:
         raise ConfigError(
             "-m runs a sweep, and --cfg and --info show one configuration: leave out one of them."
         )
-    suggestions.check_names(asked, overrides)
+    suggestions.check_names(spec, overrides)
     with initialize_config_module("kdrun.configs", version_base=VERSION_BASE):
         try:
-            return _plan(Composer(asked), overrides, flags)
-        except OmegaConfBaseException as error:  # one of Hydra's own settings was emptied
+            return _plan(Composer(spec), overrides, flags)
+        except OmegaConfBaseException as error:  # a Hydra setting was set to null
             raise ConfigError(f"{str(error).splitlines()[0]}.") from None
 
 
@@ -116,10 +118,10 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
     hydra = composer.hydra(fixed)
     is_sweep = flags.multirun or hydra.mode == RunMode.MULTIRUN
     if not is_sweep or flags.only_shows:
-        composer.compose(fixed)  # else they are set where all groups are chosen, job by job
+        composer.compose(fixed)  # otherwise each job composes them with its groups
     if swept and not is_sweep:
         tree = composer.tree(fixed)
-        raise ConfigError(suggestions.ambiguous(composer.asked, tree, swept[0]))
+        raise ConfigError(suggestions.ambiguous(composer.spec, tree, swept[0]))
     params = (hydra.sweeper.get("params") or {}) if is_sweep else {}
     named = grammar.parse([f"{key}={value}" for key, value in params.items()])
     check_jobs(named)
@@ -127,9 +129,9 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         return Plan(flags, shown=_shown(composer.compose(fixed), flags))
     if flags.only_shows:
         return Plan(flags)
-    if is_sweep and not verbs.module(composer.asked.verb).SWEEPS:
+    if is_sweep and not verbs.module(composer.spec.verb).SWEEPS:
         raise ConfigError(
-            f"{composer.asked.verb} makes one thing at a time and has no sweeps: type the command "
+            f"{composer.spec.verb} makes one thing at a time and has no sweeps: type the command "
             "once for each value, without -m."
         )
     if not is_sweep:
@@ -137,21 +139,21 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         config = composer.typed(overrides)
         check_effect([config], overrides)
         return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])
-    suggestions.check_names(composer.asked, named)
-    # as in Hydra: what is typed replaces what a named sweep says, in its place
+    suggestions.check_names(composer.spec, named)
+    # as in Hydra: typed values replace those of a named sweep, in place
     last = {override.get_key_element(): override for override in [*named, *overrides]}
     return _sweep(composer, list(last.values()), flags)
 
 
 def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
-    """Every job in Hydra's order; each value is met early, so that a mistake is found early."""
-    asked = composer.asked
+    """Every job in Hydra's order. Jobs that cover all values are validated first, to fail early."""
+    spec = composer.spec
     check_jobs(overrides)
-    if any(asked.is_group(override) for override in overrides if override.is_sweep_override()):
-        flags = replace(flags, overrides=[_in_each_job(asked, word) for word in flags.overrides])
-    columns = [elements(asked, override) for override in overrides]
+    if any(spec.is_group(override) for override in overrides if override.is_sweep_override()):
+        flags = replace(flags, overrides=[_in_each_job(spec, word) for word in flags.overrides])
+    columns = [elements(spec, override) for override in overrides]
     words = " ".join(o.input_line or "" for o in overrides if o.is_sweep_override())
-    check_counts(words, [len(column) for column in columns])  # those of a glob as well
+    check_counts(words, [len(column) for column in columns])  # also counts the matches of globs
     jobs = list(itertools.product(*columns))
     configs: dict[int, Config] = {}
     progress = Progress("checking jobs", len(jobs))
@@ -176,7 +178,7 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
 
 
 def _shown(cfg: DictConfig, flags: Flags) -> str:
-    """What `--cfg job|hydra|all` prints: YAML of the composed configuration, or of a package."""
+    """The output of `--cfg job|hydra|all`: YAML of the composed configuration or a package."""
     every = [str(key) for key in cfg]
     names = {"job": [key for key in every if key != "hydra"], "hydra": ["hydra"], "all": every}
     part: Any = OmegaConf.masked_copy(cfg, names[flags.cfg or "job"])
@@ -193,10 +195,10 @@ def _shown(cfg: DictConfig, flags: Flags) -> str:
     return header + OmegaConf.to_yaml(part)
 
 
-def _in_each_job(asked: Request, word: str) -> str:
+def _in_each_job(spec: Request, word: str) -> str:
     """A value, for Hydra, that is set in each job: what it is set in may be chosen there."""
     override = grammar.parse([word])[0]
-    if override.is_sweep_override() or asked.is_structural(override):
+    if override.is_sweep_override() or spec.is_structural(override):
         return word
     key, _, value = word.partition("=")
     in_each = f"{key}=choice({value})"
@@ -204,7 +206,7 @@ def _in_each_job(asked: Request, word: str) -> str:
 
 
 def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:
-    """All job numbers, those first that together hold every value once."""
+    """All job numbers, starting with a set of jobs that covers every value."""
     cover = []
     for position, column in enumerate(columns):
         stride = 1
@@ -215,104 +217,104 @@ def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iter
 
 
 class Composer:
-    """Composes like Hydra, but does the slow part once per choice of groups.
+    """Composes like Hydra, but caches the slow part per choice of groups.
 
-    Values that only replace others (`T=4`) are written into a copy of what Hydra composed for
-    the rest of the overrides, which is what Hydra itself does with them.
+    Overrides that only replace values (`T=4`) are applied to a copy of the cached composition,
+    as Hydra itself does.
     """
 
-    def __init__(self, asked: Request) -> None:
-        composition.register(asked.config_dir)
-        self.asked = asked
+    def __init__(self, spec: Request) -> None:
+        composition.register(spec.config_dir)
+        self.spec = spec
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._plain: dict[tuple[str, ...], DictConfig] = {}
         self._trees: dict[tuple[str, ...], dict[str, Any]] = {}
         self._parsed: dict[str, Override] = {}
 
     def parse(self, words: Iterable[str]) -> list[Override]:
-        """The overrides in `words`; each distinct one is parsed once."""
-        found = []
+        """Parse `words` as overrides; results are cached."""
+        overrides = []
         for word in words:
             if word not in self._parsed:
                 self._parsed[word] = grammar.parse([word])[0]
-            found.append(self._parsed[word])
-        return found
+            overrides.append(self._parsed[word])
+        return overrides
 
     def compose(self, overrides: list[Override]) -> DictConfig:
-        """The configuration, Hydra's own part included. Raises ConfigError with the repair."""
+        """The configuration, including the `hydra` node. Raises ConfigError with the fix."""
         key = self._base(overrides)
         return self._with_values(self._bases[key], key, overrides)
 
     def hydra(self, overrides: list[Override]) -> DictConfig:
-        """Hydra's own part of the configuration, without a look at the values."""
-        found: DictConfig = self._bases[self._base(overrides)].hydra
-        return found
+        """The `hydra` node; plain values are not validated."""
+        hydra: DictConfig = self._bases[self._base(overrides)].hydra
+        return hydra
 
     def tree(self, overrides: list[Override]) -> dict[str, Any]:
-        """The configuration without the plain values, as nested dicts, unresolved."""
+        """The unresolved configuration as nested dicts, without plain value overrides."""
         return self._trees[self._base(overrides)]
 
     def typed(self, overrides: list[Override]) -> Config:
-        """The checked dataclass of one job. Raises ConfigError with the repair."""
+        """The validated dataclass of one job. Raises ConfigError with the fix."""
         key = self._base(overrides)
         experiment = self._bases[key].hydra.runtime.choices.get("experiment")
-        suggestions.check_composed(self.asked, self._trees[key], experiment)
-        self._check_own_settings(key, overrides)
+        suggestions.check_composed(self.spec, self._trees[key], experiment)
+        self._check_teacher_settings(key, overrides)
         cfg = self._with_values(self._plain[key], key, overrides)
-        config = typed_config(self.asked.verb, cfg, self.asked.config_dir)
+        config = typed_config(self.spec.verb, cfg, self.spec.config_dir)
         _check_paths(config)
         if isinstance(config, DistillConfig):
             suggestions.check_unused(config, overrides)
         return config
 
     def argv(self, overrides: list[Override]) -> list[str]:
-        """What to type after `kdrun` for one run with these overrides."""
-        folder = self.asked.config_dir
+        """The arguments after `kdrun` for one run with these overrides."""
+        folder = self.spec.config_dir
         flags = [] if folder is None else ["--config-dir", str(folder)]
-        own = [o for o in overrides if not is_hydra(o) and not is_sweep_setting(o.key_or_group)]
+        settings = _job_settings(overrides)
         once = [ONCE for o in overrides if o.input_line == ONCE]
-        words = teachers.gathered(o.input_line or "" for o in own)
-        return [self.asked.verb, *flags, *words, *once]
+        words = teachers.merge_teachers(o.input_line or "" for o in settings)
+        return [self.spec.verb, *flags, *words, *once]
 
     def run_once(self, overrides: list[Override]) -> list[str]:
-        """What one job's command needs besides its settings, to be no sweep itself.
+        """Extra arguments that keep a job's command from becoming a sweep itself.
 
-        Raises ConfigError for an experiment among several whose own values to try would be lost.
+        Raises ConfigError for a swept experiment that defines a sweep of its own.
         """
-        own = [o for o in overrides if not is_sweep_setting(o.key_or_group) and not is_hydra(o)]
-        # only an experiment can be a sweep by itself, so jobs that share it are composed once
-        hydra = self.hydra([o for o in own if o.key_or_group == "experiment"])
-        lost = set(hydra.sweeper.get("params") or {}) - {o.get_key_element() for o in own}
+        settings = _job_settings(overrides)
+        # only an experiment can define a sweep, so compose once per experiment
+        hydra = self.hydra([o for o in settings if o.key_or_group == "experiment"])
+        lost = set(hydra.sweeper.get("params") or {}) - {o.get_key_element() for o in settings}
         if lost:
             raise ConfigError(
-                f"experiment={hydra.runtime.choices.experiment} tries several values of "
-                f"{', '.join(sorted(lost))} by itself, which it cannot do as one of several "
+                f"experiment={hydra.runtime.choices.experiment} defines a sweep over "
+                f"{', '.join(sorted(lost))}, which is not possible within a sweep over "
                 "experiments: run it alone, without -m, or name the values too."
             )
         return [ONCE] if hydra.mode == RunMode.MULTIRUN else []
 
-    def _check_own_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
-        """`teacher2.seed=1` names a setting that a teacher has."""
+    def _check_teacher_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
+        """Raise ConfigError for `teacher2.x=1` if teachers have no setting `x`."""
         choices = self._bases[key].hydra.runtime.choices
         for override in overrides:
-            place = teachers.own_settings(override)
+            place = teachers.single_teacher(override)
             if place is not None:
                 shared = self._trees[key].get("teacher") or {}
                 name = choices.get(f"{teachers.GROUP}@{place}")
-                own = config_groups.option_tree(teachers.GROUP, str(name), self.asked.config_dir)
+                option = config_groups.option_tree(teachers.GROUP, str(name), self.spec.config_dir)
                 common = {key: shared[key] for key in TEACHER_KEYS if key in shared}
-                network = own if name is not None else shared
+                network = option if name is not None else shared
                 known = {k: v for k, v in network.items() if k not in ENSEMBLE_KEYS} | common
-                suggestions.check_value(self.asked, {place: known}, override)
+                suggestions.check_value(self.spec, {place: known}, override)
 
     def _with_values(
         self, base: DictConfig, key: tuple[str, ...], overrides: list[Override]
     ) -> DictConfig:
         cfg = copy.deepcopy(base)
         for override in overrides:
-            if self.asked.is_structural(override):
+            if self.spec.is_structural(override):
                 continue
-            suggestions.check_value(self.asked, self._trees[key], override)
+            suggestions.check_value(self.spec, self._trees[key], override)
             try:
                 OmegaConf.update(
                     cfg,
@@ -327,16 +329,16 @@ class Composer:
         return cfg
 
     def _base(self, overrides: list[Override]) -> tuple[str, ...]:
-        lines = tuple(o.input_line or "" for o in overrides if self.asked.is_structural(o))
+        lines = tuple(o.input_line or "" for o in overrides if self.spec.is_structural(o))
         if lines in self._bases:
             return lines
-        folder = self.asked.config_dir
+        folder = self.spec.config_dir
         extra = [] if folder is None else [f"hydra.searchpath=[{_file_url(folder)}]"]
-        name = self.asked.config_name
+        name = self.spec.config_name
         try:
             full = compose(name, [*lines, *extra], return_hydra_config=True)
         except COMPOSE_ERRORS as error:
-            raise suggestions.explain(self.asked, error) from None
+            raise suggestions.explain(self.spec, error) from None
         plain = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
         self._bases[lines], self._plain[lines] = full, plain
         tree = OmegaConf.to_container(plain, resolve=False)
@@ -345,13 +347,18 @@ class Composer:
         return lines
 
 
+def _job_settings(overrides: list[Override]) -> list[Override]:
+    """Overrides without those of Hydra and the sweep."""
+    return [o for o in overrides if not is_hydra(o) and not is_sweep_setting(o.key_or_group)]
+
+
 def _file_url(folder: Path) -> str:
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return f"'file://{escaped}'"
 
 
 def _check_paths(config: Config) -> None:
-    """What has to be there already is looked for before anything is built."""
+    """Raise ConfigError for missing runs and checkpoints before anything is built."""
     if isinstance(config, EvaluateConfig | ExportConfig):
         if not Path(config.run).expanduser().exists():
             raise ConfigError(

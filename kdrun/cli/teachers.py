@@ -1,8 +1,8 @@
-"""Several teachers on the command line: what is typed, and what Hydra is given for it.
+"""Translate overrides for several teachers into Hydra's form and back.
 
-Hydra merges a list of options into one node, and teachers must stay apart. So `teacher=[a,b]` is
-handed on as `teacher=a +teacher@teacher2=b`, and settings of one teacher (`teacher2.seed=3`), which
-its node does not have before, are forced in. `kdrun.config.teachers` puts them together.
+Hydra would merge a list of options into one node, but each teacher needs its own. So
+`teacher=[a,b]` becomes `teacher=a +teacher@teacher2=b`, and settings of a single teacher
+(`teacher2.seed=3`) are force-added. `kdrun.config.teachers` collects the nodes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,62 +19,62 @@ from kdrun.errors import ConfigError
 GROUP = "teacher"
 
 
-def spread(words: Sequence[str], config_dir: Path | None = None) -> list[str]:
-    """The overrides in `words` as Hydra takes them.
+def expand_teachers(words: Sequence[str], config_dir: Path | None = None) -> list[str]:
+    """Convert typed overrides to Hydra's form.
 
     Raises ConfigError for lists that are empty or swept.
     """
     overrides = grammar.parse(words)
     placed = _placed_by_experiments(overrides, config_dir)
-    found: list[str] = []
+    expanded: list[str] = []
     for word, override in zip(words, overrides, strict=True):
         key = override.key_or_group
         if key == GROUP and override.package is None and _chooses(override):
-            found += _choices(override, word, placed)
+            expanded += _choices(override, word, placed)
         elif _place(override) and _chooses(override):
-            found.append(_placing(_place(override), word.partition("=")[2], placed))
+            expanded.append(_placing(_place(override), word.partition("=")[2], placed))
         elif _is_bare(override) and _belongs_to_one(override):
             _check_schedule(override, word)
-            found.append(f"+{word}" if override.package else f"++{word}")
+            expanded.append(f"+{word}" if override.package else f"++{word}")
         else:
-            found.append(word)
-    return found
+            expanded.append(word)
+    return expanded
 
 
-def gathered(words: Iterable[str]) -> list[str]:
-    """The inverse of `spread`: overrides as a person would type them."""
+def merge_teachers(words: Iterable[str]) -> list[str]:
+    """The inverse of `expand_teachers`: Hydra's overrides in typed form."""
     words = list(words)
-    if any(word.startswith(f"{GROUP}=") for word in words):  # it takes the others away by itself
+    if any(word.startswith(f"{GROUP}=") for word in words):  # it already removes the others
         words = [word for word in words if not word.startswith(f"~{GROUP}@")]
-    found: list[str] = []
+    merged: list[str] = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         package = key.removeprefix(f"{GROUP}@")
         if package != key and NUMBERED.match(package):
-            _add(found, package, value)
+            _add(merged, package, value)
         elif _root(key):
-            found.append(f"{key}={value}")
+            merged.append(f"{key}={value}")
         else:
-            found.append(word)
-    return found
+            merged.append(word)
+    return merged
 
 
-def own_settings(override: Override) -> str | None:
-    """`teacher2` for settings of that teacher alone, else None."""
+def single_teacher(override: Override) -> str | None:
+    """`teacher2` for a setting of that teacher only, else None."""
     root = override.key_or_group.partition(".")[0]
     within = "." in override.key_or_group and override.package is None
     return root if within and NUMBERED.match(root) and override.is_force_add() else None
 
 
 def _place(override: Override) -> str:
-    """`teacher2` for `teacher2=a` and `teacher@teacher2=a`, else nothing."""
+    """`teacher2` for `teacher2=a` and `teacher@teacher2=a`, else empty."""
     key = override.key_or_group
     place = override.package or "" if key == GROUP else key if override.package is None else ""
     return place if NUMBERED.match(place) else ""
 
 
 def _chooses(override: Override) -> bool:
-    """Whether it names options, rather than setting values or taking something away."""
+    """Whether the override chooses options, rather than setting or deleting values."""
     return _is_bare(override) and not isinstance(override.value(), dict)
 
 
@@ -101,10 +101,10 @@ def _root(key: str) -> bool:
 
 
 def _choices(override: Override, word: str, placed: frozenset[str]) -> list[str]:
-    """`teacher=a` or `teacher=[a,b]`, with the places that an experiment fills besides."""
+    """`teacher=a` or `teacher=[a,b]`, plus removals of an experiment's further teachers."""
     value = override.value()
     if override.is_sweep_override():
-        if any(isinstance(one, list) for one in _swept(override)):
+        if any(isinstance(names, list) for names in _swept(override)):
             raise ConfigError(
                 f"'{word}' would sweep over lists of teachers: sweep over single ones "
                 "(teacher=A,B) or teacher.count=1,3, or run one command for each list."
@@ -124,7 +124,7 @@ def _swept(override: Override) -> list[Any]:
     if not override.is_choice_sweep() or isinstance(override.value(), Glob):
         return []  # a glob matches names
     texts = override.sweep_string_iterator()
-    return [one.value() for one in grammar.parse([f"{GROUP}={text}" for text in texts])]
+    return [option.value() for option in grammar.parse([f"{GROUP}={text}" for text in texts])]
 
 
 def _placing(place: str, value: str, placed: frozenset[str]) -> str:
@@ -133,22 +133,22 @@ def _placing(place: str, value: str, placed: frozenset[str]) -> str:
 
 
 def _removals(placed: frozenset[str], count: int) -> list[str]:
-    """What takes away the further teachers of an experiment: `teacher=` names all there are."""
+    """Overrides that remove an experiment's further teachers: `teacher=` lists all of them."""
     further = [place for place in placed if int(place.removeprefix(GROUP)) > count]
     return [f"~{GROUP}@{place}" for place in sorted(further)]
 
 
 def _placed_by_experiments(overrides: list[Override], config_dir: Path | None) -> frozenset[str]:
-    """The places that the chosen experiment's own defaults list fills (`/teacher@teacher2: b`)."""
-    found: set[str] = set()
+    """Teacher nodes set by the experiment's defaults list (`/teacher@teacher2: b`)."""
+    places: set[str] = set()
     for override in overrides:
         if override.key_or_group == "experiment" and not override.is_sweep_override():
-            found |= _placed_by(str(override.value()), config_dir)
-    return frozenset(found)
+            places |= _placed_by(str(override.value()), config_dir)
+    return frozenset(places)
 
 
 def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
-    """Those of one experiment, and of the experiments it is made of."""
+    """Teacher nodes of one experiment and of the experiments it includes."""
     path = config_groups.option_path("experiment", experiment, config_dir)
     if path is None:
         return set()
@@ -157,25 +157,25 @@ def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:
         defaults = content["defaults"] if isinstance(content, dict) else []
     except (yaml.YAMLError, ValueError, OSError, RecursionError, KeyError):
         return set()  # reported where the file is composed
-    found: set[str] = set()
+    places: set[str] = set()
     for entry in defaults if isinstance(defaults, list) else []:
         if isinstance(entry, str) and entry.startswith("/experiment/"):
-            found |= _placed_by(entry.removeprefix("/experiment/"), config_dir)
+            places |= _placed_by(entry.removeprefix("/experiment/"), config_dir)
         for key in entry if isinstance(entry, dict) else []:
             place = str(key).removeprefix("override ").strip().removeprefix(f"/{GROUP}@")
             if NUMBERED.match(place):
-                found.add(place)
-    return found
+                places.add(place)
+    return places
 
 
-def _add(found: list[str], place: str, value: str) -> None:
-    """`teacher2=b` into the list of teachers when it continues one, else a separate word."""
-    for position, word in enumerate(found):
+def _add(merged: list[str], place: str, value: str) -> None:
+    """Append `teacher2=b` to the list of teachers if it comes next, else as a separate word."""
+    for position, word in enumerate(merged):
         key, _, names = word.partition("=")
         if key == GROUP and "," not in value:
             listed = names.strip("[]").split(",")
             swept = "," in names and not names.startswith("[")
             if not swept and len(listed) + 1 == int(place.removeprefix(GROUP)):
-                found[position] = f"{GROUP}=[{','.join([*listed, value])}]"
+                merged[position] = f"{GROUP}=[{','.join([*listed, value])}]"
                 return
-    found.append(f"{place}={value}")
+    merged.append(f"{place}={value}")

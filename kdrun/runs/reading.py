@@ -1,10 +1,9 @@
-"""Finished runs, read in one way by every command: each file is checked before it is used.
+"""Read run folders and verify their checksums. All commands read runs through this module.
 
-A run's folder lists the SHA-256 of its files in `SHA256SUMS`. A run is damaged when a listed file
-differs or is missing, when the list itself is not one, and when `result.json` is gone from a run
-that had begun. A damaged run yields no numbers: whoever reads it leaves it out and shows `fault`.
-A run without a list is taken as it is (`checked` is false), and so is a file that is not listed,
-but for a `config.yaml` that does not hold plain settings.
+`SHA256SUMS` lists the digests of a run's files. A run is damaged if a listed file differs or is
+missing, if the list is malformed, or if a started run has no `result.json`. A damaged run has no
+values: callers skip it and show `fault`. Without a list, or for unlisted files, nothing is verified
+(`checked` is false), except that `config.yaml` must hold plain settings.
 """
 
 import os
@@ -38,10 +37,10 @@ UNREADABLE, DAMAGED = "unreadable", "damaged"
 
 @dataclass(frozen=True)
 class ReadRun:
-    """A run's folder. values: its `result.json`; empty when unreadable or the run is damaged.
+    """A run folder. values: its `result.json`; empty if it is unreadable or the run is damaged.
 
-    fault: a sentence that names the damaged file; empty for a run that is good.
-    checked: whether `result.json` is listed and is as listed.
+    fault: an error message that names the damaged file; empty for an intact run.
+    checked: whether `result.json` is listed and matches its digest.
     """
 
     folder: Path
@@ -52,17 +51,17 @@ class ReadRun:
 
     @cached_property
     def result(self) -> RunResult:
-        """`values`, typed."""
+        """`values` as a `RunResult`."""
         return RunResult.from_dict(self.values)
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended and its numbers can be used."""
+        """Whether the run completed and its metrics are usable."""
         return self.status == COMPLETED
 
 
 def read_run(folder: Path, more: Iterable[str] = ()) -> ReadRun:
-    """The run in `folder`, in whatever state, its text files and `more` checked."""
+    """Read the run in `folder`, whatever its status; verify its text files and `more`."""
     result = peek(folder)
     status = UNREADABLE if result is None else str(result["status"])
     if status == COMPLETED:
@@ -77,7 +76,7 @@ def read_run(folder: Path, more: Iterable[str] = ()) -> ReadRun:
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """`config.yaml` as plain values, and a sentence when it is there but cannot be used."""
+    """(`config.yaml` as plain values, error message if the file exists but is unusable)."""
     path = folder / "config.yaml"
     if not os.path.lexists(path):
         return {}, ""
@@ -92,12 +91,12 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run; None when there is none that can be read, or the run is damaged."""
+    """A run's result; None if it is missing, unreadable or damaged."""
     return read_run(folder).values or None
 
 
 def peek(folder: Path) -> dict[str, Any] | None:
-    """`result.json` as it is, unchecked, to see whether it is the run looked for; None for none."""
+    """Read `result.json` without verifying it, e.g. to filter runs; None if unreadable."""
     try:
         values = read_json(folder / RESULT)
     except (OSError, ValueError):
@@ -107,7 +106,7 @@ def peek(folder: Path) -> dict[str, Any] | None:
 
 
 def require_intact(folder: Path, more: Iterable[str] = ()) -> ReadRun:
-    """`read_run`; raises CheckpointError for a damaged one."""
+    """`read_run`; raises CheckpointError if the run is damaged."""
     run = read_run(folder, more)
     if run.fault:
         raise CheckpointError(run.fault)
@@ -115,9 +114,9 @@ def require_intact(folder: Path, more: Iterable[str] = ()) -> ReadRun:
 
 
 def is_run_folder(folder: Path, files: Collection[str] | None = None) -> bool:
-    """Whether `folder` holds a run, also one whose `result.json` is missing.
+    """Whether `folder` holds a run, even if its `result.json` is missing.
 
-    files: the names in it, where they are known.
+    files: the folder's file names, if already listed.
     """
     if files is None:
         try:
@@ -137,21 +136,22 @@ def matching(
     warn: Callable[[str], None] = lambda fault: None,
     more: Iterable[str] = (),
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, result) of the good runs in a group whose result is `wanted`, the newest first.
+    """Yield (folder, result) of intact runs in a group whose result is `wanted`, newest first.
 
-    warn: is told the fault of each damaged run that is, or may be, among those wanted.
+    warn: called with the fault of each damaged run that matches or might match.
     """
     try:
         folders = sorted(group.iterdir(), reverse=True)
     except OSError:
         return
     for folder in folders:
-        seen = peek(folder)
-        if (seen is not None and not wanted(seen)) or (seen is None and not is_run_folder(folder)):
+        unchecked = peek(folder)
+        if not is_run_folder(folder) if unchecked is None else not wanted(unchecked):
             continue
-        run = read_run(folder, more if seen is not None and seen["status"] == COMPLETED else ())
+        completed = unchecked is not None and unchecked["status"] == COMPLETED
+        run = read_run(folder, more if completed else ())
         if run.fault:
-            warn(f"{run.fault} The run is left out.")
+            warn(f"{run.fault} The run is skipped.")
         elif run.values and wanted(run.values):
             yield folder, run.values
 
@@ -164,12 +164,12 @@ def _sums(folder: Path) -> dict[str, str] | None:
 
 
 def _unfinished_fault(folder: Path) -> str:
-    """What is wrong with a run that says it has not ended, or says nothing."""
+    """Error message for a damaged unfinished run or a missing `result.json`; empty if intact."""
     listed = _sums(folder) or {}
-    there = os.path.lexists(folder / RESULT)
-    if RESULT in listed:  # it had ended: either it goes on now, or its result was changed
+    exists = os.path.lexists(folder / RESULT)
+    if RESULT in listed:  # it had ended: either it is being resumed, or its result was changed
         fault = find_fault(folder, [RESULT])
-        return "" if fault and there and is_held(folder / ".lock") else fault
-    if not there and ("config.yaml" in listed or is_run_folder(folder)):
-        return f"{folder / RESULT} is missing: restore it, or go on with kdrun resume {folder}."
+        return "" if fault and exists and is_held(folder / ".lock") else fault
+    if not exists and ("config.yaml" in listed or is_run_folder(folder)):
+        return f"{folder / RESULT} is missing: restore it, or run kdrun resume {folder}."
     return ""

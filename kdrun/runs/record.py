@@ -1,6 +1,6 @@
-"""JSON objects as typed dataclasses: read tolerantly, written back key for key.
+"""JSON objects as typed dataclasses: tolerant reading, lossless writing.
 
-A field's annotation is its check: `Annotated[float, percent]` accepts what `percent` accepts.
+A field's annotation defines its validation: `Annotated[float, percent]` calls `percent`.
 """
 
 import typing
@@ -18,16 +18,16 @@ Count = Annotated[float, count]
 Size = Annotated[int, count]
 Number = Annotated[float, number]
 Seed = Annotated[int, whole]
-# Metadata of a field whose value is kept in `extra`, instead of refused, when it does not fit.
+# Field metadata: move an invalid value into `extra` instead of raising.
 LENIENT = {"lenient": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A JSON object. False when it is empty or absent.
+    """A JSON object. Falsy if empty or absent.
 
-    extra: keys that are no field, and optional values that do not fit their field.
-    layout: the keys as read, in order, and whether each was null; None for an absent object.
+    extra: unknown keys, and invalid values of lenient fields.
+    layout: key → whether it was null, in the order read; None for an object not read from JSON.
     """
 
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -35,9 +35,9 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Any, check: bool = True) -> Self:
-        """Read an object: missing keys and null take the field's default.
+        """Parse an object; missing keys and nulls take the field's default.
 
-        check: raise ValueError for a value that does not fit; otherwise it goes into `extra`.
+        check: raise ValueError for an invalid value; if false, move it into `extra`.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{cls.__name__} is not an object")
@@ -60,10 +60,10 @@ class Record:
         return cls(**known, extra=extra, layout=layout)
 
     def to_dict(self, *, flat: bool = False) -> dict[str, Any]:
-        """The object with the keys it was read with; an object made in code has those it sets.
+        """The JSON object with the keys it was read with, or all non-empty fields if built in code.
 
-        flat: nested keys are joined, `student.test.top1` and `teachers.0.name`, for a row of a
-        table. Lists of plain values become tuples, so that pandas can group by them.
+        flat: join nested keys (`student.test.top1`, `teachers.0.name`) into one table row. Lists
+        of plain values become tuples, so that pandas can group by them.
         """
         layout = self.layout or {}
         names = [item.name for item in fields(self) if item.name not in ("extra", "layout")]
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all values in nested objects and lists of objects."""
+    """Yield (dotted key, value) for nested objects and lists of objects."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):

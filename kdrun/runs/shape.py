@@ -1,7 +1,7 @@
-"""Checks of the values in a run's files, whoever wrote them.
+"""Validate values read from a run's files.
 
-The layout of `result.json` is in `kdrun.runs.result`; those of `config.yaml` and `metrics.jsonl`,
-as far as reports rely on them, are here. Null and a missing entry always fit.
+`kdrun.runs.result` defines `result.json`; this module defines the parts of `config.yaml` and
+`metrics.jsonl` that reports read. Null and missing entries are always valid.
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ def points(value: Any) -> bool:
 
 
 def count(value: Any) -> bool:
-    """How many there are of something; a size, a time."""
+    """A count, size or duration."""
     number = finite(value)
     return number is not None and 0 <= number < 1e18
 
 
 def number(value: Any) -> bool:
-    """Finite, of a size that sums and squares can be taken of."""
+    """Finite, and small enough to sum and square."""
     converted = finite(value)
     return converted is not None and abs(converted) < 1e18
 
@@ -45,9 +45,9 @@ EPOCH = {"epoch": count, "val/top1_percent": percent}
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """Whether a value is of a shape.
+    """Whether a value matches a shape.
 
-    A shape is a type, a check, a list with the shape of its elements, or names with their shapes.
+    A shape is a type, a predicate, a one-element list (shape of all elements) or a dict of shapes.
     """
     if value is None:
         return True

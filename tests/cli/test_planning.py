@@ -131,7 +131,7 @@ SWEPT = [
     (["epochs=1,ten"], "epochs='ten'"),
     (["T=1,2", "hydra/launcher=joblibb"], "There is no hydra/launcher 'joblibb'. Did you mean"),
     (["T=1,2", "sweep.job_minutes=0"], "sweep.job_minutes=0 must be above 0"),
-    (["experiment=smoke,hinton2015/mnist_temperature_wide", "seed=0"], "several values of T by"),
+    (["experiment=smoke,hinton2015/mnist_temperature_wide", "seed=0"], "defines a sweep over T"),
     (["T=1,2", "sweep.fail_last=true"], "Did you mean sweep.fail_fast (=false)?"),
 ]
 OTHERS = [

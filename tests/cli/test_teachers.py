@@ -6,7 +6,7 @@ import pytest
 
 from kdrun.cli import planning
 from kdrun.cli.parser import parse_composed
-from kdrun.cli.teachers import gathered, spread
+from kdrun.cli.teachers import expand_teachers, merge_teachers
 from kdrun.commands import completion
 from kdrun.config import composition
 from kdrun.config.schema import DistillConfig, TrainTeacherConfig
@@ -43,8 +43,8 @@ def distill(*words: str) -> DistillConfig:
 
 @pytest.mark.parametrize(("typed", "handed_on"), TYPED)
 def test_what_hydra_gets_and_back(typed: list[str], handed_on: list[str]) -> None:
-    assert spread(typed) == handed_on
-    assert spread(gathered(handed_on)) == handed_on
+    assert expand_teachers(typed) == handed_on
+    assert expand_teachers(merge_teachers(handed_on)) == handed_on
 
 
 def test_each_teacher_of_a_list_has_its_network_and_the_shared_settings() -> None:
