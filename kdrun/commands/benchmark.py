@@ -1,4 +1,4 @@
-"""`kdrun benchmark`: where a step's time goes, and its distance from bare compute."""
+"""`kdrun benchmark`: the time of a training step by phase, and its share of peak compute."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:
-    """The typed and checked configuration."""
+    """The validated dataclass of the configuration."""
     typed = parse.benchmark_config(cfg)
     rules.benchmark(typed)
     return typed
@@ -36,7 +36,7 @@ def config(cfg: DictConfig, config_dir: Path | None) -> BenchmarkConfig:
 def execute(
     config: BenchmarkConfig, argv: list[str], sweep_dir: Path | None = None, job: int = 0
 ) -> dict[str, Any]:
-    """Time the steps; returns the run's result. A job of a sweep is always measured again."""
+    """Time the steps; returns the run's result. Sweep jobs are never reused."""
     from kdrun.benchmarking.run import run_benchmark
     from kdrun.distillation.run_identity import run_name
     from kdrun.distillation.session import open_session

@@ -1,4 +1,4 @@
-"""`kdrun doctor`: versions, CPU, memory, disk, devices, data: what this machine has."""
+"""`kdrun doctor`: report versions, CPU, memory, disk, devices and data sets of this machine."""
 
 import importlib.metadata
 import importlib.util
@@ -56,7 +56,7 @@ GIB = 1024**3
 
 
 def run(argv: list[str]) -> int:
-    """Print the report; the exit code is 0 when nothing is wrong."""
+    """Print the report; returns 0 if there are no problems."""
     args = parse("doctor", argv)
     if args.words:
         raise ConfigError(f"doctor takes no '{args.words[0]}'. See kdrun doctor --help.")
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> int:
 
 
 def examine(output_root: Path) -> dict[str, Any]:
-    """Everything the report says, as plain data; `problems` holds a sentence per failure."""
+    """The report as plain data; `problems` has one message per failure."""
     problems: list[str] = []
     torch_facts = _attempt("torch", _torch, problems)
     vision = _attempt("torchvision", _torchvision, problems)
@@ -98,7 +98,7 @@ def examine(output_root: Path) -> dict[str, Any]:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as text."""
     processor, memory = report["processor"], report["memory_gib"]
     rows = [(name, version or "missing") for name, version in report["versions"].items()]
     cores = f"{processor['cores']} cores, torch uses {processor.get('torch_threads', '?')} threads"
@@ -128,7 +128,7 @@ def as_text(report: dict[str, Any]) -> str:
 def _attempt(
     what: str, examine_it: Callable[[], dict[str, Any]], problems: list[str]
 ) -> dict[str, Any]:
-    """What `examine_it` finds; a failure becomes a sentence, whatever its kind."""
+    """What `examine_it` finds; any exception becomes a message."""
     try:
         return examine_it()
     except Exception as error:  # a broken installation can fail in any way
@@ -221,7 +221,7 @@ def _disk_free(output_root: Path) -> float:
 
 
 def _output_fault(output_root: Path) -> str:
-    """Why nothing can be written to the output root; empty when it can be."""
+    """Why the output root is not writable; empty if it is."""
     try:
         require_path(output_root)
         require_root(output_root)
@@ -236,7 +236,7 @@ def _output_fault(output_root: Path) -> str:
 
 
 def _data() -> dict[str, str]:
-    """The folders data are looked for in, and what lies there."""
+    """The data folders and their contents."""
     places = {"./data": Path("data")}
     if os.environ.get("KDRUN_TEST_DATA"):
         places["$KDRUN_TEST_DATA"] = Path(os.environ["KDRUN_TEST_DATA"])

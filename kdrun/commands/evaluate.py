@@ -1,4 +1,4 @@
-"""`kdrun evaluate`: measure a finished student, or any checkpoint, again."""
+"""`kdrun evaluate`: measure a finished student or any checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> EvaluateConfig:
-    """The typed and checked configuration."""
+    """The validated dataclass of the configuration."""
     typed = parse.evaluate_config(cfg)
     rules.evaluate(typed)
     return typed

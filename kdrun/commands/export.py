@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> ExportConfig:
-    """The typed and checked configuration."""
+    """The validated dataclass of the configuration."""
     typed = parse.export_config(cfg)
     rules.export(typed)
     return typed

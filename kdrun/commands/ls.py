@@ -1,4 +1,4 @@
-"""`kdrun ls`: the groups, the options of one, the runs, the teachers."""
+"""`kdrun ls`: list config groups, the options of a group, runs or teachers."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
 
 
 def overview(config_dir: Path | None) -> str:
-    """All groups, their number of options, and the first few."""
+    """All groups with their number of options and the first few names."""
     rows = []
     for group, names in config_groups.list_groups(config_dir).items():
         if group in config_groups.INTERNAL:
@@ -73,7 +73,7 @@ def overview(config_dir: Path | None) -> str:
 
 
 def options(group: str, config_dir: Path | None) -> str:
-    """The options of a group with a line on each; of a folder in a group those in it."""
+    """The options of a group, or of a folder in it, each with a description."""
     known = config_groups.list_groups(config_dir)
     name, folder = group.rstrip("/"), ""
     if name not in known:

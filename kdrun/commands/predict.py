@@ -1,4 +1,4 @@
-"""`kdrun predict`: the likeliest classes of image files."""
+"""`kdrun predict`: classify image files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SETTINGS = ("run", "top")
 
 
 def run(argv: list[str]) -> int:
-    """Print what the network of `run=` sees in the images that `argv` names."""
+    """Print the predictions of the network of `run=` for the images in `argv`."""
     args = parse("predict", argv)
     settings, paths = _sorted(args.words)
     run_path, top = _run(settings), _top(settings)
@@ -38,26 +38,26 @@ def run(argv: list[str]) -> int:
     from kdrun.evaluation import predict
 
     network = predict.open_network(run_path)
-    found = predict.predictions(network, paths, top)
+    predictions = predict.predictions(network, paths, top)
     if args.given.get("json"):
         values = [
             {
-                "file": one.path,
-                "top": [{"class": name, "probability": round(p, 6)} for name, p in one.top],
+                "file": prediction.path,
+                "top": [{"class": name, "probability": round(p, 6)} for name, p in prediction.top],
             }
-            for one in found
+            for prediction in predictions
         ]
         say(json.dumps(values, indent=1, ensure_ascii=False))
         return EXIT_DONE
-    for one in found:
-        say(f"{one.path}: {one.treatment}")
-        for name, probability in one.top:
+    for prediction in predictions:
+        say(f"{prediction.path}: {prediction.treatment}")
+        for name, probability in prediction.top:
             say(f"  {100 * probability:6.2f} %  {name}")
     return EXIT_DONE
 
 
 def _sorted(plain: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Settings and paths; a file whose name holds `=` is a path all the same."""
+    """Settings and paths; an existing file with `=` in its name counts as a path."""
     settings: dict[str, str] = {}
     paths: list[str] = []
     for word in plain:

@@ -45,7 +45,7 @@ CHOICES = ("best", "all", "none")
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     folders: list[Path]
     pictures: str
@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
     files.write_csv(place / "report.csv", report)
     files.write_runs_csv(place / "report-runs.csv", report)
     page.write_page(place / "report.html", report, argv)
-    with contextlib.suppress(SystemExit):  # rich's answer to a reader that went away (`| head`)
+    with contextlib.suppress(SystemExit):  # rich raises it for a closed pipe (`| head`)
         show_report(report)
     say(f"\nfiles: {place / 'report.html'}, report.md, report.csv, report-runs.csv")
     return EXIT_DONE

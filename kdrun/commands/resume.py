@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
 
 
 def _rest_of_run(path: Path) -> str:
-    """What resuming a run would do."""
+    """Dry run of resuming a run."""
     result = read_run(path).result
     if not is_run_folder(path) or result.command not in ("distill", "train-teacher"):
         raise ConfigError(f"{path} is no run that can be resumed. kdrun ls runs lists the runs.")

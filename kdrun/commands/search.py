@@ -104,7 +104,7 @@ class _Asked:
             raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")
 
     def config(self, words: list[str]) -> DistillConfig:
-        """The configuration of one trial. Raises ConfigError for one that cannot be."""
+        """The configuration of one trial. Raises ConfigError for an invalid one."""
         with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
             overrides = [*self.fixed, *self.composer.parse(words)]
             config = self.composer.typed(overrides)
@@ -112,13 +112,13 @@ class _Asked:
         return config
 
     def argv(self, words: list[str]) -> list[str]:
-        """What to type after `kdrun` to run one trial alone."""
+        """Arguments after `kdrun` that run one trial alone."""
         folder = self.flags.config_dir
         flags = ["--config-dir", str(folder)] if folder is not None else []
         return ["distill", *flags, *self._words, *words]
 
     def folder(self) -> Path:
-        """The same for the same search, however many trials it is given."""
+        """Identifies the search; independent of the number of trials."""
         names = "+".join(one.name for one in self.dimensions)
         safe = re.sub(r"[^\w.+-]", "_", names)[:60]
         parts = [self._words, [repr(one) for one in self.dimensions], self.settings.seed]
@@ -127,7 +127,7 @@ class _Asked:
 
 
 def _show_dry_run(asked: _Asked, search_dir: Path | None, choice: str) -> None:
-    """What is searched, how many trials are left, and what one of them needs."""
+    """Dry run: the search space, the remaining trials and the cost of one."""
     folder = SweepFolder(search_dir or asked.folder())
     ended = sum(note.get("code") is not None for note in folder.notes())
     trials = asked.settings.trials
@@ -169,5 +169,5 @@ def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Comma
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
-    """The typed and checked configuration of one trial."""
+    """The validated configuration of one trial."""
     return distill.config(cfg, config_dir)

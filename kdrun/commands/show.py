@@ -1,4 +1,4 @@
-"""`kdrun show`: an option's YAML and its documentation, or a run's result in short."""
+"""`kdrun show`: an option's YAML and its documentation, or a run's result in brief."""
 
 import re
 from pathlib import Path
@@ -81,7 +81,7 @@ def find(name: str, config_dir: Path | None) -> tuple[str, str]:
 
 
 def show_option(group: str, name: str, config_dir: Path | None) -> str:
-    """The YAML of an option, of what it is made of, and the docstrings of its targets."""
+    """The YAML of an option and of the files it includes, and the docstrings of its targets."""
     path = config_groups.option_path(group, name, config_dir)
     assert path is not None
     parts = []
@@ -115,7 +115,7 @@ def _bases(path: Path, config_dir: Path | None) -> list[Path]:
 
 
 def show_run(folder: Path) -> str:
-    """What a run's result.json (or a teacher's card) says, in short."""
+    """What a run's result.json (or a teacher's card) says, in brief."""
     fault = read_run(folder).fault or find_fault(folder, ["teacher.json"])
     if fault:
         raise ConfigError(fault)

@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> TrainTeacherConfig:
-    """The typed and checked configuration."""
+    """The validated dataclass of the configuration."""
     typed = parse.train_teacher_config(cfg)
     rules.train_teacher(typed)
     return typed

@@ -42,7 +42,7 @@ GROUPS = ("loss", "student", "teacher", "dataset", "schedule", "scheme", "logger
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one option."""
+    """The outcome for one option."""
 
     group: str
     option: str
@@ -91,7 +91,7 @@ def _wanted(names: list[str], given: Arguments) -> list[tuple[str, str]]:
 def verdicts(
     wanted: list[tuple[str, str]], overrides: list[str], given: Arguments
 ) -> Iterator[Verdict]:
-    """One after the other, in a folder that is gone afterwards."""
+    """Check options one by one in a temporary folder."""
     from hydra import initialize_config_module
 
     from kdrun.cli import grammar, planning, suggestions, verbs
@@ -132,7 +132,7 @@ def verdicts(
 
 
 def _typed(composer: Any, overrides: list[Any]) -> Any:
-    """The typed configuration, or what is wrong with it."""
+    """The typed configuration, or an error message."""
     try:
         missing = _missing(composer.tree(overrides))
         if missing:
@@ -143,7 +143,7 @@ def _typed(composer: Any, overrides: list[Any]) -> Any:
 
 
 def _missing(node: Any, path: str = "") -> list[str]:
-    """The settings below a node that the user has to give."""
+    """Required settings below a node that have no value."""
     if isinstance(node, dict):
         inner = (_missing(value, f"{path}.{key}".lstrip(".")) for key, value in node.items())
         return [name for names in inner for name in names]
@@ -160,7 +160,7 @@ def _verdict(group: str, option: str, check: Any) -> Verdict:
         return Verdict(group, option, SKIPPED, str(reason))
     except KdrunError as error:  # of a user's own code: without its frames, a verdict is a line
         return Verdict(group, option, BROKEN, str(error).partition("\n")[0])
-    except Exception as error:  # whatever a user's own code raises is a verdict, not an end
+    except Exception as error:  # an exception of user code is a verdict, the check continues
         own = user_code_error(error)
         text = f"{type(error).__name__}: {error}" if own is None else str(own)
         return Verdict(group, option, BROKEN, text.strip().partition("\n")[0])

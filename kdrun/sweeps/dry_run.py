@@ -71,7 +71,7 @@ class Training:
 
 @dataclass
 class Report:
-    """What a dry run found. lines: as they are printed. trainings: those that are left to do."""
+    """The result of a dry run. lines: printed text. trainings: those still to be done."""
 
     lines: list[str] = field(default_factory=list)
     trainings: dict[str, Training] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def dry_run(
 
 
 class _Examiner:
-    """Looks up what each job needs; every data set, teacher and network is looked at once."""
+    """Looks up what each job needs; inspects each data set, teacher and network once."""
 
     def __init__(self, session: Session, reuse: bool) -> None:
         self.session = session
@@ -310,7 +310,7 @@ def _timed(report: Report, executes: Executes, processes: int) -> tuple[float, s
 
 
 def _kind(config: RunConfig) -> str:
-    """Equal for trainings that take equally long per image."""
+    """Key of trainings with the same time per image."""
     schedule = _schedule(config)
     size = (schedule.batch_size, schedule.precision, config.dataset)
     if isinstance(config, TrainTeacherConfig):

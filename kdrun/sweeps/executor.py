@@ -40,7 +40,7 @@ STOP_FILE = "stop"
 
 
 def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) -> int:
-    """Announce, run and summarise a sweep; the worst of its jobs' exit codes is the sweep's.
+    """Announce, run and summarise a sweep; returns the worst exit code of its jobs.
 
     execute: runs a job by its configuration. execute_in: the same in an open session; where it is
     given, jobs with gang=true run in lockstep.
@@ -79,7 +79,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
 
 
 def require_objectives(configs: Iterable[Config]) -> None:
-    """Raise ConfigError for an objective that cannot be, before a sweep's folder is made."""
+    """Raise ConfigError for an invalid objective, before the sweep folder is created."""
     from kdrun.losses.objective import objective_of
 
     for config in configs:
@@ -89,7 +89,7 @@ def require_objectives(configs: Iterable[Config]) -> None:
 
 
 def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:
-    """Launch the jobs; when the system kills the process of one, the others are launched again.
+    """Launch the jobs; if the system kills a job's process, relaunch the remaining jobs.
 
     Joblib then ends all its processes, so the jobs that were in hand are failed together.
     """
@@ -125,7 +125,7 @@ def begin(plan: SweepPlan) -> None:
 
 
 def _lockstep(plan: SweepPlan, execute: Command, execute_in: Command) -> Callable[[], None]:
-    """What runs the jobs in lockstep, in this process.
+    """The lockstep executor for jobs in this process.
 
     Raises ConfigError with a launcher of other processes, MissingExtraError without greenlet.
     """
@@ -153,7 +153,7 @@ def _lockstep(plan: SweepPlan, execute: Command, execute_in: Command) -> Callabl
 def do_planned_job(
     folder: SweepFolder, number: int, execute: Command, config: Config, argv: list[str]
 ) -> int:
-    """Do one job of a sweep, in this process or in a worker that has just unpickled it."""
+    """Run one job of a sweep, in this process or in a worker that has just unpickled it."""
     # A worker must know what the command names: the process that planned the sweep checked it.
     trust.name(trust.targets_in(asdict(config)))
     return do_job(folder, number, lambda: config, execute, argv)
@@ -167,7 +167,7 @@ def do_job(
     argv: list[str],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Do one job, in whichever process this is; returns its exit code.
+    """Run one job in the current process; returns its exit code.
 
     clock: in seconds; it stands still while other jobs of a lockstep group run.
 

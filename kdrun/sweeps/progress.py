@@ -42,7 +42,7 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     reporter.say(f"  folder: {folder.path}")
     try:
         datasets = open_datasets(runs, folder)
-    except KdrunError as error:  # each job reports it as its own
+    except KdrunError as error:  # each job reports the error itself
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
     faults: dict[str, None] = {}
@@ -50,7 +50,7 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
     for fault in faults:
         reporter.warn(fault)
     waiting = [config for config, ready in zip(runs, finished, strict=True) if not ready]
-    for line in _teacher_lines(waiting, datasets):
+    for line in _format_teachers(waiting, datasets):
         reporter.say(f"  {line}")
     if any(finished):
         reporter.say(f"  {sum(finished)} of {len(configs)} jobs finished before")
@@ -82,7 +82,7 @@ def _data_key(config: RunConfig) -> str:
 
 
 def open_datasets(configs: Sequence[RunConfig], folder: SweepFolder) -> dict[str, Dataset]:
-    """Each data set of the jobs, opened (and decoded) once; the folder notes which they are."""
+    """Open (and decode) each data set once; records the fingerprints in the sweep folder."""
     found: dict[str, Dataset] = {}
     if configs:
         with open_session(configs[0].runtime) as session:
@@ -94,8 +94,8 @@ def open_datasets(configs: Sequence[RunConfig], folder: SweepFolder) -> dict[str
     return found
 
 
-def _teacher_lines(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -> list[str]:
-    """A line for each teacher that the jobs need and the store lacks, and for each that it has."""
+def _format_teachers(configs: Sequence[RunConfig], datasets: dict[str, Dataset]) -> list[str]:
+    """A line per required teacher: missing from the store, or found."""
     lines: dict[str, None] = {}
     for config in configs:
         dataset = datasets.get(_data_key(config))
@@ -144,7 +144,7 @@ def say_progress(folder: SweepFolder, job: int) -> None:
 
 
 def _time_left(folder: SweepFolder, settings: dict[str, Any], total: int) -> str:
-    """The estimated time for the jobs that are left; empty at the end and without a measurement."""
+    """Estimated remaining time; empty at the end and without a measurement."""
     ended = [one for one in folder.notes() if one.get("code") is not None]
     seconds = [s for one in ended if (s := _own_seconds(one)) is not None]
     left = total - len(ended)
@@ -164,7 +164,7 @@ def _own_seconds(note: dict[str, Any]) -> float | None:
 
 @contextmanager
 def watching(folder: SweepFolder) -> Iterator[None]:
-    """Say how jobs end that other processes do."""
+    """Report jobs of other processes as they end."""
     finished = threading.Event()
     said: set[int] = set()
 
@@ -178,7 +178,7 @@ def watching(folder: SweepFolder) -> Iterator[None]:
         try:
             while not finished.wait(WATCH_SECONDS):
                 look()
-        except Interrupted:  # nobody reads the screen any more: the sweep stops, in its own thread
+        except Interrupted:  # the screen is lost: stop the sweep from its own thread
             interrupt_main(signal.SIGTERM)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -192,7 +192,7 @@ def watching(folder: SweepFolder) -> Iterator[None]:
 
 
 def summarise(folder: SweepFolder) -> None:
-    """The ranking on the screen and in files, then the jobs that are not done."""
+    """The ranking on the screen and in files, then the unfinished jobs."""
     settings = folder.read()
     reporter = Reporter(settings["ui"])
     found = ranking.read_jobs(folder)
@@ -200,7 +200,7 @@ def summarise(folder: SweepFolder) -> None:
         settings_ranked = ranking.rank(found.rows)
         try:
             ranking.write_files(folder.path, found.rows, settings_ranked)
-        except ConfigError as error:  # the table is on the screen all the same
+        except ConfigError as error:  # the table is already on the screen
             reporter.warn(f"The ranking's files are not written: {error}")
         _show(settings_ranked, len(found.rows), folder, reporter)
     total = int(settings.get("total") or len(settings["jobs"]))

@@ -17,7 +17,7 @@ def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: Dist
     kept = folder.jobs()
     settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
     folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)
-    for job in kept:  # an interrupted trial is done again
+    for job in kept:  # an interrupted trial runs again
         note = folder.note(job["job"])
         if note is not None and note.get("code") != 0:
             folder.update(job["job"], code=None)
@@ -26,7 +26,7 @@ def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: Dist
 def announce(
     folder: SweepFolder, dimensions: Sequence[Dimension], ended: int, config: DistillConfig
 ) -> None:
-    """Say what is searched. Raises ConfigError for an objective that cannot be."""
+    """Print the search space. Raises ConfigError for an invalid objective."""
     objective_of(config)
     sweep.open_datasets([config], folder)
     settings = folder.read()
@@ -56,7 +56,7 @@ def score(folder: SweepFolder, job: int) -> float | None:
 
 
 def summarise(folder: SweepFolder, study: Study) -> None:
-    """The ranked trials, the plots, and what to type next."""
+    """The ranked trials, the plots, and suggested next commands."""
     sweep.summarise(folder)
     if not study.ended():
         return

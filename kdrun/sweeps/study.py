@@ -28,13 +28,13 @@ class Choice:
     values: tuple[str, ...]
 
     def ends(self) -> tuple[str, ...]:
-        """Every value."""
+        """All values as text."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number from `low` to `high`, both included; whole where both are; log: evenly by ratio."""
+    """A number in [`low`, `high`]; integer if both ends are. log: uniform on a log scale."""
 
     name: str
     low: float | int
@@ -43,7 +43,7 @@ class Interval:
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are tried."""
+        """Whether the dimension is an integer."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def ends(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Interval:
         return self.text(self.low), self.text(self.high)
 
     def text(self, value: float | int) -> str:
-        """A value as it is typed."""
+        """A value as an override."""
         return str(value) if self.is_whole else f"{value:.{DIGITS}g}"
 
 
@@ -60,7 +60,7 @@ Dimension = Choice | Interval
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting to try. words: what to add to the command."""
+    """One setting to try. words: overrides to add to the command."""
 
     number: int
     words: tuple[str, ...]
@@ -80,12 +80,12 @@ class Study:
         make_folder(folder)
         self.path = folder / DATABASE
         if not self.path.exists() or self.path.stat().st_size == 0:
-            with published(self.path) as unfinished:  # never half a database
+            with published(self.path) as unfinished:  # creates the database atomically
                 self._open(unfinished)
         self.study = self._open(self.path)
 
     def _open(self, path: Path) -> Any:
-        """The study in a database, made if it is not there."""
+        """The study in a database, created if needed."""
         with _naming(self.path):
             storage = self.optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
             study = self.optuna.create_study(
@@ -100,7 +100,7 @@ class Study:
         return found
 
     def ended(self) -> int:
-        """How many trials have a result or have failed."""
+        """The number of completed and failed trials."""
         return sum(trial.state.is_finished() for trial in self._trials())
 
     def next(self) -> Trial:
@@ -125,7 +125,7 @@ class Study:
                 self.study.tell(trial.number, value)
 
     def plots(self, folder: Path) -> list[Path]:
-        """Write the course of the search and, with enough trials, what mattered in it."""
+        """Write the history plot and, with enough trials, the parameter importances."""
         os.environ.setdefault("MPLBACKEND", "agg")
         figures = self.optuna.visualization.matplotlib
         written = [_save(figures.plot_optimization_history, self.study, folder / "history.png")]
@@ -167,7 +167,7 @@ DISK_ERRORS = {
 
 
 def _fits(value: Any, dimension: Dimension) -> bool:
-    """Whether a value of the database is one of the dimension's own."""
+    """Whether a stored value belongs to the dimension."""
     if isinstance(dimension, Choice):
         return value in dimension.values
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -176,7 +176,7 @@ def _fits(value: Any, dimension: Dimension) -> bool:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the disk below SQLite as OSError, naming the database."""
+    """Turn SQLite's disk errors into OSError that names the database."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Numbers as people read them, always with their unit."""
+"""Format numbers with their units."""
 
 import math
 

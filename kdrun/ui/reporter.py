@@ -66,7 +66,7 @@ class Reporter:
                 log.close()
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._bar is not None:
             bar, self._bar = self._bar, None
             self._write(bar.stop)
@@ -82,7 +82,7 @@ class Reporter:
             self._on_lost(self.console.lose(error))
 
     def say(self, text: str = "", style: str | None = None) -> None:
-        """One permanent line."""
+        """Print a permanent line."""
         text = visible(text)
         self._log(text)
         if not self.quiet:
@@ -114,7 +114,7 @@ class Reporter:
         self.say(text, style="bold")
 
     def facts(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Names and values, aligned."""
+        """Print names and values, aligned."""
         rows = list(rows)
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
@@ -206,7 +206,7 @@ class Reporter:
 
     def _log(self, text: str) -> None:
         for log in self._logs:
-            with suppress(OSError):  # a full disk: a line less is no reason to end a run
+            with suppress(OSError):  # a full disk must not end a run
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n" if text else "\n")
                 log.flush()
 

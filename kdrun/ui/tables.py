@@ -179,7 +179,7 @@ def format_summary(result: RunResult) -> list[str]:
     """Sentences below the table: gain, agreement, and what the additional rows are."""
     student, teachers = result.student, result.teachers
     reference = "the ensemble of teachers" if result.teacher_ensemble else "the teacher"
-    lines = [*_gain_lines(result, reference), *_advice(result)]
+    lines = [*_format_gain(result, reference), *_advice(result)]
     if student.stopped_early:
         lines.append(format_early_stop(student.stopped_early))
     if result.agreement is not None:
@@ -199,10 +199,10 @@ def format_summary(result: RunResult) -> list[str]:
         if result.transfer and not result.transfer.labels:
             reason = "the transfer set has no labels"
         lines.append(f"student alone: not measured ({reason})")
-    return [*lines, *_bias_lines(student.bias_corrected), *row_notes(result)]
+    return [*lines, *_format_bias(student.bias_corrected), *row_notes(result)]
 
 
-def _gain_lines(result: RunResult, reference: str) -> list[str]:
+def _format_gain(result: RunResult, reference: str) -> list[str]:
     """The gain over the baseline, and its share of the gap to the teacher."""
     if result.gain is None:
         return []
@@ -236,7 +236,7 @@ def _advice(result: RunResult) -> list[str]:
     return [f"in this run the student is worse than the student alone: try {advice}"]
 
 
-def _bias_lines(corrected: BiasCorrection) -> list[str]:
+def _format_bias(corrected: BiasCorrection) -> list[str]:
     """The correction of the logits of classes that the transfer set leaves out."""
     if not corrected:
         return []

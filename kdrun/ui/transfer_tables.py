@@ -1,4 +1,4 @@
-"""The transfer set in words, and the errors in the classes that it leaves out."""
+"""Describe the transfer set, and the errors in the classes it omits."""
 
 from rich.table import Table
 
