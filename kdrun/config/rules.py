@@ -304,7 +304,8 @@ def _several_distillations(config: schema.DistillConfig, several: schema.RoundsC
     check_ranges(several, "scheme")
     if all(term == "ce" for term in config.loss):
         raise ConfigError(
-            f"scheme={config.scheme.name} with loss=ce distils nothing: choose a loss, loss=kd."
+            f"scheme={config.scheme.name} with loss=ce has no distillation loss: set one, e.g. "
+            "loss=kd."
         )
     if several.keep_first and config.ensemble.weights:
         raise ConfigError(

@@ -78,7 +78,7 @@ class ClassAttention(DistillationLoss):
             return
         if isinstance(context.student, NoNetwork):
             raise ConfigError(
-                "loss=cat_kd reads both classifiers: give them, "
+                "loss=cat_kd needs both classifiers: pass them, "
                 "CATKD(student_classifier=student.fc, teacher_classifier=teacher.fc)."
             )
         self._classifiers = (

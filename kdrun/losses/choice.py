@@ -1,4 +1,4 @@
-"""Losses chosen in Python: names, settings or instances, as the configuration of an objective."""
+"""Convert losses given in Python (names, settings or instances) to loss configs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,25 +19,27 @@ LossChoice = str | DistillationLoss | Mapping[str, Mapping[str, Any] | Distillat
 def chosen_losses(
     choice: LossChoice | Sequence[LossChoice],
 ) -> tuple[dict[str, LossConfig], dict[str, DistillationLoss]]:
-    """(configuration of every loss by name, the instances among them).
+    """(config of every loss by name, the given instances by name).
 
-    Names take the settings of `configs/loss`, and instances its weight (1 for losses of your own).
-    Raises ConfigError for unknown names and settings, and for a name that is given twice.
+    Names use the settings in `configs/loss`; instances use the weight there, or 1 for custom
+    losses. Raises ConfigError for unknown names and settings, and for duplicate names.
     """
     nodes: dict[str, dict[str, Any]] = {}
     instances: dict[str, DistillationLoss] = {}
     choices = [choice] if isinstance(choice, str | Mapping | DistillationLoss) else list(choice)
-    for one in choices:
-        for name, settings in _entries(one):
+    for item in choices:
+        for name, settings in _entries(item):
             if name in nodes:
-                raise ConfigError(f"loss: {name} is given twice; give one of them another name.")
+                raise ConfigError(f"loss: {name} is given twice; rename one of them.")
             if isinstance(settings, DistillationLoss):
                 instances[name] = settings
                 nodes[name] = _instance_node(settings)
             else:
                 nodes[name] = _node(name, settings)
     if not nodes:
-        raise ConfigError("loss is empty: give a name, e.g. loss='kd', or loss='ce' for labels.")
+        raise ConfigError(
+            "loss is empty: give a name, e.g. loss='kd', or loss='ce' for labels only."
+        )
     return loss_configs(nodes), instances
 
 
@@ -49,14 +51,15 @@ def _entries(choice: LossChoice) -> list[tuple[str, Mapping[str, Any] | Distilla
     if isinstance(choice, Mapping):
         return [(str(name), settings or {}) for name, settings in choice.items()]
     raise ConfigError(
-        f"loss: {choice!r} is no name, no settings ({{'sp': {{'weight': 3000}}}}) and no loss."
+        f"loss: {choice!r} must be a name, a dict of settings ({{'sp': {{'weight': 3000}}}}) or a "
+        "loss instance."
     )
 
 
 def _node(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML node of a shipped loss with some settings replaced, or one with a `_target_`."""
+    """The YAML node of a built-in loss with `settings` applied, or of one with a `_target_`."""
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"loss: the settings of {name} must be a mapping, and are {settings!r}.")
+        raise ConfigError(f"loss: the settings of {name} must be a dict, got {settings!r}.")
     if "_target_" in settings:
         trust.name([str(settings["_target_"])])  # the caller names it
         return {"weight": 1.0, **settings}
@@ -81,7 +84,7 @@ def _instance_node(loss: DistillationLoss) -> dict[str, Any]:
 
 
 def shipped_node(name: str) -> dict[str, Any] | None:
-    """The node of `configs/loss/NAME.yaml`; None where there is no such file."""
+    """The node of `configs/loss/NAME.yaml`; None if there is no such file."""
     paths = [path for path in FOLDER.rglob("*.yaml") if path.stem == name]
     if not paths:
         return None

@@ -1,4 +1,4 @@
-"""What a loss may know besides tensors: the networks, the training set, its own first phase."""
+"""Context of a loss beyond tensors: the networks, the training set, a pre-training phase."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ TapRequest = str | Sequence[str]
 
 @dataclass(frozen=True)
 class NetworkView:
-    """A network for the few methods that need one of its modules (its classifier, a BatchNorm).
+    """A network, for losses that need one of its modules (classifier, BatchNorm).
 
     paths: tap name → module path, optionally with `:in`.
     outputs: positions of the classes in the network's outputs, in class order; None: all.
@@ -28,7 +28,7 @@ class NetworkView:
     info: InputInfo | None = None
 
     def answers(self, outputs: Outputs) -> Outputs:
-        """The bare network's outputs with the logits of the classes alone."""
+        """The network's outputs with only the logits of the data set's classes."""
         if self.outputs is None:
             return outputs
         index = torch.tensor(list(self.outputs), device=outputs.logits.device)
@@ -41,24 +41,24 @@ class NetworkView:
 
 @dataclass(frozen=True)
 class NoNetwork(NetworkView):
-    """The view of a loss that is used as a criterion: there are tensors, but no network."""
+    """Placeholder for a loss used as a criterion: there are tensors, but no network."""
 
     def module(self, tap: str) -> nn.Module:
-        """Raise ConfigError: the module must come from the caller."""
+        """Raise ConfigError: there is no network to take the module from."""
         raise ConfigError(
-            f"This loss reads the module at '{tap}', which tensors do not tell: use the loss in a "
-            "kdrun.Distiller, which knows the networks."
+            f"This loss needs the module at '{tap}', which cannot be derived from tensors: use the "
+            "loss in a kdrun.Distiller, which has the networks."
         )
 
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss may use besides shapes when it builds its adapters.
+    """Information a loss can use to build its adapters, besides the dry batch's outputs.
 
-    transfer_size: images in the transfer set; their labels `[transfer_size]` are `targets`.
-    batch_size: of the training. seed: for the random numbers of the loss.
-    position, teachers: number of the teacher (from 0) that this instance learns from, of how many;
-    each teacher has an instance of the loss.
+    transfer_size: images in the transfer set. targets: their labels `[transfer_size]`.
+    batch_size: training batch size. seed: for the random numbers of the loss.
+    position: number of this instance's teacher, from 0. teachers: how many there are; each has its
+    own instance of the loss.
     """
 
     num_classes: int
@@ -74,10 +74,10 @@ class LossContext:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """A phase before the main one in which only the `pretrain_loss` of one loss is minimised.
+    """A phase before the main one that minimises only the `pretrain_loss` of one loss.
 
-    optimizer: sgd | adam | adamw; the other settings are the student's.
-    lr: None takes the student's.
+    optimizer: sgd | adam | adamw; its other settings are the student's.
+    lr: None uses the student's.
     """
 
     epochs: int

@@ -97,7 +97,7 @@ class ContrastiveDistillation(DistillationLoss):
             num_classes = max(num_classes, int(labels.max()) + 1)
         if not len(labels):
             raise ConfigError(
-                "loss=crd remembers an embedding of every training image: give it their labels, "
+                "loss=crd stores an embedding of every training image: pass the labels of all, "
                 "CRD(labels=train_labels) or Distiller(..., labels=train_labels)."
             )
         self.embed_student = nn.Linear(s.shape[1], self.dim)

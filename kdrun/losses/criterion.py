@@ -7,20 +7,20 @@
     optimizer = SGD([*student.parameters(), *hints.parameters()], lr=0.05)
     loss = hints(student_map, teacher_map)
 
-What a loss takes follows from what it reads:
+The arguments depend on what the loss reads:
 
 - logits: `loss(student_logits, teacher_logits[, targets])`, `[B, C]` and int64 `[B]`;
 - feature maps: one tensor or a list, a pair per tap: maps `[B, C, H, W]`, tokens `[B, N, D]` or
-  units `[B, D]`; a loss that reads the embedding too takes it last in the list;
-- embeddings: `[B, D]`, the input of the classifier (a map `[B, D, H, W]` is averaged).
+  units `[B, D]`; if the loss also reads the embedding, it is the last item of the list;
+- embeddings: `[B, D]`, the input of the classifier (a map `[B, D, H, W]` is average-pooled).
 
-Adapters are built by `build_for` or at the first call, on the device of the student's tensor, with
-torch's global random numbers. As with torch's lazy modules, build before you make the optimiser or
-wrap the loss in DistributedDataParallel. A state dict remembers the shapes, so it loads into a
-new, unbuilt instance. The arithmetic is in float32, outside autocast, and without gradients to the
-teacher.
+Adapters are built by `build_for` or on the first call, on the device of the student's tensor, with
+torch's global random number generator. As with torch's lazy modules, build before creating the
+optimiser or wrapping the loss in DistributedDataParallel. The state dict contains the shapes, so it
+loads into a new, unbuilt instance. Losses are computed in float32, outside autocast, without
+gradients to the teacher.
 
-Source and formula of every loss are in its class. The same `forward` runs in `kdrun distill`.
+Source and formula of each loss are in its class. `kdrun distill` runs the same `forward`.
 """
 
 import sys
@@ -47,11 +47,10 @@ BUILT_FOR = "built_for"
 
 
 class Criterion(nn.Module):
-    """What a `DistillationLoss` adds to `nn.Module` to be called with tensors.
+    """Base of `DistillationLoss` that makes a loss callable with plain tensors.
 
-    crosses_pairs: every student tap is compared with every teacher tap, so their numbers may
-    differ.
-    fixed_sizes: the adapters fit one height and width only.
+    crosses_pairs: compares every student tap with every teacher tap, so their numbers may differ.
+    fixed_sizes: the adapters only accept the height and width they were built for.
     """
 
     crosses_pairs: ClassVar[bool] = False
@@ -63,7 +62,7 @@ class Criterion(nn.Module):
     _shapes: tuple[tuple[Shape, ...], tuple[Shape, ...]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """`(Outputs, Outputs, Batch)`, or tensors: see `value`."""
+        """Called with `(Outputs, Outputs, Batch)`, or with tensors as in `value`."""
         if "batch" in kwargs or (args and isinstance(args[0], Outputs)):
             return cast(Tensor, super().__call__(*args, **kwargs))
         return self.value(*args, **kwargs)
@@ -83,8 +82,8 @@ class Criterion(nn.Module):
         student, teacher: logits, features or embeddings; see the module's docstring.
         targets: `[B]` int64 class numbers, for losses that read labels.
         indices: `[B]` int64 positions of the images in the training set, for losses with a memory.
-        student_logits, teacher_logits: `[B, C]` beside features, for losses that read both.
-        Raises ShapeError, a ConfigError and ValueError, for shapes that do not fit.
+        student_logits, teacher_logits: `[B, C]`, for losses that read features and logits.
+        Raises ShapeError (a ConfigError and ValueError) for invalid shapes.
         """
         logits = (student_logits, teacher_logits)
         device = self._tensors(student, STUDENT)[0].device
@@ -102,9 +101,9 @@ class Criterion(nn.Module):
         targets: Tensor | None = None,
         indices: Tensor | None = None,
     ) -> Tensor:
-        """The scalar to minimise in a phase before the main one, for losses that have one.
+        """The scalar to minimise in the pre-training phase, for losses that have one.
 
-        Arguments and errors as of a call.
+        Arguments and errors are those of a call.
         """
         inputs = self._inputs(student, teacher, targets, indices, (None, None))
         with torch.autocast(inputs[0].logits.device.type, enabled=False):
@@ -114,9 +113,9 @@ class Criterion(nn.Module):
     def build_for(self, student: Examples, teacher: Examples) -> Self:
         """Build the adapters now; returns the loss.
 
-        student, teacher: as in a call, each tensor or its shape, B included: `(64, 32, 8, 8)`.
-        From shapes alone, a loss that asks whether the teacher's features come from a ReLU assumes
-        that they do.
+        student, teacher: as in a call, each as a tensor or its shape with B: `(64, 32, 8, 8)`.
+        Given only shapes, a loss that checks whether the teacher's features come from a ReLU
+        assumes that they do.
         """
         student_tensors, teacher_tensors = _as_examples(student), _as_examples(teacher)
         size = len(student_tensors[0])
@@ -127,7 +126,7 @@ class Criterion(nn.Module):
         return self
 
     def arrange(self, tensors: Sequence[Tensor], who: str) -> Outputs:
-        """One network's tensors as `Outputs`; losses with other inputs replace this.
+        """Convert one network's tensors to `Outputs`; losses with other inputs override this.
 
         who: `student` or `teacher`. Raises ShapeError.
         """
@@ -162,7 +161,7 @@ class Criterion(nn.Module):
     def of_features(
         self, tensors: Sequence[Tensor], who: str, embedding: Tensor | None = None
     ) -> Outputs:
-        """Features under the names of the taps, and empty logits `[B, 0]`."""
+        """`Outputs` with features under the names of the taps, and empty logits `[B, 0]`."""
         side = (STUDENT, TEACHER).index(who)
         names = list(dict.fromkeys(pair[side] for pair in self.pairs))
         if not names:
@@ -173,30 +172,30 @@ class Criterion(nn.Module):
         return Outputs(logits, dict(zip(names, tensors, strict=True)), embedding)
 
     def require_count(self, tensors: Sequence[Tensor], count: int, who: str) -> Sequence[Tensor]:
-        """`tensors`, or ShapeError unless there are `count`."""
+        """Return `tensors`; raises ShapeError unless there are `count`."""
         if len(tensors) != count:
             expected = "one tensor" if count == 1 else f"a list of {count} tensors"
             raise self._mismatch(
-                f"the {who}'s {_what(self)} must be {expected}, and there are {len(tensors)}"
+                f"the {who}'s {_what(self)} must be {expected}, got {len(tensors)}"
             )
         return tensors
 
     def require_logits(self, logits: Tensor, who: str) -> Tensor:
-        """`logits`, or ShapeError unless they are `[B, C]`."""
+        """Return `logits`; raises ShapeError unless they are `[B, C]`."""
         if logits.dim() != 2:
             raise self._mismatch(
-                f"the {who}'s logits must be [batch, classes], and are {list(logits.shape)}"
+                f"the {who}'s logits must be [batch, classes], got {list(logits.shape)}"
             )
         return logits
 
     def require_embedding(self, embedding: Tensor, who: str) -> Tensor:
-        """The embedding `[B, D]`; a map `[B, D, H, W]` is averaged. Raises ShapeError."""
+        """The embedding `[B, D]`; a map `[B, D, H, W]` is average-pooled. Raises ShapeError."""
         if embedding.dim() == 4:
             return embedding.mean((2, 3))
         if embedding.dim() != 2:
             raise self._mismatch(
-                f"the {who}'s embedding must be [batch, width], the input of its classifier, and "
-                f"is {list(embedding.shape)}"
+                f"the {who}'s embedding must be [batch, width], the input of its classifier, got "
+                f"{list(embedding.shape)}"
             )
         return embedding
 
@@ -239,30 +238,30 @@ class Criterion(nn.Module):
         return list(tensors)
 
     def _pair(self, student: Outputs, teacher: Outputs) -> None:
-        """Name the pairs of features, in order, or all of them with all."""
+        """Pair the features in order, or all with all if `crosses_pairs`."""
         s, t = list(student.features), list(teacher.features)
         if self.crosses_pairs:
             self.pairs = [(a, b) for a in s for b in t]
             return
         if len(s) != len(t) and t:
             raise self._mismatch(
-                f"student and teacher features are compared in pairs, and there are {len(s)} of "
-                f"the student and {len(t)} of the teacher"
+                f"student and teacher features are compared in pairs, got {len(s)} from the "
+                f"student and {len(t)} from the teacher"
             )
         self.pairs = list(zip(s, t or s, strict=True))
 
     def _check_batch(self, student: Outputs, teacher: Outputs) -> None:
-        """One batch size, and one number of classes."""
+        """Raise ShapeError for different batch sizes or numbers of classes."""
         s, t = student.logits, teacher.logits
         sizes = {len(tensor) for tensor in (*_all(student), *_all(teacher))}
         if len(sizes) > 1:
             numbers = " and ".join(str(size) for size in sorted(sizes))
             raise self._mismatch(
-                f"all tensors must be of one batch, [batch, ...], and there are {numbers} images"
+                f"all tensors must have the same batch size, [batch, ...], got {numbers} images"
             )
         if s.shape[1] and t.shape[1] and s.shape != t.shape:
             raise self._mismatch(
-                "student and teacher logits must both be [batch, classes], and are "
+                "student and teacher logits must have the same shape [batch, classes], got "
                 f"{list(s.shape)} and {list(t.shape)}"
             )
 
@@ -271,16 +270,16 @@ class Criterion(nn.Module):
     ) -> None:
         if rows is None:
             if needed:
-                raise self._mismatch(f"{name} are needed: {what} as int64 [{size}]")
+                raise self._mismatch(f"{name} are required: {what} as int64 [{size}]")
             return
         if rows.shape != (size,) or rows.is_floating_point():
             raise self._mismatch(
-                f"{name} must be {what} as int64 [{size}], and are {list(rows.shape)} of type "
+                f"{name} must be {what} as int64 [{size}], got {list(rows.shape)} of type "
                 f"{str(rows.dtype).removeprefix('torch.')}"
             )
 
     def _prepare(self, student: Outputs, teacher: Outputs) -> None:
-        """Build the adapters at the first call; afterwards check that the shapes fit them."""
+        """Build the adapters on the first call; on later calls check that the shapes match."""
         if not self._built:
             _outside_graphs(self._build)(student, teacher)
         elif self._shapes is not None:
@@ -299,7 +298,7 @@ class Criterion(nn.Module):
             if not same:
                 which = f" {number}" if len(shapes) > 1 else ""
                 raise self._mismatch(
-                    f"it was built for a {who} tensor{which} of shape {_batched(shape)}, and got "
+                    f"it was built for a {who} tensor{which} of shape {_batched(shape)}, got "
                     f"{list(tensor.shape)}"
                 )
 
@@ -330,7 +329,7 @@ class Criterion(nn.Module):
         self.register_buffer(BUILT_FOR, rows)
 
     def _finish_step(self) -> None:
-        """Do what follows the optimiser step, once per training step."""
+        """Call `after_step` once per training step."""
         if self._step_pending:
             cast("DistillationLoss", self).after_step()
             self._step_pending = False
@@ -342,7 +341,7 @@ class Criterion(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Also build the adapters that a state has; runs' states do not hold the shapes."""
+        """Build the adapters from the shapes in the state; checkpoints of runs lack them."""
         key = prefix + BUILT_FOR
         if key in state_dict and not self._built:
             self.build_for(*_decode(state_dict[key]))
@@ -358,9 +357,9 @@ class Criterion(nn.Module):
 
 
 def _outside_graphs(function: Build) -> Build:
-    """The function, never traced by torch.compile.
+    """Exclude `function` from tracing by torch.compile.
 
-    Not a decorator: `torch.compiler.disable` imports the compiler, which takes a second or two.
+    Not a decorator: `torch.compiler.disable` imports the compiler, which takes 1 to 2 s.
     """
     if "torch._dynamo" not in sys.modules:
         return function
@@ -376,24 +375,24 @@ def _what(criterion: Criterion) -> str:
 
 
 def _all(outputs: Outputs) -> list[Tensor]:
-    """The tensors of some outputs, in the order of a call, without empty logits."""
-    rest = [] if outputs.embedding is None else [outputs.embedding]
+    """All tensors of `outputs` in the order of a call, without empty logits."""
+    embedding = [] if outputs.embedding is None else [outputs.embedding]
     logits = [outputs.logits] if outputs.logits.shape[1] else []
     strong = [] if outputs.strong is None else [outputs.strong.logits]
-    return [*outputs.features.values(), *rest, *logits, *strong, *outputs.distillation]
+    return [*outputs.features.values(), *embedding, *logits, *strong, *outputs.distillation]
 
 
 def _as_examples(value: Any) -> list[Tensor]:
-    """Tensors, or shapes as tensors of zeros."""
+    """`value` as tensors; shapes become tensors of zeros."""
     if isinstance(value, Tensor):
         return [value]
     if value and all(isinstance(size, int) for size in value):
         return [torch.zeros(tuple(value))]
-    return [one if isinstance(one, Tensor) else torch.zeros(tuple(one)) for one in value]
+    return [item if isinstance(item, Tensor) else torch.zeros(tuple(item)) for item in value]
 
 
 def _encode(sides: Sequence[Sequence[Tensor]]) -> Tensor:
-    """int64 rows: (side, whether no value is negative, number of dimensions, sizes ...)."""
+    """One int64 row per tensor: (side, non-negative, number of dimensions, sizes ...)."""
     widest = max(tensor.dim() for side in sides for tensor in side)
     rows = []
     for number, side in enumerate(sides):
@@ -405,7 +404,7 @@ def _encode(sides: Sequence[Sequence[Tensor]]) -> Tensor:
 
 
 def _decode(rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Example tensors (student's, teacher's) for which a loss builds the same adapters."""
+    """Inverse of `_encode`: example tensors (student's, teacher's) that give the same adapters."""
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for side, rectified, dims, *sizes in rows.tolist():
         sides[side].append(torch.full(tuple(sizes[:dims]), 0.0 if rectified else -1.0))

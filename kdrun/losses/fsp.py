@@ -75,7 +75,7 @@ class SolutionFlow(DistillationLoss):
         pairs = map_pairs(self, student, teacher)
         if len(pairs) < 2:
             raise ConfigError(
-                f"loss=fsp multiplies consecutive taps, and there is only {tap_names(self)}: name "
+                f"loss=fsp multiplies consecutive taps, but there is only {tap_names(self)}: name "
                 "at least two that both networks have, e.g. loss.fsp.taps=[stem,stages]."
             )
         unequal = [

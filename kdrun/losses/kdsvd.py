@@ -65,8 +65,8 @@ class SingularVectors(DistillationLoss):
         pairs = map_pairs(self, student, teacher)
         if len(pairs) < 2:
             raise ConfigError(
-                f"loss=kdsvd compares consecutive taps, and there is {len(pairs)}: name two or "
-                "more in loss.kdsvd.taps."
+                f"loss=kdsvd compares consecutive taps, but there is only {len(pairs)}: name two "
+                "or more in loss.kdsvd.taps."
             )
         if self.variant == "mdistiller":
             require_places(self, pairs, "Use loss=pkt, loss=rkd or loss=crd for such networks.")
@@ -74,7 +74,7 @@ class SingularVectors(DistillationLoss):
         for names, (s, t) in zip(self.pairs, pairs, strict=True):
             if s.shape[1] != t.shape[1]:
                 raise ConfigError(
-                    f"loss.kdsvd.variant=repdistiller needs equal widths, and {names[0]} has "
+                    f"loss.kdsvd.variant=repdistiller needs equal widths, but {names[0]} has "
                     f"{list(s.shape)} in the student, {names[1]} {list(t.shape)} in the teacher: "
                     "use loss.kdsvd.variant=mdistiller."
                 )

@@ -104,9 +104,9 @@ class FeatureOverhaul(DistillationLoss):
             return FixedMargin(margin_of(norm))
         if self.margin_source == "batch_norm":
             raise ConfigError(
-                f"loss.ofd.margins=batch_norm: there is no batch normalisation of {channels} "
-                f"channels before the teacher's {tap}. Use loss.ofd.margins=auto, or name the tap "
-                "before an activation."
+                f"loss.ofd.margins=batch_norm: there is no batch normalisation with {channels} "
+                f"channels before the teacher's {tap}. Use loss.ofd.margins=auto, or a tap before "
+                "an activation."
             )
         return MeasuredMargin(channels)
 

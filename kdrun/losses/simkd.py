@@ -85,9 +85,9 @@ class ReusedTeacherClassifier(DistillationLoss):
             self.projector = projector(s.shape[1], t.shape[1], inner, is_rectified(t))
         elif s.shape[1] != t.shape[1]:
             raise ConfigError(
-                f"loss=simkd compares a projected map with the teacher's, and these have "
-                f"{s.shape[1]} and {t.shape[1]} channels: give SimKD(classifier=teacher.fc), which "
-                "projects the student's."
+                f"loss=simkd compares a projected map with the teacher's, but these have "
+                f"{s.shape[1]} and {t.shape[1]} channels: use SimKD(classifier=teacher.fc), which "
+                "projects the student's map."
             )
 
     def classify(self, student_map: Tensor) -> Tensor:
@@ -119,9 +119,9 @@ class ReusedTeacherClassifier(DistillationLoss):
         return F.mse_loss(projected, pooled(target, (height, width)))
 
     def notes(self) -> list[str]:
-        """Which network the figures are of."""
+        """Note on parameters and FLOPs for the start of a run."""
         return [
-            "simkd: the student keeps a projector and the teacher's classifier, and its parameters "
+            "simkd: the student includes a projector and the teacher's classifier; its parameters "
             "and FLOPs count both"
         ]
 

@@ -89,7 +89,7 @@ class SoftmaxRegression(DistillationLoss):
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         if not self._given and isinstance(context.teacher, NoNetwork):
             raise ConfigError(
-                "loss=srrl reads the teacher's classifier: give it, SRRL(classifier=teacher.fc)."
+                "loss=srrl needs the teacher's classifier: pass it, SRRL(classifier=teacher.fc)."
             )
         self._classifier = self._given or (teacher_classifier(self.id, context.teacher, teacher),)
         embedding = teacher_embedding(teacher)

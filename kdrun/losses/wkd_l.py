@@ -80,7 +80,7 @@ class WassersteinLogits(DistillationLoss):
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         if not self._given and isinstance(context.teacher, NoNetwork):
             raise ConfigError(
-                "loss=wkd_l reads the teacher's classifier: give it, WKDL(classifier=teacher.fc)."
+                "loss=wkd_l needs the teacher's classifier: pass it, WKDL(classifier=teacher.fc)."
             )
         (layer,) = self._given or (teacher_classifier(self.id, context.teacher, teacher),)
         rows = layer.weight

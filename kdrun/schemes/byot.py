@@ -40,7 +40,7 @@ def byot(
     hint_weight: λ.
     Raises ConfigError for networks without such taps, and for losses that read more than logits.
     """
-    require_logits(given.objective, "byot", "exits and last classifier are compared by answers")
+    require_logits(given.objective, "byot", "exits and last classifier are compared by logits")
     if hint_weight < 0:
         raise ConfigError(f"scheme.hint_weight={hint_weight:g} must not be negative.")
     taps, last = _taps(given, exits)
@@ -150,12 +150,15 @@ def _taps(given: SchemeContext, exits: Sequence[str] | None) -> tuple[list[str],
     if exits is None:
         if len(stages) < 2:
             raise ConfigError(
-                f"{given.student.config.name} has one stage ({stages[0]}), after which its own "
-                "classifier comes: name the taps or modules that exits follow, scheme.exits=[...]"
+                f"{given.student.config.name} has a single stage ({stages[0]}), which ends in the "
+                "classifier: name the taps or modules that exits follow, scheme.exits=[...]"
             )
         return stages[:-1], stages[-1]
     if not exits:
-        raise ConfigError("scheme.exits=[] leaves nobody to teach: name taps, or null for all.")
+        raise ConfigError(
+            "scheme.exits=[] has no exit to train: name taps, or use null for all stages but the "
+            "last."
+        )
     return [tap for name in exits for tap in expand_tap(name, paths, "student")], stages[-1]
 
 

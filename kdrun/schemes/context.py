@@ -1,7 +1,7 @@
-"""What a scheme is built from: networks, the objective, and their adapters.
+"""The context from which schemes are built: networks, the objective and its adapters.
 
-Schemes with frozen teachers receive networks whose taps are set. Schemes whose networks teach each
-other, or themselves, set their taps through `SchemeContext`.
+Schemes with frozen teachers receive networks whose taps are already set. Mutual and
+self-distillation schemes set their taps through `SchemeContext`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from kdrun.types import Normalisation, Outputs
 
 @dataclass(frozen=True)
 class TrainableNetwork:
-    """A network that is trained.
+    """A network to train.
 
     seed: of its initial weights.
     normalisation: (constants of the loader's images, constants the network expects).
@@ -41,7 +41,7 @@ class TrainableNetwork:
 
 @dataclass(frozen=True)
 class SchemeContext:
-    """Everything a scheme can use besides its settings.
+    """Networks, objective and data of a run, from which a scheme is built.
 
     peers: from `scheme.peers`. another: number → a new network with the student's architecture and
     its own seed. new_objective: a new instance of the objective with its own losses.
@@ -73,14 +73,14 @@ class SchemeContext:
         outputs: tuple[Outputs, Outputs],
         stream: str,
     ) -> None:
-        """Build the adapters of the losses for one (student, teacher) pair that both learn.
+        """Build the adapters of the losses for one (student, teacher) pair that trains together.
 
-        stream: names the random numbers of these adapters.
+        stream: name of the adapters' random number stream.
         Raises ConfigError for losses that need a frozen teacher.
         """
         student, teacher = pair
         torch.manual_seed(derive(self.seed, "adapters", stream))
-        for term in objective.loss_list():
+        for loss in objective.loss_list():
             context = LossContext(
                 num_classes=self.num_classes,
                 transfer_size=len(self.targets),
@@ -88,23 +88,23 @@ class SchemeContext:
                 batch_size=self.batch_size,
                 seed=derive(self.seed, "terms", stream),
                 student=NetworkView(student.network, student.paths),
-                teacher=_LearningTeacher(teacher.network, teacher.paths, term=term.id),
+                teacher=_TeacherInTraining(teacher.network, teacher.paths, loss=loss.id),
             )
-            term.build(*outputs, context)
+            loss.build(*outputs, context)
 
     build_terms = build_losses  # former name; scheme files written for earlier versions call it
 
 
 @dataclass(frozen=True)
-class _LearningTeacher(NetworkView):
-    """A teacher that is still being trained: losses must not reuse its modules."""
+class _TeacherInTraining(NetworkView):
+    """A teacher that is still in training: losses must not reuse its modules."""
 
-    term: str = ""
+    loss: str = ""
 
     def module(self, tap: str) -> nn.Module:
         raise ConfigError(
-            f"loss={self.term} takes over a layer of a finished teacher, and here the teacher is "
-            "still learning: use another loss, or scheme=offline."
+            f"loss={self.loss} reuses a layer of a trained teacher, but this teacher is still in "
+            "training: use another loss, or scheme=offline."
         )
 
 
@@ -119,19 +119,19 @@ def require_losses(objective: Objective, scheme: str) -> None:
     """Raise ConfigError for an objective without a distillation loss."""
     if not objective.loss_list():
         raise ConfigError(
-            f"scheme={scheme} with loss=ce distils nothing: choose a loss, e.g. loss=kd, or "
+            f"scheme={scheme} with loss=ce has no distillation loss: set one, e.g. loss=kd, or "
             "scheme=offline for labels only."
         )
 
 
 def require_one_phase(objective: Objective, scheme: str) -> None:
-    """Raise ConfigError for labels only, and for losses that need a finished teacher."""
+    """Raise ConfigError without a distillation loss, and for losses that need a trained teacher."""
     require_losses(objective, scheme)
-    for term in objective.loss_list():
-        if term.replaces_student or term.pretraining() is not None:
+    for loss in objective.loss_list():
+        if loss.replaces_student or loss.pretraining() is not None:
             raise ConfigError(
-                f"loss={term.id} needs a teacher that has finished learning, which scheme={scheme} "
-                "has not: use another loss, or scheme=offline."
+                f"loss={loss.id} needs a trained teacher, which scheme={scheme} does not have: use "
+                "another loss, or scheme=offline."
             )
 
 
@@ -141,18 +141,20 @@ def require_logits(objective: Objective, scheme: str, reason: str) -> None:
     reason: why the scheme has only logits, as a clause.
     """
     require_one_phase(objective, scheme)
-    for term in objective.loss_list():
-        if term.taps or term.reads_embedding or term.reads_strong_view:
+    for loss in objective.loss_list():
+        if loss.taps or loss.reads_embedding or loss.reads_strong_view:
             raise ConfigError(
-                f"loss={term.id} reads more than logits, but with scheme={scheme} {reason}: use a "
+                f"loss={loss.id} reads more than logits, but with scheme={scheme} {reason}: use a "
                 "loss on logits, e.g. loss=kd or loss=dkd."
             )
 
 
 def require_variant(scheme: str, variant: str, known: Sequence[str]) -> None:
-    """Raise ConfigError unless `variant` is one of those that the scheme has."""
+    """Raise ConfigError unless `variant` is one of `known`."""
     if variant not in known:
-        raise ConfigError(f"scheme.variant={variant}: {scheme} has {', '.join(known)}.")
+        raise ConfigError(
+            f"scheme.variant={variant} does not exist: scheme={scheme} has {', '.join(known)}."
+        )
 
 
 # Former name; scheme files written for earlier versions import it.

@@ -36,13 +36,15 @@ def one(given: SchemeContext, branches: int = 3, split: str | None = None) -> "N
     split: tap after which the branches begin; null: only the last stage is replicated.
     Raises ConfigError for networks without such a tap, and for losses that read more than logits.
     """
-    require_logits(given.objective, "one", "the branches meet in nothing else")
+    require_logits(given.objective, "one", "the branches share only logits")
     if branches < 2:
-        raise ConfigError(f"scheme.branches={branches} must be at least 2: the branches teach.")
+        raise ConfigError(
+            f"scheme.branches={branches} must be at least 2: the branches teach each other."
+        )
     if given.compiled:
         raise ConfigError(
-            "scheme=one hands tensors from the trunk to the branches while they run, which "
-            "compile=true cannot follow: set compile=false."
+            "scheme=one passes tensors from the trunk to the branches at run time, which "
+            "compile=true does not support: set compile=false."
         )
     tap = _split_tap(given, split)
     draw = torch.Generator().manual_seed(0)
@@ -151,7 +153,7 @@ def _split_tap(given: SchemeContext, split: str | None) -> str:
     stages = expand_tap("stages", given.student.paths, "student")
     if len(stages) < 2:
         raise ConfigError(
-            f"{given.student.config.name} has one stage ({stages[0]}), so nothing would be shared: "
-            "name the tap or module after which the branches begin, scheme.split=..."
+            f"{given.student.config.name} has a single stage ({stages[0]}), so nothing would be "
+            "shared: name the tap or module after which the branches begin, scheme.split=..."
         )
     return stages[-2]

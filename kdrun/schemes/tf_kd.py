@@ -49,15 +49,17 @@ def teacher_free(
     require_variant("tf_kd", variant, tuple(VARIANTS))
     if variant == "self_training":
         if correct is not None:
-            raise ConfigError("scheme.correct is of variant=virtual: leave it out.")
+            raise ConfigError(
+                "scheme.correct has no effect with variant=self_training: leave it out."
+            )
         require_losses(objective, "tf_kd")
         return Offline(student, teachers, objective, compiled)
     require_logits(objective, "tf_kd", "the virtual teacher has nothing else")
     a = CORRECT if correct is None else correct
     if not 1 / given.num_classes < a < 1:
         raise ConfigError(
-            f"scheme.correct={a:g} must lie above 1/{given.num_classes} (the right class is the "
-            "likeliest) and below 1, e.g. 0.99."
+            f"scheme.correct={a:g} must be above 1/{given.num_classes}, so that the right class is "
+            "the most likely one, and below 1, e.g. 0.99."
         )
     extractor = given.student.extractor()
     output = given.dry(extractor)

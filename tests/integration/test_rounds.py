@@ -200,7 +200,7 @@ def whole_born_again(
         (["scheme=born_again", "scheme.generations=1", "scheme.keep_first=true"], "nothing"),
         (["scheme=born_again", "scheme.first=lables"], "Did you mean 'labels'"),
         (["scheme=born_again", "scheme.first=labels", "teacher=vgg8"], "would change nothing"),
-        (["scheme=born_again", "loss=ce"], "with loss=ce distils nothing"),
+        (["scheme=born_again", "loss=ce"], "with loss=ce has no distillation loss"),
         ([*STAYS, "teacher.count=2", "teacher.weights=[1,2]"], "leave out one of the two"),
         ([*STAYS, "loss=simkd"], "takes one teacher"),
         (["scheme.generations=2"], "no scheme.generations"),

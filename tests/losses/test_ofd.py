@@ -149,5 +149,5 @@ GOLDEN = (180.32689, 300.52872)
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="use auto, batch_norm, measured"):
         make_case("ofd", margins="xyz")
-    with pytest.raises(ConfigError, match=r"no batch normalisation of 16 channels.*margins=auto"):
+    with pytest.raises(ConfigError, match=r"no batch normalisation with 16 channels.*margins=auto"):
         make_case("ofd", "mlp_teacher", margins="batch_norm")

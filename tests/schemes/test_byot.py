@@ -107,10 +107,10 @@ def refused(what: SchemeContext, **settings: object) -> str:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    assert "one stage" in refused(given(KD, student=convnet(4)))
+    assert "a single stage" in refused(given(KD, student=convnet(4)))
     assert "no tap 'stage9'" in refused(given(KD), exits=["stage9"])
-    assert "nobody to teach" in refused(given(KD), exits=[])
+    assert "has no exit to train" in refused(given(KD), exits=[])
     assert "not be negative" in refused(given(KD), hint_weight=-1.0)
     assert "reads more than logits" in refused(given(KD, FITNET))
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "distils nothing" in refused(given(ce))
+    assert "has no distillation loss" in refused(given(ce))

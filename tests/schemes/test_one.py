@@ -105,9 +105,9 @@ def refused(what: SchemeContext, **settings: object) -> str:
 
 def test_what_makes_no_sense_is_refused() -> None:
     assert "at least 2" in refused(given(KD), branches=1)
-    assert "one stage" in refused(given(KD, student=convnet(4)))
+    assert "a single stage" in refused(given(KD, student=convnet(4)))
     assert "no tap 'stage9'" in refused(given(KD), split="stage9")
     assert "reads more than logits" in refused(given(KD, FITNET))
     assert "compile=false" in refused(given(KD, compiled=True))
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "distils nothing" in refused(given(ce))
+    assert "has no distillation loss" in refused(given(ce))

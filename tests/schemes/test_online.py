@@ -151,13 +151,13 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "each, mean" in refused(given(KD, peers=peers), "both")
     assert "scheme.variant=each" in refused(given(KD, SP, peers=peers), "mean")
     ce = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
-    assert "distils nothing" in refused(given(ce, peers=peers))
+    assert "has no distillation loss" in refused(given(ce, peers=peers))
     ab = LossConfig("ab", "kdrun.losses.ab.ActivationBoundaries", 1.0, {})
-    assert "finished learning" in refused(given(ab, peers=peers))
+    assert "needs a trained teacher" in refused(given(ab, peers=peers))
     simkd = LossConfig("simkd", "kdrun.losses.simkd.ReusedTeacherClassifier", 1.0, {})
-    assert "finished learning" in refused(given(simkd, peers=peers))
+    assert "needs a trained teacher" in refused(given(simkd, peers=peers))
     srrl = LossConfig("srrl", "kdrun.losses.srrl.SoftmaxRegression", 1.0, {})
-    assert "still learning" in refused(given(srrl, peers=peers))
+    assert "still in training" in refused(given(srrl, peers=peers))
 
 
 def test_one_step_serves_both_peers_from_the_same_forward() -> None:

@@ -69,7 +69,7 @@ def test_self_training_is_the_offline_scheme() -> None:
 def test_only_logits_meet_a_virtual_teacher() -> None:
     for what, settings, said in [
         (given(KD, FITNET), {}, "reads more than logits"),
-        (given(KD), {"correct": 0.1}, "must lie above 1/5"),
+        (given(KD), {"correct": 0.1}, "must be above 1/5"),
         (given(KD), {"correct": 1.0}, "below 1"),
         (given(KD), {"variant": "self_training", "correct": 0.9}, "leave it out"),
         (given(KD), {"variant": "other"}, "virtual, self_training"),
