@@ -42,9 +42,9 @@ def run(argv: list[str]) -> int:
 
 def complete(verbs: list[str]) -> int:
     """Print the candidates for the line in COMP_LINE; `verbs` are those kdrun has."""
-    found = candidates(os.environ.get("COMP_LINE", ""), verbs)
-    if found:
-        say("\n".join(found))
+    names = candidates(os.environ.get("COMP_LINE", ""), verbs)
+    if names:
+        say("\n".join(names))
     return EXIT_DONE
 
 

@@ -35,9 +35,9 @@ def run(argv: list[str]) -> int:
 def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:
     """The validated dataclass of the configuration; networks that a scheme names are filled in."""
     scheme_networks.fill_in(cfg, config_dir)
-    found = parse.distill_config(cfg)
-    rules.distill(found)
-    return found
+    typed = parse.distill_config(cfg)
+    rules.distill(typed)
+    return typed
 
 
 def execute(

@@ -81,6 +81,6 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
 def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     """The command that repeats the baseline of a run. argv, config: of that run."""
     dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias=")
-    kept = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
-    kept += without_tokens_argv(config.student)
-    return [*kept, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
+    args = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
+    args += without_tokens_argv(config.student)
+    return [*args, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]

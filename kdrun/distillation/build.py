@@ -164,9 +164,11 @@ def _given(
 
     def another(network: NetworkConfig, what: str, number: int) -> TrainableNetwork:
         seed = derive(config.seed, what, number)
-        made = new_network(network, dataset, seed, "scheme.peers" if what == "peer" else "student")
-        normalisation = own_normalisation(made, dataset.normalisation)
-        return learner(Member(made, network, normalisation), seed)
+        module = new_network(
+            network, dataset, seed, "scheme.peers" if what == "peer" else "student"
+        )
+        normalisation = own_normalisation(module, dataset.normalisation)
+        return learner(Member(module, network, normalisation), seed)
 
     return SchemeContext(
         student=learner(member, config.seed),

@@ -47,8 +47,11 @@ def plan_generations(config: DistillConfig) -> list[Generation]:
         teachers, ensemble = config.teachers, config.ensemble
         if generations:
             previous = generations[-1].config
-            kept = config.teachers if scheme.keep_first else ()
-            teachers = (*kept, TeacherConfig(previous.student, config.schedule, previous.seed))
+            first = config.teachers if scheme.keep_first else ()
+            teachers = (
+                *first,
+                TeacherConfig(previous.student, config.schedule, previous.seed),
+            )
             ensemble = EnsembleConfig(average=config.ensemble.average)
         num_given = len(teachers) - bool(generations)
         plain = replace(

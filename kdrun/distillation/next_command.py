@@ -44,9 +44,9 @@ def typed_command(folder: Path) -> list[str]:
 
 def _distill(argv: Sequence[str], changes: dict[str, str], sweep: bool = True) -> str:
     """A `distill` command with some keys changed or swept."""
-    kept = [word for word in argv[1:] if _key(word) not in changes]
+    unchanged = [word for word in argv[1:] if _key(word) not in changes]
     changed = [f"{key}={value}" for key, value in changes.items()]
-    return shlex.join(["kdrun", "distill", *(["-m"] if sweep else []), *kept, *changed])
+    return shlex.join(["kdrun", "distill", *(["-m"] if sweep else []), *unchanged, *changed])
 
 
 def _key(word: str) -> str:

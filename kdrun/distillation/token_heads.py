@@ -97,16 +97,16 @@ def token_head_metrics(
     logits, targets = collect_logits(model, batches, device, precision)
     heads = logits.unbind(1)
     readouts = READOUTS if len(heads) > 1 else READOUTS[:1]
-    found = {}
+    by_readout = {}
     for readout in readouts:
         metrics = measure(read_out(heads, readout, network.fusion), targets).as_dict()
-        found[readout] = {
+        by_readout[readout] = {
             "top1_error": round(100.0 - metrics["top1"], 6),
             "top5_error": round(100.0 - metrics["top5"], 6),
             "params": _parameters(network, readout),
             **metrics,
         }
-    return {"inference": network.inference if len(heads) > 1 else readouts[0], "heads": found}
+    return {"inference": network.inference if len(heads) > 1 else readouts[0], "heads": by_readout}
 
 
 def student_heads(

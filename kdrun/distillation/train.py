@@ -172,9 +172,9 @@ def _best(
         return {**state.best, **last.to_dict()}
     final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
     scheme.network.load_state_dict(state.best_weights)
-    found = measure()
+    best_test = measure()
     scheme.network.load_state_dict(final)
-    return {**state.best, **found.to_dict()}
+    return {**state.best, **best_test.to_dict()}
 
 
 class RowWriter:

@@ -90,14 +90,14 @@ def _corrected(
         share = float(torch.isin(whole.train.targets, left_out).double().mean())
         shift = matching_shift(logits_of(whole.val or whole.train), left_out, share)
     logits, targets = logits_of(whole.test), whole.test.targets
-    found = evaluation(shifted(logits, left_out, shift), targets, whole.test.extra_metrics)
+    metrics = evaluation(shifted(logits, left_out, shift), targets, whole.test.extra_metrics)
     return {
         "bias_corrected": {
             "shift": shift,
             "classes": [whole.classes[number] for number in transfer.left_out],
             "counted_on": counted_on,
-            **found.to_dict(),
-            "errors_per_class": errors_per_class(found.predictions, targets, whole.classes),
+            **metrics.to_dict(),
+            "errors_per_class": errors_per_class(metrics.predictions, targets, whole.classes),
         },
         "bias_curve": error_curve(logits, targets, left_out),
     }

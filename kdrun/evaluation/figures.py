@@ -77,7 +77,7 @@ def _networks(
     run: Run, config: DistillConfig, dataset: Dataset
 ) -> tuple[dict[str, Member], list[str]]:
     """Who → network in the figures' order: best teacher, baseline, then the run's networks."""
-    found: dict[str, Member] = {}
+    members: dict[str, Member] = {}
     missing = []
     teachers = run.result.teachers
     best = max(range(len(teachers)), key=lambda n: teachers[n].test.top1 or 0.0, default=0)
@@ -88,13 +88,13 @@ def _networks(
         if path is None:
             continue
         try:
-            found[who] = _member(Path(path), config, dataset, who, best)
+            members[who] = _member(Path(path), config, dataset, who, best)
         except KdrunError as error:
             missing.append(f"The {who} is left out of the figures: {error}")
-    found[ALONE if config.labels_only else DISTILLED] = _member(
+    members[ALONE if config.labels_only else DISTILLED] = _member(
         run.folder, config, dataset, "student"
     )
-    return found, missing
+    return members, missing
 
 
 def _member(
