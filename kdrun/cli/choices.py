@@ -1,4 +1,4 @@
-"""Mistakes in choosing an option of a group: `student=resnet9`, `+experiment=x`, `loss=[]`."""
+"""Explain mistakes in choosing a group's option: `student=resnet9`, `+experiment=x`, `loss=[]`."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LISTED = 15
 
 
 def check(asked: Request, override: Override) -> None:
-    """Raise ConfigError for a group or an option that does not exist or does not fit."""
+    """Raise ConfigError for a group or an option that does not exist or is not allowed here."""
     key, full = override.key_or_group, full_key(override)
     used = asked.primary.groups
     added = override.is_add() or override.is_force_add()
@@ -104,7 +104,7 @@ def _check_option(key: str, full: str, value: Any, options: list[str]) -> None:
 
 
 def _closest(name: str, options: list[str]) -> str | None:
-    """The option that was meant; one in a folder may be named without it."""
+    """Resolve an option; the folder of a nested option may be omitted."""
     last = {option.rpartition("/")[2]: option for option in reversed(options)}
     if name in options or name in last:
         return name if name in options else last[name]

@@ -1,4 +1,4 @@
-"""What can be chosen for a command: its verb, its groups and its overrides."""
+"""The groups and overrides that a command accepts."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from kdrun.errors import ConfigError
 
 @dataclass(frozen=True)
 class Request:
-    """A Hydra verb and everything that can be chosen for it."""
+    """A Hydra verb with its groups and overrides."""
 
     verb: str
     config_name: str
@@ -35,13 +35,13 @@ class Request:
         return chooses and not isinstance(override.value(), dict)
 
     def is_structural(self, override: Override) -> bool:
-        """Whether it needs another composition; other overrides only replace values."""
+        """Whether it requires a new composition; other overrides only replace values."""
         plain = not (override.is_delete() or override.is_add() or override.is_force_add())
         return self.is_group(override) or is_hydra(override) or not plain
 
 
 def request(verb: str, config_name: str, config_dir: Path | None) -> Request:
-    """Look up what `verb` can be given."""
+    """Look up the groups and keys of `verb`."""
     known = config_groups.primary(config_name)
     # A group of the defaults list is one even where it has no option yet.
     empty: dict[str, list[str]] = {name.split("@")[0]: [] for name in known.groups}
@@ -67,12 +67,12 @@ def full_key(override: Override) -> str:
 
 
 def value_text(override: Override) -> str:
-    """The value as it was typed; of a sweep, all its values."""
+    """The value as typed; all values for a sweep."""
     return (override.input_line or "").partition("=")[2]
 
 
 def elements(asked: Request, override: Override) -> list[str]:
-    """Every single override a swept one stands for, as text.
+    """Expand a swept override into single overrides, as text.
 
     Raises ConfigError for a sweep that cannot be enumerated.
     """
@@ -98,14 +98,14 @@ def elements(asked: Request, override: Override) -> list[str]:
 
 
 def values(asked: Request, override: Override) -> list[Any]:
-    """The value of an override; of a swept one, all its values."""
+    """The value of an override; all values for a swept one."""
     if not override.is_sweep_override():
         return [override.value()]
     return [one.value() for one in grammar.parse(elements(asked, override))]
 
 
 def near(word: str, options: Iterable[str], cutoff: float = 0.65) -> str | None:
-    """The option a typing mistake away from `word`, or None."""
+    """The option closest to the typo `word`, or None."""
     known = list(options)
     same = next((option for option in known if option.lower() == word.lower()), None)
     return same or next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

@@ -52,7 +52,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Primary:
-    """What a verb's configuration is made of.
+    """The structure of a verb's configuration.
 
     groups: group, or `group@package`, → the default choice (None: nothing is chosen).
     keys: top-level settings. below: node → settings it has whatever is chosen for it.
@@ -63,7 +63,7 @@ class Primary:
     below: dict[str, dict[str, Key]]
 
     def names(self) -> list[str]:
-        """All first words an override of this verb can begin with."""
+        """All valid first parts of an override key of this verb."""
         return [*self.keys, *(group for group in self.groups if "@" not in group)]
 
 
@@ -73,7 +73,7 @@ def package_dir() -> Path:
 
 
 def roots(config_dir: Path | None = None) -> list[Path]:
-    """The folders options are looked for in, the package's own first."""
+    """The folders searched for options, the package's folder first."""
     return [package_dir(), *([config_dir] if config_dir is not None else [])]
 
 
@@ -99,7 +99,7 @@ def split_name(name: str, known: Iterable[str]) -> tuple[str, str]:
 
 
 def option_path(group: str, name: str, config_dir: Path | None = None) -> Path | None:
-    """The YAML of an option; the package's own wins, as it does in Hydra."""
+    """The YAML of an option; the package's file takes precedence, as in Hydra."""
     names = [f"{group}/{name}.yaml"]
     if group in NETWORK_GROUPS:
         names.append(f"{MODEL}/{name}.yaml")
@@ -108,7 +108,7 @@ def option_path(group: str, name: str, config_dir: Path | None = None) -> Path |
 
 
 def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[str, Any]:
-    """The settings of an option as nested dicts: its own over those of what it is made of.
+    """The settings of an option as nested dicts: including those it inherits.
 
     A reading of the files that is good enough to offer names; Hydra's composition is the truth.
     """
@@ -196,7 +196,7 @@ def primary(config_name: str) -> Primary:
             groups |= base.groups
             included |= base.keys
             below |= base.below
-    first = options.nodes().get(f"{config_name}_keys")  # the verb's own settings
+    first = options.nodes().get(f"{config_name}_keys")  # the verb's settings
     head = {} if first is None else {key: included[key] for key in first.values}
     keys = head | _keys(text) | included
     return Primary(groups, keys, below)

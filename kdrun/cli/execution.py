@@ -35,7 +35,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     if plan.sweep_dir is None:
         try:
             verbs.module(verb).execute(plan.configs[0], plan.argvs[0])
-        except SystemExit as error:  # of user code: it must not end as a success
+        except SystemExit as error:  # raised by user code: must not count as success
             raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
         return EXIT_DONE
     return _run_sweep(verb, flags, plan, sweep_dir)
@@ -81,7 +81,7 @@ def show_dry_run(plan: planning.Plan, choice: str) -> None:
 
 
 def _check_together(verb: str, plan: planning.Plan) -> None:
-    """Raise ConfigError for what several processes cannot do together."""
+    """Raise ConfigError for flags that do not work with several processes."""
     if world().size == 1:
         return
     if not verbs.module(verb).TORCHRUN:

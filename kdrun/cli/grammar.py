@@ -1,4 +1,4 @@
-"""Explaining an override that Hydra's grammar cannot read."""
+"""Parse overrides, and explain those that Hydra's grammar rejects."""
 
 import math
 import re
@@ -16,7 +16,7 @@ BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
 def parse(words: Sequence[str]) -> list[Override]:
-    """The overrides in `words`. Raises ConfigError with the most likely repair."""
+    """The overrides in `words`. Raises ConfigError with the most likely fix."""
     parser = OverridesParser.create()
     found = []
     for position, word in enumerate(words):
@@ -42,7 +42,7 @@ def readable(word: str) -> bool:
 
 
 def shell_quoted(text: str) -> str:
-    """`text` as it has to be typed in a shell."""
+    """Quote `text` for a shell."""
     if not any(character in text for character in " []{}()$*?<>|&;'\"\\`#~!"):
         return text
     return f"'{text}'" if "'" not in text else f'"{text}"'
@@ -125,7 +125,7 @@ def _open(text: str) -> list[str]:
 
 
 def _place(word: str) -> str:
-    """Where the value stops making sense, in words."""
+    """Describe where parsing the value fails."""
     _, _, value = word.partition("=")
     if "=" in value:
         return f": there is a second '=' in its value, before '{value.partition('=')[2]}'"

@@ -33,7 +33,7 @@ LISTED = 45
 
 
 def front() -> str:
-    """The page of `kdrun` alone."""
+    """The help page of `kdrun`."""
     summaries = list(verbs.summaries().items())
     return "\n".join(
         [*ABOUT, "", "Examples:", *_rows(EXAMPLES), "", "Verbs:", *_rows(summaries), "",
@@ -125,7 +125,7 @@ def _setting(key: str, setting: config_groups.Key) -> list[tuple[str, str]]:
 
 
 def common_settings(config_name: str, group: str) -> list[str]:
-    """Lines with what every option of a group has besides its own settings."""
+    """Lines for the settings shared by all options of a group."""
     return _rows(_common_settings(config_name, group))
 
 
@@ -169,7 +169,7 @@ def _capital(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as an override."""
     if value is None:
         return "null"
     if isinstance(value, bool):

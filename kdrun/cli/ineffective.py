@@ -1,4 +1,4 @@
-"""Typed settings without effect: refused when no job of the command reads them."""
+"""Typed settings without effect: rejected if no job of the command reads them."""
 
 from collections.abc import Iterable
 from typing import Any

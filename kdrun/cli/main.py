@@ -66,7 +66,7 @@ def stop_on_signals() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Run the command in `argv` and return its exit code; errors are said on standard error."""
+    """Run the command in `argv` and return its exit code; errors go to standard error."""
     # Read when torch loads OpenMP. By default its threads spin while they wait for one another, and
     # with anything else on the machine a small network becomes many times slower; never spinning
     # costs such a network a third of its speed when the machine is quiet.
@@ -112,7 +112,7 @@ def _say(text: str) -> None:
 
 
 def _without_trust(argv: list[str]) -> tuple[list[str], list[str]]:
-    """(the words without every `--trust MODULE`, the modules): any verb may be given it."""
+    """(the words without every `--trust MODULE`, the modules): valid for every verb."""
     words: list[str] = []
     modules: list[str] = []
     rest = iter(argv)

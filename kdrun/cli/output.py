@@ -14,7 +14,7 @@ from kdrun.limits import visible
 
 
 def say(text: str) -> None:
-    """Write `text` and a line's end; what would command the terminal is written out."""
+    """Write `text` and a newline; control characters are escaped."""
     text = visible(text)
     try:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what is buffered. Raises MachineError where standard output cannot be written."""
+    """Flush the buffer. Raises MachineError where standard output cannot be written."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -45,7 +45,7 @@ def is_writable() -> bool:
 
 
 def lost(error: OSError) -> MachineError:
-    """What to say when standard output cannot be written; drops what is buffered for it."""
+    """The error for an unwritable standard output; drops its buffer."""
     from kdrun.ui.console import discard  # imports rich
 
     discard(sys.stdout)

@@ -1,4 +1,4 @@
-"""Finding runs and teachers on disk, quickly and whatever state they are in."""
+"""Find runs and teachers on disk, whatever their state."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ OUTPUTS = Path("outputs")
 
 @dataclass(frozen=True)
 class Found:
-    """A folder and what its JSON file says; values: empty when it cannot be read."""
+    """A folder and the content of its JSON file; values: empty if unreadable."""
 
     folder: Path
     modified: float
@@ -41,7 +41,7 @@ def find_teachers(root: Path = OUTPUTS) -> list[Found]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty when there is none that can be read."""
+    """The JSON object in `path`; empty if missing or unreadable."""
     try:
         values = read_json(path)
     except (OSError, ValueError):
