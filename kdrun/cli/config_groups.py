@@ -108,7 +108,7 @@ def option_path(group: str, name: str, config_dir: Path | None = None) -> Path |
 
 
 def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[str, Any]:
-    """The settings of an option as nested dicts: including those it inherits.
+    """The settings of an option as nested dicts, including those it inherits.
 
     A reading of the files that is good enough to offer names; Hydra's composition is the truth.
     """

@@ -158,7 +158,7 @@ def test_weights_of_nothing_are_refused_with_the_causes(refused: Refuse, here: P
     data = ["dataset=imagefolder", f"dataset.root={root}", *TEACHER, *QUIET, file]
     text = refused("train-teacher", *data)
     order = [text.index(cause) for cause in ("class_order", "teacher.mean", "classifier", "data")]
-    assert "Likely causes, in this order" in text
+    assert "Likely causes, most likely first" in text
     assert order[:3] == sorted(order[:3])
     assert "teacher.check_accuracy=false" in text
 
