@@ -75,7 +75,7 @@ class TeacherCheck:
             f"(chance: {100 * measured.chance:.2f} %)"
         )
         if not self.config.runtime.check_accuracy:
-            self.session.reporter.warn(f"{text} ({self.where}.check_accuracy=false: it is used)")
+            self.session.reporter.warn(f"{text} (used anyway: {self.where}.check_accuracy=false)")
             return
         raise CheckpointError(f"{text}. {self._advice()}")
 

@@ -1,8 +1,8 @@
 """The base class of all losses.
 
-A loss is one distillation method in one file. It works on tensors, not on networks: it names the
-taps it reads, builds its trainable adapters from the shapes of a dry batch and returns one
-unweighted scalar in float32. The objective weighs it; the training loop does not know it.
+A loss implements one distillation method in one file. It works on tensors, not on networks: it
+names the taps it reads, builds its trainable adapters from the shapes of a dry batch and returns
+one unweighted scalar in float32. The objective applies the weight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class DistillationLoss(Criterion):
-    """Base of all losses: a module that an objective calls with `Outputs`, anyone with tensors.
+    """Base class of all losses: called with `Outputs` by an objective, or with plain tensors.
 
     As a criterion, `loss(student, teacher, targets, indices)` takes logits `[B, C]`, or features
     (tensors or lists of them); see `kdrun.losses.criterion`. Both ways run the same `forward`.
@@ -43,7 +43,7 @@ class DistillationLoss(Criterion):
     formula: one or two lines of plain text, with the reduction. source: authors, venue, arXiv.
     variants: name → what it does differently, the default first; empty where there is one form.
     soft: True for a loss on the teacher's soft targets; `alpha` is the weight of such a loss.
-    ce_weight: weight of CE beside this loss when neither `ce` nor a soft loss sets it.
+    ce_weight: weight of CE used with this loss when neither `ce` nor a soft loss sets it.
     reads_labels: True when it needs `Batch.targets` or `LossContext.targets`.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_indices: True when it needs `Batch.index`.
@@ -89,7 +89,7 @@ class DistillationLoss(Criterion):
         """
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
-        """Make adapters from the outputs of a dry batch, or reject shapes that cannot be used."""
+        """Create adapters for a dry batch's outputs; raises ConfigError for unusable shapes."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before epoch number `epoch` (from 0) of `epochs`."""
@@ -143,14 +143,14 @@ def require_variant(cls: type[DistillationLoss], variant: str) -> None:
 
 
 def _noting_build(build: Callable[..., None]) -> Callable[..., None]:
-    """`build`, which also notes on the loss that its adapters exist."""
+    """Wrap `build` to mark the loss as built."""
 
     @wraps(build)
-    def noting(self: DistillationLoss, *args: Any, **kwargs: Any) -> None:
+    def wrapper(self: DistillationLoss, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
         self._built = True
 
-    return noting
+    return wrapper
 
 
 def full_precision(tensor: Tensor) -> Tensor:

@@ -89,15 +89,16 @@ class ClassAttention(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from the maps `[B, D_s, H, W]` and `[B, D_t, H, W]`."""
         assert self._classifiers is not None
-        ((own, target),) = map_pairs(self, student, teacher)
+        ((student_map, teacher_map),) = map_pairs(self, student, teacher)
         for_student, for_teacher = self._classifiers
-        if for_teacher.weight.device != target.device:  # selected rows are a layer of their own
-            self._classifiers = (for_student, for_teacher.to(target.device))
+        # a classifier with selected rows is a new layer, which may be on another device
+        if for_teacher.weight.device != teacher_map.device:
+            self._classifiers = (for_student, for_teacher.to(teacher_map.device))
             for_teacher = self._classifiers[1]
-        size = min(self.resolution, *own.shape[2:], *target.shape[2:])
-        maps = class_maps(for_student, pooled(own, (size, size)))
+        size = min(self.resolution, *student_map.shape[2:], *teacher_map.shape[2:])
+        maps = class_maps(for_student, pooled(student_map, (size, size)))
         with torch.no_grad():
-            targets = class_maps(for_teacher, target)
+            targets = class_maps(for_teacher, teacher_map)
             if self.binarise:
                 mean = targets.abs().mean(dim=(2, 3), keepdim=True)
                 targets = (targets > mean).to(targets.dtype)

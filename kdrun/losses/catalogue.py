@@ -83,13 +83,13 @@ class Entry:
 
 def entries() -> dict[str, Entry]:
     """All built-in losses by id, alphabetically."""
-    found = {}
+    losses = {}
     for path in sorted(FOLDER.rglob("*.yaml"), key=lambda path: (path.stem, str(path))):
         ((name, node),) = yaml.safe_load(path.read_text(encoding="utf-8")).items()
         kwargs = {key: value for key, value in node.items() if key not in RESERVED}
-        term = build.call(node["_target_"], kwargs, f"loss.{name}")
-        found[str(name)] = Entry(path, node, term)
-    return found
+        loss = build.call(node["_target_"], kwargs, f"loss.{name}")
+        losses[str(name)] = Entry(path, node, loss)
+    return losses
 
 
 def losses_markdown(proofs: Mapping[str, Proof], checks: Mapping[str, str]) -> str:

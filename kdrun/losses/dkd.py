@@ -77,6 +77,6 @@ def decoupled_loss(
     if z_scores:
         z_student, z_teacher = standardise(z_student), standardise(z_teacher)
     z_student, z_teacher = z_student / temperature, z_teacher / temperature
-    own = mean_divergence(binary_logits(z_student, targets), binary_logits(z_teacher, targets))
-    others = mean_divergence(other_logits(z_student, targets), other_logits(z_teacher, targets))
-    return temperature**2 * (weights[0] * own + weights[1] * others)
+    tckd = mean_divergence(binary_logits(z_student, targets), binary_logits(z_teacher, targets))
+    nckd = mean_divergence(other_logits(z_student, targets), other_logits(z_teacher, targets))
+    return temperature**2 * (weights[0] * tckd + weights[1] * nckd)

@@ -74,8 +74,8 @@ def _makes(classifier: nn.Linear | nn.Conv2d, outputs: Outputs) -> bool:
     if outputs.embedding is None or classifier.weight[0].numel() != outputs.embedding.shape[1]:
         return False
     with torch.no_grad():
-        found = classify(classifier, outputs.embedding.float())
-    if found.shape != outputs.logits.shape:
+        logits = classify(classifier, outputs.embedding.float())
+    if logits.shape != outputs.logits.shape:
         return False
-    allowed = TOLERANCE * (1.0 + float(outputs.logits.abs().max()))
-    return float((found - outputs.logits).abs().max()) <= allowed
+    tolerance = TOLERANCE * (1.0 + float(outputs.logits.abs().max()))
+    return float((logits - outputs.logits).abs().max()) <= tolerance

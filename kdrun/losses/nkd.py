@@ -38,12 +38,12 @@ class NormalisedDistillation(DistillationLoss):
         """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
         z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
         targets = batch.targets
-        log_own = target_logit(F.log_softmax(z_student, dim=1), targets)
-        own = -(target_logit(F.softmax(z_teacher, dim=1), targets) * log_own).mean()
+        log_p = target_logit(F.log_softmax(z_student, dim=1), targets)
+        target = -(target_logit(F.softmax(z_teacher, dim=1), targets) * log_p).mean()
         log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
         q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
         others = -(q * log_q).sum(dim=1).mean()
-        return own + self.gamma * self.temperature**2 * others
+        return target + self.gamma * self.temperature**2 * others
 
     def symbol(self) -> str:
         return f"NKD(T={self.temperature:g}, gamma={self.gamma:g})"

@@ -100,12 +100,12 @@ class ReusedTeacherClassifier(DistillationLoss):
         self, student: NetworkView, config: NetworkConfig, teacher: NetworkView, info: InputInfo
     ) -> tuple[nn.Module, NetworkConfig]:
         """The student with the teacher's classifier; sets the taps that the loss compares."""
-        own = inspect_network(student.network, student.paths["embedding"], info)
-        other = inspect_network(teacher.network, teacher.paths["embedding"], teacher.info or info)
-        classifier = teacher_classifier(self.id, teacher, teacher.answers(other.outputs))
-        self.taps = [[PROJECTED, other.path]] if other.has_places else []
+        s = inspect_network(student.network, student.paths["embedding"], info)
+        t = inspect_network(teacher.network, teacher.paths["embedding"], teacher.info or info)
+        classifier = teacher_classifier(self.id, teacher, teacher.answers(t.outputs))
+        self.taps = [[PROJECTED, t.path]] if t.has_places else []
         return reuse_classifier(
-            student.network, config, student.paths, (own, other), classifier, self.reduction, info
+            student.network, config, student.paths, (s, t), classifier, self.reduction, info
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:

@@ -55,9 +55,9 @@ class SimpleRecipe(DistillationLoss):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from the embeddings `[B, D_s]`, `[B, D_t]` and two sets of logits `[B, C]`."""
-        own, target = embedding_pair(student, teacher)
+        e_s, e_t = embedding_pair(student, teacher)
         norm_student, norm_teacher = self.norms
-        difference = norm_student(_places(self.projection(own))) - norm_teacher(_places(target))
+        difference = norm_student(_as_maps(self.projection(e_s))) - norm_teacher(_as_maps(e_t))
         total = difference.abs().pow(self.exponent).sum()
         soft = mean_divergence(
             full_precision(student.logits) / self.temperature,
@@ -69,6 +69,6 @@ class SimpleRecipe(DistillationLoss):
         return f"SRD(exponent={self.exponent:g})"
 
 
-def _places(rows: Tensor) -> Tensor:
-    """Rows `[B, D]` as maps of one place, which `AdapterNorm` takes."""
+def _as_maps(rows: Tensor) -> Tensor:
+    """Rows `[B, D]` as maps `[B, D, 1, 1]` for `AdapterNorm`."""
     return rows[:, :, None, None]

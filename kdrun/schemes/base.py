@@ -46,8 +46,8 @@ class StudentScheme(nn.Module):
 
     def after_step(self) -> None:
         """Called after each optimiser step."""
-        for term in self.objective.loss_list():
-            term.after_step()
+        for loss in self.objective.loss_list():
+            loss.after_step()
 
     @property
     def network(self) -> nn.Module:

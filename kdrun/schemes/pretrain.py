@@ -10,15 +10,15 @@ from kdrun.types import Batch, StepOutput
 
 
 class PretrainScheme(nn.Module):
-    """The main scheme with another loss: same networks, adapters and state.
+    """The main scheme with the pre-training loss of `loss_name`: same networks and state.
 
-    What the term's loss does not reach has no gradient, and the optimiser leaves it alone.
+    Parameters that this loss does not depend on get no gradient and are not updated.
     """
 
-    def __init__(self, main: StudentScheme, term: str) -> None:
+    def __init__(self, main: StudentScheme, loss_name: str) -> None:
         super().__init__()
         self.main = main
-        self.term = term
+        self.loss_name = loss_name
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Those of the main scheme, once."""
@@ -49,10 +49,10 @@ class PretrainScheme(nn.Module):
         """Nothing is updated here."""
 
     def forward(self, batch: Batch) -> StepOutput:
-        """The term's own loss, averaged over the teachers."""
+        """The pre-training loss, averaged over the teachers."""
         student, teachers = self.main.forward_networks(batch)
-        loss = self.main.objective.pretrain_loss(self.term, student, teachers, batch)
-        return StepOutput(loss, student.logits, {f"{self.term}_pretrain": loss.detach()})
+        loss = self.main.objective.pretrain_loss(self.loss_name, student, teachers, batch)
+        return StepOutput(loss, student.logits, {f"{self.loss_name}_pretrain": loss.detach()})
 
 
 def pretrain_phases(scheme: StudentScheme) -> Iterable[tuple[str, str, Pretraining]]:

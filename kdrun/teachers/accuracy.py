@@ -10,7 +10,7 @@ from kdrun.engine.metrics import Evaluation
 from kdrun.errors import CheckpointError
 from kdrun.models.card import NetworkCard
 
-# Another device or precision may turn a few answers; more than this is another teacher.
+# Another device or precision may change a few predictions; a larger difference is an error.
 TOLERATED_POINTS = 0.5
 
 
@@ -26,7 +26,7 @@ def is_measured_on(card: NetworkCard, data: DatasetConfig, dataset: Dataset) -> 
 
 
 def check_accuracy(
-    found: Evaluation,
+    evaluation: Evaluation,
     card: NetworkCard,
     path: Path,
     runtime: TeacherRuntimeConfig,
@@ -41,14 +41,14 @@ def check_accuracy(
     expected = test.get("top1") if isinstance(test, dict) else None
     if not isinstance(expected, int | float):
         return
-    if abs(found.metrics.top1 - expected) <= TOLERATED_POINTS:
+    if abs(evaluation.metrics.top1 - expected) <= TOLERATED_POINTS:
         return
     text = (
-        f"{path} has {found.metrics.top1:.2f} % on the test split, but its card says "
+        f"{path} has {evaluation.metrics.top1:.2f} % on the test split, but its card says "
         f"{expected:.2f} %"
     )
     if runtime.check_accuracy:
         raise CheckpointError(
-            f"{text}: {remedy}, or set teacher.check_accuracy=false to use it as it is."
+            f"{text}: {remedy}, or set teacher.check_accuracy=false to use it anyway."
         )
-    warn(f"{text} (teacher.check_accuracy=false: it is used)")
+    warn(f"{text} (used anyway: teacher.check_accuracy=false)")

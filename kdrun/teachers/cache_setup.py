@@ -101,7 +101,10 @@ def open_cache(request: CacheRequest) -> CachedTeacher | str:
     folder = _records_folder(request, dtype, widths)
     measured = _measure_agreement(folder, request.frozen, images, batch_size, widths, device)
     if runtime.cache == AUTO and not (measured.batch and runtime.cache_dtype is None):
-        return "caching would change the last digits on this machine (teacher.cache=logits does)"
+        return (
+            "caching would change the last digits on this machine (teacher.cache=logits caches "
+            "anyway)"
+        )
     if not measured.rows:
         request.warn(
             "on this machine the last digits of a teacher's outputs depend on the other images of "

@@ -1,7 +1,7 @@
-"""The one reader of weights: a run folder, a store entry, or a file of any other program.
+"""Read weights from a run folder, a store entry or a file of any other program.
 
-`read_any` looks at what is there; `LoadedWeights.load_into` puts it into a network. Teacher,
-student, evaluate, export and predict all come through here (docs/weights.md).
+`read_any` detects the format; `LoadedWeights.load_into` copies the weights into a network. Used
+for teachers, students, evaluate, export and predict (docs/weights.md).
 """
 
 from collections.abc import Mapping
@@ -52,13 +52,13 @@ class LoadedWeights:
 
         Raises CheckpointError where the file is damaged.
         """
-        found: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
         for name, tensor in self.tensors.items():
             try:
-                found[name] = loaded(tensor)
+                weights[name] = loaded(tensor)
             except UnreadableError as error:
                 raise CheckpointError(f"{self.path} is damaged at {name}: {error}.") from None
-        return found
+        return weights
 
     @property
     def sha256(self) -> str:
@@ -92,10 +92,10 @@ class LoadedWeights:
             return []
         say = explain(self.path, config, info, choice)
         notes = load_into(network, self.path, self.tensors, choice, say, info.num_classes)
-        return [*notes, *self._beside()]
+        return [*notes, *self._unused()]
 
-    def _beside(self) -> list[str]:
-        """What else the file holds, which no network can use."""
+    def _unused(self) -> list[str]:
+        """Notes on the content of the file that is not used."""
         notes = [
             f"{name}: optimizer state ({count} tensor{'s' * (count != 1)}), not used"
             for name, count in self.skipped.items()
@@ -104,7 +104,9 @@ class LoadedWeights:
             names = sorted(self.inert, key=lambda name: (name.startswith("torch."), name))
             shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             kinds = f"{len(names)} class{'es' * (len(names) != 1)}"
-            notes.append(f"objects of {kinds} in the file were not built, no code ran: {shown}")
+            notes.append(
+                f"objects of {kinds} in the file were not loaded, no code was run: {shown}"
+            )
         return notes
 
 
@@ -124,8 +126,8 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
         inside = weights_in(path)
         if inside is None:
             raise CheckpointError(
-                f"{path} holds neither a finished student nor a teacher "
-                "(student.json or teacher.json), nor a file of weights. Is its run complete?"
+                f"{path} contains no finished student or teacher (student.json or teacher.json) "
+                "and no weights file. Is its run complete?"
             )
         path = inside
     if not path.is_file():

@@ -58,7 +58,7 @@ def make_frozen(
     effective = runtime.precision or precision
     folded = 0
     if runtime.fold or effective in HALF_TYPES:
-        extractor = copy.deepcopy(extractor)  # terms may hold modules of the network
+        extractor = copy.deepcopy(extractor)  # losses may hold modules of the network
     if runtime.fold:
         folded = fold_batchnorm(extractor.network, sample, extractor.places)
         extractor.reattach()

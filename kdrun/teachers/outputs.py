@@ -14,10 +14,10 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a teacher answers.
+    """A teacher's output units.
 
-    count: how many outputs it has. names: of all of them, where they are known.
-    where: the teacher's name in settings (`teacher2`). source: what knows the names, in words.
+    count: number of outputs. names: of all outputs, or None if unknown.
+    where: prefix of the teacher's settings (`teacher2`). source: where the names come from.
     """
 
     count: int
@@ -43,8 +43,8 @@ def chosen_outputs(
     if given.classes is not None:
         if given.class_order is not None and isinstance(given.class_order, str):
             raise ConfigError(
-                f"{outputs.where}.class_order={given.class_order} orders the names of the data "
-                f"set, and {outputs.where}.classes names the outputs one by one: leave one out."
+                f"{outputs.where}.class_order={given.class_order} sorts the data set's class "
+                f"names, but {outputs.where}.classes lists the outputs explicitly: set only one."
             )
         found = _by_classes(given.classes, classes, names, outputs)
     elif given.class_order is not None:
@@ -165,8 +165,8 @@ def _number(entry: str | int, names: Sequence[str] | None, outputs: Outputs) -> 
         return entry
     if names is None:
         raise ConfigError(
-            f"{setting} has the name {entry!r}, and nothing says how the teacher's {outputs.count} "
-            f"outputs are named: give their numbers, or all names in order, "
+            f"{setting} has the name {entry!r}, but the names of the teacher's {outputs.count} "
+            f"outputs are unknown: give their numbers, or all names in order, "
             f"{outputs.where}.class_order=names.txt."
         )
     number = _find(entry, names)
@@ -199,8 +199,8 @@ def _refuse_twice(found: Sequence[int], classes: Sequence[str], setting: str) ->
         if found.count(number) > 1:
             both = [c for c, other in zip(classes, found, strict=True) if other == number]
             raise ConfigError(
-                f"{setting} gives the output {number} to {both[0]!r} and to {both[1]!r}: each "
-                "class needs an output of its own."
+                f"{setting} assigns output {number} to both {both[0]!r} and {both[1]!r}: each "
+                "class needs a different output."
             )
 
 

@@ -55,13 +55,13 @@ def test_more_outputs_are_chosen_by_number_and_name() -> None:
         (5, {"classes": [0, 1]}, "names 2 outputs, and the data set has 3 classes"),
         (5, {"classes": [0, 1, 5]}, "numbered from 0 to 4"),
         (5, {"classes": [0, 1, -1]}, "numbered from 0 to 4"),
-        (5, {"classes": [0, 1, 1]}, "gives the output 1 to '2' and to '10'"),
-        (5, {"classes": ["a", "b", "c"]}, "nothing says how the teacher's 5 outputs are named"),
+        (5, {"classes": [0, 1, 1]}, "assigns output 1 to both '2' and '10'"),
+        (5, {"classes": ["a", "b", "c"]}, "the names of the teacher's 5 outputs are unknown"),
         (5, {"classes": ["2", "a", "b"]}, "gives the output '2' to the class '1'"),
         (5, {"class_order": "natural"}, "the teacher has 5 outputs"),
         (5, {"class_order": ["1", "2", "10"]}, "names 3 outputs"),
         (3, {"class_order": ["1", "2", "3"]}, "has no 10"),
-        (3, {"class_order": "natural", "classes": [0, 1, 2]}, "leave one out"),
+        (3, {"class_order": "natural", "classes": [0, 1, 2]}, "set only one"),
     ],
 )
 def test_what_does_not_fit_is_refused(count: int, given: dict[str, object], text: str) -> None:
