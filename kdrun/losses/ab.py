@@ -29,9 +29,9 @@ class ActivationBoundaries(DistillationLoss):
     weighs 2^(i-L), so that the last one weighs 1. weight: 1 (the recipe of the tables in Tian et
     al., arXiv 1910.10699).
 
-    Minimised before the main phase, where the weight has no effect: it moves the student's layers
-    up to the last tap; the other losses train the rest. The paper continues with soft targets,
-    `'loss=[kd,ab]'`, the published tables with labels alone.
+    Minimised before the main phase, where the weight has no effect: it trains the student's layers
+    up to the last tap; the other losses train all layers afterwards. The paper continues with soft
+    targets, `'loss=[kd,ab]'`, the published tables with labels only.
 
     margin: m, above 0.
     variant: see `variants`.

@@ -138,7 +138,7 @@ class ContrastiveDistillation(DistillationLoss):
         self.step += 1
 
     def notes(self) -> list[str]:
-        """What the memories take."""
+        """Memory use of the banks, for the start of a run."""
         assert isinstance(self.student_side, Memory)
         rows = len(self.student_side.rows)
         memory, scores = 2 * rows * self.dim * 4, 2 * self._batch_size * rows * 4
@@ -152,9 +152,9 @@ class ContrastiveDistillation(DistillationLoss):
 
 
 class Memory(nn.Module):
-    """One network's embeddings of all images, and the constant that makes scores probabilities.
+    """Memory bank: one network's embeddings of all images, and the normalisation constant Z.
 
-    rows: `[N, dim]`. log_constant: log Z, infinite until the first batch has set it.
+    rows: `[N, dim]`. log_constant: log Z, infinite until the first batch sets it.
     """
 
     rows: Tensor
@@ -184,7 +184,7 @@ class Memory(nn.Module):
         kept.copy_(torch.where(kept.isinf(), mean.to(kept.dtype), kept))
 
     def write(self, index: Tensor, embeddings: Tensor, momentum: float) -> None:
-        """Move the rows of `index` `[B]` towards `embeddings` `[B, dim]`, and to unit length."""
+        """Update the rows `index` `[B]` with `embeddings` `[B, dim]` and normalise them."""
         old = self.rows[index]
         new = momentum * old + (1.0 - momentum) * embeddings.to(old.dtype)
         self.rows.index_copy_(0, index, unit(new, dim=1))

@@ -17,10 +17,10 @@ BASES = ("kd", "dkd")
 
 
 class CurriculumTemperature(DistillationLoss):
-    """`kd` (or `dkd`) of logits `[B, C]` at a learned temperature T that makes the task harder.
+    """`kd` (or `dkd`) of logits `[B, C]` at a temperature T that is learned adversarially.
 
     T = t_start + t_range · sigmoid(θ), θ learned from 1 by the student's optimiser. A gradient
-    reversal multiplies θ's gradient by -λ, so that T climbs the loss that the student descends.
+    reversal multiplies θ's gradient by -λ, so that T maximises the loss the student minimises.
     λ follows half a cosine from 0 to `lambda_max` over the first `lambda_epochs` epochs,
     counted from 1. The factor T² is part of the graph, as in the authors' code. weight:
     alpha, 0.9 as published. This is the paper's global temperature; one per image is not offered.

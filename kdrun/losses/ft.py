@@ -88,9 +88,9 @@ class FactorTransfer(DistillationLoss):
         for paraphraser, translator, (s, t) in layers:
             with torch.no_grad():
                 factor = paraphraser(t)
-            ours, theirs = (self._normalised(f) for f in to_smaller(translator(s), factor))
+            f_s, f_t = (self._normalised(f) for f in to_smaller(translator(s), factor))
             distance = F.mse_loss if self.variant == "paraphraser" else F.l1_loss
-            losses.append(distance(ours, theirs))
+            losses.append(distance(f_s, f_t))
         return sum(losses[1:], losses[0])
 
     def pretraining(self) -> Pretraining | None:
@@ -135,7 +135,7 @@ class Paraphraser(nn.Module):
         return factor
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` through the factor and back."""
+        """Reconstruction of a map `[B, C, H, W]` from its factor."""
         reconstruction: Tensor = self.decoder(self.encoder(features))
         return reconstruction
 

@@ -13,7 +13,7 @@ from kdrun.losses.singular import right_vectors
 from kdrun.ranges import Channels
 from kdrun.types import Batch, Outputs
 
-CANDIDATES = 3  # more student vectors than teacher's, from which the best aligned are taken
+CANDIDATES = 3  # extra student vectors; the best aligned ones are selected
 
 
 class SingularVectors(DistillationLoss):
@@ -81,18 +81,18 @@ class SingularVectors(DistillationLoss):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from features of each tap pair."""
-        before: tuple[Tensor, Tensor] | None = None
+        previous: tuple[Tensor, Tensor] | None = None
         losses = []
         for s, t in map_pairs(self, student, teacher):
-            now = self._vectors(*to_smaller(s, t))
-            if before is not None:
-                count = min(now[0].shape[2], before[0].shape[2])
+            current = self._vectors(*to_smaller(s, t))
+            if previous is not None:
+                count = min(current[0].shape[2], previous[0].shape[2])
                 r_s, r_t = (
                     _correlations(a[:, :, :count], b[:, :, :count])
-                    for a, b in zip(now, before, strict=True)
+                    for a, b in zip(current, previous, strict=True)
                 )
                 losses.append((r_s - r_t).square().sum() / len(s))
-            before = now
+            previous = current
         return sum(losses[1:], losses[0])
 
     def _vectors(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +121,6 @@ def aligned(candidates: Tensor, targets: Tensor) -> Tensor:
     return candidates @ chosen
 
 
-def _correlations(vectors: Tensor, before: Tensor) -> Tensor:
-    """`[B, n, n', k]` of vectors `[B, n, k]` and `[B, n', k]`."""
-    return (-(vectors[:, :, None] - before[:, None]).square() / 8.0).exp()
+def _correlations(vectors: Tensor, previous: Tensor) -> Tensor:
+    """RBF similarities `[B, n, n', k]` of vectors `[B, n, k]` and `[B, n', k]`."""
+    return (-(vectors[:, :, None] - previous[:, None]).square() / 8.0).exp()

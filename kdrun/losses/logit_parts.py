@@ -22,12 +22,12 @@ def standardise(logits: Tensor) -> Tensor:
 
 
 def target_logit(logits: Tensor, targets: Tensor) -> Tensor:
-    """`[B, 1]`: the logit of each image's own class."""
+    """The logit `[B, 1]` of each image's true class."""
     return logits.gather(1, targets[:, None])
 
 
 def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
-    """`[B, C - 1]`: the logits of all other classes, in order."""
+    """The logits `[B, C - 1]` of all other classes, in order."""
     columns = torch.arange(logits.shape[1] - 1, device=logits.device)[None, :]
     return logits.gather(1, columns + (columns >= targets[:, None]))
 
@@ -35,10 +35,10 @@ def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
 def binary_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """Logits `[B, 2]` whose softmax is (p, 1 - p) for the class `[B]` of each row.
 
-    1 - p is never formed: it would lose every digit where p is close to 1.
+    1 - p is not computed explicitly: it would lose all precision where p is close to 1.
     """
-    rest = torch.logsumexp(other_logits(logits, classes), dim=1, keepdim=True)
-    return torch.cat((target_logit(logits, classes), rest), dim=1)
+    others = torch.logsumexp(other_logits(logits, classes), dim=1, keepdim=True)
+    return torch.cat((target_logit(logits, classes), others), dim=1)
 
 
 def mean_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from kdrun.types import Batch, Outputs
 class LogitStandardisation(DistillationLoss):
     """T² · KL(softmax(z'_teacher / T) ‖ softmax(z'_student / T)) of z-scores z', mean over B.
 
-    z' = (z - mean_c z) / std_c z per image, with the unbiased deviation: the student is
-    not asked for the teacher's mean and spread of logits, only for their shape. weight: 9 with
+    z' = (z - mean_c z) / std_c z per image, with the unbiased deviation: the student need not
+    match the mean and scale of the teacher's logits, only their shape. weight: 9 with
     0.1 · CE on the plain logits, both from the published recipe, hence `ce_weight`. Two classes
     have z-scores ±1/√2 whatever the logits are, so that only their order is left to learn.
 

@@ -1,7 +1,7 @@
-"""The value that stands for "below zero" in each channel of a teacher's pre-activation.
+"""Margins of OFD: the mean negative pre-activation of each teacher channel.
 
-It is the mean of the negative values, E[x | x < 0] (Heo et al., ICCV 2019, arXiv 1904.01866, §3):
-computed from the batch normalisation that makes the pre-activation, or measured.
+E[x | x < 0] (Heo et al., ICCV 2019, arXiv 1904.01866, §3), computed from the preceding batch
+normalisation or measured.
 """
 
 import math
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from kdrun.losses.base import NetworkView
 
-MEASURED_BATCHES = 100  # of the training; then the margins stay
-SMALLEST_SHARE = 0.001  # of negative values, below which their mean is not asked for
-FAR_BELOW = 3.0  # deviations below zero, the margin of such a channel
+MEASURED_BATCHES = 100  # training batches that are measured; then the margins are fixed
+SMALLEST_SHARE = 0.001  # with a smaller share of negative values, FAR_BELOW is used
+FAR_BELOW = 3.0  # margin in standard deviations below zero
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class FixedMargin(nn.Module):
-    """Margins `[C, 1, 1]` that were known before the training."""
+    """Margins `[C, 1, 1]` computed before training."""
 
     def __init__(self, margin: Tensor) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ def batch_norm_before(view: NetworkView, tap: str, channels: int) -> Norm | None
             candidates = candidates[: candidates.index(module)]
     else:
         candidates = list(module.modules())
-    found = [m for m in candidates if isinstance(m, Norm) and m.num_features == channels]
-    return found[-1] if found and found[-1].affine else None
+    norms = [m for m in candidates if isinstance(m, Norm) and m.num_features == channels]
+    return norms[-1] if norms and norms[-1].affine else None
 
 
 def margin_of(norm: Norm) -> Tensor:

@@ -1,7 +1,7 @@
-"""Random draws of images from other classes, as pure functions of seed, step and place.
+"""Sample negatives (images of other classes) as a pure function of seed, step and position.
 
-Nothing here has a state: the numbers are hashes, the same on every device, so that a run that was
-interrupted draws what it would have drawn, and nothing waits for the device.
+The sampler is stateless: the random numbers are hashes, identical on every device, so a resumed run
+draws the same negatives, and the device is never synchronised.
 """
 
 import torch
@@ -78,17 +78,17 @@ class NegativeSampler(nn.Module):
             cells = rows[:, None] * self.count + places
             scarce = (others < self.count)[:, None]
             positions = torch.where(scarce, self._draw(step, 2, cells) % others[:, None], positions)
-        found = self.order[positions]
-        own = self.targets[found] == classes[:, None]
-        return torch.where(own, self.substitute[found], found)
+        images = self.order[positions]
+        same_class = self.targets[images] == classes[:, None]
+        return torch.where(same_class, self.substitute[images], images)
 
     def same_class(self, index: Tensor, classes: Tensor, step: Tensor) -> Tensor:
         """For each image `[B]` one of its class, perhaps itself: positions `[B]`."""
         rows = torch.arange(len(classes), device=classes.device)
         sizes = self.class_sizes[classes]
         place = self._draw(step, 3, rows) % sizes.clamp_min(1)
-        found = self.by_class[(self.class_starts[classes] + place).clamp_max(self.size - 1)]
-        return torch.where(sizes > 0, found, index)
+        images = self.by_class[(self.class_starts[classes] + place).clamp_max(self.size - 1)]
+        return torch.where(sizes > 0, images, index)
 
     def _coprime(self, others: Tensor, rows: Tensor, step: Tensor) -> Tensor:
         """For each row a random number up to `others`, without common factor with it."""
@@ -117,9 +117,9 @@ def _substitutes(order: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
     As many images of a class lie among the first n as others lie among the last N - n.
     """
     place = torch.argsort(order)  # of each image in `order`
-    found = torch.zeros_like(order)
-    for number, own in enumerate(torch.argsort(targets, stable=True).split(sizes.tolist())):
-        first = len(order) - len(own)
+    substitutes = torch.zeros_like(order)
+    for number, images in enumerate(torch.argsort(targets, stable=True).split(sizes.tolist())):
+        first = len(order) - len(images)
         last = order[first:]
-        found[own[place[own] < first]] = last[targets[last] != number]
-    return found
+        substitutes[images[place[images] < first]] = last[targets[last] != number]
+    return substitutes

@@ -17,7 +17,7 @@ MARGINS = ("auto", "batch_norm", "measured")
 
 
 class FeatureOverhaul(DistillationLoss):
-    """Partial squared difference of pre-activations: negative values only need to stay low.
+    """Partial squared difference of pre-activations: negative values only need to stay negative.
 
     A 1×1 convolution and batch normalisation give the student's map the teacher's width. The
     teacher's map is t' = max(t, m), with a margin m < 0 per channel: the mean of its negative

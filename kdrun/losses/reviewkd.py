@@ -107,15 +107,15 @@ class FusionBlock(nn.Module):
         return self.expand(fused), fused
 
     def _weights(self, fused: Tensor, deeper: Tensor, size: tuple[int, int]) -> Tensor:
-        """How much each of the two counts, `[B, 2, *size]`.
+        """Attention weights of the two maps, `[B, 2, *size]`.
 
-        A 1×1 convolution of both maps side by side is the sum of one of each; taken apart, the
-        deeper map is read before it is repeated, and the two are not copied together.
+        A 1×1 convolution of concatenated maps is the sum of one convolution per map. Computed
+        separately, the deeper map is convolved before upsampling and nothing is concatenated.
         """
         assert self.attention is not None
-        own, other = self.attention.weight.split(fused.shape[1], dim=1)
-        here = F.conv2d(fused, own, self.attention.bias)
-        return torch.sigmoid(here + _nearest(F.conv2d(deeper, other), size))
+        fused_weight, deeper_weight = self.attention.weight.split(fused.shape[1], dim=1)
+        scores = F.conv2d(fused, fused_weight, self.attention.bias)
+        return torch.sigmoid(scores + _nearest(F.conv2d(deeper, deeper_weight), size))
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ class RelationalDistillation(DistillationLoss):
         if self.distance:
             loss = loss + self.distance * F.smooth_l1_loss(relative(far_s), relative(far_t))
         if self.angle:
-            found = F.smooth_l1_loss(angles(gram_s, far_s), angles(gram_t, far_t))
-            loss = loss + self.angle * found
+            angle_loss = F.smooth_l1_loss(angles(gram_s, far_s), angles(gram_t, far_t))
+            loss = loss + self.angle * angle_loss
         return loss
 
     def symbol(self) -> str:

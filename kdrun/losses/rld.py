@@ -19,8 +19,8 @@ class RefinedLogits(DistillationLoss):
     """alpha · SCD + beta · MCD of logits `[B, C]` and labels y, averaged over the batch.
 
     SCD (sample confidence) compares two pairs of probabilities at `alpha_temperature`: the
-    teacher's (max_c p_t, rest) and the student's (p_s,y, rest), so that a teacher that is wrong
-    passes on how sure it is and not its class. MCD (masked correlation) is the KL divergence of
+    teacher's (max_c p_t, rest) and the student's (p_s,y, rest), so that a wrong teacher transfers
+    its confidence but not its class. MCD (masked correlation) is the KL divergence of
     the softmax at `temperature` over the classes whose teacher logit is below the true class's;
     tied classes are left out, and a sample without such a class adds 0. Each part is multiplied
     by its temperature squared. Where the teacher is right, MCD is the NCKD of `dkd`. weight: 1

@@ -28,11 +28,11 @@ class SemanticCalibration(DistillationLoss):
     `'loss=[kd,semckd]' loss.semckd.weight=400 loss.kd.weight=1 ce=1 schedule=cifar240`. At the
     default learning rate of 0.1, 400 outweighs the labels and diverges.
 
-    The MLPs take rows as long as the training's batch. The last, smaller batch of an epoch, which
-    the authors' code leaves out, is zero-padded; a larger one is truncated.
+    The input width of the MLPs is the training batch size. The last, smaller batch of an epoch,
+    which the authors' code drops, is zero-padded; a larger one is truncated.
 
-    As a criterion: lists of any two lengths; the batch it is built for is the largest it takes
-    without cutting.
+    As a criterion: lists of any two lengths; batches larger than the one it was built for are
+    truncated.
 
     taps: `stages_crossed` pairs all stages of both networks; of other requests all student taps
     are paired with all teacher taps. reduction: the MLPs' width is the batch size divided by it.
@@ -91,12 +91,12 @@ class SemanticCalibration(DistillationLoss):
     def _distances(self, students: list[Tensor], teachers: list[Tensor]) -> Tensor:
         """`[B, student layers, teacher layers]`."""
         layers = iter(self.bottlenecks)
-        found = []
+        distances = []
         for s in students:
             for t in teachers:
                 source, target = to_smaller(s, t)
-                found.append((next(layers)(source) - target).square().flatten(1).mean(dim=1))
-        return torch.stack(found, dim=1).unflatten(1, (len(students), len(teachers)))
+                distances.append((next(layers)(source) - target).square().flatten(1).mean(dim=1))
+        return torch.stack(distances, dim=1).unflatten(1, (len(students), len(teachers)))
 
     def _attention(self, students: list[Tensor], teachers: list[Tensor]) -> Tensor:
         """`[B, student layers, teacher layers]`, of sum 1 over the teacher's."""

@@ -21,9 +21,8 @@ class ReusedTeacherClassifier(DistillationLoss):
     The trained student is a composite network (`models.reused_classifier`): its backbone
     without classifier, a projector (1×1, 3×3, 1×1 convolutions with batch normalisation, inner
     width D_t / `reduction`; a ReLU behind each, behind the last one if the teacher's features have
-    no negative values) and the teacher's classifier, frozen. It needs no teacher
-    afterwards; its parameters and operations, projector and classifier included, are what the
-    result states.
+    no negative values) and the teacher's classifier, frozen. It does not need the teacher after
+    training; reported parameters and FLOPs include projector and classifier.
 
     Loss: mean over all elements of (p - f_t)², p the projected map `[B, D_t, H, W]`, f_t the
     teacher's map whose average over places is its embedding; the larger of the two maps is averaged

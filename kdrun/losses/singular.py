@@ -18,15 +18,15 @@ def right_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         vectors, squares = _eigen(matrices)
     count = min(count, vectors.shape[2])
-    wanted, change = vectors[:, :, :count], matrices - matrices.detach()
-    turned = change.mT @ (matrices.detach() @ wanted) + matrices.detach().mT @ (change @ wanted)
+    selected, change = vectors[:, :, :count], matrices - matrices.detach()
+    turned = change.mT @ (matrices.detach() @ selected) + matrices.detach().mT @ (change @ selected)
     within = vectors.mT @ turned
     gaps = squares[:, None, :count] - squares[:, :, None]
-    found = wanted + vectors @ (_inverse(gaps, squares) * within)
-    if vectors.shape[2] < vectors.shape[1]:  # directions that no row of the matrix has
+    result = selected + vectors @ (_inverse(gaps, squares) * within)
+    if vectors.shape[2] < vectors.shape[1]:  # directions outside the row space
         outside = turned - vectors @ within
-        found = found + outside * _inverse(squares[:, None, :count], squares)
-    return found, squares[:, :count].sqrt()
+        result = result + outside * _inverse(squares[:, None, :count], squares)
+    return result, squares[:, :count].sqrt()
 
 
 def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,6 +43,6 @@ def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inverse(gaps: Tensor, squares: Tensor) -> Tensor:
-    """1 / gap, bounded where the gap is small beside the largest eigenvalue."""
+    """1 / gap, bounded where the gap is small relative to the largest eigenvalue."""
     bound = (SMALLEST_GAP * squares[:, None, :1]).square()
     return gaps / (gaps.square() + bound).clamp_min(torch.finfo(gaps.dtype).tiny)

@@ -8,8 +8,8 @@ from kdrun.losses.base import DistillationLoss, TapRequest, feature_pairs, requi
 from kdrun.losses.shapes import tap_names, unit
 from kdrun.types import Batch, Outputs
 
-# The layers a variant compares when `taps` does not say.
-OWN_TAPS = {"repdistiller": "last_stage", "paper": "stages", "cosine": "last_stage"}
+# Default taps of each variant.
+DEFAULT_TAPS = {"repdistiller": "last_stage", "paper": "stages", "cosine": "last_stage"}
 
 
 class SimilarityPreserving(DistillationLoss):
@@ -44,7 +44,7 @@ class SimilarityPreserving(DistillationLoss):
         self, taps: Sequence[TapRequest] | None = None, variant: str = "repdistiller"
     ) -> None:
         require_variant(type(self), variant)
-        super().__init__([OWN_TAPS[variant]] if taps is None else taps)
+        super().__init__([DEFAULT_TAPS[variant]] if taps is None else taps)
         self.variant = variant
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -67,6 +67,6 @@ def gram_rows(features: Tensor) -> Tensor:
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Cosine `[B, B]` of each two rows of features `[B, ...]`; 0 with a zero row."""
+    """Pairwise cosines `[B, B]` of the rows of features `[B, ...]`; 0 for zero rows."""
     flat = unit(features.flatten(1), dim=1)
     return flat @ flat.T

@@ -1,4 +1,4 @@
-"""Losses that know distillation tokens: which head of the student a teacher acts on."""
+"""Base class of losses that can act on the heads of distillation tokens."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -30,9 +30,9 @@ class TokenLoss(DistillationLoss):
         return Outputs(logits, distillation=tuple(heads))
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
-        """Take the number of the teacher, which is that of its token.
+        """Store the teacher's number, which selects its token.
 
-        Raises ConfigError for several tokens that are not one per teacher.
+        Raises ConfigError for several tokens unless there is one per teacher.
         """
         tokens = len(student.distillation)
         if tokens > 1 and tokens != context.teachers:

@@ -125,8 +125,8 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
     task: list[Tensor] = []
     distil: list[Tensor] = []
     for prefix, parts, weighed in values:
-        for suffix, found in (("", parts), ("_weighted", weighed)):
-            for name, value in found.items():
+        for suffix, group in (("", parts), ("_weighted", weighed)):
+            for name, value in group.items():
                 key = f"{prefix}{name}{suffix}"
                 logged[key] = logged[key] + value.detach() if key in logged else value.detach()
         for name, value in weighed.items():

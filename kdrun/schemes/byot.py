@@ -31,10 +31,9 @@ def byot(
     An exit is a bottleneck that brings a stage's map to the size of the last stage's and to the
     width of the classifier's input, a mean over space, and a classifier. What is minimised is, with
     `loss=kd` (section 3.2, eqs. 1-4): CE_last + Σ_i [(1-α) · CE_i + α · T² · KL(p_last ‖ p_i)
-    + λ · ‖F_i - F_last‖²], the last classifier being a constant in the terms of the exits. F_i is
-    what an exit's classifier reads, `[B, D]`; the squared distance is summed over D and averaged
-    over the batch. Other losses on logits can take the place of the KL. The plain student has no
-    exits.
+    + λ · ‖F_i - F_last‖²], where the last classifier is detached in the losses of the exits. F_i is
+    the input `[B, D]` of an exit's classifier; the squared distance is summed over D and averaged
+    over the batch. Other losses on logits can replace the KL. The plain student has no exits.
 
     exits: taps that an exit follows; null: every stage but the last.
     hint_weight: λ.
@@ -50,11 +49,11 @@ def byot(
     assert output.embedding is not None
     width = output.embedding.shape[1]
     torch.manual_seed(derive(given.seed, "exits"))
-    made = [
+    heads = [
         Exit(output.features[tap], output.features[last], width, given.num_classes) for tap in taps
     ]
-    found = [one.to(given.sample.dtype) for one in made]
-    return BeYourOwnTeacher(student, given.objective, taps, found, hint_weight, given.compiled)
+    heads = [head.to(given.sample.dtype) for head in heads]
+    return BeYourOwnTeacher(student, given.objective, taps, heads, hint_weight, given.compiled)
 
 
 class Exit(nn.Module):
@@ -178,11 +177,11 @@ def _bottleneck(channels: int, width: int, stride: int) -> nn.Sequential:
     """1×1 to a quarter of the width, 3×3, 1×1; each with normalisation and ReLU."""
     inner = max(width // 4, 1)
     layers: list[nn.Module] = []
-    for made in (
+    for convolution in (
         nn.Conv2d(channels, inner, 1, bias=False),
         nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False),
         nn.Conv2d(inner, width, 1, bias=False),
     ):
-        nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
-        layers += [made, AdapterNorm(made.out_channels), nn.ReLU()]
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        layers += [convolution, AdapterNorm(convolution.out_channels), nn.ReLU()]
     return nn.Sequential(*layers)

@@ -120,8 +120,8 @@ class NativeEnsemble(StudentScheme):
     def describe(self) -> str:
         """The objective of one branch, and of the ensemble."""
         count = len(self.branches) + 1
-        own = f"for each of {count} branches after {self.tap}: {self.objective.describe()}"
-        return f"{own}; for their gated ensemble: {self.objective.ce_weight:g}*CE"
+        branch = f"for each of {count} branches after {self.tap}: {self.objective.describe()}"
+        return f"{branch}; for their gated ensemble: {self.objective.ce_weight:g}*CE"
 
     def companions(self) -> list[AuxiliaryModel]:
         """The other branches, and the ensemble."""

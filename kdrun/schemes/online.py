@@ -26,7 +26,7 @@ from kdrun.schemes.measured import AuxiliaryModel, MeanAnswer, mean_logits
 from kdrun.types import Batch, Outputs, StepOutput
 
 VARIANTS = {
-    "each": "every other peer is a teacher; the terms are averaged over them",
+    "each": "every other peer is a teacher; the losses are averaged over them",
     "mean": "one teacher: the mean of the other peers' probabilities (the paper's DML_e)",
 }
 
@@ -100,8 +100,8 @@ class Online(StudentScheme):
     def after_step(self) -> None:
         """Called after each optimiser step."""
         for peer_loss in self.peer_losses:
-            for term in peer_loss.objective.loss_list():
-                term.after_step()
+            for loss in peer_loss.objective.loss_list():
+                loss.after_step()
 
     def forward(self, batch: Batch) -> StepOutput:
         """The sum of all peers' losses for a batch."""
@@ -110,8 +110,8 @@ class Online(StudentScheme):
         parts: list[tuple[str, dict[str, Tensor], dict[str, Tensor]]] = []
         for peer_loss in self.peer_losses:
             teacher = _teacher(constants, peer_loss)
-            _, found = peer_loss.objective(outputs[peer_loss.learner], [teacher], batch)
-            shares = {name: peer_loss.share * value for name, value in found.items()}
+            _, values = peer_loss.objective(outputs[peer_loss.learner], [teacher], batch)
+            shares = {name: peer_loss.share * value for name, value in values.items()}
             parts.append(
                 (f"peer{peer_loss.learner + 1}_", shares, peer_loss.objective.weigh(shares))
             )
@@ -137,7 +137,7 @@ class Online(StudentScheme):
 
     def companions(self) -> list[AuxiliaryModel]:
         """The other peers, and the ensemble of all peers."""
-        found = [
+        peers = [
             AuxiliaryModel("peers", f"peer {number}", peer, learner)
             for number, (peer, learner) in enumerate(
                 zip(self.others, self.learners[1:], strict=True), start=2
@@ -145,7 +145,7 @@ class Online(StudentScheme):
         ]
         count = len(self.learners)
         everyone = MeanAnswer([self.student, *self.others])
-        return [*found, AuxiliaryModel("ensemble", f"ensemble of {count} peers", everyone)]
+        return [*peers, AuxiliaryModel("ensemble", f"ensemble of {count} peers", everyone)]
 
 
 def _peer_losses(given: SchemeContext, count: int, variant: str) -> list[PeerLoss]:
@@ -169,14 +169,14 @@ def _tap(
     names: list[list[str]] = [[] for _ in learners]
     for peer_loss in peer_losses:
         student, teacher = peer_loss.learner, peer_loss.teachers[0]
-        for term in peer_loss.objective.loss_list():
-            term.pairs = pair_taps(term.taps, learners[student].paths, learners[teacher].paths)
-            names[student] += [pair[0] for pair in term.pairs]
-            names[teacher] += [pair[1] for pair in term.pairs]
-    embedding = any(term.reads_embedding for term in given.objective.loss_list())
+        for loss in peer_loss.objective.loss_list():
+            loss.pairs = pair_taps(loss.taps, learners[student].paths, learners[teacher].paths)
+            names[student] += [pair[0] for pair in loss.pairs]
+            names[teacher] += [pair[1] for pair in loss.pairs]
+    embedding = any(loss.reads_embedding for loss in given.objective.loss_list())
     extractor = [
-        learner.extractor(list(dict.fromkeys(own)), embedding)
-        for learner, own in zip(learners, names, strict=True)
+        learner.extractor(list(dict.fromkeys(taps)), embedding)
+        for learner, taps in zip(learners, names, strict=True)
     ]
     outputs = [given.dry(peer) for peer in extractor]
     for peer_loss in peer_losses:
@@ -191,7 +191,7 @@ def _tap(
 
 
 def _require_one_temperature(objective: Objective) -> None:
-    temperatures = {term.target_temperature() for term in objective.loss_list()}
+    temperatures = {loss.target_temperature() for loss in objective.loss_list()}
     if len(temperatures) != 1 or None in temperatures:
         raise ConfigError(
             "scheme.variant=mean averages the peers' probabilities at the objective's one "

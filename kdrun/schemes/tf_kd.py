@@ -20,8 +20,8 @@ from kdrun.types import Batch, Outputs
 CORRECT = 0.99  # the paper's probability of the right class
 
 VARIANTS = {
-    "virtual": "a teacher made by hand, right every time and alike towards all other classes",
-    "self_training": "the same network, trained alone on the labels before",
+    "virtual": "a hand-designed teacher: always right, uniform over all other classes",
+    "self_training": "the same network, trained on the labels first (the baseline)",
 }
 
 
@@ -93,6 +93,6 @@ class VirtualTeacher(StudentScheme):
 
 def virtual_logits(targets: Tensor, num_classes: int, correct: float) -> Tensor:
     """log p_d for labels `[B]`: `[B, C]`, log a at the label and log (1-a)/(C-1) elsewhere."""
-    rest = math.log((1.0 - correct) / (num_classes - 1))
-    logits = torch.full((len(targets), num_classes), rest, device=targets.device)
+    others = math.log((1.0 - correct) / (num_classes - 1))
+    logits = torch.full((len(targets), num_classes), others, device=targets.device)
     return logits.scatter(1, targets[:, None], math.log(correct))
