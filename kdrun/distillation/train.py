@@ -17,7 +17,7 @@ from kdrun.engine.finite import diverging
 from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
 from kdrun.engine.state import TrainState
-from kdrun.engine.stopping import stopped_facts
+from kdrun.engine.stopping import early_stop_dict
 from kdrun.losses.base import Pretraining
 from kdrun.recipes.lr_schedules import TrainingLength, training_length
 from kdrun.runs.result import EarlyStop
@@ -99,7 +99,7 @@ def run_training(
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
     epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
-    stopped = stopped_facts(state, recipe.schedule, epochs)
+    stopped = early_stop_dict(state, recipe.schedule, epochs)
     if stopped is not None:
         session.reporter.close()
         early_stop = EarlyStop.from_dict(stopped, check=False)

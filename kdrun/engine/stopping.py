@@ -23,7 +23,7 @@ def watch(state: TrainState, row: dict[str, Any], schedule: ScheduleConfig) -> N
     state.stopped_early = row["epoch"] - state.watched["epoch"] >= schedule.early_stopping
 
 
-def stopped_facts(
+def early_stop_dict(
     state: TrainState, schedule: ScheduleConfig, epochs: int
 ) -> dict[str, Any] | None:
     """For JSON: when and why training stopped early; None if it did not. epochs: as configured."""

@@ -11,7 +11,7 @@ from engine.test_loop import SCHEDULE, Plain, Watcher, run, same_weights, traini
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.loop import fit
 from kdrun.engine.state import TrainState
-from kdrun.engine.stopping import stopped_facts, watch
+from kdrun.engine.stopping import early_stop_dict, watch
 from kdrun.errors import Interrupted
 
 
@@ -55,11 +55,11 @@ def test_training_ends_and_says_where(tmp_path: Path) -> None:
     assert state.epoch == len(watcher.rows) == best + 3
     assert all(row["val/top1_percent"] <= watcher.rows[best - 1]["val/top1_percent"]
                for row in watcher.rows)  # fmt: skip
-    facts = stopped_facts(state, PATIENT, 40)
+    facts = early_stop_dict(state, PATIENT, 40)
     assert facts == {
         "epoch": best + 3, "epochs": 40, "not_better_since": best, "metric": "validation accuracy",
     }  # fmt: skip
-    assert stopped_facts(TrainState(), PATIENT, 40) is None
+    assert early_stop_dict(TrainState(), PATIENT, 40) is None
 
 
 @pytest.mark.parametrize("stop_at", [3, 7, 18])
