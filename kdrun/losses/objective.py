@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -259,14 +260,7 @@ def build_objective(
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
         weight = alpha if alpha is not None and name in soft else loss[name].weight
-        if name in instances:
-            copies = [copy.deepcopy(instances[name]) for _ in range(1, ensemble.targets)]
-            first, *more = (instances[name], *copies)
-        else:
-            first, *more = (
-                build.call(loss[name].target, kwargs, f"loss.{name}")
-                for _ in range(ensemble.targets)
-            )
+        first, *more = _instances(loss[name], kwargs, instances.get(name), ensemble.targets)
         epochs = loss[name].warmup_epochs, loss[name].decay_epochs, loss[name].decay_after
         losses[name] = WeightedLoss(first, weight, *epochs, tuple(more))
     _check_average(losses, ensemble)
@@ -282,6 +276,15 @@ def build_objective(
             "loss.ID.weight=..."
         )
     return Objective(CrossEntropy(label_smoothing), ce_weight, losses, ensemble)
+
+
+def _instances(
+    config: LossConfig, kwargs: dict[str, Any], given: DistillationLoss | None, count: int
+) -> list[DistillationLoss]:
+    """One instance per teacher. given: an existing module, which is the first."""
+    if given is not None:
+        return [given, *(copy.deepcopy(given) for _ in range(1, count))]
+    return [build.call(config.target, kwargs, f"loss.{config.id}") for _ in range(count)]
 
 
 def _loss_class(config: LossConfig) -> type[DistillationLoss]:

@@ -18,7 +18,7 @@ def test_figures_evaluation_and_resumption_are_those_of_the_kept_network(
     student, folder = result["student"], result["folder"]
     assert result["objective"] == "1*SimKD"
     assert result["ce"] == 0
-    assert "keeps a projector and the teacher's classifier" in (folder / "run.log").read_text()
+    assert "includes a projector and the teacher's classifier" in (folder / "run.log").read_text()
     assert student["params"] > result["alone"]["params"]
     assert student["flops"] > result["alone"]["flops"]
     weights = load_file(folder / "student.safetensors")

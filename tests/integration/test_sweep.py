@@ -129,7 +129,7 @@ def test_a_hanging_job_is_ended_and_the_others_go_on(
     assert time.monotonic() - started < 250
     ended, done = results(workdir)
     assert (ended["status"], done["status"]) == ("failed", "completed")
-    assert "longer than sweep.job_minutes=0.1" in ended["error"]
+    assert "exceeded sweep.job_minutes=0.1" in ended["error"]
 
 
 def test_a_slow_job_saves_its_state_when_its_time_is_up(

@@ -149,7 +149,7 @@ def test_what_makes_no_sense_is_refused_before_training(
     for argv, text in [
         (["transfer.labels=false"], "set alpha=1"),
         (["transfer.labels=false", "loss=ce"], "loss=kd alpha=1"),
-        (["transfer.labels=false", "loss=crd", "ce=0"], "loss=crd reads them"),
+        (["transfer.labels=false", "loss=crd", "ce=0"], "loss=crd needs them"),
         (["transfer.folder=nowhere", "alpha=1"], "does not exist"),
         (["transfer.exclude_classes=[9]"], "no class 9"),
         (["transfer.fracton=0.1"], "transfer.fraction"),

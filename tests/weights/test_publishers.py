@@ -62,9 +62,9 @@ def test_a_whole_pickled_module_gives_its_tensors(tmp_path: Path, old: bool) -> 
     path.write_bytes(legacy(network) if old else whole_module(network))
     found, notes = load(path)
     assert same(found, trained())
-    assert any("no code ran" in note and "weights.publishers.Small" in note for note in notes), (
-        notes
-    )
+    assert any(
+        "no code was run" in note and "weights.publishers.Small" in note for note in notes
+    ), notes
 
 
 def test_plain_pickles_of_tensors_and_of_arrays(tmp_path: Path) -> None:
