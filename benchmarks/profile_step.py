@@ -4,7 +4,7 @@
 
 ResNet-8: one forward and backward pass and update of 64 images of 3 × 32 × 32, eager and compiled,
 and the share of each kind of operation by torch's profiler. Then nine ResNet-8 in turns, each in a
-thread of its own and all in one thread. Nothing else should run meanwhile; a minute on two cores.
+separate thread and all in one thread. Nothing else should run meanwhile; a minute on two cores.
 """
 
 import statistics

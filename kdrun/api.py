@@ -90,7 +90,7 @@ def sweep(
 def report(*folders: str | Path, to: str | Path | None = None) -> Path:
     """`kdrun report`: the folder with report.html, report.md and the CSV files.
 
-    to: another folder for the files; None: beside the first of `folders`.
+    to: another folder for the files; None: the parent of the first of `folders`.
     Raises ConfigError for folders without runs.
     """
     from kdrun.commands import report as command

@@ -279,7 +279,7 @@ class Composer:
     def run_once(self, overrides: list[Override]) -> list[str]:
         """Extra arguments that keep a job's command from becoming a sweep itself.
 
-        Raises ConfigError for a swept experiment that defines a sweep of its own.
+        Raises ConfigError for a swept experiment that itself defines a sweep.
         """
         settings = _job_settings(overrides)
         # only an experiment can define a sweep, so compose once per experiment

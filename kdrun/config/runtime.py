@@ -44,7 +44,5 @@ class RuntimeConfig:
         "auto", "auto | rich | plain | quiet"
     )
     checkpoint_minutes: Positive = setting(5.0, "longest time between two checkpoints")
-    checkpoint_steps: Steps | None = setting(
-        None, "also save every so many steps; null: by time only"
-    )
+    checkpoint_steps: Steps | None = setting(None, "also save every N steps; null: by time only")
     sweep: SweepConfig = setting(SweepConfig())

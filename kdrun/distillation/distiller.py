@@ -66,7 +66,7 @@ class Distiller(nn.Module):
     normalisation: (mean, std) per channel with which your images come; None: both networks take
     them as they are. student_normalisation, teacher_normalisation: what each was trained with,
     None: its attribute `normalisation`, else that of the images.
-    student_taps, teacher_taps: tap name → module path, beside the taps that are found.
+    student_taps, teacher_taps: tap name → module path, in addition to the detected taps.
     teacher_weights: one per teacher, of any sum. batch_size: of the training, for semckd.
     seed: of the adapters' initial weights.
 
@@ -261,7 +261,7 @@ class _Networks:
             constants = attribute
         if constants is not None and not self.known:
             raise ConfigError(
-                f"The {who} expects images normalised with constants of its own: say how yours "
+                f"The {who} expects images normalised with its own constants: say how yours "
                 "come, normalisation=(mean, std), or ((0.0,), (1.0,)) for values from 0 to 1."
             )
         expected = (

@@ -18,9 +18,10 @@ def pooled_map_tap(loss: str, who: str, view: NetworkView, info: InputInfo) -> s
     inspected = inspect_network(view.network, view.paths["embedding"], view.info or info)
     if not inspected.has_places:
         raise ConfigError(
-            f"loss={loss} needs a {who} that averages a feature map before its linear classifier; "
-            f"{type(view.network).__name__} does not. Use a convolutional {who}, or a loss on the "
-            "logits or the embedding (kd, dist, pkt)."
+            f"loss={loss} needs a {who} that averages a feature map of more than 1×1 pixels before "
+            f"its linear classifier; {type(view.network).__name__} does not for these images. Use "
+            f"larger images, another convolutional {who}, or a loss on the logits or the embedding "
+            "(kd, dist, pkt)."
         )
     return inspected.path
 

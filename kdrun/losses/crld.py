@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.logit_parts import divergences
 from kdrun.ranges import NotNegative, Share, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -69,10 +70,8 @@ class CrossViewConsistency(DistillationLoss):
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """T² · KL per sample, `[B]`."""
-        log_p = F.log_softmax(student / self.temperature, dim=1)
-        log_q = F.log_softmax(teacher / self.temperature, dim=1)
-        divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-        return self.temperature**2 * divergence.sum(dim=1)
+        scaled = student / self.temperature, teacher / self.temperature
+        return self.temperature**2 * divergences(*scaled)
 
     def symbol(self) -> str:
         return f"CRLD(T={self.temperature:g})"

@@ -41,6 +41,12 @@ def binary_logits(logits: Tensor, classes: Tensor) -> Tensor:
     return torch.cat((target_logit(logits, classes), others), dim=1)
 
 
+def divergences(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) of logits `[B, C]` per row, `[B]`."""
+    log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
+
+
 def mean_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) ‖ softmax(student)) of logits `[B, C]`, averaged over rows."""
     log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, full_precision, require_variant
-from kdrun.losses.logit_parts import standardise
+from kdrun.losses.logit_parts import divergences, standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -97,10 +97,7 @@ class MultiLevelLogits(DistillationLoss):
     def _divergence(self, logits: tuple[Tensor, Tensor], temperature: float) -> Tensor:
         """T² · KL per image, `[B]`."""
         student, teacher = (standardise(z) if self.standardise else z for z in logits)
-        log_p = F.log_softmax(student / temperature, dim=1)
-        log_q = F.log_softmax(teacher / temperature, dim=1)
-        divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-        return temperature**2 * divergence.sum(dim=1)
+        return temperature**2 * divergences(student / temperature, teacher / temperature)
 
     def symbol(self) -> str:
         return "MLKD(T=" + "+".join(f"{t:g}" for t in self.temperatures) + ")"

@@ -1,9 +1,9 @@
 """Transformed teacher matching: Zheng & Yang, ICLR 2024, arXiv 2402.11148."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.logit_parts import divergences
 from kdrun.ranges import Positive
 from kdrun.types import Batch, Outputs
 
@@ -47,6 +47,4 @@ def matching_divergence(student: Tensor, teacher: Tensor, gamma: float) -> Tenso
     student, teacher: logits `[B, C]`. The power is taken of log-probabilities: a float32 softmax
     has already lost the small ones.
     """
-    log_p = F.log_softmax(full_precision(student), dim=1)
-    log_q = F.log_softmax(gamma * full_precision(teacher), dim=1)
-    return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
+    return divergences(full_precision(student), gamma * full_precision(teacher))

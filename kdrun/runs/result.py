@@ -196,7 +196,7 @@ class DatasetResult(Record):
 @dataclass(frozen=True, kw_only=True)
 class TransferResult(Record):
     """The transfer set. size: images. train_size: those of the training split. fraction: drawn with
-    `seed`. labels: whether they were used. folder: of its own images."""
+    `seed`. labels: whether they were used. folder: of unlabelled images."""
 
     size: Size | None = None
     train_size: Size | None = None

@@ -56,7 +56,7 @@ def console() -> Screen:
 def _screen(stderr: bool = False) -> Screen:
     """A console; in a notebook a plain one.
 
-    Rich would put every line into an HTML output of its own there. Jupyter also sets FORCE_COLOR,
+    Rich would write every line as a separate HTML output there. Jupyter also sets FORCE_COLOR,
     which is no sign of a terminal.
     """
     screen = Screen(stderr=stderr, highlight=False, soft_wrap=True)

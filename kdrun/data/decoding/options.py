@@ -102,7 +102,7 @@ class ReadSettings:
 
 
 def takes_options(*names: str) -> Callable[[Source], Source]:
-    """Let a source take fields of `ReadOptions` as keyword arguments of its own.
+    """Let a source take fields of `ReadOptions` as its keyword arguments.
 
     The decorated function declares only its specific arguments and `options: ReadOptions`; its
     signature then lists both, so that argument checks, `kdrun ls` and configs see one flat set.

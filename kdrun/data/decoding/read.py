@@ -47,7 +47,7 @@ def read_images(tree: Tree, options: ReadOptions, notes: Sequence[str] = ()) -> 
 
 
 def with_notes(raw: RawDataset, notes: Sequence[str]) -> RawDataset:
-    """The data set with `notes` ahead of its own."""
+    """The data set with `notes` before its existing notes."""
     return dataclasses.replace(raw, notes=(*notes, *raw.notes))
 
 
