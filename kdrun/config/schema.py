@@ -9,73 +9,31 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from kdrun.config import readers
+from kdrun.config.data import ALL_TRAINING_IMAGES as ALL_TRAINING_IMAGES
+from kdrun.config.data import AugmentConfig as AugmentConfig
+from kdrun.config.data import DatasetConfig as DatasetConfig
+from kdrun.config.data import TransferConfig as TransferConfig
 from kdrun.config.runtime import LARGEST_SWEEP as LARGEST_SWEEP
 from kdrun.config.runtime import RuntimeConfig as RuntimeConfig
 from kdrun.config.runtime import SearchConfig as SearchConfig
 from kdrun.config.runtime import SweepConfig as SweepConfig
+from kdrun.config.schedule import Precision as Precision
+from kdrun.config.schedule import ScheduleConfig as ScheduleConfig
 from kdrun.config.settings import required, setting
 from kdrun.ranges import (
     Choices,
     Count,
     CountOrZero,
-    Items,
     NotNegative,
-    Number,
     Pixels,
     Positive,
     Range,
     Seed,
-    Share,
     Steps,
     Temperature,
 )
-from kdrun.recipes.lr_schedules import LR_SCHEDULES
-from kdrun.recipes.optimizers import OPTIMIZERS
 
-Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16", "auto"))]
-Workers = Annotated[int, Range(low=0, high=1024)]
 ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of the training images, drawn as integers per image and epoch."""
-
-    crop_padding: Annotated[int, Range(low=0, high=65_536)] = setting(
-        0, "pixels of black border before a random crop"
-    )
-    flip: bool = setting(False, "mirror left-right with probability 0.5")
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Where the images come from and how they are split.
-
-    target, kwargs: the source function and its arguments (`root`, `download`, ...).
-    mean, std: per channel, of pixels scaled to 0..1.
-    split_seed: separate from `seed`, so that all seeds share one teacher.
-    """
-
-    name: str = required()
-    target: str = required(key="_target_")
-    kwargs: dict[str, Any] = setting(dict, rest=True)
-    mean: list[Number] | None = setting(
-        None, "per channel, of pixels scaled to 0..1; null: measured on the training images"
-    )
-    std: list[Positive] | None = setting(None, "standard deviation, likewise")
-    augment: AugmentConfig = setting(AugmentConfig(), "random changes of the training images")
-    split_seed: Seed = setting(0, "chooses the validation images; all seeds share them")
-    resident: Annotated[str, Choices(("auto", "true", "false"))] = setting(
-        "auto",
-        "true: all images in memory; false: streamed from disk; auto: by size",
-        read=readers.resident,
-    )
-    workers: Workers = setting(0, "loader processes when streaming")
-    duplicates: Annotated[str, Choices(("warn", "error", "drop"))] = setting(
-        "warn",
-        "same image in two splits: warn | error | drop (from train and val)",
-        quiet=True,
-    )
 
 
 @dataclass(frozen=True)
@@ -89,49 +47,6 @@ class NetworkConfig:
     target: str = required(key="_target_")
     kwargs: dict[str, Any] = setting(dict, rest=True)
     taps: dict[str, str] = setting(dict, read=readers.taps)
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How a network is trained."""
-
-    epochs: Count = setting(60, "passes over the training images")
-    steps: Steps | None = setting(None, "length in optimiser steps instead; replaces epochs")
-    batch_size: Count = setting(64, "images per optimiser step")
-    eval_batch_size: Count = setting(128, "images per batch when measuring")
-    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot")
-    lr: Positive = setting(0.1, "peak learning rate")
-    momentum: Share = setting(0.9, "of sgd and dot")
-    nesterov: bool = setting(False, "Nesterov momentum, with sgd")
-    dot_delta: Annotated[float, Range(low=0, high=1)] = setting(
-        0.075, "dot: momentum is lower by this for CE, higher by this for the distillation losses"
-    )
-    betas: Annotated[list[Share], Items(2, 2)] = setting(
-        lambda: [0.9, 0.999], "decay rates of adam and adamw"
-    )
-    weight_decay: NotNegative = setting(5e-4, "L2 penalty; decoupled with adamw")
-    curve: Annotated[str, LR_SCHEDULES] = setting(
-        "cosine", "learning-rate schedule: constant | step | linear | cosine | onecycle"
-    )
-    milestones: list[Steps] = setting(
-        list, "curve=step: lr is multiplied by gamma after these epochs"
-    )
-    gamma: Annotated[float, Range(above=0, high=1000)] = setting(0.1, "factor at each milestone")
-    warmup_epochs: NotNegative = setting(0.0, "linear warm-up from zero before the curve")
-    final_lr: NotNegative = setting(0.0, "share of lr left at the end of linear, cosine, onecycle")
-    label_smoothing: Share = setting(0.0, "of the hard-label cross-entropy")
-    grad_clip: NotNegative = setting(0.0, "largest gradient norm; 0: no clipping")
-    max_norm: NotNegative = setting(
-        0.0, "max-norm of each unit's incoming weights, after every step; 0: no limit", quiet=True
-    )
-    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto: bf16 where faster")
-    eval_every: Count = setting(1, "epochs between two evaluations on the validation split")
-    early_stopping: CountOrZero = setting(
-        0, "stop after this many epochs without improvement on the validation split; 0: never"
-    )
-    early_stopping_metric: Annotated[str, Choices(("accuracy", "loss"))] = setting(
-        "accuracy", "metric of early stopping: accuracy | loss"
-    )
 
 
 @dataclass(frozen=True)
@@ -329,43 +244,6 @@ class LoggerConfig:
     name: str = required()
     target: str | None = setting(None, key="_target_")
     kwargs: dict[str, Any] = setting(dict, rest=True)
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-    """What the student is trained on, where that is not all training images with their labels.
-
-    bias: constant added to the logits of the left-out classes after training.
-    """
-
-    exclude_classes: tuple[readers.ClassKey, ...] = setting(
-        (), "classes to leave out, by number or name, e.g. [3]", read=readers.class_keys
-    )
-    only_classes: tuple[readers.ClassKey, ...] = setting(
-        (), "classes to keep instead, e.g. [7,8]", read=readers.class_keys
-    )
-    fraction: Annotated[float, Range(above=0, high=1, usual="0.03")] = setting(
-        1.0, "share of each class that is kept"
-    )
-    seed: Seed = setting(0, "draws that share")
-    labels: bool = setting(True, "false: soft targets only; the CE weight must be 0 (alpha=1)")
-    folder: str | None = setting(None, "unlabelled images to use instead of the training images")
-    bias: str | Number = setting(
-        "none", "logit correction of left-out classes: none | match | a number", read=readers.bias
-    )
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the transfer set has labels."""
-        return self.labels and self.folder is None
-
-    @property
-    def by_class(self) -> bool:
-        """Whether some classes are left out."""
-        return bool(self.exclude_classes or self.only_classes)
-
-
-ALL_TRAINING_IMAGES = TransferConfig()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""Schema of the training recipe: length, optimiser, learning rate, precision."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from kdrun.config.settings import setting
+from kdrun.ranges import (
+    Choices,
+    Count,
+    CountOrZero,
+    Items,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    Steps,
+)
+from kdrun.recipes.lr_schedules import LR_SCHEDULES
+from kdrun.recipes.optimizers import OPTIMIZERS
+
+Precision = Annotated[str, Choices(("fp32", "tf32", "bf16", "fp16", "auto"))]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How a network is trained."""
+
+    epochs: Count = setting(60, "passes over the training images")
+    steps: Steps | None = setting(None, "length in optimiser steps instead; replaces epochs")
+    batch_size: Count = setting(64, "images per optimiser step")
+    eval_batch_size: Count = setting(128, "images per batch when measuring")
+    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot")
+    lr: Positive = setting(0.1, "peak learning rate")
+    momentum: Share = setting(0.9, "of sgd and dot")
+    nesterov: bool = setting(False, "Nesterov momentum, with sgd")
+    dot_delta: Annotated[float, Range(low=0, high=1)] = setting(
+        0.075, "dot: momentum is lower by this for CE, higher by this for the distillation losses"
+    )
+    betas: Annotated[list[Share], Items(2, 2)] = setting(
+        lambda: [0.9, 0.999], "decay rates of adam and adamw"
+    )
+    weight_decay: NotNegative = setting(5e-4, "L2 penalty; decoupled with adamw")
+    curve: Annotated[str, LR_SCHEDULES] = setting(
+        "cosine", "learning-rate schedule: constant | step | linear | cosine | onecycle"
+    )
+    milestones: list[Steps] = setting(
+        list, "curve=step: lr is multiplied by gamma after these epochs"
+    )
+    gamma: Annotated[float, Range(above=0, high=1000)] = setting(0.1, "factor at each milestone")
+    warmup_epochs: NotNegative = setting(0.0, "linear warm-up from zero before the curve")
+    final_lr: NotNegative = setting(0.0, "share of lr left at the end of linear, cosine, onecycle")
+    label_smoothing: Share = setting(0.0, "of the hard-label cross-entropy")
+    grad_clip: NotNegative = setting(0.0, "largest gradient norm; 0: no clipping")
+    max_norm: NotNegative = setting(
+        0.0, "max-norm of each unit's incoming weights, after every step; 0: no limit", quiet=True
+    )
+    precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto: bf16 where faster")
+    eval_every: Count = setting(1, "epochs between two evaluations on the validation split")
+    early_stopping: CountOrZero = setting(
+        0, "stop after this many epochs without improvement on the validation split; 0: never"
+    )
+    early_stopping_metric: Annotated[str, Choices(("accuracy", "loss"))] = setting(
+        "accuracy", "metric of early stopping: accuracy | loss"
+    )
