@@ -36,6 +36,9 @@ class RuntimeConfig:
     device: str = setting("auto", "auto | cpu | cuda | cuda:N | mps", read=readers.device)
     compile: bool = setting(False, "torch.compile for the networks")
     threads: Threads | None = setting(None, "CPU threads; null: as many as the machine has")
+    deterministic: bool = setting(
+        False, "only deterministic kernels: equal runs have equal bits on a GPU too", quiet=True
+    )
     gang: bool = setting(
         False, "run jobs that share data and teacher in lockstep (pip install 'kdrun[lockstep]')"
     )

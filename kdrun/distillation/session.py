@@ -16,7 +16,13 @@ from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
 from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
-from kdrun.engine.devices import describe_device, pick_device, reset_process_state, set_threads
+from kdrun.engine.devices import (
+    describe_device,
+    deterministic_kernels,
+    pick_device,
+    reset_process_state,
+    set_threads,
+)
 from kdrun.engine.interrupt import StopRequest
 from kdrun.files import require_root
 from kdrun.models.features.taps import FeatureExtractor
@@ -94,7 +100,7 @@ def open_session(
     keep_freed_memory()
     distributed.init()
     device = pick_device(distributed.local_device(runtime.device))
-    with StopRequest(limit_seconds) as stop:
+    with deterministic_kernels(runtime.deterministic), StopRequest(limit_seconds) as stop:
         on_lost = stop.ask_all if world().size > 1 else stop.ask
         if job is None:
             reporter = Reporter(runtime.ui, on_lost)

@@ -3,7 +3,8 @@
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -66,6 +67,26 @@ def use_precision(precision: str, device: torch.device) -> None:
     """Check the precision, and switch TF32 matrix products on or off."""
     check_precision(precision, device)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+@contextmanager
+def deterministic_kernels(on: bool) -> Iterator[None]:
+    """Allow only deterministic kernels in the block; `on=False` leaves torch's settings alone.
+
+    cuBLAS reads its workspace setting when it starts, so the first run of a process decides.
+    """
+    if not on:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def set_threads(threads: int | None) -> int:

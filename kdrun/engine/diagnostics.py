@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.state import PART, TrainState
-from kdrun.errors import TrainingError
+from kdrun.errors import ConfigError, TrainingError
 from kdrun.recipes.lr_schedules import TrainingLength
 
 WEIGHTED = "_weighted"
@@ -123,4 +123,13 @@ def out_of_memory(
     return TrainingError(
         f"Out of memory on {device} in {where}, with {name}={size}: {' or '.join(fixes)}. "
         f"{resume}; a run with another batch size starts from scratch."
+    )
+
+
+def no_deterministic_kernel(error: BaseException, device: torch.device) -> ConfigError:
+    """The error for an operation that `deterministic=true` rules out on `device`."""
+    operation = str(error).partition(" does not have")[0].strip()
+    return ConfigError(
+        f"deterministic=true: {operation} has no deterministic kernel on {device}: set "
+        "deterministic=false, or use another loss or network."
     )

@@ -18,7 +18,7 @@ from kdrun.config.schema import ScheduleConfig
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
-from kdrun.engine.diagnostics import not_finite, out_of_memory
+from kdrun.engine.diagnostics import no_deterministic_kernel, not_finite, out_of_memory
 from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
@@ -150,6 +150,8 @@ class _Fit:
                     raise self._batch_of_one() from None
                 raise
             except (RuntimeError, MemoryError) as error:
+                if "does not have a deterministic implementation" in str(error):
+                    raise no_deterministic_kernel(error, self.training.device) from None
                 if not is_out_of_memory(error):
                     raise
                 raise out_of_memory(

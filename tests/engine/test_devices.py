@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdrun.engine import devices
+from kdrun.engine.diagnostics import no_deterministic_kernel
 from kdrun.errors import ConfigError
 
 
@@ -32,6 +33,22 @@ def test_autocast_changes_the_type_of_products() -> None:
         assert (matrix @ matrix).dtype == torch.bfloat16
     with devices.autocast(cpu, "fp32"):
         assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_deterministic_kernels_are_required_inside_the_block_only() -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    with devices.deterministic_kernels(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        with devices.deterministic_kernels(False):  # leaves the setting alone
+            assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
+    error = RuntimeError("put_ does not have a deterministic implementation, but you set ...")
+    told = no_deterministic_kernel(error, torch.device("cuda:0"))
+    assert "put_ has no deterministic kernel on cuda:0" in str(told)
+    assert "deterministic=false" in str(told)
 
 
 @pytest.mark.gpu
