@@ -31,15 +31,34 @@ class BatchKeys:
         return same_kind and torch.equal(images.to(self.images.device), self.images)
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """The second label of each image of a batch whose images are mixed (mixup, CutMix).
+
+    targets: `[B]` int64 class number of the image that was mixed in.
+    share: `[B]` float, λ: the share of the image itself, 0 to 1; 1 where nothing was mixed in.
+    """
+
+    targets: Tensor
+    share: Tensor
+
+    def to(self, device: torch.device) -> "Mixture":
+        """The same mixture on `device`, copied asynchronously where the memory is pinned."""
+        return Mixture(
+            self.targets.to(device, non_blocking=True), self.share.to(device, non_blocking=True)
+        )
+
+
 @dataclass
 class Batch:
     """Images and labels of one step, on the training device.
 
     images: `[B, ...]` float, normalised for the student.
-    targets: `[B]` int64 class numbers.
+    targets: `[B]` int64 class numbers; of a mixed image that of the image itself.
     index: `[B]` int64 position of each image in the transfer set.
     partner: `[B, ...]` another image of the same class, for schemes that compare pairs.
-    keys: identify the images for caches; None for other images, such as mixtures.
+    keys: identify the images for caches; None for images that no cache holds.
+    mixture: the second labels and their shares, where the images are mixed.
     """
 
     images: Tensor
@@ -47,9 +66,17 @@ class Batch:
     index: Tensor
     partner: Tensor | None = None
     keys: BatchKeys | None = None
+    mixture: Mixture | None = None
 
     def __len__(self) -> int:
         return self.targets.shape[0]
+
+    @property
+    def dominant_targets(self) -> Tensor:
+        """`[B]`: the label with the larger share; of two halves that of the image itself."""
+        if self.mixture is None:
+            return self.targets
+        return torch.where(self.mixture.share >= 0.5, self.targets, self.mixture.targets)
 
 
 @dataclass
@@ -145,4 +172,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.index.to(device, non_blocking=True),
         None if batch.partner is None else batch.partner.to(device, non_blocking=True),
         None if batch.keys is None else replace(batch.keys, images=images),
+        None if batch.mixture is None else batch.mixture.to(device),
     )

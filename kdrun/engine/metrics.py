@@ -161,6 +161,8 @@ def collect_logits(
 class EpochSums:
     """Running sums over the images of one training epoch: loss, its parts, correct predictions.
 
+    A prediction for a mixed image is correct if it is the label with the larger share.
+
     tracker: the same values per step, to find the first non-finite one.
     """
 
@@ -183,7 +185,8 @@ class EpochSums:
             values[f"{PART}{name}"] = value.detach() * images
         for name, value in values.items():
             self._add(name, value)
-        self._add("correct", (output.logits.detach().argmax(dim=1) == batch.targets).sum())
+        predictions = output.logits.detach().argmax(dim=1)
+        self._add("correct", (predictions == batch.dominant_targets).sum())
         self.tracker.add(values)
 
     def _add(self, name: str, value: Tensor) -> None:

@@ -20,6 +20,7 @@ from kdrun.ranges import ranged
 from kdrun.types import Batch, InputInfo, Outputs
 
 __all__ = [
+    "PER_LABEL",
     "DistillationLoss",
     "LossContext",
     "NetworkView",
@@ -31,6 +32,9 @@ __all__ = [
     "full_precision",
     "require_variant",
 ]
+
+# `label_pairs` of losses that are means over images (see `kdrun.losses.label_pairs`).
+PER_LABEL = "the λ-weighted mean of the loss with either label"
 
 
 class DistillationLoss(Criterion):
@@ -45,6 +49,8 @@ class DistillationLoss(Criterion):
     soft: True for a loss on the teacher's soft targets; `alpha` is the weight of such a loss.
     ce_weight: weight of CE used with this loss when neither `ce` nor a soft loss sets it.
     reads_labels: True when it needs `Batch.targets` or `LossContext.targets`.
+    label_pairs: of a loss that reads labels, what it makes of a mixed image's two; empty: mixup and
+        CutMix are refused.
     reads_embedding: True when it needs `Outputs.embedding`.
     reads_indices: True when it needs `Batch.index`.
     reads_strong_view: True when it needs `Outputs.strong`.
@@ -62,6 +68,7 @@ class DistillationLoss(Criterion):
     soft: ClassVar[bool] = False
     ce_weight: ClassVar[float] = 1.0
     reads_labels: bool = False
+    label_pairs: ClassVar[str] = ""
     reads_embedding: ClassVar[bool] = False
     reads_indices: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
@@ -124,6 +131,17 @@ class DistillationLoss(Criterion):
 
         Such a loss can learn from the mean of several teachers' probabilities.
         """
+        return None
+
+    def mixing_refusal(self) -> str | None:
+        """Why the loss takes no mixed images (mixup, CutMix), as a clause; None if it takes them.
+
+        By default it takes them unless it reads labels without `label_pairs`, or indices.
+        """
+        if self.reads_indices:
+            return "stores something for each training image, and a mixed image is two of them"
+        if self.reads_labels and not self.label_pairs:
+            return "reads one label per image, and a mixed image has two"
         return None
 
     def notes(self) -> list[str]:

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.label_pairs import label_cross_entropy
 from kdrun.losses.logit_parts import divergences
 from kdrun.ranges import NotNegative, Share, Temperature
 from kdrun.types import Batch, Outputs
@@ -32,6 +33,7 @@ class CrossViewConsistency(DistillationLoss):
     )
     source = "Zhang et al. 2024, ACM MM, arXiv 2412.16493; settings from DeepKD's copy of the code"
     reads_strong_view = True
+    label_pairs = "the strong view's CE is the λ-weighted mean of those with either label"
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class CrossViewConsistency(DistillationLoss):
         loss = self.within * (within * sure_weak).mean()
         loss = loss + self.across * (across * sure_strong).mean()
         if self.reads_labels:
-            loss = loss + self.strong_ce * F.cross_entropy(strong, batch.targets)
+            loss = loss + self.strong_ce * label_cross_entropy(strong, batch)
         return loss
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:

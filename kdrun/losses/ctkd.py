@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.rules import one_of
-from kdrun.losses.base import DistillationLoss
+from kdrun.losses.base import PER_LABEL, DistillationLoss
 from kdrun.losses.dkd import decoupled_loss
 from kdrun.losses.kd import soft_target_loss
+from kdrun.losses.label_pairs import mean_over_labels
 from kdrun.ranges import CountOrZero, NotNegative, Positive
 from kdrun.types import Batch, Outputs
 
@@ -42,6 +43,7 @@ class CurriculumTemperature(DistillationLoss):
     )
     source = "Li, Li, Yang, Zhao, Song, Luo, Li, Yang 2023, AAAI, arXiv 2211.16231"
     soft = True
+    label_pairs = PER_LABEL
     strength: Tensor
 
     def __init__(
@@ -81,9 +83,13 @@ class CurriculumTemperature(DistillationLoss):
         z_student, z_teacher = student.logits, teacher.logits
         if self.base == "kd":
             return soft_target_loss(z_student, z_teacher, temperature, self.standardise)
-        return decoupled_loss(
-            z_student, z_teacher, batch.targets, temperature, (1.0, 8.0), self.standardise
-        )
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            return decoupled_loss(
+                z_student, z_teacher, targets, temperature, (1.0, 8.0), self.standardise, shares
+            )
+
+        return mean_over_labels(loss, batch)
 
     def symbol(self) -> str:
         name = "T²*KL" if self.base == "kd" else "DKD"

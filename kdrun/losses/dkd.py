@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
+from kdrun.losses.label_pairs import mean_over_labels
 from kdrun.losses.logit_parts import binary_logits, mean_divergence, other_logits, standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
@@ -28,6 +29,7 @@ class DecoupledDistillation(DistillationLoss):
     )
     source = "Zhao, Cui, Song, Qiu, Liang 2022, CVPR, arXiv 2203.08679"
     reads_labels = True
+    label_pairs = PER_LABEL
 
     def __init__(
         self,
@@ -44,14 +46,19 @@ class DecoupledDistillation(DistillationLoss):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
-        return decoupled_loss(
-            student.logits,
-            teacher.logits,
-            batch.targets,
-            self.temperature,
-            (self.alpha, self.beta),
-            z_scores=self.standardise,
-        )
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            return decoupled_loss(
+                student.logits,
+                teacher.logits,
+                targets,
+                self.temperature,
+                (self.alpha, self.beta),
+                z_scores=self.standardise,
+                shares=shares,
+            )
+
+        return mean_over_labels(loss, batch)
 
     def target_temperature(self) -> float | None:
         return None if self.standardise else self.temperature
@@ -68,15 +75,19 @@ def decoupled_loss(
     temperature: float | Tensor,
     weights: tuple[float, float],
     z_scores: bool = False,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """T² · (weights[0] · TCKD + weights[1] · NCKD) of logits `[B, C]`, averaged over B.
 
     temperature: a number or a scalar tensor. z_scores: standardise both sets of logits first.
+    shares: `[B]`, weights of the images in the mean.
     """
     z_student, z_teacher = full_precision(student), full_precision(teacher)
     if z_scores:
         z_student, z_teacher = standardise(z_student), standardise(z_teacher)
     z_student, z_teacher = z_student / temperature, z_teacher / temperature
-    tckd = mean_divergence(binary_logits(z_student, targets), binary_logits(z_teacher, targets))
-    nckd = mean_divergence(other_logits(z_student, targets), other_logits(z_teacher, targets))
+    tckd, nckd = (
+        mean_divergence(part(z_student, targets), part(z_teacher, targets), shares)
+        for part in (binary_logits, other_logits)
+    )
     return temperature**2 * (weights[0] * tckd + weights[1] * nckd)

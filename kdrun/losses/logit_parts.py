@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdrun.losses.label_pairs import weighted_mean
+
 # Added to the deviation that z-scores are divided by, as the method's published code does.
 DEVIATION_FLOOR = 1e-7
 
@@ -24,6 +26,12 @@ def standardise(logits: Tensor) -> Tensor:
 def target_logit(logits: Tensor, targets: Tensor) -> Tensor:
     """The logit `[B, 1]` of each image's true class."""
     return logits.gather(1, targets[:, None])
+
+
+def target_cross_entropy(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    """-p_t,y · log p_s,y per image, `[B]`, p the softmax of logits `[B, C]`."""
+    log_p = target_logit(F.log_softmax(student, dim=1), targets)
+    return -(target_logit(F.softmax(teacher, dim=1), targets) * log_p)[:, 0]
 
 
 def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -47,7 +55,12 @@ def divergences(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
 
 
-def mean_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) of logits `[B, C]`, averaged over rows."""
+def mean_divergence(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) of logits `[B, C]`, averaged over rows.
+
+    weights: `[B]`, multiplied with the rows' divergences before the mean.
+    """
+    if weights is not None:
+        return weighted_mean(divergences(student, teacher), weights)
     log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
     return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, full_precision, require_variant
+from kdrun.losses.label_pairs import label_cross_entropy
 from kdrun.losses.logit_parts import divergences, standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
@@ -47,6 +48,7 @@ class MultiLevelLogits(DistillationLoss):
     }
     soft = True
     reads_strong_view = True
+    label_pairs = "the strong view's CE is the λ-weighted mean of those with either label"
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class MultiLevelLogits(DistillationLoss):
         images, classes = self._counted(weak[1])
         loss = strong[0].new_zeros(())
         if self.reads_labels:
-            loss = self.strong_ce * F.cross_entropy(strong[0], batch.targets)
+            loss = self.strong_ce * label_cross_entropy(strong[0], batch)
         for temperature in self.temperatures:
             loss = loss + (images * self._divergence(weak, temperature)).mean()
             loss = loss + self._divergence(strong, temperature).mean()

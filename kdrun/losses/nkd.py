@@ -3,8 +3,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import DistillationLoss, full_precision
-from kdrun.losses.logit_parts import other_logits, target_logit
+from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
+from kdrun.losses.label_pairs import mean_over_labels, weighted_mean
+from kdrun.losses.logit_parts import other_logits, target_cross_entropy
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -28,6 +29,7 @@ class NormalisedDistillation(DistillationLoss):
     )
     source = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, ICCV, arXiv 2303.13005"
     reads_labels = True
+    label_pairs = PER_LABEL
 
     def __init__(self, temperature: Temperature = 1.0, gamma: NotNegative = 1.5) -> None:
         super().__init__()
@@ -37,13 +39,15 @@ class NormalisedDistillation(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
         z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
-        targets = batch.targets
-        log_p = target_logit(F.log_softmax(z_student, dim=1), targets)
-        target = -(target_logit(F.softmax(z_teacher, dim=1), targets) * log_p).mean()
-        log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
-        q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
-        others = -(q * log_q).sum(dim=1).mean()
-        return target + self.gamma * self.temperature**2 * others
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            target = target_cross_entropy(z_student, z_teacher, targets)
+            log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
+            q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
+            others = weighted_mean(-(q * log_q).sum(dim=1), shares)
+            return weighted_mean(target, shares) + self.gamma * self.temperature**2 * others
+
+        return mean_over_labels(loss, batch)
 
     def symbol(self) -> str:
         return f"NKD(T={self.temperature:g}, gamma={self.gamma:g})"

@@ -220,6 +220,17 @@ def without_labels(objective: Objective) -> Objective:
     return objective
 
 
+def require_label_pairs(objective: Objective) -> None:
+    """Raise ConfigError for losses that take no mixed images (mixup, CutMix)."""
+    for name, weighted in objective.weighted.items():
+        reason = weighted.loss.mixing_refusal()
+        if reason is not None:
+            raise ConfigError(
+                f"loss={name} {reason}: leave out augment.mixup and augment.cutmix, or use a loss "
+                "that takes two labels or none, such as kd or dkd."
+            )
+
+
 def build_objective(
     loss: dict[str, LossConfig],
     T: float | None,

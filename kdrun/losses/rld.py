@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
+from kdrun.losses.label_pairs import mean_over_labels
 from kdrun.losses.logit_parts import (
     binary_logits,
     mean_divergence,
@@ -38,6 +39,7 @@ class RefinedLogits(DistillationLoss):
     )
     source = "Sun et al. 2025, ICCV, arXiv 2408.07703"
     reads_labels = True
+    label_pairs = PER_LABEL
 
     def __init__(
         self,
@@ -59,19 +61,25 @@ class RefinedLogits(DistillationLoss):
         z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
         if self.standardise:
             z_student, z_teacher = standardise(z_student), standardise(z_teacher)
-        confidence = mean_divergence(
-            binary_logits(z_student / self.alpha_temperature, batch.targets),
-            binary_logits(z_teacher / self.alpha_temperature, z_teacher.argmax(dim=1)),
-        )
-        masked = z_teacher >= target_logit(z_teacher, batch.targets)
-        correlation = mean_divergence(
-            (z_student / self.temperature).masked_fill(masked, MASKED),
-            (z_teacher / self.temperature).masked_fill(masked, MASKED),
-        )
-        return (
-            self.alpha * self.alpha_temperature**2 * confidence
-            + self.beta * self.temperature**2 * correlation
-        )
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            confidence = mean_divergence(
+                binary_logits(z_student / self.alpha_temperature, targets),
+                binary_logits(z_teacher / self.alpha_temperature, z_teacher.argmax(dim=1)),
+                shares,
+            )
+            masked = z_teacher >= target_logit(z_teacher, targets)
+            correlation = mean_divergence(
+                (z_student / self.temperature).masked_fill(masked, MASKED),
+                (z_teacher / self.temperature).masked_fill(masked, MASKED),
+                shares,
+            )
+            return (
+                self.alpha * self.alpha_temperature**2 * confidence
+                + self.beta * self.temperature**2 * correlation
+            )
+
+        return mean_over_labels(loss, batch)
 
     def symbol(self) -> str:
         return f"RLD(T={self.temperature:g}, alpha={self.alpha:g}, beta={self.beta:g})"

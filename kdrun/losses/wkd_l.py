@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import DistillationLoss, LossContext, full_precision
+from kdrun.losses.base import PER_LABEL, DistillationLoss, LossContext, full_precision
 from kdrun.losses.context import NoNetwork
 from kdrun.losses.embeddings import teacher_classifier
-from kdrun.losses.logit_parts import other_logits, target_logit
+from kdrun.losses.label_pairs import mean_over_labels, weighted_mean
+from kdrun.losses.logit_parts import other_logits, target_cross_entropy
 from kdrun.losses.ramps import cosine_fall
 from kdrun.losses.shapes import unit
 from kdrun.ranges import Count, CountOrZero, NotNegative, Positive, Temperature
@@ -47,6 +48,7 @@ class WassersteinLogits(DistillationLoss):
     )
     source = "Lv, Yang, Li 2024, NeurIPS, arXiv 2412.08139, §3.1"
     reads_labels = True
+    label_pairs = PER_LABEL
     reads_embedding = True
     python_only = ("classifier",)
 
@@ -93,18 +95,25 @@ class WassersteinLogits(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
         z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
-        log_p = target_logit(F.log_softmax(z_student, dim=1), batch.targets)
-        target = -(target_logit(F.softmax(z_teacher, dim=1), batch.targets) * log_p).mean()
-        if z_student.shape[1] == 2:
-            return target
-        distance = sinkhorn_distance(
-            F.softmax(other_logits(z_student, batch.targets) / self.temperature, dim=1),
-            F.softmax(other_logits(z_teacher, batch.targets) / self.temperature, dim=1),
-            other_costs(self.cost.to(z_student.dtype), batch.targets),
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            target = weighted_mean(target_cross_entropy(z_student, z_teacher, targets), shares)
+            if z_student.shape[1] == 2:
+                return target
+            distance = self._distance(z_student, z_teacher, targets)
+            return target + self.transport * self.share * weighted_mean(distance, shares)
+
+        return mean_over_labels(loss, batch)
+
+    def _distance(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+        """W(q_s, q_t) per image, `[B]`, of logits `[B, C]`."""
+        return sinkhorn_distance(
+            F.softmax(other_logits(student, targets) / self.temperature, dim=1),
+            F.softmax(other_logits(teacher, targets) / self.temperature, dim=1),
+            other_costs(self.cost.to(student.dtype), targets),
             self.regularisation,
             self.iterations,
         )
-        return target + self.transport * self.share * distance.mean()
 
     def symbol(self) -> str:
         return f"WKD-L(T={self.temperature:g}, transport={self.transport:g})"

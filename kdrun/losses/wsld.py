@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import DistillationLoss, full_precision
+from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
+from kdrun.losses.label_pairs import mean_over_labels, weighted_mean
 from kdrun.ranges import Temperature
 from kdrun.types import Batch, Outputs
 
@@ -27,6 +28,7 @@ class WeightedSoftLabels(DistillationLoss):
     )
     source = "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang 2021, ICLR, arXiv 2102.00650"
     reads_labels = True
+    label_pairs = PER_LABEL
 
     def __init__(self, temperature: Temperature = 2.0) -> None:
         super().__init__()
@@ -35,12 +37,16 @@ class WeightedSoftLabels(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
         z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
-        ce_student = F.cross_entropy(z_student.detach(), batch.targets, reduction="none")
-        ce_teacher = F.cross_entropy(z_teacher.detach(), batch.targets, reduction="none")
-        counts = 1.0 - (-ce_student / (ce_teacher + 1e-7)).exp()
         log_p = F.log_softmax(z_student / self.temperature, dim=1)
         soft = -(F.softmax(z_teacher / self.temperature, dim=1) * log_p).sum(dim=1)
-        return self.temperature**2 * (counts * soft).mean()
+
+        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
+            ce_student = F.cross_entropy(z_student.detach(), targets, reduction="none")
+            ce_teacher = F.cross_entropy(z_teacher.detach(), targets, reduction="none")
+            counts = 1.0 - (-ce_student / (ce_teacher + 1e-7)).exp()
+            return self.temperature**2 * weighted_mean(counts * soft, shares)
+
+        return mean_over_labels(loss, batch)
 
     def symbol(self) -> str:
         return f"WSLD(T={self.temperature:g})"

@@ -40,7 +40,8 @@ def teacher_free(
     the others (1 - a) / (C - 1) each; as a teacher of logits it has the logarithms of these, so
     that with `loss=kd` the loss is (1-α) · CE + α · T² · KL(p_d^T ‖ p^T), p_d^T ∝ p_d^(1/T). The
     paper writes the KL without the factor T²; its program instead multiplies it by a constant and
-    softens only the teacher. self_training (section 5.1): the student alone, as it is trained for
+    softens only the teacher. For mixed images it gives λ · p_d of the label + (1 - λ) · p_d of the
+    second label. self_training (section 5.1): the student alone, as it is trained for
     comparison, is the frozen teacher of a new student, with any loss.
 
     variant: virtual | self_training. correct: a, from above 1/C to below 1; null is 0.99; only
@@ -83,8 +84,17 @@ class VirtualTeacher(StudentScheme):
     def forward_networks(self, batch: Batch) -> tuple[Outputs, Sequence[Outputs]]:
         """(student's outputs, the virtual teacher's)."""
         student = self._run_student[0](batch.images)
-        logits = virtual_logits(batch.targets, student.logits.shape[1], self.correct)
+        logits = self._teacher(batch, student.logits.shape[1])
         return student, [Outputs(logits.to(student.logits.dtype))]
+
+    def _teacher(self, batch: Batch, num_classes: int) -> Tensor:
+        """log p_d, `[B, C]`; of mixed images the logarithm of the λ-weighted mean of both p_d."""
+        logits = virtual_logits(batch.targets, num_classes, self.correct)
+        if batch.mixture is None:
+            return logits
+        share = batch.mixture.share[:, None]
+        second = virtual_logits(batch.mixture.targets, num_classes, self.correct)
+        return torch.logaddexp(share.log() + logits, (1.0 - share).log() + second)
 
     def describe(self) -> str:
         """The objective and the teacher."""

@@ -1,5 +1,6 @@
 """Teacher-free and class-wise self-distillation: value, gradient and what they refuse."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from kdrun.schemes.context import SchemeContext
 from kdrun.schemes.cs_kd import class_wise
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.tf_kd import teacher_free, virtual_logits
-from kdrun.types import Batch
+from kdrun.types import Batch, Mixture
 
 DOUBLE = torch.float64
 
@@ -58,6 +59,16 @@ def test_virtual_logits_are_probabilities() -> None:
     torch.testing.assert_close(
         logits.exp(), torch.tensor([[0.025, 0.025, 0.9, 0.025, 0.025], [0.9, *[0.025] * 4]])
     )
+
+
+def test_the_virtual_teacher_of_a_mixed_image_is_the_mean_of_two() -> None:
+    scheme, plain = tf_kd(given(KD), correct=0.9), batch()
+    share = torch.tensor([0.0, 0.3, 1.0, 0.5, 0.7, 0.2])
+    second = plain.targets.flip(0)
+    (teacher,) = scheme.forward_networks(replace(plain, mixture=Mixture(second, share)))[1]
+    first, other = (virtual_logits(y, 5, 0.9).exp() for y in (plain.targets, second))
+    expected = share[:, None] * first + (1 - share[:, None]) * other
+    torch.testing.assert_close(teacher.logits.exp(), expected)
 
 
 def test_self_training_is_the_offline_scheme() -> None:
