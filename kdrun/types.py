@@ -155,12 +155,14 @@ class StepOutput:
     parts: name → detached scalar, logged in addition to the loss.
     groups: name → scalar in the graph; they sum to the loss, and an optimiser may treat them
         differently (`task`: labels, `distill`: teacher).
+    losses: name of each loss and `ce` → its weighted part of the loss, in the graph.
     """
 
     loss: Tensor
     logits: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     groups: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

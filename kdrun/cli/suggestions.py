@@ -22,7 +22,7 @@ from kdrun.cli.command_spec import (
 )
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.config.build import CHECKPOINT_WORDS
-from kdrun.config.schema import WEIGHT_EPOCHS, DistillConfig
+from kdrun.config.schema import WEIGHT_SETTINGS, DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
@@ -107,10 +107,10 @@ def _same_thing(verb: str, short: str, long: str) -> bool:
     return False
 
 
-def is_epoch_setting(override: Override) -> bool:
-    """Whether it changes a weight over the epochs: `loss.ID.decay_after`, which any loss takes."""
+def is_weight_setting(override: Override) -> bool:
+    """Whether it shapes a weight: `loss.ID.decay_after`, which any loss takes."""
     words = override.key_or_group.split(".")
-    return len(words) == 3 and words[0] == "loss" and words[2] in WEIGHT_EPOCHS
+    return len(words) == 3 and words[0] == "loss" and words[2] in WEIGHT_SETTINGS
 
 
 def check_value(asked: Request, tree: dict[str, Any], override: Override) -> None:
@@ -124,7 +124,7 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
             parent = ".".join(words[:depth])
             raise ConfigError(f"{parent} is a single value: it has no '{word}'.")
         if word not in node:
-            if is_epoch_setting(override) and depth == 2:
+            if is_weight_setting(override) and depth == 2:
                 return
             raise ConfigError(_missing(asked, tree, words[:depth], word, override))
         node = node[word]

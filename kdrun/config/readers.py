@@ -13,6 +13,7 @@ from kdrun.errors import ConfigError, did_you_mean
 
 ClassKey = int | str  # a class by number or name
 Constants = float | tuple[float, ...]  # one number for all channels, or one per channel
+AUTO_WEIGHT = "auto"  # the weight of a loss is measured before the first step
 NATURAL, LEXICOGRAPHIC = "natural", "lexicographic"
 CHANNELS = (1, 3)
 BIASES = ("none", "match")
@@ -20,6 +21,19 @@ MOST_PIXELS = 100_000_000  # per image, as when reading files
 # Endings that are no part of a data set's name.
 CONTAINERS = re.compile(r"\.(parquet|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)$", re.IGNORECASE)
 LARGEST_NAMES_FILE = 64 * 2**20  # bytes
+
+
+def loss_weight(value: Any, name: str) -> float | str:
+    """A number, or `auto`."""
+    if value == AUTO_WEIGHT:
+        return AUTO_WEIGHT
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        text = "null" if value is None else value
+        raise ConfigError(
+            f"{name}={text} is not a number: type a number, or {name}={AUTO_WEIGHT} to have it "
+            f"measured.{did_you_mean(str(value), [AUTO_WEIGHT])}"
+        )
+    return float(value)
 
 
 def unchanged(value: Any, name: str) -> Any:

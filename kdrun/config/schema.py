@@ -180,7 +180,8 @@ class EnsembleConfig:
 
 
 # Settings of every loss, whether or not its YAML shows them.
-WEIGHT_EPOCHS = ("warmup_epochs", "decay_epochs", "decay_after")
+WEIGHT_SETTINGS = ("warmup_epochs", "decay_epochs", "decay_after", "auto_ratio", "auto_batches")
+AutoWeight = Annotated[str, Choices((readers.AUTO_WEIGHT,))]
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,28 @@ class LossConfig:
 
     id: str
     target: str = required(key="_target_")
-    weight: NotNegative = setting(1.0, "weight in the objective")
+    weight: NotNegative | AutoWeight = setting(
+        1.0, "weight in the objective; auto: measured before the first step", read=readers.loss_weight
+    )
     kwargs: dict[str, Any] = setting(dict, rest=True)
     warmup_epochs: CountOrZero = setting(0, "the weight rises linearly over these epochs")
     decay_epochs: CountOrZero = setting(0, "the weight falls linearly to zero over these epochs")
     decay_after: CountOrZero = setting(
         0, "epochs before the weight falls by a cosine, to zero at the end; 0: constant", quiet=True
     )
+    auto_ratio: Positive | None = setting(
+        None,
+        "weight=auto: gradient norm in the student, as a multiple of CE's; null: the loss's own",
+        quiet=True,
+    )
+    auto_batches: Count = setting(
+        8, "weight=auto: training batches over which the gradient norms are averaged", quiet=True
+    )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the weight is measured."""
+        return self.weight == readers.AUTO_WEIGHT
 
 
 # Where a scheme's teachers come from: `teacher`; none; the student trained on labels first.

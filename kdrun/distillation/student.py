@@ -81,6 +81,7 @@ def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
                 identity(config),
                 folder.write_metrics,
                 track,
+                folder.result,
             )
         except NonFiniteLossError:
             images = run.transfer.dataset

@@ -9,6 +9,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader
 from kdrun.data.loaders.partners import PairedLoader
+from kdrun.distillation.loss_weights import LossWeights
 from kdrun.distillation.session import Session, eval_loader, train_loader
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
@@ -20,7 +21,7 @@ from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import early_stop_dict
 from kdrun.losses.base import Pretraining
 from kdrun.recipes.lr_schedules import TrainingLength, training_length
-from kdrun.runs.result import EarlyStop
+from kdrun.runs.result import EarlyStop, ResultFile
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.pretrain import PretrainScheme, pretrain_phases
 from kdrun.seeds import derive
@@ -67,10 +68,12 @@ def run_training(
     identity: str,
     write_rows: WriteRows,
     log: WriteRows | None = None,
+    result: ResultFile | None = None,
 ) -> Trained:
     """Train `scheme`, or resume its training, then measure the test split.
 
     Losses that need pre-training get a separate phase before the main one.
+    result: where measured weights of losses are written; None for objectives without any.
     """
     _make_ready(scheme, session, recipe.schedule.precision)
     loader = train_loader(
@@ -96,6 +99,17 @@ def run_training(
         labelled=recipe.labelled,
         settings=recipe.settings,
     )
+    if result is not None and scheme.objective.weighted and scheme.objective.ce_weight:
+        weights = LossWeights(
+            scheme,
+            main.train,
+            session.device,
+            recipe.schedule.precision,
+            recipe.seed,
+            session.reporter,
+            result,
+        )
+        main = replace(main, on_start=weights.on_start, on_first_batch=weights.on_first_batch)
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
     epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
@@ -137,6 +151,8 @@ def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> Trai
             phase=name,
             phases=phases,
             earlier=earlier,
+            on_start=None,
+            on_first_batch=None,
             val=None,
             schedule=_pretrain_schedule(plan, main.schedule),
             seed=derive(main.seed, name),

@@ -223,7 +223,13 @@ def average_gradients(optimizer: optim.Optimizer) -> None:
     if world().size == 1:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    average([p.grad for p in parameters if p.grad is not None])
+
+
+def average(gradients: list[Tensor]) -> None:
+    """Average tensors over the processes, in place."""
+    if world().size == 1:
+        return
     for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
         same = [gradient for gradient in gradients if gradient.dtype == dtype]
         flat = torch.cat([gradient.reshape(-1) for gradient in same])

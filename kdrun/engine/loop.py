@@ -7,7 +7,8 @@ for each epoch
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,6 +87,8 @@ class Training:
     earlier: metrics rows of the previous phases; they are kept in the history.
     labelled: whether the training batches have labels; without them no training accuracy is logged.
     checkpoint_seconds, checkpoint_steps: maximum time and number of steps between checkpoints.
+    on_start: called with the number of steps done, after resuming and before the next step.
+    on_first_batch: called with the first batch of the training, before its step.
     settings: prefix of the schedule's settings on the command line.
     """
 
@@ -105,6 +108,8 @@ class Training:
     labelled: bool = True
     checkpoint_steps: int | None = None
     settings: str = "schedule."
+    on_start: Callable[[int], None] | None = None
+    on_first_batch: Callable[[Batch], None] | None = None
 
 
 def fit(scheme: Scheme, training: Training) -> TrainState:
@@ -141,24 +146,32 @@ class _Fit:
         self.training.observer.training_started(self.length, self.state)
         settings = self.training.settings
         who = "the student" if settings == "schedule." else "the teacher in training"
-        while not self._done():
-            try:
+        with self._explaining():
+            if self.training.on_start is not None:
+                self.training.on_start(self.state.step)
+            while not self._done():
                 with diverging(who, f"validation (epoch {self.state.epoch + 1})", settings):
                     self._epoch()
-            except ValueError as error:
-                if "Expected more than 1 value per channel" in str(error):  # torch's batch norm
-                    raise self._batch_of_one() from None
-                raise
-            except (RuntimeError, MemoryError) as error:
-                if "does not have a deterministic implementation" in str(error):
-                    raise no_deterministic_kernel(error, self.training.device) from None
-                if not is_out_of_memory(error):
-                    raise
-                raise out_of_memory(
-                    self.state, self.schedule, self.training.device, self.training.settings,
-                    self.validating, self.saved_step,
-                ) from error  # fmt: skip
         return self.state
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Raise errors of torch as errors that name a setting."""
+        try:
+            yield
+        except ValueError as error:
+            if "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+                raise self._batch_of_one() from None
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if "does not have a deterministic implementation" in str(error):
+                raise no_deterministic_kernel(error, self.training.device) from None
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(
+                self.state, self.schedule, self.training.device, self.training.settings,
+                self.validating, self.saved_step,
+            ) from error  # fmt: skip
 
     def _batch_of_one(self) -> ConfigError:
         size, settings = self.schedule.batch_size, self.training.settings
@@ -193,6 +206,8 @@ class _Fit:
             if self.random_state is not None:  # only now: the loader has drawn its random numbers
                 set_random_state(self.random_state, training.device)
                 self.random_state = None
+            if state.step == 0 and training.on_first_batch is not None:
+                training.on_first_batch(batch)
             fetched = time.perf_counter()
             state.data_seconds += fetched - clock
             output = self._step(batch)

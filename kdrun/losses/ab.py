@@ -67,6 +67,7 @@ class ActivationBoundaries(DistillationLoss):
         self.margin = margin
         self.variant = variant
         self.pretrain_epochs = pretrain_epochs
+        self.only_pretrains = pretrain_epochs > 0
         self.pretrain_lr = pretrain_lr
         self.connectors = nn.ModuleList()
 

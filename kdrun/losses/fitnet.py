@@ -64,6 +64,7 @@ class FitNet(DistillationLoss):
                 "loss.fitnet.pretrain_epochs=30, or use variant=repdistiller."
             )
         self.variant = variant
+        self.only_pretrains = variant == "paper"
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_lr = pretrain_lr
         self.regressors = nn.ModuleList()

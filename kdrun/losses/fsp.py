@@ -68,6 +68,7 @@ class SolutionFlow(DistillationLoss):
         self.variant = variant
         self.connects = connectors
         self.pretrain_epochs = pretrain_epochs
+        self.only_pretrains = pretrain_epochs > 0
         self.pretrain_lr = pretrain_lr
         self.connectors = nn.ModuleList()
 

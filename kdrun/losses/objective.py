@@ -1,9 +1,10 @@
 """The objective: CE with the hard labels plus the weighted sum of all losses."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
+from kdrun.losses.auto_weight import DIGITS, PLACEHOLDER, AutoWeight, require_number
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
@@ -26,6 +28,7 @@ class WeightedLoss:
     warmup_epochs: the weight rises linearly to its full value in this epoch, counted from 1.
     decay_epochs: number of epochs over which the weight falls linearly to zero.
     decay_after: epoch after which the weight follows a cosine to zero at the end of training.
+    auto: how the weight is measured; `weight` is a placeholder until then.
     """
 
     loss: DistillationLoss
@@ -34,6 +37,7 @@ class WeightedLoss:
     decay_epochs: int = 0
     decay_after: int = 0
     others: tuple[DistillationLoss, ...] = ()
+    auto: AutoWeight | None = None
 
     @property
     def instances(self) -> tuple[DistillationLoss, ...]:
@@ -48,12 +52,13 @@ class WeightedLoss:
             * cosine_fall(epoch, epochs, self.decay_after)
         )
 
-    def describe(self) -> str:
+    def describe(self, measured: bool = True) -> str:
         """`0.9*16*KL(T=4)`, with the change over the epochs in brackets."""
         notes = [f"full from epoch {self.warmup_epochs}"] if self.warmup_epochs > 1 else []
         notes += [f"to 0 in {self.decay_epochs} epochs"] if self.decay_epochs else []
         notes += [f"cosine decay after epoch {self.decay_after}"] if self.decay_after else []
-        return f"{self.weight:g}*{self.loss.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
+        weight = f"{self.weight:g}" if measured or self.auto is None else "auto"
+        return f"{weight}*{self.loss.symbol()}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 class Objective(nn.Module):
@@ -86,6 +91,71 @@ class Objective(nn.Module):
             }
         )
         self.weights = {"ce": ce_weight, **{name: w.weight for name, w in losses.items()}}
+        self.auto = {name: w.auto for name, w in losses.items() if w.auto is not None}
+        if self.auto:
+            # per loss: weight, CE's gradient norm, the loss's; NaN until measured
+            self.auto_weights: Tensor
+            self.register_buffer("auto_weights", torch.full((len(self.auto), 3), math.nan))
+            self.register_load_state_dict_post_hook(_apply_measured)
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the weight of a loss is still to be measured."""
+        return bool(self.auto) and bool(self.auto_weights.isnan().any())
+
+    def require_own_ce(self, scheme: str) -> None:
+        """Raise ConfigError if the weight of CE follows from one that is measured."""
+        for name, auto in self.auto.items():
+            if auto.shares:
+                raise ConfigError(
+                    f"loss.{name}.weight=auto with scheme={scheme} needs a weight of CE: set ce=1."
+                )
+
+    def full_weights(self) -> dict[str, float]:
+        """The weights of CE and all losses, without their change over the epochs."""
+        return {"ce": self.ce_weight, **{name: w.weight for name, w in self.weighted.items()}}
+
+    def set_measured(self, norms: Mapping[str, tuple[float, float]]) -> None:
+        """Set the weights that are `auto`.
+
+        norms: loss → (CE's gradient norm, the loss's), both under `full_weights`.
+        Raises ConfigError for norms that lead to no usable weight.
+        """
+        rows = []
+        for name, auto in self.auto.items():
+            rows.append([auto.solve(name, *norms[name]), *norms[name]])
+        self.auto_weights.copy_(torch.tensor(rows))
+        self.apply_measured()
+
+    def apply_measured(self) -> None:
+        """Use the weights in `auto_weights`, if they have been measured."""
+        if not self.auto or self.unmeasured:
+            return
+        for (name, auto), row in zip(self.auto.items(), self.auto_weights.tolist(), strict=True):
+            # float32 holds more digits than a measured weight has
+            weight = float(f"{row[0]:.{DIGITS}g}")
+            self.weighted[name] = replace(self.weighted[name], weight=weight)
+            if auto.shares:
+                self.ce_weight = round(1.0 - weight, 12)
+        self.weights = self.full_weights()
+
+    def auto_entries(self) -> dict[str, dict[str, float]]:
+        """`auto_weights` of `result.json`: the measured weights and gradient norms by loss.
+
+        `gradient` and `ce_gradient` are the mean norms of the loss and of CE, unweighted.
+        """
+        entries = {}
+        rows = self.auto_weights.tolist() if self.auto else []
+        for (name, auto), (_, ce_norm, norm) in zip(self.auto.items(), rows, strict=True):
+            ce_weight = (1.0 - PLACEHOLDER) if auto.shares else self.ce_weight
+            entries[name] = {
+                "weight": self.weighted[name].weight,
+                "ratio": auto.ratio,
+                "batches": auto.batches,
+                "gradient": float(f"{norm / auto.placeholder():.{DIGITS}g}"),
+                "ce_gradient": float(f"{ce_norm / ce_weight:.{DIGITS}g}"),
+            }
+        return entries
 
     def loss_list(self) -> list[DistillationLoss]:
         """All instances of all losses except CE."""
@@ -158,8 +228,11 @@ class Objective(nn.Module):
 
     def describe(self) -> str:
         """The objective as text: `0.1*CE + 0.9*16*KL(T=4)`."""
+        measured = not self.unmeasured
         pieces = [f"{self.ce_weight:g}*CE"] if self.ce_weight else []
-        pieces += [weighted.describe() for weighted in self.weighted.values() if weighted.weight]
+        if not measured and any(auto.shares for auto in self.auto.values()):
+            pieces = ["(1 - auto)*CE"]
+        pieces += [w.describe(measured) for w in self.weighted.values() if w.weight]
         return " + ".join(pieces) + (self.ensemble.describe() if self.weighted else "")
 
     @property
@@ -172,7 +245,12 @@ class Objective(nn.Module):
     def alpha(self) -> float | None:
         """The weight of the soft loss, if there is exactly one."""
         soft = [w.weight for w in self.weighted.values() if w.loss.soft]
-        return soft[0] if len(soft) == 1 else None
+        return soft[0] if len(soft) == 1 and not self.unmeasured else None
+
+
+def _apply_measured(objective: Objective, _: object) -> None:
+    """Hook of `load_state_dict`: use the weights of the checkpoint."""
+    objective.apply_measured()
 
 
 def scalar(value: object, loss: DistillationLoss, name: str) -> Tensor:
@@ -270,10 +348,11 @@ def build_objective(
             if T is not None:
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
-        weight = alpha if alpha is not None and name in soft else loss[name].weight
+        auto = AutoWeight.of(loss[name], classes[name].id, shares=name in soft and ce is None)
+        weight = _weight(loss[name], auto, alpha if name in soft else None)
         first, *more = _instances(loss[name], kwargs, instances.get(name), ensemble.targets)
         epochs = loss[name].warmup_epochs, loss[name].decay_epochs, loss[name].decay_after
-        losses[name] = WeightedLoss(first, weight, *epochs, tuple(more))
+        losses[name] = WeightedLoss(first, weight, *epochs, tuple(more), auto)
     _check_average(losses, ensemble)
     if T is not None and not takes_temperature:
         raise ConfigError(
@@ -286,6 +365,7 @@ def build_objective(
             "Every weight of the objective is 0, so nothing would be trained: set ce=... or "
             "loss.ID.weight=..."
         )
+    _check_auto(losses, ce_weight)
     return Objective(CrossEntropy(label_smoothing), ce_weight, losses, ensemble)
 
 
@@ -322,6 +402,36 @@ def _check_alpha(
             f"With several soft-target losses ({', '.join(soft)}) alpha is ambiguous: set "
             "ce=... and " + ", ".join(f"loss.{name}.weight=..." for name in soft) + "."
         )
+
+
+def _weight(config: LossConfig, auto: AutoWeight | None, alpha: float | None) -> float:
+    """The weight of a loss, or a placeholder. alpha: if it is given and this loss is soft."""
+    if auto is None:
+        require_number(config.id, config)
+        return alpha if alpha is not None else cast(float, config.weight)
+    if alpha is not None:
+        raise ConfigError(
+            f"alpha={alpha:g} is the weight of {config.id}, and loss.{config.id}.weight=auto has "
+            "it measured: leave out one of the two."
+        )
+    return auto.placeholder()
+
+
+def _check_auto(losses: dict[str, WeightedLoss], ce_weight: float) -> None:
+    """Raise ConfigError for a weight that cannot be measured."""
+    for name, weighted in losses.items():
+        if weighted.auto is None:
+            continue
+        if ce_weight == 0:
+            raise ConfigError(
+                f"loss.{name}.weight=auto compares the loss with CE, which has weight 0 here: set "
+                f"ce=1, or loss.{name}.weight to a number."
+            )
+        if weighted.loss.only_pretrains:
+            raise ConfigError(
+                f"loss.{name}.weight=auto: {name} acts before the main phase and has no gradient "
+                f"in it. Set loss.{name}.weight to a number."
+            )
 
 
 def _check_average(losses: dict[str, WeightedLoss], ensemble: Ensemble) -> None:

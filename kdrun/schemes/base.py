@@ -37,6 +37,7 @@ class StudentScheme(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
+        self.compiled = compiled
         run = compile_network(student) if compiled else student
         self._run_student: tuple[Callable[[Tensor], Outputs]] = (run,)  # a tuple: not registered
 
@@ -124,6 +125,7 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
     logged: dict[str, Tensor] = {}
     task: list[Tensor] = []
     distil: list[Tensor] = []
+    losses: dict[str, Tensor] = {}
     for prefix, parts, weighed in values:
         for suffix, group in (("", parts), ("_weighted", weighed)):
             for name, value in group.items():
@@ -131,13 +133,14 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
                 logged[key] = logged[key] + value.detach() if key in logged else value.detach()
         for name, value in weighed.items():
             (task if name == "ce" else distil).append(value)
+            losses[name] = losses[name] + value if name in losses else value
     loss = torch.stack([*task, *distil]).sum()
     groups = {}
     if task:  # none without labels
         groups["task"] = torch.stack(task).sum()
     if distil:
         groups["distill"] = torch.stack(distil).sum()
-    return StepOutput(loss, logits, logged, groups)
+    return StepOutput(loss, logits, logged, groups, losses)
 
 
 def freeze(network: nn.Module) -> nn.Module:

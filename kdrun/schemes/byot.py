@@ -42,6 +42,7 @@ def byot(
     require_logits(given.objective, "byot", "exits and last classifier are compared by logits")
     if hint_weight < 0:
         raise ConfigError(f"scheme.hint_weight={hint_weight:g} must not be negative.")
+    given.objective.require_own_ce("byot")
     taps, last = _taps(given, exits)
     student = given.student.extractor([*dict.fromkeys([*taps, last])], embedding=True)
     output = given.dry(student)

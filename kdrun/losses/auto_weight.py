@@ -1,0 +1,77 @@
+"""`weight: auto`: the weight that gives a loss a stated gradient norm relative to CE.
+
+Imports no torch: `kdrun show` prints the ratios.
+"""
+
+import math
+from dataclasses import dataclass
+
+from kdrun.config.schema import LossConfig
+from kdrun.errors import ConfigError
+from kdrun.ranges import LARGEST_NUMBER
+
+# Loss → the ratio that its published weight gives at the start of training: ResNet-56 → ResNet-20
+# on CIFAR-100, batches of 64; `benchmarks/measure_weights.py` measures them.
+PUBLISHED_RATIOS: dict[str, float] = {}
+DIGITS = 4  # of a measured weight, so that the printed one can be typed
+PLACEHOLDER = 0.5  # of a soft loss, while CE weighs 1 - its weight
+
+
+@dataclass(frozen=True)
+class AutoWeight:
+    """How a weight is measured.
+
+    ratio: gradient norm of the weighted loss as a multiple of that of the weighted CE.
+    batches: number of training batches over which both norms are averaged.
+    shares: CE weighs 1 - the weight of this loss.
+    """
+
+    ratio: float
+    batches: int
+    shares: bool = False
+
+    @classmethod
+    def of(cls, config: LossConfig, loss_id: str, shares: bool) -> "AutoWeight | None":
+        """None for a weight that is a number. loss_id: of the loss's class."""
+        if not config.is_auto:
+            return None
+        ratio = config.auto_ratio or PUBLISHED_RATIOS.get(loss_id, 1.0)
+        return cls(ratio, config.auto_batches, shares)
+
+    def placeholder(self) -> float:
+        """The weight during the measurement."""
+        return PLACEHOLDER if self.shares else 1.0
+
+    def solve(self, name: str, ce_norm: float, norm: float) -> float:
+        """The weight. ce_norm, norm: gradient norms under the placeholder weights.
+
+        Raises ConfigError if the weight is not a usable number.
+        """
+        setting = f"loss.{name}.weight"
+        if not (math.isfinite(ce_norm) and math.isfinite(norm)):
+            raise ConfigError(
+                f"{setting}=auto cannot be measured: the gradient is not finite in the first "
+                f"{self.batches} batches. Set {setting} to a number."
+            )
+        if self.shares:  # w · g = ratio · (1 - w) · g_ce
+            wanted, unit = self.ratio * ce_norm / (1.0 - PLACEHOLDER), norm / PLACEHOLDER
+            weight = wanted / (unit + wanted) if unit > 0 else math.inf
+        else:
+            weight = self.ratio * ce_norm / norm if norm > 0 else math.inf
+        if not 0 < weight <= LARGEST_NUMBER:
+            raise ConfigError(
+                f"{setting}=auto cannot be measured: {name} sends a gradient of norm {norm:.3g} "
+                f"into the student and CE one of {ce_norm:.3g}. Set {setting} to a number."
+            )
+        return float(f"{weight:.{DIGITS}g}")
+
+
+def require_number(name: str, config: LossConfig) -> None:
+    """Raise ConfigError for settings of a measured weight next to a weight that is a number."""
+    given = [key for key in ("auto_ratio",) if config.auto_ratio is not None]
+    given += ["auto_batches"] if config.auto_batches != LossConfig.auto_batches else []
+    if given and not config.is_auto:
+        raise ConfigError(
+            f"loss.{name}.{given[0]} would change nothing: loss.{name}.weight={config.weight:g} is "
+            f"not measured. Set loss.{name}.weight=auto, or leave {given[0]} out."
+        )
