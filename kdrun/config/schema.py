@@ -191,7 +191,9 @@ class LossConfig:
     id: str
     target: str = required(key="_target_")
     weight: NotNegative | AutoWeight = setting(
-        1.0, "weight in the objective; auto: measured before the first step", read=readers.loss_weight
+        1.0,
+        "weight in the objective; auto: measured before the first step",
+        read=readers.loss_weight,
     )
     kwargs: dict[str, Any] = setting(dict, rest=True)
     warmup_epochs: CountOrZero = setting(0, "the weight rises linearly over these epochs")

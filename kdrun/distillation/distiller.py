@@ -1,8 +1,9 @@
 """`kdrun.Distiller`: the objective, taps and adapters of a run around any two modules."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, Self, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from kdrun.config.schema import EnsembleConfig, NetworkConfig
 from kdrun.deploy.student import LoadedNetwork
 from kdrun.distillation.connect import connect
+from kdrun.distillation.loss_weights import gradient_norms, set_auto_weights
 from kdrun.distillation.networks import Labelled, Member
 from kdrun.errors import ConfigError, ShapeError
 from kdrun.losses.base import DistillationLoss, Pretraining
@@ -60,7 +62,7 @@ class Distiller(nn.Module):
     loss: a name (`kdrun ls loss`), a loss instance, a mapping of settings, or a list of these:
     `["kd", {"sp": {"weight": 3000}}, RKD()]`. A name takes the settings of its YAML.
     T: softmax temperature of every named loss that has one. alpha: weight of the soft loss; CE
-    weighs `1 - alpha` unless `ce` is set.
+    weighs `1 - alpha` unless `ce` is set. `{"sp": {"weight": "auto"}}`: see `measure_weights`.
     example: images `[B, ...]` as the loop passes them; two of them find taps and shapes.
     labels: `[N]` int64 class numbers of the training set, for losses with a memory of it (crd).
     normalisation: (mean, std) per channel with which your images come; None: both networks take
@@ -143,6 +145,22 @@ class Distiller(nn.Module):
         """
         self.scheme.start_epoch(epoch, epochs)
 
+    def measure_weights(self, batches: Iterable[Sequence[Tensor]]) -> dict[str, float]:
+        """Set the weights given as `auto` from training batches; returns the weight of each loss.
+
+        batches: (images, targets) or (images, targets, indices), as `forward` takes them; the first
+        `auto_batches` (8) of them count. Nothing changes but the weights. Call it once, before the
+        first step; a state dict holds the result. Raises ConfigError for batches without labels.
+        """
+        count = max((a.batches for a in self.scheme.objective.auto.values()), default=0)
+        if count:
+            first = (self._batch(*batch) for batch in islice(batches, count))
+            norms = gradient_norms(self.scheme, first, _device(self.student))
+            if not norms:
+                raise ConfigError("measure_weights needs batches of (images, targets).")
+            set_auto_weights(self.scheme, norms)
+        return self.scheme.objective.full_weights()
+
     def forward(
         self,
         images: Tensor,
@@ -157,6 +175,11 @@ class Distiller(nn.Module):
         What follows an optimiser step (crd's memory) is done before the next training batch.
         Raises ConfigError for missing labels or indices.
         """
+        if self.scheme.objective.unmeasured:
+            raise ConfigError(
+                "A loss has the weight auto: call distiller.measure_weights(batches) with training "
+                "batches (images, targets) first."
+            )
         batch = self._batch(images, targets, indices)
         if self._step_pending:
             self.scheme.after_step()
@@ -199,7 +222,9 @@ class Distiller(nn.Module):
             )
         self._not_pretrained = set()
 
-    def _batch(self, images: Tensor, targets: Tensor | None, indices: Tensor | None) -> Batch:
+    def _batch(
+        self, images: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Batch:
         objective = self.scheme.objective
         size = len(images)
         losses = objective.loss_list()

@@ -148,9 +148,7 @@ def _batch_norms(
     return norms
 
 
-def _gradients(
-    loss: Tensor, parameters: Sequence[nn.Parameter], keep: bool
-) -> list[Tensor | None]:
+def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter], keep: bool) -> list[Tensor | None]:
     """The gradient of each parameter, averaged over the processes; None where there is none."""
     if not loss.requires_grad:
         return [None] * len(parameters)
@@ -199,5 +197,3 @@ def _full_weights(scheme: StudentScheme) -> Iterator[None]:
 
 def _objectives(scheme: StudentScheme) -> list[Objective]:
     return [module for module in scheme.modules() if isinstance(module, Objective)]
-
-

@@ -66,6 +66,7 @@ class Objective(nn.Module):
 
     Each teacher has its own instance of every loss, because teachers differ in shape.
     labelled: whether batches have labels; without them CE is neither computed nor logged.
+    unmeasured: whether the weight of a loss (`weight: auto`) is still to be measured.
     """
 
     def __init__(
@@ -92,16 +93,12 @@ class Objective(nn.Module):
         )
         self.weights = {"ce": ce_weight, **{name: w.weight for name, w in losses.items()}}
         self.auto = {name: w.auto for name, w in losses.items() if w.auto is not None}
+        self.unmeasured = bool(self.auto)
         if self.auto:
             # per loss: weight, CE's gradient norm, the loss's; NaN until measured
             self.auto_weights: Tensor
             self.register_buffer("auto_weights", torch.full((len(self.auto), 3), math.nan))
             self.register_load_state_dict_post_hook(_apply_measured)
-
-    @property
-    def unmeasured(self) -> bool:
-        """Whether the weight of a loss is still to be measured."""
-        return bool(self.auto) and bool(self.auto_weights.isnan().any())
 
     def require_own_ce(self, scheme: str) -> None:
         """Raise ConfigError if the weight of CE follows from one that is measured."""
@@ -129,7 +126,8 @@ class Objective(nn.Module):
 
     def apply_measured(self) -> None:
         """Use the weights in `auto_weights`, if they have been measured."""
-        if not self.auto or self.unmeasured:
+        self.unmeasured = bool(self.auto_weights.isnan().any())
+        if self.unmeasured:
             return
         for (name, auto), row in zip(self.auto.items(), self.auto_weights.tolist(), strict=True):
             # float32 holds more digits than a measured weight has
