@@ -29,7 +29,7 @@ def identity(config: DistillConfig) -> str:
     """
     plain = distill_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name)
+        plain.pop(name, None)  # quiet settings at their default are not written
     for name, node in plain.items():
         if name.startswith("teacher") and isinstance(node, dict):
             plain[name] = _shaping(node)
@@ -40,7 +40,7 @@ def teacher_identity(config: TrainTeacherConfig) -> str:
     """`identity` of a `train-teacher` run."""
     plain = train_teacher_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name)
+        plain.pop(name, None)  # quiet settings at their default are not written
     return canonical_hash(plain)
 
 
