@@ -175,6 +175,7 @@ def _networks(result: RunResult) -> list[tuple[str, ...]]:
     named += [
         (f"student {student.name or ''}", student),
         (f"  best validation epoch ({student.best_val.epoch})", student.best_val),
+        (f"  {student.ema.title}", student.ema),
         ("  student alone", result.alone),
     ]
     rows = []

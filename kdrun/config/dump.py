@@ -56,7 +56,7 @@ def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
         "run": single.pop("run"),
         "dataset": None if config.dataset is None else dataset_plain(config.dataset),
         **single,
-        **_weights(config.weights),
+        **_weights(config.bare),
         **to_plain(config.runtime),
     }
 
@@ -66,7 +66,7 @@ def export_plain(config: schema.ExportConfig) -> dict[str, Any]:
     return {
         **_single_settings(config),
         "dataset": None if config.dataset is None else dataset_plain(config.dataset),
-        **_weights(config.weights),
+        **_weights(config.bare),
         **to_plain(config.runtime),
     }
 

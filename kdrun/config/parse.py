@@ -111,7 +111,7 @@ def evaluate_config(cfg: DictConfig) -> schema.EvaluateConfig:
     plain = resolve(cfg)
     return schema.EvaluateConfig(
         dataset=dataset_config(plain["dataset"]) if plain.get("dataset") else None,
-        weights=_weights_of_run(plain),
+        bare=_weights_of_run(plain),
         **declared_values(schema.EvaluateConfig, plain),
     )
 
@@ -121,7 +121,7 @@ def export_config(cfg: DictConfig) -> schema.ExportConfig:
     plain = resolve(cfg)
     return schema.ExportConfig(
         dataset=dataset_config(plain["dataset"]) if plain.get("dataset") else None,
-        weights=_weights_of_run(plain),
+        bare=_weights_of_run(plain),
         **declared_values(schema.ExportConfig, plain),
     )
 

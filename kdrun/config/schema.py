@@ -327,26 +327,33 @@ class BenchmarkConfig:
         return self.distill.runtime
 
 
+WhichWeights = Annotated[str, Choices(("last", "ema"))]
+WHICH_WEIGHTS_HELP = "last | ema: the averaged weights, of a run with schedule.ema"
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Everything `kdrun evaluate` needs.
 
-    dataset: None measures on the run's own data set. weights: how to read a file without a card.
+    weights: which of a run's weights, `last` or `ema`.
+    dataset: None measures on the run's own data set. bare: how to read a file without a card.
     """
 
     run: str = required("a run folder, a teacher-store entry, or a file of weights")
+    weights: WhichWeights = setting("last", WHICH_WEIGHTS_HELP, quiet=True)
     dataset: DatasetConfig | None = None
     batch_size: Count = setting(128, "images per batch")
     precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto")
-    weights: TeacherConfig | None = None
+    bare: TeacherConfig | None = None
     runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Everything `kdrun export` needs; `dataset` and `weights` as in `EvaluateConfig`."""
+    """Everything `kdrun export` needs; `weights`, `dataset`, `bare` as in `EvaluateConfig`."""
 
     run: str = required("a run folder, a teacher-store entry, or a file of weights")
+    weights: WhichWeights = setting("last", WHICH_WEIGHTS_HELP, quiet=True)
     format: Annotated[str, Choices(("onnx", "pt2", "safetensors"))] = setting(
         "onnx", "onnx | pt2 | safetensors"
     )
@@ -362,5 +369,5 @@ class ExportConfig:
     latency: bool = setting(True, "also time teacher and student on this machine")
     batch_size: Count = setting(128, "images per batch of the check")
     dataset: DatasetConfig | None = None
-    weights: TeacherConfig | None = None
+    bare: TeacherConfig | None = None
     runtime: RuntimeConfig = setting(RuntimeConfig(), inline=True)

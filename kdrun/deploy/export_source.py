@@ -24,7 +24,7 @@ from kdrun.evaluation.finished import check_classes, data_of
 from kdrun.models.card import NetworkCard
 from kdrun.runs.reading import read_run, require_intact
 from kdrun.runs.result import RunResult
-from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.teachers.formats import LoadedWeights, chosen_weights, read_any
 from kdrun.types import InputInfo
 
 
@@ -60,9 +60,9 @@ def open_source(config: ExportConfig, session: Session) -> Source:
 
     Raises CheckpointError, ConfigError or DataError for what is missing or does not fit.
     """
-    loaded = read_any(Path(config.run), what="run")
-    if config.weights is not None:
-        return _bare(config, config.weights, loaded, session)
+    loaded = read_any(chosen_weights(config.run, config.weights), what="run")
+    if config.bare is not None:
+        return _bare(config, config.bare, loaded, session)
     require_intact(loaded.path.parent)  # the model card tells its result
     network = rebuild(loaded, config.run)
     card = network.card

@@ -90,12 +90,16 @@ def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
 def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> str:
     """The metrics of the run, on the whole test split, last epoch."""
     rows: list[tuple[str, Metrics]] = []
+    averaged = "ema_decay" in card.extra
     if result is None:
         rows.append((card.name, Metrics.from_dict(card.extra.get("test") or {})))
     else:
         rows += [(f"teacher {teacher.name}", teacher.test) for teacher in result.teachers]
         rows.append(("student alone (labels only)", result.alone.test))
-        rows.append(("this network", result.student.test))
+        if averaged:
+            rows.append((f"this network ({result.student.ema.title})", result.student.ema.test))
+        else:
+            rows.append(("this network", result.student.test))
     names = " | ".join(metric.name for metric in SPLIT_METRICS)
     lines = [f"| test split | {names} |", "|---|" + "---:|" * len(SPLIT_METRICS)]
     lines += [
@@ -104,7 +108,7 @@ def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
         if test
     ]
     note = f"\nLast epoch, {dataset['test_size']:,} test images, which chose nothing"
-    if result is not None and result.agreement is not None:
+    if result is not None and result.agreement is not None and not averaged:
         note += f"; the same answer as the teacher on {result.agreement:.2f} % of them"
     return "\n".join(lines) + f"\n{note}."
 

@@ -53,6 +53,7 @@ def add_metrics(
             **training.test.to_dict(),
             "best_val": training.best_val,
             "stopped_early": training.stopped_early,
+            **training.ema_entry,
             **student.student_entries,
         },
         "agreement": None if reference is None else agreement(training.test, reference),

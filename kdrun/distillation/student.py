@@ -8,6 +8,7 @@ from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.distillation.auxiliary_models import measure_auxiliary_models
+from kdrun.distillation.averaged import save_averaged
 from kdrun.distillation.build import build_scheme
 from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.networks import Member, make_card
@@ -58,7 +59,7 @@ def train_student(run: StudentRun) -> TrainedStudent:
         run.config, scheme, run.dataset, run.session, run.folder, card_entries
     )
     card_entries |= {**trained.test.to_dict(), **student_metrics.on_card}
-    card = _save(run, student, card_entries)
+    card = _save(run, student, trained, card_entries)
     run.folder.checkpoints.finish()
     run_entries = {**auxiliary, **_cost_entries(run, scheme, trained)}
     return TrainedStudent(card, trained, student_metrics.in_result, run_entries)
@@ -127,11 +128,14 @@ def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
     }
 
 
-def _save(run: StudentRun, student: Member, entries: dict[str, Any]) -> NetworkCard:
-    """Write the weights and the card."""
+def _save(
+    run: StudentRun, student: Member, trained: Trained, entries: dict[str, Any]
+) -> NetworkCard:
+    """Write the weights and the card, and those of the averaged weights."""
     student.network.cpu()
     card = make_card(student.config, student.network, run.dataset, entries)
     with distributed.main_first():
+        save_averaged(run.folder.path, STEM, trained, card)
         save_network(run.folder.path, STEM, student.network, card)
     return card
 

@@ -55,6 +55,7 @@ class Teacher:
             "reused": self.reused,
             **self.test.to_dict(),
             "best_val": self.card.extra.get("best_val"),
+            **({"ema": self.card.extra["ema"]} if "ema" in self.card.extra else {}),
         }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
+from kdrun.distillation.averaged import save_averaged
 from kdrun.distillation.connect import tap_networks
 from kdrun.distillation.networks import Member, make_card, new_network
 from kdrun.distillation.session import Session
@@ -20,7 +21,7 @@ from kdrun.losses.objective import Objective
 from kdrun.runs.metrics import write_metrics
 from kdrun.schemes.supervised import Supervised
 from kdrun.teachers.fingerprint import fingerprint, network_recipe
-from kdrun.teachers.store import StoreEntry, TeacherStore
+from kdrun.teachers.store import STEM, StoreEntry, TeacherStore
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def _train(recipe: TeacherRecipe) -> None:
         **trained.test.to_dict(),
         "best_val": trained.best_val,
         "stopped_early": trained.stopped_early,
+        **trained.ema_entry,
         "seconds": trained.state.seconds,
     }
+    card = replace(card, extra=extra)
     with distributed.main_first():
-        entry.fill(network, replace(card, extra=extra))
+        save_averaged(entry.folder, STEM, trained, card)
+        entry.fill(network, card)

@@ -19,6 +19,7 @@ from kdrun.engine.loop import Training, fit
 from kdrun.engine.metrics import EpochSums, Evaluation, evaluate
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import early_stop_dict
+from kdrun.engine.weight_average import weights_swapped
 from kdrun.losses.base import Pretraining
 from kdrun.recipes.lr_schedules import TrainingLength, training_length
 from kdrun.runs.result import EarlyStop, ResultFile
@@ -51,12 +52,19 @@ class Trained:
     """A finished training. test: after the last epoch. best_val: of the best epoch.
 
     stopped_early: last epoch and reason, if early stopping ended the training.
+    ema: metrics of the averaged weights, with `schedule.ema`; the weights are `state.averaged`.
     """
 
     state: TrainState
     test: Evaluation
     best_val: dict[str, Any] | None
     stopped_early: dict[str, Any] | None
+    ema: dict[str, Any] | None = None
+
+    @property
+    def ema_entry(self) -> dict[str, Any]:
+        """The entry `ema` of a network in `result.json`; empty without averaged weights."""
+        return {} if self.ema is None else {"ema": self.ema}
 
 
 def run_training(
@@ -128,7 +136,8 @@ def run_training(
 
     found = measure()
     best = _best(scheme, state, found, measure)
-    return Trained(state, found, best, stopped)
+    ema = _ema(scheme, state, recipe.schedule, measure)
+    return Trained(state, found, best, stopped, ema)
 
 
 def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None:
@@ -175,6 +184,7 @@ def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfi
         milestones=[],
         warmup_epochs=0.0,
         early_stopping=0,
+        ema=0.0,
     )
 
 
@@ -186,11 +196,22 @@ def _best(
         return None
     if state.best["epoch"] == state.epoch:
         return {**state.best, **last.to_dict()}
-    final = {name: tensor.clone() for name, tensor in scheme.network.state_dict().items()}
-    scheme.network.load_state_dict(state.best_weights)
-    best_test = measure()
-    scheme.network.load_state_dict(final)
-    return {**state.best, **best_test.to_dict()}
+    with weights_swapped(scheme.network, state.best_weights):
+        return {**state.best, **measure().to_dict()}
+
+
+def _ema(
+    scheme: StudentScheme,
+    state: TrainState,
+    schedule: ScheduleConfig,
+    measure: Callable[[], Evaluation],
+) -> dict[str, Any] | None:
+    """Metrics of the averaged weights after the last epoch."""
+    if state.averaged is None:
+        return None
+    val_top1 = state.history[-1].get("val/ema_top1_percent")
+    with weights_swapped(scheme.network, state.averaged):
+        return {"decay": schedule.ema, "val_top1": val_top1, **measure().to_dict()}
 
 
 class RowWriter:

@@ -23,11 +23,12 @@ from kdrun.engine.diagnostics import no_deterministic_kernel, not_finite, out_of
 from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
-from kdrun.engine.metrics import EpochSums, evaluate
+from kdrun.engine.metrics import EpochSums, Metrics, evaluate
 from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
 from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
+from kdrun.engine.weight_average import WeightAverage, weights_swapped
 from kdrun.errors import CheckpointError, ConfigError, is_out_of_memory
 from kdrun.recipes.lr_schedules import TrainingLength, learning_rates, training_length
 from kdrun.seeds import derive
@@ -132,10 +133,12 @@ class _Fit:
         self.rates = learning_rates(training.schedule, self.length)
         self.optimizer = build_optimizer(scheme.parameters(), training.schedule)
         self.max_norm = MaxNorm(scheme.modules(), training.schedule.max_norm)
+        self.average = WeightAverage(scheme.network, training.schedule.ema)
         self.scaler = torch.amp.GradScaler(
             training.device.type, enabled=training.schedule.precision == "fp16"
         )
         self.state = TrainState(phase=training.phase, history=list(training.earlier))
+        self.state.averaged = self.average.tensors
         self.random_state: dict[str, Tensor] | None = None
         self.saved_at = -math.inf
         self.saved_step: int | None = None
@@ -243,6 +246,7 @@ class _Fit:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.max_norm.apply()
+        self.average.update(self.state.step + 1)
         self.scheme.after_step()
         return output
 
@@ -285,12 +289,15 @@ class _Fit:
     def _validate(self, row: dict[str, Any]) -> None:
         assert self.training.val is not None
         self.validating = True
-        metrics = evaluate(
-            self.scheme.measured, self.training.val, self.training.device, self.schedule.precision
-        ).metrics
-        self.validating = False
+        metrics = self._evaluate(self.training.val)
         row["val/loss"] = metrics.loss
         row["val/top1_percent"] = metrics.top1
+        if self.state.averaged is not None:
+            with weights_swapped(self.scheme.network, self.state.averaged):
+                averaged = self._evaluate(self.training.val)
+            row["val/ema_loss"] = averaged.loss
+            row["val/ema_top1_percent"] = averaged.top1
+        self.validating = False
         best = self.state.best
         if best is None or metrics.top1 > best["val_top1"]:
             self.state.best = {"epoch": row["epoch"], "val_top1": metrics.top1}
@@ -298,6 +305,10 @@ class _Fit:
                 name: tensor.detach().cpu().clone()
                 for name, tensor in self.scheme.network.state_dict().items()
             }
+
+    def _evaluate(self, batches: Iterable[Batch]) -> Metrics:
+        device, precision = self.training.device, self.schedule.precision
+        return evaluate(self.scheme.measured, batches, device, precision).metrics
 
     def _stop_if_asked(self, sums: EpochSums) -> None:
         # reduced, so that all processes stop after the same step
@@ -363,6 +374,8 @@ class _Fit:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainState.from_dict(saved["state"])
+        self.average.restore(self.state.averaged)
+        self.state.averaged = self.average.tensors
         if self.state.batch:  # at the start of an epoch the generators are seeded instead
             self.random_state = saved["random"]
         self.saved_at = time.monotonic()

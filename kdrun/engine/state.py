@@ -17,6 +17,7 @@ class TrainState:
     sums: running sums of the current epoch (see `EpochSums`).
     history: one row of metrics per finished epoch; names contain split and unit.
     best: {"epoch", "val_top1"} of the best validation epoch; best_weights: its weights.
+    averaged: the moving average of the network's weights, with `schedule.ema`.
     watched: {"epoch", "value"} of the best validation metric seen by early stopping.
     stopped_early: early stopping has ended the training.
     seconds: training time; data_seconds: the part of it spent waiting for data.
@@ -31,6 +32,7 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     best_weights: dict[str, Tensor] | None = None
+    averaged: dict[str, Tensor] | None = None
     watched: dict[str, Any] | None = None
     stopped_early: bool = False
     seconds: float = 0.0

@@ -30,7 +30,7 @@ from kdrun.models.card import NetworkCard, load_weights
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, RunResult
 from kdrun.runs.search import group_folder
-from kdrun.teachers.formats import LoadedWeights, read_any
+from kdrun.teachers.formats import LoadedWeights, chosen_weights, read_any
 from kdrun.ui import tables
 from kdrun.ui.head_tables import error_table
 
@@ -46,10 +46,10 @@ def run_evaluate(
     Raises CheckpointError or ConfigError for files without a card and incompatible data.
     """
     check_precision(config.precision, session.device)
-    loaded = read_any(Path(config.run), what="run")
+    loaded = read_any(chosen_weights(config.run, config.weights), what="run")
     bare = _weights_of(config, loaded)
     card = None if bare else require_card(loaded.card, config.run)
-    name = card.name if card else config.weights.network.name if config.weights else ""
+    name = card.name if card else config.bare.network.name if config.bare else ""
     if card is not None:
         data, val_fraction = data_of(card, config.dataset, config.run)
     else:
@@ -83,12 +83,12 @@ def run_evaluate(
 
 def _weights_of(config: EvaluateConfig, loaded: LoadedWeights) -> TeacherConfig | None:
     """How to read weights without a card; None if they have one."""
-    if loaded.card is not None and config.weights is not None:
+    if loaded.card is not None and config.bare is not None:
         raise ConfigError(
             f"{config.run} has a card that says which network it is and how it is read: leave "
             "teacher=... and teacher.* out."
         )
-    return config.weights
+    return config.bare
 
 
 def _network(

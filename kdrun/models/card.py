@@ -6,6 +6,7 @@ size, and the checksum of the weights.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,7 +78,14 @@ class NetworkCard:
 
 def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard) -> NetworkCard:
     """Write weights and card. Returns the card with the checksum of the weights."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    return save_weights(folder, stem, network.state_dict(), card)
+
+
+def save_weights(
+    folder: Path, stem: str, weights: Mapping[str, Tensor], card: NetworkCard
+) -> NetworkCard:
+    """`save_network` for a state dict."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     path = folder / f"{stem}.safetensors"
     write_atomically(path, save(weights))
     write_card(folder / f"{stem}.json", replace(card, sha256=sha256_of(path)))

@@ -95,8 +95,24 @@ class BestEpoch(Measured):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AveragedWeights(Measured):
+    """The moving average of a network's weights after the last epoch. val_top1: percent."""
+
+    decay: Number | None = None
+    val_top1: Percent | None = None
+
+    @property
+    def title(self) -> str:
+        """`averaged weights (ema 0.9998)`."""
+        return "averaged weights" + ("" if self.decay is None else f" (ema {self.decay:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkResult(Measured):
-    """A measured network. flops: of one image. test: after the last epoch."""
+    """A measured network. flops: of one image. test: after the last epoch.
+
+    ema: the averaged weights, with `schedule.ema`.
+    """
 
     name: str | None = None
     params: Size | None = None
@@ -105,6 +121,7 @@ class NetworkResult(Measured):
     sha256: str | None = None
     val: Metrics = field(default_factory=Metrics)
     best_val: BestEpoch = field(default_factory=BestEpoch)
+    ema: AveragedWeights = field(default_factory=AveragedWeights, metadata=LENIENT)
 
 
 @dataclass(frozen=True, kw_only=True)

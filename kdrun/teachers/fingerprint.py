@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdrun.config.schema import AugmentConfig, NetworkConfig, ScheduleConfig
+from kdrun.config.settings import settings_of
 from kdrun.config.unused import unread_keys
 from kdrun.data.dataset import Dataset
 from kdrun.files import canonical_hash
@@ -47,8 +48,11 @@ def shaping_settings(schedule: ScheduleConfig) -> dict[str, Any]:
         unread |= {"eval_every", "early_stopping"}
     if schedule.steps is not None and schedule.curve != "step":
         unread.add("epochs")
-    if not schedule.max_norm:
-        unread.add("max_norm")
+    unread |= {  # added after teachers were trained without them
+        each.name
+        for each in settings_of(ScheduleConfig)
+        if each.meta.quiet and settings[each.name] == each.default
+    }
     return {name: value for name, value in settings.items() if name not in unread}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdrun.checksums import is_listed
 from kdrun.config.schema import NetworkConfig
-from kdrun.errors import CheckpointError
+from kdrun.errors import CheckpointError, ConfigError
 from kdrun.files import sha256_of
 from kdrun.models.card import (
     NetworkCard,
@@ -149,6 +149,33 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
             + ". Save one with torch.save(model.state_dict(), ...) or as safetensors."
         )
     return LoadedWeights(path, flat.tensors, None, content.inert, flat.skipped)
+
+
+def averaged_stem(stem: str) -> str:
+    """File name, without ending, of the averaged weights of `stem`."""
+    return f"{stem}_ema"
+
+
+def chosen_weights(run: str, weights: str) -> Path:
+    """The path to read for `run=RUN weights=last|ema`.
+
+    Raises ConfigError where averaged weights are asked for and there are none.
+    """
+    path = Path(run).expanduser()
+    if weights != "ema":
+        return Path(run)
+    stem = _stem_in(path) if path.is_dir() else None
+    if stem is None:
+        raise ConfigError(
+            f"weights=ema selects among the files of a run folder or teacher-store entry, and "
+            f"run={run} is neither: name the file itself and leave weights out."
+        )
+    averaged = path / f"{averaged_stem(stem)}.safetensors"
+    if not averaged.is_file():
+        raise ConfigError(
+            f"{run} has no averaged weights: train with schedule.ema=0.9998, or leave weights out."
+        )
+    return averaged
 
 
 def find_card(path: Path) -> NetworkCard | None:

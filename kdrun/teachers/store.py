@@ -15,10 +15,19 @@ from kdrun.checksums import SUMS, is_listed, seal, unseal
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.files import UNFINISHED, held, remove_unfinished
 from kdrun.models.card import NetworkCard, load_network, read_card, save_network
+from kdrun.teachers.formats import averaged_stem
 from kdrun.world import world
 
 STEM = "teacher"
-FILES = (f"{STEM}.safetensors", f"{STEM}.json", "metrics.jsonl", "metrics.csv")
+AVERAGED = averaged_stem(STEM)
+FILES = (
+    f"{STEM}.safetensors",
+    f"{STEM}.json",
+    f"{AVERAGED}.safetensors",
+    f"{AVERAGED}.json",
+    "metrics.jsonl",
+    "metrics.csv",
+)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,8 @@ def epoch_line(row: dict[str, Any], length: TrainingLength, left_seconds: float)
         parts.append(f"train {format.percent(row['train/top1_percent'])} %")
     if "val/top1_percent" in row:
         parts.append(f"val {format.percent(row['val/top1_percent'])} %")
+    if "val/ema_top1_percent" in row:
+        parts.append(f"ema {format.percent(row['val/ema_top1_percent'])} %")
     parts.append(f"lr {row['lr']:.3g}")
     parts.append(f"{row['images_per_second']:,.0f} img/s")
     parts.append(format.seconds(row["epoch_seconds"]))

@@ -81,6 +81,8 @@ def result_table(result: RunResult) -> Table:
     if student.best_val:
         label = f"  best validation epoch ({student.best_val.epoch})"
         _network_row(table, label, student.best_val, student)
+    if student.ema:
+        _network_row(table, f"  {student.ema.title}", student.ema, student)
     ensemble = result.ensemble_of_generations
     if ensemble:
         _network_row(table, f"ensemble of {ensemble.members} generations", ensemble, student)
@@ -120,6 +122,8 @@ def teacher_table(teachers: Sequence[TeacherResult]) -> Table:
     table = _networks_table(first.extra_metrics)
     for teacher in teachers:
         _network_row(table, f"teacher  {teacher.name}", teacher, first, teacher)
+        if teacher.ema:
+            _network_row(table, f"  {teacher.ema.title}", teacher.ema, first)
     return table
 
 
@@ -299,4 +303,5 @@ def format_schedule(schedule: ScheduleConfig) -> str:
             f"{schedule.early_stopping} epochs"
         )
     bound = f", max-norm {schedule.max_norm:g}" if schedule.max_norm else ""
-    return f"{length}, batch {schedule.batch_size}, {optimizer}{bound}{stopping}"
+    averaged = f", ema {schedule.ema:g}" if schedule.ema else ""
+    return f"{length}, batch {schedule.batch_size}, {optimizer}{bound}{averaged}{stopping}"
