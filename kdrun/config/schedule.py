@@ -55,7 +55,9 @@ class ScheduleConfig:
         0.0, "max-norm of each unit's incoming weights, after every step; 0: no limit", quiet=True
     )
     ema: Share = setting(
-        0.0, "decay of averaged weights (EMA), measured and saved too, e.g. 0.9998; 0: none", quiet=True
+        0.0,
+        "decay of averaged weights (EMA), measured and saved too, e.g. 0.9998; 0: none",
+        quiet=True,
     )
     precision: Precision = setting("fp32", "fp32 | tf32 | bf16 | fp16 | auto: bf16 where faster")
     eval_every: Count = setting(1, "epochs between two evaluations on the validation split")
