@@ -27,7 +27,10 @@ class ScheduleConfig:
 
     epochs: Count = setting(60, "passes over the training images")
     steps: Steps | None = setting(None, "length in optimiser steps instead; replaces epochs")
-    batch_size: Count = setting(64, "images per optimiser step")
+    batch_size: Count = setting(64, "images per batch")
+    accumulate: Count = setting(
+        1, "batches whose gradients make one optimiser step; steps then count these", quiet=True
+    )
     eval_batch_size: Count = setting(128, "images per batch when measuring")
     optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot")
     lr: Positive = setting(0.1, "peak learning rate")

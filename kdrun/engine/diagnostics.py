@@ -1,5 +1,7 @@
 """Error messages for training failures: non-finite losses and out of memory."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ BLOCK_STEPS = 256
 
 
 class NonFiniteTracker:
-    """Records the scalars of every step since `clear`, to find the first non-finite one.
+    """Records the scalars of every batch since `clear`, to find the first non-finite one.
 
     Values stay on their device until `first` is called, so that tracking never synchronises.
     """
@@ -70,13 +72,17 @@ def not_finite(
     tracker: NonFiniteTracker,
     totals: dict[str, float],
     saved: int | None,
+    accumulate: int = 1,
 ) -> NonFiniteLossError:
     """The error for non-finite sums: names the step and the part that failed first.
 
-    tracker: of the steps up to `state.step`. totals: the sums. saved: the last saved step, if any.
+    tracker: of the batches up to `state.step`. totals: the sums. saved: the last saved step, if
+    any. accumulate: batches per step.
     """
     first = tracker.first()
-    step = state.step if first is None else state.step - tracker.steps + first[0] + 1
+    step = state.step
+    if first is not None:
+        step += first[0] // accumulate + 1 - math.ceil(tracker.steps / accumulate)
     bad = [name for name, value in totals.items() if value - value] if first is None else first[1]
     parts = [name for name in totals if name.startswith(PART) and not name.endswith(WEIGHTED)]
     bad_parts = [name for name in parts if name in bad]

@@ -1,7 +1,8 @@
 """The training loop. It does not know about distillation: a scheme turns a batch into a loss.
 
 for each epoch
-    for each batch: set the learning rate, forward, backward, optimiser step, accumulate metrics
+    for each batch: forward, backward, accumulate metrics
+        after every batch, or every few (`schedule.accumulate`): optimiser step
     validate, keep the best weights, write a row of metrics, save a checkpoint
 """
 
@@ -24,7 +25,7 @@ from kdrun.engine.finite import NonFiniteError, diverging
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, Metrics, evaluate
-from kdrun.engine.optim import backward, build_optimizer, set_learning_rate
+from kdrun.engine.optim import backward, build_optimizer, finish_gradients, set_learning_rate
 from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
@@ -51,7 +52,7 @@ class Scheme(Protocol):
         """Called before epoch number `epoch` (from 0) of `epochs`."""
 
     def after_step(self) -> None:
-        """Called after each step of the optimiser."""
+        """Called after each batch, and after the optimiser step that it completes."""
 
     @property
     def network(self) -> nn.Module:
@@ -143,6 +144,7 @@ class _Fit:
         self.saved_at = -math.inf
         self.saved_step: int | None = None
         self.validating = False
+        self.step_images = 0  # whose gradients the next optimiser step has so far
 
     def run(self) -> TrainState:
         self._resume()
@@ -209,46 +211,77 @@ class _Fit:
             if self.random_state is not None:  # only now: the loader has drawn its random numbers
                 set_random_state(self.random_state, training.device)
                 self.random_state = None
-            if state.step == 0 and training.on_first_batch is not None:
+            if state.step == state.batch == 0 and training.on_first_batch is not None:
                 training.on_first_batch(batch)
             fetched = time.perf_counter()
             state.data_seconds += fetched - clock
-            output = self._step(batch)
-            sums.add(output, batch)
+            output = self._forward_backward(batch)
             state.batch += 1
-            state.step += 1
+            updates = self._step_is_complete()
+            images = self.step_images
+            if updates:
+                self._update()
+            self.scheme.after_step()
+            sums.add(output, batch)
             state.images += len(batch)
             state.epoch_images += len(batch)
-            training.observer.step_done(state.batch, sums, len(batch))
+            if updates:
+                training.observer.step_done(self._steps_in_epoch(), sums, images)
             now = time.perf_counter()
             state.seconds += now - clock
             state.epoch_seconds += now - clock
             clock = now
+            if not updates:  # a step is saved as a whole
+                continue
             if state.step == self.length.steps:
                 break
-            if state.batch < self.length.steps_per_epoch:
+            if state.batch < training.train.batches_per_epoch:
                 self._stop_if_asked(sums)
             if self._save_is_due():
                 self._save(sums)
 
-    def _step(self, batch: Batch) -> StepOutput:
-        """One optimiser step: forward, backward, update."""
-        set_learning_rate(self.optimizer, self.rates[self.state.step])
+    def _step_is_complete(self) -> bool:
+        """Whether the optimiser steps after the current batch."""
+        batch, last = self.state.batch, self.training.train.batches_per_epoch
+        return batch % self.schedule.accumulate == 0 or batch == last
+
+    def _steps_in_epoch(self) -> int:
+        return math.ceil(self.state.batch / self.schedule.accumulate)
+
+    def _forward_backward(self, batch: Batch) -> StepOutput:
+        """Add the gradients of one batch to those of the step."""
+        if self.step_images == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.step_images += len(batch)
         with (
             autocast(self.training.device, self.schedule.precision),
             distributed.split_batch(batch),
         ):
             output = self.scheme(batch)
-        backward(self.optimizer, output, self.scaler)
+        # a batch counts by its share of a full step's images; `_update` corrects a smaller step
+        weight = 1.0 if self.schedule.accumulate == 1 else len(batch) / self._full_step_images
+        backward(self.optimizer, output, self.scaler, weight)
+        return output
+
+    def _update(self) -> None:
+        """One optimiser step with the gradients of its batches."""
+        set_learning_rate(self.optimizer, self.rates[self.state.step])
+        one_batch = self.schedule.accumulate == 1
+        factor = 1.0 if one_batch else self._full_step_images / self.step_images
+        finish_gradients(self.optimizer, factor)
+        self.step_images = 0
         if self.schedule.grad_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.scheme.parameters(), self.schedule.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.max_norm.apply()
-        self.average.update(self.state.step + 1)
-        self.scheme.after_step()
-        return output
+        self.state.step += 1
+        self.average.update(self.state.step)
+
+    @property
+    def _full_step_images(self) -> int:
+        return self.schedule.accumulate * self.schedule.batch_size
 
     def _finish_epoch(self, sums: EpochSums) -> None:
         """End the epoch: validate, keep the best weights, append the row of metrics."""
@@ -275,7 +308,8 @@ class _Fit:
         """The sums as Python numbers; raises TrainingError if one is not finite."""
         totals = sums.totals()
         if not all(math.isfinite(total) for total in totals.values()):
-            raise not_finite(self.state, self.length, sums.tracker, totals, self.saved_step)
+            tracker, accumulate = sums.tracker, self.schedule.accumulate
+            raise not_finite(self.state, self.length, tracker, totals, self.saved_step, accumulate)
         sums.tracker.clear()
         return totals
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.distributed import average_gradients
@@ -20,17 +20,38 @@ def build_optimizer(
     return OPTIMIZERS[schedule.optimizer](trained, schedule)
 
 
-def backward(optimizer: optim.Optimizer, output: StepOutput, scaler: torch.amp.GradScaler) -> None:
-    """Compute the gradients of a step; for DOT, those of task and distillation loss separately."""
-    optimizer.zero_grad(set_to_none=True)
+def backward(
+    optimizer: optim.Optimizer,
+    output: StepOutput,
+    scaler: torch.amp.GradScaler,
+    weight: float = 1.0,
+) -> None:
+    """Add `weight` times the gradients of a batch to those of the step.
+
+    For DOT, the gradients of task and distillation loss stay apart.
+    """
     if isinstance(optimizer, Dot) and "distill" in output.groups:
-        output.groups["distill"].backward(retain_graph=True)
-        average_gradients(optimizer)
-        optimizer.hold_distill()
-        output.groups["task"].backward()
+        optimizer.swap_parts()
+        _times(weight, output.groups["distill"]).backward(retain_graph=True)
+        optimizer.swap_parts()
+        _times(weight, output.groups["task"]).backward()
     else:
-        scaler.scale(output.loss).backward()
-    average_gradients(optimizer)
+        scaler.scale(_times(weight, output.loss)).backward()
+
+
+def finish_gradients(optimizer: optim.Optimizer, factor: float = 1.0) -> None:
+    """Average the gradients of a step over the processes, and multiply them by `factor`."""
+    for _ in range(2 if isinstance(optimizer, Dot) else 1):
+        average_gradients(optimizer)
+        if factor != 1.0:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            torch._foreach_mul_([grad for grad in grads if grad is not None], factor)
+        if isinstance(optimizer, Dot):
+            optimizer.swap_parts()
+
+
+def _times(weight: float, loss: Tensor) -> Tensor:
+    return loss if weight == 1.0 else weight * loss
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:

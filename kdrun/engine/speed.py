@@ -103,7 +103,7 @@ def slow_settings(
 def images_seen(schedule: ScheduleConfig, train_images: int) -> int:
     """Number of training images processed, counting repeats."""
     if schedule.steps is not None:
-        return schedule.steps * schedule.batch_size
+        return schedule.steps * schedule.batch_size * schedule.accumulate
     return schedule.epochs * train_images
 
 

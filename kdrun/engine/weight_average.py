@@ -50,7 +50,7 @@ class WeightAverage:
                 self.tensors[name].copy_(tensor)
 
     def restore(self, tensors: dict[str, Tensor] | None) -> None:
-        """Continue from the tensors of a checkpoint. Raises KeyError for those of another network."""
+        """Continue from the tensors of a checkpoint. Raises KeyError if they do not fit."""
         if self.tensors is not None:
             saved = tensors or {}
             self.tensors = {n: saved[n].to(tensor.device) for n, tensor in self.tensors.items()}

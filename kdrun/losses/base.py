@@ -108,7 +108,7 @@ class DistillationLoss(Criterion):
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def after_step(self) -> None:
-        """Called after the optimiser step that used the last forward's gradients."""
+        """Called after each batch, and after the optimiser step that it completes."""
 
     def pretraining(self) -> Pretraining | None:
         """The phase that this loss needs before the main one, if any."""

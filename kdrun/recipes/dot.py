@@ -18,8 +18,9 @@ class Dot(optim.Optimizer):
     one part reaches (an adapter, a student trained alone) takes that part's buffer at momentum m,
     which is plain SGD.
 
-    Per step: the backward of the teachers' part, `hold_distill()`, the backward of the labels'
-    part, `step()`. Nothing is held between steps, so that the state dict is complete.
+    Per batch: `swap_parts()`, the backward pass of the teachers' part, `swap_parts()`, the backward
+    pass of the labels' part; after one or more batches, `step()`. Nothing is held between steps, so
+    the state dict is complete.
     """
 
     def __init__(
@@ -34,13 +35,14 @@ class Dot(optim.Optimizer):
         super().__init__(params, defaults)
         self._held: dict[nn.Parameter, Tensor] = {}
 
-    def hold_distill(self) -> None:
-        """Take the gradients there are as the teachers' part, and leave none."""
+    def swap_parts(self) -> None:
+        """Exchange `.grad` of all parameters with the held gradients of the teachers' part."""
+        held, self._held = self._held, {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._held[parameter] = parameter.grad
-                    parameter.grad = None
+                parameter.grad = held.get(parameter)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -43,8 +43,12 @@ LrFunction = Callable[[Progress, "ScheduleConfig"], float]
 LR_SCHEDULES: Registry[LrFunction] = Registry("curve")
 
 
-def training_length(schedule: "ScheduleConfig", steps_per_epoch: int) -> TrainingLength:
-    """The length a schedule asks for; `schedule.steps` replaces `schedule.epochs`."""
+def training_length(schedule: "ScheduleConfig", batches_per_epoch: int) -> TrainingLength:
+    """The length a schedule asks for; `schedule.steps` replaces `schedule.epochs`.
+
+    With `schedule.accumulate`, the last step of an epoch may have fewer batches.
+    """
+    steps_per_epoch = math.ceil(batches_per_epoch / schedule.accumulate)
     steps = schedule.steps if schedule.steps is not None else schedule.epochs * steps_per_epoch
     return TrainingLength(steps, math.ceil(steps / steps_per_epoch), steps_per_epoch)
 

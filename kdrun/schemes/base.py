@@ -46,7 +46,7 @@ class StudentScheme(nn.Module):
         self.objective.start_epoch(epoch, epochs)
 
     def after_step(self) -> None:
-        """Called after each optimiser step."""
+        """Called after each batch, and after the optimiser step that it completes."""
         for loss in self.objective.loss_list():
             loss.after_step()
 

@@ -98,7 +98,7 @@ class Online(StudentScheme):
             peer_loss.objective.start_epoch(epoch, epochs)
 
     def after_step(self) -> None:
-        """Called after each optimiser step."""
+        """Called after each batch, and after the optimiser step that it completes."""
         for peer_loss in self.peer_losses:
             for loss in peer_loss.objective.loss_list():
                 loss.after_step()

@@ -304,4 +304,7 @@ def format_schedule(schedule: ScheduleConfig) -> str:
         )
     bound = f", max-norm {schedule.max_norm:g}" if schedule.max_norm else ""
     averaged = f", ema {schedule.ema:g}" if schedule.ema else ""
-    return f"{length}, batch {schedule.batch_size}, {optimizer}{bound}{averaged}{stopping}"
+    batch = f"batch {schedule.batch_size}"
+    if schedule.accumulate > 1:
+        batch += f" × {schedule.accumulate} = {schedule.batch_size * schedule.accumulate}"
+    return f"{length}, {batch}, {optimizer}{bound}{averaged}{stopping}"

@@ -14,7 +14,6 @@ from kdrun.engine.metrics import evaluate
 from kdrun.engine.weight_average import WeightAverage, ema_decay, weights_swapped
 from kdrun.errors import CheckpointError, ConfigError, Interrupted
 from kdrun.teachers.formats import chosen_weights
-from kdrun.vision import import_torchvision
 
 EMA = replace(SCHEDULE, ema=0.5)
 
@@ -56,22 +55,6 @@ def test_it_equals_torch_and_averages_buffers() -> None:
     for name, tensor in ours.tensors.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
         assert not torch.equal(tensor, network.state_dict()[name])
-
-
-def test_it_equals_timm_without_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    import_torchvision()  # timm imports it, and importing it may need a workaround
-    pytest.importorskip("timm")
-    from timm.utils.model_ema import ModelEmaV3
-
-    monkeypatch.setattr("kdrun.engine.weight_average.ema_decay", lambda decay, step: decay)
-    network = Plain().net
-    ours, theirs = WeightAverage(network, 0.9), ModelEmaV3(network, decay=0.9)
-    for step in range(1, 4):
-        drift(network)
-        ours.update(step)
-        theirs.update(network, step)
-    assert ours.tensors is not None
-    assert same_weights(ours.tensors, theirs.module.state_dict())
 
 
 def test_training_is_unchanged_and_the_average_is_measured(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Three(nn.Module):
 
 def train(net: Three, optimizer: torch.optim.Optimizer, steps: range) -> None:
     for step in steps:
+        optimizer.zero_grad()
         backward(optimizer, net.output(step), NO_SCALER)
         optimizer.step()
 
@@ -94,6 +95,7 @@ def test_a_loss_in_one_part_is_trained_by_sgd() -> None:
         optimizer = build_optimizer(net.parameters(), replace(SCHEDULE, optimizer=name))
         for step in range(9):
             task, _ = net.losses(step)
+            optimizer.zero_grad()
             backward(optimizer, StepOutput(task, torch.empty(0), {}, {"task": task}), NO_SCALER)
             optimizer.step()
     same(found, expected)
