@@ -15,7 +15,7 @@ class BatchKeys:
     """Identify the image and view of each row of a batch, for cached network outputs.
 
     loader: its batches are pure functions of (epoch, number).
-    images: `[B, ...]`, as produced by the loader.
+    images: `[B, ...]`, as produced by the loader for the teacher.
     """
 
     loader: Any
@@ -57,8 +57,9 @@ class Batch:
     targets: `[B]` int64 class numbers; of a mixed image that of the image itself.
     index: `[B]` int64 position of each image in the transfer set.
     partner: `[B, ...]` another image of the same class, for schemes that compare pairs.
-    keys: identify the images for caches; None for images that no cache holds.
+    keys: identify the teacher's images for caches; None for images without a fixed identity.
     mixture: the second labels and their shares, where the images are mixed.
+    teacher_images: `[B, ...]` as the teacher sees them; None: as the student does.
     """
 
     images: Tensor
@@ -67,6 +68,12 @@ class Batch:
     partner: Tensor | None = None
     keys: BatchKeys | None = None
     mixture: Mixture | None = None
+    teacher_images: Tensor | None = None
+
+    @property
+    def for_teacher(self) -> Tensor:
+        """The images that teachers see."""
+        return self.images if self.teacher_images is None else self.teacher_images
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -167,12 +174,20 @@ class StepOutput:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`, copied asynchronously where the memory is pinned."""
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(device, non_blocking=True)
+
     images = batch.images.to(device, non_blocking=True)
-    return Batch(
-        images,
-        batch.targets.to(device, non_blocking=True),
-        batch.index.to(device, non_blocking=True),
-        None if batch.partner is None else batch.partner.to(device, non_blocking=True),
-        None if batch.keys is None else replace(batch.keys, images=images),
-        None if batch.mixture is None else batch.mixture.to(device),
+    teacher_images = moved(batch.teacher_images)
+    keyed = images if teacher_images is None else teacher_images
+    return replace(
+        batch,
+        images=images,
+        targets=batch.targets.to(device, non_blocking=True),
+        index=batch.index.to(device, non_blocking=True),
+        partner=moved(batch.partner),
+        keys=None if batch.keys is None else replace(batch.keys, images=keyed),
+        teacher_images=teacher_images,
+        mixture=None if batch.mixture is None else batch.mixture.to(device),
     )

@@ -51,7 +51,7 @@ class UsualVariant:
         self.watched_steps = 0
         self.batches = usual_batches(
             bench.dataset.train,
-            config.dataset.augment,
+            config.augment,
             bench.dataset.normalisation,
             config.schedule.batch_size,
         )

@@ -19,6 +19,7 @@ from kdrun.benchmarking.variants import (
 )
 from kdrun.config.dump import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
+from kdrun.data.augment.rendering import storage
 from kdrun.data.loaders.resident import resident_bytes
 from kdrun.distillation.build import Plan, dry_run_build
 from kdrun.distillation.data_rows import data_rows
@@ -194,7 +195,7 @@ def _peak_block(
 
 def _memory(config: BenchmarkConfig, bench: Bench) -> dict[str, float]:
     """In MiB: peak memory of this process, and the part of the training images."""
-    augment = config.distill.dataset.augment
+    augment = storage(config.distill.augment)
     # kilobytes on Linux, bytes on macOS
     unit = 2**20 if sys.platform == "darwin" else 2**10
     measured = {

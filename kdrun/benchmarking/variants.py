@@ -125,7 +125,7 @@ class LoopVariant:
             session,
             bench.dataset,
             config.dataset,
-            config.dataset.augment,
+            config.augment,
             config.schedule.batch_size,
             config.seed,
         )

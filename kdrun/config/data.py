@@ -1,23 +1,14 @@
-"""Schema of the data: where images come from, their augmentation, and the transfer set."""
+"""Schema of the data: where images come from, and the transfer set."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from kdrun.config import readers
+from kdrun.config.augment import CropFlipConfig
 from kdrun.config.settings import required, setting
 from kdrun.ranges import Choices, Number, Positive, Range, Seed
 
 Workers = Annotated[int, Range(low=0, high=1024)]
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of the training images, drawn as integers per image and epoch."""
-
-    crop_padding: Annotated[int, Range(low=0, high=65_536)] = setting(
-        0, "pixels of black border before a random crop"
-    )
-    flip: bool = setting(False, "mirror left-right with probability 0.5")
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class DatasetConfig:
         None, "per channel, of pixels scaled to 0..1; null: measured on the training images"
     )
     std: list[Positive] | None = setting(None, "standard deviation, likewise")
-    augment: AugmentConfig = setting(AugmentConfig(), "random changes of the training images")
+    augment: CropFlipConfig = setting(CropFlipConfig(), "its usual crops and flips in training")
     split_seed: Seed = setting(0, "chooses the validation images; all seeds share them")
     resident: Annotated[str, Choices(("auto", "true", "false"))] = setting(
         "auto",

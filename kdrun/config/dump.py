@@ -7,6 +7,7 @@ gives the same configuration again. Nodes derive from the schema (`kdrun.config.
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.augment import from_crop_flip
 from kdrun.config.convert import to_plain
 from kdrun.config.rules import RECIPE
 from kdrun.config.settings import keys_of, settings_of
@@ -22,6 +23,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
         "student": {**to_plain(config.student), **start_plain(config.start)},
         "loss": {name: _term(term) for name, term in config.loss.items()},
         "schedule": to_plain(config.schedule),
+        **_augment(config),
         "scheme": _scheme(config.scheme),
         "logger": to_plain(config.logger),
         **_single_settings(config),
@@ -96,6 +98,13 @@ def teachers_plain(
             nodes["teacher"].pop(key, None)
         nodes |= {f"teacher{number}": to_plain(one) for number, one in enumerate(teachers, 1)}
     return nodes
+
+
+def _augment(config: schema.DistillConfig) -> dict[str, Any]:
+    """The node `augment`; left out while it is the data set's usual crops and flips."""
+    if config.augment == from_crop_flip(config.dataset.augment):
+        return {}
+    return {"augment": to_plain(config.augment)}
 
 
 def _single_settings(config: Any) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def nodes() -> dict[str, Node]:
         "teacher_file_keys": teacher.only("image_size", *keys_of(schema.TeacherInput)),
         "ensemble_keys": Node(ensemble.values | {"weights": None}, ensemble.help),
         "student_keys": Node(start.values | {"checkpoint": None}, start.help),
+        "augment_keys": _node(schema.AugmentConfig),
         "schedule_keys": _node(schema.ScheduleConfig),
         "distill_keys": _top_level(schema.DistillConfig),
         "train_teacher_keys": _top_level(schema.TrainTeacherConfig),

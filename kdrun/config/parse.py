@@ -10,13 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kdrun.config import readers, rules, schema
-from kdrun.config.convert import declared_values, from_plain, prepares
+from kdrun.config.augment import fill_in, from_crop_flip
+from kdrun.config.convert import declared_values, from_plain, prepares, to_plain
 from kdrun.config.plain import require_plain
 from kdrun.config.settings import keys_of
 from kdrun.config.teachers import teacher_nodes
 from kdrun.errors import ConfigError, did_you_mean
 
-GROUPS = ("dataset", "teacher", "student", "schedule", "scheme", "logger", "sweep", "search")
+GROUPS = (
+    *("dataset", "teacher", "student", "schedule", "augment", "scheme", "logger"),
+    *("sweep", "search"),
+)
 STUDENT = "student"  # in `scheme.peers`: another network like the student
 # Arguments that were added after runs and teachers had been made without them. They are left out
 # while they hold their default, so that configurations and fingerprints stay what they were.
@@ -56,8 +60,10 @@ def train_teacher_config(cfg: DictConfig) -> schema.TrainTeacherConfig:
     plain = resolve(cfg)
     _set_recipe(plain, plain["teacher"]["schedule"])
     plain["teacher"]["seed"] = plain["seed"]
+    dataset = dataset_config(plain["dataset"])
+    _set_teacher_augment(plain, dataset)
     return schema.TrainTeacherConfig(
-        dataset=dataset_config(plain["dataset"]),
+        dataset=dataset,
         teachers=_chosen_teachers(plain),
         logger=from_plain(schema.LoggerConfig, plain["logger"], "logger"),
         **declared_values(schema.TrainTeacherConfig, plain),
@@ -75,16 +81,19 @@ def _distill(plain: dict[str, Any]) -> schema.DistillConfig:
     student, start = _student(plain["student"])
     schedule = from_plain(schema.ScheduleConfig, plain["schedule"], "schedule")
     scheme = scheme_config(plain["scheme"], plain["student"])
+    dataset = dataset_config(plain["dataset"])
+    _fill_teacher_augments(plain, dataset)
     teachers = _teachers(plain, loss, scheme, student, schedule)
     ensemble = schema.EnsembleConfig()
     if teachers and scheme.uses_teacher is True:
         ensemble = _ensemble(plain["teacher"])
     return schema.DistillConfig(
-        dataset=dataset_config(plain["dataset"]),
+        dataset=dataset,
         teachers=teachers,
         student=student,
         loss=loss,
         schedule=schedule,
+        augment=augment_config(plain.get("augment"), dataset),
         scheme=scheme,
         logger=from_plain(schema.LoggerConfig, plain["logger"], "logger"),
         ensemble=ensemble,
@@ -129,6 +138,36 @@ def export_config(cfg: DictConfig) -> schema.ExportConfig:
 def dataset_config(node: dict[str, Any]) -> schema.DatasetConfig:
     """The typed configuration of a `dataset` node."""
     return from_plain(schema.DatasetConfig, node, "dataset")
+
+
+def augment_config(
+    node: dict[str, Any] | None, dataset: schema.DatasetConfig, where: str = "augment"
+) -> schema.AugmentConfig:
+    """The typed configuration of an `augment` node; without one, the data set's crops and flips."""
+    if node is None:
+        return from_crop_flip(dataset.augment)
+    return from_plain(schema.AugmentConfig, fill_in(node, dataset.augment), where)
+
+
+def _set_teacher_augment(plain: dict[str, Any], dataset: schema.DatasetConfig) -> None:
+    """Top-level `augment` of `train-teacher` is that of its teachers."""
+    _fill_teacher_augments(plain, dataset)
+    augment = augment_config(plain.get("augment"), dataset)
+    if augment == from_crop_flip(dataset.augment):
+        return
+    if plain["teacher"].get("augment") is not None:
+        raise ConfigError(
+            "augment= and teacher.augment= are two names of one thing: give only one of them."
+        )
+    plain["teacher"]["augment"] = to_plain(augment)
+
+
+def _fill_teacher_augments(plain: dict[str, Any], dataset: schema.DatasetConfig) -> None:
+    """Replace nulls in `teacher.augment`, `teacher2.augment`, ... by the data set's settings."""
+    for name, node in plain.items():
+        own = node.get("augment") if isinstance(node, dict) else None
+        if name.startswith("teacher") and isinstance(own, dict):
+            node["augment"] = fill_in(own, dataset.augment)
 
 
 def transfer_config(node: dict[str, Any] | None) -> schema.TransferConfig:

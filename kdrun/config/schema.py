@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from kdrun.config import readers
+from kdrun.config.augment import AugmentConfig as AugmentConfig
+from kdrun.config.augment import CropFlipConfig as CropFlipConfig
 from kdrun.config.data import ALL_TRAINING_IMAGES as ALL_TRAINING_IMAGES
-from kdrun.config.data import AugmentConfig as AugmentConfig
 from kdrun.config.data import DatasetConfig as DatasetConfig
 from kdrun.config.data import TransferConfig as TransferConfig
 from kdrun.config.runtime import LARGEST_SWEEP as LARGEST_SWEEP
@@ -280,6 +281,7 @@ class DistillConfig:
     """Everything `kdrun distill` needs.
 
     teachers: none when the objective is labels only, or when the scheme has no teacher.
+    augment: of the student's training images, nulls replaced by the data set's settings.
     T, alpha, ce: as given on the command line; None leaves each loss's own value.
     start: the weights the student starts from; None draws them from the seed.
     """
@@ -289,6 +291,7 @@ class DistillConfig:
     student: NetworkConfig
     loss: dict[str, LossConfig]
     schedule: ScheduleConfig
+    augment: AugmentConfig
     scheme: SchemeConfig
     logger: LoggerConfig
     T: Temperature | None = setting(None, "softmax temperature of every loss that has one")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from kdrun.config.augment import labels_only
 from kdrun.config.schema import DistillConfig, EnsembleConfig, LossConfig, SchemeConfig
 from kdrun.distillation.child_run import ChildRecipe
 from kdrun.distillation.get_or_train import get_or_train
@@ -70,6 +71,7 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
         ensemble=EnsembleConfig(),
         student=without_tokens(config.student),
         loss={"ce": CE},
+        augment=labels_only(config.augment),
         T=None,
         alpha=None,
         ce=None,
@@ -80,7 +82,10 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
 
 def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     """The command that repeats the baseline of a run. argv, config: of that run."""
-    dropped = ("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias=")
+    dropped = (
+        *("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias="),
+        *("augment.teacher_view=", "augment.strong="),
+    )
     args = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
     args += without_tokens_argv(config.student)
     return [*args, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]

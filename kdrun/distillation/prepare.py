@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.config.augment import labels_only
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
@@ -146,7 +147,7 @@ def baseline_fingerprint(config: DistillConfig, dataset: Dataset) -> str:
         without_tokens(config.student),
         config.schedule,
         config.seed,
-        config.dataset.augment,
+        labels_only(config.augment),
         dataset,
     )
     return fingerprint({**recipe, "objective": "1*CE", **start_identity(config)})

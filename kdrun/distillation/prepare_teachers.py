@@ -62,7 +62,7 @@ class _Training:
             self.session.unshared(),
             self.dataset,
             replace(config.dataset, resident="false"),
-            config.dataset.augment,
+            config.augment,
             config.schedule.batch_size,
             config.seed,
         )
@@ -119,7 +119,7 @@ def _require_finite(
     """
     loader = training.loader
     index = torch.arange(min(training.config.schedule.batch_size, loader.num_images))
-    images = loader.images(index, loader.views(0).select(index))
+    images = loader.images(index, loader.teacher.views(0).select(index), loader.teacher)
     how = f"in {training.precision(runtime)}{' and folded' if runtime.fold else ''}"
     remedy = "Set teacher.precision=fp32 teacher.fold=false, or choose another teacher."
     with refusing(f"The teacher {teacher.path}, {how},", teacher.network, "training", remedy):
@@ -143,14 +143,16 @@ def _cached(
     if runtime.cache == OFF:
         return None
     reason: CachedTeacher | str | None
-    reason = obstacle_to_caching(extractor, training.objective, runtime)
+    plan = training.loader.teacher.plan
+    reason = obstacle_to_caching(extractor, training.objective, runtime, plan)
     if reason is None:
         reason = open_cache(_cache_request(training, runtime, frozen, teacher))
         if isinstance(reason, CachedTeacher):
             return reason
     reporter = training.session.reporter
     if runtime.cache == AUTO:
-        reporter.log_only(f"  teacher outputs are not cached: {reason}")
+        show = reporter.log_only if plan.view_count is not None else reporter.say
+        show(f"  teacher outputs are not cached: {reason}")
     else:
         reporter.warn(f"teacher.cache={runtime.cache} is not used: {reason}.")
     return None
@@ -167,7 +169,6 @@ def _cache_request(
         card=teacher.card,
         runtime=runtime,
         dataset=training.dataset,
-        augment=config.dataset.augment,
         precision=training.precision(runtime),
         compiled=training.compiles(runtime),
         device=session.device,

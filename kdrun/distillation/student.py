@@ -69,7 +69,7 @@ def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
     """Train on the transfer set; a non-finite loss is traced to the teachers first."""
     config, folder, session = run.config, run.folder, run.session
     recipe = Recipe(
-        config.dataset, config.dataset.augment, config.schedule, config.seed, run.transfer.labelled
+        config.dataset, config.augment, config.schedule, config.seed, run.transfer.labelled
     )
     with open_tracker(config.logger, folder.path, session.reporter.warn) as track:
         try:

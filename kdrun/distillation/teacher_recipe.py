@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.augment import from_crop_flip
 from kdrun.config.dump import dataset_plain
 from kdrun.config.schema import AugmentConfig, DatasetConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
@@ -82,7 +83,7 @@ def teacher_recipe(config: TeacherConfig, data: DatasetConfig, dataset: Dataset)
 
 
 def _augment(config: TeacherConfig, data: DatasetConfig) -> AugmentConfig:
-    return config.augment if config.augment is not None else data.augment
+    return from_crop_flip(data.augment) if config.augment is None else config.augment
 
 
 def _train(recipe: TeacherRecipe) -> None:

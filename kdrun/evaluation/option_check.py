@@ -97,7 +97,7 @@ class Checker:
         except AbsentDataError:
             raise Skipped(f"not at hand below {data.kwargs.get('root')}") from None
         with open_session(replace(config.runtime, ui="quiet")) as session:
-            loader = train_loader(session, dataset, data, data.augment, BATCH_SIZE, config.seed)
+            loader = train_loader(session, dataset, data, config.augment, BATCH_SIZE, config.seed)
             images = next(iter(loader.epoch(0))).images
         assert bool(torch.isfinite(images).all()), "the first batch is not finite"
         shape = "×".join(str(size) for size in dataset.train.shape)

@@ -96,7 +96,8 @@ class StudentScheme(nn.Module):
         student = self._run_student[0](batch.images)
         teachers = self.teacher_outputs(batch)
         if self.objective.reads_strong_view:
-            strong = replace(batch, images=strong_view(batch.images), keys=None)
+            strong_images = strong_view(batch.images)
+            strong = replace(batch, images=strong_images, keys=None, teacher_images=None)
             student.strong = self._run_student[0](strong.images)
             for teacher, outputs in zip(teachers, self.teacher_outputs(strong), strict=True):
                 teacher.strong = outputs

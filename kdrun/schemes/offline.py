@@ -33,4 +33,5 @@ class Offline(StudentScheme):
 
     def teacher_outputs(self, batch: Batch) -> Sequence[Outputs]:
         """Each teacher's outputs for the batch, without a graph."""
-        return [teacher_forward(teacher, batch.images, batch.keys) for teacher in self._teachers]
+        images = batch.for_teacher
+        return [teacher_forward(teacher, images, batch.keys) for teacher in self._teachers]

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import AugmentConfig, NetworkConfig, TeacherRuntimeConfig
+from kdrun.config.schema import NetworkConfig, TeacherRuntimeConfig
+from kdrun.data.augment.views import Plan
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.engine.devices import describe_device
@@ -30,7 +31,7 @@ from kdrun.models.card import NetworkCard
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.teachers.agreement import Agreement, agreement
 from kdrun.teachers.cache_file import CacheFile, record_bytes
-from kdrun.teachers.cached import STORED, CachedTeacher, chunk_size, pack, view_count
+from kdrun.teachers.cached import STORED, CachedTeacher, chunk_size, pack
 from kdrun.types import Outputs
 from kdrun.world import world
 
@@ -55,7 +56,6 @@ class CacheRequest:
     card: NetworkCard
     runtime: TeacherRuntimeConfig
     dataset: Dataset
-    augment: AugmentConfig
     precision: str
     compiled: bool
     device: torch.device
@@ -67,15 +67,20 @@ class CacheRequest:
 
 
 def obstacle_to_caching(
-    extractor: FeatureExtractor, objective: Objective, runtime: TeacherRuntimeConfig
+    extractor: FeatureExtractor, objective: Objective, runtime: TeacherRuntimeConfig, plan: Plan
 ) -> str | None:
-    """Why the objective needs more than a cache holds: logits or embedding of plain views."""
+    """Why the objective needs more than a cache holds: logits or embedding of the planned views."""
     if world().size > 1:
         return "several processes train together"
     if extractor.names:
         return f"the objective reads feature maps ({', '.join(extractor.names)})"
     if objective.reads_strong_view:
         return "the objective reads a second, continuous view of every image"
+    if plan.view_count is None:
+        return (
+            "every epoch augments the images anew (augment.cycle=K gives each image K views, whose "
+            "outputs are cached)"
+        )
     if extractor.embedding and runtime.cache != EMBEDDING:
         return "the objective reads the embedding (teacher.cache=embedding caches it too)"
     return None
@@ -91,7 +96,8 @@ def open_cache(request: CacheRequest) -> CachedTeacher | str:
     dtype, widths = _stored_form(outputs, runtime)
     if dtype not in STORED:
         return f"its outputs are of type {dtype}"
-    num_views = view_count(request.augment)
+    num_views = request.loader.teacher.plan.view_count
+    assert num_views is not None
     bytes_per_image = num_views * record_bytes(sum(widths), STORED[dtype][0])
     storable = min(len(request.dataset.train), int(runtime.cache_gb * 1e9) // bytes_per_image)
     if storable == 0:
@@ -121,7 +127,7 @@ def open_cache(request: CacheRequest) -> CachedTeacher | str:
         request.frozen,
         file,
         storable,
-        request.augment,
+        request.loader.teacher.plan,
         dtype,
         widths,
         device,
@@ -134,7 +140,7 @@ def _trial_images(loader: TrainLoader, device: torch.device) -> Tensor:
     """Enough training images, as the loader makes them, for chunks and batches."""
     count = max(2 * chunk_size(device), loader.batch_size)
     index = torch.arange(count) % loader.num_images
-    return loader.images(index, loader.views(0).select(index))
+    return loader.images(index, loader.teacher.views(0).select(index), loader.teacher)
 
 
 @torch.no_grad()
@@ -162,7 +168,7 @@ def _records_folder(request: CacheRequest, dtype: torch.dtype, widths: tuple[int
         "normalisation": [asdict(dataset.normalisation), asdict(card.normalisation)],
         "dataset": dataset.fingerprint,
         "train_images": canonical_hash(dataset.train_index.tolist()),
-        "augment": asdict(request.augment),
+        **request.loader.teacher.plan.identity(),
         "precision": request.precision,
         "fold": runtime.fold,
         "compile": request.compiled,

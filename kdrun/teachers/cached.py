@@ -1,7 +1,8 @@
 """A frozen teacher whose outputs are cached on disk by image and view.
 
-The training views are integers (`kdrun.data.loaders.views`), so outputs are stored under
-(image, dy, dx, flip) and reused by this run and later ones. `Batch.keys` holds these keys.
+An image has a finite number of training views (`kdrun.data.augment.views`): its crops and flips, or
+one for each epoch of `augment.cycle`. Outputs are stored under (image, number of the view) and
+reused by this run and later ones. `Batch.keys` holds these keys.
 
 What holds: a value depends on the image, its view, the teacher and how it is run (all in the file's
 key), never on what the file held before. Every value is computed in a batch of the same size
@@ -18,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment.views import EpochViews, ImageViews, Plan
 from kdrun.data.loaders.loaders import TrainLoader
-from kdrun.data.loaders.views import Views
 from kdrun.errors import CheckpointError
 from kdrun.teachers.cache_file import CacheFile
 from kdrun.types import BatchKeys, Outputs
@@ -41,18 +41,10 @@ def chunk_size(device: torch.device) -> int:
     return CHUNK.get(device.type, 64)
 
 
-def view_count(augment: AugmentConfig) -> int:
-    """Number of views of an image."""
-    return (2 * augment.crop_padding + 1) ** 2 * (2 if augment.flip else 1)
-
-
-def slots_of(index: Tensor, seen: Views, augment: AugmentConfig) -> Any:
+def slots_of(chosen: ImageViews, plan: Plan) -> Any:
     """The record number of each (image, view), an int64 array."""
-    places = 2 * augment.crop_padding + 1
-    view = seen.dy * places + seen.dx
-    if augment.flip:
-        view = view * 2 + seen.flip
-    return (index * view_count(augment) + view).numpy()
+    assert plan.view_count is not None
+    return (chosen.index * plan.view_count + plan.view_numbers(chosen)).numpy()
 
 
 @dataclass
@@ -82,7 +74,7 @@ class _Place:
     loader: TrainLoader
     epoch: int
     order: tuple[Tensor, ...]
-    seen: Views
+    seen: EpochViews
     number: int = -1
     ahead: dict[int, Any] = field(default_factory=dict)
 
@@ -96,7 +88,8 @@ class CachedTeacher(nn.Module):
 
     teacher: the frozen one. file: its records. storable: images that the file has room for.
     sizes: batches of other sizes are put through the teacher directly; None caches all.
-    dtype: of the stored values. widths: classes, and the embedding's width (0: not kept).
+    plan: the teacher's views of the images. dtype: of the stored values. widths: classes, and the
+    embedding's width (0: not kept).
 
     Records are looked up by the batch's keys, and only for the images that these describe: other
     images (another view, a mixture) and images without keys go to the teacher.
@@ -109,7 +102,7 @@ class CachedTeacher(nn.Module):
         teacher: nn.Module,
         file: CacheFile,
         storable: int,
-        augment: AugmentConfig,
+        plan: Plan,
         dtype: torch.dtype,
         widths: tuple[int, int],
         device: torch.device,
@@ -120,7 +113,7 @@ class CachedTeacher(nn.Module):
         self.teacher = teacher
         self.file = file
         self.storable = storable
-        self.augment = augment
+        self.plan = plan
         self.dtype = dtype
         self.widths = widths
         self.device = device
@@ -146,7 +139,7 @@ class CachedTeacher(nn.Module):
         if self._place is None or not self._place.is_of(loader, keys.epoch):
             batches = loader.batches(keys.epoch)
             own = tuple(index[slice(*loader.world.share(len(index)))] for index in batches)
-            self._place = _Place(loader, keys.epoch, own, loader.views(keys.epoch))
+            self._place = _Place(loader, keys.epoch, own, loader.teacher.views(keys.epoch))
         self._place.number = keys.number
         return self._place
 
@@ -176,7 +169,7 @@ class CachedTeacher(nn.Module):
             )
 
     def _slots(self, place: _Place, index: Tensor) -> Any:
-        return slots_of(index, place.seen.select(index), self.augment)
+        return slots_of(place.seen.select(index), self.plan)
 
     def _read(self, index: Tensor, slots: Any) -> tuple[Any, Any]:
         """(values, which are valid); images that the file has no room for never are."""
@@ -200,7 +193,10 @@ class CachedTeacher(nn.Module):
         wanted = images[rows]
         extra = self._look_ahead(place, -len(missing) % chunk_size(self.device))
         if extra is not None:
-            wanted = torch.cat((wanted, place.loader.images(extra, place.seen.select(extra))))
+            ahead_images = place.loader.images(
+                extra, place.seen.select(extra), place.loader.teacher
+            )
+            wanted = torch.cat((wanted, ahead_images))
         computed = self._run(wanted)
         values[missing] = computed[: len(missing)]
         self.counts.computed += len(computed)

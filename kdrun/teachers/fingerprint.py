@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from kdrun.config.convert import to_plain
 from kdrun.config.schema import AugmentConfig, NetworkConfig, ScheduleConfig
 from kdrun.config.settings import settings_of
 from kdrun.config.unused import unread_keys
@@ -31,7 +32,7 @@ def network_recipe(
         "dataset": dataset.fingerprint,
         "train_images": canonical_hash(dataset.train_index.tolist()),
         "normalisation": asdict(dataset.normalisation),
-        "augment": asdict(augment),
+        "augment": to_plain(augment),
         "target": network.target,
         "kwargs": network.kwargs,
         "schedule": shaping_settings(schedule),

@@ -77,7 +77,15 @@ def test_the_order_does_not_depend_on_augmentation() -> None:
     assert torch.equal(plain.index, next(train().epoch(2)).index)
 
 
-@pytest.mark.parametrize("augment", [AugmentConfig(), AUGMENT, AugmentConfig(0, True)])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(),
+        AUGMENT,
+        AugmentConfig(0, True),
+        AugmentConfig(9, True, padding_mode="reflect"),
+    ],
+)
 def test_resident_and_streamed_training_are_bit_identical(augment: AugmentConfig) -> None:
     kept, streamed = train(augment=augment, resident=True), train(augment=augment, resident=False)
     assert kept.resident
@@ -105,7 +113,7 @@ def test_streaming_leaves_the_global_generator_alone() -> None:
 def test_a_batch_equals_the_usual_transforms() -> None:
     functional = import_torchvision().transforms.functional
     data, loader = split(), train()
-    seen: Views = loader.views(2)
+    seen: Views = loader.views(2).crops
     for batch in loader.epoch(2):
         for image, position in zip(batch.images, batch.index.tolist(), strict=True):
             pixels = data.in_memory()[position]

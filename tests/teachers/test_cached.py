@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment.views import ImageViews, Plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.data.loaders.partners import PairedLoader
+from kdrun.data.loaders.views import Views
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.features.taps import FeatureExtractor
@@ -20,12 +22,13 @@ from kdrun.models.resnet import ResNet
 from kdrun.schemes.offline import Offline
 from kdrun.teachers import cached
 from kdrun.teachers.cache_file import CacheFile
-from kdrun.teachers.cached import CachedTeacher, slots_of, view_count
+from kdrun.teachers.cached import CachedTeacher, slots_of
 from kdrun.types import Normalisation, Outputs, to_device
 
 AUGMENT = AugmentConfig(crop_padding=1, flip=True)
 CPU = torch.device("cpu")
 IMAGES, BATCH, CLASSES = 150, 64, 5
+PLAN = Plan(AUGMENT, 0, IMAGES)
 
 
 class Counting(nn.Module):
@@ -59,12 +62,12 @@ def teacher(path: Path, **changes: object) -> CachedTeacher:
     dtype = changes.pop("dtype", torch.float32)
     storable = int(changes.pop("storable", IMAGES))  # type: ignore[call-overload]
     name = cached.STORED[dtype][0]  # type: ignore[index]
-    file = CacheFile(path / "r.bin", storable * view_count(AUGMENT), sum(widths), name)  # type: ignore[call-overload]
+    file = CacheFile(path / "r.bin", storable * PLAN.view_count, sum(widths), name)  # type: ignore[call-overload,operator]
     return CachedTeacher(
         Counting(),
         file,
         storable,
-        AUGMENT,
+        PLAN,
         dtype,
         widths,
         CPU,
@@ -77,6 +80,10 @@ def epoch(one: CachedTeacher, source: TrainLoader, number: int = 0, first: int =
     return torch.cat([one(b.images, b.keys).logits for b in source.epoch(number, first)])
 
 
+def all_slots(source: TrainLoader, number: int) -> np.ndarray:
+    return slots_of(source.views(number).select(torch.arange(IMAGES)), PLAN)
+
+
 def direct(source: TrainLoader, number: int = 0) -> Tensor:
     plain = Counting()
     return torch.cat([plain(batch.images).logits for batch in source.epoch(number)])
@@ -85,10 +92,12 @@ def direct(source: TrainLoader, number: int = 0) -> Tensor:
 def test_every_view_has_its_own_record() -> None:
     places = range(3)
     grid = torch.tensor([(y, x, f) for y in places for x in places for f in (0, 1)])
-    seen = cached.Views(*grid.T)
     for augment, count in ((AUGMENT, 18), (AugmentConfig(1, False), 9), (AugmentConfig(), 1)):
-        assert view_count(augment) == count
-    found = [int(n) for i in range(4) for n in slots_of(torch.full((18,), i), seen, AUGMENT)]
+        assert replace(PLAN, augment=augment).view_count == count
+    found = []
+    for image in range(4):
+        chosen = ImageViews(0, torch.full((18,), image), Views(*grid.T))
+        found += slots_of(chosen, PLAN).tolist()
     assert sorted(found) == list(range(4 * 18))
 
 
@@ -121,10 +130,10 @@ def test_the_teacher_only_sees_whole_chunks_and_nothing_twice(tmp_path: Path) ->
     one, source = teacher(tmp_path), loader()
     epoch(one, source)
     assert set(one.teacher.seen) == {cached.CHUNK["cpu"]}
-    distinct = np.unique(slots_of(torch.arange(IMAGES), source.views(0), AUGMENT))
+    distinct = np.unique(all_slots(source, 0))
     assert one.counts.images == IMAGES
     assert one.counts.computed == len(distinct) == IMAGES
-    partly = slots_of(torch.arange(IMAGES), source.views(1), AUGMENT)
+    partly = all_slots(source, 1)
     held = one.file.read(partly)[1].sum()
     epoch(one, source, 1)
     assert one.counts.computed == 2 * IMAGES - held
@@ -136,7 +145,7 @@ def test_later_batches_fill_up_a_chunk(tmp_path: Path) -> None:
     index = source.order(0)[: BATCH // 2]
     seen = source.views(0).select(index)
     outputs = one.teacher(source.images(index, seen))
-    one.file.write(slots_of(index, seen, AUGMENT), outputs.logits.numpy())
+    one.file.write(slots_of(seen, PLAN), outputs.logits.numpy())
     one.teacher.seen.clear()
     assert torch.allclose(epoch(one, source), direct(source), atol=1e-5)
     whole = -(-(IMAGES - BATCH // 2) // cached.CHUNK["cpu"])
@@ -207,7 +216,7 @@ def test_what_a_copy_leaves_in_the_file_is_what_the_batch_leaves(tmp_path: Path)
     epoch(one, source)
     for batch in source.epoch(0):
         other(batch.images.contiguous(), batch.keys)
-    slots = slots_of(torch.arange(IMAGES), source.views(0), AUGMENT)
+    slots = all_slots(source, 0)
     for values, copies in zip(one.file.read(slots), other.file.read(slots), strict=True):
         assert np.array_equal(values, copies)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment.rendering import Rendering, storage
+from kdrun.data.augment.views import EpochViews, ImageViews, Plan, teacher_plan
 from kdrun.data.images import Split
-from kdrun.data.loaders import views
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
-from kdrun.data.loaders.views import Views
 from kdrun.data.loaders.workers import prepare_worker
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
@@ -54,11 +54,10 @@ class Normaliser:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Random draws of an epoch: a permutation `[N]` and the views of all images."""
+    """Random draws of an epoch: a permutation `[N]`."""
 
     epoch: int
     order: Tensor
-    views: Views
 
 
 class TrainLoader:
@@ -99,41 +98,47 @@ class TrainLoader:
         self.num_images = len(split)
         self.batches_per_epoch = count_batches(len(split), batch_size)
         self.normalise = Normaliser(normalisation, split.images.dtype, self.device, memory_format)
-        self.resident = choose_resident(split, augment, self.device, resident)
-        self.stored = ResidentImages(split, augment, self.device) if self.resident else None
+        self.resident = choose_resident(split, storage(augment), self.device, resident)
+        self.stored = (
+            ResidentImages(split, storage(augment), self.device) if self.resident else None
+        )
         self.targets = split.targets.to(self.device) if self.resident else split.targets
+        plan = Plan(augment, seed, len(split))
+        self.student = Rendering(plan, self.normalise, self.stored, self.device)
+        self.teacher = self.student
+        if augment.teacher_view != "same":
+            self.teacher = Rendering(teacher_plan(plan), self.normalise, self.stored, self.device)
         self._draws: _Draws | None = None
 
     def order(self, epoch: int) -> Tensor:
-        """Positions `[N]` of the images in the order of `epoch`."""
-        return self._draw(epoch).order
-
-    def views(self, epoch: int) -> Views:
-        """The view of each image in `epoch`, by position in the split."""
-        return self._draw(epoch).views
-
-    def _draw(self, epoch: int) -> _Draws:
-        """The draws of an epoch; the most recent epoch is cached."""
+        """Positions `[N]` of the images in the order of `epoch`; the last epoch's is cached."""
         if self._draws is None or self._draws.epoch != epoch:
             stream = generator(self.seed, "order", epoch)
-            order = torch.randperm(self.num_images, generator=stream)
-            epoch_views = views.draw(self.num_images, self.augment, self.seed, epoch)
-            self._draws = _Draws(epoch, order, epoch_views)
-        return self._draws
+            self._draws = _Draws(epoch, torch.randperm(self.num_images, generator=stream))
+        return self._draws.order
 
-    def images(self, index: Tensor, image_views: Views) -> Tensor:
-        """The images at `index` `[B]` (on the CPU), viewed and normalised as in a batch."""
-        image_views = image_views.to(self.device)
+    def views(self, epoch: int) -> EpochViews:
+        """The view of each image in `epoch` as the student sees it, by position in the split."""
+        return self.student.views(epoch)
+
+    def images(
+        self, index: Tensor, chosen: ImageViews, rendering: Rendering | None = None
+    ) -> Tensor:
+        """The images at `index` `[B]` (on the CPU), viewed and normalised as in a batch.
+
+        rendering: for whom; None: the student.
+        """
+        rendering = rendering or self.student
+        chosen = chosen.to(self.device)
         if self.stored is None:
-            pixels = self.split.gather(index).to(self.device)
-            return self.normalise(views.apply(pixels, image_views, self.augment))
-        return self.normalise(self.stored.take(index.to(self.device), image_views))
+            return rendering.streamed(self.split.gather(index).to(self.device), chosen)
+        return rendering.resident(index.to(self.device), chosen)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from `first_batch` on, with cache keys."""
         batches = self.take(self.batches(epoch, first_batch), epoch)
         for number, batch in enumerate(batches, first_batch):
-            batch.keys = BatchKeys(self, epoch, number, batch.images)
+            batch.keys = BatchKeys(self, epoch, number, batch.for_teacher)
             yield batch
 
     def batches(self, epoch: int, first_batch: int = 0) -> tuple[Tensor, ...]:
@@ -143,22 +148,40 @@ class TrainLoader:
 
     def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
         """One batch without cache keys per tensor of positions, with the views of `epoch`."""
-        epoch_views = self.views(epoch).to(self.device)
         shares = [slice(*self.world.share(len(index))) for index in batches]
+        local = tuple(index[share] for index, share in zip(batches, shares, strict=True))
+        view_pair = self._epoch_views(epoch)
         if self.stored is None:
-            local = tuple(index[share] for index, share in zip(batches, shares, strict=True))
             stream = _stream(self.split, local, self.workers, self.device)
-            for global_index, (pixels, targets, index) in zip(batches, stream, strict=True):
-                pixels = views.apply(pixels, epoch_views.select(index), self.augment)
-                if len(index) < len(global_index):
-                    index = global_index.to(self.device)
-                    targets = self.targets[global_index].to(self.device)
-                yield Batch(self.normalise(pixels), targets, index)
+            for positions, own, (pixels, targets, index) in zip(
+                batches, local, stream, strict=True
+            ):
+                images = [
+                    rendering.streamed(pixels, epoch_views.select(own, index))
+                    for rendering, epoch_views in view_pair
+                ]
+                if len(own) < len(positions):
+                    index = positions.to(self.device)
+                    targets = self.targets[positions].to(self.device)
+                yield _batch(images, targets, index)
             return
-        for index, share in zip(_on_device(batches, self.device), shares, strict=True):
-            local_index = index[share]
-            pixels = self.stored.take(local_index, epoch_views.select(local_index))
-            yield Batch(self.normalise(pixels), self.targets.index_select(0, index), index)
+        on_device = _on_device(batches, self.device)
+        for index, own, share in zip(on_device, local, shares, strict=True):
+            images = [
+                rendering.resident(index[share], epoch_views.select(own, index[share]))
+                for rendering, epoch_views in view_pair
+            ]
+            yield _batch(images, self.targets.index_select(0, index), index)
+
+    def _epoch_views(self, epoch: int) -> list[tuple[Rendering, EpochViews]]:
+        """The student's rendering and views, on the device, then the teacher's if they differ."""
+        both = [self.student] if self.teacher is self.student else [self.student, self.teacher]
+        return [(rendering, rendering.views(epoch).to(self.device)) for rendering in both]
+
+
+def _batch(images: list[Tensor], targets: Tensor, index: Tensor) -> Batch:
+    """images: the student's, and the teacher's where they differ."""
+    return Batch(images[0], targets, index, teacher_images=images[1] if len(images) > 1 else None)
 
 
 class EvalLoader:

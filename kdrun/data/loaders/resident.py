@@ -41,10 +41,14 @@ def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tenso
     number, channels, height, width = images.shape
     copies = 2 if augment.flip else 1
     stored = images.new_zeros(copies * number, channels, height + 2 * border, width + 2 * border)
-    inside = stored[:, :, border : border + height, border : border + width]
-    inside[:number] = images
+    if augment.padding_mode == "constant":
+        inside = stored[:, :, border : border + height, border : border + width]
+        inside[:number] = images
+    else:
+        inside = stored
+        inside[:number] = views.pad(images, border, augment.padding_mode)
     if augment.flip:
-        inside[number:] = images.flip(3)
+        inside[number:] = inside[:number].flip(3)
     return stored
 
 

@@ -45,9 +45,30 @@ def draw(num_images: int, augment: AugmentConfig, seed: int, epoch: int) -> View
     return Views(dy, dx, flip if augment.flip else torch.zeros_like(flip))
 
 
-def pad(images: Tensor, padding: int) -> Tensor:
-    """`[N, C, H, W]` with a black border, `[N, C, H + 2·padding, W + 2·padding]`."""
-    return functional.pad(images, (padding,) * 4) if padding else images
+def centre(num_images: int, augment: AugmentConfig) -> Views:
+    """The plain view of every image: no shift, no flip."""
+    offset = torch.full((num_images,), augment.crop_padding)
+    return Views(offset, offset, torch.zeros_like(offset))
+
+
+def pad(images: Tensor, padding: int, mode: str = "constant") -> Tensor:
+    """`[N, C, H, W]` with a border, `[N, C, H + 2·padding, W + 2·padding]`.
+
+    mode: constant: black; reflect: mirrored without repeating the edge.
+    """
+    if not padding:
+        return images
+    if mode == "constant":
+        return functional.pad(images, (padding,) * 4)
+    rows, columns = (_reflected(side, padding).to(images.device) for side in images.shape[2:])
+    return images[:, :, rows][:, :, :, columns]
+
+
+def _reflected(side: int, padding: int) -> Tensor:
+    """Source positions of a side with reflected borders: 2 1 0 1 2 3 2 1 for side 4."""
+    period = max(2 * (side - 1), 1)
+    place = torch.arange(-padding, side + padding) % period
+    return torch.minimum(place, period - place) if side > 1 else torch.zeros_like(place)
 
 
 def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
@@ -66,7 +87,8 @@ def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
     """Pad, crop and flip a batch `[B, C, H, W]`."""
     height, width = images.shape[2:]
     rows = torch.arange(len(images), device=images.device)
-    crops = crop(pad(images, augment.crop_padding), rows, views, (height, width))
+    padded = pad(images, augment.crop_padding, augment.padding_mode)
+    crops = crop(padded, rows, views, (height, width))
     if augment.flip:
         crops = torch.where(views.flip.bool().view(-1, 1, 1, 1), crops.flip(3), crops)
     return crops

@@ -65,6 +65,7 @@ def _key(job: Job) -> str:
     return canonical_hash(
         {
             "dataset": plain["dataset"],
+            "augment": plain.get("augment"),
             "teachers": {k: v for k, v in plain.items() if k.startswith("teacher")},
             "seed": config.seed,
             "val_fraction": config.val_fraction,

@@ -1,0 +1,123 @@
+"""Which augmentation each image has in an epoch, and the number of different ones.
+
+The augmentation of an image is a pure function of the seed, the image and the epoch modulo
+`augment.cycle`. Crops and flips are integers drawn for all images; further random numbers are drawn
+per batch (`random_numbers`).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig
+from kdrun.config.convert import to_plain
+from kdrun.data.loaders import views
+from kdrun.data.loaders.views import Views
+from kdrun.seeds import derive
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """The augmentation of some images in one epoch.
+
+    number: the epoch modulo `augment.cycle`. index: `[B]` positions of the images, on the CPU.
+    crops: their crops and flips, on the CPU or the device.
+    """
+
+    number: int
+    index: Tensor
+    crops: Views
+
+    def to(self, device: torch.device) -> "ImageViews":
+        """The same views with crops on `device`."""
+        return replace(self, crops=self.crops.to(device))
+
+
+@dataclass(frozen=True)
+class EpochViews:
+    """The augmentation of all images in one epoch; number: the epoch modulo `augment.cycle`."""
+
+    number: int
+    crops: Views
+
+    def select(self, index: Tensor, on_device: Tensor | None = None) -> ImageViews:
+        """The views of the images at `index` `[B]`; on_device: the same index where `crops` is."""
+        return ImageViews(
+            self.number, index, self.crops.select(index if on_device is None else on_device)
+        )
+
+    def to(self, device: torch.device) -> "EpochViews":
+        """The same views with crops on `device`."""
+        return EpochViews(self.number, self.crops.to(device))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images of a network are augmented: the settings, the seed, the number of images.
+
+    fixed: every image is shown plain: centred, unflipped.
+    """
+
+    augment: AugmentConfig
+    seed: int
+    num_images: int
+    fixed: bool = False
+
+    def views(self, epoch: int) -> EpochViews:
+        """The views of all images in `epoch`."""
+        if self.fixed:
+            return EpochViews(0, views.centre(self.num_images, self.augment))
+        number = epoch if self.augment.cycle is None else epoch % self.augment.cycle
+        return EpochViews(number, views.draw(self.num_images, self.augment, self.seed, number))
+
+    @property
+    def view_count(self) -> int | None:
+        """Number of different views of an image; None if there is no end of them."""
+        augment = self.augment
+        if self.fixed:
+            return 1
+        if augment.cycle is not None:
+            return augment.cycle
+        if not augment.is_crop_flip:
+            return None
+        return (2 * augment.crop_padding + 1) ** 2 * (2 if augment.flip else 1)
+
+    def view_numbers(self, chosen: ImageViews) -> Tensor:
+        """`[B]` int64 on the CPU: the number of each view, below `view_count`."""
+        if self.fixed or self.augment.cycle is not None:
+            return torch.full_like(chosen.index, chosen.number)
+        places = 2 * self.augment.crop_padding + 1
+        number = chosen.crops.dy * places + chosen.crops.dx
+        return number * 2 + chosen.crops.flip if self.augment.flip else number
+
+    def identity(self) -> dict[str, Any]:
+        """All that view k of image i depends on besides the stored images: part of a cache's key.
+
+        Without a cycle the number of a view says what it is; with one it depends on the seed, and
+        a partner image on the number of images.
+        """
+        if self.fixed:
+            return {"augment": {"fixed": True, "crop": self.augment.crop}}
+        augment = replace(self.augment, teacher_view="same", strong=None)
+        random = augment.cycle is not None
+        drawn = {"seed": self.seed, "num_images": self.num_images} if random else {}
+        return {"augment": to_plain(augment), **drawn}
+
+
+def teacher_plan(student: Plan) -> Plan:
+    """How the teacher's images are augmented (`augment.teacher_view`)."""
+    view, weak = student.augment.teacher_view, crop_and_flip(student.augment)
+    if view == "weak":
+        return replace(student, augment=weak)
+    if view == "fixed":
+        return replace(student, augment=weak, fixed=True)
+    if view == "independent":
+        return replace(student, seed=derive(student.seed, "teacher view"))
+    return student
+
+
+def crop_and_flip(augment: AugmentConfig) -> AugmentConfig:
+    """The augmentation without what changes colours or hides parts; images are still mixed."""
+    return replace(augment, policy="none", color_jitter=JitterConfig(), erasing=ErasingConfig())
