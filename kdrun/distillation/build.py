@@ -78,6 +78,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         config, dataset, objective, connected, connected.teachers, config.runtime.compile
     )
     notes += [note for term in objective.loss_list() for note in term.notes()]
+    notes += _accumulation_notes(config, objective)
     return Plan(
         objective=scheme.describe(),
         student=card,
@@ -91,6 +92,19 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         facts=scheme.facts(),
         start=tuple(start),
     )
+
+
+def _accumulation_notes(config: DistillConfig, objective: Objective) -> list[str]:
+    """Which losses see less than an optimiser step's images."""
+    schedule = config.schedule
+    names = [loss.id for loss in objective.loss_list() if loss.compares_samples]
+    if schedule.accumulate == 1 or not names:
+        return []
+    size = schedule.batch_size
+    return [
+        f"{', '.join(names)} compare{'s' * (len(names) == 1)} the samples of a batch: of {size} "
+        f"images, not of the {size * schedule.accumulate} of an optimiser step"
+    ]
 
 
 def _teacher(

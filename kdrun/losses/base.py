@@ -55,6 +55,7 @@ class DistillationLoss(Criterion):
     reads_indices: True when it needs `Batch.index`.
     reads_strong_view: True when it needs `Outputs.strong`.
     reads_tokens: True when it acts on the head of a distillation token where the student has one.
+    compares_samples: True when it compares the samples of a batch, so that it is no mean over them.
     replaces_student: True when `final_network` returns another network than the plain student.
     only_pretrains: True when it is 0 in the main phase.
     python_only: constructor arguments that a configuration does not have (modules, tensors).
@@ -74,6 +75,7 @@ class DistillationLoss(Criterion):
     reads_indices: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
+    compares_samples: ClassVar[bool] = False
     replaces_student: ClassVar[bool] = False
     only_pretrains: bool = False
     python_only: ClassVar[tuple[str, ...]] = ()

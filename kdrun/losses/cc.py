@@ -27,12 +27,15 @@ class CorrelationCongruence(DistillationLoss):
     dim: width of the linear layers. gamma, order: of the kernel, γ above 0.
     variant: see `variants`.
     Raises ConfigError for other values of these.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "cc"
     full_name = "Correlation congruence"
     formula = "Σ_d δ_n · δ_{n+1}, δ_n = |W_s e_s - W_t e_t| of image n; mean over n"
     source = "Peng et al. 2019, ICCV, arXiv 1904.01802, §3.2, eq. 6-8 (variant paper)"
+    compares_samples = True
     variants = {  # noqa: RUF012
         "repdistiller": "products of neighbouring images' differences",
         "paper": "squared difference of the kernel matrices, mean over the B² pairs",

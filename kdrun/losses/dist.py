@@ -27,6 +27,8 @@ class CorrelationDistillation(DistillationLoss):
 
     temperature: T, above 0. beta, gamma: weights of inter and intra.
     variant: see `variants`.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "dist"
@@ -36,6 +38,7 @@ class CorrelationDistillation(DistillationLoss):
         "p_t[:,c]))), p = softmax(z / T), ρ = Pearson's correlation"
     )
     source = "Huang, You, Wang, Qian, Xu 2022, NeurIPS, arXiv 2205.10536"
+    compares_samples = True
     variants: ClassVar[Mapping[str, str]] = {
         "code": "both parts times T², and 1e-8 added to the product of the norms in ρ, as in the "
         "authors' code that gave the published figures",

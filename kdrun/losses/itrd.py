@@ -26,6 +26,8 @@ class InformationTheoretic(DistillationLoss):
     alpha 1.01 (the authors' setting for WRN-40-2 → WRN-16-2).
 
     correlation, mutual: weights of the parts. alpha: order of the entropy, above 0.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "itrd"
@@ -36,6 +38,7 @@ class InformationTheoretic(DistillationLoss):
         "G_s ∘ G_t"
     )
     source = "Miles, Lopez-Rodriguez, Mikolajczyk 2022, BMVC, arXiv 2112.00459"
+    compares_samples = True
     reads_embedding = True
 
     def __init__(

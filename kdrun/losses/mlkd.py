@@ -32,6 +32,8 @@ class MultiLevelLogits(DistillationLoss):
     temperatures: all T. strong_ce: weight of CE on the strong view, within this loss.
     standardise: KL of z-scores (as in `logit_std`), with the levels above it as they are.
     variant: see `variants`.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "mlkd"
@@ -41,6 +43,7 @@ class MultiLevelLogits(DistillationLoss):
         "½ · ‖p_sᵀ p_s - p_tᵀ p_t‖² / C] + strong_ce · CE(strong); KL: mean over the batch"
     )
     source = "Jin, Wang, Lin 2023, CVPR; factors ½ from the authors' code"
+    compares_samples = True
     variants: ClassVar[Mapping[str, str]] = {
         "halved": "weak view times ½: what the code's mask, put on means, comes to",
         "masked": "weak view: images and classes up to the teacher's median confidence only",

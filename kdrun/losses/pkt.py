@@ -21,6 +21,8 @@ class ProbabilisticTransfer(DistillationLoss):
 
     variant: see `variants`. With `paper` the loss is B²-fold: use a weight of about 30000 / B².
     Raises ConfigError for a variant that does not exist.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "pkt"
@@ -30,6 +32,7 @@ class ProbabilisticTransfer(DistillationLoss):
         "mean over all pairs of images"
     )
     source = "Passalis & Tefas 2018, ECCV, arXiv 1803.10837, §3"
+    compares_samples = True
     variants = {  # noqa: RUF012
         "repdistiller": "an image is its own neighbour too; mean over the B² pairs",
         "paper": "pairs of different images only (eq. 1-6); their sum",

@@ -25,6 +25,8 @@ class RelationalDistillation(DistillationLoss):
     distance, angle: weights of the two parts, not negative.
     normalise: embeddings of unit length first, as in metric learning.
     Raises ConfigError for negative weights.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "rkd"
@@ -34,6 +36,7 @@ class RelationalDistillation(DistillationLoss):
         "cos = angle at i of j and k; mean over pairs and over triplets"
     )
     source = "Park et al. 2019, CVPR, arXiv 1904.05068, §3.2, eq. 5-10"
+    compares_samples = True
     reads_embedding = True
 
     def __init__(

@@ -38,6 +38,8 @@ class SemanticCalibration(DistillationLoss):
     are paired with all teacher taps. reduction: the MLPs' width is the batch size divided by it.
     softness: of the attention, above 0.
     Raises ConfigError for other values.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "semckd"
@@ -48,6 +50,7 @@ class SemanticCalibration(DistillationLoss):
         "teacher's layers j, mean over the student's i and the batch"
     )
     source = "Chen et al. 2021, AAAI, arXiv 2012.03236, eq. 3-7"
+    compares_samples = True
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class Streamlined(DistillationLoss):
     temperature: T of the KL part, above 0. ridge: added to the covariance's diagonal, above 0.
     relation: weight of the second part.
     variant: see `variants`; the two published codes are different functions.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "skd"
@@ -35,6 +37,7 @@ class Streamlined(DistillationLoss):
         "up to the teacher's median confidence"
     )
     source = "HyunJunSik/StreamLined (CVPR 2026, the authors' code); torchdistill for `plain`"
+    compares_samples = True
     variants: ClassVar[Mapping[str, str]] = {
         "code": "Gram / C, T² · KL, both parts scaled by the share of images (classes) whose "
         "teacher confidence is at most the median, as the authors' masks do",

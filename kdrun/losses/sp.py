@@ -24,6 +24,8 @@ class SimilarityPreserving(DistillationLoss):
     the sum of the paper's eq. 4 runs over pairs of layers, the published tables use the last one.
     `cosine` divides the rows of Q before the product and leaves G as it is.
     Raises ConfigError for a variant that does not exist.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "sp"
@@ -33,6 +35,7 @@ class SimilarityPreserving(DistillationLoss):
         "sum over the tap pairs"
     )
     source = "Tung & Mori 2019, ICCV, arXiv 1907.09682, §3.1, eq. 1-4"
+    compares_samples = True
     variants = {  # noqa: RUF012
         "repdistiller": "the last stage alone; rows of the Gram matrix divided by their norm",
         "paper": "all stages summed; rows of the Gram matrix divided by their norm",

@@ -23,6 +23,8 @@ class SimpleRecipe(DistillationLoss):
     feature: weight of the embeddings' part. exponent: above 0. temperature: T, above 0.
     As a criterion: `srd(e_s, e_t, student_logits=z_s, teacher_logits=z_t)`; without the logits it
     is the embeddings' part alone.
+
+    Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
 
     id = "srd"
@@ -32,6 +34,7 @@ class SimpleRecipe(DistillationLoss):
         "dimensions, p = softmax(z / T), KL: mean over the batch"
     )
     source = "Miles & Mikolajczyk 2024, AAAI, arXiv 2303.11098"
+    compares_samples = True
     reads_embedding = True
 
     def __init__(

@@ -264,3 +264,30 @@ def test_resumes(loss: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert resumed.state.keys() == whole.state.keys()
     for name, tensor in whole.state.items():
         assert torch.equal(tensor, resumed.state[name]), name
+
+
+def rows_of(case: Case, rows: slice) -> Tensor:
+    """The loss's value for a part of the batch; adapters use fixed batch-norm statistics."""
+    for module in case.term.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    student, teacher = (
+        map_outputs(outputs, lambda tensor, _: tensor[rows])
+        for outputs in (case.student, case.teacher)
+    )
+    batch = Batch(case.batch.images[rows], case.batch.targets[rows], case.batch.index[rows])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return case.term(student, teacher, batch)
+
+
+def test_a_loss_that_is_no_mean_over_samples_says_so(loss: str) -> None:
+    """`compares_samples`, which the start of a run with `schedule.accumulate` reads."""
+    case = make_case(loss, **REGISTRY[loss].settings)
+    rows_of(case, slice(0, 6))  # sets what a loss keeps of its first batch
+    whole = rows_of(case, slice(0, 6))
+    halves = (rows_of(case, slice(0, 3)) + rows_of(case, slice(3, 6))) / 2
+    is_mean = torch.allclose(whole, halves, rtol=1e-4, atol=1e-6)
+    assert type(case.term).compares_samples == (not is_mean)
+    documented = "Compares the samples of a batch" in str(type(case.term).__doc__)
+    assert documented == (not is_mean)
