@@ -134,6 +134,11 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     if config.optimizer == "dot":
         _dot(name, config)
     _milestones(name, config)
+    if config.steps is None and config.freeze_epochs >= config.epochs:
+        raise ConfigError(
+            f"{name('freeze_epochs')}={config.freeze_epochs} freezes all but the classifier in all "
+            f"of the {config.epochs} epochs: shorten one or lengthen the other."
+        )
     if config.curve == "onecycle" and config.warmup_epochs:
         raise ConfigError(
             f"{name('curve')}=onecycle has its own warm-up: set {name('warmup_epochs')}=0."

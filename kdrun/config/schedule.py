@@ -43,6 +43,23 @@ class ScheduleConfig:
         lambda: [0.9, 0.999], "decay rates of adam and adamw"
     )
     weight_decay: NotNegative = setting(5e-4, "L2 penalty; decoupled with adamw")
+    decay_norm_bias: bool | None = setting(
+        None,
+        "weight decay of biases and norms; null: as the optimizer does (sgd, adam: yes; adamw: no)",
+        quiet=True,
+    )
+    layer_decay: Annotated[float, Range(above=0, high=1)] = setting(
+        1.0, "lr of each layer, relative to the next one, e.g. 0.75; 1: equal", quiet=True
+    )
+    backbone_lr_factor: Annotated[float, Range(above=0, high=1)] = setting(
+        1.0, "lr of everything but the classifier, relative to lr", quiet=True
+    )
+    freeze_epochs: CountOrZero = setting(
+        0, "epochs at the start in which only the classifier is trained", quiet=True
+    )
+    freeze_bn_stats: bool = setting(
+        False, "keep the running mean and variance of batch normalisation", quiet=True
+    )
     curve: Annotated[str, LR_SCHEDULES] = setting(
         "cosine", "learning-rate schedule: constant | step | linear | cosine | onecycle"
     )

@@ -11,6 +11,7 @@ from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.connect import Connected, connect
+from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.initial_weights import load_start
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
@@ -73,6 +74,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     connected = _connect(config, objective, plain, teachers, dataset)
     student = connected.member
     require_taught_heads(objective, student.network)
+    classifier_for(student.network, config.schedule, dataset.info.num_classes)
     card = make_card(student.config, student.network, dataset, {})
     scheme = _scheme(
         config, dataset, objective, connected, connected.teachers, config.runtime.compile

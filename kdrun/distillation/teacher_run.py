@@ -12,6 +12,7 @@ from kdrun.config.schema import TrainTeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import card_to_dict, dataset_to_dict, make_card, new_network
 from kdrun.distillation.next_command import after_train_teacher
@@ -86,6 +87,8 @@ def _plan(
         size = teacher.image_size
         network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
         require_no_heads(network)
+        classes = dataset.info.num_classes
+        classifier_for(network, teacher.schedule, classes, "teacher.schedule.")
         card = make_card(teacher.network, network, dataset, {}, size)
         rows += [
             ("teacher", tables.format_network(card_to_dict(card))),

@@ -9,6 +9,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader
 from kdrun.data.loaders.partners import PairedLoader
+from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.loss_weights import LossWeights
 from kdrun.distillation.session import Session, eval_loader, train_loader
 from kdrun.engine import distributed
@@ -106,6 +107,9 @@ def run_training(
         identity=identity,
         labelled=recipe.labelled,
         settings=recipe.settings,
+        classifier=classifier_for(
+            scheme.network, recipe.schedule, dataset.info.num_classes, recipe.settings
+        ),
     )
     if result is not None and scheme.objective.weighted and scheme.objective.ce_weight:
         weights = LossWeights(
@@ -126,8 +130,19 @@ def run_training(
         session.reporter.close()
         early_stop = EarlyStop.from_dict(stopped, check=False)
         session.reporter.say(f"  {tables.format_early_stop(early_stop)}")
-    test = measured(dataset.test)
-    precision, extra = recipe.schedule.precision, dataset.test.extra_metrics
+    return _measured(scheme, state, session, recipe, measured(dataset.test), stopped)
+
+
+def _measured(
+    scheme: StudentScheme,
+    state: TrainState,
+    session: Session,
+    recipe: Recipe,
+    test: EvalLoader,
+    stopped: dict[str, Any] | None,
+) -> Trained:
+    """Measure the weights of the last and the best epoch, and their average."""
+    precision, extra = recipe.schedule.precision, test.split.extra_metrics
 
     def measure() -> Evaluation:
         who = "the student" if recipe.settings == "schedule." else "the teacher in training"
@@ -185,6 +200,7 @@ def _pretrain_schedule(plan: Pretraining, main: ScheduleConfig) -> ScheduleConfi
         warmup_epochs=0.0,
         early_stopping=0,
         ema=0.0,
+        freeze_epochs=0,
     )
 
 

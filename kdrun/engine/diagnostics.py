@@ -132,6 +132,15 @@ def out_of_memory(
     )
 
 
+def frozen_objective(settings: str) -> ConfigError:
+    """The error for an objective that does not reach the classifier while all else is frozen."""
+    return ConfigError(
+        f"{settings}freeze_epochs trains only the classifier at first, and no loss of this "
+        f"objective reaches it: add a loss on logits (e.g. kd or ce), or set "
+        f"{settings}freeze_epochs=0."
+    )
+
+
 def no_deterministic_kernel(error: BaseException, device: torch.device) -> ConfigError:
     """The error for an operation that `deterministic=true` rules out on `device`."""
     operation = str(error).partition(" does not have")[0].strip()

@@ -20,12 +20,19 @@ from kdrun.config.schema import ScheduleConfig
 from kdrun.engine import distributed
 from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
-from kdrun.engine.diagnostics import no_deterministic_kernel, not_finite, out_of_memory
+from kdrun.engine.diagnostics import (
+    frozen_objective,
+    no_deterministic_kernel,
+    not_finite,
+    out_of_memory,
+)
 from kdrun.engine.finite import NonFiniteError, diverging
+from kdrun.engine.freezing import Freezing
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, Metrics, evaluate
 from kdrun.engine.optim import backward, build_optimizer, finish_gradients, set_learning_rate
+from kdrun.engine.parameter_groups import split_groups
 from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.engine.state import TrainState
 from kdrun.engine.stopping import watch
@@ -92,6 +99,8 @@ class Training:
     on_start: called with the number of steps done, after resuming and before the next step.
     on_first_batch: called with the first batch of the training, before its step.
     settings: prefix of the schedule's settings on the command line.
+    classifier: names of the parameters of the network's classifier, where the schedule treats it
+        differently.
     """
 
     train: TrainBatches
@@ -110,6 +119,7 @@ class Training:
     labelled: bool = True
     checkpoint_steps: int | None = None
     settings: str = "schedule."
+    classifier: tuple[str, ...] = ()
     on_start: Callable[[int], None] | None = None
     on_first_batch: Callable[[Batch], None] | None = None
 
@@ -133,8 +143,11 @@ class _Fit:
         self.length = training_length(training.schedule, training.train.batches_per_epoch)
         self.rates = learning_rates(training.schedule, self.length)
         self.optimizer = build_optimizer(scheme.parameters(), training.schedule)
+        network, classifier = scheme.network, training.classifier
+        split_groups(self.optimizer, network, training.schedule, classifier)
+        self.freezing = Freezing(network, training.schedule, classifier)
         self.max_norm = MaxNorm(scheme.modules(), training.schedule.max_norm)
-        self.average = WeightAverage(scheme.network, training.schedule.ema)
+        self.average = WeightAverage(network, training.schedule.ema)
         self.scaler = torch.amp.GradScaler(
             training.device.type, enabled=training.schedule.precision == "fp16"
         )
@@ -157,6 +170,7 @@ class _Fit:
             while not self._done():
                 with diverging(who, f"validation (epoch {self.state.epoch + 1})", settings):
                     self._epoch()
+        self.freezing.finish()
         return self.state
 
     @contextmanager
@@ -190,6 +204,7 @@ class _Fit:
     def _epoch(self) -> None:
         state = self.state
         self.scheme.train()
+        self.freezing.start_epoch(state.epoch)
         self.scheme.start_epoch(state.epoch, self.length.epochs)
         if state.batch == 0:
             self.random_state = None
@@ -259,6 +274,8 @@ class _Fit:
         ):
             output = self.scheme(batch)
         # a batch counts by its share of a full step's images; `_update` corrects a smaller step
+        if not output.loss.requires_grad:
+            raise frozen_objective(self.training.settings)
         weight = 1.0 if self.schedule.accumulate == 1 else len(batch) / self._full_step_images
         backward(self.optimizer, output, self.scaler, weight)
         return output

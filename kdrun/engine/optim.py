@@ -31,9 +31,10 @@ def backward(
     For DOT, the gradients of task and distillation loss stay apart.
     """
     if isinstance(optimizer, Dot) and "distill" in output.groups:
-        optimizer.swap_parts()
-        _times(weight, output.groups["distill"]).backward(retain_graph=True)
-        optimizer.swap_parts()
+        if output.groups["distill"].requires_grad:
+            optimizer.swap_parts()
+            _times(weight, output.groups["distill"]).backward(retain_graph=True)
+            optimizer.swap_parts()
         _times(weight, output.groups["task"]).backward()
     else:
         scaler.scale(_times(weight, output.loss)).backward()
@@ -55,6 +56,6 @@ def _times(weight: float, loss: Tensor) -> Tensor:
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups; a group's `lr_scale` multiplies it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

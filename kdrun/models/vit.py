@@ -184,6 +184,10 @@ class VisionTransformer(ManyHeads):
         logits += [head(tokens[:, i]) for i, head in enumerate(heads, 1) if head is not None]
         return logits
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that `schedule.decay_norm_bias=false` also leaves without weight decay."""
+        return {"cls_token", "dist_token", "pos_embed"}
+
     def forward(self, images: Tensor) -> Tensor:
         heads = self.all_heads(images)
         return heads[0] if self.training else read_out(heads, self.inference, self.fusion)

@@ -111,13 +111,37 @@ def places(tensors: Mapping[str, AnyTensor], most: int = 2) -> dict[str, int]:
 
 def classifier_names(network: nn.Module, num_classes: int) -> list[str]:
     """The tensors of the last linear layer or 1x1 convolution with an output per class."""
-    for path, module in reversed(list(network.named_modules())):
-        outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
-        if isinstance(module, nn.Linear | nn.Conv2d) and outputs == num_classes:
-            return [f"{path}.{name}" if path else name for name in module.state_dict()]
+    path = _classifier_path(network, num_classes)
+    if path is not None:
+        module = network.get_submodule(path)
+        return [f"{path}.{name}" if path else name for name in module.state_dict()]
     raise CheckpointError(
         "new_classifier=true: the network has no layer with one output per class to reinitialise."
     )
+
+
+def classifier_parameters(network: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """The parameters of a network's classifier, or of all its classifiers if it names them.
+
+    num_classes: of the network. Empty for a network without a layer with one output per class.
+    """
+    named = [getattr(network, "class_head", None), *getattr(network, "distillation_heads", ())]
+    paths = [path for path in named if path] or [_classifier_path(network, num_classes)]
+    return tuple(
+        f"{path}.{name}" if path else name
+        for path in paths
+        if path is not None
+        for name, _ in network.get_submodule(path).named_parameters()
+    )
+
+
+def _classifier_path(network: nn.Module, num_classes: int) -> str | None:
+    """The last linear layer or 1x1 convolution with an output per class."""
+    for path, module in reversed(list(network.named_modules())):
+        outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
+        if isinstance(module, nn.Linear | nn.Conv2d) and outputs == num_classes:
+            return path
+    return None
 
 
 def _without_classifier(fit: Fit, classifier: list[str]) -> Fit:

@@ -1,0 +1,46 @@
+"""Fine-tuning: a frozen backbone in the first epochs, and frozen batch-norm statistics."""
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kdrun.config.schema import ScheduleConfig
+
+
+class Freezing:
+    """What of a network is not trained in an epoch.
+
+    `schedule.freeze_epochs`: gradients are computed for the classifier only. Batch normalisation
+    still updates its statistics, unless `schedule.freeze_bn_stats`, which keeps it in evaluation
+    mode throughout. Adapters of losses are trained from the start.
+
+    classifier: names of the classifier's parameters.
+    """
+
+    def __init__(
+        self, network: nn.Module, schedule: ScheduleConfig, classifier: Sequence[str]
+    ) -> None:
+        self.network = network
+        self.epochs = schedule.freeze_epochs
+        self.freeze_bn_stats = schedule.freeze_bn_stats
+        self.backbone = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad and name not in classifier
+        ]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Call before epoch number `epoch` (from 0), after the network was set to training mode."""
+        if self.epochs:
+            for parameter in self.backbone:
+                parameter.requires_grad_(epoch >= self.epochs)
+        if self.freeze_bn_stats:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def finish(self) -> None:
+        """Leave every parameter as it was before the first epoch."""
+        for parameter in self.backbone:
+            parameter.requires_grad_()
