@@ -91,8 +91,8 @@ def row(name: str, loss: str, out: Path) -> str:
     baseline = text(r["alone"]["test"]["top1"] for r in fixed)
     difference = mean(measured) - mean(fixed)
     return (
-        f"| {name} | {loss} | {baseline} | {PUBLISHED[loss]} | {text(map(top1, fixed))} | {weights} "
-        f"| {text(map(top1, measured))} | {difference:+.2f} |"
+        f"| {name} | {loss} | {baseline} | {PUBLISHED[loss]} | {text(map(top1, fixed))} | "
+        f"{weights} | {text(map(top1, measured))} | {difference:+.2f} |"
     )
 
 

@@ -56,10 +56,10 @@ class AutoWeight:
         """The weight during the measurement."""
         return PLACEHOLDER if self.shares else 1.0
 
-    def solve(self, name: str, ce_norm: float, norm: float) -> float:
-        """The weight. ce_norm, norm: gradient norms under the placeholder weights.
+    def solve(self, name: str, ce_norm: float, norm: float, ce_weight: float) -> float:
+        """The weight. ce_norm, norm: unweighted gradient norms of CE and of the loss.
 
-        Raises ConfigError if the weight is not a usable number.
+        ce_weight: of CE, unless it follows from this weight. Raises ConfigError if the weight is not a usable number.
         """
         setting = f"loss.{name}.weight"
         if not (math.isfinite(ce_norm) and math.isfinite(norm)):
@@ -67,11 +67,13 @@ class AutoWeight:
                 f"{setting}=auto cannot be measured: the gradient is not finite in the first "
                 f"{self.batches} batches. Set {setting} to a number."
             )
-        if self.shares:  # w · g = ratio · (1 - w) · g_ce
-            wanted, unit = self.ratio * ce_norm / (1.0 - PLACEHOLDER), norm / PLACEHOLDER
-            weight = wanted / (unit + wanted) if unit > 0 else math.inf
+        wanted = self.ratio * ce_norm
+        if norm == 0:
+            weight = math.inf
+        elif self.shares:  # w · norm = ratio · (1 - w) · ce_norm
+            weight = wanted / (norm + wanted)
         else:
-            weight = self.ratio * ce_norm / norm if norm > 0 else math.inf
+            weight = ce_weight * wanted / norm
         if not 0 < weight <= LARGEST_NUMBER:
             raise ConfigError(
                 f"{setting}=auto cannot be measured: {name} sends a gradient of norm {norm:.3g} "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
-from kdrun.losses.auto_weight import DIGITS, PLACEHOLDER, AutoWeight, require_number
+from kdrun.losses.auto_weight import DIGITS, AutoWeight, require_number
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
@@ -95,7 +95,7 @@ class Objective(nn.Module):
         self.auto = {name: w.auto for name, w in losses.items() if w.auto is not None}
         self.unmeasured = bool(self.auto)
         if self.auto:
-            # per loss: weight, CE's gradient norm, the loss's; NaN until measured
+            # per loss: weight, gradient norm of CE, of the loss, unweighted; NaN until measured
             self.auto_weights: Tensor
             self.register_buffer("auto_weights", torch.full((len(self.auto), 3), math.nan))
             self.register_load_state_dict_post_hook(_apply_measured)
@@ -118,10 +118,13 @@ class Objective(nn.Module):
         norms: loss → (CE's gradient norm, the loss's), both under `full_weights`.
         Raises ConfigError for norms that lead to no usable weight.
         """
-        rows = []
-        for name, auto in self.auto.items():
-            rows.append([auto.solve(name, *norms[name]), *norms[name]])
-        self.auto_weights.copy_(torch.tensor(rows))
+        rows, ce_weight = {}, self.ce_weight
+        for name, auto in sorted(self.auto.items(), key=lambda item: not item[1].shares):
+            ce_norm, norm = norms[name][0] / self.ce_weight, norms[name][1] / auto.placeholder()
+            weight = auto.solve(name, ce_norm, norm, ce_weight)
+            ce_weight = 1.0 - weight if auto.shares else ce_weight
+            rows[name] = [weight, ce_norm, norm]
+        self.auto_weights.copy_(torch.tensor([rows[name] for name in self.auto]))
         self.apply_measured()
 
     def apply_measured(self) -> None:
@@ -145,13 +148,12 @@ class Objective(nn.Module):
         entries = {}
         rows = self.auto_weights.tolist() if self.auto else []
         for (name, auto), (_, ce_norm, norm) in zip(self.auto.items(), rows, strict=True):
-            ce_weight = (1.0 - PLACEHOLDER) if auto.shares else self.ce_weight
             entries[name] = {
                 "weight": self.weighted[name].weight,
                 "ratio": auto.ratio,
                 "batches": auto.batches,
-                "gradient": float(f"{norm / auto.placeholder():.{DIGITS}g}"),
-                "ce_gradient": float(f"{ce_norm / ce_weight:.{DIGITS}g}"),
+                "gradient": float(f"{norm:.{DIGITS}g}"),
+                "ce_gradient": float(f"{ce_norm:.{DIGITS}g}"),
             }
         return entries
 

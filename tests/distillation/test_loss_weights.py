@@ -119,6 +119,15 @@ def test_a_soft_loss_and_ce_share_the_weight_1() -> None:
     assert made.scheme.objective.alpha == weights["kd"]
 
 
+def test_other_losses_are_compared_with_the_weight_of_ce_that_remains() -> None:
+    at = {"taps": ["stage1"], "weight": "auto", "auto_ratio": 0.5}
+    made = distiller([{"sp": at}, {"kd": {"weight": "auto", "auto_ratio": 4.0}}])
+    made.measure_weights(batches())
+    norms = gradient_norms(made.scheme, [made._batch(*b) for b in batches()], CPU)
+    assert norms["kd"][1] / norms["kd"][0] == pytest.approx(4.0, rel=1e-3)
+    assert norms["sp"][1] / norms["sp"][0] == pytest.approx(0.5, rel=1e-3)
+
+
 def test_only_the_first_batches_count() -> None:
     settings = {"sp": {"taps": ["stage1"], "weight": "auto", "auto_batches": 2}}
     assert distiller(settings).measure_weights(batches(3)) == distiller(settings).measure_weights(
@@ -158,7 +167,7 @@ def test_what_cannot_be_measured_is_refused(
 @pytest.mark.parametrize(("ce", "norm"), [(1.0, 0.0), (0.0, 1.0), (1.0, float("nan")), (1, 1e-9)])
 def test_a_loss_without_a_usable_gradient_is_refused(ce: float, norm: float) -> None:
     with pytest.raises(ConfigError, match=r"Set loss\.sp\.weight to a number"):
-        AutoWeight(1.0, 8).solve("sp", ce, norm)
+        AutoWeight(1.0, 8).solve("sp", ce, norm, 1.0)
 
 
 def test_a_loss_dominates_above_a_hundred_times_ce() -> None:
