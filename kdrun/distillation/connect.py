@@ -90,7 +90,7 @@ def tap_networks(
         for loss in _losses_of(objective, position):
             loss.request_taps(student_view, views[position], data.info)
             loss.pairs = pair_taps(loss.taps, student_paths, its_paths)
-            student_names += [pair[0] for pair in loss.pairs]
+            student_names += [pair[0] for pair in loss.pairs] + loss.student_taps
             teacher_names += [pair[1] for pair in loss.pairs]
         names.append(teacher_names)
     embedding = any(loss.reads_embedding for loss in objective.loss_list())

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from kdrun.losses.nkd import NormalisedDistillation as NormalisedDistillation
     from kdrun.losses.nst import NeuronSelectivity as NST
     from kdrun.losses.nst import NeuronSelectivity as NeuronSelectivity
+    from kdrun.losses.ofa import OneForAll as OFA
+    from kdrun.losses.ofa import OneForAll as OneForAll
     from kdrun.losses.ofd import FeatureOverhaul as FeatureOverhaul
     from kdrun.losses.ofd import FeatureOverhaul as OFD
     from kdrun.losses.pkt import ProbabilisticTransfer as PKT
@@ -118,6 +120,7 @@ NAMES = {
     "MLKD": ("mlkd", "MultiLevelLogits"),
     "NKD": ("nkd", "NormalisedDistillation"),
     "NST": ("nst", "NeuronSelectivity"),
+    "OFA": ("ofa", "OneForAll"),
     "OFD": ("ofd", "FeatureOverhaul"),
     "PKT": ("pkt", "ProbabilisticTransfer"),
     "RKD": ("rkd", "RelationalDistillation"),
@@ -158,6 +161,7 @@ __all__ = [
     "MLKD",
     "NKD",
     "NST",
+    "OFA",
     "OFD",
     "PKT",
     "RKD",
@@ -197,6 +201,7 @@ __all__ = [
     "MultiLevelLogits",
     "NeuronSelectivity",
     "NormalisedDistillation",
+    "OneForAll",
     "ProbabilisticTransfer",
     "RefinedLogits",
     "RelationalDistillation",

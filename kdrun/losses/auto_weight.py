@@ -59,7 +59,8 @@ class AutoWeight:
     def solve(self, name: str, ce_norm: float, norm: float, ce_weight: float) -> float:
         """The weight. ce_norm, norm: unweighted gradient norms of CE and of the loss.
 
-        ce_weight: of CE, unless it follows from this weight. Raises ConfigError if the weight is not a usable number.
+        ce_weight: of CE, unless it follows from this weight.
+        Raises ConfigError if the weight is not a usable number.
         """
         setting = f"loss.{name}.weight"
         if not (math.isfinite(ce_norm) and math.isfinite(norm)):

@@ -60,6 +60,8 @@ class DistillationLoss(Criterion):
     only_pretrains: True when it is 0 in the main phase.
     python_only: constructor arguments that a configuration does not have (modules, tensors).
     pairs: the (student tap, teacher tap) names that the objective resolved from `taps`.
+    student_taps: taps of the student alone, without a counterpart in the teacher; `request_taps`
+        resolves them.
     """
 
     id: ClassVar[str]
@@ -92,6 +94,7 @@ class DistillationLoss(Criterion):
         super().__init__()
         self.taps: list[TapRequest] = list(taps)
         self.pairs: list[tuple[str, str]] = []
+        self.student_taps: list[str] = []
 
     def request_taps(self, student: NetworkView, teacher: NetworkView, info: InputInfo) -> None:
         """Set `taps` where they depend on the networks; called before any feature is read.

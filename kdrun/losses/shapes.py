@@ -48,10 +48,19 @@ def as_map(features: Tensor, name: str = "the tap") -> Tensor:
             f"{name} is {list(features.shape)}: this loss needs a map [B, C, H, W], tokens "
             "[B, N, D] or units [B, D]. Choose another tap (loss.ID.taps)."
         )
+    leading, side = token_grid(features, name)
+    return features[:, leading:].transpose(1, 2).unflatten(2, (side, side))
+
+
+def token_grid(features: Tensor, name: str) -> tuple[int, int]:
+    """(number of leading tokens, side of the square that the others form) of tokens `[B, N, D]`.
+
+    name: of the features in errors. Raises ConfigError if they form no square.
+    """
     for leading in LEADING_TOKENS:
         side = math.isqrt(max(features.shape[1] - leading, 0))
         if side > 0 and side * side == features.shape[1] - leading:
-            return features[:, leading:].transpose(1, 2).unflatten(2, (side, side))
+            return leading, side
     raise ConfigError(
         f"{name} is {list(features.shape)}: its {features.shape[1]} tokens do not form a square, "
         "so this loss cannot reshape them to a map. Use square images, or a loss on the embedding "

@@ -81,6 +81,11 @@ class SchemeContext:
         student, teacher = pair
         torch.manual_seed(derive(self.seed, "adapters", stream))
         for loss in objective.loss_list():
+            if loss.student_taps:
+                raise ConfigError(
+                    f"loss={loss.id} adds exits to a student of frozen teachers: use "
+                    "scheme=offline, or scheme=byot for exits without a teacher."
+                )
             context = LossContext(
                 num_classes=self.num_classes,
                 transfer_size=len(self.targets),
