@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdrun.losses.ab import ActivationBoundaries as AB
     from kdrun.losses.ab import ActivationBoundaries as ActivationBoundaries
+    from kdrun.losses.abkd import AlphaBetaDivergence as ABKD
+    from kdrun.losses.abkd import AlphaBetaDivergence as AlphaBetaDivergence
     from kdrun.losses.at import AttentionTransfer as AT
     from kdrun.losses.at import AttentionTransfer as AttentionTransfer
     from kdrun.losses.base import DistillationLoss as DistillationLoss
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
 # Name in the paper → (module, class).
 NAMES = {
     "AB": ("ab", "ActivationBoundaries"),
+    "ABKD": ("abkd", "AlphaBetaDivergence"),
     "AT": ("at", "AttentionTransfer"),
     "CATKD": ("cat_kd", "ClassAttention"),
     "CC": ("cc", "CorrelationCongruence"),
@@ -143,6 +146,7 @@ CLASSES = {name: module for module, name in NAMES.values()} | {"DistillationLoss
 
 __all__ = [
     "AB",
+    "ABKD",
     "AT",
     "CATKD",
     "CC",
@@ -177,6 +181,7 @@ __all__ = [
     "WSLD",
     "WTTM",
     "ActivationBoundaries",
+    "AlphaBetaDivergence",
     "AttentionTransfer",
     "ClassAttention",
     "ContrastiveDistillation",

@@ -77,7 +77,7 @@ class Entry:
     @property
     def family(self) -> str:
         """The section of the reference, by what the loss reads."""
-        if "taps" in self.node:
+        if "taps" in self.node or self.loss.student_taps:
             return "Feature maps"
         return "Embeddings" if self.cls.reads_embedding else "Labels and logits"
 
@@ -135,6 +135,7 @@ def _ce(entry: Entry) -> str:
 
 def _reads(entry: Entry) -> str:
     taps = [f"`{_tap(tap)}`" for tap in entry.loss.taps]
+    taps += [f"the student's `{tap}`" for tap in entry.loss.student_taps]
     reads = taps or ["embedding" if entry.cls.reads_embedding else "logits"]
     if entry.cls.reads_tokens:
         reads.append("or a distillation token's logits")

@@ -1,5 +1,6 @@
 """One for all: Hao et al., NeurIPS 2023, arXiv 2310.19444."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -54,17 +55,28 @@ class OneForAll(DistillationLoss):
         temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
-        self.student_taps = [taps] if isinstance(taps, str) else list(taps)
+        self.requested = [taps] if isinstance(taps, str) else list(taps)
+        self.student_taps = self.requested
+        self.names: list[str] = []
+        self.later: list[int] = []  # number of the student's stages behind each tap
         self.epsilon = epsilon
         self.exit_weight = exits
         self.temperature = temperature
         self.exits = nn.ModuleList()
 
     def request_taps(self, student: NetworkView, teacher: NetworkView, info: InputInfo) -> None:
-        names = [
-            name for tap in self.student_taps for name in expand_tap(tap, student.paths, "student")
+        names = list(
+            dict.fromkeys(
+                name for tap in self.requested for name in expand_tap(tap, student.paths, "student")
+            )
+        )
+        stages = [name for name in student.paths if re.fullmatch(r"stage\d+", name)]
+        self.names = names
+        self.later = [
+            len(stages) - 1 - stages.index(name) if name in stages else len(names) - 1 - number
+            for number, name in enumerate(names)
         ]
-        self.student_taps = [_tokens_of(student, name) for name in dict.fromkeys(names)]
+        self.student_taps = [_tokens_of(student, name) for name in names]
 
     def arrange(self, tensors: Sequence[Tensor], who: str) -> Outputs:
         """The student's features and logits; the teacher's logits."""
@@ -72,19 +84,21 @@ class OneForAll(DistillationLoss):
             (logits,) = self.require_count(tensors, 1, who)
             return Outputs(self.require_logits(logits, who))
         *features, logits = tensors
-        self.student_taps = [f"features {number}" for number in range(1, len(features) + 1)]
+        count = len(features)
+        self.student_taps = self.names = [f"features {number}" for number in range(1, count + 1)]
+        self.later = list(range(count - 1, -1, -1))
         named = dict(zip(self.student_taps, features, strict=True))
         return Outputs(self.require_logits(logits, who), named)
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         features = [full_precision(student.features[tap]) for tap in self.student_taps]
-        width = features[-1].shape[2 if features[-1].dim() == 3 else 1] if features else 0
-        classes = student.logits.shape[1]
+        last = features[-1] if features else None
+        width = 0
+        if last is not None:  # as wide as the last stage, whose channels usually double by stage
+            width = last.shape[1] * 2 ** (self.later[-1] if last.dim() == 4 else 0)
         self.exits = nn.ModuleList(
-            make_exit(tensor, width, len(features) - number, classes, tap)
-            for number, (tap, tensor) in enumerate(
-                zip(self.student_taps, features, strict=True), start=1
-            )
+            make_exit(tensor, width, later, student.logits.shape[1], name)
+            for name, tensor, later in zip(self.names, features, self.later, strict=True)
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -112,7 +126,7 @@ class OneForAll(DistillationLoss):
         return mean_over_labels(loss, batch)
 
     def symbol(self) -> str:
-        return f"OFA({'+'.join(self.student_taps)}, epsilon={self.epsilon:g})"
+        return f"OFA({'+'.join(self.names or self.requested)}, epsilon={self.epsilon:g})"
 
 
 def _tokens_of(student: NetworkView, tap: str) -> str:

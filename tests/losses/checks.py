@@ -64,6 +64,7 @@ LOGITS = {
         skip={"equal": "it compares with the labels, not the teacher"},
     ),
     "kd": Checks("p log(p / q) summed in loops over images and classes"),
+    "abkd": Checks("the definition class by class in loops, with its limits"),
     "logits": Checks("squared differences in loops; the limit of kd at T = 1e4"),
     "logit_std": Checks("z-scores by NumPy in float64, KL in loops"),
     "dkd": Checks("probabilities p and 1 - p in float64 loops; at C = 2 the binary KL alone"),
@@ -167,6 +168,9 @@ FEATURES = {
         },
         learning={"weight": 1.0},  # 15 is for CIFAR networks
         refuses={"mlp": "no feature map before the classifier"},
+    ),
+    "ofa": Checks(
+        "targets and log p in float64 loops; exits layer by layer", skip={"equal": ENTROPY}
     ),
     "reviewkd": Checks(
         "fusion and pooled errors written out with einsum and loops", skip={"equal": ADAPTED}

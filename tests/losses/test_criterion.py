@@ -37,10 +37,13 @@ def arguments(case: Case) -> tuple[list[Tensor], list[Tensor]]:
     sides: list[list[Tensor]] = []
     for number, outputs in enumerate((case.student, case.teacher)):
         names = list(dict.fromkeys(pair[number] for pair in case.term.pairs))
+        names += case.term.student_taps * (number == 0)
         tensors = [outputs.features[name] for name in names]
         if case.term.reads_embedding and case.term.id not in ("simkd", "wkd_l", "cat_kd"):
             assert outputs.embedding is not None
             tensors.append(outputs.embedding)
+        if case.term.student_taps:
+            tensors = [*tensors, outputs.logits]
         sides.append(tensors or [outputs.logits])
     return sides[0], sides[1]
 
