@@ -76,6 +76,8 @@ def _check_package(asked: Request, override: Override) -> None:
     for name in asked.primary.groups:
         group, _, package = name.partition("@")
         if package == override.key_or_group and not isinstance(override.value(), dict):
+            if override.value() is None and asked.primary.groups[name] is None:
+                continue  # nothing is chosen for it, as by default
             value = value_text(override)
             raise ConfigError(
                 f"{package} is a group of settings. To choose one of {group} for it, type "

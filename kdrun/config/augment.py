@@ -21,14 +21,13 @@ NO_POLICY = "none"
 POLICIES: dict[str, tuple[str, ...]] = {
     NO_POLICY: (),
     "randaugment": ("num_ops", "magnitude"),
-    "timm_randaugment": ("num_ops", "magnitude", "magnitude_std", "increasing"),
     "autoaugment": (),
     "autoaugment_cifar10": (),
     "autoaugment_svhn": (),
     "trivialaugment": (),
     "three_augment": (),
 }
-POLICY_SETTINGS = ("num_ops", "magnitude", "magnitude_std", "increasing")
+POLICY_SETTINGS = ("num_ops", "magnitude")
 TEACHER_VIEWS = ("same", "weak", "fixed", "independent")
 
 
@@ -100,13 +99,7 @@ class AugmentConfig:
         2, "randaugment: operations per image", quiet=True
     )
     magnitude: Annotated[float, Range(low=0, high=30)] = setting(
-        9, "randaugment: strength, 0 to 30 (timm_randaugment: 0 to 10)", quiet=True
-    )
-    magnitude_std: NotNegative = setting(
-        0.0, "timm_randaugment: standard deviation of the magnitude", quiet=True
-    )
-    increasing: bool = setting(
-        False, "timm_randaugment: every operation grows with the magnitude", quiet=True
+        9, "randaugment: strength of every operation, 0 to 30", quiet=True
     )
     color_jitter: JitterConfig = setting(JitterConfig(), "as torchvision's ColorJitter", quiet=True)
     erasing: ErasingConfig = setting(ErasingConfig(), "random erasing", quiet=True)
@@ -163,5 +156,5 @@ def fill_in(node: dict[str, Any], usual: CropFlipConfig) -> dict[str, Any]:
     if filled.get("crop") == "none":  # equal settings have one written form
         filled |= {"crop": "padded", "crop_padding": 0}
     if filled.get("crop") == "resized":
-        filled["crop_padding"] = 0
+        filled |= {"crop_padding": 0, "padding_mode": "constant"}
     return filled

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from kdrun.config import schema
+from kdrun.config.augment_rules import augment
 from kdrun.config.convert import check_ranges, shown
 from kdrun.errors import ConfigError, did_you_mean
 
@@ -37,6 +38,7 @@ def distill(config: schema.DistillConfig) -> None:
             "reads: set compile=false, or another optimizer."
         )
     _early_stopping("schedule", config.schedule, config.val_fraction)
+    augment("augment", config.augment, has_teacher=bool(config.teachers))
     transfer(config.transfer, config.schedule.optimizer)
     if not config.transfer.labelled and config.scheme.uses_teacher is not True:
         raise ConfigError(
@@ -324,6 +326,8 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         where = "teacher" if len(teachers) == 1 else f"teacher{number}"
         schedule(f"{where}.schedule", config.schedule)
         _early_stopping(f"{where}.schedule", config.schedule, val_fraction)
+        if config.augment is not None:
+            augment(f"{where}.augment", config.augment, has_teacher=False)
         check_ranges(config, where)
         require_path(f"{where}.checkpoint", config.checkpoint)
         _cache(where, config.runtime)

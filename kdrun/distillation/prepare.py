@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.config.augment import labels_only
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
+from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.distillation.build import Plan, dry_run_build
@@ -71,6 +72,7 @@ def prepare(
         checks = network_checks(config)
         dataset = open_data(session, config.dataset, config.val_fraction, checks)
     transfer = open_transfer(config, dataset, session)
+    check_pixels(config.augment, transfer.dataset.train.images.dtype)
     generations = plan_generations(config)
     plans = [
         dry_run_build(generation.config, transfer.dataset, generation.num_given_teachers)

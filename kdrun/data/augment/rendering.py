@@ -5,11 +5,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdrun.config.augment import AugmentConfig
+from kdrun.config.augment import AugmentConfig, JitterConfig
+from kdrun.data.augment.boxes import CROP_NUMBERS, crop_boxes
+from kdrun.data.augment.erasing import erase
+from kdrun.data.augment.geometry import resized_crop
+from kdrun.data.augment.policies import Step, draw, jitter_steps, number_count, run
+from kdrun.data.augment.random_numbers import uniform
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan
 from kdrun.data.loaders import views
 from kdrun.data.loaders.resident import ResidentImages
+from kdrun.errors import ConfigError
 
+PLAIN = AugmentConfig()
+NO_JITTER = JitterConfig()
 Normalise = Callable[[Tensor], Tensor]
 
 
@@ -17,13 +25,20 @@ class Rendering:
     """Training images as one network sees them: augmented by a plan, then normalised.
 
     Every value depends on its own image alone, so an image has the same bits in any batch.
-    stored: the resident images; None where they are streamed.
+    size: (height, width) of the network's images. stored: the resident images; None where they are
+    streamed.
     """
 
     def __init__(
-        self, plan: Plan, normalise: Normalise, stored: ResidentImages | None, device: torch.device
+        self,
+        plan: Plan,
+        size: tuple[int, int],
+        normalise: Normalise,
+        stored: ResidentImages | None,
+        device: torch.device,
     ) -> None:
         self.plan = plan
+        self.size = size
         self.normalise = normalise
         self.stored = stored
         self.device = device
@@ -45,10 +60,71 @@ class Rendering:
         return self._finish(views.apply(pixels, chosen.crops, storage(self.plan.augment)), chosen)
 
     def _finish(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
-        """Everything after crop and flip."""
-        return self.normalise(pixels)
+        """Everything after the padded crop and its flip: resized crop, policy, jitter, erasing."""
+        if self.plan.fixed:
+            return self.normalise(self._resized(pixels, _whole(pixels)))
+        augment = self.plan.augment
+        if augment.crop == "resized":
+            pixels = self._flipped(self._resized(pixels, self._boxes(pixels, chosen)), chosen)
+        pixels = run(pixels, self._steps(pixels, chosen))
+        images = self.normalise(pixels)
+        if augment.erasing.prob:
+            seed = self.plan.seed
+            images = erase(images, augment.erasing, seed, chosen.number, chosen.index)
+        return images
+
+    def _draws(self, name: str, chosen: ImageViews, count: int) -> Tensor:
+        return uniform(self.plan.seed, (name, chosen.number), chosen.index, count)
+
+    def _boxes(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
+        height, width = pixels.shape[2:]
+        draws = self._draws("crop", chosen, CROP_NUMBERS)
+        augment = self.plan.augment
+        return crop_boxes(draws, (height, width), augment.scale, augment.ratio)
+
+    def _resized(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        whole = tuple(pixels.shape[2:]) == self.size and bool((boxes == _whole(pixels)).all())
+        return pixels if whole else resized_crop(pixels, boxes, self.size)
+
+    def _flipped(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
+        if not self.plan.augment.flip:
+            return pixels
+        flip = chosen.crops.flip.bool().view(-1, 1, 1, 1)
+        return torch.where(flip, pixels.flip(3), pixels)
+
+    def _steps(self, pixels: Tensor, chosen: ImageViews) -> list[Step]:
+        augment = self.plan.augment
+        height, width = pixels.shape[2:]
+        numbers = self._draws("policy", chosen, number_count(augment))
+        steps = draw(augment, numbers, (height, width))
+        if augment.color_jitter != NO_JITTER:
+            steps += jitter_steps(augment.color_jitter, self._draws("jitter", chosen, 8))
+        return steps
+
+
+def _whole(pixels: Tensor) -> Tensor:
+    """Boxes `[B, 4]` of the whole images."""
+    height, width = pixels.shape[2:]
+    return torch.tensor([[0, 0, height, width]]).expand(len(pixels), 4)
 
 
 def storage(augment: AugmentConfig) -> AugmentConfig:
-    """What resident images are stored for: padded crops and flips."""
-    return augment
+    """What resident images are stored for: padded crops and flips; none before a resized crop."""
+    return PLAIN if augment.crop == "resized" else augment
+
+
+def check_pixels(augment: AugmentConfig, stored: torch.dtype) -> None:
+    """Raise ConfigError for policies and jitter on stored values that are no 8-bit pixels."""
+    if stored == torch.uint8:
+        return
+    settings = []
+    if augment.policy != "none":
+        settings.append(f"augment.policy={augment.policy}")
+    if augment.color_jitter != NO_JITTER:
+        settings.append("augment.color_jitter")
+    if settings:
+        raise ConfigError(
+            f"{' and '.join(settings)} changes 8-bit pixels, and this data set stores "
+            f"{str(stored).removeprefix('torch.')} values: set augment=crop_flip (crops, flips, "
+            "erasing and mixing work on any values)."
+        )

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.augment.rendering import Rendering, storage
+from kdrun.data.augment.rendering import Rendering, check_pixels, storage
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
@@ -88,6 +88,7 @@ class TrainLoader:
         memory_format: torch.memory_format = torch.contiguous_format,
         world: World = ALONE,
     ) -> None:
+        check_pixels(augment, split.images.dtype)
         self.split = split
         self.world = world
         self.batch_size = batch_size
@@ -104,11 +105,14 @@ class TrainLoader:
         )
         self.targets = split.targets.to(self.device) if self.resident else split.targets
         plan = Plan(augment, seed, len(split))
-        self.student = Rendering(plan, self.normalise, self.stored, self.device)
-        self.teacher = self.student
-        if augment.teacher_view != "same":
-            self.teacher = Rendering(teacher_plan(plan), self.normalise, self.stored, self.device)
+        self.student = self._rendering(plan)
+        same = augment.teacher_view == "same"
+        self.teacher = self.student if same else self._rendering(teacher_plan(plan))
         self._draws: _Draws | None = None
+
+    def _rendering(self, plan: Plan) -> Rendering:
+        height, width = self.split.shape[1:]
+        return Rendering(plan, (height, width), self.normalise, self.stored, self.device)
 
     def order(self, epoch: int) -> Tensor:
         """Positions `[N]` of the images in the order of `epoch`; the last epoch's is cached."""

@@ -60,11 +60,11 @@ def pad(images: Tensor, padding: int, mode: str = "constant") -> Tensor:
         return images
     if mode == "constant":
         return functional.pad(images, (padding,) * 4)
-    rows, columns = (_reflected(side, padding).to(images.device) for side in images.shape[2:])
+    rows, columns = (reflected(side, padding).to(images.device) for side in images.shape[2:])
     return images[:, :, rows][:, :, :, columns]
 
 
-def _reflected(side: int, padding: int) -> Tensor:
+def reflected(side: int, padding: int) -> Tensor:
     """Source positions of a side with reflected borders: 2 1 0 1 2 3 2 1 for side 4."""
     period = max(2 * (side - 1), 1)
     place = torch.arange(-padding, side + padding) % period
