@@ -8,6 +8,9 @@ from typing import Any
 
 from kdrun.cli import config_groups, parser, verbs
 from kdrun.config import options
+from kdrun.config.schema import WEIGHT_SETTINGS, LossConfig
+from kdrun.config.settings import help_of
+from kdrun.losses.auto_weight import PUBLISHED_RATIOS
 
 ABOUT = (
     "kdrun: how much of a big classifier can a small one keep, and with which recipe?",
@@ -127,6 +130,15 @@ def _setting(key: str, setting: config_groups.Key) -> list[tuple[str, str]]:
 def common_settings(config_name: str, group: str) -> list[str]:
     """Lines for the settings shared by all options of a group."""
     return _rows(_common_settings(config_name, group))
+
+
+def loss_settings(name: str) -> list[str]:
+    """Lines for the settings that every loss has, with the default ratio of this one."""
+    lines = help_of(LossConfig)
+    ratio = PUBLISHED_RATIOS.get(name)
+    given = "1" if ratio is None else f"{ratio:g}, as its published weight gives on CIFAR-100"
+    lines["auto_ratio"] += f": {given}"
+    return _rows((f"loss.{name}.{key}", lines[key]) for key in ("weight", *WEIGHT_SETTINGS))
 
 
 def _common_settings(config_name: str, group: str) -> list[tuple[str, str]]:

@@ -96,6 +96,8 @@ def show_option(group: str, name: str, config_dir: Path | None) -> str:
     if group in SHARED_KEYS:
         settings = "\n".join(help.common_settings("distill", group))
         parts.append(f"Settings of every {group}:\n{settings}")
+    if group == "loss" and name != "ce":
+        parts.append("Settings of every loss:\n" + "\n".join(help.loss_settings(name)))
     return "\n\n".join(parts)
 
 

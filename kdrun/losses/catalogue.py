@@ -31,6 +31,8 @@ Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`)
 - `loss.ID.warmup_epochs=20` increases a weight linearly to its full value in epoch 20.
   `loss.ID.decay_epochs=100` decreases it to zero over 100 epochs. `loss.ID.decay_after=150` keeps
   it for 150 epochs and then decreases it by a cosine, to zero at the end of training.
+- `loss.ID.weight=auto` measures the weight before the first step, so that the loss sends a gradient
+  of a stated size into the student. See [loss weights](loss_weights.md).
 - `taps` name the features a loss reads. `stages` is every stage of both networks, paired from the
   last one backwards. Other values: `last_stage`, `stage2`, any module path, or
   `[student's, teacher's]`. `_pre` is the tensor before a stage's last activation.

@@ -21,9 +21,10 @@ from kdrun.types import Batch, InputInfo, Outputs
 class OneForAll(DistillationLoss):
     """L(z_s) + exits · Σ_i L(z_i), z_i the logits of an exit behind each of the student's stages.
 
-    L(z) = -Σ_c [(p_t,c + 1_c=y)^epsilon - 1_c=y] · log p_c, averaged over the batch, p = softmax
-    (z / T). With epsilon above 1 the target class counts the more, the surer the teacher is of it.
-    Only logits of the teacher are read, so that any architecture teaches any other: CNN, ViT, MLP.
+    L(z) = -Σ_c [(p_t,c + 1_c=y)^epsilon - 1_c=y] · log p_c, averaged over the batch, with p =
+    softmax(z / T). With epsilon 1 it is the cross-entropy with the teacher and needs no labels. Above
+    1, the target class counts the more, the surer the teacher is of it. Only the teacher's logits
+    are read, so any architecture teaches any other: CNN, ViT, MLP.
 
     The exits are trained with the student and not exported. Behind a map: separable convolutions
     of stride 2, one pair per later stage; behind tokens: transformer blocks; behind units: linear
@@ -44,7 +45,6 @@ class OneForAll(DistillationLoss):
         "p = softmax(z / T), z_i = logits of exit i; mean over the batch"
     )
     source = "Hao et al. 2023, NeurIPS, arXiv 2310.19444, §3.3; exits as in the authors' code"
-    reads_labels = True
     label_pairs = PER_LABEL
 
     def __init__(
@@ -60,6 +60,7 @@ class OneForAll(DistillationLoss):
         self.names: list[str] = []
         self.later: list[int] = []  # number of the student's stages behind each tap
         self.epsilon = epsilon
+        self.reads_labels = epsilon != 1.0
         self.exit_weight = exits
         self.temperature = temperature
         self.exits = nn.ModuleList()
@@ -117,6 +118,8 @@ class OneForAll(DistillationLoss):
     def _target_loss(self, logits: Tensor, p_teacher: Tensor, batch: Batch) -> Tensor:
         """L of logits `[B, C]`."""
         log_p = F.log_softmax(logits / self.temperature, dim=1)
+        if not self.reads_labels:
+            return -(p_teacher * log_p).sum(dim=1).mean()
 
         def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
             label = F.one_hot(targets, logits.shape[1]).to(p_teacher.dtype)

@@ -116,6 +116,12 @@ def teacher_top1(result: RunResult) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
+def measured_weight(result: RunResult) -> float | None:
+    """The weight of the one loss whose weight was measured."""
+    weights = [entry.weight for entry in result.auto_weights.values()]
+    return weights[0] if len(weights) == 1 else None
+
+
 # Metrics of a network on one split.
 SPLIT_METRICS = (
     SplitMetric("top-1 %", lambda m: m.top1),
@@ -186,6 +192,8 @@ METRICS: list[Metric] = [
            _of(lambda r: r.trained.ema.test.top1), tables=(REPORT, *FILES)),
     Metric("EMA val top-1 %", "Validation split, last epoch: averaged weights.",
            _of(lambda r: r.trained.ema.val_top1), tables=FILES),
+    Metric("measured weight", "Weight of the loss with loss.ID.weight=auto.", _of(measured_weight),
+           lambda value: f"{value:.4g}", "", (REPORT, *FILES)),
     Metric("params", "Trainable parameters of the student.",
            _of(lambda r: r.trained.params), _count, "lower", (REPORT, LISTING, *FILES), False),
     Metric("FLOPs", "Forward pass of one image; a multiply-add counts as 2.",

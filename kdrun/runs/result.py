@@ -235,6 +235,17 @@ class Timing(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredWeight(Record):
+    """The weight of a loss with `weight: auto`. gradient, ce_gradient: unweighted norms."""
+
+    weight: Number | None = None
+    ratio: Number | None = None
+    batches: Size | None = None
+    gradient: Number | None = None
+    ce_gradient: Number | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult(Record):
     """`result.json`. What a run has not reached yet is None or empty.
 
@@ -278,6 +289,7 @@ class RunResult(Record):
     branches: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     exits: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     ensemble: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    auto_weights: dict[str, MeasuredWeight] = field(default_factory=dict, metadata=LENIENT)
     benchmark: BenchmarkResult = field(default_factory=BenchmarkResult, metadata=LENIENT)
 
     @property
