@@ -22,9 +22,9 @@ class OneForAll(DistillationLoss):
     """L(z_s) + exits · Σ_i L(z_i), z_i the logits of an exit behind each of the student's stages.
 
     L(z) = -Σ_c [(p_t,c + 1_c=y)^epsilon - 1_c=y] · log p_c, averaged over the batch, with p =
-    softmax(z / T). With epsilon 1 it is the cross-entropy with the teacher and needs no labels. Above
-    1, the target class counts the more, the surer the teacher is of it. Only the teacher's logits
-    are read, so any architecture teaches any other: CNN, ViT, MLP.
+    softmax(z / T). With epsilon 1 it is the cross-entropy with the teacher and needs no labels.
+    Above 1, the target class counts the more, the surer the teacher is of it. Only the teacher's
+    logits are read, so any architecture teaches any other: CNN, ViT, MLP.
 
     The exits are trained with the student and not exported. Behind a map: separable convolutions
     of stride 2, one pair per later stage; behind tokens: transformer blocks; behind units: linear
