@@ -198,8 +198,18 @@ def primary(config_name: str) -> Primary:
             below |= base.below
     first = options.nodes().get(f"{config_name}_keys")  # the verb's settings
     head = {} if first is None else {key: included[key] for key in first.values}
-    keys = head | _keys(text) | included
+    keys = head | _keys(text) | _short_names(config_name) | included
     return Primary(groups, keys, below)
+
+
+def _short_names(config_name: str) -> dict[str, Key]:
+    """`ce.kind` and the like, with the defaults and help texts of the settings they stand for."""
+    if config_name not in options.TRAINED_SCHEDULE:
+        return {}
+    node = options.nodes()["schedule_keys"]
+    return {
+        short: Key(node.values[key], node.help[key]) for short, key in options.SHORT_NAMES.items()
+    }
 
 
 def sections(config_name: str) -> list[Section]:

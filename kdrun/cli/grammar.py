@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from kdrun.config.options import SHORT_NAMES, TRAINED_SCHEDULE
 from kdrun.config.schema import LARGEST_SWEEP
 from kdrun.errors import ConfigError
 
@@ -33,6 +34,22 @@ def with_device(words: Sequence[str]) -> list[str]:
     return [
         f"device={word}" if bare.match(word) else re.sub(r"^(gpu|cuda)=", "device=", word)
         for word in words
+    ]
+
+
+def with_short_names(words: Sequence[str], config_name: str) -> list[str]:
+    """`with_device`, and `ce.kind=bce` as `schedule.ce_kind=bce` where the verb trains."""
+    schedule = TRAINED_SCHEDULE.get(config_name)
+    expanded = with_device(words)
+    if schedule is None:
+        return expanded
+    names = "|".join(re.escape(name) for name in SHORT_NAMES)
+    short = re.compile(rf"(\+{{0,2}})({names})(?==)")
+    return [
+        short.sub(lambda match: f"{match[1]}{schedule}.{SHORT_NAMES[match[2]]}", word, count=1)
+        if short.match(word)
+        else word
+        for word in expanded
     ]
 
 

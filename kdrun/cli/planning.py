@@ -92,7 +92,7 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
         broken = config_groups.broken_yaml(flags.config_dir)
         if broken is not None:
             raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
-    flags = replace(flags, overrides=grammar.with_device(flags.overrides))
+    flags = replace(flags, overrides=grammar.with_short_names(flags.overrides, config_name))
     spec = request(verb, config_name, flags.config_dir)
     if teachers.GROUP in spec.primary.groups:
         flags = replace(
@@ -123,7 +123,8 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
         tree = composer.tree(fixed)
         raise ConfigError(suggestions.ambiguous(composer.spec, tree, swept[0]))
     params = (hydra.sweeper.get("params") or {}) if is_sweep else {}
-    named = grammar.parse([f"{key}={value}" for key, value in params.items()])
+    words = [f"{key}={value}" for key, value in params.items()]
+    named = grammar.parse(grammar.with_short_names(words, composer.spec.config_name))
     check_jobs(named)
     if flags.cfg is not None:
         return Plan(flags, shown=_shown(composer.compose(fixed), flags))

@@ -33,7 +33,8 @@ def dimension(asked: Request, override: Override) -> Dimension:
 
 def parse(space: dict[str, str]) -> list[Override]:
     """The overrides of `search.space`: name → what is typed after `name=`."""
-    found = grammar.parse([f"{name}={text}" for name, text in space.items()])
+    words = [f"{name}={text}" for name, text in space.items()]
+    found = grammar.parse(grammar.with_short_names(words, "search"))
     for override in found:
         if not override.is_sweep_override():
             raise ConfigError(

@@ -22,6 +22,7 @@ from kdrun.cli.command_spec import (
 )
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.config.build import CHECKPOINT_WORDS
+from kdrun.config.options import SHORT_NAMES
 from kdrun.config.schema import WEIGHT_SETTINGS, DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
@@ -124,7 +125,9 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
             return  # an item of a list, by position
         if not isinstance(node, dict):
             parent = ".".join(words[:depth])
-            raise ConfigError(f"{parent} is a single value: it has no '{word}'.")
+            short = near(override.key_or_group, SHORT_NAMES)
+            hint = f" Did you mean {short}?" if short else ""
+            raise ConfigError(f"{parent} is a single value: it has no '{word}'.{hint}")
         if word not in node:
             if is_weight_setting(override) and depth == 2:
                 return

@@ -128,7 +128,11 @@ def _values(
         return []
     if isinstance(setting.value, bool):
         return [before + word for word in _starting(last, ["true", "false"])]
-    listed = [part.strip() for part in setting.comment.split(" | ")]
+    # `name: a | b: explanation`
+    first, *middle = setting.comment.split(" | ")
+    listed = [first.rpartition(": ")[2], *middle]
+    listed = [*listed[:-1], listed[-1].partition(": ")[0]]
+    listed = [part.strip() for part in listed]
     listed = [part for part in listed if part.islower() or part[-1:].isdigit()]  # not `cuda:N`
     return [before + word for word in _starting(last, listed)] if len(listed) > 1 else []
 

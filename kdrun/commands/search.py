@@ -73,7 +73,7 @@ class _Asked:
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
         asked = request(VERB, config_names()[VERB], flags.config_dir)
-        overrides = grammar.parse(grammar.with_device(flags.overrides))
+        overrides = grammar.parse(grammar.with_short_names(flags.overrides, VERB))
         suggestions.check_names(asked, overrides)
         self.composer = planning.Composer(asked)
         self.fixed = [o for o in overrides if not o.is_sweep_override()]

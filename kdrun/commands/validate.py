@@ -101,7 +101,7 @@ def verdicts(
 
     composition.register()
     asked = request("distill", verbs.config_names()["distill"], given.config_dir)
-    base = grammar.parse(grammar.with_device(overrides))
+    base = grammar.parse(grammar.with_short_names(overrides, "distill"))
     suggestions.check_names(asked, base)
     for override in base:
         if override.is_sweep_override():

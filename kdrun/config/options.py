@@ -19,11 +19,25 @@ NETWORK_GROUPS = ("student", "teacher")
 TEACHER_COUNT_HELP = "number of teachers with this architecture; their seeds: seed, seed + 1, ..."
 
 
+# Settings of the recipe that are typed by another name, because `ce` is a number: as in
+# `ce=0.5 ce.kind=bce`. Short name → key of the student's (or the teacher's, where it is trained)
+# schedule.
+SHORT_NAMES = {"ce.kind": "ce_kind", "ce.threshold": "ce_threshold", "ce.sum": "ce_sum"}
+# Verb's configuration → where the schedule is that it trains with.
+TRAINED_SCHEDULE = {
+    "distill": "schedule",
+    "benchmark": "schedule",
+    "search": "schedule",
+    "train_teacher": "teacher.schedule",
+}
+
 # Top-level setting → its heading on help pages; others stand below "Settings".
 SECTIONS = {
     **dict.fromkeys(("T", "alpha", "ce"), "Objective; null leaves each loss's own value"),
     "transfer": "Transfer set",
-    **dict.fromkeys(("epochs", "batch_size", "lr", "precision"), "Short names of the recipe"),
+    **dict.fromkeys(
+        ("epochs", "batch_size", "lr", "precision", *SHORT_NAMES), "Short names of the recipe"
+    ),
     "search": "Search",
     "sweep": "Sweeps",
 }

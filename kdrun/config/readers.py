@@ -46,6 +46,16 @@ def resident(value: Any, name: str) -> str:
     return str(value).lower()
 
 
+def ce_weight(value: Any, name: str) -> float | None:
+    """A number; a kind or a group, which belongs to the recipe, is explained."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    raise ConfigError(
+        f"{name}={value!r} is not a number, the weight of CE: for a binary cross-entropy type "
+        f"{name}.kind=bce, or in YAML 'schedule: {{ce_kind: bce}}'."
+    )
+
+
 def listed(value: Any, name: str) -> list[str]:
     """A single text as a list; null as an empty one."""
     values = value if isinstance(value, list | tuple) else [] if value is None else [value]

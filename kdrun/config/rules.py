@@ -10,6 +10,7 @@ from typing import Any
 from kdrun.config import schema
 from kdrun.config.augment_rules import augment
 from kdrun.config.convert import check_ranges, shown
+from kdrun.config.options import SHORT_NAMES
 from kdrun.errors import ConfigError, did_you_mean
 
 MOST_NETWORKS = 1000  # trained by one run
@@ -26,6 +27,7 @@ COMPARED = (
 )
 # Settings of the schedule that are also top-level names.
 RECIPE = ("epochs", "batch_size", "lr", "precision")
+SHORT_KEYS = {key: name for name, key in SHORT_NAMES.items()}
 
 
 def distill(config: schema.DistillConfig) -> None:
@@ -128,6 +130,8 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     """Check one schedule; names in `short` are reported as the top-level key the user types."""
 
     def name(key: str) -> str:
+        if short and key in SHORT_KEYS:
+            return SHORT_KEYS[key]
         return key if key in short else f"{where}.{key}"
 
     check_ranges(config, name)

@@ -70,6 +70,13 @@ class ScheduleConfig:
     warmup_epochs: NotNegative = setting(0.0, "linear warm-up from zero before the curve")
     final_lr: NotNegative = setting(0.0, "share of lr left at the end of linear, cosine, onecycle")
     label_smoothing: Share = setting(0.0, "of the hard-label cross-entropy")
+    ce_kind: Annotated[str, Choices(("ce", "bce"))] = setting(
+        "ce", "ce | bce: loss of the labels, bce is a binary cross-entropy per class", quiet=True
+    )
+    ce_threshold: Share | None = setting(
+        None, "bce: targets above it become 1, others 0, e.g. 0.2; null: as they are", quiet=True
+    )
+    ce_sum: bool = setting(False, "bce: sum over the classes instead of their mean", quiet=True)
     grad_clip: NotNegative = setting(0.0, "largest gradient norm; 0: no clipping")
     max_norm: NotNegative = setting(
         0.0, "max-norm of each unit's incoming weights, after every step; 0: no limit", quiet=True

@@ -298,7 +298,9 @@ class DistillConfig:
     alpha: Annotated[float, Range(low=0, high=1)] | None = setting(
         None, "weight of the soft-target loss; hard-label CE gets 1 - alpha"
     )
-    ce: NotNegative | None = setting(None, "weight of hard-label CE, instead of 1 - alpha")
+    ce: NotNegative | None = setting(
+        None, "weight of hard-label CE, instead of 1 - alpha", read=readers.ce_weight
+    )
     seed: Seed = setting(0, "of the student: initial weights, data order, augmentation, dropout")
     val_fraction: ValFraction = setting(0.1, "share of the training images held out; 0: none")
     alone: bool = setting(True, "also train (or reuse) the baseline: the same student, labels only")

@@ -79,6 +79,9 @@ def _unread(schedule: ScheduleConfig) -> Iterator[tuple[str, str, str]]:
                 yield key, f"{choice}={chosen}", f"{choice}={readers}"
     if not schedule.early_stopping:
         yield "early_stopping_metric", "early_stopping=0", "early_stopping=10"
+    if schedule.ce_kind != "bce":
+        for key in ("ce_threshold", "ce_sum"):
+            yield key, f"ce_kind={schedule.ce_kind}", "ce_kind=bce"
 
 
 def _key(unused: Unused) -> str:

@@ -17,13 +17,14 @@ from kdrun.distillation.loss_weights import gradient_norms, set_auto_weights
 from kdrun.distillation.networks import Labelled, Member
 from kdrun.errors import ConfigError, ShapeError
 from kdrun.losses.base import DistillationLoss, Pretraining
+from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.choice import LossChoice, chosen_losses
 from kdrun.losses.ensemble import Ensemble
-from kdrun.losses.objective import build_objective, without_labels
+from kdrun.losses.objective import build_objective, require_label_pairs, without_labels
 from kdrun.models.dry_run import dry_run, logits_of
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.pretrain import pretrain_phases
-from kdrun.types import Batch, InputInfo, Normalisation
+from kdrun.types import Batch, InputInfo, Mixture, Normalisation
 
 Constants = Normalisation | tuple[Sequence[float] | float, Sequence[float] | float]
 
@@ -62,7 +63,8 @@ class Distiller(nn.Module):
     loss: a name (`kdrun ls loss`), a loss instance, a mapping of settings, or a list of these:
     `["kd", {"sp": {"weight": 3000}}, RKD()]`. A name takes the settings of its YAML.
     T: softmax temperature of every named loss that has one. alpha: weight of the soft loss; CE
-    weighs `1 - alpha` unless `ce` is set. `{"sp": {"weight": "auto"}}`: see `measure_weights`.
+    weighs `1 - alpha` unless `ce` is set. ce_kind: ce, or bce for a binary cross-entropy per class.
+    `{"sp": {"weight": "auto"}}`: see `measure_weights`.
     example: images `[B, ...]` as the loop passes them; two of them find taps and shapes.
     labels: `[N]` int64 class numbers of the training set, for losses with a memory of it (crd).
     normalisation: (mean, std) per channel with which your images come; None: both networks take
@@ -89,6 +91,7 @@ class Distiller(nn.Module):
         alpha: float | None = None,
         ce: float | None = None,
         label_smoothing: float = 0.0,
+        ce_kind: str = "ce",
         labels: Tensor | None = None,
         normalisation: Constants | None = None,
         student_normalisation: Constants | None = None,
@@ -104,7 +107,8 @@ class Distiller(nn.Module):
         _check_networks(student, teachers, example)
         configs, instances = chosen_losses(loss)
         ensemble = Ensemble.of(EnsembleConfig(weights=list(teacher_weights or [])), len(teachers))
-        objective = build_objective(configs, T, alpha, ce, label_smoothing, ensemble, instances)
+        label_loss = CrossEntropy(label_smoothing, ce_kind)
+        objective = build_objective(configs, T, alpha, ce, label_loss, ensemble, instances)
         device = _device(student)
         networks = _Networks(normalisation, example)
         with torch.random.fork_rng(devices=[]):
@@ -167,13 +171,16 @@ class Distiller(nn.Module):
         targets: Tensor | None = None,
         indices: Tensor | None = None,
         pretrain: str | None = None,
+        mixture: tuple[Tensor, Tensor] | None = None,
     ) -> DistillOutput:
         """One batch: images `[B, ...]`, labels `[B]` int64, or None if no loss reads them.
 
         indices: `[B]` int64 positions in the training set, for losses with a memory (crd).
+        mixture: of mixed images (mixup, CutMix): labels `[B]` of the images mixed in, and the share
+            `[B]` of each image itself, from 0 to 1.
         pretrain: the loss whose pre-training loss is returned alone.
         What follows an optimiser step (crd's memory) is done before the next training batch.
-        Raises ConfigError for missing labels or indices.
+        Raises ConfigError for missing labels or indices, and for losses that take no mixed images.
         """
         if self.scheme.objective.unmeasured:
             raise ConfigError(
@@ -181,6 +188,8 @@ class Distiller(nn.Module):
                 "batches (images, targets) first."
             )
         batch = self._batch(images, targets, indices)
+        if mixture is not None:
+            batch.mixture = self._mixture(mixture, batch)
         if self._step_pending:
             self.scheme.after_step()
         student, teachers = self.scheme.forward_networks(batch)
@@ -247,6 +256,17 @@ class Distiller(nn.Module):
         if indices is None:
             indices = torch.full((size,), -1, device=images.device)
         return Batch(images, targets, indices)
+
+    def _mixture(self, given: tuple[Tensor, Tensor], batch: Batch) -> Mixture:
+        require_label_pairs(self.scheme.objective)
+        targets, share = given
+        size = len(batch)
+        if targets.shape != (size,) or targets.is_floating_point() or share.shape != (size,):
+            raise ShapeError(
+                f"mixture must be (labels, shares), int64 [{size}] and float [{size}], and is of "
+                f"shapes {list(targets.shape)} and {list(share.shape)}."
+            )
+        return Mixture(targets, share)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Also move or convert the teachers, which are not submodules."""

@@ -17,7 +17,7 @@ from kdrun.distillation.session import Session
 from kdrun.distillation.train import Recipe, run_training
 from kdrun.engine import distributed
 from kdrun.files import make_folder, remove_unfinished
-from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.ce import label_loss
 from kdrun.losses.objective import Objective
 from kdrun.runs.metrics import write_metrics
 from kdrun.schemes.supervised import Supervised
@@ -91,7 +91,7 @@ def _train(recipe: TeacherRecipe) -> None:
     config, dataset, session = recipe.config, recipe.dataset, recipe.session
     entry, size = recipe.entry, config.image_size
     network = new_network(config.network, dataset, config.seed, "teacher", size)
-    objective = Objective(CrossEntropy(config.schedule.label_smoothing), 1.0, {})
+    objective = Objective(label_loss(config.schedule), 1.0, {})
     card = make_card(config.network, network, dataset, {}, size)
     member = Member(network, config.network, card.normalisation, size)
     extractor, _ = tap_networks(objective, member, [], dataset, 1, config.seed)

@@ -5,12 +5,20 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdrun.config.schema import ScheduleConfig
 from kdrun.losses.base import DistillationLoss, full_precision
 from kdrun.losses.label_pairs import label_cross_entropy, soft_labels
 from kdrun.ranges import Choices, Share
 from kdrun.types import Batch, Outputs
 
 CE, BCE = "ce", "bce"
+
+
+def label_loss(schedule: ScheduleConfig) -> "CrossEntropy":
+    """The loss of the labels that a training recipe asks for."""
+    return CrossEntropy(
+        schedule.label_smoothing, schedule.ce_kind, schedule.ce_threshold, schedule.ce_sum
+    )
 
 
 class CrossEntropy(DistillationLoss):

@@ -14,7 +14,7 @@ from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
 from kdrun.losses.auto_weight import DIGITS, AutoWeight, require_number
 from kdrun.losses.base import DistillationLoss
-from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.ce import CrossEntropy, label_loss
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
 from kdrun.losses.ramps import cosine_fall, linear_fall, linear_rise
 from kdrun.types import Batch, Outputs
@@ -229,9 +229,9 @@ class Objective(nn.Module):
     def describe(self) -> str:
         """The objective as text: `0.1*CE + 0.9*16*KL(T=4)`."""
         measured = not self.unmeasured
-        pieces = [f"{self.ce_weight:g}*CE"] if self.ce_weight else []
+        pieces = [f"{self.ce_weight:g}*{self.ce.symbol()}"] if self.ce_weight else []
         if not measured and any(auto.shares for auto in self.auto.values()):
-            pieces = ["(1 - auto)*CE"]
+            pieces = [f"(1 - auto)*{self.ce.symbol()}"]
         pieces += [w.describe(measured) for w in self.weighted.values() if w.weight]
         return " + ".join(pieces) + (self.ensemble.describe() if self.weighted else "")
 
@@ -270,9 +270,10 @@ def scalar(value: object, loss: DistillationLoss, name: str) -> Tensor:
 
 def objective_of(config: DistillConfig) -> Objective:
     """Build the objective of a distillation config."""
-    smoothing = config.schedule.label_smoothing
     ensemble = Ensemble.of(config.ensemble, len(config.teachers))
-    objective = build_objective(config.loss, config.T, config.alpha, config.ce, smoothing, ensemble)
+    objective = build_objective(
+        config.loss, config.T, config.alpha, config.ce, label_loss(config.schedule), ensemble
+    )
     return objective if config.transfer.labelled else without_labels(objective)
 
 
@@ -314,21 +315,22 @@ def build_objective(
     T: float | None,
     alpha: float | None,
     ce: float | None,
-    label_smoothing: float,
+    labels: CrossEntropy | None = None,
     ensemble: Ensemble | None = None,
     instances: Mapping[str, DistillationLoss] | None = None,
 ) -> Objective:
     """Build the objective from loss configs and the global settings T, alpha and ce.
 
     `T` replaces the temperature of every loss that has one. `alpha` is the weight of the soft loss;
-    CE gets `1 - alpha` unless `ce` is set. ensemble: None for one teacher.
+    CE gets `1 - alpha` unless `ce` is set. labels: the loss of the labels; None: plain CE.
+    ensemble: None for one teacher.
     instances: existing loss modules by name; they keep their temperature.
     Raises ConfigError for settings without effect and for an objective whose weights are all 0.
     """
     ensemble = ensemble or Ensemble()
     if "ce" in loss and (loss["ce"].kwargs or loss["ce"].weight != 1.0):
         raise ConfigError(
-            "loss.ce takes no settings: its weight is ce=..., its smoothing "
+            "loss.ce takes no settings: its weight is ce=..., its kind ce.kind=..., its smoothing "
             "schedule.label_smoothing=..."
         )
     instances = instances or {}
@@ -366,7 +368,7 @@ def build_objective(
             "loss.ID.weight=..."
         )
     _check_auto(losses, ce_weight)
-    return Objective(CrossEntropy(label_smoothing), ce_weight, losses, ensemble)
+    return Objective(labels or CrossEntropy(), ce_weight, losses, ensemble)
 
 
 def _instances(

@@ -116,7 +116,8 @@ class BeYourOwnTeacher(StudentScheme):
         """The objective of the last classifier, and of one exit."""
         hint = f" + {self.hint_weight:g}*|F-F_last|²" if self.hint_weight else ""
         exits = ", ".join(self.taps)
-        return f"1*CE; for each exit ({exits}): {self.objective.describe()}{hint}"
+        last = f"1*{self.objective.ce.symbol()}"
+        return f"{last}; for each exit ({exits}): {self.objective.describe()}{hint}"
 
     def companions(self) -> list[AuxiliaryModel]:
         """Every exit, and the ensemble of all classifiers."""

@@ -121,7 +121,8 @@ class NativeEnsemble(StudentScheme):
         """The objective of one branch, and of the ensemble."""
         count = len(self.branches) + 1
         branch = f"for each of {count} branches after {self.tap}: {self.objective.describe()}"
-        return f"{branch}; for their gated ensemble: {self.objective.ce_weight:g}*CE"
+        labels = f"{self.objective.ce_weight:g}*{self.objective.ce.symbol()}"
+        return f"{branch}; for their gated ensemble: {labels}"
 
     def companions(self) -> list[AuxiliaryModel]:
         """The other branches, and the ensemble."""

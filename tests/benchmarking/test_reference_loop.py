@@ -58,7 +58,7 @@ def scheme(loss: dict[str, LossConfig]) -> Offline:
     torch.manual_seed(0)
     student: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[4])
     teacher: nn.Module = ConvNet(num_classes=5, in_channels=1, widths=[8])
-    objective = build_objective(loss, None, None, None, 0.0)
+    objective = build_objective(loss, None, None, None, None)
     names = ["stage1"] if "sp" in loss else []
     embedding = "crd" in loss
     if embedding:

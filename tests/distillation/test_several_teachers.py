@@ -30,7 +30,7 @@ def objective(*losses: str, teachers: int) -> Objective:
         kwargs = {k: v for k, v in node.items() if k not in ("_target_", "weight", "warmup_epochs")}
         terms[loss] = LossConfig(loss, node["_target_"], float(node["weight"]), kwargs)
     ensemble = Ensemble((1 / teachers,) * teachers)
-    return build_objective(terms, None, None, None, 0.0, ensemble)
+    return build_objective(terms, None, None, None, None, ensemble)
 
 
 def scheme(*losses: str, teachers: tuple[str, ...]) -> Offline:

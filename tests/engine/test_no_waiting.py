@@ -61,7 +61,7 @@ KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
     torch.manual_seed(0)
     student, teacher = (ConvNet(num_classes=5, in_channels=3, widths=[w]) for w in (4, 8))
-    objective = build_objective({"kd": KD}, None, None, None, 0.0)
+    objective = build_objective({"kd": KD}, None, None, None, None)
     pixels = torch.randint(256, (64, 3, 8, 8)).to(torch.uint8)
     loader = TrainLoader(
         Split(pixels, torch.arange(64) % 5),

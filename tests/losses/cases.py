@@ -134,7 +134,7 @@ def make_objective(*losses: str, **settings: Any) -> Objective:
         epochs = {key: node[key] for key in ("warmup_epochs", "decay_epochs") if key in node}
         weight = float(node.get("weight", 1.0))
         terms[loss] = LossConfig(loss, node["_target_"], weight, kwargs, **epochs)
-    return build_objective(terms, None, None, None, 0.0)
+    return build_objective(terms, None, None, None, None)
 
 
 def make_case(

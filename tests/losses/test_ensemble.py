@@ -25,7 +25,7 @@ def objective(loss: str, average: str, weights: list[float]) -> Objective:
     target, settings = CLASSES[loss]
     terms = {loss: LossConfig(loss, target, ALPHA, settings)}
     ensemble = Ensemble.of(EnsembleConfig(average, weights), len(weights))
-    return build_objective(terms, None, None, None, 0.0, ensemble)
+    return build_objective(terms, None, None, None, None, ensemble)
 
 
 def logits(teachers: int) -> tuple[Tensor, list[Tensor], Tensor]:

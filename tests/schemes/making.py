@@ -37,7 +37,7 @@ def learner(
 
 def objective(*terms: LossConfig, **changes: float | None) -> Objective:
     settings: dict[str, Any] = {"T": None, "alpha": None, "ce": 1.0, **changes}
-    return build_objective({t.id: t for t in terms or (KD,)}, **settings, label_smoothing=0.0)
+    return build_objective({t.id: t for t in terms or (KD,)}, **settings)
 
 
 def given(

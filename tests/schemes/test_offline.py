@@ -31,7 +31,7 @@ def batch(size: int = 6) -> Batch:
 
 def objective(**changes: Any) -> Objective:
     settings = {"T": None, "alpha": None, "ce": None, **changes}
-    return build_objective({"kd": KD}, **settings, label_smoothing=0.0)
+    return build_objective({"kd": KD}, **settings)
 
 
 @pytest.fixture
