@@ -290,6 +290,20 @@ def test_an_experiment_of_another_verb_says_so(refused: Callable[..., str]) -> N
     assert "kdrun distill" in text
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_kind_of_ce_is_typed_beside_its_weight(order: int) -> None:
+    words = ["ce=0.5", "ce.kind=bce", "ce.sum=true"][::order]
+    config = planning.check("distill", "distill", parse_composed("distill", words)).configs[0]
+    assert (config.ce, config.schedule.ce_kind, config.schedule.ce_sum) == (0.5, "bce", True)
+    assert config.teachers[0].schedule.ce_kind == "ce"
+    swept = parse_composed("distill", ["-m", "ce.kind=ce,bce"])
+    kinds = [one.schedule.ce_kind for one in planning.check("distill", "distill", swept).configs]
+    assert kinds == ["ce", "bce"]
+    flags = parse_composed("train-teacher", ["ce.kind=bce"])
+    plan = planning.check("train-teacher", "train_teacher", flags)
+    assert plan.configs[0].teachers[0].schedule.ce_kind == "bce"
+
+
 @pytest.mark.parametrize(
     "word", ["gpu=0", "cuda=0", "cuda:0", "gpu:0", "device=0", "device=cuda:0"]
 )

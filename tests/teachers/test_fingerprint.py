@@ -48,6 +48,7 @@ def digest(
         {"precision": "bf16"},
         {"early_stopping": 3},
         {"max_norm": 3.5},
+        {"ce_kind": "bce"},
     ],
 )
 def test_what_shapes_the_weights_changes_it(tmp_path: Any, change: dict[str, Any]) -> None:
@@ -65,6 +66,7 @@ def test_what_shapes_the_weights_changes_it(tmp_path: Any, change: dict[str, Any
         {"gamma": 0.2},
         {"betas": [0.8, 0.9]},
         {"early_stopping_metric": "loss"},
+        {"ce_sum": True, "ce_threshold": 0.2},
     ],
 )
 def test_what_nothing_reads_does_not(tmp_path: Any, change: dict[str, Any]) -> None:
