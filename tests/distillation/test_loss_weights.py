@@ -56,7 +56,7 @@ def distiller(loss: Any, **settings: Any) -> kdrun.Distiller:
 
 
 def objective(loss: Any, **settings: Any) -> Objective:
-    values: dict[str, Any] = {"T": None, "alpha": None, "ce": None, "label_smoothing": 0.0}
+    values: dict[str, Any] = {"T": None, "alpha": None, "ce": None}
     return build_objective(chosen_losses(loss)[0], **(values | settings))
 
 
