@@ -1,6 +1,7 @@
 """Distillation of singular vectors: Lee, Kim & Song, ECCV 2018, arXiv 1807.06819."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -10,9 +11,10 @@ from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, TapRequest, require_variant
 from kdrun.losses.shapes import map_pairs, require_places, tap_names, to_smaller
 from kdrun.losses.singular import right_vectors
-from kdrun.ranges import Channels
+from kdrun.ranges import Channels, Choices
 from kdrun.types import Batch, Outputs
 
+Signs = Annotated[str, Choices(("positive", "lapack"))]
 CANDIDATES = 3  # extra student vectors; the best aligned ones are selected
 
 
@@ -27,15 +29,19 @@ class SingularVectors(DistillationLoss):
     consecutive taps; mean over the batch. The larger of two maps is averaged down to the smaller.
     weight: 1 (mdistiller's; no tables were published with it).
 
-    A decomposition leaves the signs open, and R depends on those of consecutive taps: here the
-    teacher's vectors have a sum that is not negative (common code takes the signs as they come).
-    The choice among the candidates passes no gradient; the gradient of the vectors is bounded
-    where singular values meet (`losses.singular`), where the authors clip it.
+    A decomposition leaves the signs open, and R depends on those of consecutive taps: `signs`.
+    With the same signs the value equals mdistiller's to rounding; with the signs of LAPACK it is
+    mdistiller's, but may change with the LAPACK version and the device.
+    The choice among the candidates passes no gradient. The gradient of the vectors is exact for
+    separate singular values and bounded where two meet (`losses.singular`), where the authors
+    clip it.
 
     k: vectors per map.
+    signs: of the teacher's vectors. `positive`: the elements sum to 0 or more; `lapack`: as
+    `torch.linalg.svd` returns them.
     variant: see `variants`. Only `mdistiller` compares networks of different widths.
-    Raises ConfigError for fewer than two taps, maps without spatial size, k below 1, and widths
-    that the variant cannot compare.
+    Raises ConfigError for fewer than two taps, maps without spatial size, k below 1, unknown signs,
+    and widths that the variant cannot compare.
     """
 
     id = "kdsvd"
@@ -55,9 +61,11 @@ class SingularVectors(DistillationLoss):
         taps: Sequence[TapRequest] = ("stages",),
         k: Channels = 1,
         variant: str = "mdistiller",
+        signs: Signs = "positive",
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
+        self.signs = signs
         self.k = k
         self.variant = variant
 
@@ -97,8 +105,13 @@ class SingularVectors(DistillationLoss):
 
     def _vectors(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned and scaled vectors `[B, n, k]` of two maps `[B, C, H, W]`."""
-        v_t, values = right_vectors(self._matrix(teacher), self.k)
-        v_t = torch.where(v_t.sum(dim=1, keepdim=True) < 0, -v_t, v_t)
+        matrices = self._matrix(teacher)
+        v_t, values = right_vectors(matrices, self.k)
+        signs = v_t.sum(dim=1, keepdim=True)
+        if self.signs == "lapack":
+            _, _, rows = torch.linalg.svd(matrices, full_matrices=False)
+            signs = (v_t * rows.mT[:, :, : v_t.shape[2]]).sum(dim=1, keepdim=True)
+        v_t = torch.where(signs < 0, -v_t, v_t)
         v_s, _ = right_vectors(self._matrix(student), self.k + CANDIDATES)
         scale = F.normalize(values, dim=1)[:, None]
         return aligned(v_s, v_t) * scale, v_t * scale

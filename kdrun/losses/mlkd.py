@@ -14,6 +14,8 @@ from kdrun.losses.logit_parts import divergences, standardise
 from kdrun.ranges import NotNegative, Temperature
 from kdrun.types import Batch, Outputs
 
+MISREAD = (2.0, 6.0)  # T of the strong view for which the authors' code reads the weak one
+
 
 class MultiLevelLogits(DistillationLoss):
     """Instance, batch and class level agreement of p = softmax(z / T) `[B, C]`, summed over T.
@@ -21,10 +23,15 @@ class MultiLevelLogits(DistillationLoss):
     Per temperature: instance T² · mean_n KL(p_t ‖ p_s) of the weak and the strong view of the
     batch; batch ‖p_s p_sᵀ - p_t p_tᵀ‖²_F / B and class ‖p_sᵀ p_s - p_tᵀ p_t‖²_F / C of the weak
     view. And CE of the strong view with the labels. weight: alpha, 0.9, the published code's value
-    for every level; with 0.1 · CE of the weak view and `strong_ce` 1/9 it is that code's objective
-    except that the code sets T 2 and 6 of the strong view to the weak one by mistake. The published
-    figures took 480 epochs at half the usual learning rate: with five T and two views the gradient
-    is about ten times that of `kd`, and a rate that suits `kd` makes this student worse.
+    for every level; with 0.1 · CE of the weak view and `strong_ce` 1/9, `variant=code` is that
+    code's objective. The published figures took 480 epochs at half the usual learning rate: with
+    five T and two views the gradient is about ten times that of `kd`, and a rate that suits `kd`
+    makes this student worse.
+
+    The default `halved` is `code` without its two slips. The code multiplies the weak view's means
+    by the share of images (classes) up to the median confidence of the teacher: ½ for an even
+    number, more for an odd one, such as 3/5 of 5, so a last batch of another size counts
+    differently. And its strong view reads the weak one at T 2 and 6.
 
     As a criterion: `loss([weak, strong], [weak, strong], targets)`, logits `[B, C]` of both views
     of the images; `targets` unless `strong_ce` is 0.
@@ -46,6 +53,8 @@ class MultiLevelLogits(DistillationLoss):
     compares_samples = True
     variants: ClassVar[Mapping[str, str]] = {
         "halved": "weak view times ½: what the code's mask, put on means, comes to",
+        "code": "as the authors' code: weak view times the shares of images and classes up to the "
+        "teacher's median confidence; KL of the strong view at T 2 and 6 reads the weak view",
         "masked": "weak view: images and classes up to the teacher's median confidence only",
         "paper": "all levels in full, batch and class level on both views",
     }
@@ -84,7 +93,9 @@ class MultiLevelLogits(DistillationLoss):
             loss = self.strong_ce * label_cross_entropy(strong[0], batch)
         for temperature in self.temperatures:
             loss = loss + (images * self._divergence(weak, temperature)).mean()
-            loss = loss + self._divergence(strong, temperature).mean()
+            misread = self.variant == "code" and temperature in MISREAD
+            second = weak if misread else strong
+            loss = loss + self._divergence(second, temperature).mean()
             loss = loss + _levels(weak, temperature, images, classes)
             if self.variant == "paper":
                 loss = loss + _levels(strong, temperature, images, classes)
@@ -94,8 +105,11 @@ class MultiLevelLogits(DistillationLoss):
         """How much each image `[B]` and each class `[C]` of the weak view counts."""
         confidence = F.softmax(teacher, dim=1)
         images, classes = confidence.amax(dim=1), confidence.sum(dim=0)
-        if self.variant == "masked":
-            return _lower_half(images), _lower_half(classes)
+        if self.variant in ("masked", "code"):
+            masks = _lower_half(images), _lower_half(classes)
+            if self.variant == "masked":
+                return masks
+            return masks[0].mean().expand_as(images), masks[1].mean().expand_as(classes)
         share = 0.5 if self.variant == "halved" else 1.0
         return torch.full_like(images, share), torch.full_like(classes, share)
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-SMALLEST_GAP = 1e-4  # of the largest squared singular value
 
 
 def right_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -11,9 +10,10 @@ def right_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     They come from the eigenvectors of the smaller of the two Gram matrices. The gradient is that
     of first-order perturbation: with the eigenvalues λ of AᵀA = VΛVᵀ, a change dA turns v_j by
-    Σ_i v_i (v_iᵀ (dAᵀA + AᵀdA) v_j) / (λ_j - λ_i). It is infinite where two values are equal;
-    here 1 / gap becomes gap / (gap² + δ²), δ = 1e-4 of the largest λ, and 0 for zero matrices.
-    The signs of the vectors are arbitrary.
+    Σ_i v_i (v_iᵀ (dAᵀA + AᵀdA) v_j) / (λ_j - λ_i). It is exact where the gap λ_j - λ_i is at least
+    δ = √eps of the largest λ (3e-4 in float32, 1e-8 in float64). Below, where it would grow without
+    bound, 1 / gap becomes gap / δ², which is 0 for equal values and for zero matrices. The signs of
+    the vectors are arbitrary.
     """
     with torch.no_grad():
         vectors, squares = _eigen(matrices)
@@ -43,6 +43,7 @@ def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inverse(gaps: Tensor, squares: Tensor) -> Tensor:
-    """1 / gap, bounded where the gap is small relative to the largest eigenvalue."""
-    bound = (SMALLEST_GAP * squares[:, None, :1]).square()
-    return gaps / (gaps.square() + bound).clamp_min(torch.finfo(gaps.dtype).tiny)
+    """1 / gap; below √eps of the largest eigenvalue it falls linearly to 0."""
+    smallest = torch.finfo(gaps.dtype).eps ** 0.5 * squares[:, None, :1]
+    bounded = torch.maximum(gaps.square(), smallest.square())
+    return gaps / bounded.clamp_min(torch.finfo(gaps.dtype).tiny)

@@ -46,17 +46,13 @@ def reference(
     n, classes = student[0].shape
     sure = [max(softmax(row)) for row in teacher[0]]
     each = [sum(softmax(row)[c] for row in teacher[0]) for c in range(classes)]
-    images = [
-        {"halved": 0.5, "paper": 1.0, "masked": float(s <= median(sure))}[variant] for s in sure
-    ]
-    kinds = [
-        {"halved": 0.5, "paper": 1.0, "masked": float(s <= median(each))}[variant] for s in each
-    ]
+    images, kinds = weights_of(sure, variant), weights_of(each, variant)
     total = -sum(softmax(row)[y].log() for row, y in zip(student[1], targets, strict=True)) / n / 9
     change = z_scores if standardised else (lambda row: row)
     for t in (2.0, 5.0):
         for view in (0, 1):
-            for s, q, w in zip(student[view], teacher[view], images, strict=True):
+            read = 0 if variant == "code" and t in (2.0, 6.0) else view
+            for s, q, w in zip(student[read], teacher[read], images, strict=True):
                 kl = divergence(softmax(change(q), t), softmax(change(s), t))
                 total = total + (1.0 if view else w) * t**2 * kl / n
             if view == 0 or variant == "paper":
@@ -68,8 +64,11 @@ def reference(
 
 def weights_of(values: list[Tensor], variant: str) -> list[float]:
     """How much each image or class counts."""
+    below = [float(value <= median(values)) for value in values]
     if variant == "masked":
-        return [float(value <= median(values)) for value in values]
+        return below
+    if variant == "code":
+        return [sum(below) / len(below)] * len(below)
     return [0.5 if variant == "halved" else 1.0 for _ in values]
 
 
@@ -106,8 +105,17 @@ def test_it_equals_the_sum_written_out(
 
 def test_frozen_numbers() -> None:
     assert_golden(MultiLevelLogits(), 34.62941)
+    assert_golden(MultiLevelLogits(variant="code"), 34.19293)
     assert_golden(MultiLevelLogits(variant="masked"), 33.11953)
     assert_golden(MultiLevelLogits(variant="paper"), 45.79192)
+
+
+def test_the_code_counts_odd_numbers_more() -> None:
+    """3 of 5 images and 4 of 7 classes lie up to the median; of even numbers half do."""
+    for shape, expected in (((5, 7), (3 / 5, 4 / 7)), ((4, 6), (0.5, 0.5))):
+        _, teacher, _ = random_logits(shape)
+        images, classes = MultiLevelLogits(variant="code")._counted(teacher)
+        assert [float(images[0]), float(classes[0])] == pytest.approx(expected)
 
 
 def test_the_strong_view_is_asked_for() -> None:
