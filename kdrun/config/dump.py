@@ -137,9 +137,7 @@ def _term(config: schema.LossConfig) -> dict[str, Any]:
     later = LATER_ARGUMENTS.get(config.target, {})
     arguments = {key: plain.pop(key) for key in config.kwargs}
     written = {
-        key: value
-        for key, value in arguments.items()
-        if key not in later or value != later[key]
+        key: value for key, value in arguments.items() if key not in later or value != later[key]
     }
     return {**plain, **written}
 

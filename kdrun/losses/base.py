@@ -73,7 +73,7 @@ class DistillationLoss(Criterion):
     ce_weight: ClassVar[float] = 1.0
     reads_labels: bool = False
     label_pairs: ClassVar[str] = ""
-    reads_embedding: ClassVar[bool] = False
+    reads_embedding: bool = False
     reads_indices: ClassVar[bool] = False
     reads_strong_view: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False

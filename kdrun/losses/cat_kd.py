@@ -63,8 +63,8 @@ class ClassAttention(DistillationLoss):
     def request_taps(self, student: NetworkView, teacher: NetworkView, info: InputInfo) -> None:
         self.taps = [
             [
-                pooled_map_tap(self.id, "student", student, info),
-                pooled_map_tap(self.id, "teacher", teacher, info),
+                pooled_map_tap("loss=cat_kd", "student", student, info),
+                pooled_map_tap("loss=cat_kd", "teacher", teacher, info),
             ]
         ]
 

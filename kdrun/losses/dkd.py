@@ -1,15 +1,16 @@
 """Decoupled knowledge distillation: Zhao et al., CVPR 2022, arXiv 2203.08679."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
-from kdrun.losses.label_pairs import mean_over_labels
+from kdrun.losses.base import full_precision
 from kdrun.losses.logit_parts import binary_logits, mean_divergence, other_logits, standardise
-from kdrun.ranges import NotNegative, Temperature
-from kdrun.types import Batch, Outputs
+from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.ranges import NotNegative, Pixels, Temperature
 
 
-class DecoupledDistillation(DistillationLoss):
+class DecoupledDistillation(RegionalLoss):
     """alpha · TCKD + beta · NCKD of logits `[B, C]`, both times T², averaged over the batch.
 
     TCKD: KL between the pairs (p_y, 1 - p_y) of the label y; NCKD: KL between the softmax over the
@@ -19,6 +20,9 @@ class DecoupledDistillation(DistillationLoss):
 
     temperature: T, above 0. alpha, beta: weights of the two parts.
     standardise: compare z-scores of the logits instead (as in `logit_std`).
+    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map: see
+    `kdrun.losses.regions`. None or [1]: the logits alone.
+    student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 
     id = "dkd"
@@ -29,7 +33,6 @@ class DecoupledDistillation(DistillationLoss):
     )
     source = "Zhao, Cui, Song, Qiu, Liang 2022, CVPR, arXiv 2203.08679"
     reads_labels = True
-    label_pairs = PER_LABEL
 
     def __init__(
         self,
@@ -37,35 +40,35 @@ class DecoupledDistillation(DistillationLoss):
         alpha: NotNegative = 1.0,
         beta: NotNegative = 8.0,
         standardise: bool = False,
+        regions: Sequence[Pixels] | None = None,
+        student_classifier: Classifier | None = None,
+        teacher_classifier: Classifier | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(regions, student_classifier, teacher_classifier)
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
         self.standardise = standardise
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
-
-        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
-            return decoupled_loss(
-                student.logits,
-                teacher.logits,
-                targets,
-                self.temperature,
-                (self.alpha, self.beta),
-                z_scores=self.standardise,
-                shares=shares,
-            )
-
-        return mean_over_labels(loss, batch)
+    def label_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        return decoupled_loss(
+            student,
+            teacher,
+            targets,
+            self.temperature,
+            (self.alpha, self.beta),
+            z_scores=self.standardise,
+            shares=weights,
+        )
 
     def target_temperature(self) -> float | None:
-        return None if self.standardise else self.temperature
+        return None if self.standardise or self.regional else self.temperature
 
     def symbol(self) -> str:
-        z_scores = ", z-scores" if self.standardise else ""
-        return f"DKD(T={self.temperature:g}, alpha={self.alpha:g}, beta={self.beta:g}{z_scores})"
+        more = (", z-scores" if self.standardise else "") + self.regions_symbol()
+        return f"DKD(T={self.temperature:g}, alpha={self.alpha:g}, beta={self.beta:g}{more})"
 
 
 def decoupled_loss(

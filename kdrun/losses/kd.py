@@ -1,15 +1,18 @@
 """Soft targets: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network"."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import DistillationLoss, full_precision
-from kdrun.losses.logit_parts import standardise
-from kdrun.ranges import Temperature
+from kdrun.losses.base import full_precision
+from kdrun.losses.logit_parts import mean_divergence, standardise
+from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.ranges import Pixels, Temperature
 from kdrun.types import Batch, Outputs
 
 
-class SoftTargets(DistillationLoss):
+class SoftTargets(RegionalLoss):
     """T² · KL(p_teacher^T ‖ p_student^T), summed over classes, averaged over the batch.
 
     p^T = softmax(logits / T). The factor T² keeps the gradient's size when T changes
@@ -17,6 +20,9 @@ class SoftTargets(DistillationLoss):
 
     temperature: T, above 0.
     standardise: compare z-scores of the logits instead (as in `logit_std`).
+    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map, and reads labels:
+    see `kdrun.losses.regions`. None or [1]: the logits alone.
+    student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 
     id = "kd"
@@ -25,22 +31,40 @@ class SoftTargets(DistillationLoss):
     source = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531, §2"
     soft = True
 
-    def __init__(self, temperature: Temperature = 4.0, standardise: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        temperature: Temperature = 4.0,
+        standardise: bool = False,
+        regions: Sequence[Pixels] | None = None,
+        student_classifier: Classifier | None = None,
+        teacher_classifier: Classifier | None = None,
+    ) -> None:
+        super().__init__(regions, student_classifier, teacher_classifier)
         self.temperature = temperature
         self.standardise = standardise
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Scalar from two sets of logits `[B, C]`."""
+        """Scalar from two sets of logits `[B, C]`; with regions, maps and labels too."""
+        if self.regional:
+            return super().forward(student, teacher, batch)
         return soft_target_loss(
             student.logits, teacher.logits, self.temperature, z_scores=self.standardise
         )
 
+    def label_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        z_student, z_teacher = full_precision(student), full_precision(teacher)
+        if self.standardise:
+            z_student, z_teacher = standardise(z_student), standardise(z_teacher)
+        scaled = z_student / self.temperature, z_teacher / self.temperature
+        return self.temperature**2 * mean_divergence(*scaled, weights)
+
     def target_temperature(self) -> float | None:
-        return None if self.standardise else self.temperature
+        return None if self.standardise or self.regional else self.temperature
 
     def symbol(self) -> str:
-        return kl_symbol(self.temperature, self.standardise)
+        return kl_symbol(self.temperature, self.standardise, self.regions_symbol())
 
 
 def soft_target_loss(
@@ -59,7 +83,7 @@ def soft_target_loss(
     return temperature**2 * divergence
 
 
-def kl_symbol(temperature: float, z_scores: bool) -> str:
-    """`16*KL(T=4)`, or `16*KL(T=4, z-scores)`."""
-    note = ", z-scores" if z_scores else ""
+def kl_symbol(temperature: float, z_scores: bool, more: str = "") -> str:
+    """`16*KL(T=4)`, or `16*KL(T=4, z-scores)`. more: further notes, each with a comma before."""
+    note = (", z-scores" if z_scores else "") + more
     return f"{temperature**2:g}*KL(T={temperature:g}{note})"

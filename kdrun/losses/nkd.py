@@ -1,16 +1,18 @@
 """Normalised knowledge distillation: Yang et al., ICCV 2023, arXiv 2303.13005."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.losses.base import PER_LABEL, DistillationLoss, full_precision
-from kdrun.losses.label_pairs import mean_over_labels, weighted_mean
+from kdrun.losses.base import full_precision
+from kdrun.losses.label_pairs import weighted_mean
 from kdrun.losses.logit_parts import other_logits, target_cross_entropy
-from kdrun.ranges import NotNegative, Temperature
-from kdrun.types import Batch, Outputs
+from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.ranges import NotNegative, Pixels, Temperature
 
 
-class NormalisedDistillation(DistillationLoss):
+class NormalisedDistillation(RegionalLoss):
     """-p_t,y · log p_s,y - gamma · T² · Σ q_t · log q_s of logits `[B, C]`, averaged over B.
 
     p is the softmax at temperature 1 and y the label; q is the softmax at T over the other classes
@@ -19,6 +21,10 @@ class NormalisedDistillation(DistillationLoss):
     1 · CE, gamma 1.5 and T 1, the authors' values.
 
     temperature: T of the second part, above 0. gamma: its weight.
+    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map: see
+    `kdrun.losses.regions`, whose authors' code keeps the label among the other classes by mistake.
+    None or [1]: the logits alone.
+    student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 
     id = "nkd"
@@ -29,25 +35,28 @@ class NormalisedDistillation(DistillationLoss):
     )
     source = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, ICCV, arXiv 2303.13005"
     reads_labels = True
-    label_pairs = PER_LABEL
 
-    def __init__(self, temperature: Temperature = 1.0, gamma: NotNegative = 1.5) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        temperature: Temperature = 1.0,
+        gamma: NotNegative = 1.5,
+        regions: Sequence[Pixels] | None = None,
+        student_classifier: Classifier | None = None,
+        teacher_classifier: Classifier | None = None,
+    ) -> None:
+        super().__init__(regions, student_classifier, teacher_classifier)
         self.temperature = temperature
         self.gamma = gamma
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Scalar from two sets of logits `[B, C]` and labels `[B]`."""
-        z_student, z_teacher = full_precision(student.logits), full_precision(teacher.logits)
-
-        def loss(targets: Tensor, shares: Tensor | None) -> Tensor:
-            target = target_cross_entropy(z_student, z_teacher, targets)
-            log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
-            q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
-            others = weighted_mean(-(q * log_q).sum(dim=1), shares)
-            return weighted_mean(target, shares) + self.gamma * self.temperature**2 * others
-
-        return mean_over_labels(loss, batch)
+    def label_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        z_student, z_teacher = full_precision(student), full_precision(teacher)
+        target = target_cross_entropy(z_student, z_teacher, targets)
+        log_q = F.log_softmax(other_logits(z_student, targets) / self.temperature, dim=1)
+        q = F.softmax(other_logits(z_teacher, targets) / self.temperature, dim=1)
+        others = weighted_mean(-(q * log_q).sum(dim=1), weights)
+        return weighted_mean(target, weights) + self.gamma * self.temperature**2 * others
 
     def symbol(self) -> str:
-        return f"NKD(T={self.temperature:g}, gamma={self.gamma:g})"
+        return f"NKD(T={self.temperature:g}, gamma={self.gamma:g}{self.regions_symbol()})"

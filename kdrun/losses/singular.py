@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 
-
 def right_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first singular vectors `[B, n, count]` of `[B, m, n]`, and the values `[B, count]`.
 
