@@ -10,7 +10,8 @@ from torch import nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
-from kdrun.distillation.connect import Connected, connect
+from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
+from kdrun.distillation.connect import Connected, EmbeddingSource, connect
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.initial_weights import load_start
 from kdrun.distillation.loaded_teacher import load_teacher
@@ -71,7 +72,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     plain, start = _new_student(config, dataset)
-    connected = _connect(config, objective, plain, teachers, dataset)
+    connected = _connect(config, objective, plain, teachers, dataset, made_up_embeddings)
     student = connected.member
     require_taught_heads(objective, student.network)
     classifier_for(student.network, config.schedule, dataset.info.num_classes)
@@ -130,7 +131,8 @@ def build_scheme(
     objective = objective_of(config)
     members = [teacher_member(t.network.cpu(), t.config, t.card) for t in teachers]
     plain, _ = _new_student(config, dataset)
-    connected = _connect(config, objective, plain, members, dataset)
+    embeddings = measured_embeddings(config, dataset, session, teachers)
+    connected = _connect(config, objective, plain, members, dataset, embeddings)
     compiled = session.runtime.compile
     ready = prepare_teachers(config, dataset, session, objective, connected.teachers, teachers)
     distributed.gather_from(*ready)
@@ -215,6 +217,7 @@ def _connect(
     student: Member,
     teachers: list[Member],
     dataset: Dataset,
+    embeddings: EmbeddingSource,
 ) -> Connected:
     size = config.schedule.batch_size
-    return connect(objective, student, teachers, dataset, size, config.seed)
+    return connect(objective, student, teachers, dataset, size, config.seed, embeddings)

@@ -3,7 +3,7 @@
 Runs and `kdrun.Distiller` train what `connect` returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,12 +11,16 @@ import torch
 from kdrun.distillation.networks import Member, TrainingData
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
+from kdrun.losses.context import TeacherEmbeddings
 from kdrun.losses.objective import Objective
 from kdrun.models.dry_run import dry_run
 from kdrun.models.features.pairs import pair_taps
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.seeds import derive
 from kdrun.types import Outputs
+
+# (number of the teacher, its extractor, its outputs for a dry batch) -> statistics of embeddings
+EmbeddingSource = Callable[[int, FeatureExtractor, Outputs], TeacherEmbeddings | None]
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ def connect(
     data: TrainingData,
     batch_size: int,
     seed: int,
+    embeddings: EmbeddingSource | None = None,
 ) -> Connected:
     """`final_student`, then `tap_networks`; builds the adapters of `objective` in place."""
     member = final_student(objective, student, teachers, data, seed)
-    extractors = tap_networks(objective, member, teachers, data, batch_size, seed)
+    extractors = tap_networks(objective, member, teachers, data, batch_size, seed, embeddings)
     return Connected(member, *extractors)
 
 
@@ -74,9 +79,11 @@ def tap_networks(
     data: TrainingData,
     batch_size: int,
     seed: int,
+    embeddings: EmbeddingSource | None = None,
 ) -> tuple[FeatureExtractor, list[FeatureExtractor]]:
     """Wrap all networks with the taps that the objective reads, and build its adapters.
 
+    embeddings: for losses that read statistics of the training images; None: there are none.
     Raises ConfigError for unknown taps, and for incompatible shapes or class counts.
     """
     members = (student, *teachers)
@@ -119,7 +126,13 @@ def tap_networks(
         )
         sample = student.sample(data)
         outputs = [_dry_outputs(extractor, sample) for extractor in extractors]
-        _build_adapters(objective, outputs, views, context, seed)
+        statistics = [
+            None if embeddings is None else embeddings(number, extractor, teacher_outputs)
+            for number, (extractor, teacher_outputs) in enumerate(
+                zip(extractors[1:], outputs[1:], strict=True)
+            )
+        ]
+        _build_adapters(objective, outputs, views, statistics, context, seed)
     return extractors[0], extractors[1:]
 
 
@@ -133,6 +146,7 @@ def _build_adapters(
     objective: Objective,
     outputs: Sequence[Outputs],
     views: Sequence[NetworkView],
+    statistics: Sequence[TeacherEmbeddings | None],
     context: LossContext,
     seed: int,
 ) -> None:
@@ -147,7 +161,13 @@ def _build_adapters(
         number = (position,) if position else ()
         torch.manual_seed(derive(seed, "adapters", *number))
         loss_seed = derive(seed, "terms", *number)
-        its_context = replace(context, seed=loss_seed, teacher=view, position=position)
+        its_context = replace(
+            context,
+            seed=loss_seed,
+            teacher=view,
+            position=position,
+            embeddings=statistics[position],
+        )
         for loss in _losses_of(objective, position):
             loss.build(student, teacher, its_context)
 

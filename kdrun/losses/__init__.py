@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from kdrun.losses.logits import LogitRegression as LogitRegression
     from kdrun.losses.mlkd import MultiLevelLogits as MLKD
     from kdrun.losses.mlkd import MultiLevelLogits as MultiLevelLogits
+    from kdrun.losses.nd import NormAndDirection as ND
+    from kdrun.losses.nd import NormAndDirection as NormAndDirection
     from kdrun.losses.nkd import NormalisedDistillation as NKD
     from kdrun.losses.nkd import NormalisedDistillation as NormalisedDistillation
     from kdrun.losses.nst import NeuronSelectivity as NST
@@ -121,6 +123,7 @@ NAMES = {
     "LSKD": ("logit_std", "LogitStandardisation"),
     "LogitRegression": ("logits", "LogitRegression"),
     "MLKD": ("mlkd", "MultiLevelLogits"),
+    "ND": ("nd", "NormAndDirection"),
     "NKD": ("nkd", "NormalisedDistillation"),
     "NST": ("nst", "NeuronSelectivity"),
     "OFA": ("ofa", "OneForAll"),
@@ -163,6 +166,7 @@ __all__ = [
     "KDSVD",
     "LSKD",
     "MLKD",
+    "ND",
     "NKD",
     "NST",
     "OFA",
@@ -205,6 +209,7 @@ __all__ = [
     "LogitStandardisation",
     "MultiLevelLogits",
     "NeuronSelectivity",
+    "NormAndDirection",
     "NormalisedDistillation",
     "OneForAll",
     "ProbabilisticTransfer",

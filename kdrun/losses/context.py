@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,19 @@ class NoNetwork(NetworkView):
         )
 
 
+class TeacherEmbeddings(Protocol):
+    """Statistics of a teacher's embeddings over the training images, without augmentation.
+
+    They are measured by a forward pass over all images when they are first asked for.
+    """
+
+    def class_means(self) -> Tensor:
+        """The mean embedding of each class, `[C, D]`."""
+
+    def class_similarity(self) -> Tensor:
+        """Linear CKA between the embeddings of each two classes, `[C, C]`."""
+
+
 @dataclass(frozen=True)
 class LossContext:
     """Information a loss can use to build its adapters, besides the dry batch's outputs.
@@ -59,6 +73,8 @@ class LossContext:
     batch_size: training batch size. seed: for the random numbers of the loss.
     position: number of this instance's teacher, from 0. teachers: how many there are; each has its
     own instance of the loss.
+    embeddings: of the teacher; None where the training images are unknown, as for a criterion, and
+    where no loss reads the embedding.
     """
 
     num_classes: int
@@ -70,6 +86,7 @@ class LossContext:
     teacher: NetworkView
     position: int = 0
     teachers: int = 1
+    embeddings: TeacherEmbeddings | None = None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,20 @@
 """Wasserstein distillation of logits: Lv et al., NeurIPS 2024, arXiv 2412.08139."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.base import PER_LABEL, DistillationLoss, LossContext, full_precision
+from kdrun.losses.base import (
+    PER_LABEL,
+    DistillationLoss,
+    LossContext,
+    full_precision,
+    require_variant,
+)
 from kdrun.losses.context import NoNetwork
 from kdrun.losses.embeddings import teacher_classifier
 from kdrun.losses.label_pairs import mean_over_labels, weighted_mean
@@ -25,8 +32,10 @@ class WassersteinLogits(DistillationLoss):
 
     q is the softmax at T over the classes other than the label y, and W the optimal transport cost
     between student and teacher under an entropy penalty, by Sinkhorn's iterations. Moving mass
-    between classes i and j costs 1 - exp(-kappa · (1 - s_ij)), s the cosine of their rows in the
-    teacher's classifier.
+    between classes i and j costs 1 - exp(-kappa · (1 - s_ij)), s their similarity: see `variants`.
+    CKA compares the teacher's embeddings of the first n training images of both classes, n the size
+    of the smallest class (the authors' script takes its logits or its last map by option); it comes
+    from one pass over the images, which is stored with the teacher.
     weight: 1 with 1 · CE, transport 600, T 8, kappa 1 (the published code, which lets the
     transport part alone fall by a cosine after epoch 150 of 240: `transport_decay_after=150`).
     With two classes one is left, and the transport costs nothing.
@@ -34,9 +43,13 @@ class WassersteinLogits(DistillationLoss):
     temperature: T, above 0. transport: weight of W. transport_decay_after: epochs before it falls
     by a cosine, reaching 0 at the end; 0 keeps it. kappa: sharpness of the costs. regularisation:
     of the entropy penalty, above 0. iterations: Sinkhorn's, at least 1.
+    variant: see `variants`.
     classifier: linear layer or 1×1 convolution, instead of the one in the teacher's network.
-    As a criterion: give `classifier`, the teacher's (`teacher.fc`).
-    Raises ConfigError for a teacher whose classifier is no linear layer.
+    similarity: of the classes, `[C, C]`, instead of the one measured for `cka`;
+    `kdrun.losses.class_statistics.linear_cka` computes it from embeddings.
+    As a criterion: give `classifier`, the teacher's (`teacher.fc`), or `similarity`.
+    Raises ConfigError for a teacher whose classifier is no linear layer, and for `cka` with a class
+    of a single image.
     """
 
     id = "wkd_l"
@@ -50,7 +63,11 @@ class WassersteinLogits(DistillationLoss):
     reads_labels = True
     label_pairs = PER_LABEL
     reads_embedding = True
-    python_only = ("classifier",)
+    variants: ClassVar[Mapping[str, str]] = {
+        "classifier": "s: cosine of the classes' rows in the teacher's classifier",
+        "cka": "s: linear CKA of the teacher's embeddings of training images of both classes",
+    }
+    python_only = ("classifier", "similarity")
 
     def __init__(
         self,
@@ -60,9 +77,14 @@ class WassersteinLogits(DistillationLoss):
         kappa: Positive = 1.0,
         regularisation: Positive = 0.05,
         iterations: Count = 10,
+        variant: str = "classifier",
         classifier: nn.Linear | nn.Conv2d | None = None,
+        similarity: Tensor | None = None,
     ) -> None:
         super().__init__()
+        require_variant(type(self), variant)
+        self.variant = variant
+        self._similarity = similarity
         self.temperature = temperature
         self.transport = transport
         self.transport_decay_after = transport_decay_after
@@ -80,14 +102,27 @@ class WassersteinLogits(DistillationLoss):
         return Outputs(self.require_logits(logits, who))
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
+        similarity = self._similarity
+        if similarity is None:
+            measure = self._measured if self.variant == "cka" else self._of_classifier
+            similarity = measure(teacher, context)
+        self.cost = transport_costs(full_precision(similarity.detach()), self.kappa)
+
+    def _of_classifier(self, teacher: Outputs, context: LossContext) -> Tensor:
         if not self._given and isinstance(context.teacher, NoNetwork):
             raise ConfigError(
                 "loss=wkd_l needs the teacher's classifier: pass it, WKDL(classifier=teacher.fc)."
             )
         (layer,) = self._given or (teacher_classifier(self.id, context.teacher, teacher),)
-        rows = layer.weight
-        similarity = classifier_similarity(full_precision(rows.detach().flatten(1)))
-        self.cost = transport_costs(similarity, self.kappa)
+        return classifier_similarity(full_precision(layer.weight.detach().flatten(1)))
+
+    def _measured(self, teacher: Outputs, context: LossContext) -> Tensor:
+        if context.embeddings is None:
+            raise ConfigError(
+                "loss.wkd_l.variant=cka needs the similarity of the classes: pass it, "
+                "WKDL(similarity=matrix), [classes, classes]."
+            )
+        return context.embeddings.class_similarity()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         self.share = cosine_fall(epoch, epochs, self.transport_decay_after)

@@ -5,7 +5,7 @@ random outputs of that pair's shapes. `train("kd", folder)` trains a student on 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from kdrun.config.schema import (
     ScheduleConfig,
 )
 from kdrun.data.dataset import Dataset, open_dataset
-from kdrun.distillation.connect import final_student, tap_networks
+from kdrun.data.loaders.loaders import EvalLoader
+from kdrun.distillation.connect import EmbeddingSource, final_student, tap_networks
 from kdrun.distillation.networks import Member, new_network
 from kdrun.distillation.session import Session
 from kdrun.distillation.train import Recipe, Trained, run_training
@@ -38,6 +39,7 @@ from kdrun.losses.objective import Objective, WeightedLoss, build_objective
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.supervised import Supervised
+from kdrun.teachers.class_embeddings import ClassEmbeddings
 from kdrun.types import Batch, Outputs
 from kdrun.ui.reporter import Reporter
 
@@ -176,8 +178,26 @@ def tap(
             network.load_state_dict(weights)
         members.append(Member(network, config, dataset.normalisation))
     kept = final_student(objective, members[0], members[1:], dataset, seed)
-    student, (teacher,) = tap_networks(objective, kept, members[1:], dataset, 64, seed)
+    student, (teacher,) = tap_networks(
+        objective, kept, members[1:], dataset, 64, seed, _embeddings_of(dataset)
+    )
     return student, teacher
+
+
+def _embeddings_of(dataset: Dataset) -> EmbeddingSource:
+    """Statistics of a teacher's embeddings over the training images, kept nowhere."""
+
+    def source(position: int, extractor: FeatureExtractor, outputs: Outputs) -> ClassEmbeddings:
+        def forward() -> Iterator[tuple[Tensor, Tensor]]:
+            loader = EvalLoader(dataset.train, dataset.normalisation, 256, "cpu", resident=True)
+            for batch in loader:
+                with torch.no_grad():
+                    yield extractor.eval()(batch.images).embedding, batch.index
+
+        targets, classes = dataset.train.targets, len(dataset.classes)
+        return ClassEmbeddings(Path("/dev/null"), "", targets, classes, forward)
+
+    return source
 
 
 @functools.cache

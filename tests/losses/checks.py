@@ -190,6 +190,10 @@ RELATIONS = {
         "numpy.linalg.svd image by image; gradients by finite differences",
         refuses={"mlp": NO_PLACES},
     ),
+    "nd": Checks(
+        "cosines with class means and lengths in loops over images",
+        skip={"equal": "the teacher's embedding is not the mean of its class"},
+    ),
     "itrd": Checks(
         "correlations by dimension and cosines by pair of images, in loops",
         skip={"equal": ADAPTED},

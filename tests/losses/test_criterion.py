@@ -57,6 +57,8 @@ def extra(case: Case) -> dict[str, Any]:
     if case.term.id == "cat_kd":
         student, teacher = case.term._classifiers
         return {"student_classifier": student, "teacher_classifier": teacher}
+    if case.term.id == "nd":
+        return {"class_means": case.term.directions}
     if case.term.id == "wkd_l":
         return {"classifier": nn.Linear(7, case.student.logits.shape[1])}  # the state has the costs
     if case.term.id == "ofd":

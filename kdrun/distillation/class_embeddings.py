@@ -1,0 +1,130 @@
+"""Statistics of a teacher's embeddings for losses: measured for training, made up in a dry run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdrun.config.schema import DistillConfig
+from kdrun.data.dataset import Dataset
+from kdrun.data.loaders.loaders import EvalLoader
+from kdrun.distillation.connect import EmbeddingSource
+from kdrun.distillation.session import Session, layout
+from kdrun.distillation.teacher import Teacher
+from kdrun.engine import distributed
+from kdrun.losses.context import TeacherEmbeddings
+from kdrun.models.features.taps import FeatureExtractor
+from kdrun.teachers.cache_setup import state_digest
+from kdrun.teachers.class_embeddings import BATCH, ClassEmbeddings, statistics_key
+from kdrun.teachers.store import TeacherStore
+from kdrun.types import Outputs
+
+FOLDER = "teacher-embeddings"
+
+
+@dataclass(frozen=True)
+class MadeUpEmbeddings:
+    """Numbers of the right shape for a dry run, which must not read the training images."""
+
+    num_classes: int
+    width: int
+
+    def class_means(self) -> Tensor:
+        """Ones, `[C, D]`."""
+        return torch.ones(self.num_classes, self.width)
+
+    def class_similarity(self) -> Tensor:
+        """The identity, `[C, C]`."""
+        return torch.eye(self.num_classes)
+
+
+def made_up_embeddings(
+    position: int, extractor: FeatureExtractor, outputs: Outputs
+) -> TeacherEmbeddings | None:
+    """An `EmbeddingSource` for dry runs."""
+    if outputs.embedding is None:
+        return None
+    return MadeUpEmbeddings(outputs.logits.shape[1], outputs.embedding.shape[1])
+
+
+def measured_embeddings(
+    config: DistillConfig, dataset: Dataset, session: Session, teachers: Sequence[Teacher]
+) -> EmbeddingSource:
+    """An `EmbeddingSource` that runs the teachers over the training images of `dataset`.
+
+    The numbers are stored with a teacher of the store, else in the cache of the output root.
+    """
+
+    def source(
+        position: int, extractor: FeatureExtractor, outputs: Outputs
+    ) -> TeacherEmbeddings | None:
+        if outputs.embedding is None:
+            return None
+        teacher = teachers[position]
+        entry = teacher.path.parent
+        is_stored = TeacherStore(session.output_root).root in entry.parents
+        count = len(dataset.train)
+        measured = ClassEmbeddings(
+            folder=entry if is_stored else session.output_root / "cache" / FOLDER,
+            key=statistics_key(
+                state_digest(teacher.network), teacher.config, teacher.card, dataset, session.device
+            ),
+            targets=dataset.train.targets,
+            num_classes=len(dataset.classes),
+            forward=lambda: _forward(extractor, config, dataset, session),
+            announce=lambda: session.reporter.say(
+                f"  embeddings of teacher {teacher.card.name}: one pass over {count:,} training "
+                "images"
+            ),
+        )
+        return _SharedEmbeddings(measured, session)
+
+    return source
+
+
+@dataclass(frozen=True)
+class _SharedEmbeddings:
+    """Measured once for the jobs of a group and the processes of a run."""
+
+    measured: ClassEmbeddings
+    session: Session
+
+    def class_means(self) -> Tensor:
+        return self._once("means", self.measured.class_means)
+
+    def class_similarity(self) -> Tensor:
+        return self._once("similarity", self.measured.class_similarity)
+
+    def _once(self, what: str, measure: Callable[[], Tensor]) -> Tensor:
+        def make() -> Tensor:
+            with distributed.main_first():
+                return measure()
+
+        key = ("class embeddings", what, str(self.measured.folder), self.measured.key)
+        return self.session.once(key, make)
+
+
+def _forward(
+    extractor: FeatureExtractor, config: DistillConfig, dataset: Dataset, session: Session
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(embeddings `[B, D]` in float32, positions `[B]`) of all training images, on the CPU."""
+    batches = EvalLoader(
+        dataset.train,
+        dataset.normalisation,
+        BATCH,
+        session.device,
+        resident=config.dataset.resident,
+        workers=config.dataset.workers,
+        memory_format=layout(dataset.train),
+    )
+    was_training = extractor.training
+    session.place(extractor.eval())
+    try:
+        for batch in batches:
+            with torch.no_grad():
+                outputs: Outputs = extractor(batch.images)
+            assert outputs.embedding is not None
+            yield outputs.embedding.float().cpu(), batch.index.cpu()
+    finally:
+        extractor.cpu().train(was_training)
