@@ -15,6 +15,8 @@ from kdrun.distillation.networks import Member, renormalised, seen_by, teacher_m
 from kdrun.distillation.session import Session, eval_loader, open_data, open_session
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import KdrunError
+from kdrun.losses.class_maps import class_maps, pooled_map_tap
+from kdrun.losses.embeddings import student_classifier
 from kdrun.models.build import build_network
 from kdrun.models.card import load_weights
 from kdrun.models.features.taps import FeatureExtractor
@@ -24,6 +26,7 @@ from kdrun.report.figures.store import StoredFigure, write_figures
 from kdrun.report.records import Run
 from kdrun.runs.config import read_config
 from kdrun.teachers.formats import read_any
+from kdrun.types import Outputs
 from kdrun.ui.reporter import Reporter
 
 # Number of test images for similarity and attention, balanced by class.
@@ -69,6 +72,7 @@ def figures_of(
         errors.reliability(evidence),
         features.similarity(evidence),
         features.attention_maps(evidence),
+        features.class_activation_maps(evidence),
     ]
     return [figure for figure in drawn if figure is not None], missing
 
@@ -124,7 +128,7 @@ def _evidence(
     session: Session,
 ) -> Evidence:
     sample = spread_sample(dataset.test.targets, SAMPLE)
-    logits, features = {}, {}
+    logits, features, scores = {}, {}, {}
     for who, member in networks.items():
         network = session.place(member.network)
         model = session.place(
@@ -139,6 +143,9 @@ def _evidence(
         batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
         logits[who], _ = collect_logits(model, batches, session.device, "fp32")
         features[who] = _features(member, network, dataset, sample, config, session)
+        maps = _class_maps(member, network, dataset, sample, config, session)
+        if maps is not None:
+            scores[who] = maps
     temperature = run.result.T
     return Evidence(
         classes=dataset.classes,
@@ -149,6 +156,7 @@ def _evidence(
         shown=lambda index: _shown(dataset, index),
         temperature=temperature if isinstance(temperature, float) and temperature > 0 else None,
         student=list(networks)[-1],
+        class_maps=scores,
     )
 
 
@@ -174,10 +182,55 @@ def _features(
     names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
     if not names:
         return {}
+    outputs = _outputs(member, network, names, False, dataset, sample, config, session)
+    return {name: torch.cat([each.features[name].cpu() for each in outputs]) for name in names}
+
+
+@torch.no_grad()
+def _class_maps(
+    member: Member,
+    network: nn.Module,
+    dataset: Dataset,
+    sample: Tensor,
+    config: DistillConfig,
+    session: Session,
+) -> Tensor | None:
+    """`[S, H, W]`: the scores of each image's class at each place of the last feature map.
+
+    None for a network that does not end in an average of a map and a linear classifier.
+    """
+    network.cpu()
+    view = member.view(dataset)
+    if "embedding" not in view.paths:
+        return None
+    try:
+        tap = pooled_map_tap("class maps", "network", view, dataset.info)
+        session.place(network)
+        outputs = _outputs(member, network, [tap], True, dataset, sample, config, session)
+        classifier = student_classifier("class maps", view, outputs[0])
+    except KdrunError:
+        session.place(network)
+        return None
+    scores = torch.cat([class_maps(classifier, each.features[tap]).cpu() for each in outputs])
+    return scores[torch.arange(len(sample)), dataset.test.targets[sample]]
+
+
+def _outputs(
+    member: Member,
+    network: nn.Module,
+    names: list[str],
+    embedding: bool,
+    dataset: Dataset,
+    sample: Tensor,
+    config: DistillConfig,
+    session: Session,
+) -> list[Outputs]:
+    """The network's outputs with features for the sampled test images, by batch."""
     extractor = FeatureExtractor(
         network,
         names,
-        paths,
+        member.paths(dataset),
+        embedding,
         normalisation=(dataset.normalisation, member.normalisation),
         image_size=member.image_size,
         outputs=member.outputs,
@@ -187,10 +240,9 @@ def _features(
         session, dataset.test.select(sample), dataset.normalisation, config.dataset, BATCH
     )
     try:
-        found = [extractor(batch.images).features for batch in batches]
+        return [extractor(batch.images) for batch in batches]
     finally:
         extractor.close()
-    return {name: torch.cat([features[name].cpu() for features in found]) for name in names}
 
 
 def _shown(dataset: Dataset, index: Tensor) -> Tensor:

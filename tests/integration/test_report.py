@@ -30,6 +30,7 @@ def test_runs_sweeps_and_pictures(
         "reliability",
         "similarity",
         "attention",
+        "class_maps",
         "class_change",
     } <= (set(pictures))
     assert page.count("<img") == len(pictures)

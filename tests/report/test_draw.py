@@ -37,6 +37,7 @@ def evidence(classes: int = C, maps: bool = True, names: tuple[str, ...] | None 
     return Evidence(
         names or tuple(f"class {c}" for c in range(classes)), targets, logits, sample, features,
         shown, temperature=3.0,
+        class_maps={who: torch.randn(len(sample), 4, 4, generator=draw) for who in logits},
     )  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def pictures(found: Evidence) -> list[StoredFigure]:
         errors.reliability(found),
         features.similarity(found),
         features.attention_maps(found),
+        features.class_activation_maps(found),
     ]
     return [picture for picture in drawn if picture is not None]
 
@@ -89,7 +91,7 @@ def test_every_picture_is_drawn_and_described(tmp_path: Path) -> None:
     drawn = pictures(found)
     assert [picture.name for picture in drawn] == [
         "soft_labels", "disagreements", "class_change", "confusion", "reliability", "similarity",
-        "attention"]  # fmt: skip
+        "attention", "class_maps"]  # fmt: skip
     for picture in drawn:
         assert picture.light.startswith(PNG)
         assert picture.light != picture.dark

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -32,6 +32,8 @@ class Evidence:
     classes: names by number. targets: `[N]`. logits: role → `[N, C]`; the run's student is always
     there. sample: `[S]`, positions in the test split. features: role → tap → `[S, ...]`, stages in
     order, or embeddings where there are none. shown: positions → images `[..., C, H, W]`, 0..1.
+    class_maps: role → `[S, H, W]`, the activation map of each sampled image's own class, for
+    networks that have one.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +44,7 @@ class Evidence:
     shown: Callable[[Tensor], Tensor]
     temperature: float | None = None
     student: str = DISTILLED
+    class_maps: dict[str, Tensor] = field(default_factory=dict)
 
     def name(self, number: int, most: int = 14) -> str:
         """The name of a class, truncated to `most` letters."""

@@ -1,4 +1,4 @@
-"""Features: similarity of the images of a batch, and attention maps."""
+"""Features: similarity of the images of a batch, attention maps, class activation maps."""
 
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
@@ -92,6 +92,46 @@ def attention_maps(evidence: Evidence) -> StoredFigure | None:
         "Mean square of the features over the channels, by stage; bright: large. " + likeness,
         f"Attention maps of {', '.join(maps)} for {len(chosen)} test images. {likeness}".strip(),
         (1.0 * (1 + len(columns)), 1.0 * len(chosen) + 0.45),
+        paint,
+    )
+
+
+def class_activation_maps(evidence: Evidence) -> StoredFigure | None:
+    """Where each network finds evidence for the true class of an image.
+
+    Zhou et al. 2016, arXiv 1512.04150: the classifier at each place of the last feature map, as
+    loss=cat_kd compares it, without its bias.
+    """
+    maps = evidence.class_maps
+    if not maps:
+        return None
+    chosen = _one_per_class(evidence)
+    images = evidence.shown(evidence.sample[chosen])
+    targets = evidence.targets[evidence.sample].tolist()
+
+    def paint(canvas: Canvas, theme: Theme) -> None:
+        grid = canvas.subplots(len(chosen), 1 + len(maps), squeeze=False)
+        for row, axes in enumerate(grid):
+            show_image(axes[0], images[row])
+            axes[0].set_title(evidence.name(targets[chosen[row]]), fontsize=7)
+            for place, (who, scores) in enumerate(maps.items(), 1):
+                shown = scores[chosen[row]].numpy()
+                limit = max(float(abs(shown).max()), 1e-12)
+                axes[place].set_axis_off()
+                axes[place].imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit,
+                                   interpolation="nearest")  # fmt: skip
+                if row == 0:
+                    axes[place].set_title(who, fontsize=8)
+
+    likeness = _likeness({who: {"map": scores} for who, scores in maps.items()}, evidence)
+    return draw(
+        "class_maps",
+        "Class activation maps",
+        "Score of the image's true class at each place of the last feature map: red for it, blue "
+        "against it; each map has its own scale. " + likeness,
+        f"Class activation maps of {', '.join(maps)} for {len(chosen)} test images. "
+        f"{likeness}".strip(),
+        (1.15 * (1 + len(maps)), 1.15 * len(chosen) + 0.3),
         paint,
     )
 
