@@ -13,6 +13,7 @@ Optional keys of a row:
     transfer: the transfer set, in the settings of `transfer`
     corrected: true after the bias correction of left-out classes
     tokens: number of distillation tokens of the student
+    regions: those of the loss (`loss.ID.regions`); without them a row matches runs without regions
 
 A row matches runs with the same names of data set, teachers, student and loss (`kd`, `kd+sp`), the
 same transfer set, and the same T and tokens where it gives them. Nothing else is compared, and the
@@ -27,7 +28,7 @@ from typing import Any
 
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.limits import read_yaml
-from kdrun.report.settings import NONE, Settings, text
+from kdrun.report.settings import ABSENT, NONE, Settings, text
 
 FOLDER = "published"
 METRICS = {
@@ -41,7 +42,7 @@ METRICS = {
 COUNTS = ("errors", "errors_left_out")
 KEYS = (
     *("teacher", "student", "loss", "T", "value", "dataset", "metric", "teachers", "together"),
-    *("transfer", "corrected", "tokens"),
+    *("transfer", "corrected", "tokens", "regions"),
 )
 FILE_KEYS = ("source", "table", "schedule", "dataset", "metric", "unverified", "rows")
 # The settings that define a transfer set, and their defaults.
@@ -60,6 +61,7 @@ class PublishedMetric:
 
     teacher: `a+b` for several. T, tokens: None matches any. together: size of the ensemble.
     transfer: settings of `transfer` that differ from their defaults, as text.
+    regions: of the loss, as text; `none` for the logits alone.
     """
 
     dataset: str
@@ -76,6 +78,7 @@ class PublishedMetric:
     together: int = 1
     corrected: bool = False
     tokens: int | None = None
+    regions: str = NONE
     unverified: bool = False
 
     @property
@@ -156,6 +159,7 @@ def match(settings: Settings, metrics: Iterable[PublishedMetric]) -> Match | Non
         (teacher, student, settings.get("loss", ""), 1, transfer),
         settings.get("T"),
         settings.get("student.distillation_tokens"),
+        _regions(settings),
     )
     if teacher == NONE:
         matched = Match([], [], distilled, [])
@@ -178,19 +182,34 @@ def transfer_of(settings: Settings) -> dict[str, str]:
     return {key: value for key, value in values.items() if value != TRANSFER[key]}
 
 
+def _regions(settings: Settings) -> str:
+    """The regions of the run's losses, as text; `none` without more than the whole map."""
+    found = (settings.get(f"loss.{name}.regions") for name in settings.get("loss", "").split("+"))
+    return next((value for value in found if value not in (None, ABSENT, "[1]")), NONE)
+
+
 def _find(
     metrics: list[PublishedMetric],
     what: tuple[str, str, str, int, Mapping[str, str]],
     T: str | None = None,
     tokens: str | None = None,
+    regions: str = NONE,
 ) -> list[PublishedMetric]:
-    """The last match of each kind: a user's own values override those of kdrun."""
+    """The last match of each kind: a user's own values override those of kdrun.
+
+    what: teacher, student, losses in any order, size of the ensemble, transfer set.
+    """
+    teacher, student, loss, together, transfer = what
+    losses = sorted(loss.split("+"))
     fitting = [
         metric
         for metric in metrics
-        if (metric.teacher, metric.student, metric.loss, metric.together, metric.transfer) == what
+        if (metric.teacher, metric.student, metric.together) == (teacher, student, together)
+        and sorted(metric.loss.split("+")) == losses
+        and metric.transfer == transfer
         and (metric.T is None or text(metric.T) == T)
         and (metric.tokens is None or text(metric.tokens) == tokens)
+        and metric.regions == regions
     ]
     return list({metric.meaning: metric for metric in fitting}.values())
 
@@ -228,6 +247,7 @@ def _metric(path: Path, place: int, row: Any, content: dict[str, Any]) -> Publis
         together=int(both.get("together", 1)),
         corrected=bool(both.get("corrected", False)),
         tokens=None if both.get("tokens") is None else int(both["tokens"]),
+        regions=NONE if both.get("regions") is None else text(list(both["regions"])),
         unverified=bool(both.get("unverified", False)),
     )
 
