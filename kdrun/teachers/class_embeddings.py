@@ -20,7 +20,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.devices import describe_device
 from kdrun.errors import ConfigError
-from kdrun.files import canonical_hash, make_folder, write_atomically
+from kdrun.files import canonical_hash, write_atomically
 from kdrun.losses.class_statistics import first_of_each_class, linear_cka
 from kdrun.models.card import NetworkCard
 
@@ -106,7 +106,7 @@ class ClassEmbeddings:
         with suppress(
             OSError
         ):  # a full disk, or a folder of another user: measured again next time
-            make_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
             content = save({"values": measured}, {"sha256": _digest(measured)})
             write_atomically(path, content)
         return measured

@@ -79,7 +79,7 @@ def test_means_and_first_images_by_hand() -> None:
     targets = torch.tensor([2, 0, 2, 0, 0, 2, 2])
     embeddings = torch.arange(14.0).view(7, 2)
     means = class_means(embeddings, targets, 4)
-    assert means[0].tolist() == [(2 + 6 + 8) / 3, (3 + 7 + 9) / 3]
+    assert means[0].tolist() == pytest.approx([(2 + 6 + 8) / 3, (3 + 7 + 9) / 3])
     assert means[1].tolist() == means[3].tolist() == [0.0, 0.0]
     places = first_of_each_class(targets, 4)
     assert places.tolist() == [[1, 3, 4], [-1] * 3, [0, 2, 5], [-1] * 3]
