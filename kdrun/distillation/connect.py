@@ -126,14 +126,19 @@ def tap_networks(
         )
         sample = student.sample(data)
         outputs = [_dry_outputs(extractor, sample) for extractor in extractors]
-        statistics = [
-            None if embeddings is None else embeddings(number, extractor, teacher_outputs)
-            for number, (extractor, teacher_outputs) in enumerate(
-                zip(extractors[1:], outputs[1:], strict=True)
-            )
-        ]
+        statistics = _statistics(embeddings, extractors[1:], outputs[1:])
         _build_adapters(objective, outputs, views, statistics, context, seed)
     return extractors[0], extractors[1:]
+
+
+def _statistics(
+    source: EmbeddingSource | None,
+    teachers: Sequence[FeatureExtractor],
+    outputs: Sequence[Outputs],
+) -> list[TeacherEmbeddings | None]:
+    """Statistics of each teacher's embeddings, not measured yet."""
+    pairs = enumerate(zip(teachers, outputs, strict=True))
+    return [None if source is None else source(number, *pair) for number, pair in pairs]
 
 
 def _losses_of(objective: Objective, position: int) -> list[DistillationLoss]:

@@ -54,8 +54,8 @@ class NormAndDirection(DistillationLoss):
         if means is None:
             if context.embeddings is None:
                 raise ConfigError(
-                    "loss=nd needs the mean of the teacher's embeddings for each class: pass it, "
-                    "ND(class_means=means), [classes, width]."
+                    "loss=nd needs the mean embedding of each class, from a trained teacher: use "
+                    "scheme=offline, or in Python pass it, ND(class_means=means), [classes, width]."
                 )
             means = context.embeddings.class_means()
         if means.dim() != 2 or means.shape[1] != widths[1]:

@@ -107,7 +107,7 @@ def test_frozen_value() -> None:
 
 def test_refusals() -> None:
     embedding, targets = torch.ones(2, 3), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(ConfigError, match=r"for each class: pass it, ND\(class_means=means\)"):
+    with pytest.raises(ConfigError, match=r"in Python pass it, ND\(class_means=means\)"):
         ND()(embedding, embedding, targets)
     with pytest.raises(ConfigError, match=r"must be \[classes, 3\]"):
         ND(class_means=torch.ones(2, 4))(embedding, embedding, targets)
