@@ -36,10 +36,10 @@ Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`)
 - `taps` name the features a loss reads. `stages` is every stage of both networks, paired from the
   last one backwards. Other values: `last_stage`, `stage2`, any module path, or
   `[student's, teacher's]`. `_pre` is the tensor before a stage's last activation.
-- `loss.kd.regions=[1,2,4]`, and the same for `dkd` and `nkd`, adds the logits of 2×2 and 4×4 regions
-  (SDD: Wei et al. 2024, CVPR, arXiv 2403.13512): the map before the global average is averaged to
-  each grid and classified at each place. The loss is the mean over all regions, those counting
-  twice where region and whole image disagree on whether the teacher is right. It needs networks
+- `loss.kd.regions=[1,2,4]`, and the same for `dkd` and `nkd`, adds the logits of 2×2 and 4×4
+  regions (SDD: Wei et al. 2024, CVPR, arXiv 2403.13512): the map before the global average is
+  averaged to each grid and classified at each place. The loss is the mean over all regions; those
+  count twice that disagree with the whole image on whether the teacher is right. It needs networks
   that end in an average and a linear classifier, and labels.
 - `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with SGD
   and two momentum buffers: `momentum - dot_delta` for CE, `momentum + dot_delta` for all other

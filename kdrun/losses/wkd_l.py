@@ -119,9 +119,9 @@ class WassersteinLogits(DistillationLoss):
     def _measured(self, teacher: Outputs, context: LossContext) -> Tensor:
         if context.embeddings is None:
             raise ConfigError(
-                "loss.wkd_l.variant=cka needs the similarity of the classes, from a trained teacher: "
-                "use scheme=offline, or in Python pass it, WKDL(similarity=matrix), [classes, "
-                "classes]."
+                "loss.wkd_l.variant=cka needs the similarity of the classes, from a trained "
+                "teacher: use scheme=offline, or in Python pass it, WKDL(similarity=matrix), "
+                "[classes, classes]."
             )
         return context.embeddings.class_similarity()
 
