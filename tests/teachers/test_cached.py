@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.augment.views import ImageViews, Plan
+from kdrun.data.augment.views import ImageViews, Plan, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.data.loaders.partners import PairedLoader
@@ -54,20 +54,22 @@ def loader(seed: int = 0, **changes: object) -> TrainLoader:
     split = Split(pixels.to(torch.uint8), torch.arange(IMAGES) % CLASSES)
     constants = Normalisation((0.5,) * 3, (0.2,) * 3)
     settings: dict = {"resident": True, "memory_format": torch.channels_last, **changes}
-    return TrainLoader(split, constants, BATCH, AUGMENT, seed, CPU, **settings)
+    augment = settings.pop("augment", AUGMENT)
+    return TrainLoader(split, constants, BATCH, augment, seed, CPU, **settings)
 
 
 def teacher(path: Path, **changes: object) -> CachedTeacher:
     widths = changes.pop("widths", (CLASSES, 0))
     dtype = changes.pop("dtype", torch.float32)
     storable = int(changes.pop("storable", IMAGES))  # type: ignore[call-overload]
+    plan: Plan = changes.pop("plan", PLAN)  # type: ignore[assignment]
     name = cached.STORED[dtype][0]  # type: ignore[index]
-    file = CacheFile(path / "r.bin", storable * PLAN.view_count, sum(widths), name)  # type: ignore[call-overload,operator]
+    file = CacheFile(path / "r.bin", storable * plan.view_count, sum(widths), name)  # type: ignore[call-overload,operator]
     return CachedTeacher(
         Counting(),
         file,
         storable,
-        PLAN,
+        plan,
         dtype,
         widths,
         CPU,
@@ -282,3 +284,45 @@ def test_bf16_outputs_keep_their_bits(tmp_path: Path) -> None:
         again = epoch(teacher(tmp_path, dtype=torch.bfloat16), source)
     assert first.dtype == torch.bfloat16
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("view", ["same", "weak", "fixed", "independent"])
+def test_views_of_a_cycle_are_found_bit_for_bit(tmp_path: Path, view: str) -> None:
+    """Random augmentation with a cycle: after its last epoch the teacher is not run again."""
+    augment = AugmentConfig(1, True, policy="randaugment", cycle=2, teacher_view=view)
+    source = loader(augment=augment)
+    plan = source.teacher.plan
+    first, plain = teacher(tmp_path, plan=plan), Counting()
+    for number in (0, 1, 2, 3):
+        for batch in source.epoch(number):
+            found = first(batch.for_teacher, batch.keys).logits
+            torch.testing.assert_close(found, plain(batch.for_teacher).logits)
+    assert first.counts.computed == IMAGES * (1 if view == "fixed" else 2)
+    for keep in (True, False):
+        again = teacher(tmp_path, plan=plan)
+        for number in (4, 7):
+            for batch in loader(augment=augment, resident=keep).epoch(number):
+                one = again(batch.for_teacher, batch.keys).logits
+                assert torch.equal(one, first(batch.for_teacher, batch.keys).logits)
+        assert again.teacher.seen == []
+
+
+def test_what_a_record_depends_on_is_part_of_the_key() -> None:
+    base = AugmentConfig(1, True, policy="randaugment", cycle=2)
+    plans = [
+        Plan(AugmentConfig(1, True), 0, IMAGES),
+        Plan(base, 0, IMAGES),
+        Plan(base, 1, IMAGES),
+        Plan(base, 0, IMAGES - 1),
+        Plan(replace(base, cycle=3), 0, IMAGES),
+        Plan(replace(base, magnitude=8), 0, IMAGES),
+        Plan(replace(base, mixup=replace(base.mixup, alpha=0.2)), 0, IMAGES),
+        teacher_plan(Plan(replace(base, teacher_view="weak"), 0, IMAGES)),
+        teacher_plan(Plan(replace(base, teacher_view="fixed"), 0, IMAGES)),
+        teacher_plan(Plan(replace(base, teacher_view="independent"), 0, IMAGES)),
+    ]
+    assert len({repr(plan.identity()) for plan in plans}) == len(plans)
+    assert plans[0].identity() == {"augment": {"crop_padding": 1, "flip": True}}
+    same = teacher_plan(Plan(replace(base, strong="randaugment"), 0, IMAGES))
+    assert same.identity() == plans[1].identity()
+    assert Plan(replace(base, cycle=None), 0, IMAGES).view_count is None
