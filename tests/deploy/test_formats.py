@@ -16,8 +16,17 @@ from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard
 from kdrun.types import InputInfo, Normalisation
 
-KINDS = ["cnn_tiny", "mlp", "resnet8", "wrn_16_1", "vgg8", "squeezenet1_1"]
-SLOW = ["mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50", "mobilenet_v3_small", "vit_b_32"]
+KINDS = ["cnn_tiny", "mlp", "wrn_16_1", "vgg8"]
+SLOW = [
+    "resnet8",
+    "squeezenet1_1",
+    "mobilenetv2",
+    "shufflenetv1",
+    "shufflenetv2",
+    "resnet50",
+    "mobilenet_v3_small",
+    "vit_b_32",
+]
 
 
 def loaded(name: str, channels: int = 3) -> LoadedNetwork:
@@ -71,7 +80,7 @@ def test_every_kind_as_onnx(name: str, tmp_path: Path) -> None:
     assert_equal(network, formats.onnx_runner(tmp_path / "x.onnx", 1))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "shufflenetv1"])
+@pytest.mark.parametrize("name", ["resnet8", pytest.param("shufflenetv1", marks=pytest.mark.heavy)])
 def test_as_pt2(name: str, tmp_path: Path) -> None:
     network = loaded(name)
     formats.write_pt2(network, network.card, "uint8", tmp_path / "x.pt2")

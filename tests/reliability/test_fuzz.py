@@ -26,7 +26,7 @@ def check(cases: int, seed: int, only: list[str], world: World) -> None:
 
 
 def test_bad_input_in_short(world: World) -> None:
-    check(40, 0, ["overrides", "verbs", "pictures", "trees", "arrays", "checkpoints"], world)
+    check(24, 0, ["overrides", "verbs", "pictures", "trees", "arrays", "checkpoints"], world)
 
 
 def test_spoilt_runs_in_short(world: World) -> None:
