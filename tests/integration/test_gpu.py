@@ -1,14 +1,24 @@
 """The same runs on a GPU."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import SMALL, results
+import torch
+from support import SMALL, results, without_times
 
 pytestmark = pytest.mark.gpu
 
 Run = Callable[..., int]
+Refused = Callable[..., str]
+GPU = (*SMALL, "device=cuda", "alone=false")
+
+
+def digest(run: dict[str, Any]) -> str:
+    """SHA-256 of the student's file."""
+    return hashlib.sha256((run["folder"] / "student.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -32,3 +42,75 @@ def test_compiled_networks_train_on_the_gpu(kdrun: Run, workdir: Path) -> None:
     assert kdrun("distill", *SMALL, "device=cuda", "compile=true") == 0
     (result,) = [r for r in results(workdir) if r["teachers"]]
     assert result["status"] == "completed"
+
+
+def test_equal_runs_have_equal_bits_with_deterministic_kernels(kdrun: Run, workdir: Path) -> None:
+    for root in ("one", "two"):
+        assert kdrun("distill", *GPU, "deterministic=true", f"output_root={root}/outputs") == 0
+    one, two = (results(workdir / root)[0] for root in ("one", "two"))
+    assert digest(one) == digest(two)
+
+
+def test_a_stopped_run_resumes_with_equal_bits(
+    kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in mid-epoch, right after a checkpoint."""
+    from kdrun.engine.loop import _Fit
+
+    words = [*GPU, "deterministic=true", "batch_size=20", "checkpoint_steps=3", "teacher.cache=off"]
+    assert kdrun("distill", *words, "output_root=whole/outputs") == 0
+    step = _Fit._step
+
+    def stop_after_seven(self: _Fit, batch: object) -> object:
+        if self.training.settings == "schedule." and self.state.step == 7:
+            self.training.stop.ask("test")
+        return step(self, batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Fit, "_step", stop_after_seven)
+        assert kdrun("distill", *words, "output_root=cut/outputs") == 130
+    (cut,) = results(workdir / "cut")
+    assert cut["status"] == "interrupted"
+    assert kdrun("resume", str(cut["folder"])) == 0
+    (whole,), (cut,) = results(workdir / "whole"), results(workdir / "cut")
+    assert digest(whole) == digest(cut)
+    assert without_times(whole) == without_times(cut)
+
+
+def test_compiled_training_uses_cuda_graphs_and_agrees(
+    kdrun: Run, workdir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for root, compiled in (("plain", "false"), ("compiled", "true")):
+        words = [*GPU, "epochs=1", f"compile={compiled}", f"output_root={root}/outputs"]
+        assert kdrun("distill", *words) == 0
+    plain, compiled_run = (results(workdir / root)[0] for root in ("plain", "compiled"))
+    loss = plain["student"]["test"]["loss"]
+    assert compiled_run["student"]["test"]["loss"] == pytest.approx(loss, rel=1e-2)
+
+
+def test_the_teacher_is_cached_on_the_gpu(kdrun: Run, workdir: Path) -> None:
+    """A second run finds every output, and ends with the same student."""
+    words = [*GPU, "deterministic=true", "teacher.cache=logits"]
+    assert kdrun("distill", *words) == 0
+    assert kdrun("distill", *words) == 0
+    first, second = results(workdir)
+    assert second["teacher_cache"][0]["computed"] == 0
+    assert digest(first) == digest(second)
+
+
+def test_int8_training_is_refused(refused: Refused) -> None:
+    assert "fp32" in refused("distill", *GPU, "precision=int8")
+
+
+def test_out_of_memory_is_one_sentence(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        words = ["dataset.image_size=64", "dataset.train_size=2000", "batch_size=2000"]
+        assert kdrun("distill", *GPU, *words, "student=resnet110") == 1
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert "batch_size" in told

@@ -1,0 +1,173 @@
+"""The parts of the kit: CUDA tests, step times, a training that fits, the full training."""
+
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bootstrap
+
+STEP_LIMIT_SECONDS = 75  # of one pair; compilation is most of it
+PHOTOS = [
+    "dataset=synthetic",
+    "dataset.image_size=32",
+    "dataset.num_classes=100",
+    "dataset.train_size=20000",
+    "dataset.augment.crop_padding=4",
+    "dataset.augment.flip=true",
+    "loss=kd",
+    "steps=40",
+    "rounds=5",
+]
+PAIRS = {
+    "resnet32x4 → resnet8x4": ["teacher=resnet32x4", "student=resnet8x4"],
+    "wrn_40_2 → wrn_16_2": ["teacher=wrn_40_2", "student=wrn_16_2"],
+    "resnet56 → resnet20": ["teacher=resnet56", "student=resnet20"],
+}
+VARIANTS = "compare=[usual,teacher_bf16,bf16,remembered]"
+BATCH_SIZES = (64, 256)
+EPOCHS = 240  # of the published recipe
+
+
+@dataclass(frozen=True)
+class Data:
+    """Words that choose the data and the teacher; `real` is False for synthetic images."""
+
+    real: bool
+    words: tuple[str, ...]
+
+
+def find_data(folder: Path | None, out: Path) -> Data:
+    """CIFAR-100 and the published teacher below `folder`, or synthetic images and why."""
+    if folder is not None:
+        images = folder / "cifar100"
+        packed = folder / "cifar100-png.zip"
+        if not images.is_dir() and packed.is_file():
+            images = out / "data" / "cifar100"
+            if not images.is_dir():
+                zipfile.ZipFile(packed).extractall(out / "data")
+        weights = folder / "weights" / "resnet56.pth"
+        if images.is_dir():
+            words = ["dataset=cifar100", f"dataset.root={images}", "dataset.download=false"]
+            teacher = ["teacher=resnet56"]
+            if weights.is_file():
+                teacher.append(f"teacher.checkpoint={weights}")
+            return Data(True, (*words, *teacher))
+        print(f"{folder} has neither cifar100/ nor cifar100-png.zip: synthetic images are used.")
+    words = [word for word in PHOTOS if word.startswith("dataset")]
+    return Data(False, (*words, "teacher=resnet56", "teacher.schedule.epochs=1"))
+
+
+class Kit:
+    """Runs kdrun's commands on one device; results and run folders are below `out`."""
+
+    def __init__(self, out: Path, device: str, data: Data) -> None:
+        self.out = out
+        self.device = device
+        self.data = data
+
+    def run(self, module: str, words: Sequence[str], seconds: float) -> int:
+        """Exit code of `python -m module words`; 124 when it ran out of time."""
+        print(f"+ {module} {' '.join(words)}", flush=True)
+        command = bootstrap.command(self.out / "site", module, *words)
+        try:
+            return subprocess.run(command, cwd=bootstrap.ROOT, timeout=max(seconds, 1)).returncode
+        except subprocess.TimeoutExpired:
+            return 124
+
+    def kdrun(self, *words: str, seconds: float) -> int:
+        """Exit code of a kdrun command on the device, with its output below `out`."""
+        rest = (f"device={self.device}", f"output_root={self.out / 'outputs'}", "ui=plain")
+        return self.run("kdrun", [*words, *rest], seconds)
+
+    def tests(self, seconds: float) -> dict[str, Any]:
+        """`pytest -m gpu`: each test with its outcome and seconds."""
+        report = self.out / "gpu_tests.xml"
+        report.unlink(missing_ok=True)
+        words = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests"]
+        code = self.run("pytest", words, seconds)
+        cases = {}
+        if report.is_file():
+            for case in ElementTree.parse(report).iter("testcase"):
+                kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
+                outcome = next(iter(kinds), "passed")
+                seconds_taken = round(float(case.get("time", 0)), 1)
+                cases[str(case.get("name"))] = {"outcome": outcome, "seconds": seconds_taken}
+        return {"exit_code": code, "cases": cases}
+
+    def step_times(self, left: Callable[[float], float], until: float) -> dict[str, Any]:
+        """`kdrun benchmark` of each pair and batch size while there is time."""
+        measured: dict[str, Any] = {}
+        for size in BATCH_SIZES:
+            for name, pair in PAIRS.items():
+                if left(until) < 20:
+                    measured[f"{name}, batch {size}"] = "no time left"
+                    continue
+                measured[f"{name}, batch {size}"] = self._benchmark(pair, size)
+        return measured
+
+    def _benchmark(self, pair: list[str], size: int) -> dict[str, Any] | str:
+        words = [*PHOTOS, *pair, f"batch_size={size}", VARIANTS]
+        began = time.time()
+        code = self.kdrun("benchmark", *words, seconds=STEP_LIMIT_SECONDS)
+        files = (self.out / "outputs" / "benchmark").glob("*/*/*/benchmark.json")
+        new = [path for path in files if path.stat().st_mtime >= began]
+        return json.loads(new[-1].read_text()) if new else f"failed with exit code {code}"
+
+    def short_training(self, seconds: float) -> dict[str, Any]:
+        """ResNet-56 → ResNet-20 with KD for as many epochs as fit: one is timed first."""
+        words = self._training_words(1)
+        began = time.monotonic()
+        code = self.kdrun("distill", *words, seconds=seconds)
+        first = self._newest()
+        if code or first is None:
+            return {"exit_code": code}
+        per_epoch = float(first["time"]["seconds"])
+        left = seconds - (time.monotonic() - began)
+        fixed = max(time.monotonic() - began - per_epoch, 0.0)  # start, decoding, evaluation
+        epochs = int((left - fixed) / per_epoch * 0.85)
+        if epochs < 2:
+            return {"exit_code": 0, "epochs": 1, "result": first}
+        code = self.kdrun("distill", *self._training_words(epochs), seconds=left)
+        return {"exit_code": code, "epochs": epochs, "result": self._newest()}
+
+    def full_training(self) -> int:
+        """240 epochs; the same command resumes it after a stop."""
+        words = self._training_words(EPOCHS)
+        runs = self.out / "outputs" / "distill"
+        for config in sorted(runs.glob("*/*/*/config.yaml"), reverse=True):
+            result = config.parent / "result.json"
+            stopped = json.loads(result.read_text()).get("status") if result.is_file() else None
+            if (
+                stopped in ("interrupted", "running")
+                and f"epochs={EPOCHS}" in (config.parent / "command.txt").read_text().split()
+            ):
+                return self.run("kdrun", ["resume", str(config.parent)], 1e9)
+        return self.kdrun("distill", *words, seconds=1e9)
+
+    def _training_words(self, epochs: int) -> list[str]:
+        recipe = ["schedule=cifar240", f"epochs={epochs}", "schedule.curve=cosine"]
+        if epochs == EPOCHS:
+            recipe = ["schedule=cifar240", f"epochs={epochs}"]
+        speed = ["precision=bf16", "compile=true"] if self.device != "cpu" else []
+        return [*self.data.words, "student=resnet20", "loss=kd", "alone=false", *recipe, *speed]
+
+    def _newest(self) -> dict[str, Any] | None:
+        results = (self.out / "outputs" / "distill").glob("*/*/*/result.json")
+        newest = max(results, key=lambda path: path.stat().st_mtime, default=None)
+        return None if newest is None else json.loads(newest.read_text())
+
+
+def passed(results: dict[str, Any]) -> bool:
+    """Whether every test passed and the training ended."""
+    return results["tests"]["exit_code"] == 0 and results["training"]["exit_code"] == 0
+
+
+if __name__ == "__main__":
+    sys.exit("run `python benchmarks/gpu`")

@@ -1,0 +1,64 @@
+"""The GPU kit without a GPU: its refusal, its data folder, its table."""
+
+import importlib
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+KIT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+
+
+@pytest.fixture
+def kit(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(KIT))
+    names = ("bootstrap", "parts", "table")
+    modules = {name: importlib.import_module(name) for name in names}
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+    return modules
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_in_one_sentence(kit: dict[str, ModuleType]) -> None:
+    told = kit["bootstrap"].missing_gpu("cuda")
+    assert told.startswith("This machine has no GPU")
+    assert "\n" not in told
+    assert kit["bootstrap"].missing_gpu("cpu") is None
+
+
+def test_the_data_folder_may_hold_the_archive(kit: dict[str, ModuleType], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cifar100-png.zip", "w") as archive:
+        archive.writestr("cifar100/train/apple/0.png", b"")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet56.pth").touch()
+    data = kit["parts"].find_data(tmp_path, tmp_path / "out")
+    assert data.real
+    assert f"dataset.root={tmp_path}/out/data/cifar100" in data.words
+    assert (tmp_path / "out/data/cifar100/train/apple/0.png").is_file()
+    assert f"teacher.checkpoint={tmp_path}/weights/resnet56.pth" in data.words
+    assert not kit["parts"].find_data(None, tmp_path).real
+
+
+def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> None:
+    def variant(step: float, times_this: float) -> dict[str, object]:
+        ratio = {"median": times_this}
+        return {"step_ms": {"median": step}, "times_this": ratio, "first_block_seconds": 1.0}
+
+    measured = {"variants": {"usual": variant(30, 0.5), "bf16": variant(10, 1.5)}}
+    result = {"student": {"test": {"top1": 61.25}}, "time": {"seconds": 90.0}}
+    text = kit["table"].markdown(
+        {
+            "machine": {"device": "A", "torch": "2.9", "cuda": "13", "cpus": 4},
+            "tests": {"exit_code": 0, "cases": {"test_x": {"outcome": "passed", "seconds": 2}}},
+            "steps": {"pair, batch 64": measured, "other": "no time left"},
+            "training": {"exit_code": 0, "epochs": 7, "result": result},
+        }
+    )
+    assert "| test_x | passed | 2.0 |" in text
+    assert "| pair, batch 64 | bf16 | 10.00 | 3.00 | 1.0 |" in text
+    assert "| other | no time left |" in text
+    assert "7 epochs, 90 s of training: 61.25 %" in text
