@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from kdrun.config.settings import setting
-from kdrun.ranges import Choices, Count, Items, NotNegative, Positive, Range
+from kdrun.ranges import Choices, Count, Items, Positive, Range
 
 Probability = Annotated[float, Range(low=0, high=1)]
+MixAlpha = Annotated[float, Range(low=0, high=1000, usual="0.1 to 1")]
 CropPadding = Annotated[int, Range(low=0, high=65_536)]
 Interval = Annotated[list[Positive], Items(2, 2)]
 CROP_PADDING = "pixels of border before a random crop"
@@ -68,9 +69,9 @@ class ErasingConfig:
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Mixing with a partner image. alpha: of the Beta distribution of the share."""
+    """Mixing with a partner image, as timm's Mixup in mode `elem`."""
 
-    alpha: NotNegative = setting(0.0, "Beta(alpha, alpha) of the mixing share; 0: no mixing")
+    alpha: MixAlpha = setting(0.0, "Beta(alpha, alpha) of the mixing share; 0: no mixing")
     prob: Probability = setting(1.0, "share of images that are mixed")
 
 
@@ -105,6 +106,9 @@ class AugmentConfig:
     erasing: ErasingConfig = setting(ErasingConfig(), "random erasing", quiet=True)
     mixup: MixConfig = setting(MixConfig(), "mixup: blend with a partner image", quiet=True)
     cutmix: MixConfig = setting(MixConfig(), "CutMix: paste a box of a partner image", quiet=True)
+    switch_prob: Probability = setting(
+        0.5, "with mixup and cutmix: share of the images that get CutMix", quiet=True
+    )
     cycle: Count | None = setting(
         None,
         "number of views of each image: epoch e has the augmentation of epoch e mod cycle, so the "

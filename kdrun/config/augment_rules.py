@@ -16,6 +16,13 @@ def augment(where: str, config: AugmentConfig, has_teacher: bool) -> None:
     _interval(f"{where}.erasing.scale", config.erasing.scale, most=1)
     _interval(f"{where}.erasing.ratio", config.erasing.ratio)
     _unread(where, config)
+    for name in ("mixup", "cutmix"):
+        mixing = getattr(config, name)
+        if mixing.prob != 1 and not mixing.alpha:
+            raise ConfigError(
+                f"{where}.{name}.prob={mixing.prob:g} has no effect without {where}.{name}.alpha, "
+                f"e.g. {where}.{name}.alpha=0.2: set it, or leave {where}.{name}.prob out."
+            )
     if has_teacher:
         _teacher_view(where, config)
         return
@@ -47,6 +54,8 @@ def _unread(where: str, config: AugmentConfig) -> None:
         if key not in POLICIES[config.policy]:
             readers = [policy for policy, keys in POLICIES.items() if key in keys]
             read_by[key] = f"policy={' or '.join(readers)}"
+    if not (config.mixup.alpha and config.cutmix.alpha):
+        read_by["switch_prob"] = "mixup.alpha with cutmix.alpha"
     for each in settings_of(AugmentConfig):
         value = getattr(config, each.name)
         if each.name in read_by and value != each.default:

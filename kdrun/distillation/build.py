@@ -161,6 +161,11 @@ def _scheme(
         compiled=compiled,
         given=_given(config, dataset, objective, connected.member, compiled),
     )
+    if scheme.reads_partner and config.augment.mixes:
+        raise ConfigError(
+            f"scheme={config.scheme.name} compares two images of one class, and a mixed image has "
+            "two classes: leave out augment.mixup and augment.cutmix, or choose another scheme."
+        )
     if config.scheme.peers and not scheme.trains_peers:
         raise ConfigError(
             f"scheme={config.scheme.name} trains no peers: leave out scheme.peers, or choose "

@@ -274,6 +274,8 @@ def objective_of(config: DistillConfig) -> Objective:
     objective = build_objective(
         config.loss, config.T, config.alpha, config.ce, label_loss(config.schedule), ensemble
     )
+    if config.augment.mixes:
+        require_label_pairs(objective)
     return objective if config.transfer.labelled else without_labels(objective)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import AugmentConfig
+from kdrun.config.augment import AugmentConfig, MixConfig
 from kdrun.data.augment.views import ImageViews, Plan, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
@@ -286,10 +286,11 @@ def test_bf16_outputs_keep_their_bits(tmp_path: Path) -> None:
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("view", ["same", "weak", "fixed", "independent"])
+@pytest.mark.parametrize("view", ["same", "weak", "fixed", "independent", "mixed"])
 def test_views_of_a_cycle_are_found_bit_for_bit(tmp_path: Path, view: str) -> None:
     """Random augmentation with a cycle: after its last epoch the teacher is not run again."""
-    augment = AugmentConfig(1, True, policy="randaugment", cycle=2, teacher_view=view)
+    mixup, seen = MixConfig(0.8 * (view == "mixed"), 0.7), view.replace("mixed", "same")
+    augment = AugmentConfig(1, True, policy="randaugment", mixup=mixup, cycle=2, teacher_view=seen)
     source = loader(augment=augment)
     plan = source.teacher.plan
     first, plain = teacher(tmp_path, plan=plan), Counting()

@@ -9,6 +9,7 @@ from kdrun.config.augment import AugmentConfig, JitterConfig
 from kdrun.data.augment.boxes import CROP_NUMBERS, crop_boxes
 from kdrun.data.augment.erasing import erase
 from kdrun.data.augment.geometry import resized_crop
+from kdrun.data.augment.mixing import Mixing, mix
 from kdrun.data.augment.policies import Step, draw, jitter_steps, number_count, run
 from kdrun.data.augment.random_numbers import uniform
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan
@@ -19,12 +20,14 @@ from kdrun.errors import ConfigError
 PLAIN = AugmentConfig()
 NO_JITTER = JitterConfig()
 Normalise = Callable[[Tensor], Tensor]
+PartnerImages = Callable[[Tensor, ImageViews], Tensor]  # (positions [B], their views) -> images
 
 
 class Rendering:
-    """Training images as one network sees them: augmented by a plan, then normalised.
+    """Training images as one network sees them: augmented by a plan, normalised, mixed.
 
-    Every value depends on its own image alone, so an image has the same bits in any batch.
+    Every value depends on its own image, and on its partner's where images are mixed, but not on
+    the batch: an image has the same bits in any.
     size: (height, width) of the network's images. stored: the resident images; None where they are
     streamed.
     """
@@ -52,11 +55,55 @@ class Rendering:
 
     def resident(self, index: Tensor, chosen: ImageViews) -> Tensor:
         """Resident images at `index` `[B]` on the device, normalised; crops on the device."""
+        return self._mixed(self._resident(index, chosen), chosen, self._resident_partners)
+
+    def streamed(
+        self, pixels: Tensor, chosen: ImageViews, partner_pixels: Tensor | None = None
+    ) -> Tensor:
+        """Streamed images `[B, C, H, W]` on the device, normalised; crops on the device.
+
+        partner_pixels: of the images at `partners(...)`.
+        """
+
+        def partner_images(partner: Tensor, partner_views: ImageViews) -> Tensor:
+            assert partner_pixels is not None
+            return self._streamed(partner_pixels, partner_views)
+
+        return self._mixed(self._streamed(pixels, chosen), chosen, partner_images)
+
+    def partners(self, number: int, index: Tensor) -> Tensor:
+        """Positions on the CPU of the images mixed into those at `index` `[B]`; at most B.
+
+        number: of the views, the epoch modulo `augment.cycle`.
+        """
+        mixing = self.mixing(number, index)
+        return index[:0] if mixing is None else mixing.partner[mixing.rows()]
+
+    def mixing(self, number: int, index: Tensor) -> Mixing | None:
+        """How the images at `index` `[B]` (on the CPU) are mixed; None: they are not."""
+        return self.plan.mixing(number, index, self.size)
+
+    def _mixed(self, images: Tensor, chosen: ImageViews, partner_images: PartnerImages) -> Tensor:
+        mixing = self.mixing(chosen.number, chosen.index)
+        rows = None if mixing is None else mixing.rows()
+        if mixing is None or rows is None or not len(rows):
+            return images
+        partner = mixing.partner[rows]
+        partners = partner_images(partner, chosen.of(partner))
+        if len(rows) == len(images):
+            return mix(images, partners, mixing)
+        places = rows.to(images.device)
+        images[places] = mix(images[places], partners, mixing.select(rows))
+        return images
+
+    def _resident_partners(self, partner: Tensor, chosen: ImageViews) -> Tensor:
+        return self._resident(partner.to(self.device), chosen)
+
+    def _resident(self, index: Tensor, chosen: ImageViews) -> Tensor:
         assert self.stored is not None
         return self._finish(self.stored.take(index, chosen.crops), chosen)
 
-    def streamed(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
-        """Streamed images `[B, C, H, W]` on the device, normalised; crops on the device."""
+    def _streamed(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         return self._finish(views.apply(pixels, chosen.crops, storage(self.plan.augment)), chosen)
 
     def _finish(self, pixels: Tensor, chosen: ImageViews) -> Tensor:

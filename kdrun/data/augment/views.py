@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig
 from kdrun.config.convert import to_plain
+from kdrun.data.augment.mixing import Mixing, draw_mixing
 from kdrun.data.loaders import views
 from kdrun.data.loaders.views import Views
 from kdrun.seeds import derive
@@ -24,15 +25,23 @@ class ImageViews:
 
     number: the epoch modulo `augment.cycle`. index: `[B]` positions of the images, on the CPU.
     crops: their crops and flips, on the CPU or the device.
+    epoch: the views of all images in that epoch, for partners; needed only where images are mixed.
     """
 
     number: int
     index: Tensor
     crops: Views
+    epoch: "EpochViews | None" = None
 
     def to(self, device: torch.device) -> "ImageViews":
         """The same views with crops on `device`."""
         return replace(self, crops=self.crops.to(device))
+
+    def of(self, index: Tensor) -> "ImageViews":
+        """The views of other images `[B]` (on the CPU) in the same epoch, where the crops are."""
+        assert self.epoch is not None
+        crops = self.epoch.crops
+        return self.epoch.select(index, index.to(crops.dy.device)).to(self.crops.dy.device)
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,8 @@ class EpochViews:
 
     def select(self, index: Tensor, on_device: Tensor | None = None) -> ImageViews:
         """The views of the images at `index` `[B]`; on_device: the same index where `crops` is."""
-        return ImageViews(
-            self.number, index, self.crops.select(index if on_device is None else on_device)
-        )
+        crops = self.crops.select(index if on_device is None else on_device)
+        return ImageViews(self.number, index, crops, self)
 
     def to(self, device: torch.device) -> "EpochViews":
         """The same views with crops on `device`."""
@@ -83,6 +91,16 @@ class Plan:
         if not augment.is_crop_flip:
             return None
         return (2 * augment.crop_padding + 1) ** 2 * (2 if augment.flip else 1)
+
+    def mixing(self, number: int, index: Tensor, size: tuple[int, int]) -> Mixing | None:
+        """How the images at `index` `[B]` are mixed in epoch `number`; None: they are not.
+
+        size: (height, width) of the images.
+        """
+        if self.fixed or not self.augment.mixes:
+            return None
+        height_width = torch.tensor(size)
+        return draw_mixing(self.augment, self.seed, number, index, self.num_images, height_width)
 
     def view_numbers(self, chosen: ImageViews) -> Tensor:
         """`[B]` int64 on the CPU: the number of each view, below `view_count`."""

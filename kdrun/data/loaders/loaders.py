@@ -20,7 +20,7 @@ from kdrun.data.loaders.resident import ResidentImages, choose_resident
 from kdrun.data.loaders.workers import prepare_worker
 from kdrun.errors import KdrunError
 from kdrun.seeds import generator
-from kdrun.types import Batch, BatchKeys, Normalisation
+from kdrun.types import Batch, BatchKeys, Mixture, Normalisation
 from kdrun.world import ALONE, World
 
 PLAIN = AugmentConfig()
@@ -135,7 +135,9 @@ class TrainLoader:
         rendering = rendering or self.student
         chosen = chosen.to(self.device)
         if self.stored is None:
-            return rendering.streamed(self.split.gather(index).to(self.device), chosen)
+            positions = torch.cat((index, rendering.partners(chosen.number, index)))
+            pixels = self.split.gather(positions).to(self.device)
+            return rendering.streamed(pixels[: len(index)], chosen, pixels[len(index) :])
         return rendering.resident(index.to(self.device), chosen)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
@@ -155,27 +157,40 @@ class TrainLoader:
         shares = [slice(*self.world.share(len(index))) for index in batches]
         local = tuple(index[share] for index, share in zip(batches, shares, strict=True))
         view_pair = self._epoch_views(epoch)
+        number = view_pair[0][1].number
         if self.stored is None:
-            stream = _stream(self.split, local, self.workers, self.device)
+            read = [torch.cat((own, self.student.partners(number, own))) for own in local]
+            stream = _stream(self.split, tuple(read), self.workers, self.device)
             for positions, own, (pixels, targets, index) in zip(
                 batches, local, stream, strict=True
             ):
+                size = len(own)
+                targets, index = targets[:size], index[:size]
                 images = [
-                    rendering.streamed(pixels, epoch_views.select(own, index))
+                    rendering.streamed(pixels[:size], epoch_views.select(own, index), pixels[size:])
                     for rendering, epoch_views in view_pair
                 ]
-                if len(own) < len(positions):
+                if size < len(positions):
                     index = positions.to(self.device)
                     targets = self.targets[positions].to(self.device)
-                yield _batch(images, targets, index)
+                yield _batch(images, targets, index, self._mixture(number, positions))
             return
         on_device = _on_device(batches, self.device)
-        for index, own, share in zip(on_device, local, shares, strict=True):
+        for index, positions, own, share in zip(on_device, batches, local, shares, strict=True):
             images = [
                 rendering.resident(index[share], epoch_views.select(own, index[share]))
                 for rendering, epoch_views in view_pair
             ]
-            yield _batch(images, self.targets.index_select(0, index), index)
+            targets = self.targets.index_select(0, index)
+            yield _batch(images, targets, index, self._mixture(number, positions))
+
+    def _mixture(self, number: int, positions: Tensor) -> Mixture | None:
+        """The second labels of the images at `positions` (on the CPU), on the device."""
+        mixing = self.student.mixing(number, positions)
+        if mixing is None:
+            return None
+        targets = self.targets[mixing.partner.to(self.targets.device)]
+        return Mixture(targets, mixing.share).to(self.device)
 
     def _epoch_views(self, epoch: int) -> list[tuple[Rendering, EpochViews]]:
         """The student's rendering and views, on the device, then the teacher's if they differ."""
@@ -183,9 +198,10 @@ class TrainLoader:
         return [(rendering, rendering.views(epoch).to(self.device)) for rendering in both]
 
 
-def _batch(images: list[Tensor], targets: Tensor, index: Tensor) -> Batch:
+def _batch(images: list[Tensor], targets: Tensor, index: Tensor, mixture: Mixture | None) -> Batch:
     """images: the student's, and the teacher's where they differ."""
-    return Batch(images[0], targets, index, teacher_images=images[1] if len(images) > 1 else None)
+    teacher_images = images[1] if len(images) > 1 else None
+    return Batch(images[0], targets, index, mixture=mixture, teacher_images=teacher_images)
 
 
 class EvalLoader:

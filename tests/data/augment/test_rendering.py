@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig
+from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig, MixConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.errors import ConfigError
@@ -25,6 +25,10 @@ POLICIES = {
     ),
     "erasing": AugmentConfig(erasing=ErasingConfig(prob=0.5)),
     "erasing colour": AugmentConfig(erasing=ErasingConfig(prob=0.5, mode="rand")),
+    "mixup": AugmentConfig(2, True, mixup=MixConfig(0.4, 0.7)),
+    "mixing": AugmentConfig(
+        flip=True, crop="resized", mixup=MixConfig(0.8), cutmix=MixConfig(1.0), switch_prob=0.4
+    ),
     "erasing noise": AugmentConfig(erasing=ErasingConfig(prob=0.5, mode="pixel")),
 }
 COUNT, BATCH = 43, 16
