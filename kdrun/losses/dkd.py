@@ -20,8 +20,9 @@ class DecoupledDistillation(RegionalLoss):
 
     temperature: T, above 0. alpha, beta: weights of the two parts.
     standardise: compare z-scores of the logits instead (as in `logit_std`).
-    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map: see
-    `kdrun.losses.regions`. None or [1]: the logits alone.
+    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map (SDD, arXiv
+    2403.13512): the mean over all regions, twice each that disagrees with the whole image
+    on whether the teacher is right. None or [1]: the logits alone.
     student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 

@@ -21,9 +21,10 @@ class NormalisedDistillation(RegionalLoss):
     1 · CE, gamma 1.5 and T 1, the authors' values.
 
     temperature: T of the second part, above 0. gamma: its weight.
-    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map: see
-    `kdrun.losses.regions`, whose authors' code keeps the label among the other classes by mistake.
-    None or [1]: the logits alone.
+    regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map (SDD, arXiv
+    2403.13512): the mean over all regions, twice each that disagrees with the whole image
+    on whether the teacher is right. None or [1]: the logits alone.
+    The authors' code keeps the label among the other classes of a region by mistake.
     student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 
