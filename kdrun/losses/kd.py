@@ -21,8 +21,8 @@ class SoftTargets(RegionalLoss):
     temperature: T, above 0.
     standardise: compare z-scores of the logits instead (as in `logit_std`).
     regions: [1,2,4] adds the logits of 2 × 2 and 4 × 4 regions of the last map (SDD, arXiv
-    2403.13512), and reads labels: the mean over all regions, twice each that disagrees with the whole image
-    on whether the teacher is right. None or [1]: the logits alone.
+    2403.13512), and reads labels: the mean over all regions, twice each that disagrees with the
+    whole image on whether the teacher is right. None or [1]: the logits alone.
     student_classifier, teacher_classifier: with regions, instead of those in the networks.
     """
 
