@@ -1,7 +1,8 @@
 """Statistics of a teacher's embeddings for losses: measured for training, made up in a dry run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from kdrun.distillation.connect import EmbeddingSource
 from kdrun.distillation.session import Session, layout
 from kdrun.distillation.teacher import Teacher
 from kdrun.engine import distributed
+from kdrun.errors import ConfigError
+from kdrun.losses.class_statistics import class_means, class_similarity
 from kdrun.losses.context import TeacherEmbeddings
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.teachers.cache_setup import state_digest
@@ -46,6 +49,55 @@ def made_up_embeddings(
     if outputs.embedding is None:
         return None
     return MadeUpEmbeddings(outputs.logits.shape[1], outputs.embedding.shape[1])
+
+
+def embeddings_of_batches(
+    batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+) -> EmbeddingSource:
+    """An `EmbeddingSource` for batches (images `[B, ...]`, labels `[B]` int64) of the training set.
+
+    device: where the teachers run.
+    """
+
+    def source(
+        position: int, extractor: FeatureExtractor, outputs: Outputs
+    ) -> TeacherEmbeddings | None:
+        if outputs.embedding is None:
+            return None
+        return _BatchEmbeddings(batches, extractor, outputs.logits.shape[1], device)
+
+    return source
+
+
+@dataclass(frozen=True)
+class _BatchEmbeddings:
+    batches: Iterable[tuple[Tensor, Tensor]]
+    extractor: FeatureExtractor
+    num_classes: int
+    device: torch.device
+
+    def class_means(self) -> Tensor:
+        return class_means(*self._rows, self.num_classes)
+
+    def class_similarity(self) -> Tensor:
+        return class_similarity(*self._rows, self.num_classes)
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """(embeddings `[N, D]` in float32, labels `[N]`) on the CPU."""
+        self.extractor.to(self.device)
+        rows = [(self._embedding(images), labels.cpu()) for images, labels in self.batches]
+        self.extractor.cpu()
+        if not rows:
+            raise ConfigError("train has no batches: give an iterable of (images, labels).")
+        embeddings, targets = zip(*rows, strict=True)
+        return torch.cat(embeddings), torch.cat(targets)
+
+    @torch.no_grad()
+    def _embedding(self, images: Tensor) -> Tensor:
+        outputs: Outputs = self.extractor.eval()(images.to(self.device))
+        assert outputs.embedding is not None
+        return outputs.embedding.float().cpu()
 
 
 def measured_embeddings(

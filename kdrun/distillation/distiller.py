@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import EnsembleConfig, NetworkConfig
 from kdrun.deploy.student import LoadedNetwork
+from kdrun.distillation.class_embeddings import embeddings_of_batches
 from kdrun.distillation.connect import connect
 from kdrun.distillation.loss_weights import gradient_norms, set_auto_weights
 from kdrun.distillation.networks import Labelled, Member
@@ -67,6 +68,8 @@ class Distiller(nn.Module):
     `{"sp": {"weight": "auto"}}`: see `measure_weights`.
     example: images `[B, ...]` as the loop passes them; two of them find taps and shapes.
     labels: `[N]` int64 class numbers of the training set, for losses with a memory of it (crd).
+    train: the training set in batches (images as for `example`, labels), not augmented, for losses
+    on statistics of the teacher's embeddings (nd, wkd_l variant cka); it is read once, if at all.
     normalisation: (mean, std) per channel with which your images come; None: both networks take
     them as they are. student_normalisation, teacher_normalisation: what each was trained with,
     None: its attribute `normalisation`, else that of the images.
@@ -93,6 +96,7 @@ class Distiller(nn.Module):
         label_smoothing: float = 0.0,
         ce_kind: str = "ce",
         labels: Tensor | None = None,
+        train: Iterable[tuple[Tensor, Tensor]] | None = None,
         normalisation: Constants | None = None,
         student_normalisation: Constants | None = None,
         teacher_normalisation: Constants | None = None,
@@ -120,7 +124,9 @@ class Distiller(nn.Module):
                 for teacher in teachers
             ]
             data = networks.data(member, labels)
-            connected = connect(objective, member, members, data, batch_size or len(example), seed)
+            size = batch_size or len(example)
+            source = None if train is None else embeddings_of_batches(train, device)
+            connected = connect(objective, member, members, data, size, seed, source)
         for extractor in (connected.student, *connected.teachers):
             extractor.hook_while_running()
         self.scheme = Offline(connected.student, connected.teachers, objective)

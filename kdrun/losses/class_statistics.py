@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kdrun.errors import ConfigError
+
 BLOCK_ELEMENTS = 1 << 24  # of the Gram matrices that are compared at once
 
 
@@ -28,6 +30,27 @@ def first_of_each_class(targets: Tensor, num_classes: int) -> Tensor:
     starts = counts.cumsum(0) - counts
     places = (starts[:, None] + torch.arange(size)).clamp(max=max(len(targets) - 1, 0))
     return torch.where(counts[:, None] > 0, order[places], -1)
+
+
+def class_similarity(embeddings: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """Linear CKA `[C, C]` of the first n embeddings `[N, D]` of each class; see `linear_cka`.
+
+    targets: `[N]` int64 class numbers. n: the size of the smallest class that has images. Raises
+    ConfigError for a class of one image, whose embedding does not vary.
+    """
+    places = first_of_each_class(targets, num_classes)
+    require_several(places)
+    samples = embeddings[places.clamp_min(0)] * (places >= 0)[..., None]
+    return linear_cka(samples).to(embeddings.dtype)
+
+
+def require_several(places: Tensor) -> None:
+    """Raise ConfigError unless places `[C, n]` are at least two of each class."""
+    if places.shape[1] < 2:
+        raise ConfigError(
+            "loss.wkd_l.variant=cka compares how the embeddings of classes vary, but a class has a "
+            "single training image: use loss.wkd_l.variant=classifier."
+        )
 
 
 def linear_cka(samples: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ class NormAndDirection(DistillationLoss):
             if context.embeddings is None:
                 raise ConfigError(
                     "loss=nd needs the mean embedding of each class, from a trained teacher: use "
-                    "scheme=offline, or in Python pass it, ND(class_means=means), [classes, width]."
+                    "scheme=offline; in Python pass it, ND(class_means=means), or "
+                    "Distiller(train=batches)."
                 )
             means = context.embeddings.class_means()
         if means.dim() != 2 or means.shape[1] != widths[1]:

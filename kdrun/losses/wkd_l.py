@@ -120,8 +120,8 @@ class WassersteinLogits(DistillationLoss):
         if context.embeddings is None:
             raise ConfigError(
                 "loss.wkd_l.variant=cka needs the similarity of the classes, from a trained "
-                "teacher: use scheme=offline, or in Python pass it, WKDL(similarity=matrix), "
-                "[classes, classes]."
+                "teacher: use scheme=offline; in Python pass it, WKDL(similarity=matrix), or "
+                "Distiller(train=batches)."
             )
         return context.embeddings.class_similarity()
 

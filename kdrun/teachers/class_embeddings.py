@@ -19,9 +19,8 @@ from torch import Tensor
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.engine.devices import describe_device
-from kdrun.errors import ConfigError
 from kdrun.files import canonical_hash, write_atomically
-from kdrun.losses.class_statistics import first_of_each_class, linear_cka
+from kdrun.losses.class_statistics import first_of_each_class, linear_cka, require_several
 from kdrun.models.card import NetworkCard
 
 VERSION = 1  # increase it when the meaning of the numbers changes
@@ -61,11 +60,7 @@ class ClassEmbeddings:
 
     def _similarity(self) -> Tensor:
         places = first_of_each_class(self.targets, self.num_classes)
-        if places.shape[1] < 2:
-            raise ConfigError(
-                "loss.wkd_l.variant=cka compares how the embeddings of classes vary, but a class "
-                "has a single training image: use loss.wkd_l.variant=classifier."
-            )
+        require_several(places)
         samples = self._samples
         if samples is None:
             _, samples = self._measure(True)

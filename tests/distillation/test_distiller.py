@@ -49,9 +49,10 @@ def make(loss: Any = "kd", **settings: Any) -> kdrun.Distiller:
 
 @pytest.mark.parametrize("loss", sorted(FILES))
 def test_ten_lines_train_with_every_loss(loss: str) -> None:
-    distiller = make({loss: SETTINGS.get(loss, {})})
-    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01)
     images, targets, indices = batch()
+    train = [(images.flip(0), targets.flip(0)), batch(6)[:2]] if loss == "nd" else None
+    distiller = make({loss: SETTINGS.get(loss, {})}, train=train)
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01)
     before = copy.deepcopy(distiller.student.state_dict())
     for _ in range(2):
         out = distiller(images, targets, indices)
@@ -64,6 +65,21 @@ def test_ten_lines_train_with_every_loss(loss: str) -> None:
     assert out.logits.shape == out.teacher_logits.shape == (4, 5)
     after = distiller.student.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_statistics_of_embeddings_come_from_the_training_batches() -> None:
+    images, targets, _ = batch(10)
+    train = [(images[:7], targets[:7]), (images[7:], targets[7:])]
+    distiller = make(["nd", {"wkd_l": {"variant": "cka"}}], train=train)
+    nd, wkd = distiller.scheme.objective.loss_list()
+    teacher = distiller.scheme.frozen_teachers[0]
+    embeddings = teacher.eval()(images).embedding.detach()
+    means = torch.stack([embeddings[targets == c].mean(dim=0) for c in range(5)])
+    torch.testing.assert_close(nd.directions, means / means.norm(dim=1, keepdim=True))
+    assert wkd.cost.shape == (5, 5)
+    assert distiller(images, targets).loss.isfinite()
+    with pytest.raises(ConfigError, match=r"or Distiller\(train=batches\)"):
+        make("nd")
 
 
 @pytest.mark.parametrize("loss", ["kd", "sp", "fitnet", "reviewkd", "srrl", "semckd", "ofd"])
