@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from kdrun.config import composition, dump, parse, rules, trust
+from kdrun.config import composition, dump, parse, rules, schema, trust
 from kdrun.config.build import call, check_arguments
 from kdrun.errors import ConfigError
 
@@ -89,6 +89,9 @@ def test_short_names_of_train_teacher_are_the_teachers() -> None:
         ("schedule.max_norm=3", "teacher.schedule.max_norm=2"),
         ("teacher=mlp1200", "teacher.augment={crop_padding: 2, flip: false}"),
         ("dataset=cifar100", "student=resnet8", "schedule=cifar240", "teacher=wrn_40_2"),
+        ("augment=imagenet", "augment.cycle=4", "augment.erasing.prob=0.25"),
+        ("augment=randaugment", "augment@teacher.augment=three_augment", "dataset=cifar100"),
+        ("augment=none", "dataset=cifar100", "augment.mixup.alpha=0.8"),
         ("student=custom", "student._target_=a.B", "+student.width=3", "+student.taps={x: body}"),
     ],
 )
@@ -99,8 +102,31 @@ def test_a_dumped_configuration_reads_back_the_same(overrides: tuple[str, ...]) 
     assert parse.distill_config(OmegaConf.create(text)) == config
 
 
+@pytest.mark.parametrize("augment", options("augment"))
+def test_every_augmentation_composes_for_student_and_teacher(augment: str) -> None:
+    words = (f"augment={augment}", f"augment@teacher.augment={augment}", "dataset=cifar100")
+    config = distill(*words)
+    assert config.teachers[0].augment == config.augment
+    alone = parse.train_teacher_config(composed("train_teacher", words[0], words[2]))
+    usual = augment == "crop_flip"
+    assert alone.teachers[0].augment == (None if usual else config.augment)
+    assert ("augment" in dump.distill_plain(config)) is not usual
+
+
+def test_the_data_sets_crops_and_flips_are_the_default() -> None:
+    assert distill("dataset=cifar100").augment == schema.AugmentConfig(4, True)
+    assert distill("dataset=cifar100", "augment=none").augment == schema.AugmentConfig()
+    own = ("dataset.augment={crop_padding: 2, flip: false}", "augment.flip=true")
+    assert distill(*own).augment == schema.AugmentConfig(2, True)
+    drawn = distill("dataset=cifar100", "augment=three_augment", "augment.crop=resized").augment
+    assert (drawn.crop, drawn.crop_padding, drawn.policy) == ("resized", 0, "three_augment")
+
+
 def test_train_teacher_and_evaluate_read_back_the_same() -> None:
     teacher = parse.train_teacher_config(composed("train_teacher", "seed=2"))
+    plain = OmegaConf.create(dump.train_teacher_plain(teacher))
+    assert parse.train_teacher_config(plain) == teacher
+    teacher = parse.train_teacher_config(composed("train_teacher", "augment=imagenet"))
     plain = OmegaConf.create(dump.train_teacher_plain(teacher))
     assert parse.train_teacher_config(plain) == teacher
     for words in (("run=x",), ("run=x", "dataset=mnist")):
@@ -146,6 +172,14 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("schedule.early_stopping=-1", "schedule.early_stopping=-1 must be at least 0"),
         ("schedule.early_stopping_metric=los", "Did you mean 'loss'"),
         ("dataset.std=[0.5]", "dataset.mean and dataset.std together"),
+        ("augment.cycle=0", "augment.cycle=0 must be at least 1"),
+        ("augment.policy=randaug", "Did you mean 'randaugment'"),
+        ("augment.magnitude=5", "augment.policy=randaugment reads it"),
+        ("augment.scale=[0.5,1]", "augment.crop=resized reads it"),
+        ("augment={crop: resized, scale: [0.9, 0.5]}", r"e.g. 'augment.scale=\[0.5,0.9\]'"),
+        ("augment.erasing.prob=1.5", r"augment.erasing.prob=1.5 must lie in \[0, 1\]"),
+        ("augment={mixup: {alpha: 1.0}, teacher_view: fixed}", "teacher_view=same or weak"),
+        ("teacher.augment={teacher_view: weak}", "leave teacher.augment.teacher_view out"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(override: str, text: str) -> None:

@@ -36,6 +36,8 @@ def config(*words: str) -> DistillConfig:
         ((["teacher.seed=0"], ["teacher.seed=1"]), False),
         ((["teacher.fold=true"], ["teacher.fold=false"]), False),
         ((["dataset.augment.flip=true"], ["dataset.augment.flip=false"]), False),
+        ((["augment=randaugment"], ["augment=trivialaugment"]), False),
+        ((["augment=randaugment", "T=1"], ["augment=randaugment", "T=4"]), True),
         ((["compile=true", "T=1"], ["compile=true", "T=4"]), False),
         ((["loss=ce"], ["loss=kd"]), False),
         ((["sweep.job_minutes=5", "T=1"], ["sweep.job_minutes=5", "T=4"]), False),
