@@ -60,6 +60,7 @@ class Batch:
     keys: identify the teacher's images for caches; None for images without a fixed identity.
     mixture: the second labels and their shares, where the images are mixed.
     teacher_images: `[B, ...]` as the teacher sees them; None: as the student does.
+    strong_images: `[B, ...]` the loader's strong view for losses that compare two; None: none.
     """
 
     images: Tensor
@@ -69,6 +70,7 @@ class Batch:
     keys: BatchKeys | None = None
     mixture: Mixture | None = None
     teacher_images: Tensor | None = None
+    strong_images: Tensor | None = None
 
     @property
     def for_teacher(self) -> Tensor:
@@ -189,5 +191,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         partner=moved(batch.partner),
         keys=None if batch.keys is None else replace(batch.keys, images=keyed),
         teacher_images=teacher_images,
+        strong_images=moved(batch.strong_images),
         mixture=None if batch.mixture is None else batch.mixture.to(device),
     )

@@ -1,11 +1,9 @@
 """Rules between the settings of an augmentation."""
 
-from kdrun.config.augment import POLICIES, POLICY_SETTINGS, AugmentConfig
+from kdrun.config.augment import NO_POLICY, POLICIES, POLICY_SETTINGS, AugmentConfig
 from kdrun.config.convert import check_ranges
 from kdrun.config.settings import settings_of
 from kdrun.errors import ConfigError
-
-PLAIN = AugmentConfig()
 
 
 def augment(where: str, config: AugmentConfig, has_teacher: bool) -> None:
@@ -26,13 +24,11 @@ def augment(where: str, config: AugmentConfig, has_teacher: bool) -> None:
     if has_teacher:
         _teacher_view(where, config)
         return
-    for key in ("teacher_view", "strong"):
-        value = getattr(config, key)
-        if value != getattr(PLAIN, key):
-            raise ConfigError(
-                f"{where}.{key}={value} is about the images of a frozen teacher, and none sees "
-                f"these: leave {where}.{key} out."
-            )
+    if config.teacher_view != "same":
+        raise ConfigError(
+            f"{where}.teacher_view={config.teacher_view} is about the images of a frozen teacher, "
+            f"and none sees these: leave {where}.teacher_view out."
+        )
 
 
 def _interval(name: str, bounds: list[float], most: float | None = None) -> None:
@@ -51,7 +47,7 @@ def _unread(where: str, config: AugmentConfig) -> None:
     if not config.crop_padding:
         read_by["padding_mode"] = "crop_padding=4"
     for key in POLICY_SETTINGS:
-        if key not in POLICIES[config.policy]:
+        if key not in (*POLICIES[config.policy], *POLICIES[config.strong or NO_POLICY]):
             readers = [policy for policy, keys in POLICIES.items() if key in keys]
             read_by[key] = f"policy={' or '.join(readers)}"
     if not (config.mixup.alpha and config.cutmix.alpha):

@@ -332,6 +332,11 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
         _early_stopping(f"{where}.schedule", config.schedule, val_fraction)
         if config.augment is not None:
             augment(f"{where}.augment", config.augment, has_teacher=False)
+            _require(
+                config.augment.strong is None,
+                f"{where}.augment.strong={config.augment.strong} is for losses that compare two "
+                "views of an image, and a teacher is trained on labels: leave it out.",
+            )
         check_ranges(config, where)
         require_path(f"{where}.checkpoint", config.checkpoint)
         _cache(where, config.runtime)

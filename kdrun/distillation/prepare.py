@@ -26,6 +26,7 @@ from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.token_heads import without_tokens
 from kdrun.distillation.transfer import open_transfer, transfer_to_dict
 from kdrun.engine.devices import check_precision
+from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
 from kdrun.report.trackers import require_tracker
 from kdrun.runs.folder import RunFolder
@@ -66,6 +67,7 @@ def prepare(
     Raises ConfigError, DataError or CheckpointError for invalid settings, data or checkpoints.
     """
     objective = objective_of(config)
+    _check_strong_view(config, objective)
     check_precision(config.schedule.precision, session.device)
     refuse_changed(config, read_result(folder.path))
     if dataset is None:
@@ -83,6 +85,17 @@ def prepare(
     return PreparedRun(
         config, objective, dataset, transfer, generations, plans, digest, session, folder, argv
     )
+
+
+def _check_strong_view(config: DistillConfig, objective: Objective) -> None:
+    """Raise ConfigError for `augment.strong` where no loss reads a second view."""
+    strong = config.augment.strong
+    if strong is not None and not objective.reads_strong_view:
+        raise ConfigError(
+            f"augment.strong={strong} is the second view of mlkd and crld, and loss="
+            f"{'+'.join(config.loss)} reads one view: leave augment.strong out, or set "
+            f"augment.policy={strong}."
+        )
 
 
 @contextmanager

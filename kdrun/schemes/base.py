@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.loaders.strong_view import strong_view
+from kdrun.data.loaders.strong_view import strong_view_of
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
 from kdrun.models.features.taps import FeatureExtractor
@@ -96,7 +96,7 @@ class StudentScheme(nn.Module):
         student = self._run_student[0](batch.images)
         teachers = self.teacher_outputs(batch)
         if self.objective.reads_strong_view:
-            strong_images = strong_view(batch.images)
+            strong_images = strong_view_of(batch)
             strong = replace(batch, images=strong_images, keys=None, teacher_images=None)
             student.strong = self._run_student[0](strong.images)
             for teacher, outputs in zip(teachers, self.teacher_outputs(strong), strict=True):

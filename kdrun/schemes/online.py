@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdrun.data.loaders.strong_view import strong_view
+from kdrun.data.loaders.strong_view import strong_view_of
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import compile_network
@@ -105,7 +105,7 @@ class Online(StudentScheme):
 
     def forward(self, batch: Batch) -> StepOutput:
         """The sum of all peers' losses for a batch."""
-        outputs = self._forward_all(batch.images)
+        outputs = self._forward_all(batch)
         constants = [output.detached() for output in outputs]
         parts: list[tuple[str, dict[str, Tensor], dict[str, Tensor]]] = []
         for peer_loss in self.peer_losses:
@@ -117,12 +117,12 @@ class Online(StudentScheme):
             )
         return step_output(outputs[0].logits, parts)
 
-    def _forward_all(self, images: Tensor) -> list[Outputs]:
+    def _forward_all(self, batch: Batch) -> list[Outputs]:
         """Outputs of each peer, for every view that the objective reads."""
         runs = (*self._run_student, *self._run_others)
-        outputs = [run(images) for run in runs]
+        outputs = [run(batch.images) for run in runs]
         if self.objective.reads_strong_view:
-            strong = strong_view(images)
+            strong = strong_view_of(batch)
             for output, run in zip(outputs, runs, strict=True):
                 output.strong = run(strong)
         return outputs

@@ -44,7 +44,7 @@ def test_the_loss_is_that_of_the_paper(count: int) -> None:
     peers = (convnet(6, 8), mlp(7))[: count - 1]
     scheme = online(given(KD, peers=peers, dtype=DOUBLE))
     found = scheme(batch(dtype=DOUBLE))
-    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE).images)]
+    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE))]
     assert found.loss.item() == pytest.approx(by_hand(logits, batch().targets, 2.0), rel=1e-9)
 
 
@@ -52,7 +52,7 @@ def test_the_mean_of_the_others_is_one_teacher() -> None:
     peers = (convnet(6, 8), mlp(7))
     scheme = online(given(KD, peers=peers, dtype=DOUBLE), variant="mean")
     found = scheme(batch(dtype=DOUBLE))
-    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE).images)]
+    logits = [output.logits for output in scheme._forward_all(batch(dtype=DOUBLE))]
     expected = 0.0
     for i, own in enumerate(logits):
         others = [F.softmax(z / 2, 1) for j, z in enumerate(logits) if j != i]

@@ -142,7 +142,7 @@ class Rendering:
     def _steps(self, pixels: Tensor, chosen: ImageViews) -> list[Step]:
         augment = self.plan.augment
         height, width = pixels.shape[2:]
-        numbers = self._draws("policy", chosen, number_count(augment))
+        numbers = self._draws(self.plan.policy_stream, chosen, number_count(augment))
         steps = draw(augment, numbers, (height, width))
         if augment.color_jitter != NO_JITTER:
             steps += jitter_steps(augment.color_jitter, self._draws("jitter", chosen, 8))
@@ -167,6 +167,8 @@ def check_pixels(augment: AugmentConfig, stored: torch.dtype) -> None:
     settings = []
     if augment.policy != "none":
         settings.append(f"augment.policy={augment.policy}")
+    if augment.strong not in (None, "none"):
+        settings.append(f"augment.strong={augment.strong}")
     if augment.color_jitter != NO_JITTER:
         settings.append("augment.color_jitter")
     if settings:

@@ -65,13 +65,15 @@ class EpochViews:
 class Plan:
     """How the images of a network are augmented: the settings, the seed, the number of images.
 
-    fixed: every image is shown plain: centred, unflipped.
+    fixed: every image is shown plain: centred, unflipped. policy_stream: name of the random numbers
+    of its policy.
     """
 
     augment: AugmentConfig
     seed: int
     num_images: int
     fixed: bool = False
+    policy_stream: str = "policy"
 
     def views(self, epoch: int) -> EpochViews:
         """The views of all images in `epoch`."""
@@ -134,6 +136,13 @@ def teacher_plan(student: Plan) -> Plan:
     if view == "independent":
         return replace(student, seed=derive(student.seed, "teacher view"))
     return student
+
+
+def strong_plan(student: Plan) -> Plan:
+    """The second view for losses that compare two: the first with policy `augment.strong`."""
+    assert student.augment.strong is not None
+    augment = replace(student.augment, policy=student.augment.strong)
+    return replace(student, augment=augment, policy_stream="strong policy")
 
 
 def crop_and_flip(augment: AugmentConfig) -> AugmentConfig:

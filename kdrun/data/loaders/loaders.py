@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.augment.rendering import Rendering, check_pixels, storage
-from kdrun.data.augment.views import EpochViews, ImageViews, Plan, teacher_plan
+from kdrun.data.augment.views import EpochViews, ImageViews, Plan, strong_plan, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
 from kdrun.data.loaders.workers import prepare_worker
@@ -108,6 +108,7 @@ class TrainLoader:
         self.student = self._rendering(plan)
         same = augment.teacher_view == "same"
         self.teacher = self.student if same else self._rendering(teacher_plan(plan))
+        self.strong = None if augment.strong is None else self._rendering(strong_plan(plan))
         self._draws: _Draws | None = None
 
     def _rendering(self, plan: Plan) -> Rendering:
@@ -156,8 +157,8 @@ class TrainLoader:
         """One batch without cache keys per tensor of positions, with the views of `epoch`."""
         shares = [slice(*self.world.share(len(index))) for index in batches]
         local = tuple(index[share] for index, share in zip(batches, shares, strict=True))
-        view_pair = self._epoch_views(epoch)
-        number = view_pair[0][1].number
+        shown = self._epoch_views(epoch)
+        number = shown["images"][1].number
         if self.stored is None:
             read = [torch.cat((own, self.student.partners(number, own))) for own in local]
             stream = _stream(self.split, tuple(read), self.workers, self.device)
@@ -166,23 +167,27 @@ class TrainLoader:
             ):
                 size = len(own)
                 targets, index = targets[:size], index[:size]
-                images = [
-                    rendering.streamed(pixels[:size], epoch_views.select(own, index), pixels[size:])
-                    for rendering, epoch_views in view_pair
-                ]
+                images = {
+                    name: rendering.streamed(
+                        pixels[:size], epoch_views.select(own, index), pixels[size:]
+                    )
+                    for name, (rendering, epoch_views) in shown.items()
+                }
                 if size < len(positions):
                     index = positions.to(self.device)
                     targets = self.targets[positions].to(self.device)
-                yield _batch(images, targets, index, self._mixture(number, positions))
+                mixture = self._mixture(number, positions)
+                yield Batch(targets=targets, index=index, mixture=mixture, **images)
             return
         on_device = _on_device(batches, self.device)
         for index, positions, own, share in zip(on_device, batches, local, shares, strict=True):
-            images = [
-                rendering.resident(index[share], epoch_views.select(own, index[share]))
-                for rendering, epoch_views in view_pair
-            ]
+            images = {
+                name: rendering.resident(index[share], epoch_views.select(own, index[share]))
+                for name, (rendering, epoch_views) in shown.items()
+            }
             targets = self.targets.index_select(0, index)
-            yield _batch(images, targets, index, self._mixture(number, positions))
+            mixture = self._mixture(number, positions)
+            yield Batch(targets=targets, index=index, mixture=mixture, **images)
 
     def _mixture(self, number: int, positions: Tensor) -> Mixture | None:
         """The second labels of the images at `positions` (on the CPU), on the device."""
@@ -192,16 +197,17 @@ class TrainLoader:
         targets = self.targets[mixing.partner.to(self.targets.device)]
         return Mixture(targets, mixing.share).to(self.device)
 
-    def _epoch_views(self, epoch: int) -> list[tuple[Rendering, EpochViews]]:
-        """The student's rendering and views, on the device, then the teacher's if they differ."""
-        both = [self.student] if self.teacher is self.student else [self.student, self.teacher]
-        return [(rendering, rendering.views(epoch).to(self.device)) for rendering in both]
-
-
-def _batch(images: list[Tensor], targets: Tensor, index: Tensor, mixture: Mixture | None) -> Batch:
-    """images: the student's, and the teacher's where they differ."""
-    teacher_images = images[1] if len(images) > 1 else None
-    return Batch(images[0], targets, index, mixture=mixture, teacher_images=teacher_images)
+    def _epoch_views(self, epoch: int) -> dict[str, tuple[Rendering, EpochViews]]:
+        """Field of `Batch` with images → (its rendering, the views of `epoch` on the device)."""
+        shown = {"images": self.student}
+        if self.teacher is not self.student:
+            shown["teacher_images"] = self.teacher
+        if self.strong is not None:
+            shown["strong_images"] = self.strong
+        return {
+            name: (rendering, rendering.views(epoch).to(self.device))
+            for name, rendering in shown.items()
+        }
 
 
 class EvalLoader:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdrun.types import Batch
+
 MAX_SHIFT = 0.25  # of the image's side
 MAX_ANGLE = 0.5  # radians
 MIN_SCALE, MAX_SCALE = 0.75, 1.25
@@ -12,11 +14,16 @@ MIN_CONTRAST, MAX_CONTRAST = 0.5, 1.5
 HOLE = 0.5  # side of the erased square, as a share of the image's side
 
 
+def strong_view_of(batch: Batch) -> Tensor:
+    """The second view of a batch: the loader's (`augment.strong`), or `strong_view`."""
+    return strong_view(batch.images) if batch.strong_images is None else batch.strong_images
+
+
 def strong_view(images: Tensor) -> Tensor:
     """Randomly rotate, scale, shift, re-light, erase and flip normalised images `[B, C, H, W]`.
 
     Draws per image from the global CPU generator, so that a resumed run draws the same numbers.
-    Replaces RandAugment with whole-batch operations on the device.
+    The default, in place of RandAugment (`augment.strong=randaugment`).
     """
     batch, _, height, width = images.shape
     draw = torch.rand(batch, 9).to(images.device, images.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig, MixConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
+from kdrun.data.loaders.strong_view import strong_view_of
 from kdrun.errors import ConfigError
 from kdrun.types import Batch, Normalisation
 
@@ -152,6 +153,24 @@ def test_views_of_the_teacher() -> None:
             assert not torch.equal(teacher, students[0])
         else:
             assert torch.equal(teacher, expected)
+
+
+def test_the_strong_view_has_the_crop_of_the_first_and_its_own_policy() -> None:
+    augment = AugmentConfig(2, True, policy="randaugment", cycle=2)
+    plain = list(loader(augment).epoch(3))
+    both = list(loader(replace(augment, strong="randaugment")).epoch(3))
+    weak = list(loader(replace(augment, strong="none")).epoch(3))
+    cropped = list(loader(AugmentConfig(2, True)).epoch(1))
+    streamed = loader(replace(augment, strong="randaugment"), resident=False)
+    for one, two, crop, other in zip(plain, both, weak, streamed.epoch(3), strict=True):
+        assert torch.equal(one.images, two.images)
+        assert not torch.equal(two.images, two.strong_images)
+        assert torch.equal(two.strong_images, other.strong_images)
+        assert one.strong_images is None
+        assert torch.equal(strong_view_of(two), two.strong_images)
+        assert crop.strong_images.shape == one.images.shape
+    images = [replace(batch, images=batch.strong_images) for batch in weak]
+    assert torch.equal(by_image(images), by_image(cropped))
 
 
 def test_erasing_leaves_the_mean_colour() -> None:
