@@ -25,7 +25,7 @@ composition.register()
 FAMILIES = "hinton2015 sp2019 repdistiller deit deit/short smoke ttm2024 itrd2022 wkd2024 nd2023"
 
 
-@pytest.mark.parametrize("family", [*FAMILIES.split(), "sdd2024", "skd2026"])
+@pytest.mark.parametrize("family", [*FAMILIES.split(), "sdd2024", "skd2026", "crld2024"])
 def test_there_are_experiments(family: str) -> None:
     assert any(name.startswith(family) for name in EXPERIMENTS)
 
