@@ -35,6 +35,11 @@ class DatasetConfig:
         read=readers.resident,
     )
     workers: Workers = setting(0, "loader processes when streaming")
+    crop_ratio: Annotated[float, Range(above=0, high=1, usual="0.875")] = setting(
+        1.0,
+        "the images are centres of stored ones, e.g. 0.875: 224 pixels are cut out of 256",
+        quiet=True,
+    )
     duplicates: Annotated[str, Choices(("warn", "error", "drop"))] = setting(
         "warn",
         "same image in two splits: warn | error | drop (from train and val)",

@@ -11,15 +11,17 @@ from torch import Tensor
 from kdrun.config import build
 from kdrun.config.schema import DatasetConfig
 from kdrun.data import duplicates, measure, splits
+from kdrun.data.cropped import crop_splits, crops_form, enlarged
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.decoding.options import BeforeDecoding
-from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
+from kdrun.data.decoding.rules import CROP_RATIO, PIXEL_RULES, PixelRules
 from kdrun.data.degenerate import degenerate_notes
 from kdrun.data.groups import check_groups
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.labels import check_classes, check_num_classes, check_targets, missing_notes
 from kdrun.data.measure import Progress
 from kdrun.errors import ConfigError, DataError
+from kdrun.files import canonical_hash
 from kdrun.types import InputInfo, Normalisation
 
 BUILTIN_SOURCES = "kdrun.data."
@@ -35,6 +37,7 @@ class Dataset:
     train_index: `[len(train)]` positions of the training images in the source's training split.
     notes: decisions to report to the user, one sentence each.
     rules: conversion of image files to pixels; None for other sources.
+    crop_ratio: the images are the centres of stored ones (`kdrun.data.cropped`); 1: whole images.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Dataset:
     train_index: Tensor
     notes: tuple[str, ...] = ()
     rules: PixelRules | None = None
+    crop_ratio: float = 1.0
 
     @property
     def pixel_type(self) -> str:
@@ -56,10 +60,12 @@ class Dataset:
     @property
     def pixel_metadata(self) -> dict[str, Any]:
         """Pixel rules for a network card; empty for the defaults."""
-        if self.rules in (None, PixelRules()):
-            return {}
-        assert self.rules is not None
-        return {PIXEL_RULES: self.rules.to_dict()}
+        entries: dict[str, Any] = {}
+        if self.rules is not None and self.rules != PixelRules():
+            entries[PIXEL_RULES] = self.rules.to_dict()
+        if self.crop_ratio != 1:
+            entries[CROP_RATIO] = self.crop_ratio
+        return entries
 
     @property
     def info(self) -> InputInfo:
@@ -87,12 +93,14 @@ def open_dataset(
     """
     # User functions with **kwargs must not receive arguments that they never got before.
     internal = (
-        {"before_decoding": before_decoding} if config.target.startswith(BUILTIN_SOURCES) else {}
+        {"before_decoding": crops_form(before_decoding, config.crop_ratio)}
+        if config.target.startswith(BUILTIN_SOURCES)
+        else {}
     )
     kwargs, num_classes = source_arguments(config)
     returned = build.call(
         config.target,
-        kwargs,
+        enlarged(kwargs, config.crop_ratio),
         "dataset",
         cache_root=Path(cache_root),
         split_seed=config.split_seed,
@@ -100,6 +108,8 @@ def open_dataset(
         **internal,
     )
     raw = as_raw_dataset(returned, config.target, num_classes)
+    if config.crop_ratio != 1:
+        raw = crop_splits(raw, kwargs, config.crop_ratio)
     check_num_classes(raw, num_classes, config.name)
     _check(raw, config.name)
     if raw.test is None:
@@ -107,6 +117,8 @@ def open_dataset(
     assert raw.test is not None
     present = [split for split in (raw.train, raw.val, raw.test) if split is not None]
     digest = raw.fingerprint or measure.fingerprint(present, progress)
+    if config.crop_ratio != 1:
+        digest = canonical_hash([digest, "centre", *raw.train.shape[1:]])
     train, val, index = _with_validation(raw, val_fraction, config)
     train, val, index, notes, source = _handle_duplicates(train, val, raw, index, config.duplicates)
     normalisation = _normalisation(config, source, progress)
@@ -121,6 +133,7 @@ def open_dataset(
         index,
         (*raw.notes, *notes, *missing_notes(raw.classes, train, val, raw.test)),
         raw.rules,
+        config.crop_ratio,
     )
 
 

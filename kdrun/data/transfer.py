@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdrun.config.readers import ClassKey
 from kdrun.config.schema import TransferConfig
+from kdrun.data.cropped import crop_splits, stored_size
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding import cache as caches
 from kdrun.data.decoding.image import Form
@@ -142,7 +143,7 @@ def _read_folder(
     info = dataset.info
     _check_form(dataset, info)
     tree = unlabelled_tree(folder, "transfer.folder")
-    form = Form(info.image_size, info.in_channels)
+    form = Form(stored_size(info.image_size, dataset.crop_ratio), info.in_channels)
     rules = dataset.rules or PixelRules()
     settings: dict[str, object] = {"form": repr(form), "labels": False}
     if rules != PixelRules():
@@ -159,7 +160,10 @@ def _read_folder(
     meta = caches.find(cache, tree)
     if meta is None:
         meta = caches.build_once(cache, tree, choose, progress, None)
-    return with_notes(caches.load(cache, tree, meta), tree.notes)
+    raw = with_notes(caches.load(cache, tree, meta), tree.notes)
+    if dataset.crop_ratio == 1:
+        return raw
+    return crop_splits(raw, {"image_size": list(info.image_size)}, dataset.crop_ratio)
 
 
 def _check_form(dataset: Dataset, info: InputInfo) -> None:

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from kdrun.config.trust import trusting
+from kdrun.data.cropped import centre, stored_size
 from kdrun.data.decoding.image import Form, read_image
-from kdrun.data.decoding.rules import PIXEL_RULES, PixelRules
+from kdrun.data.decoding.rules import CROP_RATIO, PIXEL_RULES, PixelRules
 from kdrun.deploy.folded import Folded
 from kdrun.errors import CheckpointError, DataError
 from kdrun.models.build import build_network
@@ -62,7 +64,10 @@ class LoadedNetwork(Folded):
         name = os.fspath(path)
         if not os.path.isfile(name):
             raise DataError(f"{name} is not a file: give the path of an image.")
-        return torch.from_numpy(read_image(name, self.form, self.rules).copy())[None]
+        ratio = self.card.extra.get(CROP_RATIO, 1.0)
+        stored = replace(self.form, size=stored_size(self.form.size, ratio))
+        pixels = torch.from_numpy(read_image(name, stored, self.rules).copy())[None]
+        return centre(pixels, self.form.size).contiguous()
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdrun.config import trust
-from kdrun.config.schema import DatasetConfig
+from kdrun.config.schema import AugmentConfig, DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.groups import GroupError
 from kdrun.data.images import Split
@@ -172,7 +172,7 @@ def test_an_image_folder_is_split_without_reading_it(tree: Path, tmp_path: Path)
     assert not isinstance(data.train.images, torch.Tensor)
     assert (len(data.train), len(data.val), len(data.test)) == (4, 2, 4)
     kept, streamed = (
-        TrainLoader(data.train, data.normalisation, 3, config.augment, 0, "cpu", resident=keep)
+        TrainLoader(data.train, data.normalisation, 3, AugmentConfig(), 0, "cpu", resident=keep)
         for keep in (True, False)
     )
     for left, right in zip(kept.epoch(0), streamed.epoch(0), strict=True):

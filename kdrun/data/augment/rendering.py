@@ -13,6 +13,7 @@ from kdrun.data.augment.mixing import Mixing, mix
 from kdrun.data.augment.policies import Step, draw, jitter_steps, number_count, run
 from kdrun.data.augment.random_numbers import uniform
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan
+from kdrun.data.cropped import centre
 from kdrun.data.loaders import views
 from kdrun.data.loaders.resident import ResidentImages
 from kdrun.errors import ConfigError
@@ -109,10 +110,11 @@ class Rendering:
     def _finish(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         """Everything after the padded crop and its flip: resized crop, policy, jitter, erasing."""
         if self.plan.fixed:
-            return self.normalise(self._resized(pixels, _whole(pixels)))
+            return self.normalise(centre(pixels, self.size))
         augment = self.plan.augment
         if augment.crop == "resized":
-            pixels = self._flipped(self._resized(pixels, self._boxes(pixels, chosen)), chosen)
+            crops = resized_crop(pixels, self._boxes(pixels, chosen), self.size)
+            pixels = self._flipped(crops, chosen)
         pixels = run(pixels, self._steps(pixels, chosen))
         images = self.normalise(pixels)
         if augment.erasing.prob:
@@ -129,10 +131,6 @@ class Rendering:
         augment = self.plan.augment
         return crop_boxes(draws, (height, width), augment.scale, augment.ratio)
 
-    def _resized(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        whole = tuple(pixels.shape[2:]) == self.size and bool((boxes == _whole(pixels)).all())
-        return pixels if whole else resized_crop(pixels, boxes, self.size)
-
     def _flipped(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         if not self.plan.augment.flip:
             return pixels
@@ -147,12 +145,6 @@ class Rendering:
         if augment.color_jitter != NO_JITTER:
             steps += jitter_steps(augment.color_jitter, self._draws("jitter", chosen, 8))
         return steps
-
-
-def _whole(pixels: Tensor) -> Tensor:
-    """Boxes `[B, 4]` of the whole images."""
-    height, width = pixels.shape[2:]
-    return torch.tensor([[0, 0, height, width]]).expand(len(pixels), 4)
 
 
 def storage(augment: AugmentConfig) -> AugmentConfig:

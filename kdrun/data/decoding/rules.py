@@ -10,6 +10,7 @@ from PIL import ImageColor
 from kdrun.errors import ConfigError
 
 PIXEL_RULES = "pixel_rules"  # the key of a network card that holds `PixelRules.to_dict()`
+CROP_RATIO = "crop_ratio"  # key on network cards: share of the stored image that they see
 WHITE = (255, 255, 255)
 # Kinds of conversion, counted per image.
 DEEP, REAL, TRANSPARENT, PALETTE = "deep", "real", "transparent", "palette"

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.augment.rendering import Rendering, check_pixels, storage
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan, strong_plan, teacher_plan
+from kdrun.data.cropped import stored_split
 from kdrun.data.images import Split
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
 from kdrun.data.loaders.workers import prepare_worker
@@ -89,7 +90,7 @@ class TrainLoader:
         world: World = ALONE,
     ) -> None:
         check_pixels(augment, split.images.dtype)
-        self.split = split
+        self.split = stored_split(split) if augment.crop == "resized" else split
         self.world = world
         self.batch_size = batch_size
         self.augment = augment
@@ -99,11 +100,12 @@ class TrainLoader:
         self.num_images = len(split)
         self.batches_per_epoch = count_batches(len(split), batch_size)
         self.normalise = Normaliser(normalisation, split.images.dtype, self.device, memory_format)
-        self.resident = choose_resident(split, storage(augment), self.device, resident)
+        self.resident = choose_resident(self.split, storage(augment), self.device, resident)
         self.stored = (
-            ResidentImages(split, storage(augment), self.device) if self.resident else None
+            ResidentImages(self.split, storage(augment), self.device) if self.resident else None
         )
         self.targets = split.targets.to(self.device) if self.resident else split.targets
+        self.size = (split.shape[1], split.shape[2])
         plan = Plan(augment, seed, len(split))
         self.student = self._rendering(plan)
         same = augment.teacher_view == "same"
@@ -112,8 +114,7 @@ class TrainLoader:
         self._draws: _Draws | None = None
 
     def _rendering(self, plan: Plan) -> Rendering:
-        height, width = self.split.shape[1:]
-        return Rendering(plan, (height, width), self.normalise, self.stored, self.device)
+        return Rendering(plan, self.size, self.normalise, self.stored, self.device)
 
     def order(self, epoch: int) -> Tensor:
         """Positions `[N]` of the images in the order of `epoch`; the last epoch's is cached."""
