@@ -18,7 +18,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.build import build_scheme
 from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.networks import make_card, new_network
+from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.session import Session, layout, train_loader
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import RowWriter
@@ -239,8 +239,7 @@ def _teacher_for_timing(
         loaded = load_teacher(teacher, dataset, where)
         return loaded.network, loaded.card
     size = teacher.image_size
-    network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
-    card = make_card(teacher.network, network, dataset, {}, size)
+    network, card, _ = new_teacher(teacher, dataset)
     images = _random_images(config, dataset)
     if size is not None:
         images = F.interpolate(images, size)

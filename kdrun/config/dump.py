@@ -104,7 +104,7 @@ def teachers_plain(
     nodes = {"teacher": first if ensemble is None else {**first, **to_plain(ensemble)}}
     if len(teachers) > 1:
         nodes["teacher"]["checkpoint"] = None  # one teacher's weights are not those of all
-        for key in keys_of(schema.TeacherInput):
+        for key in (*keys_of(schema.TeacherInput), "start", "new_classifier"):
             nodes["teacher"].pop(key, None)
         nodes |= {f"teacher{number}": to_plain(one) for number, one in enumerate(teachers, 1)}
     return nodes

@@ -339,7 +339,7 @@ def _chosen_teachers(plain: dict[str, Any]) -> tuple[schema.TeacherConfig, ...]:
     """All teachers that `teacher`, `teacher1`, `teacher2`, ... describe."""
     teachers = tuple(_teacher(node, where) for where, node in teacher_nodes(plain))
     rules.no_twins(teachers)
-    if all(teacher.checkpoint is None for teacher in teachers):
+    if all(teacher.checkpoint is None and teacher.start is None for teacher in teachers):
         for teacher in teachers:
             rules.needs_checkpoint(teacher.reading, "teacher")
     return teachers

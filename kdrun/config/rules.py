@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
-from kdrun.config import schema
+from kdrun.config import schema, trust
 from kdrun.config.augment_rules import augment
 from kdrun.config.convert import check_ranges, shown
 from kdrun.config.options import SHORT_NAMES
@@ -339,14 +339,46 @@ def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -
             )
         check_ranges(config, where)
         require_path(f"{where}.checkpoint", config.checkpoint)
+        require_path(f"{where}.start", config.start)
+        _start(where, config)
         _cache(where, config.runtime)
-        given = config.input.given()
+        given = [key for key in config.input.given() if not _constants_of_start(key, config)]
         if given and config.checkpoint is None:
             settings = ", ".join(f"{where}.{key}" for key in given)
             raise ConfigError(
                 f"{settings}: these describe weights from a file, and {where} is trained here, on "
                 f"the data set as it is. Name the file, {where}.checkpoint=..., or leave them out."
             )
+
+
+def _constants_of_start(key: str, config: schema.TeacherConfig) -> bool:
+    """Whether a setting is the normalisation of a teacher that starts from weights.
+
+    The user's own function may load them itself.
+    """
+    starts = config.start is not None or not trust.is_shipped(config.network.target)
+    return key in ("mean", "std") and starts
+
+
+def _start(where: str, config: schema.TeacherConfig) -> None:
+    """The initial weights of a teacher."""
+    if config.start is None:
+        _require(
+            not config.new_classifier,
+            f"{where}.new_classifier=true needs {where}.start=FILE, the weights whose classifier "
+            "is left out.",
+        )
+        return
+    _require(
+        config.checkpoint is None,
+        f"{where}.checkpoint is a finished teacher and {where}.start the weights that its training "
+        "starts from: set one of them.",
+    )
+    _require(
+        config.start != "pretrained",
+        f"{where}.start=pretrained: a network of torchvision or timm starts from its library's "
+        f"weights with {where}.pretrained=true and without {where}.start.",
+    )
 
 
 def _cache(where: str, config: schema.TeacherRuntimeConfig) -> None:

@@ -157,6 +157,12 @@ class TeacherConfig:
     checkpoint: str | None = setting(
         None, "load these weights: a run folder, a store entry or a file"
     )
+    start: str | None = setting(
+        None, "train from these weights: a run folder, a store entry or a file", quiet=True
+    )
+    new_classifier: bool = setting(
+        False, "true: take all of start but the classifier, for other classes", quiet=True
+    )
     reading: ReadingConfig = setting(ReadingConfig, inline=True)
     augment: AugmentConfig | None = setting(
         None, "of its training, e.g. {crop_padding: 2, flip: false}; null: the data set's"

@@ -22,6 +22,7 @@ from kdrun.distillation.networks import (
     own_normalisation,
     teacher_member,
 )
+from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.prepare_teachers import prepare_teachers
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
@@ -115,13 +116,12 @@ def _teacher(
 ) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
     """(network, card, notes) of a teacher; with trained weights if it has a checkpoint."""
     teacher = config.teachers[number]
+    where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
     if teacher.checkpoint is not None:
-        where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
         loaded = load_teacher(teacher, dataset, where)
         return loaded.network, loaded.card, loaded.notes
-    size = teacher.image_size
-    network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
-    return network, make_card(teacher.network, network, dataset, {}, size), ()
+    network, card, notes = new_teacher(teacher, dataset, where)
+    return network, card, tuple(notes)
 
 
 def build_scheme(

@@ -12,6 +12,7 @@ from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import LazyImages, Split
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import new_network
+from kdrun.distillation.new_teacher import new_teacher
 from kdrun.types import Normalisation
 
 
@@ -49,7 +50,7 @@ def _check_teachers(teachers: Sequence[TeacherConfig], dataset: Dataset) -> None
         if teacher.checkpoint is not None:
             load_teacher(teacher, dataset, where)
         else:
-            new_network(teacher.network, dataset, teacher.seed, where, teacher.image_size)
+            new_teacher(teacher, dataset, where)
 
 
 def outline(name: str, classes: tuple[str, ...], form: Form) -> Dataset:

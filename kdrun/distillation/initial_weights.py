@@ -27,9 +27,11 @@ SETTING = "student.checkpoint"
 def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
     """Raise CheckpointError for a teacher file without weights, before the data is opened."""
     for number, teacher in enumerate(teachers, 1):
+        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
         if teacher.checkpoint not in (None, PRETRAINED):
-            where = f"teacher{number}" if len(teachers) > 1 else "teacher"
             read_any(Path(str(teacher.checkpoint)), f"{where}.checkpoint")
+        if teacher.start is not None:
+            read_any(Path(teacher.start), f"{where}.start")
 
 
 def check_start(config: DistillConfig) -> None:
@@ -112,15 +114,20 @@ def start_identity(config: DistillConfig) -> dict[str, Any]:
 
 def start_sha256(start: StartConfig) -> str:
     """SHA-256 of the current file."""
-    path = Path(start.checkpoint).expanduser()
+    return weights_sha256(start.checkpoint, SETTING)
+
+
+def weights_sha256(checkpoint: str, setting: str) -> str:
+    """SHA-256 of the weights that `setting=checkpoint` names."""
+    path = Path(checkpoint).expanduser()
     stamp = path.stat() if path.exists() else None
-    return _sha256(start.checkpoint, stamp and (stamp.st_mtime_ns, stamp.st_size))
+    return _sha256(checkpoint, setting, stamp and (stamp.st_mtime_ns, stamp.st_size))
 
 
 @lru_cache(maxsize=64)
-def _sha256(checkpoint: str, stamp: object) -> str:
+def _sha256(checkpoint: str, setting: str, stamp: object) -> str:
     path = Path(checkpoint).expanduser()
-    return sha256_of(path) if path.is_file() else read_any(path, SETTING).sha256
+    return sha256_of(path) if path.is_file() else read_any(path, setting).sha256
 
 
 def _read(start: StartConfig) -> LoadedWeights:

@@ -12,7 +12,8 @@ from kdrun.config.schema import AugmentConfig, DatasetConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.averaged import save_averaged
 from kdrun.distillation.connect import tap_networks
-from kdrun.distillation.networks import Member, make_card, new_network
+from kdrun.distillation.networks import Member
+from kdrun.distillation.new_teacher import new_teacher, start_entry
 from kdrun.distillation.session import Session
 from kdrun.distillation.train import Recipe, run_training
 from kdrun.engine import distributed
@@ -72,7 +73,7 @@ def teacher_entry(
 
 def teacher_recipe(config: TeacherConfig, data: DatasetConfig, dataset: Dataset) -> dict[str, Any]:
     """Everything that determines a teacher's weights."""
-    return network_recipe(
+    recipe = network_recipe(
         config.network,
         config.schedule,
         config.seed,
@@ -80,6 +81,7 @@ def teacher_recipe(config: TeacherConfig, data: DatasetConfig, dataset: Dataset)
         dataset,
         config.image_size,
     )
+    return {**recipe, **start_entry(config)}
 
 
 def _augment(config: TeacherConfig, data: DatasetConfig) -> AugmentConfig:
@@ -90,9 +92,8 @@ def _train(recipe: TeacherRecipe) -> None:
     """Train on labels and put the network into the store."""
     config, dataset, session = recipe.config, recipe.dataset, recipe.session
     entry, size = recipe.entry, config.image_size
-    network = new_network(config.network, dataset, config.seed, "teacher", size)
+    network, card, _ = new_teacher(config, dataset)
     objective = Objective(label_loss(config.schedule), 1.0, {})
-    card = make_card(config.network, network, dataset, {}, size)
     member = Member(network, config.network, card.normalisation, size)
     extractor, _ = tap_networks(objective, member, [], dataset, 1, config.seed)
     settings = teacher_recipe(config, recipe.data, dataset)

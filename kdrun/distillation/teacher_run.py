@@ -14,7 +14,8 @@ from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.networks import card_to_dict, dataset_to_dict, make_card, new_network
+from kdrun.distillation.networks import card_to_dict, dataset_to_dict
+from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.next_command import after_train_teacher
 from kdrun.distillation.recording import recording
 from kdrun.distillation.run_identity import teacher_identity
@@ -78,18 +79,17 @@ def _plan(
     rows = data_rows(dataset)
     notes: list[str] = [*dataset.notes, *auto_note(device)]
     for number, teacher in enumerate(config.teachers, 1):
+        where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
         if teacher.checkpoint is not None:
-            where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
             loaded = load_teacher(teacher, dataset, where)
             rows.append(("teacher", tables.format_network(card_to_dict(loaded.card))))
             notes += loaded.notes
             continue
-        size = teacher.image_size
-        network = new_network(teacher.network, dataset, teacher.seed, "teacher", size)
+        network, card, start_notes = new_teacher(teacher, dataset, where)
+        notes += start_notes
         require_no_heads(network)
         classes = dataset.info.num_classes
         classifier_for(network, teacher.schedule, classes, "teacher.schedule.")
-        card = make_card(teacher.network, network, dataset, {}, size)
         rows += [
             ("teacher", tables.format_network(card_to_dict(card))),
             ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),

@@ -82,8 +82,8 @@ def parameter_layers(network: nn.Module, classifier: Sequence[str] = ()) -> dict
     """
     layers: dict[str, int] = {}
     layer, stacks = -1, 0
-    for names, is_norm, in_stack in _units(network, "", False):
-        names = [name for name in names if name not in classifier]
+    for unit, is_norm, in_stack in _units(network, "", False):
+        names = [name for name in unit if name not in classifier]
         if not names:
             continue
         first_of_stack = in_stack and not stacks

@@ -27,7 +27,7 @@ from kdrun.distillation.baseline import baseline_config
 from kdrun.distillation.build import dry_run_build
 from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.initial_weights import check_start, check_teachers
-from kdrun.distillation.networks import new_network
+from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.prepare import baseline_fingerprint
 from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
@@ -205,7 +205,7 @@ class _Examiner:
             f"to train once, {_length(teacher.schedule)} ({entry.folder})"
         )
         if str(entry.folder) not in self.report.trainings:
-            network = new_network(teacher.network, dataset, 0, "teacher", teacher.image_size)
+            network, _, _ = new_teacher(teacher, dataset)
             weights = sum(p.numel() for p in network.parameters())
             alone = _teacher_alone(config, teacher)
             self._add(str(entry.folder), what, weights, alone, teacher.schedule, dataset)

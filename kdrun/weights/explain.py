@@ -292,6 +292,7 @@ def _advice(verdict: Verdict, config: NetworkConfig, info: InputInfo, choice: We
 
 
 def _remedy(verdict: Verdict, info: InputInfo, choice: WeightsChoice) -> str:
-    if choice.role == "student" and verdict.channels == info.in_channels:
-        return ": student.new_classifier=true keeps all but the classifier."
+    trained = choice.role == "student" or choice.starts_training
+    if trained and verdict.channels == info.in_channels:
+        return f": {choice.setting}.new_classifier=true keeps all but the classifier."
     return ": choose matching data or another file."

@@ -22,13 +22,15 @@ class WeightsChoice:
 
     setting: `teacher` or `student`, for messages. key: dotted key of the weights in the file; None
     finds it. rename: module name in the file → name in the network; None drops its tensors.
-    new_classifier: keep the initial weights of the classifier.
+    new_classifier: keep the initial weights of the classifier. starts_training: the network is
+    trained further, so that a classifier for other classes can be replaced.
     """
 
     setting: str = "teacher"
     key: str | None = None
     rename: Rename = field(default_factory=dict)
     new_classifier: bool = False
+    starts_training: bool = False
 
     @property
     def role(self) -> str:
@@ -137,7 +139,8 @@ def classifier_parameters(network: nn.Module, num_classes: int) -> tuple[str, ..
 
 def _classifier_path(network: nn.Module, num_classes: int) -> str | None:
     """The last linear layer or 1x1 convolution with an output per class."""
-    for path, module in reversed(list(network.named_modules())):
+    modules: list[tuple[str, nn.Module]] = list(network.named_modules())
+    for path, module in reversed(modules):
         outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
         if isinstance(module, nn.Linear | nn.Conv2d) and outputs == num_classes:
             return path

@@ -1,0 +1,60 @@
+"""A teacher before its training: drawn from its seed, or from the weights of `teacher.start`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdrun.config.convert import to_plain
+from kdrun.config.schema import TeacherConfig
+from kdrun.data.dataset import Dataset
+from kdrun.distillation.initial_weights import weights_sha256
+from kdrun.distillation.networks import make_card, new_network, own_normalisation, seen_by
+from kdrun.models.card import NetworkCard
+from kdrun.teachers.constants import constants_of
+from kdrun.teachers.formats import read_any
+from kdrun.weights.load import WeightsChoice
+
+
+def new_teacher(
+    config: TeacherConfig, dataset: Dataset, where: str = "teacher"
+) -> tuple[nn.Module, NetworkCard, list[str]]:
+    """(network, card, notes on its initial weights) of a teacher to be trained.
+
+    Its images are normalised with `teacher.mean` and `teacher.std`; without these as the card of
+    the initial weights, the network's pretrained weights, or the data set says.
+    where: its name in settings. Raises CheckpointError for incompatible weights.
+    """
+    size, notes = config.image_size, []
+    network = new_network(config.network, dataset, config.seed, where, size)
+    normalisation = own_normalisation(network, dataset.normalisation)
+    if config.start is not None:
+        loaded = read_any(Path(config.start), f"{where}.start")
+        reading = config.reading
+        choice = WeightsChoice(
+            where, reading.key, reading.rename, config.new_classifier, starts_training=True
+        )
+        read = loaded.load_into(network, config.network, seen_by(dataset, size), choice)
+        notes = [f"{where} starts from {config.start}" + "".join(f"; {note}" for note in read)]
+        channels = len(normalisation.mean)
+        if loaded.card is not None and len(loaded.card.normalisation.mean) == channels:
+            normalisation = loaded.card.normalisation
+    normalisation = constants_of(
+        config.input, normalisation, dataset.info.in_channels, dataset.pixel_type, where
+    )
+    card = make_card(config.network, network, dataset, {}, size)
+    return network, replace(card, normalisation=normalisation), notes
+
+
+def start_entry(config: TeacherConfig) -> dict[str, Any]:
+    """The part of a teacher's recipe on its initial weights and constants; empty if unset."""
+    entry: dict[str, Any] = {}
+    if config.start is not None:
+        reading = to_plain(config.reading)
+        entry["start"] = {"sha256": weights_sha256(config.start, "teacher.start"), **reading}
+        if config.new_classifier:
+            entry["start"]["new_classifier"] = True
+    if config.input.given():
+        entry["input"] = to_plain(config.input)
+    return entry
