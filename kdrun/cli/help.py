@@ -8,7 +8,7 @@ from typing import Any
 
 from kdrun.cli import config_groups, parser, verbs
 from kdrun.config import options
-from kdrun.config.schema import WEIGHT_SETTINGS, LossConfig
+from kdrun.config.schema import SHARED_LOSS_SETTINGS, LossConfig
 from kdrun.config.settings import help_of
 from kdrun.losses.auto_weight import PUBLISHED_RATIOS
 
@@ -138,7 +138,7 @@ def loss_settings(name: str) -> list[str]:
     ratio = PUBLISHED_RATIOS.get(name)
     given = "1" if ratio is None else f"{ratio:g}, as its published weight gives on CIFAR-100"
     lines["auto_ratio"] += f": {given}"
-    return _rows((f"loss.{name}.{key}", lines[key]) for key in ("weight", *WEIGHT_SETTINGS))
+    return _rows((f"loss.{name}.{key}", lines[key]) for key in ("weight", *SHARED_LOSS_SETTINGS))
 
 
 def _common_settings(config_name: str, group: str) -> list[tuple[str, str]]:

@@ -322,7 +322,7 @@ class Composer:
                     override.key_or_group,
                     override.value(),
                     merge=True,
-                    force_add=suggestions.is_weight_setting(override),
+                    force_add=suggestions.is_shared_loss_setting(override),
                 )
             except OmegaConfBaseException as error:
                 reason = str(error).splitlines()[0]

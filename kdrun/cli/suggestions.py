@@ -23,7 +23,7 @@ from kdrun.cli.command_spec import (
 from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.options import SHORT_NAMES
-from kdrun.config.schema import WEIGHT_SETTINGS, DistillConfig
+from kdrun.config.schema import SHARED_LOSS_SETTINGS, DistillConfig
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
@@ -110,10 +110,10 @@ def _same_thing(verb: str, short: str, long: str) -> bool:
     return False
 
 
-def is_weight_setting(override: Override) -> bool:
-    """Whether it shapes a weight: `loss.ID.decay_after`, which any loss takes."""
+def is_shared_loss_setting(override: Override) -> bool:
+    """Whether it is a setting of every loss: `loss.ID.decay_after`, for example."""
     words = override.key_or_group.split(".")
-    return len(words) == 3 and words[0] == "loss" and words[2] in WEIGHT_SETTINGS
+    return len(words) == 3 and words[0] == "loss" and words[2] in SHARED_LOSS_SETTINGS
 
 
 def check_value(asked: Request, tree: dict[str, Any], override: Override) -> None:
@@ -129,7 +129,7 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
             hint = f" Did you mean {short}?" if short else ""
             raise ConfigError(f"{parent} is a single value: it has no '{word}'.{hint}")
         if word not in node:
-            if is_weight_setting(override) and depth == 2:
+            if is_shared_loss_setting(override) and depth == 2:
                 return
             raise ConfigError(_missing(asked, tree, words[:depth], word, override))
         node = node[word]

@@ -187,7 +187,10 @@ class EnsembleConfig:
 
 
 # Settings of every loss, whether or not its YAML shows them.
-WEIGHT_SETTINGS = ("warmup_epochs", "decay_epochs", "decay_after", "auto_ratio", "auto_batches")
+SHARED_LOSS_SETTINGS = (
+    *("warmup_epochs", "decay_epochs", "decay_after"),
+    *("auto_ratio", "auto_batches", "adapter"),
+)
 AutoWeight = Annotated[str, Choices((readers.AUTO_WEIGHT,))]
 
 
@@ -215,6 +218,11 @@ class LossConfig:
     )
     auto_batches: Count = setting(
         8, "weight=auto: training batches over which the gradient norms are averaged", quiet=True
+    )
+    adapter: Annotated[str, Choices(("default", "orthogonal"))] | None = setting(
+        None,
+        "orthogonal: the projection from student to teacher keeps angles and distances",
+        quiet=True,
     )
 
     @property

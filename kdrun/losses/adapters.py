@@ -2,11 +2,16 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import orthogonal
 
+from kdrun.errors import ConfigError, did_you_mean
 from kdrun.losses.shapes import resized
 
+DEFAULT, ORTHOGONAL = ADAPTERS = ("default", "orthogonal")
+SMALLEST_VARIANCE = 1e-12
 LARGEST_SHRINK = 6  # pixels that a convolution without padding may take away
 
 
@@ -23,6 +28,62 @@ class AdapterNorm(nn.BatchNorm2d):
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(input)
+
+
+class OrthogonalProjection(nn.Module):
+    """A linear map without bias whose weight `[out, in]` stays orthogonal while it is trained.
+
+    With out ≥ in it keeps all distances and angles between the student's features, so that the
+    student itself has to match the teacher (Miles et al. 2024, CVPR, arXiv 2403.06213).
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        linear = nn.Linear(in_features, out_features, bias=False)
+        nn.init.orthogonal_(linear.weight)
+        self.linear = orthogonal(linear)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, in]` → `[B, out]`, or `[B, in, H, W]` → `[B, out, H, W]`, place by place."""
+        weight = self.linear.weight.to(features.dtype)
+        if features.dim() == 4:
+            return F.conv2d(features, weight[:, :, None, None])
+        return F.linear(features, weight)
+
+
+def require_adapter(loss: str, adapter: str) -> None:
+    """Raise ConfigError unless `adapter` is one of `ADAPTERS`."""
+    if adapter not in ADAPTERS:
+        raise ConfigError(
+            f"loss.{loss}.adapter={adapter} is not one of {', '.join(ADAPTERS)}."
+            f"{did_you_mean(adapter, ADAPTERS)}"
+        )
+
+
+def linear_adapter(in_features: int, out_features: int, adapter: str) -> nn.Module:
+    """A projection of embeddings `[B, in]` → `[B, out]` of the kind `adapter`."""
+    if adapter == ORTHOGONAL:
+        return OrthogonalProjection(in_features, out_features)
+    return nn.Linear(in_features, out_features)
+
+
+def orthogonal_regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:
+    """The student's map resized to the teacher's size, then projected to its channels."""
+    size = (teacher.shape[2], teacher.shape[3])
+    layers: list[nn.Module] = [] if student.shape[2:] == teacher.shape[2:] else [Resize(size)]
+    return nn.Sequential(*layers, OrthogonalProjection(student.shape[1], teacher.shape[1]))
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Features `[B, C, ...]` with mean 0 and deviation 1 per channel, over batch and places.
+
+    A channel without variance becomes 0.
+    """
+    dims = [0, *range(2, features.dim())]
+    centred = features - features.mean(dims, keepdim=True)
+    variance = centred.square().mean(dims, keepdim=True)
+    varies = variance > SMALLEST_VARIANCE
+    return torch.where(varies, centred / torch.where(varies, variance, 1.0).sqrt(), 0.0)
 
 
 class Resize(nn.Module):

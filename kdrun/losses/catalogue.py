@@ -10,11 +10,11 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import build
-from kdrun.config.schema import WEIGHT_SETTINGS
+from kdrun.config.schema import SHARED_LOSS_SETTINGS
 from kdrun.losses.base import DistillationLoss
 
 FOLDER = Path(next(iter(importlib.import_module("kdrun.configs").__path__))) / "loss"
-RESERVED = {"_target_", "weight", *WEIGHT_SETTINGS}
+RESERVED = {"_target_", "weight", *SHARED_LOSS_SETTINGS}
 
 PREFACE = """\
 # Losses

@@ -6,7 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.losses.adapters import regressor
+from kdrun.losses.adapters import (
+    DEFAULT,
+    ORTHOGONAL,
+    orthogonal_regressor,
+    regressor,
+    require_adapter,
+    standardised,
+)
 from kdrun.losses.base import (
     DistillationLoss,
     LossContext,
@@ -32,6 +39,9 @@ class FitNet(DistillationLoss):
     trained with eq. 3; then the student learns from labels and soft targets:
     `'loss=[kd,fitnet]'`. The sum of eq. 3 needs an optimiser that divides by the gradient's size:
     Adam here, RMSProp in the paper.
+    adapter: `orthogonal` replaces the regressor: the student's map is resized, and its channels are
+    projected by an orthogonal matrix; the teacher's channels are standardised over batch and
+    places, because the projection cannot scale.
     pretrain_epochs, pretrain_lr: of that first stage; only `paper` uses them.
     As a criterion, `paper` is 0 and `loss.pretrain(student_map, teacher_map)` is the hint loss.
     Raises ConfigError for tokens that fill no square, an unknown variant, and `paper` without
@@ -55,9 +65,12 @@ class FitNet(DistillationLoss):
         variant: str = "repdistiller",
         pretrain_epochs: CountOrZero = 30,
         pretrain_lr: Positive = 0.005,
+        adapter: str = DEFAULT,
     ) -> None:
         super().__init__(taps)
         require_variant(type(self), variant)
+        require_adapter(self.id, adapter)
+        self.adapter = adapter
         if variant == "paper" and pretrain_epochs < 1:
             raise ConfigError(
                 "loss.fitnet.variant=paper trains the hints before the main phase: set "
@@ -72,7 +85,10 @@ class FitNet(DistillationLoss):
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         norm = self.variant == "repdistiller"
         self.regressors = nn.ModuleList(
-            regressor(s, t, norm=norm, relu=True) for s, t in map_pairs(self, student, teacher)
+            orthogonal_regressor(s, t)
+            if self.adapter == ORTHOGONAL
+            else regressor(s, t, norm=norm, relu=True)
+            for s, t in map_pairs(self, student, teacher)
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -102,4 +118,6 @@ class FitNet(DistillationLoss):
     def _regressed(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """(regression of the student's map, teacher's map) of each tap pair."""
         pairs = map_pairs(self, student, teacher)
+        if self.adapter == ORTHOGONAL:
+            pairs = [(s, standardised(t)) for s, t in pairs]
         return [(r(s), t) for r, (s, t) in zip(self.regressors, pairs, strict=True)]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from kdrun.losses.adapters import DEFAULT, linear_adapter, require_adapter
 from kdrun.losses.base import DistillationLoss, LossContext
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
@@ -26,6 +27,7 @@ class InformationTheoretic(DistillationLoss):
     alpha 1.01 (the authors' setting for WRN-40-2 → WRN-16-2).
 
     correlation, mutual: weights of the parts. alpha: order of the entropy, above 0.
+    adapter: `orthogonal` keeps the linear layer orthogonal, without bias.
 
     Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
     """
@@ -42,9 +44,15 @@ class InformationTheoretic(DistillationLoss):
     reads_embedding = True
 
     def __init__(
-        self, correlation: NotNegative = 2.0, mutual: NotNegative = 1.0, alpha: Positive = 1.01
+        self,
+        correlation: NotNegative = 2.0,
+        mutual: NotNegative = 1.0,
+        alpha: Positive = 1.01,
+        adapter: str = DEFAULT,
     ) -> None:
         super().__init__()
+        require_adapter(self.id, adapter)
+        self.adapter = adapter
         self.correlation = correlation
         self.mutual = mutual
         self.alpha = alpha
@@ -52,7 +60,8 @@ class InformationTheoretic(DistillationLoss):
 
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         embeddings = embedding_pair(student, teacher)
-        self.projection = nn.Linear(embeddings[0].shape[1], embeddings[1].shape[1])
+        widths = embeddings[0].shape[1], embeddings[1].shape[1]
+        self.projection = linear_adapter(*widths, self.adapter)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar from the embeddings `[B, D_s]` and `[B, D_t]`."""

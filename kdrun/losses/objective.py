@@ -1,6 +1,7 @@
 """The objective: CE with the hard labels plus the weighted sum of all losses."""
 
 import copy
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -352,6 +353,8 @@ def build_objective(
             if T is not None:
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
+        if loss[name].adapter is not None:
+            kwargs["adapter"] = _adapter(loss[name], classes[name])
         auto = AutoWeight.of(loss[name], classes[name].id, shares=name in soft and ce is None)
         weight = _weight(loss[name], auto, alpha if name in soft else None)
         first, *more = _instances(loss[name], kwargs, instances.get(name), ensemble.targets)
@@ -406,6 +409,16 @@ def _check_alpha(
             f"With several soft-target losses ({', '.join(soft)}) alpha is ambiguous: set "
             "ce=... and " + ", ".join(f"loss.{name}.weight=..." for name in soft) + "."
         )
+
+
+def _adapter(config: LossConfig, cls: type[DistillationLoss]) -> str | None:
+    """The adapter of a loss. Raises ConfigError for a loss without a choice of adapters."""
+    if "adapter" not in inspect.signature(cls.__init__).parameters:
+        raise ConfigError(
+            f"loss.{config.id}.adapter={config.adapter} would change nothing: only fitnet, itrd "
+            "and srd have a projection that can be orthogonal. Leave it out."
+        )
+    return config.adapter
 
 
 def _weight(config: LossConfig, auto: AutoWeight | None, alpha: float | None) -> float:

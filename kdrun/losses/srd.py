@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdrun.losses.adapters import AdapterNorm
+from kdrun.losses.adapters import DEFAULT, AdapterNorm, linear_adapter, require_adapter
 from kdrun.losses.base import DistillationLoss, LossContext, full_precision
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.logit_parts import mean_divergence
@@ -21,6 +21,7 @@ class SimpleRecipe(DistillationLoss):
     KL at T without T², averaged over the batch. weight: 1 with 1 · CE; feature 2, exponent 4.
 
     feature: weight of the embeddings' part. exponent: above 0. temperature: T, above 0.
+    adapter: `orthogonal` keeps P orthogonal, without bias.
     As a criterion: `srd(e_s, e_t, student_logits=z_s, teacher_logits=z_t)`; without the logits it
     is the embeddings' part alone.
 
@@ -42,8 +43,11 @@ class SimpleRecipe(DistillationLoss):
         feature: NotNegative = 2.0,
         exponent: Positive = 4.0,
         temperature: Temperature = 1.0,
+        adapter: str = DEFAULT,
     ) -> None:
         super().__init__()
+        require_adapter(self.id, adapter)
+        self.adapter = adapter
         self.feature = feature
         self.exponent = exponent
         self.temperature = temperature
@@ -53,7 +57,7 @@ class SimpleRecipe(DistillationLoss):
     def build(self, student: Outputs, teacher: Outputs, context: LossContext) -> None:
         embeddings = embedding_pair(student, teacher)
         width = embeddings[1].shape[1]
-        self.projection = nn.Linear(embeddings[0].shape[1], width)
+        self.projection = linear_adapter(embeddings[0].shape[1], width, self.adapter)
         self.norms = nn.ModuleList(AdapterNorm(width, affine=False) for _ in range(2))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
