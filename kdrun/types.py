@@ -162,8 +162,9 @@ class StepOutput:
     loss: scalar to minimise.
     logits: `[B, C]` of the trained network, for the training accuracy.
     parts: name → detached scalar, logged in addition to the loss.
-    groups: name → scalar in the graph; they sum to the loss, and an optimiser may treat them
-        differently (`task`: labels, `distill`: teacher).
+    groups: name → scalar in the graph; an optimiser may treat them
+        differently (`task`: labels, `distill`: teacher). `target`, where an optimiser needs it, is
+        a part of `distill`.
     losses: name of each loss and `ce` → its weighted part of the loss, in the graph.
     """
 

@@ -25,6 +25,8 @@ COMPARED = (
     "remembered",
     "remembered_bf16",
 )
+# Optimisers that keep the gradients of labels and teachers apart.
+SPLITTING = ("dot", "deepkd")
 # Settings of the schedule that are also top-level names.
 RECIPE = ("epochs", "batch_size", "lr", "precision")
 SHORT_KEYS = {key: name for name, key in SHORT_NAMES.items()}
@@ -34,10 +36,16 @@ def distill(config: schema.DistillConfig) -> None:
     """Check everything that `kdrun distill` was given."""
     _common(config.dataset, config.runtime)
     schedule("schedule", config.schedule, short=RECIPE)
-    if config.schedule.optimizer == "dot" and config.runtime.compile:
+    optimizer = config.schedule.optimizer
+    if optimizer == "deepkd" and config.scheme.uses_teacher is not True:
         raise ConfigError(
-            "compile=true frees buffers that the second backward pass of schedule.optimizer=dot "
-            "reads: set compile=false, or another optimizer."
+            f"schedule.optimizer=deepkd needs a teacher, and scheme={config.scheme.name} has none: "
+            "choose scheme=offline, or another optimizer."
+        )
+    if optimizer in SPLITTING and config.runtime.compile:
+        raise ConfigError(
+            f"compile=true frees buffers that the second backward pass of schedule.optimizer="
+            f"{optimizer} reads: set compile=false, or another optimizer."
         )
     _early_stopping("schedule", config.schedule, config.val_fraction)
     augment("augment", config.augment, has_teacher=bool(config.teachers))
@@ -137,8 +145,8 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
     check_ranges(config, name)
     if config.nesterov and config.momentum == 0:
         raise ConfigError(f"{name('nesterov')}=true needs {name('momentum')} above 0.")
-    if config.optimizer == "dot":
-        _dot(name, config)
+    if config.optimizer in SPLITTING:
+        _momenta(name, config)
     _milestones(name, config)
     if config.steps is None and config.freeze_epochs >= config.epochs:
         raise ConfigError(
@@ -179,10 +187,10 @@ def transfer(config: schema.TransferConfig, optimizer: str) -> None:
             f"transfer.bias={config.bias} corrects the classes that are left out, and none is: add "
             "transfer.exclude_classes=[...] or transfer.only_classes=[...]."
         )
-    if not config.labelled and optimizer == "dot":
+    if not config.labelled and optimizer in SPLITTING:
         raise ConfigError(
-            "schedule.optimizer=dot keeps the gradients of labels and teachers apart, and this "
-            "transfer set has no labels: choose another optimizer, e.g. sgd."
+            f"schedule.optimizer={optimizer} keeps the gradients of labels and teachers apart, and "
+            "this transfer set has no labels: choose another optimizer, e.g. sgd."
         )
     require_path("transfer.folder", config.folder)
 
@@ -279,23 +287,31 @@ def _early_stopping(where: str, config: schema.ScheduleConfig, val_fraction: flo
         )
 
 
-def _dot(name: Callable[[str], str], config: schema.ScheduleConfig) -> None:
-    """The two momenta of `dot`, and settings it does not combine with."""
-    low, high = config.momentum - config.dot_delta, config.momentum + config.dot_delta
+def _momenta(name: Callable[[str], str], config: schema.ScheduleConfig) -> None:
+    """The momenta of `dot` and `deepkd`, and settings these do not combine with."""
+    if config.optimizer == "dot":
+        deltas, setting = [-config.dot_delta, config.dot_delta], "dot_delta"
+        value = f"{config.dot_delta:g}"
+    else:
+        deltas, setting = config.deepkd_deltas, "deepkd_deltas"
+        value = f"[{','.join(f'{delta:g}' for delta in deltas)}]"
+    momenta = [config.momentum + delta for delta in deltas]
+    shown_momenta = " and ".join(f"{momentum:g}" for momentum in momenta)
     _require(
-        low >= 0 and high < 1,
-        f"{name('dot_delta')}={config.dot_delta:g} with {name('momentum')}={config.momentum:g} "
-        f"gives the momenta {low:g} and {high:g}: both must lie in [0, 1), e.g. 0.075 with 0.9.",
+        min(momenta) >= 0 and max(momenta) < 1,
+        f"{name(setting)}={value} with {name('momentum')}={config.momentum:g} gives the momenta "
+        f"{shown_momenta}: all must lie in [0, 1), e.g. 0.075 with 0.9.",
     )
     for key, allowed in (("nesterov", False), ("grad_clip", 0)):
         if getattr(config, key) != allowed:
             raise ConfigError(
-                f"{name('optimizer')}=dot keeps two gradients apart and takes no "
+                f"{name('optimizer')}={config.optimizer} keeps gradients apart and takes no "
                 f"{name(key)}: set {name(key)}={shown(allowed)}, or optimizer=sgd."
             )
     if config.precision == "fp16":
         raise ConfigError(
-            f"{name('optimizer')}=dot has no loss scaling: set {name('precision')}=bf16 or fp32."
+            f"{name('optimizer')}={config.optimizer} has no loss scaling: set "
+            f"{name('precision')}=bf16 or fp32."
         )
 
 

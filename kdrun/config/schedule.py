@@ -32,12 +32,17 @@ class ScheduleConfig:
         1, "batches whose gradients make one optimiser step; steps then count these", quiet=True
     )
     eval_batch_size: Count = setting(128, "images per batch when measuring")
-    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot")
+    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot | deepkd")
     lr: Positive = setting(0.1, "peak learning rate")
-    momentum: Share = setting(0.9, "of sgd and dot")
+    momentum: Share = setting(0.9, "of sgd, dot and deepkd")
     nesterov: bool = setting(False, "Nesterov momentum, with sgd")
     dot_delta: Annotated[float, Range(low=0, high=1)] = setting(
         0.075, "dot: momentum is lower by this for CE, higher by this for the distillation losses"
+    )
+    deepkd_deltas: Annotated[list[Annotated[float, Range(low=-1, high=1)]], Items(3, 3)] = setting(
+        lambda: [0.075, -0.075, 0.075],
+        "deepkd: added to momentum for CE, the teacher's target class, its other classes",
+        quiet=True,
     )
     betas: Annotated[list[Share], Items(2, 2)] = setting(
         lambda: [0.9, 0.999], "decay rates of adam and adamw"

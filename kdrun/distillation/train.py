@@ -111,17 +111,8 @@ def run_training(
             scheme.network, recipe.schedule, dataset.info.num_classes, recipe.settings
         ),
     )
-    if result is not None and scheme.objective.weighted and scheme.objective.ce_weight:
-        weights = LossWeights(
-            scheme,
-            main.train,
-            session.device,
-            recipe.schedule.precision,
-            recipe.seed,
-            session.reporter,
-            result,
-        )
-        main = replace(main, on_start=weights.on_start, on_first_batch=weights.on_first_batch)
+    if result is not None:
+        main = _with_loss_weights(main, scheme, session, result)
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
     epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
@@ -153,6 +144,24 @@ def _measured(
     best = _best(scheme, state, found, measure)
     ema = _ema(scheme, state, recipe.schedule, measure)
     return Trained(state, found, best, stopped, ema)
+
+
+def _with_loss_weights(
+    main: Training, scheme: StudentScheme, session: Session, result: ResultFile
+) -> Training:
+    """Measure the losses' gradients before the first step, where there is CE to compare with."""
+    if not (scheme.objective.weighted and scheme.objective.ce_weight):
+        return main
+    weights = LossWeights(
+        scheme,
+        main.train,
+        session.device,
+        main.schedule.precision,
+        main.seed,
+        session.reporter,
+        result,
+    )
+    return replace(main, on_start=weights.on_start, on_first_batch=weights.on_first_batch)
 
 
 def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn, optim
 
 from kdrun.config.schema import ScheduleConfig
 from kdrun.engine.distributed import average_gradients
-from kdrun.recipes.dot import Dot
+from kdrun.recipes.dot import DeepKd, ManyMomenta
 from kdrun.recipes.optimizers import OPTIMIZERS
 from kdrun.types import StepOutput
 
@@ -28,13 +28,14 @@ def backward(
 ) -> None:
     """Add `weight` times the gradients of a batch to those of the step.
 
-    For DOT, the gradients of task and distillation loss stay apart.
+    For DOT and DeepKD, the gradients of task and distillation losses stay apart.
     """
-    if isinstance(optimizer, Dot) and "distill" in output.groups:
-        if output.groups["distill"].requires_grad:
-            optimizer.swap_parts()
-            _times(weight, output.groups["distill"]).backward(retain_graph=True)
-            optimizer.swap_parts()
+    if isinstance(optimizer, ManyMomenta) and "distill" in output.groups:
+        for part in _teachers_parts(optimizer, output):
+            optimizer.next_part()
+            if part.requires_grad:
+                _times(weight, part).backward(retain_graph=True)
+        optimizer.next_part()
         _times(weight, output.groups["task"]).backward()
     else:
         scaler.scale(_times(weight, output.loss)).backward()
@@ -42,13 +43,22 @@ def backward(
 
 def finish_gradients(optimizer: optim.Optimizer, factor: float = 1.0) -> None:
     """Average the gradients of a step over the processes, and multiply them by `factor`."""
-    for _ in range(2 if isinstance(optimizer, Dot) else 1):
+    for _ in range(len(optimizer.parts) if isinstance(optimizer, ManyMomenta) else 1):
         average_gradients(optimizer)
         if factor != 1.0:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
             torch._foreach_mul_([grad for grad in grads if grad is not None], factor)
-        if isinstance(optimizer, Dot):
-            optimizer.swap_parts()
+        if isinstance(optimizer, ManyMomenta):
+            optimizer.next_part()
+
+
+def _teachers_parts(optimizer: ManyMomenta, output: StepOutput) -> list[Tensor]:
+    """The distillation loss; for DeepKD its part of the target class, and the rest."""
+    distill = output.groups["distill"]
+    if not isinstance(optimizer, DeepKd):
+        return [distill]
+    target = output.groups["target"]
+    return [target, distill - target]
 
 
 def _times(weight: float, loss: Tensor) -> Tensor:

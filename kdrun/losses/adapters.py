@@ -1,5 +1,6 @@
 """Trainable projections from the student's features to the teacher's shapes."""
 
+import inspect
 import math
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import orthogonal
 
+from kdrun.config.schema import LossConfig
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.losses.shapes import resized
 
@@ -58,6 +60,16 @@ def require_adapter(loss: str, adapter: str) -> None:
             f"loss.{loss}.adapter={adapter} is not one of {', '.join(ADAPTERS)}."
             f"{did_you_mean(adapter, ADAPTERS)}"
         )
+
+
+def chosen_adapter(config: LossConfig, cls: type[nn.Module]) -> str | None:
+    """The adapter that is set for a loss. Raises ConfigError for a class that has no choice."""
+    if "adapter" not in inspect.signature(cls.__init__).parameters:
+        raise ConfigError(
+            f"loss.{config.id}.adapter={config.adapter} would change nothing: only fitnet, itrd "
+            "and srd have a projection that can be orthogonal. Leave it out."
+        )
+    return config.adapter
 
 
 def linear_adapter(in_features: int, out_features: int, adapter: str) -> nn.Module:

@@ -5,6 +5,7 @@ Imports no torch: `kdrun show` prints the ratios.
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 from kdrun.config.schema import LossConfig
 from kdrun.errors import ConfigError
@@ -81,6 +82,33 @@ class AutoWeight:
                 f"into the student and CE one of {ce_norm:.3g}. Set {setting} to a number."
             )
         return float(f"{weight:.{DIGITS}g}")
+
+
+def initial_weight(config: LossConfig, auto: AutoWeight | None, alpha: float | None) -> float:
+    """The weight of a loss, or a placeholder. alpha: if it is given and this loss is soft."""
+    if auto is None:
+        require_number(config.id, config)
+        return alpha if alpha is not None else cast(float, config.weight)
+    if alpha is not None:
+        raise ConfigError(
+            f"alpha={alpha:g} is the weight of {config.id}, and loss.{config.id}.weight=auto has "
+            "it measured: leave out one of the two."
+        )
+    return auto.placeholder()
+
+
+def require_measurable(name: str, ce_weight: float, only_pretrains: bool) -> None:
+    """Raise ConfigError for a weight that cannot be measured."""
+    if ce_weight == 0:
+        raise ConfigError(
+            f"loss.{name}.weight=auto compares the loss with CE, which has weight 0 here: set "
+            f"ce=1, or loss.{name}.weight to a number."
+        )
+    if only_pretrains:
+        raise ConfigError(
+            f"loss.{name}.weight=auto: {name} acts before the main phase and has no gradient in "
+            f"it. Set loss.{name}.weight to a number."
+        )
 
 
 def require_number(name: str, config: LossConfig) -> None:

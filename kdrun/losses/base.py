@@ -112,6 +112,13 @@ class DistillationLoss(Criterion):
         """The unweighted scalar."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
+    def target_part(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor | None:
+        """The part of the loss that compares the probability of the label alone, a scalar.
+
+        None for losses without such a part. `schedule.optimizer=deepkd` keeps it apart.
+        """
+        return None
+
     def after_step(self) -> None:
         """Called after each batch, and after the optimiser step that it completes."""
 

@@ -7,7 +7,9 @@ from torch import Tensor
 from kdrun.losses.base import full_precision
 from kdrun.losses.logit_parts import binary_logits, mean_divergence, other_logits, standardise
 from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.losses.target_class import target_class_loss
 from kdrun.ranges import NotNegative, Pixels, Temperature
+from kdrun.types import Batch, Outputs
 
 
 class DecoupledDistillation(RegionalLoss):
@@ -62,6 +64,15 @@ class DecoupledDistillation(RegionalLoss):
             (self.alpha, self.beta),
             z_scores=self.standardise,
             shares=weights,
+        )
+
+    def target_part(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor | None:
+        """alpha · TCKD; the rest is beta · NCKD."""
+        if self.regional:
+            return None
+        temperature, z_scores = self.temperature, self.standardise
+        return self.alpha * target_class_loss(
+            student.logits, teacher.logits, batch, temperature, z_scores
         )
 
     def target_temperature(self) -> float | None:

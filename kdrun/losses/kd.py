@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from kdrun.losses.base import full_precision
 from kdrun.losses.logit_parts import mean_divergence, standardise
 from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.losses.target_class import target_class_loss
 from kdrun.ranges import Pixels, Temperature
 from kdrun.types import Batch, Outputs
 
@@ -60,6 +61,13 @@ class SoftTargets(RegionalLoss):
             z_student, z_teacher = standardise(z_student), standardise(z_teacher)
         scaled = z_student / self.temperature, z_teacher / self.temperature
         return self.temperature**2 * mean_divergence(*scaled, weights)
+
+    def target_part(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor | None:
+        """T² · KL of (p_y, 1 - p_y); the rest is T² · (1 - p_t,y) · KL of the other classes."""
+        if self.regional:
+            return None
+        temperature, z_scores = self.temperature, self.standardise
+        return target_class_loss(student.logits, teacher.logits, batch, temperature, z_scores)
 
     def target_temperature(self) -> float | None:
         return None if self.standardise or self.regional else self.temperature

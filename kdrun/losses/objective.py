@@ -1,11 +1,10 @@
 """The objective: CE with the hard labels plus the weighted sum of all losses."""
 
 import copy
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from kdrun.config import build
 from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
-from kdrun.losses.auto_weight import DIGITS, AutoWeight, require_number
+from kdrun.losses.adapters import chosen_adapter
+from kdrun.losses.auto_weight import DIGITS, AutoWeight, initial_weight, require_measurable
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy, label_loss
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
@@ -67,6 +67,7 @@ class Objective(nn.Module):
 
     Each teacher has its own instance of every loss, because teachers differ in shape.
     labelled: whether batches have labels; without them CE is neither computed nor logged.
+    splits_target: whether a step also needs `target_loss` (`schedule.optimizer=deepkd`).
     unmeasured: whether the weight of a loss (`weight: auto`) is still to be measured.
     """
 
@@ -83,6 +84,7 @@ class Objective(nn.Module):
         self.weighted = losses
         self.ensemble = ensemble or Ensemble()
         self.labelled = True
+        self.splits_target = False
         # `terms` and `more_terms` are keys of saved state dicts
         self.terms = nn.ModuleDict({name: weighted.loss for name, weighted in losses.items()})
         # teacher 0 is in `terms`: the keys with one teacher do not depend on this dict
@@ -204,6 +206,32 @@ class Objective(nn.Module):
                 ]
             )
 
+    def require_target_part(self) -> None:
+        """Raise ConfigError unless a loss keeps the label's class apart from the others."""
+        outputs, batch = Outputs(torch.zeros(1, 2)), Batch(*[torch.zeros(1).long()] * 3)
+        parts = [loss.target_part(outputs, outputs, batch) for loss in self.loss_list()]
+        if all(part is None for part in parts) or self.ensemble.average == SOFT_TARGETS:
+            raise ConfigError(
+                "schedule.optimizer=deepkd keeps the label's class apart from the other classes, "
+                "which takes loss=kd or loss=dkd without regions, each teacher by itself: choose "
+                "one of these, or optimizer=dot."
+            )
+        self.splits_target = True
+
+    def target_loss(self, student: Outputs, teachers: Sequence[Outputs], batch: Batch) -> Tensor:
+        """The weighted part of the losses that compares the label's probability alone."""
+        total = torch.zeros((), device=student.logits.device)
+        with torch.autocast(student.logits.device.type, enabled=False):
+            for name, weighted in self.weighted.items():
+                parts = [
+                    loss.target_part(student, teacher, batch)
+                    for loss, teacher in zip(weighted.instances, teachers, strict=True)
+                ]
+                present = [part for part in parts if part is not None]
+                if present:
+                    total = total + self.weights[name] * self.ensemble.mean(present)
+        return total
+
     def _loss(
         self, name: str, student: Outputs, teachers: Sequence[Outputs], batch: Batch
     ) -> Tensor:
@@ -277,6 +305,8 @@ def objective_of(config: DistillConfig) -> Objective:
     )
     if config.augment.mixes:
         require_label_pairs(objective)
+    if config.schedule.optimizer == "deepkd" and objective.weighted:
+        objective.require_target_part()
     return objective if config.transfer.labelled else without_labels(objective)
 
 
@@ -354,9 +384,9 @@ def build_objective(
                 kwargs["temperature"] = T
             _check_temperature(name, kwargs["temperature"])
         if loss[name].adapter is not None:
-            kwargs["adapter"] = _adapter(loss[name], classes[name])
+            kwargs["adapter"] = chosen_adapter(loss[name], classes[name])
         auto = AutoWeight.of(loss[name], classes[name].id, shares=name in soft and ce is None)
-        weight = _weight(loss[name], auto, alpha if name in soft else None)
+        weight = initial_weight(loss[name], auto, alpha if name in soft else None)
         first, *more = _instances(loss[name], kwargs, instances.get(name), ensemble.targets)
         epochs = loss[name].warmup_epochs, loss[name].decay_epochs, loss[name].decay_after
         losses[name] = WeightedLoss(first, weight, *epochs, tuple(more), auto)
@@ -372,7 +402,9 @@ def build_objective(
             "Every weight of the objective is 0, so nothing would be trained: set ce=... or "
             "loss.ID.weight=..."
         )
-    _check_auto(losses, ce_weight)
+    for name, weighted in losses.items():
+        if weighted.auto is not None:
+            require_measurable(name, ce_weight, weighted.loss.only_pretrains)
     return Objective(labels or CrossEntropy(), ce_weight, losses, ensemble)
 
 
@@ -409,46 +441,6 @@ def _check_alpha(
             f"With several soft-target losses ({', '.join(soft)}) alpha is ambiguous: set "
             "ce=... and " + ", ".join(f"loss.{name}.weight=..." for name in soft) + "."
         )
-
-
-def _adapter(config: LossConfig, cls: type[DistillationLoss]) -> str | None:
-    """The adapter of a loss. Raises ConfigError for a loss without a choice of adapters."""
-    if "adapter" not in inspect.signature(cls.__init__).parameters:
-        raise ConfigError(
-            f"loss.{config.id}.adapter={config.adapter} would change nothing: only fitnet, itrd "
-            "and srd have a projection that can be orthogonal. Leave it out."
-        )
-    return config.adapter
-
-
-def _weight(config: LossConfig, auto: AutoWeight | None, alpha: float | None) -> float:
-    """The weight of a loss, or a placeholder. alpha: if it is given and this loss is soft."""
-    if auto is None:
-        require_number(config.id, config)
-        return alpha if alpha is not None else cast(float, config.weight)
-    if alpha is not None:
-        raise ConfigError(
-            f"alpha={alpha:g} is the weight of {config.id}, and loss.{config.id}.weight=auto has "
-            "it measured: leave out one of the two."
-        )
-    return auto.placeholder()
-
-
-def _check_auto(losses: dict[str, WeightedLoss], ce_weight: float) -> None:
-    """Raise ConfigError for a weight that cannot be measured."""
-    for name, weighted in losses.items():
-        if weighted.auto is None:
-            continue
-        if ce_weight == 0:
-            raise ConfigError(
-                f"loss.{name}.weight=auto compares the loss with CE, which has weight 0 here: set "
-                f"ce=1, or loss.{name}.weight to a number."
-            )
-        if weighted.loss.only_pretrains:
-            raise ConfigError(
-                f"loss.{name}.weight=auto: {name} acts before the main phase and has no gradient "
-                f"in it. Set loss.{name}.weight to a number."
-            )
 
 
 def _check_average(losses: dict[str, WeightedLoss], ensemble: Ensemble) -> None:

@@ -72,6 +72,21 @@ def dot(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer"
     )
 
 
+@OPTIMIZERS.register("deepkd", reads=("momentum", "nesterov", "deepkd_deltas"))
+def deepkd(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer":
+    """DeepKD (2025, arXiv 2505.15133): three momenta: labels, target class, other classes."""
+    from kdrun.recipes.dot import DeepKd
+
+    first, second, third = schedule.deepkd_deltas
+    return DeepKd(
+        parameters,
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        deltas=(first, second, third),
+        weight_decay=schedule.weight_decay,
+    )
+
+
 def _fused(parameters: Parameters) -> bool | None:
     """One kernel for all parameters on a GPU; on a CPU it gains nothing."""
     return True if parameters and all(p.is_cuda for p in parameters) else None

@@ -111,7 +111,10 @@ class StudentScheme(nn.Module):
     def step(self, student: Outputs, teachers: Sequence[Outputs], batch: Batch) -> StepOutput:
         """The loss of outputs that `forward_networks` returned."""
         _, parts = self.objective(student, teachers, batch)
-        return step_output(student.logits, [("", parts, self.objective.weigh(parts))])
+        output = step_output(student.logits, [("", parts, self.objective.weigh(parts))])
+        if self.objective.splits_target:
+            output.groups["target"] = self.objective.target_loss(student, teachers, batch)
+        return output
 
 
 # (prefix of the names, unweighted parts, weighted parts) of one objective's value.
