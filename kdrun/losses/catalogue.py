@@ -44,11 +44,12 @@ Each loss is logged unweighted (`train/crd`) and weighted (`train/crd_weighted`)
 - `schedule.optimizer=dot` (Zhao et al. 2023, ICCV, arXiv 2307.08436) trains any objective with SGD
   and two momentum buffers: `momentum - dot_delta` for CE, `momentum + dot_delta` for all other
   losses (0.075 as published for CIFAR). It needs a second backward pass per step.
-- `schedule.optimizer=deepkd` (Huang et al. 2025, arXiv 2505.15133) has three buffers: CE, the target
-  class of `kd` and `dkd`, and everything else (`schedule.deepkd_deltas=[0.075,-0.075,0.075]` as published with `dkd`; with `kd` the
-  last one is 0.025). It needs `loss=kd` or `loss=dkd`, and two more backward passes per step.
-- `loss.ID.adapter=orthogonal` (Miles et al. 2024, CVPR, arXiv 2403.06213) replaces the projection of
-  `fitnet`, `itrd` and `srd` by one that keeps distances and angles between the student's features.
+- `schedule.optimizer=deepkd` (Huang et al. 2025, arXiv 2505.15133) has three buffers: for CE, for
+  the target class of `kd` and `dkd`, and for everything else. `schedule.deepkd_deltas` is added to
+  the momentum: [0.075, -0.075, 0.075] as published with `dkd`; with `kd` the last one is 0.025. It
+  needs `loss=kd` or `loss=dkd`, and two more backward passes per step.
+- `loss.ID.adapter=orthogonal` (Miles et al. 2024, CVPR, arXiv 2403.06213) replaces the projection
+  of `fitnet`, `itrd` and `srd` by one that keeps distances and angles between student features.
 
 Notation: B batch size, C classes, D embedding width, H×W spatial size, z logits, p probabilities,
 T temperature, index s student, index t teacher. All losses are computed in float32, outside
