@@ -36,6 +36,20 @@ def loss_weight(value: Any, name: str) -> float | str:
     return float(value)
 
 
+def alpha(value: Any, name: str) -> float | None:
+    """A number; `auto` is a setting of the loss."""
+    if value is None:
+        return None
+    if value == AUTO_WEIGHT:
+        raise ConfigError(
+            f"{name}=auto: the weight of a single loss is measured, e.g. loss.kd.weight=auto, and "
+            "CE keeps 1 - that weight."
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name}={value!r} is not a number.")
+    return float(value)
+
+
 def unchanged(value: Any, name: str) -> Any:
     """The value itself."""
     return value

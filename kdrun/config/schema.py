@@ -310,7 +310,7 @@ class DistillConfig:
     logger: LoggerConfig
     T: Temperature | None = setting(None, "softmax temperature of every loss that has one")
     alpha: Annotated[float, Range(low=0, high=1)] | None = setting(
-        None, "weight of the soft-target loss; hard-label CE gets 1 - alpha"
+        None, "weight of the soft-target loss; hard-label CE gets 1 - alpha", read=readers.alpha
     )
     ce: NotNegative | None = setting(
         None, "weight of hard-label CE, instead of 1 - alpha", read=readers.ce_weight

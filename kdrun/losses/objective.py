@@ -397,6 +397,12 @@ def build_objective(
             "Add a loss that has one, e.g. 'loss=[kd,...]'."
         )
     ce_weight = _ce_weight(ce, losses)
+    _check_weights(losses, ce_weight)
+    return Objective(labels or CrossEntropy(), ce_weight, losses, ensemble)
+
+
+def _check_weights(losses: dict[str, WeightedLoss], ce_weight: float) -> None:
+    """Raise ConfigError if all weights are 0, or if one cannot be measured."""
     if ce_weight == 0 and all(weighted.weight == 0 for weighted in losses.values()):
         raise ConfigError(
             "Every weight of the objective is 0, so nothing would be trained: set ce=... or "
@@ -405,7 +411,6 @@ def build_objective(
     for name, weighted in losses.items():
         if weighted.auto is not None:
             require_measurable(name, ce_weight, weighted.loss.only_pretrains)
-    return Objective(labels or CrossEntropy(), ce_weight, losses, ensemble)
 
 
 def _instances(
