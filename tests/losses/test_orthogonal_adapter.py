@@ -95,7 +95,7 @@ def test_an_unknown_adapter_is_refused(make: Any) -> None:
 def test_a_loss_without_a_projection_refuses_it() -> None:
     def objective(loss: str) -> None:
         configs, _ = chosen_losses({loss: {"adapter": "orthogonal"}})
-        build_objective(configs, None, None, None, 0.0)
+        build_objective(configs, None, None, None)
 
     objective("fitnet")
     with pytest.raises(ConfigError, match=r"loss\.kd\.adapter=orthogonal would change nothing"):

@@ -118,7 +118,7 @@ def test_soft_targets_fall_into_the_target_class_and_the_rest() -> None:
 
 def test_an_objective_weighs_the_part() -> None:
     configs, _ = chosen_losses(["dkd", "dist", {"kd": {"weight": 0.5}}])
-    objective = build_objective(configs, None, None, 1.0, 0.0)
+    objective = build_objective(configs, None, None, 1.0)
     objective.require_target_part()
     objective.start_epoch(0, 40)  # dkd's weight rises over 20 epochs
     student, teacher, targets = random_logits((5, 6))
@@ -128,7 +128,7 @@ def test_an_objective_weighs_the_part() -> None:
 
 
 def test_other_losses_have_no_target_class() -> None:
-    objective = build_objective(chosen_losses(["at", "dist"])[0], None, None, None, 0.0)
+    objective = build_objective(chosen_losses(["at", "dist"])[0], None, None, None)
     with pytest.raises(ConfigError, match="loss=kd or loss=dkd"):
         objective.require_target_part()
 
