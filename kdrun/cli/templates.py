@@ -32,7 +32,7 @@ class $cls(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The unweighted value; kdrun multiplies it by the weight of the YAML.
 
-        Also there: batch.targets [B]; student.features and teacher.features, by tap name, for a
+        Also there: batch.targets [B], with reads_labels = True; student.features and teacher.features, by tap name, for a
         term that passes `taps` to super().__init__; embeddings with reads_embedding = True.
         """
         p_student = (student.logits.float() / self.temperature).softmax(dim=1)

@@ -7,6 +7,7 @@ one unweighted scalar in float32. The objective applies the weight.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
 import torch
@@ -150,11 +151,13 @@ class DistillationLoss(Criterion):
     def mixing_refusal(self) -> str | None:
         """Why the loss takes no mixed images (mixup, CutMix), as a clause; None if it takes them.
 
-        By default it takes them unless it reads labels without `label_pairs`, or indices.
+        By default it takes them unless it reads labels without `label_pairs`, or indices. Code
+        outside kdrun that mentions `targets` counts as reading labels, declared or not.
         """
         if self.reads_indices:
             return "stores something for each training image, and a mixed image is two of them"
-        if self.reads_labels and not self.label_pairs:
+        reads_labels = self.reads_labels or _mentions_targets(type(self))
+        if reads_labels and not self.label_pairs:
             return "reads one label per image, and a mixed image has two"
         return None
 
@@ -172,6 +175,24 @@ def require_variant(cls: type[DistillationLoss], variant: str) -> None:
     if variant not in cls.variants:
         hint = did_you_mean(variant, cls.variants) or f" There are: {', '.join(cls.variants)}."
         raise ConfigError(f"loss.{cls.id}.variant={variant} does not exist.{hint}")
+
+
+def _mentions_targets(cls: type[DistillationLoss]) -> bool:
+    """Whether a method of the class that is not kdrun's reads an attribute `targets`."""
+    functions = (
+        function
+        for each in cls.__mro__
+        if not each.__module__.startswith(("kdrun.", "torch."))
+        for function in vars(each).values()
+        if isinstance(function, FunctionType)
+    )
+    return any(_reads_attribute(function.__code__, "targets") for function in functions)
+
+
+def _reads_attribute(code: CodeType, name: str) -> bool:
+    """Whether code, or a function defined within it, mentions an attribute or global `name`."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return name in code.co_names or any(_reads_attribute(each, name) for each in inner)
 
 
 def _noting_build(build: Callable[..., None]) -> Callable[..., None]:

@@ -124,6 +124,29 @@ def losses_markdown(proofs: Mapping[str, Proof], checks: Mapping[str, str]) -> s
     return "\n".join(parts)
 
 
+def label_pairs_markdown() -> str:
+    """Table of what mixed images (mixup, CutMix) mean to each loss, as Markdown."""
+    rows: dict[str, list[str]] = {}
+    for name, entry in entries().items():
+        rows.setdefault(_label_pairs(entry), []).append(f"`{name}`")
+    lines = ["| losses | with a mixed image |", "|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {', '.join(names)} | {text} |" for text, names in rows.items())]
+    )
+
+
+def _label_pairs(entry: Entry) -> str:
+    refusal = entry.loss.mixing_refusal()
+    if refusal is not None:
+        return f"refused: the loss {refusal}"
+    unchanged = "unchanged: reads no label"
+    if entry.loss.reads_labels:
+        return entry.cls.label_pairs
+    if entry.cls.label_pairs:
+        return f"{unchanged}; with settings that read one, {entry.cls.label_pairs}"
+    return unchanged
+
+
 def _overview(
     known: Mapping[str, Entry], families: Mapping[str, list[str]], order: list[str]
 ) -> str:

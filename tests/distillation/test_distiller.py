@@ -213,6 +213,20 @@ def test_what_is_missing_is_said_in_a_sentence() -> None:
         make({"sp": {"taps": ["nowhere"]}})
 
 
+def test_mixed_images_have_two_labels() -> None:
+    images, targets, _ = batch()
+    share = torch.tensor([0.0, 0.3, 1.0, 0.6])
+    distiller = make()
+    first, other = (distiller(images, y).parts["ce"] for y in (targets, targets.flip(0)))
+    half = torch.full((4,), 0.5)
+    found = distiller(images, targets, mixture=(targets.flip(0), half)).parts["ce"]
+    torch.testing.assert_close(found, (first + other) / 2)
+    with pytest.raises(ShapeError, match=r"mixture must be \(labels, shares\)"):
+        distiller(images, targets, mixture=(share, share))
+    with pytest.raises(ConfigError, match=r"loss=crd .* mixed image"):
+        make({"crd": {"negatives": 8}})(images, targets, targets, mixture=(targets, share))
+
+
 def test_the_random_state_of_the_caller_is_left_alone() -> None:
     before = torch.get_rng_state()
     student, teacher = networks()

@@ -31,6 +31,21 @@ SCHEMES: dict[str, tuple[list[str], dict[str, int]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("scheme=cs_kd", "scheme=cs_kd compares two images of one class, and a mixed image has"),
+        ("loss=crd", "loss=crd stores something for each training image, and a mixed image is"),
+    ],
+)
+def test_mixed_images_are_refused_before_anything_is_trained(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str], word: str, text: str
+) -> None:
+    assert kdrun("distill", *SMALL, word, "augment.mixup.alpha=0.2") == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+    assert not list(workdir.iterdir())
+
+
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Ask the training of the student itself to stop after so many steps."""
     plain = _Fit._step

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdrun.losses.catalogue import Proof, losses_markdown
+from kdrun.losses.catalogue import Proof, label_pairs_markdown, losses_markdown
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
+RECIPES = DOCUMENT.with_name("recipes.md")
+TABLE_START, TABLE_END = "<!-- label pairs: generated -->", "<!-- end of label pairs -->"
 
 # Check → what it verifies, in the column order of the table.
 CHECKS = {
@@ -231,5 +233,13 @@ def documented() -> str:
     return losses_markdown(proofs, CHECKS)
 
 
+def recipes_documented() -> str:
+    """The expected content of docs/recipes.md: its text with the table of label pairs renewed."""
+    before, _, rest = RECIPES.read_text(encoding="utf-8").partition(TABLE_START)
+    after = rest.partition(TABLE_END)[2]
+    return f"{before}{TABLE_START}\n{label_pairs_markdown()}\n{TABLE_END}{after}"
+
+
 if __name__ == "__main__":
     DOCUMENT.write_text(documented(), encoding="utf-8")
+    RECIPES.write_text(recipes_documented(), encoding="utf-8")

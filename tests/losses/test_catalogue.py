@@ -1,6 +1,14 @@
 """docs/losses.md matches the loss classes, the YAML files and the registry of checks."""
 
-from losses.checks import DOCUMENT, REGISTRY, documented
+from losses.checks import (
+    DOCUMENT,
+    RECIPES,
+    REGISTRY,
+    TABLE_END,
+    TABLE_START,
+    documented,
+    recipes_documented,
+)
 
 from kdrun.losses.catalogue import entries
 
@@ -11,6 +19,14 @@ def test_the_document_is_up_to_date() -> None:
     assert DOCUMENT.is_file(), f"docs/losses.md is missing; write it with: {COMMAND}"
     same = DOCUMENT.read_text(encoding="utf-8") == documented()
     assert same, f"docs/losses.md is out of date; regenerate it with: {COMMAND}"
+
+
+def test_the_table_of_mixed_images_is_up_to_date() -> None:
+    text = RECIPES.read_text(encoding="utf-8")
+    assert text == recipes_documented(), f"docs/recipes.md is out of date: {COMMAND}"
+    assert text.count(TABLE_START) == text.count(TABLE_END) == 1
+    (refused,) = [line for line in text.splitlines() if "| refused: the loss " in line]
+    assert refused.startswith("| `crd` |")
 
 
 def test_every_loss_has_its_section_and_its_row() -> None:
