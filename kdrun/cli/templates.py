@@ -32,8 +32,9 @@ class $cls(DistillationLoss):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The unweighted value; kdrun multiplies it by the weight of the YAML.
 
-        Also there: batch.targets [B], with reads_labels = True; student.features and teacher.features, by tap name, for a
-        term that passes `taps` to super().__init__; embeddings with reads_embedding = True.
+        Also there: batch.targets [B] with reads_labels = True; student.features and
+        teacher.features, by tap name, for a loss that passes `taps` to super().__init__; embeddings
+        with reads_embedding = True.
         """
         p_student = (student.logits.float() / self.temperature).softmax(dim=1)
         p_teacher = (teacher.logits.float() / self.temperature).softmax(dim=1)
