@@ -1,5 +1,8 @@
-"""Images as arrays: in memory, memory-mapped, or decoded on access."""
+"""Images as arrays: in memory, in a file, or decoded on access."""
 
+import itertools
+import os
+import threading
 import tokenize
 import zlib
 from abc import ABC, abstractmethod
@@ -37,8 +40,11 @@ class LazyImages(ABC):
         return None
 
 
-class MappedImages(LazyImages):
-    """A memory-mapped `.npy` file of images `[N, C, H, W]`; the file must not change.
+class StoredImages(LazyImages):
+    """A `.npy` file of images `[N, C, H, W]`, read on access; the file must not change.
+
+    Reads instead of mapping: mapped pages count as memory of the process, so a pass over the file
+    would appear to need all of it, and a truncated file would kill the process.
 
     Verifies every read if the file has checksums (`sums_file`).
     sources: the original file of each image, if known.
@@ -47,38 +53,69 @@ class MappedImages(LazyImages):
     def __init__(self, path: Path, sources: Sequence[object] | None = None) -> None:
         self.path = path
         self.sources = sources
-        self.array = _mapped(path)
+        header = _header(path)
+        self.shape = header.shape
         self.sums = np.load(sums_file(path)) if sums_file(path).is_file() else None
-        if self.sums is not None and self.sums.shape != self.array.shape[:1]:
+        if self.sums is not None and self.sums.shape != header.shape[:1]:
             raise ValueError(f"{sums_file(path)} does not belong to {path}")
-        self.shape = self.array.shape
-        self.dtype = torch.from_numpy(np.zeros(0, self.array.dtype)).dtype
+        self.dtype = torch.from_numpy(np.zeros(0, header.dtype)).dtype
+        self._start = header.offset
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with this object
+        self._lock = threading.Lock()
 
     def gather(self, index: Tensor) -> Tensor:
-        """Raises DataError when an image fails its checksum."""
-        pixels = np.asarray(self.array[index.numpy()])
+        """Raises DataError when an image fails its checksum or the file is truncated."""
+        pixels = torch.empty(len(index), *self.shape[1:], dtype=self.dtype)
+        if not pixels.numel():
+            return pixels
+        rows = pixels.numpy()
+        positions = index.numpy()
+        if positions.min() < 0 or positions.max() >= len(self):
+            raise IndexError(f"{self.path} has {len(self)} images")
+        ends = np.flatnonzero(np.diff(positions) != 1) + 1  # of runs of consecutive images
+        for first, end in itertools.pairwise([0, *ends.tolist(), len(positions)]):
+            self._read(int(positions[first]), rows[first:end])
         if self.sums is not None:
-            for position, image in zip(index.tolist(), pixels, strict=True):
+            for position, image in zip(positions.tolist(), rows, strict=True):
                 if zlib.crc32(image) != self.sums[position]:
-                    raise DataError(
-                        f"Image {position} in {self.path} fails its checksum: delete the folder "
-                        f"{self.path.parent} to decode the images again."
-                    )
-        return torch.from_numpy(pixels)
+                    raise self._damaged(f"Image {position} in {self.path} fails its checksum")
+        return pixels
+
+    def _read(self, first: int, rows: np.ndarray) -> None:
+        """Fill `rows` with the images from position `first` on."""
+        view = memoryview(rows).cast("B")
+        offset = self._start + first * (view.nbytes // len(rows))
+        while view:
+            if hasattr(os, "preadv"):
+                count = os.preadv(self._file.fileno(), [view], offset)
+            else:  # Windows: one file position for all threads
+                with self._lock:
+                    self._file.seek(offset)
+                    count = self._file.readinto(view)
+            if not count:
+                raise self._damaged(f"{self.path} is truncated")
+            view, offset = view[count:], offset + count
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(
+            f"{what}: delete the folder {self.path.parent} to decode the images again."
+        )
 
     def name(self, position: int) -> str | None:
         return None if self.sources is None else str(self.sources[position])
 
-    def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
-        return MappedImages, (self.path,)  # workers map the file again instead of copying pixels
+    def __reduce__(self) -> tuple[type["StoredImages"], tuple[Path]]:
+        return StoredImages, (self.path,)  # workers open the file instead of copying pixels
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """Map the array in a file. Raises ValueError for any damaged header."""
+def _header(path: Path) -> np.memmap:
+    """Shape, type and offset of the array in a file. Raises ValueError for any damage."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r")
+        array: np.memmap = np.load(path, mmap_mode="r")
     except (SyntaxError, EOFError, tokenize.TokenError) as error:
         raise ValueError(f"{path} has a damaged header: {error}") from None
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.ndim:
+        raise ValueError(f"{path} is not an array of images")
     return array
 
 

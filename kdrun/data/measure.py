@@ -12,18 +12,44 @@ from kdrun.types import Normalisation
 Progress = Callable[[str, int, int], None]
 
 
+class Fingerprint:
+    """Accumulates the fingerprint of splits that are read one after the other.
+
+    Call `start` for each split, `add` for its images in order, `finish` with its labels.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def start(self, count: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+        """Begin a split of `count` images; shape: (C, H, W)."""
+        self._digest.update(repr((count, shape, str(dtype))).encode())
+
+    def add(self, images: Tensor) -> None:
+        """Add images `[b, C, H, W]`."""
+        self._digest.update(images.contiguous().numpy().data.cast("B"))
+
+    def finish(self, targets: Tensor) -> None:
+        """Add the labels `[N]` of the split."""
+        self._digest.update(targets.contiguous().numpy().data.cast("B"))
+
+    def hexdigest(self) -> str:
+        """The fingerprint of all splits so far."""
+        return self._digest.hexdigest()
+
+
 def fingerprint(splits: list[Split], progress: Progress | None = None) -> str:
     """sha256 hex over shapes, pixels and labels of `splits`, in this order."""
-    digest = hashlib.sha256()
+    digest = Fingerprint()
     done, total = 0, sum(len(split) for split in splits)
     for split in splits:
-        digest.update(repr((len(split), split.shape, str(split.images.dtype))).encode())
+        digest.start(len(split), split.shape, split.images.dtype)
         for block in split.blocks():
-            digest.update(block.contiguous().numpy().data.cast("B"))
+            digest.add(block)
             done += len(block)
             if progress is not None:
                 progress("hashing images", done, total)
-        digest.update(split.targets.contiguous().numpy().data.cast("B"))
+        digest.finish(split.targets)
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from kdrun.data.decoding import cache
 from kdrun.data.decoding import decode_pass as decoding
 from kdrun.data.decoding import image as decode
 from kdrun.data.imagefolder import imagefolder
-from kdrun.data.images import MappedImages, RawDataset
+from kdrun.data.images import RawDataset, StoredImages
 from kdrun.errors import ConfigError, DataError
 
 Save = Callable[..., Path]
@@ -318,7 +318,7 @@ def test_without_a_cache_images_are_decoded_on_access(
     read: Read, tmp_path: Path, tree: Path
 ) -> None:
     kept, lazy = read(), read(cache=False)
-    assert isinstance(kept.train.images, MappedImages)
+    assert isinstance(kept.train.images, StoredImages)
     assert isinstance(lazy.train.images, decode.DecodedImages)
     assert torch.equal(kept.train.in_memory(), lazy.train.in_memory())
     shutil.rmtree(tmp_path / "cache")

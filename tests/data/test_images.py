@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdrun.data import images as module
-from kdrun.data.images import MappedImages, Split
+from kdrun.data.images import Split, StoredImages
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def pixels() -> torch.Tensor:
 @pytest.fixture
 def mapped(pixels: torch.Tensor, tmp_path: Path) -> Split:
     np.save(tmp_path / "train.npy", pixels.numpy())
-    return Split(MappedImages(tmp_path / "train.npy"), torch.arange(11) % 3)
+    return Split(StoredImages(tmp_path / "train.npy"), torch.arange(11) % 3)
 
 
 def test_a_mapped_split_equals_the_one_in_memory(pixels: torch.Tensor, mapped: Split) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.images import MappedImages, Split
+from kdrun.data.images import Split, StoredImages
 from kdrun.data.loaders import loaders, resident
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader, count_batches
 from kdrun.data.loaders.resident import choose_resident, resident_bytes
@@ -97,7 +97,7 @@ def test_resident_and_streamed_training_are_bit_identical(augment: AugmentConfig
 def test_loader_processes_give_the_same_batches(tmp_path: Path) -> None:
     data = split()
     np.save(tmp_path / "train.npy", data.in_memory().numpy())
-    mapped = Split(MappedImages(tmp_path / "train.npy"), data.targets)
+    mapped = Split(StoredImages(tmp_path / "train.npy"), data.targets)
     streamed = train(mapped, resident=False, workers=2)
     assert all_same(list(streamed.epoch(4, 1)), list(train(data).epoch(4, 1)))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdrun.data import images as images_module
-from kdrun.data.images import MappedImages, Split
+from kdrun.data.images import Split, StoredImages
 from kdrun.data.measure import fingerprint, mean_and_std
 
 
@@ -47,7 +47,7 @@ def test_the_fingerprint_sees_pixels_labels_and_shape_only(
     expected = fingerprint([data])
     monkeypatch.setattr(images_module, "BLOCK_BYTES", 500)
     np.save(tmp_path / "x.npy", data.in_memory().numpy())
-    assert fingerprint([Split(MappedImages(tmp_path / "x.npy"), data.targets)]) == expected
+    assert fingerprint([Split(StoredImages(tmp_path / "x.npy"), data.targets)]) == expected
     changed = data.in_memory().clone()
     changed[20, 1, 2, 3] ^= 1
     assert fingerprint([Split(changed, data.targets)]) != expected

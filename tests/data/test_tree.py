@@ -22,7 +22,7 @@ def test_train_and_test_folders(tree: Path) -> None:
     found = read_tree(tree)
     assert found.classes == ("cat", "dog")
     assert counts(tree) == {"train": 6, "test": 4}
-    assert found.splits["train"].targets == [0, 0, 0, 1, 1, 1]
+    assert list(found.splits["train"].targets) == [0, 0, 0, 1, 1, 1]
     assert [Path(p).name for p in found.splits["test"].paths] == ["0.png", "1.png"] * 2
 
 

@@ -15,7 +15,7 @@ from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.decoding.image import Form, read_header, read_image
 from kdrun.data.idx import read_idx
 from kdrun.data.imagefolder import imagefolder
-from kdrun.data.images import MappedImages
+from kdrun.data.images import StoredImages
 from kdrun.data.speech import read_wav
 from kdrun.engine.checkpoint import read_checkpoint
 from kdrun.errors import KdrunError
@@ -210,7 +210,7 @@ def arrays(case: Case) -> str:
     case.tell(f"{name}: {path.read_bytes()[:60]!r}")
     if name == "array.npy":
         try:
-            MappedImages(path)
+            StoredImages(path)
         except (ValueError, OSError):  # what the cache takes for absent
             return "refused"
         return "read"

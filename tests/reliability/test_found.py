@@ -10,7 +10,7 @@ import torch
 
 from kdrun.cli import parser, planning
 from kdrun.cli.main import run
-from kdrun.data.images import MappedImages
+from kdrun.data.images import StoredImages
 from kdrun.errors import CheckpointError, ConfigError, KdrunError
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.sweeps import SweepFolder
@@ -61,7 +61,7 @@ def test_a_damaged_array_is_a_value_error(tmp_path: Path, change: bytes) -> None
     raw[12:13] = change
     (tmp_path / "x.npy").write_bytes(raw)
     with pytest.raises(ValueError, match=r"."):
-        MappedImages(tmp_path / "x.npy")
+        StoredImages(tmp_path / "x.npy")
 
 
 def test_remembered_outputs_hold_no_file_when_they_are_gone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import kdrun as package
 from kdrun.cli.main import run
 from kdrun.data.decoding.image import LARGEST_PIXELS, Form, read_header, read_image
 from kdrun.data.idx import LARGEST_BYTES, read_idx
-from kdrun.data.images import MappedImages
+from kdrun.data.images import StoredImages
 from kdrun.data.torchvision_sets import cifar10
 from kdrun.engine.checkpoint import read_checkpoint
 from kdrun.errors import CheckpointError, ConfigError, DataError
@@ -138,7 +138,7 @@ def test_no_array_runs_code(tmp_path: Path, marker: Path) -> None:
     assert "open" in {str(arg).split()[-1] for _, arg, _ in pickletools.genops(
         (tmp_path / "train.npy").read_bytes()[128:]) if arg is not None}  # fmt: skip
     with pytest.raises(ValueError, match="object"):
-        MappedImages(tmp_path / "train.npy")
+        StoredImages(tmp_path / "train.npy")
 
 
 def test_remembered_outputs_are_numbers(tmp_path: Path, marker: Path) -> None:

@@ -4,7 +4,7 @@
 CRC-32 of each image (`train.crc.npy`, `[N]`), and `meta.json`. The key hashes the source and the
 read settings; `meta.json` holds a digest of the files, so that changed files are decoded again. One
 process at a time builds the folder under a temporary name and renames it, so a folder with its
-final name is complete.
+final name is complete. An interrupted decoding is resumed (`unfinished`).
 """
 
 import errno
@@ -16,9 +16,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -28,17 +27,26 @@ from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.rules import PixelRules
 from kdrun.data.decoding.survey import Survey, without
-from kdrun.data.images import MappedImages, RawDataset, Split, checksums, sums_file
+from kdrun.data.decoding.unfinished import (
+    JOURNAL,
+    DecodedSplits,
+    can_resume,
+    decode_into,
+    finish,
+)
+from kdrun.data.images import RawDataset, Split, StoredImages
 from kdrun.data.measure import Progress
 from kdrun.data.tree import Tree
-from kdrun.errors import ConfigError, DataError
+from kdrun.errors import ConfigError, DataError, MachineError, TimeLimitError
 from kdrun.files import UNFINISHED_NAME, make_folder, read_json, require_locks, write_json
 from kdrun.removal import remove
 from kdrun.types import Normalisation
 
 SCHEMA = 3
 LONGEST_NAME = 200  # bytes of the root's name in its cache folder's name; most limits are 255
-OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{SUMS}|{UNFINISHED_NAME}.+"
+OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{JOURNAL}|{SUMS}|{UNFINISHED_NAME}.+"
+# Errors after which the same command continues with what is decoded so far.
+KEEPS_UNFINISHED = (KeyboardInterrupt, TimeLimitError, MachineError)
 Choose = Callable[[Tree], Survey]
 
 
@@ -58,12 +66,12 @@ def find(folder: Path, tree: Tree) -> dict[str, Any] | None:
         if not all(is_intact(path) for path in (folder / "meta.json", *folder.glob("*.crc.npy"))):
             return None
         meta = read_json(folder / "meta.json")
-        if meta["schema"] != SCHEMA or meta["files"] != tree.digest():
+        if meta["schema"] != SCHEMA or meta["files"] != tree.state:
             return None
         for name, size in meta["bytes"].items():
             if (folder / f"{name}.npy").stat().st_size != size:
                 return None
-            MappedImages(folder / f"{name}.npy")  # ValueError for a damaged header
+            StoredImages(folder / f"{name}.npy")  # ValueError for a damaged header
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(meta)
@@ -73,7 +81,7 @@ def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
     """Load a cache folder that `find` validated."""
     tree = without(tree, meta["broken"])
     splits = {
-        name: Split(MappedImages(folder / f"{name}.npy", files.paths), torch.tensor(files.targets))
+        name: Split(StoredImages(folder / f"{name}.npy", files.paths), torch.tensor(files.targets))
         for name, files in tree.splits.items()
     }
     return RawDataset(
@@ -146,41 +154,57 @@ def _build(
     unfinished = folder.with_name(f".{folder.name}.tmp")
     outdated = folder.with_name(f".{folder.name}.old")
     _retire(outdated, folder)  # left by a killed run; this process holds the lock
-    if not remove(unfinished, like=OWN_FILES, folder_too=True):
-        unfinished = _free_name(unfinished)
-    unfinished.mkdir()
+    if not can_resume(unfinished, tree):
+        if not remove(unfinished, like=OWN_FILES, folder_too=True):
+            unfinished = _free_name(unfinished)
+        unfinished.mkdir()
     try:
-
-        def run(decoding: DecodePass) -> dict[str, Split]:
-            _require_space(unfinished, tree, decoding.form)
-            return _decode(unfinished, tree, decoding)
-
-        decoding, splits, notes = complete_pass(tree, choose, run, skip_broken, progress)
-        normalisation = measure.mean_and_std(splits["train"], progress)
-        meta = {
-            "schema": SCHEMA,
-            "files": tree.digest(),
-            "fingerprint": measure.fingerprint(list(splits.values()), progress),
-            "classes": list(tree.classes),
-            "shape": [decoding.form.channels, *decoding.form.size],
-            "counts": {name: len(split) for name, split in splits.items()},
-            "bytes": {name: (unfinished / f"{name}.npy").stat().st_size for name in splits},
-            "mean": normalisation.mean,
-            "std": normalisation.std,
-            "notes": notes,
-            "broken": decoding.broken_names,
-            "rules": decoding.rules.to_dict(),
-        }
-        write_json(unfinished / "meta.json", meta)
-        seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])
+        _fill(unfinished, tree, choose, progress, skip_broken)
         if folder.exists():
             outdated = _free_name(outdated)
             folder.rename(outdated)
         unfinished.rename(folder)
         _retire(outdated, folder)
-    finally:
-        remove(unfinished, like=OWN_FILES, folder_too=True)
-    return meta
+    except BaseException as error:
+        if not isinstance(error, KEEPS_UNFINISHED):
+            remove(unfinished, like=OWN_FILES, folder_too=True)
+        raise
+    return dict(read_json(folder / "meta.json"))
+
+
+def _fill(
+    unfinished: Path,
+    tree: Tree,
+    choose: Choose,
+    progress: Progress | None,
+    skip_broken: bool | None,
+) -> None:
+    """Decode the tree into `unfinished`, or continue an interrupted decoding there."""
+
+    def run(decoding: DecodePass) -> DecodedSplits:
+        _require_space(unfinished, tree, decoding.form)
+        return decode_into(unfinished, tree, decoding)
+
+    decoding, decoded, notes = complete_pass(tree, choose, run, skip_broken, progress)
+    splits = decoded.splits
+    normalisation = decoded.moments.normalisation()
+    meta = {
+        "schema": SCHEMA,
+        "files": tree.state,
+        "fingerprint": decoded.fingerprint or measure.fingerprint(list(splits.values()), progress),
+        "classes": list(tree.classes),
+        "shape": [decoding.form.channels, *decoding.form.size],
+        "counts": {name: len(split) for name, split in splits.items()},
+        "bytes": {name: (unfinished / f"{name}.npy").stat().st_size for name in splits},
+        "mean": normalisation.mean,
+        "std": normalisation.std,
+        "notes": notes,
+        "broken": decoding.broken_names,
+        "rules": decoding.rules.to_dict(),
+    }
+    write_json(unfinished / "meta.json", meta)
+    seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])
+    finish(unfinished)
 
 
 def _free_name(path: Path) -> Path:
@@ -205,40 +229,11 @@ def _require_space(folder: Path, tree: Tree, form: Form) -> None:
     """Raise DataError if the decoded images exceed the free disk space."""
     count = sum(len(files) for files in tree.splits.values())
     height, width = form.size
-    needed, free = count * form.channels * height * width, shutil.disk_usage(folder).free
-    if needed > free:
+    needed, free = count * form.nbytes, shutil.disk_usage(folder).free
+    written = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    if needed > free + written:
         raise DataError(
             f"{count:,} images of {form.channels}×{height}×{width} take {needed / 2**30:,.1f} GiB "
             f"decoded, and {folder.parent} has {free / 2**30:,.1f} GiB free: set a smaller "
             "dataset.image_size, output_root=... to another disk, or dataset.cache=false."
         )
-
-
-def _decode(folder: Path, tree: Tree, decoding: DecodePass) -> dict[str, Split]:
-    """Write `<split>.npy` for every split of the tree, without broken files."""
-    splits = {}
-    for name, files in tree.splits.items():
-        path = folder / f"{name}.npy"
-        sums: list[int] = []
-        targets: list[int] = []
-        with open(path, "wb") as file:  # not mapped, so that a full disk raises an error
-            _write_header(file, decoding.form, len(files))
-            for images, labels in decoding.blocks(files):
-                file.write(images.tobytes())
-                sums += checksums(images)
-                targets += labels
-            file.seek(0)
-            _write_header(file, decoding.form, len(targets))
-            file.flush()
-            os.fsync(file.fileno())
-        np.save(sums_file(path), np.array(sums, dtype=np.uint32))
-        if targets:  # if all are broken, `verdict` reports it
-            splits[name] = Split(MappedImages(path), torch.tensor(targets))
-    return splits
-
-
-def _write_header(file: BinaryIO, form: Form, count: int) -> None:
-    """Write a `.npy` header for `count` images; a smaller count has the same header length."""
-    shape = (count, form.channels, *form.size)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)

@@ -1,7 +1,9 @@
 """One decoding pass over all files of a data set; counts conversions and broken files."""
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,23 @@ from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import BrokenImageError
 
 ResultT = TypeVar("ResultT")
+
+
+@dataclass
+class DecodedBlock:
+    """Consecutive files of a split.
+
+    files: their number. images: the readable ones, uint8 `[b, C, H, W]`; None if there are none.
+    targets: `[b]` class numbers. sums: `[b]` CRC-32 of each image. kinds: number of images per kind
+    of conversion.
+    """
+
+    files: int
+    images: np.ndarray | None = None
+    targets: list[int] = field(default_factory=list)
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    kinds: Counter[str] = field(default_factory=Counter)
+    broken: list[BrokenImageError] = field(default_factory=list)
 
 
 class DecodePass:
@@ -39,24 +58,36 @@ class DecodePass:
         self._activity = activity
         self._done = 0
 
-    def blocks(self, files: FileList) -> Iterator[tuple[np.ndarray, list[int]]]:
-        """Blocks of readable images of a split, uint8 `[b, C, H, W]`, and their class numbers."""
-        position = 0
-        for block in in_blocks(tolerant(self._decode), files):
-            images, targets = [], []
-            for target, result in zip(files.targets[position:], block, strict=False):
+    def blocks(self, files: FileList, position: int = 0) -> Iterator[DecodedBlock]:
+        """The images of a split from `position` on, one block at a time."""
+        length = self.form.block
+        for results in in_blocks(tolerant(self._decode), files, length, first=position):
+            images, sums = [], []
+            targets = files.targets[position : position + len(results)]
+            block = DecodedBlock(len(results))
+            for target, result in zip(targets, results, strict=True):
                 if isinstance(result, BrokenImageError):
-                    self.broken.append(result)
-                else:
-                    images.append(result.pixels)
-                    targets.append(target)
-                    self.kinds.update(result.kinds)
-            position += len(block)
-            self._done += len(block)
-            if self._progress is not None:
-                self._progress(self._activity, self._done, self.total)
+                    block.broken.append(result)
+                    continue
+                decoded, checksum = result
+                images.append(decoded.pixels)
+                sums.append(checksum)
+                block.targets.append(target)
+                block.kinds.update(decoded.kinds)
+            block.sums = np.array(sums, np.uint32)
             if images:
-                yield np.stack(images), targets
+                block.images = np.stack(images)
+            position += len(results)
+            self.count(block)
+            yield block
+
+    def count(self, block: DecodedBlock) -> None:
+        """Add the conversions and broken files of a block, decoded now or by an earlier run."""
+        self.broken += block.broken
+        self.kinds.update(block.kinds)
+        self._done += block.files
+        if self._progress is not None:
+            self._progress(self._activity, self._done, self.total)
 
     def verdict(self, skip_broken: bool | None) -> list[str]:
         """Notes on skipped files and conversions, after the pass.
@@ -81,8 +112,9 @@ class DecodePass:
         """`str(source)` of each broken file."""
         return [error.source for error in self.broken]
 
-    def _decode(self, source: Source) -> Decoded:
-        return decode_image(source, self.form, self.rules)
+    def _decode(self, source: Source) -> tuple[Decoded, int]:
+        decoded = decode_image(source, self.form, self.rules)
+        return decoded, zlib.crc32(decoded.pixels)
 
 
 def complete_pass(

@@ -6,11 +6,12 @@ This module opens files and reports broken ones; `kdrun.data.decoding.colours` c
 import errno
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ TURNS = {
 # Frames of these formats are layers or sizes of one image, not animation frames or pages.
 LAYERED = {"PSD", "ICO", "ICNS", "CUR"}
 SAMPLE_SCALE = {"L;2": 85, "L;4": 17}  # grey PNGs of 2 and 4 bits, as Pillow unpacks them
+MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
 PLAIN = PixelRules()
 # Errors caused by the file. Any other is a machine failure and must not skip the file.
 FILE_ERRNOS = {
@@ -53,6 +55,8 @@ FILE_ERRNOS = {
     errno.EINVAL,
 }
 BLOCK = 256
+BLOCK_BYTES = 32 * 2**20
+MOST_THREADS = 16
 THREADS_FROM_BYTES = 16_384
 ResultT = TypeVar("ResultT")
 
@@ -66,6 +70,16 @@ class Form:
 
     size: tuple[int, int]
     channels: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an image."""
+        return self.channels * self.size[0] * self.size[1]
+
+    @property
+    def block(self) -> int:
+        """Number of images to decode at once."""
+        return max(1, min(BLOCK, BLOCK_BYTES // self.nbytes))
 
 
 @dataclass(frozen=True)
@@ -137,8 +151,8 @@ def decode_image(path: Source, form: Form, rules: PixelRules = PLAIN) -> Decoded
             kinds.add(kind.TURNED)
         if flat.size != (width, height):
             flat = _cover(flat, width, height)
-        array = np.asarray(flat)
-    array = array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+        planes = b"".join(band.tobytes() for band in flat.split())  # faster than a transposed array
+    array = np.frombuffer(planes, np.uint8).reshape(form.channels, height, width)
     return Decoded(array, frozenset(kinds))
 
 
@@ -171,12 +185,21 @@ def _scale_transparency(image: Image.Image) -> None:
 @contextmanager
 def _opened(path: Source) -> Iterator[Image.Image]:
     """Open an image by its content, not its name, and never through an external program."""
-    with open_source(path) as file, Image.open(file, formats=readable_formats()) as image:
+    with open_source(path) as file, Image.open(file, formats=_formats(file)) as image:
         if image.width * image.height > LARGEST_PIXELS:
             raise Image.DecompressionBombError(
                 f"{image.width}×{image.height} pixels are more than {LARGEST_PIXELS:,}"
             )
         yield image
+
+
+def _formats(file: BinaryIO) -> tuple[str, ...]:
+    """All readable formats, the likely one first: Pillow tries them in order."""
+    start = file.read(4)
+    file.seek(0)
+    name = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+    formats = readable_formats()
+    return formats if name is None else (name, *formats)
 
 
 class _reading:  # noqa: N801 - reads as a statement: with _reading(path)
@@ -239,26 +262,43 @@ def _cover(image: Image.Image, width: int, height: int) -> Image.Image:
     return resized.crop((left, top, left + width, top + height))
 
 
-def in_blocks(function: Callable[[Source], ResultT], files: FileList) -> Iterator[list[ResultT]]:
-    """Apply `function` to every file, in order, one block at a time.
+def in_blocks(
+    function: Callable[[Source], ResultT], files: FileList, length: int = BLOCK, first: int = 0
+) -> Iterator[list[ResultT]]:
+    """Apply `function` to every file from `first` on, in order, in blocks of at most `length`.
 
     Small files are read in this thread: Pillow holds the GIL most of the time for them, so threads
-    are slower. Large files are spread over all CPU cores.
+    are slower. Large files are spread over all CPU cores, and the next block is begun before one is
+    returned, so that the cores stay busy while the caller handles it.
     """
-    blocks = [files.paths[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
+    blocks = (files.paths[start : start + length] for start in range(first, len(files), length))
     large = sum(files.sizes) >= THREADS_FROM_BYTES * len(files)
-    workers = min(os.cpu_count() or 1, 16) if large else 1
+    workers = min(usable_cpus(), MOST_THREADS) if large else 1
     if workers == 1:
         for block in blocks:
             with _without_warnings():
                 results = [function(path) for path in block]
             yield results
         return
-    with ThreadPoolExecutor(workers) as pool:
-        for block in blocks:
-            with _without_warnings():
-                results = list(pool.map(function, block))
-            yield results
+    pool = ThreadPoolExecutor(workers)
+    running: deque[list[Future[ResultT]]] = deque()
+    try:
+        with _without_warnings():
+            for block in blocks:
+                running.append([pool.submit(function, path) for path in block])
+                if len(running) > 1:
+                    yield [future.result() for future in running.popleft()]
+            while running:
+                yield [future.result() for future in running.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

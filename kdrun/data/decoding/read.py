@@ -12,7 +12,7 @@ from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
 from kdrun.data.decoding.image import DecodedImages
 from kdrun.data.decoding.options import ReadOptions
 from kdrun.data.decoding.survey import Survey, survey, without
-from kdrun.data.images import RawDataset, Split, checksums
+from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Moments, Progress
 from kdrun.data.splits import hold_out_test
 from kdrun.data.tree import Tree
@@ -59,15 +59,16 @@ def _decode_on_access(
 ) -> RawDataset:
     """Images that are decoded on every access, after one pass that finds broken files."""
 
-    def run(check: DecodePass) -> tuple[dict[str, list[int]], Moments]:
-        sums: dict[str, list[int]] = {}
+    def run(check: DecodePass) -> tuple[dict[str, np.ndarray], Moments]:
+        sums: dict[str, np.ndarray] = {}
         moments = Moments(check.form.channels, check.form.size, len(tree.splits["train"]))
         for name, files in tree.splits.items():
-            sums[name] = []
-            for images, _ in check.blocks(files):
-                sums[name] += checksums(images)
-                if name == "train":
-                    moments.add(torch.from_numpy(images))
+            parts = []
+            for block in check.blocks(files):
+                parts.append(block.sums)
+                if name == "train" and block.images is not None:
+                    moments.add(torch.from_numpy(block.images))
+            sums[name] = np.concatenate(parts)
         return sums, moments
 
     check, (sums, moments), notes = complete_pass(
@@ -77,7 +78,7 @@ def _decode_on_access(
     tree = without(tree, check.broken_names)
     splits = {
         name: Split(
-            DecodedImages(files.paths, form, rules, np.array(sums[name], np.uint32)),
+            DecodedImages(files.paths, form, rules, sums[name]),
             torch.tensor(files.targets),
         )
         for name, files in tree.splits.items()

@@ -173,6 +173,8 @@ def without(tree: Tree, broken: Sequence[str]) -> Tree:
     Raises DataError for a class of which a split loses all images.
     """
     names = set(broken)
+    if not names:
+        return tree
     splits = {}
     for split, files in tree.splits.items():
         readable = [row for row, path in enumerate(files.paths) if str(path) not in names]

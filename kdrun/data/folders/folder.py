@@ -2,19 +2,33 @@
 
 import errno
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.unread import UNSUPPORTED_IMAGES, Unread
+from kdrun.data.tree import PathList
 from kdrun.errors import DataError
 
 COUNT_LIMIT = 200_000  # stop counting files of an unused folder here
-File = tuple[str, int, int]  # path, bytes, modification time (ns)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files: paths, bytes, modification times (ns)."""
+
+    paths: PathList
+    sizes: "array[int]"
+    times: "array[int]"
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 class Links:
@@ -51,13 +65,20 @@ class Links:
 class Listing:
     """The content of one folder, sorted by name.
 
-    endings: number of other files by extension. hidden: number of hidden files and folders.
+    links: images that are links. endings: number of other files by extension. hidden: number of
+    hidden files and folders.
     """
 
     folders: list["Folder"] = field(default_factory=list)
-    images: list[os.DirEntry[str]] = field(default_factory=list)
+    links: set[str] = field(default_factory=set)
     endings: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
+    joined: str = ""  # names of the images with "/" between them: a fifth of the memory of a list
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images."""
+        return self.joined.split("/") if self.joined else []
 
 
 class Folder:
@@ -74,17 +95,26 @@ class Folder:
         """Content of the folder. Raises DataError for an unreadable one."""
         if self.is_link:
             self.links.check(self.path)
-        listing = Listing()
+        listing, extensions = Listing(), image_extensions()
+        images: list[str] = []
         for entry in _scan(self.path):
-            if is_hidden(entry.name):
+            name = entry.name
+            if is_hidden(name):
                 listing.hidden += 1
             elif _is_folder(entry):
                 listing.folders.append(Folder(entry.path, self.links, entry.is_symlink()))
-            elif _ending(entry.name) in image_extensions():
-                listing.images.append(entry)
+            elif (ending := _ending(name)) in extensions:
+                images.append(name)
+                if entry.is_symlink():
+                    listing.links.add(name)
             else:
-                listing.endings[_ending(entry.name)] += 1
+                listing.endings[ending] += 1
+        listing.joined = "/".join(images)
         return listing
+
+    def forget(self) -> None:
+        """Free the listing; the next access lists the folder again."""
+        self.__dict__.pop("listing", None)
 
     @cached_property
     def has_images(self) -> bool:
@@ -120,22 +150,28 @@ class Collector:
         self.unread = unread
         self._seen: dict[object, str] = {}
 
-    def images(self, folder: Folder) -> list[File]:
+    def images(self, folder: Folder) -> Files:
         """The images in and below a folder, sorted by path.
 
         Raises DataError for unreadable entries, links that leave the folder, and a folder that was
         already read under another name.
         """
-        files: list[File] = []
+        rows: list[tuple[str, int, int]] = []
         pending = [folder]
         while pending:
             current = pending.pop()
             self._enter(current)
             listing = current.listing
             self.unread.add(listing.endings, listing.hidden)
-            files += [_file(entry, current.links) for entry in listing.images]
+            rows += _images_in(current)
             pending += listing.folders
-        return sorted(files, key=lambda file: (file[0].replace(os.sep, "/"), file))
+            current.forget()
+        rows.sort(key=lambda row: row[0].replace(os.sep, "/"))
+        return Files(
+            PathList(path for path, _, _ in rows),
+            array("q", (size for _, size, _ in rows)),
+            array("q", (time for _, _, time in rows)),
+        )
 
     def _enter(self, folder: Folder) -> None:
         try:
@@ -173,7 +209,7 @@ def unreadable(path: str, error: OSError) -> DataError:
 def _scan(path: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=attrgetter("name"))
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -182,23 +218,28 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Raises DataError for a broken or circular link: it may have been a class."""
     try:
         if not entry.is_dir():
-            entry.stat()
+            if entry.is_symlink():
+                entry.stat()
             return False
     except OSError as error:
         raise unreadable(entry.path, error) from None
     return True
 
 
-def _file(entry: os.DirEntry[str], links: Links) -> File:
-    if entry.is_symlink():
-        links.check(entry.path)
-    try:
-        stat = entry.stat()
-    except OSError as error:
-        raise unreadable(entry.path, error) from None
-    if not S_ISREG(stat.st_mode):
-        raise DataError(f"{shown(entry.path)} is neither a file nor a folder: remove it.")
-    return entry.path, stat.st_size, stat.st_mtime_ns
+def _images_in(folder: Folder) -> Iterator[tuple[str, int, int]]:
+    """(path, bytes, modification time in ns) of each image directly in a folder."""
+    prefix, links = os.path.join(folder.path, ""), folder.listing.links
+    for name in folder.listing.images:
+        path = prefix + name
+        if name in links:
+            folder.links.check(path)
+        try:
+            stat = os.stat(path)  # a DirEntry would keep the result: 600 bytes per file
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if not S_ISREG(stat.st_mode):
+            raise DataError(f"{shown(path)} is neither a file nor a folder: remove it.")
+        yield path, stat.st_size, stat.st_mtime_ns
 
 
 def _below(path: str) -> Iterator[tuple[int, bool]]:
@@ -225,7 +266,9 @@ def _below(path: str) -> Iterator[tuple[int, bool]]:
 
 
 def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """As `os.path.splitext(name)[1].lower()` for a name that does not start with a dot."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 @dataclass

@@ -2,14 +2,15 @@
 
 import json
 import os
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_note
-from kdrun.data.folders.folder import Collector, File, Folder, Links, inside, relative, shown
+from kdrun.data.folders.folder import Collector, Files, Folder, Links, inside, relative, shown
 from kdrun.data.folders.layout import Layout, find_layout
 from kdrun.data.folders.unread import Unread, why_empty
-from kdrun.data.tree import FileList, Tree
+from kdrun.data.tree import FileList, PathList, Tree
 from kdrun.errors import DataError
 
 
@@ -104,14 +105,14 @@ def _check_names(classes: Mapping[str, Folder]) -> None:
             ) from None
 
 
-def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, list[File]]]:
+def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, Files]]:
     """Split → class → its images. Raises DataError for a class without training images."""
     collector = Collector(unread)
-    files: dict[str, dict[str, list[File]]] = {}
+    files: dict[str, dict[str, Files]] = {}
     for split in ("train", "val", "test"):
         if split not in layout.places:
             continue
-        by_class: dict[str, list[File]] = {}
+        by_class: dict[str, Files] = {}
         for name, folder in layout.places[split].classes.items():
             skipped = collector.unread = Unread()
             by_class[name] = collector.images(folder)
@@ -155,13 +156,13 @@ def _origin(chosen: Mapping[str, str], classes: tuple[str, ...], order: ClassOrd
     return json.dumps([dict(chosen), [] if order == NATURAL else classes], sort_keys=True)
 
 
-def _file_list(by_class: Mapping[str, list[File]], classes: tuple[str, ...]) -> FileList:
-    rows = [
-        (number, file) for number, name in enumerate(classes) for file in by_class.get(name, [])
-    ]
-    return FileList(
-        paths=[file[0] for _, file in rows],
-        targets=[number for number, _ in rows],
-        sizes=[file[1] for _, file in rows],
-        times=[file[2] for _, file in rows],
-    )
+def _file_list(by_class: Mapping[str, Files], classes: tuple[str, ...]) -> FileList:
+    paths, targets, sizes, times = PathList(), array("q"), array("q"), array("q")
+    for number, name in enumerate(classes):
+        files = by_class.get(name)
+        if files is not None:
+            paths.extend(files.paths)
+            targets.extend([number] * len(files))
+            sizes.extend(files.sizes)
+            times.extend(files.times)
+    return FileList(paths, targets, sizes, times)

@@ -34,7 +34,7 @@ NAMINGS = (
 
 def no_class_folders(folder: Folder) -> DataError:
     """The error for images without class folders, with a command that reads them."""
-    names = [entry.name for entry in folder.listing.images]
+    names = folder.listing.images
     place = shown(folder.path)
     start = f"{place} contains {folder.count()} and no class folders"
     likely, unlikely = _nearby_tables(folder.path)
