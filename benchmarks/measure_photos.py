@@ -9,10 +9,11 @@ the smallest and largest value. Wall time depends on what else the machine does;
 process, its threads and its workers, depends on it much less.
 
 `epochs` reads batches of 64 images of 3×224×224, shuffled, mirrored at random and normalised, and
-does nothing with them. `usual` is torchvision's ImageFolder and torch's DataLoader with Resize(224),
-CenterCrop(224), RandomHorizontalFlip, ToTensor and Normalize, which are kdrun's pixels; `usual, RRC`
-has RandomResizedCrop(224) in place of the first two, as for training from scratch. `kdrun` lists,
-decodes and reads the images from its cache, which is empty in the beginning.
+does nothing with them. `usual` is torchvision's ImageFolder and torch's DataLoader with
+Resize(224), CenterCrop(224), RandomHorizontalFlip, ToTensor and Normalize: the pixels of kdrun.
+`usual, RRC` has RandomResizedCrop(224) in place of the first two. `kdrun` lists the images, decodes
+them with as many threads as the others have workers, and reads them from its cache, which is empty
+at first. The main process computes with one thread.
 """
 
 import argparse
@@ -216,7 +217,10 @@ def one(variant: str, root: Path, workers: int) -> None:
     """Measure a variant in this process."""
     import torch
 
-    torch.set_num_threads(max(1, workers))
+    from kdrun.engine.allocator import keep_freed_memory
+
+    torch.set_num_threads(1)  # the workers use the other cores
+    keep_freed_memory()  # as every run of kdrun does
     if variant == "kdrun":
         figures = kdrun_epochs(root, workers)
     elif variant.startswith("list"):

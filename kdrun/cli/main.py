@@ -81,7 +81,8 @@ def run(argv: list[str]) -> int:
     except KdrunError as error:
         _say(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _say_kept(getattr(error, "__notes__", []))
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`kdrun ls | head`); Python's own flush at exit must find no pipe.
@@ -97,6 +98,13 @@ def run(argv: list[str]) -> int:
             return EXIT_FAILED
         _say(str(known))
         return known.exit_code
+
+
+def _say_kept(notes: list[str]) -> None:
+    from kdrun.ui import console
+
+    for note in notes:
+        console.interrupted(note)
 
 
 def _say_bug(error: BaseException) -> None:

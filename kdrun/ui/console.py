@@ -84,6 +84,11 @@ def error(text: str) -> None:
     _print_error("error:", text, "bold red")
 
 
+def interrupted(text: str) -> None:
+    """Print on standard error what an interrupted command leaves behind."""
+    _print_error("interrupted:", text, "bold yellow")
+
+
 def bug(failure: BaseException) -> None:
     """Print the traceback of an error that no user should meet, and that it is a bug."""
     traceback.print_exception(failure, file=sys.stderr)

@@ -1,6 +1,7 @@
 """Tar shards and Parquet files over loader workers and ranks: every sample once per epoch."""
 
 import io
+import itertools
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def photo(number: int) -> bytes:
 def parts(count: int, shards: int) -> list[range]:
     """Unequal shares of `count` samples."""
     cuts = [0, *(count * (number + 1) // shards for number in range(shards))]
-    return [range(first, end) for first, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [range(first, end) for first, end in itertools.pairwise(cuts)]
 
 
 def tar_shards(root: Path, count: int, shards: int) -> None:
@@ -106,7 +107,7 @@ def seen_by(ranks: list[list[Batch]], world_size: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("count", "shards", "size"),
-    [(23, 2, 8), (23, 5, 4), (25, 1, 8), (7, 3, 16), (41, 4, 5)],
+    [(23, 2, 8), (25, 5, 4), (7, 1, 16)],
 )
 def test_ranks_share_every_epoch(pack: Pack, count: int, shards: int, size: int) -> None:
     split = pack(count, shards).train
@@ -125,11 +126,12 @@ def test_ranks_share_every_epoch(pack: Pack, count: int, shards: int, size: int)
             assert seen_by(ranks, world_size) == batches
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_share_every_epoch(pack: Pack, workers: int) -> None:
-    split = pack(23, 2).train  # with three workers, fewer shards than workers
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("pack", ["tar on demand", "parquet"], indirect=True)
+def test_workers_share_every_epoch(pack: Pack) -> None:
+    split = pack(23, 2).train  # fewer shards than workers
     expected = seen_by([train_batches(split, 1, World(), 0, 4)], 1)
-    ranks = [train_batches(split, 1, World(rank, 2), workers, 4) for rank in range(2)]
+    ranks = [train_batches(split, 1, World(rank, 2), 3, 4) for rank in range(2)]
     assert seen_by(ranks, 2) == expected
 
 

@@ -39,9 +39,7 @@ def cache_of(root: Path) -> dict[str, str]:
     """Name → digest of the files of the only finished cache below `root`."""
     (folder,) = (path for path in root.iterdir() if path.is_dir())
     assert not folder.name.startswith(".")
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()
-    }
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def interrupt(

@@ -168,6 +168,8 @@ def _build(
     except BaseException as error:
         if not isinstance(error, KEEPS_UNFINISHED):
             remove(unfinished, like=OWN_FILES, folder_too=True)
+        elif (unfinished / JOURNAL).is_file():
+            error.add_note("The decoded images are kept: the same command decodes the others.")
         raise
     return dict(read_json(folder / "meta.json"))
 

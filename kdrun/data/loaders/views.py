@@ -86,9 +86,11 @@ def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> T
 def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
     """Pad, crop and flip a batch `[B, C, H, W]`."""
     height, width = images.shape[2:]
-    rows = torch.arange(len(images), device=images.device)
-    padded = pad(images, augment.crop_padding, augment.padding_mode)
-    crops = crop(padded, rows, views, (height, width))
+    crops = images
+    if augment.crop_padding:
+        rows = torch.arange(len(images), device=images.device)
+        padded = pad(images, augment.crop_padding, augment.padding_mode)
+        crops = crop(padded, rows, views, (height, width))
     if augment.flip:
         crops = torch.where(views.flip.bool().view(-1, 1, 1, 1), crops.flip(3), crops)
     return crops
