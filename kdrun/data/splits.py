@@ -34,8 +34,9 @@ def stratified(targets: Tensor, fraction: float, seed: int, purpose: str) -> tup
     and never all of them. `purpose` makes validation and test draws independent.
     """
     held = torch.zeros(len(targets), dtype=torch.bool)
-    for label in targets.unique().tolist() if fraction > 0 else []:
-        members = (targets == label).nonzero().flatten()
+    labels, counts = targets.unique(return_counts=True)
+    by_class = targets.argsort(stable=True).split(counts.tolist()) if fraction > 0 else ()
+    for label, members in zip(labels.tolist(), by_class, strict=False):
         count = math.floor(fraction * len(members) + 0.5)
         count = min(max(count, 1), len(members) - 1)
         order = torch.randperm(len(members), generator=generator(seed, "split", purpose, label))

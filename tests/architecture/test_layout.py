@@ -154,6 +154,7 @@ WRITES = {
     "files.py",
     "engine/checkpoint.py",
     "data/decoding/cache.py",
+    "data/decoding/unfinished.py",
 }
 
 
