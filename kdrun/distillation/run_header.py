@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kdrun.config import unused
+from kdrun.config.augment import from_crop_flip
 from kdrun.config.schema import DistillConfig
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.ensemble import ensemble_entry
@@ -18,6 +19,7 @@ from kdrun.models.card import NetworkCard
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import TransferResult
 from kdrun.ui import format, tables
+from kdrun.ui.augmentation import format_augment
 from kdrun.ui.transfer_tables import format_transfer
 
 Rows = list[tuple[str, str]]
@@ -37,6 +39,7 @@ def show_header(run: PreparedRun) -> None:
     rows += [
         ("objective", objective),
         ("schedule", tables.format_schedule(config.schedule)),
+        *_augment_rows(config),
         ("device", f"{run.session.device_line()}, {config.schedule.precision}"),
         ("seed", str(config.seed)),
         ("folder", str(run.folder.path)),
@@ -57,6 +60,13 @@ def _network_rows(run: PreparedRun) -> Rows:
     if config.start is not None:
         rows.append(("starts from", format_start(config.start, list(plan.start))))
     return rows + [("peer", _network(card)) for card in plan.peers]
+
+
+def _augment_rows(config: DistillConfig) -> Rows:
+    """Augmentation beyond the data set's usual crops and flips."""
+    if config.augment == from_crop_flip(config.dataset.augment):
+        return []
+    return [("augment", format_augment(config.augment))]
 
 
 def _scheme_rows(run: PreparedRun) -> Rows:

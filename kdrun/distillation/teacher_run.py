@@ -27,6 +27,7 @@ from kdrun.engine.speed import auto_note, images_seen, slow_settings
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.result import COMPLETED, EarlyStop, TeacherResult
 from kdrun.ui import tables
+from kdrun.ui.augmentation import format_augment
 from kdrun.ui.reporter import Reporter
 
 
@@ -93,6 +94,7 @@ def _plan(
         rows += [
             ("teacher", tables.format_network(card_to_dict(card))),
             ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),
+            *([("augment", format_augment(teacher.augment))] if teacher.augment else []),
         ]
         images = images_seen(teacher.schedule, len(dataset.train_index))
         precision, flops = teacher.schedule.precision, 3.0 * card.flops * images

@@ -15,6 +15,7 @@ from kdrun.distillation.networks import Member, renormalised, seen_by, teacher_m
 from kdrun.distillation.session import Session, eval_loader, open_data, open_session
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import KdrunError
+from kdrun.evaluation.augmented import augmented_figure
 from kdrun.losses.class_maps import class_maps, pooled_map_tap
 from kdrun.losses.embeddings import student_classifier
 from kdrun.models.build import build_network
@@ -73,6 +74,7 @@ def figures_of(
         features.similarity(evidence),
         features.attention_maps(evidence),
         features.class_activation_maps(evidence),
+        augmented_figure(config, dataset),
     ]
     return [figure for figure in drawn if figure is not None], missing
 
