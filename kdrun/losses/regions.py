@@ -46,12 +46,12 @@ class RegionalLoss(DistillationLoss):
         teacher_classifier: Classifier | None,
     ) -> None:
         super().__init__()
-        self.regions = [1] if regions is None else list(regions)
-        if self.regions[:1] != [1] or any(a >= b for a, b in itertools.pairwise(self.regions)):
+        if not _are_regions(regions):
             raise ConfigError(
-                f"loss.{self.id}.regions={self.regions} must start with 1, the whole map, and "
-                f"rise, e.g. loss.{self.id}.regions=[1,2,4]."
+                f"loss.{self.id}.regions={regions} must be whole numbers that start with 1, the "
+                f"whole map, and rise, e.g. loss.{self.id}.regions=[1,2,4]."
             )
+        self.regions = [1] if regions is None else list(regions)
         self._classifiers: tuple[Classifier, Classifier] | None = None
         if student_classifier is not None and teacher_classifier is not None:
             # in a tuple: modules of the networks, neither trained nor saved with this loss
@@ -162,6 +162,15 @@ class RegionalLoss(DistillationLoss):
     def regions_symbol(self) -> str:
         """`, regions=1+2+4` for the printed objective."""
         return f", regions={'+'.join(map(str, self.regions))}" if self.regional else ""
+
+
+def _are_regions(value: object) -> bool:
+    """Whether `value` is None, or rising whole numbers from 1 on."""
+    if value is None:
+        return True
+    if not isinstance(value, Sequence) or not all(type(item) is int for item in value):
+        return False
+    return value[:1] in ([1], (1,)) and all(a < b for a, b in itertools.pairwise(value))
 
 
 def to_grid(features: Tensor, size: int) -> Tensor:
