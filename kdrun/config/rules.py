@@ -3,6 +3,7 @@
 Each function raises ConfigError for the first violation.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ from kdrun.config import schema, trust
 from kdrun.config.augment_rules import augment
 from kdrun.config.convert import check_ranges, shown
 from kdrun.config.options import SHORT_NAMES
-from kdrun.errors import ConfigError, did_you_mean
+from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 
 MOST_NETWORKS = 1000  # trained by one run
 # Variants of `kdrun benchmark`.
@@ -147,6 +148,8 @@ def schedule(where: str, config: schema.ScheduleConfig, short: Iterable[str] = (
         raise ConfigError(f"{name('nesterov')}=true needs {name('momentum')} above 0.")
     if config.optimizer in SPLITTING:
         _momenta(name, config)
+    if config.optimizer == "lamb" and importlib.util.find_spec("timm") is None:
+        raise MissingExtraError("timm", "timm", f"{name('optimizer')}=lamb")
     _milestones(name, config)
     if config.steps is None and config.freeze_epochs >= config.epochs:
         raise ConfigError(

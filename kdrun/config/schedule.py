@@ -32,7 +32,9 @@ class ScheduleConfig:
         1, "batches whose gradients make one optimiser step; steps then count these", quiet=True
     )
     eval_batch_size: Count = setting(128, "images per batch when measuring")
-    optimizer: Annotated[str, OPTIMIZERS] = setting("sgd", "sgd | adam | adamw | dot | deepkd")
+    optimizer: Annotated[str, OPTIMIZERS] = setting(
+        "sgd", "sgd | adam | adamw | lamb | dot | deepkd"
+    )
     lr: Positive = setting(0.1, "peak learning rate")
     momentum: Share = setting(0.9, "of sgd, dot and deepkd")
     nesterov: bool = setting(False, "Nesterov momentum, with sgd")
@@ -45,7 +47,7 @@ class ScheduleConfig:
         quiet=True,
     )
     betas: Annotated[list[Share], Items(2, 2)] = setting(
-        lambda: [0.9, 0.999], "decay rates of adam and adamw"
+        lambda: [0.9, 0.999], "decay rates of adam, adamw and lamb"
     )
     weight_decay: NotNegative = setting(5e-4, "L2 penalty; decoupled with adamw")
     decay_norm_bias: bool | None = setting(

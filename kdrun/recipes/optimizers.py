@@ -7,6 +7,7 @@ this registry and must start without it.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kdrun.errors import MissingExtraError
 from kdrun.recipes.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,13 +50,28 @@ def adamw(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimize
     """AdamW; decays matrices and convolutions only, as transformer recipes do."""
     from torch import optim
 
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
     betas = (schedule.betas[0], schedule.betas[1])
+    groups = _decay_groups(parameters, schedule)
     return optim.AdamW(groups, lr=schedule.lr, betas=betas, fused=_fused(parameters))
+
+
+@OPTIMIZERS.register("lamb", reads=("betas",))
+def lamb(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer":
+    """timm's LAMB, for large batches (You et al. 2020, arXiv 1904.00962); decays as `adamw` does.
+
+    It clips the norm of all gradients to 1, as in "ResNet strikes back" (arXiv 2110.00476).
+    """
+    from kdrun.vision import import_torchvision
+
+    import_torchvision()  # timm imports it, and importing it may need a workaround
+    try:
+        from timm.optim import Lamb
+    except ModuleNotFoundError:
+        raise MissingExtraError("timm", "timm", "schedule.optimizer=lamb") from None
+    betas = (schedule.betas[0], schedule.betas[1])
+    groups = _decay_groups(parameters, schedule)
+    optimizer: optim.Optimizer = Lamb(groups, lr=schedule.lr, betas=betas)
+    return optimizer
 
 
 @OPTIMIZERS.register("dot", reads=("momentum", "nesterov", "dot_delta"))
@@ -85,6 +101,15 @@ def deepkd(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimiz
         deltas=(first, second, third),
         weight_decay=schedule.weight_decay,
     )
+
+
+def _decay_groups(parameters: Parameters, schedule: "ScheduleConfig") -> list[dict[str, Any]]:
+    """Matrices and convolutions with weight decay; biases and norms without."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _fused(parameters: Parameters) -> bool | None:
