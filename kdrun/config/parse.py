@@ -24,7 +24,7 @@ GROUPS = (
 STUDENT = "student"  # in `scheme.peers`: another network like the student
 # Arguments that were added after runs and teachers had been made without them. They are left out
 # while they hold their default, so that configurations and fingerprints stay what they were.
-LATER_ARGUMENTS = {"kdrun.models.resnet.ResNet": {"shortcut": "projection"}}
+LATER_ARGUMENTS = {"kdrun.models.resnet.ResNet": {"shortcut": "projection", "drop_path": 0.0}}
 SHIPPED_SOURCES = "kdrun.data."
 LATER_SOURCE_ARGUMENTS = {
     "background": "white",

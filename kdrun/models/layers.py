@@ -15,6 +15,29 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
     return nn.Conv2d(in_channels, out_channels, 1, stride, groups=groups, bias=False)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for a random share of the images.
+
+    Kept branches are scaled by 1 / (1 - rate). Source: Huang et al. (arXiv 1603.09382).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1.0 - self.rate
+        shape = (branch.shape[0],) + (1,) * (branch.dim() - 1)
+        return branch * branch.new_empty(shape).bernoulli_(keep).div_(keep)
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """The rate of each block: rises linearly from 0 to `last` (Huang et al., section 3)."""
+    return [last * number / max(blocks - 1, 1) for number in range(blocks)]
+
+
 class ChannelShuffle(nn.Module):
     """Interleave the channels of `groups` groups; keeps the shape `[B, C, H, W]`.
 

@@ -8,8 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.models.layers import conv1x1, conv3x3, initialise_fan_out, stage_taps
-from kdrun.ranges import Channels, Layers, ranged
+from kdrun.models.layers import (
+    DropPath,
+    conv1x1,
+    conv3x3,
+    drop_path_rates,
+    initialise_fan_out,
+    stage_taps,
+)
+from kdrun.ranges import Channels, Layers, Share, ranged
 
 PROJECTION, PAD = "projection", "pad"
 
@@ -35,7 +42,12 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: `[B, in, H, W]` → `[B, out, H/stride, W/stride]`."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, shortcut: str = PROJECTION
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        shortcut: str = PROJECTION,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
@@ -46,12 +58,16 @@ class BasicBlock(nn.Module):
         same = stride == 1 and in_channels == out_channels
         make = PadShortcut if shortcut == PAD else _projection
         self.downsample = None if same else make(in_channels, out_channels, stride)
+        self.drop_path = DropPath(drop_path) if drop_path else None
         self.relu2 = nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
         shortcut = images if self.downsample is None else self.downsample(images)
         hidden = self.relu1(self.bn1(self.conv1(images)))
-        output: Tensor = self.relu2(self.bn2(self.conv2(hidden)) + shortcut)
+        branch = self.bn2(self.conv2(hidden))
+        if self.drop_path is not None:
+            branch = self.drop_path(branch)
+        output: Tensor = self.relu2(branch + shortcut)
         return output
 
 
@@ -63,6 +79,7 @@ class ResNet(nn.Module):
     widths: channels of the first convolution and of the three stages.
     shortcut: projection | pad, where a block changes the size (options B and A of the paper): a
         1x1 convolution with batch normalisation, or zero channels, which have no parameters.
+    drop_path: share of images that skip the last block in training; it rises linearly from 0.
     Taps: `stem`, `stage1..3` (after the ReLU), `stage1..3_pre` (before it), `embedding`.
     """
 
@@ -75,6 +92,7 @@ class ResNet(nn.Module):
         depth: Layers,
         widths: list[Channels],
         shortcut: str = PROJECTION,
+        drop_path: Share = 0.0,
     ) -> None:
         super().__init__()
         blocks = _blocks_per_stage(depth, widths)
@@ -82,9 +100,10 @@ class ResNet(nn.Module):
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU()
-        self.layer1 = _stage(widths[0], widths[1], blocks, 1, shortcut)
-        self.layer2 = _stage(widths[1], widths[2], blocks, 2, shortcut)
-        self.layer3 = _stage(widths[2], widths[3], blocks, 2, shortcut)
+        rates = drop_path_rates(drop_path, 3 * blocks)
+        self.layer1 = _stage(widths[0], widths[1], rates[:blocks], 1, shortcut)
+        self.layer2 = _stage(widths[1], widths[2], rates[blocks : 2 * blocks], 2, shortcut)
+        self.layer3 = _stage(widths[2], widths[3], rates[2 * blocks :], 2, shortcut)
         self.average = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[3], num_classes)
         self.taps = stage_taps(
@@ -124,12 +143,12 @@ def _check_shortcut(shortcut: str, widths: list[int]) -> None:
 
 
 def _stage(
-    in_channels: int, out_channels: int, blocks: int, stride: int, shortcut: str
+    in_channels: int, out_channels: int, rates: list[float], stride: int, shortcut: str
 ) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride, shortcut)
-    return nn.Sequential(
-        first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))
-    )
+    """One block per drop-path rate."""
+    first = BasicBlock(in_channels, out_channels, stride, shortcut, rates[0])
+    rest = (BasicBlock(out_channels, out_channels, 1, drop_path=rate) for rate in rates[1:])
+    return nn.Sequential(first, *rest)
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

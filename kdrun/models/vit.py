@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
-from kdrun.models.layers import stage_taps
+from kdrun.models.layers import DropPath, drop_path_rates, stage_taps
 from kdrun.models.readout import ManyHeads, read_out, require_readout
 from kdrun.ranges import Channels, Layers, Pixels, Positive, Range, Share, ranged
 
@@ -50,24 +50,6 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value)
         output: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return output
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for a random share of the images.
-
-    Kept branches are scaled by 1 / (1 - rate). Source: Huang et al. (arXiv 1603.09382).
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return branch
-        keep = 1.0 - self.rate
-        shape = (branch.shape[0],) + (1,) * (branch.dim() - 1)
-        return branch * branch.new_empty(shape).bernoulli_(keep).div_(keep)
 
 
 class Block(nn.Module):
@@ -160,7 +142,7 @@ class VisionTransformer(ManyHeads):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.dist_token = _tokens(distillation_tokens, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, leading + grid[0] * grid[1], width))
-        rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        rates = drop_path_rates(drop_path, depth)
         hidden = int(width * mlp_ratio)
         self.blocks = nn.ModuleList(Block(width, attention_heads, hidden, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)

@@ -13,7 +13,7 @@ from kdrun.models.layers import ChannelShuffle
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.mlp import MLP
 from kdrun.models.mobilenetv2 import MobileNetV2
-from kdrun.models.resnet import ResNet
+from kdrun.models.resnet import BasicBlock, ResNet
 from kdrun.models.resnetv2 import BottleneckResNet
 from kdrun.models.shufflenetv1 import ShuffleNetV1
 from kdrun.models.shufflenetv2 import ShuffleNetV2
@@ -395,3 +395,18 @@ def test_initialisation_follows_the_fan_out() -> None:
 def test_impossible_shapes_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_stochastic_depth_of_a_resnet_rises_linearly_and_ends_with_training() -> None:
+    def resnet(**settings: float) -> ResNet:
+        torch.manual_seed(0)
+        return ResNet(5, 3, depth=14, widths=[4, 4, 8, 8], **settings)  # type: ignore[arg-type]
+
+    network, plain = resnet(drop_path=0.5), resnet()
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
+    rates = [0.0 if block.drop_path is None else block.drop_path.rate for block in blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    images = torch.randn(8, 3, 8, 8)
+    assert torch.equal(network.eval()(images), plain.eval()(images))
+    assert not torch.equal(network.train()(images), network(images))

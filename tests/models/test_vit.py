@@ -12,9 +12,10 @@ from kdrun.errors import ConfigError
 from kdrun.losses.shapes import as_map
 from kdrun.models.build import build_network
 from kdrun.models.features.taps import FeatureExtractor, tap_shapes
+from kdrun.models.layers import DropPath
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.readout import read_out
-from kdrun.models.vit import DropPath, VisionTransformer
+from kdrun.models.vit import VisionTransformer
 from kdrun.types import InputInfo
 from kdrun.vision import import_torchvision
 
