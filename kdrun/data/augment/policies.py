@@ -47,6 +47,7 @@ AUTOAUGMENT_BINS = 10
 RANDAUGMENT_SHIFT = 150 / 331  # of the image's side
 TRIVIAL_SHIFT = 32  # pixels
 SOLARIZE_THRESHOLD = 128 / 255  # of 3-Augment
+CACHED_VALUES = 2**18  # a CPU runs an operation on so many values at once: they stay in its cache
 BLUR_SIGMA = (0.1, 2.0)
 
 
@@ -60,14 +61,16 @@ class Step:
 
 def run(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
     """Pixels `[B, C, H, W]` uint8 after all steps; `pixels` is overwritten."""
+    on_cpu = pixels.device.type == "cpu"
+    most = max(1, CACHED_VALUES // max(1, pixels[0].numel())) if on_cpu else max(1, len(pixels))
     for step in steps:
         for number in step.operations.unique().tolist():
             if NAMES[number] == IDENTITY:
                 continue
-            rows = (step.operations == number).nonzero()[:, 0]
-            strengths = step.strengths[rows].to(pixels.device, non_blocking=True)
-            rows = rows.to(pixels.device, non_blocking=True)
-            pixels[rows] = OPERATIONS[NAMES[number]](pixels[rows], strengths)
+            for rows in (step.operations == number).nonzero()[:, 0].split(most):
+                strengths = step.strengths[rows].to(pixels.device, non_blocking=True)
+                rows = rows.to(pixels.device, non_blocking=True)
+                pixels[rows] = OPERATIONS[NAMES[number]](pixels[rows], strengths)
     return pixels
 
 

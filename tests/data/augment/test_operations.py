@@ -89,22 +89,20 @@ def test_an_image_does_not_depend_on_the_others(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["as a batch", "one by one"])
+@pytest.mark.parametrize("resize", [geometry.resized_crop, geometry.resized_together])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 37, 23)], ids=str)
 @pytest.mark.parametrize("size", [None, (5, 7), (48, 40)], ids=str)
 def test_a_resized_crop_equals_the_librarys(
     shape: tuple[int, ...],
     size: tuple[int, int] | None,
-    large: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    resize: Callable,
 ) -> None:
-    monkeypatch.setattr(geometry, "SMALL", 0 if large else 10**9)
     height, width = shape[1:]
     target = size or (height, width)
     boxes = [[0, 0, height, width], [1, 2, height - 3, width - 4], [0, 0, 3, 5], [2, 1, 2, 6]]
     boxes += [[height // 2, 0, height // 2, width], [height - 1, width - 1, 1, 1]]
     pixels = images(shape, 6)
-    resized = geometry.resized_crop(pixels, torch.tensor(boxes), target)
+    resized = resize(pixels, torch.tensor(boxes), target)
     expected = [
         F.resized_crop(image, *box, list(target), antialias=True)
         for image, box in zip(pixels, boxes, strict=True)
@@ -115,10 +113,11 @@ def test_a_resized_crop_equals_the_librarys(
 def test_a_resized_crop_of_floats_is_not_rounded() -> None:
     pixels = torch.rand(2, 1, 9, 8)
     boxes = torch.tensor([[1, 1, 6, 7], [0, 0, 9, 8]])
-    resized = geometry.resized_crop(pixels, boxes, (4, 5))
-    for image, box, one in zip(pixels, boxes.tolist(), resized, strict=True):
-        expected = F.resized_crop(image, *box, [4, 5], antialias=True)
-        torch.testing.assert_close(one, expected, atol=1e-5, rtol=0)
+    for resize in (geometry.resized_crop, geometry.resized_together):
+        resized = resize(pixels, boxes, (4, 5))
+        for image, box, one in zip(pixels, boxes.tolist(), resized, strict=True):
+            expected = F.resized_crop(image, *box, [4, 5], antialias=True)
+            torch.testing.assert_close(one, expected, atol=1e-5, rtol=0)
 
 
 def test_blur_equals_the_librarys_with_its_kernel_of_thirteen() -> None:
