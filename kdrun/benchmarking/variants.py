@@ -128,6 +128,7 @@ class LoopVariant:
             config.augment,
             config.schedule.batch_size,
             config.seed,
+            config.schedule.repeated_augmentation,
         )
         training = Training(
             train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),

@@ -31,6 +31,9 @@ class ScheduleConfig:
     accumulate: Count = setting(
         1, "batches whose gradients make one optimiser step; steps then count these", quiet=True
     )
+    repeated_augmentation: Annotated[int, Range(low=1, high=1000)] = setting(
+        1, "views of each image in an epoch, which then has that share of the images", quiet=True
+    )
     eval_batch_size: Count = setting(128, "images per batch when measuring")
     optimizer: Annotated[str, OPTIMIZERS] = setting(
         "sgd", "sgd | adam | adamw | lamb | dot | deepkd"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdrun.config import build
-from kdrun.config.schema import DistillConfig, NetworkConfig
+from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
 from kdrun.distillation.connect import Connected, EmbeddingSource, connect
@@ -81,8 +81,13 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     scheme = _scheme(
         config, dataset, objective, connected, connected.teachers, config.runtime.compile
     )
+    if scheme.reads_partner and config.schedule.repeated_augmentation > 1:
+        raise ConfigError(
+            f"scheme={config.scheme.name} pairs images of one class, which "
+            "schedule.repeated_augmentation does not: set it to 1."
+        )
     notes += [note for term in objective.loss_list() for note in term.notes()]
-    notes += _accumulation_notes(config, objective)
+    notes += _recipe_notes(config, objective)
     return Plan(
         objective=scheme.describe(),
         student=card,
@@ -98,17 +103,23 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     )
 
 
-def _accumulation_notes(config: DistillConfig, objective: Objective) -> list[str]:
-    """Which losses see less than an optimiser step's images."""
-    schedule = config.schedule
+def _recipe_notes(config: DistillConfig, objective: Objective) -> list[str]:
+    """Which losses see less than an optimiser step's images, and a repetition without effect."""
+    schedule, notes = config.schedule, []
     names = [loss.id for loss in objective.loss_list() if loss.compares_samples]
-    if schedule.accumulate == 1 or not names:
-        return []
-    size = schedule.batch_size
-    return [
-        f"{', '.join(names)} compare{'s' * (len(names) == 1)} the samples of a batch: of {size} "
-        f"images, not of the {size * schedule.accumulate} of an optimiser step"
-    ]
+    if schedule.accumulate > 1 and names:
+        size = schedule.batch_size
+        notes.append(
+            f"{', '.join(names)} compare{'s' * (len(names) == 1)} the samples of a batch: of {size}"
+            f" images, not of the {size * schedule.accumulate} of an optimiser step"
+        )
+    repeats = schedule.repeated_augmentation
+    if repeats > 1 and config.augment.pixels_only == AugmentConfig():
+        notes.append(
+            f"schedule.repeated_augmentation={repeats} repeats equal images, because nothing is "
+            "augmented: choose an augmentation, e.g. augment=randaugment"
+        )
+    return notes
 
 
 def _teacher(

@@ -14,6 +14,7 @@ from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader
+from kdrun.data.loaders.repeated import RepeatedLoader
 from kdrun.engine import distributed
 from kdrun.engine.allocator import keep_freed_memory
 from kdrun.engine.devices import (
@@ -29,7 +30,7 @@ from kdrun.models.features.taps import FeatureExtractor
 from kdrun.types import Normalisation
 from kdrun.ui.job_reporter import JobReporter
 from kdrun.ui.reporter import Reporter
-from kdrun.world import world
+from kdrun.world import ALONE, world
 
 T = TypeVar("T")
 
@@ -139,11 +140,15 @@ def train_loader(
     augment: AugmentConfig,
     batch_size: int,
     seed: int,
+    repeats: int = 1,
 ) -> TrainLoader:
-    """Shuffled, augmented batches of the training split."""
+    """Shuffled, augmented batches of the training split.
+
+    repeats: `schedule.repeated_augmentation`.
+    """
 
     def make() -> TrainLoader:
-        return TrainLoader(
+        loader = TrainLoader(
             dataset.train,
             dataset.normalisation,
             batch_size,
@@ -153,10 +158,13 @@ def train_loader(
             resident=config.resident,
             workers=config.workers,
             memory_format=layout(dataset.train),
-            world=world(),
+            world=world() if repeats == 1 else ALONE,
         )
+        if repeats == 1:
+            return loader
+        return RepeatedLoader(loader, repeats, world())  # type: ignore[return-value]
 
-    key = ("loader", dataset.fingerprint, config, augment, batch_size, seed)
+    key = ("loader", dataset.fingerprint, config, augment, batch_size, seed, repeats)
     return session.train_batches(key, make)
 
 

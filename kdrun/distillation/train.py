@@ -85,10 +85,17 @@ def run_training(
     result: where measured weights of losses are written; None for objectives without any.
     """
     _make_ready(scheme, session, recipe.schedule.precision)
+    schedule = recipe.schedule
     loader = train_loader(
-        session, dataset, recipe.data, recipe.augment, recipe.schedule.batch_size, recipe.seed
+        session,
+        dataset,
+        recipe.data,
+        recipe.augment,
+        schedule.batch_size,
+        recipe.seed,
+        schedule.repeated_augmentation,
     )
-    batch_size = recipe.schedule.eval_batch_size
+    batch_size = schedule.eval_batch_size
 
     def measured(split: Split) -> EvalLoader:
         return eval_loader(session, split, dataset.normalisation, recipe.data, batch_size)

@@ -79,8 +79,13 @@ class Plan:
         """The views of all images in `epoch`."""
         if self.fixed:
             return EpochViews(0, views.centre(self.num_images, self.augment))
-        number = epoch if self.augment.cycle is None else epoch % self.augment.cycle
+        number = self.number(epoch)
         return EpochViews(number, views.draw(self.num_images, self.augment, self.seed, number))
+
+    def number(self, epoch: int) -> int:
+        """The epoch modulo `augment.cycle`."""
+        cycle = self.augment.cycle
+        return 0 if self.fixed else epoch if cycle is None else epoch % cycle
 
     @property
     def view_count(self) -> int | None:

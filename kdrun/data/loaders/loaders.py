@@ -190,6 +190,10 @@ class TrainLoader:
             mixture = self._mixture(number, positions)
             yield Batch(targets=targets, index=index, mixture=mixture, **images)
 
+    def mixture(self, positions: Tensor, epoch: int) -> Mixture | None:
+        """The second labels of the images at `positions` (on the CPU) in `epoch`; None: unmixed."""
+        return self._mixture(self.student.plan.number(epoch), positions)
+
     def _mixture(self, number: int, positions: Tensor) -> Mixture | None:
         """The second labels of the images at `positions` (on the CPU), on the device."""
         mixing = self.student.mixing(number, positions)
@@ -300,4 +304,4 @@ def _stream(
 def _on_device(batches: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
     """The index of each batch, copied to `device` at once."""
     if batches:
-        yield from torch.cat(batches).to(device).split(len(batches[0]))
+        yield from torch.cat(batches).to(device).split([len(index) for index in batches])

@@ -25,7 +25,7 @@ from kdrun.ui.job_reporter import JobReporter
 Execute = Callable[..., object]
 Guard = Callable[["Job", Callable[..., object], Callable[[], float]], int]
 # Settings that must be equal for jobs to share batches and teacher outputs.
-SHARED_SCHEDULE = ("batch_size", "precision")
+SHARED_SCHEDULE = ("batch_size", "precision", "repeated_augmentation")
 SHARED_RUNTIME = ("device", "compile", "threads", "output_root")
 
 
