@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from kdrun.config.settings import setting
-from kdrun.ranges import Choices, Count, Items, Positive, Range
+from kdrun.ranges import Choices, Count, Items, NotNegative, Positive, Range
 
 Probability = Annotated[float, Range(low=0, high=1)]
 MixAlpha = Annotated[float, Range(low=0, high=1000, usual="0.1 to 1")]
@@ -22,13 +22,14 @@ NO_POLICY = "none"
 POLICIES: dict[str, tuple[str, ...]] = {
     NO_POLICY: (),
     "randaugment": ("num_ops", "magnitude"),
+    "timm_randaugment": ("num_ops", "magnitude", "magnitude_std"),
     "autoaugment": (),
     "autoaugment_cifar10": (),
     "autoaugment_svhn": (),
     "trivialaugment": (),
     "three_augment": (),
 }
-POLICY_SETTINGS = ("num_ops", "magnitude")
+POLICY_SETTINGS = ("num_ops", "magnitude", "magnitude_std")
 TEACHER_VIEWS = ("same", "weak", "fixed", "independent")
 
 
@@ -100,7 +101,12 @@ class AugmentConfig:
         2, "randaugment: operations per image", quiet=True
     )
     magnitude: Annotated[float, Range(low=0, high=30)] = setting(
-        9, "randaugment: strength of every operation, 0 to 30", quiet=True
+        9,
+        "randaugment: strength of every operation, 0 to 30; timm_randaugment: 0 to 10",
+        quiet=True,
+    )
+    magnitude_std: NotNegative = setting(
+        0.0, "timm_randaugment: standard deviation of the strength", quiet=True
     )
     color_jitter: JitterConfig = setting(JitterConfig(), "as torchvision's ColorJitter", quiet=True)
     erasing: ErasingConfig = setting(ErasingConfig(), "random erasing", quiet=True)

@@ -13,6 +13,10 @@ def augment(where: str, config: AugmentConfig, has_teacher: bool) -> None:
     _interval(f"{where}.ratio", config.ratio)
     _interval(f"{where}.erasing.scale", config.erasing.scale, most=1)
     _interval(f"{where}.erasing.ratio", config.erasing.ratio)
+    if config.magnitude > 10 and "timm_randaugment" in (config.policy, config.strong):
+        raise ConfigError(
+            f"{where}.magnitude={config.magnitude:g} must be at most 10 with timm_randaugment."
+        )
     _unread(where, config)
     for name in ("mixup", "cutmix"):
         mixing = getattr(config, name)

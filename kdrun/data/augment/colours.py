@@ -85,6 +85,12 @@ def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(pixels.float() >= limit, 255 - pixels, pixels)
 
 
+def solarize_add(pixels: Tensor, add: Tensor) -> Tensor:
+    """Add to pixels below 128."""
+    lighter = _bytes(pixels.float() + _per_image(add))
+    return torch.where(pixels < 128, lighter, pixels)
+
+
 def autocontrast(pixels: Tensor, _: Tensor) -> Tensor:
     """Stretch each channel to 0..255."""
     stretched: Tensor = _library().autocontrast(pixels)

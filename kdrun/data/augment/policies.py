@@ -34,12 +34,20 @@ OPERATIONS: dict[str, Operation] = {
     "invert": colours.invert,
     "hue": colours.hue,
     "grey": colours.grey,
+    "solarize_add": colours.solarize_add,
     "blur": geometry.blur,
 }
 NAMES = tuple(OPERATIONS)
 NUMBER = {name: number for number, name in enumerate(NAMES)}
 # RandAugment and TrivialAugment choose among these.
 SPACE = NAMES[: NAMES.index("invert")]
+# timm's `rand-...-inc1`: every operation grows with the strength.
+TIMM_SPACE = (
+    *("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add"),
+    *("color", "contrast", "brightness", "sharpness"),
+    *("shear_x", "shear_y", "translate_x", "translate_y"),
+)
+TIMM_PROBABILITY = 0.5
 FACTORS = ("brightness", "color", "contrast", "sharpness")
 SIGNED = (*NAMES[1:6], *FACTORS)
 BINS = 31  # strengths of RandAugment and TrivialAugment
@@ -70,7 +78,8 @@ def run(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
             for rows in (step.operations == number).nonzero()[:, 0].split(most):
                 strengths = step.strengths[rows].to(pixels.device, non_blocking=True)
                 rows = rows.to(pixels.device, non_blocking=True)
-                pixels[rows] = OPERATIONS[NAMES[number]](pixels[rows], strengths)
+                changed = OPERATIONS[NAMES[number]](pixels.index_select(0, rows), strengths)
+                pixels.index_copy_(0, rows, changed)
     return pixels
 
 
@@ -79,6 +88,7 @@ def number_count(augment: AugmentConfig) -> int:
     return {
         "none": 0,
         "randaugment": 2 * augment.num_ops,
+        "timm_randaugment": 5 * augment.num_ops,
         "trivialaugment": 3,
         "three_augment": 2,
     }.get(augment.policy, 5)
@@ -90,6 +100,11 @@ def draw(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -> list
         return []
     if augment.policy == "randaugment":
         return _randaugment(augment, uniform, size)
+    if augment.policy == "timm_randaugment":
+        return [
+            _timm_step(augment, uniform[:, first : first + 5], size)
+            for first in range(0, 5 * augment.num_ops, 5)
+        ]
     if augment.policy == "trivialaugment":
         return [_trivialaugment(uniform, size)]
     if augment.policy == "three_augment":
@@ -110,6 +125,35 @@ def _randaugment(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int])
         operations = _choice(uniform[:, first], len(SPACE))
         steps.append(_step(operations, strength[operations], uniform[:, first + 1]))
     return steps
+
+
+def _timm_step(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -> Step:
+    """One operation with probability ½, of a normally distributed strength from 0 to 10."""
+    numbers = torch.tensor([NUMBER[name] for name in TIMM_SPACE])
+    operations = numbers[_choice(uniform[:, 0], len(TIMM_SPACE))]
+    bell = (-2 * torch.log1p(-uniform[:, 2])).sqrt() * torch.cos(2 * torch.pi * uniform[:, 3])
+    share = (augment.magnitude + augment.magnitude_std * bell).clamp(0, 10) / 10
+    strengths = torch.zeros_like(share)
+    for name, values in timm_strengths(share, size).items():
+        strengths = torch.where(operations == NUMBER[name], values, strengths)
+    step = _step(operations, strengths, uniform[:, 4])
+    applied = uniform[:, 1] <= TIMM_PROBABILITY
+    return Step(torch.where(applied, operations, NUMBER[IDENTITY]), step.strengths)
+
+
+def timm_strengths(share: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Operation → its strengths before the random sign, from shares of timm's largest, 10."""
+    height, width = size
+    return {
+        "rotate": 30 * share,
+        "posterize": 4 - (4 * share).trunc(),
+        "solarize": (256 - (256 * share).trunc()) / 255,
+        "solarize_add": (110 * share).trunc(),
+        **dict.fromkeys(FACTORS, 0.9 * share),
+        **dict.fromkeys(("shear_x", "shear_y"), 0.3 * share),
+        "translate_x": 0.45 * width * share,
+        "translate_y": 0.45 * height * share,
+    }
 
 
 def _trivialaugment(uniform: Tensor, size: tuple[int, int]) -> Step:

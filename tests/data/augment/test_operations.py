@@ -51,6 +51,13 @@ CASES: dict[str, tuple[Callable, Callable, tuple[float, ...], int, float]] = {
         0,
         0,
     ),
+    "solarize_add": (
+        colours.solarize_add,
+        lambda i, s: torch.where(i < 128, (i.int() + int(s)).clamp(max=255).byte(), i),
+        (0, 1, 50, 99, 110, 128),
+        0,
+        0,
+    ),
     "autocontrast": (colours.autocontrast, lambda i, s: F.autocontrast(i), FACTORS, 0, 0),
     "equalize": (colours.equalize, lambda i, s: F.equalize(i), FACTORS, 0, 0),
     "invert": (colours.invert, lambda i, s: F.invert(i), FACTORS, 0, 0),

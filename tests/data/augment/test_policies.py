@@ -11,7 +11,9 @@ from kdrun.data.augment.colours import _library
 from kdrun.data.augment.policies import NAMES, NUMBER, Step, draw, jitter_steps, number_count, run
 from kdrun.data.augment.random_numbers import normal, uniform
 
+pytest.importorskip("timm")
 _library()
+from timm.data import auto_augment  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.autoaugment import AutoAugmentPolicy  # noqa: E402
 
@@ -127,6 +129,47 @@ def test_randaugment_takes_strengths_between_two_of_its_bins() -> None:
     ]
     low, middle, high = (abs(float(step[0].strengths[0])) for step in steps)
     assert middle == pytest.approx((low + high) / 2)
+
+
+def test_timm_randaugment_has_timms_operations_and_strengths() -> None:
+    titles = auto_augment._RAND_INCREASING_TRANSFORMS
+    names = {
+        title: operation_name(title.removesuffix("Increasing").removesuffix("Rel"))
+        for title in titles
+    }
+    names["SolarizeAdd"] = "solarize_add"
+    assert [names[title] for title in titles] == list(policies.TIMM_SPACE)
+    levels = torch.linspace(0, 10, 41, dtype=torch.float64)
+    strengths = policies.timm_strengths(levels / 10, SIZE)
+    for title, name in names.items():
+        level = auto_augment.LEVEL_TO_ARG[title]
+        if level is None:
+            assert name not in strengths
+            continue
+        for magnitude, strength in zip(levels.tolist(), strengths[name].tolist(), strict=True):
+            (expected,) = level(magnitude, {})
+            scale = {"translate_x": SIZE[1], "translate_y": SIZE[0], "solarize": 1 / 255}.get(
+                name, 1
+            )
+            if name in policies.FACTORS:
+                expected -= 1
+            assert strength == pytest.approx(abs(expected) * scale, abs=1e-9), title
+
+
+def test_timm_randaugment_applies_half_of_its_operations() -> None:
+    augment = AugmentConfig(policy="timm_randaugment", magnitude_std=0.5)
+    steps = draw(augment, numbers(augment, 8000), SIZE)
+    assert len(steps) == 2
+    for step in steps:
+        idle = step.operations == NUMBER["identity"]
+        assert abs(float(idle.double().mean()) - 0.5) < 0.03
+        assert set(step.operations.unique().tolist()) == {
+            NUMBER[name] for name in ("identity", *policies.TIMM_SPACE)
+        }
+        degrees = step.strengths[step.operations == NUMBER["rotate"]]
+        assert abs(float((degrees > 0).double().mean()) - 0.5) < 0.15
+        assert abs(float(degrees.abs().mean()) - 27) < 1
+        assert 0.7 < float(degrees.abs().std()) < 1.8
 
 
 def test_three_augment_is_grey_solarize_or_blur() -> None:
