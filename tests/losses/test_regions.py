@@ -164,7 +164,7 @@ def test_frozen_values() -> None:
         loss = LOSSES[name](
             regions=[1, 2, 4], student_classifier=layers[0], teacher_classifier=layers[1]
         )
-        found = float(loss(student, teacher, targets))
+        found = loss(student, teacher, targets).item()
         assert math.isfinite(found)
         assert found == pytest.approx(expected, rel=1e-9)
 
