@@ -91,25 +91,7 @@ def open_dataset(
 
     Raises DataError for missing or damaged data, ConfigError for settings that do not fit them.
     """
-    # User functions with **kwargs must not receive arguments that they never got before.
-    internal = (
-        {"before_decoding": crops_form(before_decoding, config.crop_ratio)}
-        if config.target.startswith(BUILTIN_SOURCES)
-        else {}
-    )
-    kwargs, num_classes = source_arguments(config)
-    returned = build.call(
-        config.target,
-        enlarged(kwargs, config.crop_ratio),
-        "dataset",
-        cache_root=Path(cache_root),
-        split_seed=config.split_seed,
-        progress=progress,
-        **internal,
-    )
-    raw = as_raw_dataset(returned, config.target, num_classes)
-    if config.crop_ratio != 1:
-        raw = crop_splits(raw, kwargs, config.crop_ratio)
+    raw, num_classes = _read(config, Path(cache_root), progress, before_decoding)
     check_num_classes(raw, num_classes, config.name)
     _check(raw, config.name)
     if raw.test is None:
@@ -135,6 +117,35 @@ def open_dataset(
         raw.rules,
         config.crop_ratio,
     )
+
+
+def _read(
+    config: DatasetConfig,
+    cache_root: Path,
+    progress: Progress | None,
+    before_decoding: BeforeDecoding | None,
+) -> tuple[RawDataset, int | None]:
+    """What the source returns, cut to `dataset.crop_ratio`, and `dataset.num_classes`."""
+    # User functions with **kwargs must not receive arguments that they never got before.
+    internal = (
+        {"before_decoding": crops_form(before_decoding, config.crop_ratio)}
+        if config.target.startswith(BUILTIN_SOURCES)
+        else {}
+    )
+    kwargs, num_classes = source_arguments(config)
+    returned = build.call(
+        config.target,
+        enlarged(kwargs, config.crop_ratio),
+        "dataset",
+        cache_root=cache_root,
+        split_seed=config.split_seed,
+        progress=progress,
+        **internal,
+    )
+    raw = as_raw_dataset(returned, config.target, num_classes)
+    if config.crop_ratio != 1:
+        raw = crop_splits(raw, kwargs, config.crop_ratio)
+    return raw, num_classes
 
 
 def _handle_duplicates(

@@ -168,7 +168,7 @@ class TrainLoader:
             ):
                 size = len(own)
                 targets, index = targets[:size], index[:size]
-                images = {
+                images: dict[str, Any] = {
                     name: rendering.streamed(
                         pixels[:size], epoch_views.select(own, index), pixels[size:]
                     )
