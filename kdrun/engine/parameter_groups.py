@@ -69,7 +69,7 @@ def learning_rate_scales(
 
 def parameters_without_decay(network: nn.Module) -> set[int]:
     """`id` of the parameters that a network itself excludes, as timm's `no_weight_decay()`."""
-    names = getattr(network, "no_weight_decay", set)()
+    names: set[str] = getattr(network, "no_weight_decay", set)()
     return {id(p) for name, p in network.named_parameters() if name in names}
 
 
