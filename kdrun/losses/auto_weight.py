@@ -4,7 +4,7 @@ Imports no torch: `kdrun show` prints the ratios.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from kdrun.config.schema import LossConfig
@@ -82,6 +82,14 @@ class AutoWeight:
                 f"into the student and CE one of {ce_norm:.3g}. Set {setting} to a number."
             )
         return float(f"{weight:.{DIGITS}g}")
+
+
+def even_ratios(losses: dict[str, LossConfig]) -> dict[str, LossConfig]:
+    """The losses with a default ratio of 1: the published ones are for frozen teachers."""
+    return {
+        name: replace(loss, auto_ratio=loss.auto_ratio or 1.0) if loss.is_auto else loss
+        for name, loss in losses.items()
+    }
 
 
 def initial_weight(config: LossConfig, auto: AutoWeight | None, alpha: float | None) -> float:

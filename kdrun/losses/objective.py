@@ -13,7 +13,13 @@ from kdrun.config import build
 from kdrun.config.schema import DistillConfig, LossConfig
 from kdrun.errors import ConfigError
 from kdrun.losses.adapters import chosen_adapter
-from kdrun.losses.auto_weight import DIGITS, AutoWeight, initial_weight, require_measurable
+from kdrun.losses.auto_weight import (
+    DIGITS,
+    AutoWeight,
+    even_ratios,
+    initial_weight,
+    require_measurable,
+)
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.ce import CrossEntropy, label_loss
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
@@ -300,8 +306,9 @@ def scalar(value: object, loss: DistillationLoss, name: str) -> Tensor:
 def objective_of(config: DistillConfig) -> Objective:
     """Build the objective of a distillation config."""
     ensemble = Ensemble.of(config.ensemble, len(config.teachers))
+    losses = config.loss if config.scheme.uses_teacher is True else even_ratios(config.loss)
     objective = build_objective(
-        config.loss, config.T, config.alpha, config.ce, label_loss(config.schedule), ensemble
+        losses, config.T, config.alpha, config.ce, label_loss(config.schedule), ensemble
     )
     if config.augment.mixes:
         require_label_pairs(objective)

@@ -15,7 +15,7 @@ from kdrun.distillation.loss_weights import dominant_losses, gradient_norms
 from kdrun.engine.checkpoint import read_checkpoint
 from kdrun.engine.random_state import random_state
 from kdrun.errors import ConfigError
-from kdrun.losses.auto_weight import AutoWeight
+from kdrun.losses.auto_weight import AutoWeight, even_ratios
 from kdrun.losses.choice import chosen_losses
 from kdrun.losses.objective import Objective, build_objective
 
@@ -162,6 +162,14 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         objective(loss, **settings)
+
+
+def test_the_default_ratio_is_that_of_the_published_weight_or_1() -> None:
+    losses = chosen_losses([{"sp": {"weight": "auto"}}, {"itrd": {"weight": "auto"}}, "pkt"])[0]
+    ratios = {name: auto.ratio for name, auto in build_objective(losses, *[None] * 3).auto.items()}
+    assert ratios == {"sp": 22.0, "itrd": 1.0}
+    without_teacher = build_objective(even_ratios(losses), *[None] * 3).auto
+    assert [auto.ratio for auto in without_teacher.values()] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("ce", "norm"), [(1.0, 0.0), (0.0, 1.0), (1.0, float("nan")), (1, 1e-9)])
