@@ -83,7 +83,7 @@ class StoredImages(LazyImages):
 
     def _read(self, first: int, rows: np.ndarray) -> None:
         """Fill `rows` with the images from position `first` on."""
-        view = memoryview(rows).cast("B")
+        view = rows.data.cast("B")
         offset = self._start + first * (view.nbytes // len(rows))
         while view:
             if hasattr(os, "preadv"):

@@ -62,23 +62,35 @@ class PathList(Sequence[str]):
 
     def extend(self, paths: Iterable[str]) -> None:
         """Append paths."""
+        if isinstance(paths, PathList):
+            self._extend_by_list(paths)
+            return
         paths = list(paths)
         starts = [path.rfind(os.sep) + 1 for path in paths]
         folders = [path[:start] for path, start in zip(paths, starts, strict=True)]
-        for folder in dict.fromkeys(folders):
-            if folder not in self._number:
-                self._number[folder] = len(self._folders)
-                self._folders.append(folder)
+        self._register(dict.fromkeys(folders))
         self._folder_of.extend([self._number[folder] for folder in folders])
         names = [
             path[start:].encode("utf-8", "surrogatepass")
             for path, start in zip(paths, starts, strict=True)
         ]
-        first = len(self._names)
+        ends = itertools.accumulate(map(len, names), initial=len(self._names))
+        self._ends.extend(itertools.islice(ends, 1, None))
         self._names += b"".join(names)
-        self._ends.extend(
-            itertools.islice(itertools.accumulate(map(len, names), initial=first), 1, None)
-        )
+
+    def _extend_by_list(self, other: "PathList") -> None:
+        self._register(other._folders)
+        numbers = [self._number[folder] for folder in other._folders]
+        first = len(self._names)
+        self._folder_of.extend([numbers[number] for number in other._folder_of])
+        self._ends.extend([first + end for end in itertools.islice(other._ends, 1, None)])
+        self._names += other._names
+
+    def _register(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            if folder not in self._number:
+                self._number[folder] = len(self._folders)
+                self._folders.append(folder)
 
     def __len__(self) -> int:
         return len(self._folder_of)
@@ -124,9 +136,13 @@ class FileList:
 
     def select(self, rows: Sequence[int]) -> "FileList":
         """The images at positions `rows`, in that order."""
-        paths = (self.paths[row] for row in rows)
+        paths: Sequence[Source]
+        if isinstance(self.paths, PathList):
+            paths = PathList(self.paths[row] for row in rows)
+        else:
+            paths = [self.paths[row] for row in rows]
         return FileList(
-            PathList(paths) if isinstance(self.paths, PathList) else list(paths),
+            paths,
             array("q", (self.targets[row] for row in rows)),
             array("q", (self.sizes[row] for row in rows)),
             array("q", (self.times[row] for row in rows)),

@@ -9,6 +9,7 @@ import torch
 
 from kdrun.data import images as module
 from kdrun.data.images import Split, StoredImages
+from kdrun.errors import DataError
 
 
 @pytest.fixture
@@ -53,3 +54,31 @@ def test_a_mapped_split_is_sent_to_a_process_by_name(mapped: Split, tmp_path: Pa
     assert len(sent) < 1000 + len(str(tmp_path))
     index = torch.arange(11)
     assert torch.equal(pickle.loads(sent).gather(index), mapped.gather(index))
+
+
+@pytest.mark.parametrize("index", [[2, 3, 4], [10, 0], [5, 5, 6, 4], []])
+def test_runs_and_single_images_are_read(
+    pixels: torch.Tensor, mapped: Split, index: list[int]
+) -> None:
+    positions = torch.tensor(index, dtype=torch.int64)
+    assert torch.equal(mapped.gather(positions), pixels[positions])
+
+
+def test_a_position_outside_the_file_is_refused(mapped: Split) -> None:
+    with pytest.raises(IndexError, match="11 images"):
+        mapped.gather(torch.tensor([11]))
+
+
+def test_a_file_that_is_truncated_after_opening_is_an_error(mapped: Split, tmp_path: Path) -> None:
+    with open(tmp_path / "train.npy", "r+b") as file:
+        file.truncate(200)
+    with pytest.raises(DataError, match=r"train\.npy is truncated: delete the folder"):
+        mapped.gather(torch.tensor([7]))
+
+
+def test_reading_works_without_preadv(
+    pixels: torch.Tensor, mapped: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module.os, "preadv", raising=False)  # as on Windows
+    index = torch.tensor([3, 4, 0])
+    assert torch.equal(mapped.gather(index), pixels[index])

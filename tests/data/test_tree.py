@@ -1,6 +1,7 @@
 """What counts as a split, a class and an image, and what is refused."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from kdrun.data.class_order import natural
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.read import read_tree, unlabelled_tree
+from kdrun.data.tree import PathList
 from kdrun.errors import DataError
 
 Save = Callable[..., Path]
@@ -319,3 +321,17 @@ def test_two_names_for_one_split(tree: Path, save: Save) -> None:
     save("set/training/cat/1.png")
     with pytest.raises(DataError, match="both train/ and training/, names of the same split"):
         read_tree(tree)
+
+
+def test_a_list_of_paths_holds_any_name() -> None:
+    paths = ["/a/1.png", "/a/b/ü 2.png", "/a/3.png", "no folder.png", "/c/\udcff.png", "/c/字.png"]
+    stored = PathList(paths[:2])
+    stored.extend(paths[2:3])
+    stored.extend(PathList(paths[3:]))
+    assert list(stored) == paths
+    assert stored == paths
+    assert [stored[row] for row in (0, 4, -1)] == [paths[row] for row in (0, 4, -1)]
+    assert stored[1:5:2] == paths[1:5:2]
+    assert list(pickle.loads(pickle.dumps(stored))) == paths
+    with pytest.raises(IndexError):
+        stored[6]

@@ -114,7 +114,7 @@ class DecodePass:
 
     def _decode(self, source: Source) -> tuple[Decoded, int]:
         decoded = decode_image(source, self.form, self.rules)
-        return decoded, zlib.crc32(decoded.pixels)
+        return decoded, zlib.crc32(decoded.pixels.data)
 
 
 def complete_pass(

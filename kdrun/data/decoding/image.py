@@ -7,7 +7,7 @@ import errno
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -317,7 +317,7 @@ class DecodedImages(LazyImages):
 
     def __init__(
         self,
-        paths: list[Source],
+        paths: Sequence[Source],
         form: Form,
         rules: PixelRules = PLAIN,
         sums: np.ndarray | None = None,
