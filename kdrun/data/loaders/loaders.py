@@ -178,7 +178,7 @@ class TrainLoader:
                     index = positions.to(self.device)
                     targets = self.targets[positions].to(self.device)
                 mixture = self._mixture(number, positions)
-                yield Batch(targets=targets, index=index, mixture=mixture, **images)
+                yield _batch(images, targets, index, mixture)
             return
         on_device = _on_device(batches, self.device)
         for index, positions, own, share in zip(on_device, batches, local, shares, strict=True):
@@ -188,7 +188,7 @@ class TrainLoader:
             }
             targets = self.targets.index_select(0, index)
             mixture = self._mixture(number, positions)
-            yield Batch(targets=targets, index=index, mixture=mixture, **images)
+            yield _batch(images, targets, index, mixture)
 
     def mixture(self, positions: Tensor, epoch: int) -> Mixture | None:
         """The second labels of the images at `positions` (on the CPU) in `epoch`; None: unmixed."""
@@ -213,6 +213,20 @@ class TrainLoader:
             name: (rendering, rendering.views(epoch).to(self.device))
             for name, rendering in shown.items()
         }
+
+
+def _batch(
+    images: dict[str, Tensor], targets: Tensor, index: Tensor, mixture: Mixture | None
+) -> Batch:
+    """images: field of `Batch` → what it holds."""
+    return Batch(
+        images["images"],
+        targets,
+        index,
+        mixture=mixture,
+        teacher_images=images.get("teacher_images"),
+        strong_images=images.get("strong_images"),
+    )
 
 
 class EvalLoader:

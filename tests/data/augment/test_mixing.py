@@ -141,6 +141,16 @@ def test_processes_share_the_images_and_have_all_labels(keep: bool) -> None:
         assert same(one, replace(together, mixture=second.mixture))
 
 
+def test_every_view_of_a_batch_has_the_same_mixture() -> None:
+    made = loader(replace(BOTH, teacher_view="weak", strong="three_augment"))
+    assert made.strong is not None
+    index = torch.arange(COUNT)
+    mixings = [each.mixing(2, index) for each in (made.student, made.teacher, made.strong)]
+    first, *others = (vars(mixing) for mixing in mixings)
+    assert all(torch.equal(first[key], other[key]) for other in others for key in first)
+    assert all(batch.strong_images is not None for batch in made.epoch(2))
+
+
 def test_without_mixing_there_is_no_second_label() -> None:
     assert next(loader(AugmentConfig()).epoch(0)).mixture is None
     (alone,) = loader(replace(BOTH, cutmix=MixConfig())).take((torch.tensor([4]),), 0)
