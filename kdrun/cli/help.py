@@ -77,7 +77,7 @@ def _configuration(config_name: str, config_dir: Path | None) -> list[str]:
         rows = [row for key, setting in section.keys.items() for row in _setting(key, setting)]
         if rows:
             lines += ["", *_wrapped(f"{section.title}:"), *_rows(rows)]
-    for group in ("dataset", "teacher", "student", "schedule"):
+    for group in ("dataset", "teacher", "student", "schedule", "augment"):
         if group in primary.groups:
             lines += [
                 "",

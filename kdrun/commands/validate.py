@@ -37,7 +37,10 @@ OK, SKIPPED, BROKEN = "ok", "skipped", "broken"
 # `model` is what students and teachers are made of; its options are checked as those.
 # Losses are tried on networks of one family: some compare layers of equal widths.
 PAIR = ("teacher=resnet14", "student=resnet8")
-GROUPS = ("loss", "student", "teacher", "dataset", "schedule", "scheme", "logger", "experiment")
+GROUPS = (
+    *("loss", "student", "teacher", "dataset", "schedule", "augment", "scheme", "logger"),
+    "experiment",
+)
 
 
 @dataclass(frozen=True)
