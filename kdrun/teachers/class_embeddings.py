@@ -128,7 +128,7 @@ def statistics_key(
 def _read(path: Path) -> Tensor | None:
     """The tensor in a file; None if there is none, or if it is damaged."""
     try:
-        with safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as file:
             values: Tensor = file.get_tensor("values")
             expected = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
