@@ -8,6 +8,7 @@ from torch import nn
 
 from kdrun.config.convert import to_plain
 from kdrun.config.schema import TeacherConfig
+from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.initial_weights import weights_sha256
 from kdrun.distillation.networks import make_card, new_network, own_normalisation, seen_by
@@ -24,8 +25,11 @@ def new_teacher(
 
     Its images are normalised with `teacher.mean` and `teacher.std`; without these as the card of
     the initial weights, the network's pretrained weights, or the data set says.
-    where: its name in settings. Raises CheckpointError for incompatible weights.
+    where: its name in settings. Raises CheckpointError for incompatible weights, ConfigError for
+    an augmentation that needs other images.
     """
+    if config.augment is not None:
+        check_pixels(config.augment, dataset.pixel_type, f"{where}.augment")
     size, notes = config.image_size, []
     network = new_network(config.network, dataset, config.seed, where, size)
     normalisation = own_normalisation(network, dataset.normalisation)

@@ -74,7 +74,7 @@ def prepare(
         checks = network_checks(config)
         dataset = open_data(session, config.dataset, config.val_fraction, checks)
     transfer = open_transfer(config, dataset, session)
-    check_pixels(config.augment, transfer.dataset.train.images.dtype)
+    check_pixels(config.augment, transfer.dataset.pixel_type)
     generations = plan_generations(config)
     plans = [
         dry_run_build(generation.config, transfer.dataset, generation.num_given_teachers)

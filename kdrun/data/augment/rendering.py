@@ -152,20 +152,23 @@ def storage(augment: AugmentConfig) -> AugmentConfig:
     return PLAIN if augment.crop == "resized" else augment
 
 
-def check_pixels(augment: AugmentConfig, stored: torch.dtype) -> None:
-    """Raise ConfigError for policies and jitter on stored values that are no 8-bit pixels."""
-    if stored == torch.uint8:
+def check_pixels(augment: AugmentConfig, pixel_type: str, where: str = "augment") -> None:
+    """Raise ConfigError for policies and jitter on stored values that are no 8-bit pixels.
+
+    pixel_type: uint8 | float32. where: name of the augmentation in settings.
+    """
+    if pixel_type == "uint8":
         return
     settings = []
     if augment.policy != "none":
-        settings.append(f"augment.policy={augment.policy}")
+        settings.append(f"{where}.policy={augment.policy}")
     if augment.strong not in (None, "none"):
-        settings.append(f"augment.strong={augment.strong}")
+        settings.append(f"{where}.strong={augment.strong}")
     if augment.color_jitter != NO_JITTER:
-        settings.append("augment.color_jitter")
+        settings.append(f"{where}.color_jitter")
     if settings:
         raise ConfigError(
             f"{' and '.join(settings)} changes 8-bit pixels, and this data set stores "
-            f"{str(stored).removeprefix('torch.')} values: set augment=crop_flip (crops, flips, "
-            "erasing and mixing work on any values)."
+            f"{pixel_type} values: leave it out (crops, flips, erasing and mixing work on any "
+            "values)."
         )

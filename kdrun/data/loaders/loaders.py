@@ -89,7 +89,7 @@ class TrainLoader:
         memory_format: torch.memory_format = torch.contiguous_format,
         world: World = ALONE,
     ) -> None:
-        check_pixels(augment, split.images.dtype)
+        check_pixels(augment, str(split.images.dtype).removeprefix("torch."))
         self.split = stored_split(split) if augment.crop == "resized" else split
         self.world = world
         self.batch_size = batch_size
