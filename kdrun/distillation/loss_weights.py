@@ -20,7 +20,7 @@ from kdrun.losses.objective import Objective
 from kdrun.runs.result import ResultFile
 from kdrun.schemes.base import StudentScheme
 from kdrun.seeds import derive
-from kdrun.types import Batch
+from kdrun.types import Batch, StepOutput
 from kdrun.ui.reporter import Reporter
 
 MOST = 100.0  # gradient norm of a loss as a multiple of CE's, above which a run warns
@@ -128,7 +128,8 @@ def _batch_norms(
 
     def forward() -> dict[str, Tensor]:
         with autocast(device, precision), distributed.split_batch(batch):
-            return scheme(batch).losses
+            output: StepOutput = scheme(batch)
+        return output.losses
 
     losses = forward()
     names = [name for name in scheme.objective.weighted if name in losses]

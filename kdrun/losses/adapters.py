@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class OrthogonalProjection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, in]` → `[B, out]`, or `[B, in, H, W]` → `[B, out, H, W]`, place by place."""
-        weight = self.linear.weight.to(features.dtype)
+        weight = cast(Tensor, self.linear.weight).to(features.dtype)
         if features.dim() == 4:
             return F.conv2d(features, weight[:, :, None, None])
         return F.linear(features, weight)

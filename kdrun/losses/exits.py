@@ -23,6 +23,7 @@ def make_exit(features: Tensor, width: int, later: int, classes: int, name: str)
     width: of its last features. later: number of the student's stages behind this one.
     name: of the tap, for errors. Raises ConfigError for other shapes.
     """
+    exit_: nn.Module
     if features.dim() == 4:
         exit_ = convolutional_exit(features.shape[1], width, later, classes)
     elif features.dim() == 3:

@@ -214,7 +214,8 @@ class Objective(nn.Module):
 
     def require_target_part(self) -> None:
         """Raise ConfigError unless a loss keeps the label's class apart from the others."""
-        outputs, batch = Outputs(torch.zeros(1, 2)), Batch(*[torch.zeros(1).long()] * 3)
+        label = torch.zeros(1, dtype=torch.int64)
+        outputs, batch = Outputs(torch.zeros(1, 2)), Batch(label, label, label)
         parts = [loss.target_part(outputs, outputs, batch) for loss in self.loss_list()]
         if all(part is None for part in parts) or self.ensemble.average == SOFT_TARGETS:
             raise ConfigError(
