@@ -4,6 +4,7 @@ Conversion and type checks derive from the schema (`kdrun.config.convert`). Here
 node does not show: shorthands, names that have a default, and what depends on another node.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -79,11 +80,13 @@ def _distill(plain: dict[str, Any]) -> schema.DistillConfig:
     _set_recipe(plain, plain["schedule"])
     loss = loss_configs(plain.get("loss"))
     student, start = _student(plain["student"])
+    student = _cut_from_teacher(student, plain)
     schedule = from_plain(schema.ScheduleConfig, plain["schedule"], "schedule")
     scheme = scheme_config(plain["scheme"], plain["student"])
     dataset = dataset_config(plain["dataset"])
     _fill_teacher_augments(plain, dataset)
     teachers = _teachers(plain, loss, scheme, student, schedule)
+    rules.pruned_student(student, scheme)
     ensemble = schema.EnsembleConfig()
     if teachers and scheme.uses_teacher is True:
         ensemble = _ensemble(plain["teacher"])
@@ -316,6 +319,19 @@ def _student(node: dict[str, Any]) -> tuple[schema.NetworkConfig, schema.StartCo
     start = {key: value for key, value in node.items() if key in start_keys}
     network = {key: value for key, value in node.items() if key not in start_keys}
     return from_plain(schema.NetworkConfig, network, "student"), start_config(start)
+
+
+def _cut_from_teacher(student: schema.NetworkConfig, plain: dict[str, Any]) -> schema.NetworkConfig:
+    """A pruned student knows the network it is cut from: that of the first teacher."""
+    if student.target != rules.PRUNED or student.kwargs.get("network") is not None:
+        return student
+    if not isinstance(plain.get("teacher"), dict):
+        return student
+    nodes = teacher_nodes(plain)
+    teacher = _teacher(nodes[0][1], nodes[0][0]).network
+    network = {"_target_": teacher.target, **teacher.kwargs}
+    given = {key: value for key, value in student.kwargs.items() if value is not None}
+    return replace(student, kwargs={**given, "network": network})
 
 
 def start_config(node: dict[str, Any], where: str = "student") -> schema.StartConfig | None:

@@ -30,6 +30,7 @@ COMPARED = (
 SPLITTING = ("dot", "deepkd")
 # Settings of the schedule that are also top-level names.
 RECIPE = ("epochs", "batch_size", "lr", "precision")
+PRUNED = "kdrun.models.pruned.pruned_network"
 SHORT_KEYS = {key: name for name, key in SHORT_NAMES.items()}
 
 
@@ -196,6 +197,17 @@ def transfer(config: schema.TransferConfig, optimizer: str) -> None:
             "this transfer set has no labels: choose another optimizer, e.g. sgd."
         )
     require_path("transfer.folder", config.folder)
+
+
+def pruned_student(student: schema.NetworkConfig, scheme: schema.SchemeConfig) -> None:
+    """A pruned student needs one teacher that is trained first."""
+    if student.target != PRUNED:
+        return
+    if scheme.uses_teacher is not True or scheme.rounds is not None:
+        raise ConfigError(
+            f"student=pruned is cut from one trained teacher, which scheme={scheme.name} does not "
+            "have: choose scheme=offline, or another student."
+        )
 
 
 def rounds(config: schema.RoundsConfig | None) -> None:

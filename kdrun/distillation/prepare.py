@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdrun.config.augment import labels_only
@@ -28,6 +28,7 @@ from kdrun.distillation.transfer import open_transfer, transfer_to_dict
 from kdrun.engine.devices import check_precision
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
+from kdrun.models.pruned import with_architecture
 from kdrun.report.trackers import require_tracker
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_result
@@ -74,6 +75,7 @@ def prepare(
         checks = network_checks(config)
         dataset = open_data(session, config.dataset, config.val_fraction, checks)
     transfer = open_transfer(config, dataset, session)
+    config = replace(config, student=with_architecture(config.student, transfer.dataset.info))
     check_pixels(config.augment, transfer.dataset.pixel_type)
     generations = plan_generations(config)
     plans = [

@@ -10,6 +10,7 @@ from kdrun.distillation.earlier_generations import generation_entries, train_ear
 from kdrun.distillation.ensemble import ensemble_of_teachers
 from kdrun.distillation.metrics import add_metrics, show_result
 from kdrun.distillation.prepare import PreparedRun, prepare, record
+from kdrun.distillation.pruned import with_pruned_start
 from kdrun.distillation.run_header import format_stage_2, show_ensemble, show_header
 from kdrun.distillation.session import Session
 from kdrun.distillation.student import StudentRun, train_student
@@ -32,6 +33,8 @@ def run_distill(
         self_distilled = config.scheme.uses_teacher == "student"
         baseline = get_or_train_baseline(run) if self_distilled else None
         teachers = _teachers(run, baseline)
+        run = with_pruned_start(run, teachers)
+        config = run.config
         ensemble = ensemble_of_teachers(config, [t.test for t in teachers], run.dataset)
         if ensemble is not None:
             show_ensemble(len(teachers), ensemble, session, folder)

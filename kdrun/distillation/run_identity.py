@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdrun.config.dump import distill_plain, train_teacher_plain
+from kdrun.config.rules import PRUNED
 from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig, TrainTeacherConfig
 from kdrun.distillation.initial_weights import start_identity
 from kdrun.files import canonical_hash
@@ -33,6 +34,9 @@ def identity(config: DistillConfig) -> str:
     for name, node in plain.items():
         if name.startswith("teacher") and isinstance(node, dict):
             plain[name] = _shaping(node)
+    if config.student.target == PRUNED:  # follows from the other settings
+        derived = ("widths", "blocks")
+        plain["student"] = {k: v for k, v in plain["student"].items() if k not in derived}
     return canonical_hash({**plain, **start_identity(config)})
 
 

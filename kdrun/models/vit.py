@@ -6,6 +6,7 @@ that they load.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -150,13 +151,21 @@ class VisionTransformer(ManyHeads):
         self.head_dist = _heads(distillation_tokens, width, num_classes)
         self.class_head = "head"
         self.distillation_heads = _head_paths(distillation_tokens)
-        count = min(MAX_STAGES, depth)
-        self.stage_ends = {depth * i // count - 1: f"stage{i}" for i in range(1, count + 1)}
+        self.stage_ends = _stage_ends(depth)
         names = ("stem", *self.stage_ends.values())
         self.maps = nn.ModuleDict({name: PatchMap(leading, grid) for name in names})
-        stages = [f"maps.{name}" for name in self.stage_ends.values()]
-        self.taps = stage_taps(stages, stages, self.class_head, stem="maps.stem")
+        self.taps = self._declared_taps()
         self._initialise()
+
+    def keep_blocks(self, kept: Sequence[int]) -> None:
+        """Remove all blocks but those with these indices; the stages are quarters of the rest."""
+        self.blocks = nn.ModuleList(self.blocks[number] for number in kept)
+        self.stage_ends = _stage_ends(len(kept))
+        self.taps = self._declared_taps()
+
+    def _declared_taps(self) -> dict[str, str]:
+        stages = [f"maps.{name}" for name in self.stage_ends.values()]
+        return stage_taps(stages, stages, self.class_head, stem="maps.stem")
 
     def all_heads(self, images: Tensor) -> list[Tensor]:
         """Logits `[B, num_classes]` of the class head, then of each distillation token's head."""
@@ -199,6 +208,12 @@ class VisionTransformer(ManyHeads):
         for tokens in (self.cls_token, self.dist_token, self.pos_embed):
             if tokens is not None:
                 nn.init.trunc_normal_(tokens, std=INITIAL_STD)
+
+
+def _stage_ends(depth: int) -> dict[int, str]:
+    """The last block of each stage → the stage's name."""
+    count = min(MAX_STAGES, depth)
+    return {depth * i // count - 1: f"stage{i}" for i in range(1, count + 1)}
 
 
 def _check(width: int, attention_heads: int, mlp_ratio: float) -> None:

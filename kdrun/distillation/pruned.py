@@ -1,0 +1,117 @@
+"""Students that are cut from their teacher (`student=pruned`): architecture and initial weights.
+
+The architecture is derived once, before the run folder is written, and is part of the run's
+configuration: evaluation, export and resume do not prune again. The initial weights are those of
+the trained teacher without the removed channels and blocks, in a file below `outputs/pruned`. The
+baseline starts from the same weights, so that the gain measures the distillation.
+"""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from kdrun.config.rules import PRUNED
+from kdrun.config.schema import DistillConfig, NetworkConfig, StartConfig
+from kdrun.distillation.generations import plan_generations
+from kdrun.distillation.networks import new_network
+from kdrun.distillation.prepare import PreparedRun, baseline_fingerprint
+from kdrun.distillation.teacher import Teacher
+from kdrun.engine import distributed
+from kdrun.errors import ConfigError
+from kdrun.files import canonical_hash, sha256_of, write_atomically
+from kdrun.models.build import sample_images
+from kdrun.models.pruned import TEACHER, keep_blocks
+from kdrun.models.pruning import prune_channels
+
+
+def starts_from_teacher(config: DistillConfig) -> bool:
+    """Whether the student is cut from its teacher and keeps the teacher's weights."""
+    student = config.student
+    if student.target != PRUNED or not config.teachers or config.start is not None:
+        return False
+    return student.kwargs.get("init", TEACHER) == TEACHER
+
+
+def with_pruned_start(run: PreparedRun, teachers: list[Teacher]) -> PreparedRun:
+    """The run with the pruned teacher's weights as `student.checkpoint`, if it needs them.
+
+    The first of several teachers is pruned. Raises ConfigError if its input is not the student's.
+    """
+    if not starts_from_teacher(run.config):
+        return run
+    path = _weights_file(run, teachers[0])
+    config = replace(run.config, start=StartConfig(str(path)))
+    dataset = run.transfer.dataset
+    run.folder.result.update(pruned_from={"teacher": str(teachers[0].path), "weights": str(path)})
+    return replace(
+        run,
+        config=config,
+        digest=baseline_fingerprint(config, dataset),
+        generations=plan_generations(config),
+    )
+
+
+def _weights_file(run: PreparedRun, teacher: Teacher) -> Path:
+    """Write the initial weights, or find those of an earlier run."""
+    student = run.config.student
+    key = {"student": student.kwargs, "teacher": sha256_of(teacher.path)}
+    name = f"{teacher.card.name}-{canonical_hash(key)[:16]}.safetensors"
+    path = run.session.output_root / "pruned" / name
+    with distributed.main_first():
+        if not path.exists():
+            _require_same_input(run, teacher)
+            weights = _pruned_weights(run, student, teacher)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, save(weights))
+    run.session.reporter.say(f"  the student starts from the pruned teacher's weights ({path})")
+    return path
+
+
+def _require_same_input(run: PreparedRun, teacher: Teacher) -> None:
+    card, info = teacher.card, run.transfer.dataset.info
+    if card.resized is not None or card.info.in_channels != info.in_channels:
+        raise ConfigError(
+            "student=pruned keeps the first layers of its teacher, which takes other images than "
+            "the data set's: leave out teacher.image_size and teacher.channels, or set "
+            "student.init=random."
+        )
+    if card.normalisation != run.transfer.dataset.normalisation:
+        run.session.reporter.say(
+            "  the teacher normalises images with constants of its own; the pruned student takes "
+            "the data set's"
+        )
+
+
+def _pruned_weights(
+    run: PreparedRun, student: NetworkConfig, teacher: Teacher
+) -> dict[str, Tensor]:
+    """The teacher's state without the removed channels and blocks, in the student's shapes."""
+    dataset, settings = run.transfer.dataset, student.kwargs
+    network: nn.Module = copy.deepcopy(teacher.network).cpu()
+    keep_blocks(network, settings.get("blocks") or {})
+    if settings.get("widths"):
+        images = torch.randn(
+            sample_images(network, dataset.info).shape, generator=torch.Generator().manual_seed(0)
+        )
+        ratio, importance = settings["ratio"], settings.get("importance", "magnitude")
+        network = prune_channels(network, images, ratio, importance)
+    state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+    wanted = new_network(student, dataset, run.config.seed, "student").state_dict()
+    return _for_classes(state, wanted, teacher.card.outputs)
+
+
+def _for_classes(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], outputs: tuple[int, ...] | None
+) -> dict[str, Tensor]:
+    """The state with the rows of a classifier of more classes that the data set has."""
+    fitted = {}
+    for name, tensor in state.items():
+        if outputs is not None and tensor.dim() and len(tensor) != len(wanted[name]):
+            tensor = tensor[list(outputs)]
+        fitted[name] = tensor
+    assert {k: v.shape for k, v in fitted.items()} == {k: v.shape for k, v in wanted.items()}
+    return fitted

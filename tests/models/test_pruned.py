@@ -1,0 +1,99 @@
+"""Pruned networks: architecture, weights, and that they are rebuilt without torch-pruning."""
+
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from kdrun.config import composition, parse
+from kdrun.config.schema import NetworkConfig
+from kdrun.errors import ConfigError
+from kdrun.models.build import build_network
+from kdrun.models.features.taps import tap_paths
+from kdrun.models.measure import count_flops, count_parameters
+from kdrun.models.pruned import keep_blocks, with_architecture
+from kdrun.models.pruning import prune_channels
+from kdrun.types import InputInfo
+
+INFO = InputInfo(5, 3, (32, 32))
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def config_of(name: str, **settings: object) -> NetworkConfig:
+    composition.register()
+    with initialize_config_module("kdrun.configs", version_base="1.3"):
+        base = parse.distill_config(compose("distill", [f"student={name}"])).student
+    network = {"_target_": base.target, **base.kwargs}
+    target = "kdrun.models.pruned.pruned_network"
+    return NetworkConfig("pruned", target, {"network": network, **settings}, {})
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "cnn_tiny"])
+def test_half_of_the_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch_pruning")
+    config = with_architecture(config_of(name), INFO)
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    pruned = build_network(config, INFO)
+    whole = build_network(NetworkConfig(name, *_target(config), {}), INFO)
+    assert 0.2 < count_parameters(pruned) / count_parameters(whole) < 0.4
+    assert 0.2 < count_flops(pruned, IMAGES) / count_flops(whole, IMAGES) < 0.5
+    assert pruned(IMAGES).shape == (2, 5)
+    assert tap_paths(pruned, IMAGES, {}).keys() == tap_paths(whole, IMAGES, {}).keys()
+
+
+def _target(config: NetworkConfig) -> tuple[str, dict[str, object]]:
+    network = dict(config.kwargs["network"])
+    return network.pop("_target_"), network
+
+
+def test_the_teachers_weights_fit_and_compute_the_same_without_the_removed_channels() -> None:
+    """Channels that are zero in the teacher are those that go, and nothing changes."""
+    pytest.importorskip("torch_pruning")
+    config = with_architecture(config_of("resnet8"), INFO)
+    torch.manual_seed(0)
+    teacher = build_network(NetworkConfig("resnet8", *_target(config), {}), INFO).eval()
+    with torch.no_grad():  # the odd channels of every block's first convolution
+        for name, module in teacher.named_modules():
+            if name.endswith(("0.conv1", "0.bn1")):
+                for parameter in module.parameters(recurse=False):
+                    parameter[1::2] = 0
+    inner = prune_channels(teacher, IMAGES, 0.5, "magnitude").eval()
+    build_network(config, INFO).load_state_dict(inner.state_dict())
+    for name, module in inner.named_modules():
+        if name.endswith("0.bn1"):
+            assert bool((module.weight != 0).all()), name
+
+
+@pytest.mark.parametrize(("name", "left"), [("resnet14", 0.44), ("deit_micro", 0.51)])
+def test_half_of_the_blocks_needs_no_library(
+    name: str, left: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    config = with_architecture(config_of(name, depth=0.5), INFO)
+    assert config.kwargs["widths"] == {}
+    pruned = build_network(config, INFO)
+    whole = build_network(NetworkConfig(name, *_target(config), {}), INFO)
+    assert count_parameters(pruned) / count_parameters(whole) == pytest.approx(left, abs=0.05)
+    keep_blocks(whole, config.kwargs["blocks"])
+    pruned.load_state_dict(whole.state_dict())
+    assert torch.equal(pruned.eval()(IMAGES), whole.eval()(IMAGES))
+    assert tap_paths(pruned, IMAGES, {}).keys() == tap_paths(whole, IMAGES, {}).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("mlp", {"ratio": 0.5}, "convolutional teacher"),
+        ("deit_micro", {"ratio": 0.5}, r"student.depth=0\.5"),
+        ("shufflenetv1", {"ratio": 0.5}, r"student.depth=0\.5"),
+        ("vgg8", {"depth": 0.5}, "removes no block"),
+        ("resnet8", {"ratio": 1.0}, "student.ratio=1 must lie in"),
+        ("resnet8", {"ratio": 0.0}, "removes nothing"),
+        ("resnet8", {"importance": "taylor"}, "is not one of magnitude, batch_norm"),
+    ],
+)
+def test_what_cannot_be_pruned(name: str, settings: dict[str, object], said: str) -> None:
+    pytest.importorskip("torch_pruning")
+    with pytest.raises(ConfigError, match=said):
+        with_architecture(config_of(name, **settings), INFO)
