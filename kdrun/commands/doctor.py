@@ -36,6 +36,7 @@ OPTIONAL = (
     ("mlflow", "kdrun[mlflow]", "logger=mlflow"),
     ("trackio", "kdrun[trackio]", "logger=trackio"),
     ("timm", "kdrun[timm]", "networks of timm"),
+    ("torch_pruning", "kdrun[prune]", "students cut from their teacher (student=pruned)"),
     ("onnx", "kdrun[onnx]", "kdrun export format=onnx"),
     ("onnxruntime", "kdrun[onnx]", "checking and timing ONNX files, int8"),
     ("joblib", "kdrun[sweep]", "hydra/launcher=joblib: concurrent jobs of a sweep"),
