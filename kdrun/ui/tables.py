@@ -304,6 +304,8 @@ def format_schedule(schedule: ScheduleConfig) -> str:
         )
     bound = f", max-norm {schedule.max_norm:g}" if schedule.max_norm else ""
     averaged = f", ema {schedule.ema:g}" if schedule.ema else ""
+    if schedule.freeze_epochs:
+        optimizer += f", classifier only for {schedule.freeze_epochs} epochs"
     batch = f"batch {schedule.batch_size}"
     if schedule.accumulate > 1:
         batch += f" × {schedule.accumulate} = {schedule.batch_size * schedule.accumulate}"

@@ -28,6 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A distilled student and its teacher, four epochs each."""
     root = tmp_path_factory.mktemp("export")
     words = ["epochs=4", "teacher.schedule.epochs=2", "alone=false", "ui=quiet", "threads=1"]
+    words += ["schedule.ema=0.9"]
     assert run(["distill", *words, f"output_root={root}/outputs"]) == 0
     (result,) = results(root)
     (entry,) = root.glob("outputs/teachers/*/*/teacher.json")
@@ -97,6 +98,17 @@ def test_onnx_with_everything(exported: Callable[..., Path], trained: Folder) ->
     for words in ("distilled from cnn_large", "## Limits", "0.1*CE + 0.9*16*KL(T=4)", "`9`",
                   f"{trained.result['student']['test']['top1']:.2f}", "student.onnx"):  # fmt: skip
         assert words in card, words
+
+
+def test_the_averaged_weights(exported: Callable[..., Path], trained: Folder) -> None:
+    measured = trained.result["student"]["ema"]
+    assert measured["decay"] == 0.9
+    out = exported("weights=ema", "format=safetensors", "latency=false")
+    facts = json.loads((out / "export.json").read_text())
+    check = facts["files"]["student_ema.safetensors"]["check"]
+    assert check["exported"] == pytest.approx(measured["test"])
+    assert "averaged weights (ema 0.9)" in (out / "MODEL_CARD.md").read_text()
+    assert json.loads((out / "student_ema.json").read_text())["extra"]["ema_decay"] == 0.9
 
 
 PLAIN = """
