@@ -117,7 +117,7 @@ def test_own_options(capsys: pytest.CaptureFixture[str], my_configs: Path) -> No
     ("words", "said"),
     [
         (["ls", "scedule"], "Did you mean 'schedule'?"),
-        (["ls", "qqq"], "There are dataset"),
+        (["ls", "qqq"], "There are augment, dataset"),
         (["ls", "loss", "student"], "one thing at a time"),
         (["ls", "--al"], "Did you mean '--all'?"),
         (["ls", "--config-dir", "nowhere"], "there is no such folder"),
