@@ -34,7 +34,7 @@ def fold_batchnorm(network: nn.Module, sample: Tensor, taps: Iterable[str] = ())
     assert not network.training, "only a frozen network can be folded"
     taps = list(taps)
     before = _run(network, sample)
-    pairs = _pairs(network, sample, taps)
+    pairs = foldable(network, sample, taps)
     for conv_path, norm_path in pairs.items():
         conv, norm = network.get_submodule(conv_path), network.get_submodule(norm_path)
         folded = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var,arg-type]
@@ -112,8 +112,8 @@ class _Trace:
         return hook
 
 
-def _pairs(network: nn.Module, sample: Tensor, taps: Iterable[str]) -> dict[str, str]:
-    """Convolution path → BatchNorm path for every pair that can be folded."""
+def foldable(network: nn.Module, sample: Tensor, taps: Iterable[str] = ()) -> dict[str, str]:
+    """Convolution path → BatchNorm path for every pair that can be folded in eval mode."""
     trace, uses = _Trace(), _Uses()
     handles = trace.watch(network, taps)
     try:
