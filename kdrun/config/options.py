@@ -88,7 +88,9 @@ def nodes() -> dict[str, Node]:
         "teacher_keys": teacher.with_key("count", 1, TEACHER_COUNT_HELP, first=True),
         "teacher_file_keys": teacher.only("image_size", *keys_of(schema.TeacherInput)),
         "ensemble_keys": Node(ensemble.values | {"weights": None}, ensemble.help),
-        "student_keys": Node(start.values | {"checkpoint": None}, start.help),
+        "student_keys": Node(start.values | {"checkpoint": None}, start.help).with_key(
+            "quantize", None, help_of(schema.NetworkConfig)["quantize"]
+        ),
         "augment_keys": _node(schema.AugmentConfig),
         "schedule_keys": _node(schema.ScheduleConfig),
         "distill_keys": _top_level(schema.DistillConfig),

@@ -51,6 +51,7 @@ def distill(config: schema.DistillConfig) -> None:
         )
     _early_stopping("schedule", config.schedule, config.val_fraction)
     augment("augment", config.augment, has_teacher=bool(config.teachers))
+    _quantised(config)
     transfer(config.transfer, config.schedule.optimizer)
     if not config.transfer.labelled and config.scheme.uses_teacher is not True:
         raise ConfigError(
@@ -58,7 +59,7 @@ def distill(config: schema.DistillConfig) -> None:
             f"scheme={config.scheme.name} has no teacher to learn from instead: choose "
             "scheme=offline, or keep the labels."
         )
-    _teachers(config.teachers, config.val_fraction)
+    _teachers(config.teachers, config.val_fraction, config.scheme.uses_teacher == "student")
     if config.scheme.rounds is not None:
         _several_distillations(config, config.scheme.rounds)
     check_ranges(config.ensemble, "teacher")
@@ -342,6 +343,23 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
     )
 
 
+def _quantised(config: schema.DistillConfig) -> None:
+    """What an int8-aware student does not combine with."""
+    kind = config.student.quantize
+    if kind is None:
+        return
+    if config.runtime.compile:
+        raise ConfigError(
+            f"student.quantize={kind} intercepts the operations of the student, which "
+            "compile=true does not support: set compile=false."
+        )
+    if config.schedule.precision in ("bf16", "fp16"):
+        raise ConfigError(
+            f"student.quantize={kind} rounds the student's activations itself, from full "
+            f"precision: set precision=fp32 instead of {config.schedule.precision}."
+        )
+
+
 def _several_distillations(config: schema.DistillConfig, several: schema.RoundsConfig) -> None:
     check_ranges(several, "scheme")
     if all(term == "ce" for term in config.loss):
@@ -356,9 +374,16 @@ def _several_distillations(config: schema.DistillConfig, several: schema.RoundsC
         )
 
 
-def _teachers(teachers: tuple[schema.TeacherConfig, ...], val_fraction: float) -> None:
+def _teachers(
+    teachers: tuple[schema.TeacherConfig, ...], val_fraction: float, self_distilled: bool = False
+) -> None:
     for number, config in enumerate(teachers, 1):
         where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+        if config.network.quantize is not None and not self_distilled:
+            raise ConfigError(
+                f"{where}.quantize={config.network.quantize}: teachers run in full precision; "
+                "set student.quantize instead."
+            )
         schedule(f"{where}.schedule", config.schedule)
         _early_stopping(f"{where}.schedule", config.schedule, val_fraction)
         if config.augment is not None:

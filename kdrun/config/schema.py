@@ -42,12 +42,16 @@ class NetworkConfig:
     """A network: the class or function that makes it, and its arguments.
 
     taps: extra or replaced tap names → module paths (see `kdrun.models.features.taps`).
+    quantize: int8 | w4a8: it computes on the integer grids of its deployment (docs/deploy.md).
     """
 
     name: str = required()
     target: str = required(key="_target_")
     kwargs: dict[str, Any] = setting(dict, rest=True)
     taps: dict[str, str] = setting(dict, read=readers.taps)
+    quantize: Annotated[str, Choices(("int8", "w4a8"))] | None = setting(
+        None, "null | int8 | w4a8: train for 8-bit activations and 8- or 4-bit weights", quiet=True
+    )
 
 
 @dataclass(frozen=True)
@@ -376,8 +380,8 @@ class ExportConfig:
     format: Annotated[str, Choices(("onnx", "pt2", "safetensors"))] = setting(
         "onnx", "onnx | pt2 | safetensors"
     )
-    quantize: Annotated[str, Choices(("int8",))] | None = setting(
-        None, "null | int8: 8-bit weights and activations, with format=onnx"
+    quantize: Annotated[str, Choices(("int8", "w4a8"))] | None = setting(
+        None, "null | int8 | w4a8: integer weights and activations, with format=onnx"
     )
     out: str | None = setting(None, "folder for the files; null: export/ in the run's folder")
     images: Steps | None = setting(None, "test images to check the file on; null: all")

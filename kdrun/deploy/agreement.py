@@ -13,6 +13,7 @@ from kdrun.errors import KdrunError
 
 # Two orders of the same float32 sums differ by about 1e-6 of the logits; more is another network.
 TOLERATED_RELATIVE_DIFFERENCE = 1e-3
+REQUIRED_AGREEMENT = 99.9  # percent: the integer file of an int8-aware student
 
 
 class ExportError(KdrunError):
@@ -71,6 +72,18 @@ def require_equal(result: Agreement, what: str) -> None:
             f"{result.agreement:.2f} % of the answers are the same, top-1 is "
             f"{result.exported.top1:.2f} % instead of {result.original.top1:.2f} %. "
             "It has been removed."
+        )
+
+
+def require_same_answers(result: Agreement, what: str) -> None:
+    """Raise ExportError if fewer than 99.9 % of the predicted classes are the same."""
+    if result.agreement < REQUIRED_AGREEMENT:
+        raise ExportError(
+            f"{what} does not agree with the int8-aware student: on {result.images:,} test images "
+            f"{result.agreement:.2f} % of the answers are the same (required: "
+            f"{REQUIRED_AGREEMENT:g} %), its logits differ by up to {result.max_difference:.3g}. "
+            "It has been removed: run it on a CPU with 8-bit instructions that do not saturate "
+            "(VNNI), or update onnxruntime."
         )
 
 

@@ -35,6 +35,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     Raises ExportError if the file does not reproduce the network, and leaves nothing behind.
     """
     source = open_source(config, session)
+    _check_quantize(config, source)
     folder = _folder(config, source, session)
     kind = f".{config.quantize}" if config.quantize else ""
     path = folder / f"{source.weights.stem}{kind}.{config.format}"
@@ -66,6 +67,29 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     session.reporter.say(f"  file: {path}")
     session.reporter.say(f"  model card: {folder / CARD_FILE}")
     return facts
+
+
+def _check_quantize(config: ExportConfig, source: Source) -> None:
+    """Raise ConfigError for a choice that contradicts an int8-aware student."""
+    kind = source.card.quantize
+    if config.quantize == "w4a8" and kind is None:
+        raise ConfigError(
+            f"quantize=w4a8 needs a student trained for it, and {config.run} was trained in full "
+            "precision: train one with student.quantize=w4a8, or set quantize=int8."
+        )
+    if kind is None:
+        return
+    if config.format == formats.ONNX and config.quantize != kind:
+        raise ConfigError(
+            f"{config.run} was trained with student.quantize={kind}: add quantize={kind}; its "
+            "weights have no full-precision ONNX file with the same answers."
+        )
+    if config.tolerance is not None:
+        raise ConfigError(
+            f"tolerance is for calibrating a full-precision student; the file of {config.run} "
+            f"must agree with its network on {agreement.REQUIRED_AGREEMENT:g} % of the test "
+            "images: leave tolerance out."
+        )
 
 
 def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
@@ -100,6 +124,7 @@ def _write(
         )
 
     with _published(path, config.format) as (file, card_file):
+        trained = source.card.quantize is not None  # its file has the ranges of the training
         if config.format == formats.SAFETENSORS:
             formats.write_safetensors(source.network, source.card, dtype, file, card_file)
             result = check(formats.safetensors_runner(file, card_file))
@@ -107,9 +132,13 @@ def _write(
             formats.write_pt2(source.network, source.card, dtype, file)
             result = check(formats.pt2_runner(file))
         else:
-            full = work / f"{source.weights.stem}.onnx" if config.quantize else file
+            calibrated = config.quantize is not None and not trained
+            full = work / f"{source.weights.stem}.onnx" if calibrated else file
             formats.write_onnx(source.network, source.card, dtype, full)
             result = check(formats.onnx_runner(full, session.threads))
+        if trained:
+            agreement.require_same_answers(result, path.name)
+            return result
         agreement.require_equal(result, path.name)
         if config.quantize:
             calibration = calibration_split(

@@ -66,6 +66,8 @@ def _programs(
         yield name, PYTORCH, file.stat().st_size, run
     dtype = source.dataset.pixel_type
     for name, network, _ in members:
+        if network is source.network and source.card.quantize is not None:
+            continue  # its ONNX file is the exported one
         target = work / "timed.onnx"
         try:
             if network is source.network and path.suffix == ".onnx" and not config.quantize:

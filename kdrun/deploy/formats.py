@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from kdrun import __version__
 from kdrun.deploy.folded import DTYPES, FLOAT32, UINT8, Folded
+from kdrun.deploy.integer_form import IntegerForm, OnnxForm, integer_form
 from kdrun.errors import ConfigError, MissingExtraError
 from kdrun.files import sha256_of
-from kdrun.models.build import build_network
+from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard, read_card, write_card
 
 ONNX, PT2, SAFETENSORS = "onnx", "pt2", "safetensors"
@@ -75,7 +76,7 @@ def write_onnx(network: Folded, card: NetworkCard, dtype: str, path: Path) -> No
     """
     onnx = require("onnx")
     require("onnxscript")
-    exported = _exported(network, card, dtype)
+    exported = _exported(network, card, dtype, OnnxForm)
     try:
         with quiet():
             program = torch.onnx.export(
@@ -105,7 +106,7 @@ def write_pt2(network: Folded, card: NetworkCard, dtype: str, path: Path) -> Non
 
     Raises ConfigError for a network whose graph cannot be exported.
     """
-    exported = _exported(network, card, dtype)
+    exported = _exported(network, card, dtype, IntegerForm)
     buffer = io.BytesIO()
     text = json.dumps(metadata(card, dtype), ensure_ascii=False)
     with quiet():
@@ -191,8 +192,16 @@ def require(package: str) -> ModuleType:
         raise MissingExtraError(package, "onnx", "format=onnx") from None
 
 
-def _exported(network: Folded, card: NetworkCard, dtype: str) -> torch.export.ExportedProgram:
+def _exported(
+    network: Folded, card: NetworkCard, dtype: str, form: type[IntegerForm]
+) -> torch.export.ExportedProgram:
+    """The graph of a network; of a quantised one, that of its integer form."""
     batch = torch.export.Dim("batch", min=1)
+    if card.quantize is not None:
+        sample = sample_images(network.network, card.built_for)
+        network = Folded(
+            integer_form(network.network, sample, form), card.normalisation, card.outputs
+        )
     try:
         with quiet():
             exported = torch.export.export(

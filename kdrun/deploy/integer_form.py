@@ -95,7 +95,9 @@ class OnnxForm(IntegerForm):
         zero = torch.tensor(grid.zero, dtype=torch.uint8)
         rounded = _operator("QuantizeLinear", (values, scale, zero), torch.uint8, values.shape)
         shape = values.shape
-        return _operator("DequantizeLinear", (rounded, scale, zero), torch.float32, shape), grid.scale
+        return _operator(
+            "DequantizeLinear", (rounded, scale, zero), torch.float32, shape
+        ), grid.scale
 
     def as_float(self, quantised: Any) -> Tensor:
         values: Tensor = quantised[0]

@@ -1,7 +1,7 @@
 """Build student, teachers, taps, adapters and scheme, for a dry run or for training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from kdrun.losses.objective import Objective, objective_of
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
 from kdrun.models.features.taps import tap_paths
+from kdrun.models.quantisation.quantise import format_quantised, quantisers_of
 from kdrun.schemes.base import StudentScheme
 from kdrun.schemes.context import SchemeContext, TrainableNetwork
 from kdrun.schemes.supervised import Supervised
@@ -88,6 +89,8 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         )
     notes += [note for term in objective.loss_list() for note in term.notes()]
     notes += _recipe_notes(config, objective)
+    if config.student.quantize is not None:
+        notes.append(f"student {format_quantised(student.network)}")
     return Plan(
         objective=scheme.describe(),
         student=card,
@@ -220,11 +223,12 @@ def _given(
 
 
 def _new_student(config: DistillConfig, dataset: Dataset) -> tuple[Member, list[str]]:
-    """(untrained student, notes on `student.checkpoint`)."""
-    network = new_network(config.student, dataset, config.seed, "student")
+    """(untrained student in full precision, notes on `student.checkpoint`)."""
+    plain = replace(config.student, quantize=None)
+    network = new_network(plain, dataset, config.seed, "student")
     notes = load_start(network, config, dataset)
     normalisation = own_normalisation(network, dataset.normalisation)
-    return Member(network, config.student, normalisation), notes
+    return Member(network, plain, normalisation), notes
 
 
 def _connect(
@@ -236,4 +240,11 @@ def _connect(
     embeddings: EmbeddingSource,
 ) -> Connected:
     size = config.schedule.batch_size
-    return connect(objective, student, teachers, dataset, size, config.seed, embeddings)
+    quantize = config.student.quantize
+    connected = connect(
+        objective, student, teachers, dataset, size, config.seed, embeddings, quantize
+    )
+    quantisers = quantisers_of(connected.member.network)
+    if quantisers is not None and config.start is not None:
+        quantisers.statistics_after = 0.0  # trained weights bring trained statistics
+    return connected

@@ -16,6 +16,7 @@ from kdrun.losses.objective import Objective
 from kdrun.models.dry_run import dry_run
 from kdrun.models.features.pairs import pair_taps
 from kdrun.models.features.taps import FeatureExtractor
+from kdrun.models.quantisation.quantise import quantise
 from kdrun.seeds import derive
 from kdrun.types import Outputs
 
@@ -43,9 +44,17 @@ def connect(
     batch_size: int,
     seed: int,
     embeddings: EmbeddingSource | None = None,
+    quantize: str | None = None,
 ) -> Connected:
-    """`final_student`, then `tap_networks`; builds the adapters of `objective` in place."""
+    """`final_student`, then `tap_networks`; builds the adapters of `objective` in place.
+
+    quantize: quantise the final student in place; see `NetworkConfig`.
+    """
     member = final_student(objective, student, teachers, data, seed)
+    if quantize is not None:
+        config = replace(member.config, quantize=quantize)
+        quantise(member.network, quantize, member.sample(data), config.name)
+        member = replace(member, config=config)
     extractors = tap_networks(objective, member, teachers, data, batch_size, seed, embeddings)
     return Connected(member, *extractors)
 

@@ -5,6 +5,7 @@ from the same weights, so that the gain measures the teacher.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdrun.distillation.loaded_teacher import PRETRAINED
 from kdrun.distillation.token_heads import without_tokens
 from kdrun.errors import ConfigError
 from kdrun.files import sha256_of
+from kdrun.models.quantisation.quantise import SUBMODULE
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.weights.load import WeightsChoice
 
@@ -69,11 +71,20 @@ def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> l
     if config.start is None:
         return []
     start = config.start
-    loaded = _read(start)
+    loaded = _without_ranges(_read(start))
     reading = start.reading
     choice = WeightsChoice("student", reading.key, reading.rename, start.new_classifier)
     notes = loaded.load_into(network, config.student, dataset.info, choice)
     return [*notes, *_card_notes(loaded, start, dataset)]
+
+
+def _without_ranges(loaded: LoadedWeights) -> LoadedWeights:
+    """The weights of an int8-aware student; its activation ranges are observed again."""
+    if loaded.card is None or loaded.card.quantize is None:
+        return loaded
+    prefix = f"{SUBMODULE}."
+    tensors = {name: t for name, t in loaded.tensors.items() if not name.startswith(prefix)}
+    return replace(loaded, tensors=tensors)
 
 
 def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> list[str]:

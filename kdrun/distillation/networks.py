@@ -100,6 +100,7 @@ def make_card(
         params=count_parameters(network),
         flops=count_flops(network, sample_images(network, info, 1)),
         resize=image_size is not None,
+        quantize=config.quantize,
         extra=extra,
     )
 

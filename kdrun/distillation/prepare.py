@@ -144,6 +144,7 @@ def _configured_entries(run: PreparedRun) -> dict[str, Any]:
         "gain": None,
         "time": None,
         **initial_weights_to_dict(config),
+        **({"quantize": config.student.quantize} if config.student.quantize else {}),
     }
 
 

@@ -58,6 +58,9 @@ class Scheme(Protocol):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before epoch number `epoch` (from 0) of `epochs`."""
 
+    def start_step(self, done: float) -> None:
+        """Called before each batch. done: share of the training's steps, 0 <= done < 1."""
+
     def after_step(self) -> None:
         """Called after each batch, and after the optimiser step that it completes."""
 
@@ -283,6 +286,7 @@ class _Fit:
     def _update(self) -> None:
         """One optimiser step with the gradients of its batches."""
         set_learning_rate(self.optimizer, self.rates[self.state.step])
+        self.scheme.start_step(self.state.step / self.length.steps)
         one_batch = self.schedule.accumulate == 1
         factor = 1.0 if one_batch else self._full_step_images / self.step_images
         finish_gradients(self.optimizer, factor)

@@ -7,6 +7,7 @@ from kdrun.config.build import call
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, KdrunError
 from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.quantisation.quantise import quantise
 from kdrun.types import InputInfo
 from kdrun.user_code import user_code_error
 
@@ -21,7 +22,14 @@ def build_network(config: NetworkConfig, info: InputInfo, where: str = "student"
     """
     network = _instantiate(config, info, where)
     check_network(network, config.name, info, where)
+    _quantise(network, config, info)
     return network.train()
+
+
+def _quantise(network: nn.Module, config: NetworkConfig, info: InputInfo) -> None:
+    """Quantise the network if the configuration says so."""
+    if config.quantize is not None:
+        quantise(network, config.quantize, sample_images(network, info), config.name)
 
 
 def build_with_outputs(config: NetworkConfig, info: InputInfo, where: str) -> tuple[nn.Module, int]:
@@ -33,6 +41,7 @@ def build_with_outputs(config: NetworkConfig, info: InputInfo, where: str) -> tu
     logits = _try_forward(network, config.name, info, where)
     if logits.dim() != 2:
         raise _wrong_logits(logits, config.name, info, where)
+    _quantise(network, config, info)
     return network.train(), logits.shape[1]
 
 

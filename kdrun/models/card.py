@@ -22,6 +22,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
 from kdrun.models.build import build_network
+from kdrun.models.quantisation.ranges import WEIGHT_BITS
 from kdrun.types import InputInfo, Normalisation
 
 SCHEMA = 1
@@ -38,6 +39,7 @@ class NetworkCard:
     resize: resize images of any size to `info.image_size`.
     outputs: indices of the network's outputs that are `classes`, in order; None: all outputs.
     num_outputs: number of the network's outputs if `outputs` selects among them.
+    quantize: of the network's configuration; None: full precision.
     extra: further data of the writer (recipe, metrics).
     """
 
@@ -54,6 +56,7 @@ class NetworkCard:
     resize: bool = False
     outputs: tuple[int, ...] | None = None
     num_outputs: int | None = None
+    quantize: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,7 +76,7 @@ class NetworkCard:
         kwargs = dict(self.kwargs)
         if "pretrained" in kwargs:
             kwargs["pretrained"] = False
-        return NetworkConfig(self.name, self.target, kwargs, self.taps)
+        return NetworkConfig(self.name, self.target, kwargs, self.taps, self.quantize)
 
 
 def save_network(folder: Path, stem: str, network: nn.Module, card: NetworkCard) -> NetworkCard:
@@ -97,6 +100,8 @@ def write_card(path: Path, card: NetworkCard) -> None:
     values = asdict(card)
     if card.outputs is None:  # same bytes as cards from before these fields existed
         del values["outputs"], values["num_outputs"]
+    if card.quantize is None:
+        del values["quantize"]
     write_json(path, {"schema": SCHEMA, "kind": "network", **values})
 
 
@@ -171,8 +176,16 @@ def _card(values: Any) -> NetworkCard:
         resize=_a(bool, values.get("resize", False)),
         outputs=outputs,
         num_outputs=num_outputs,
+        quantize=_quantize(values.get("quantize")),
         extra=dict(values.get("extra", {})),
     )
+
+
+def _quantize(kind: Any) -> str | None:
+    """A known kind or None. Raises ValueError for another."""
+    if kind is not None and kind not in WEIGHT_BITS:
+        raise ValueError(f"quantize {str(kind)[:20]}")
+    return None if kind is None else str(kind)
 
 
 def _outputs(values: Any, classes: int) -> tuple[tuple[int, ...] | None, int | None]:

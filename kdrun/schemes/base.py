@@ -16,6 +16,7 @@ from kdrun.data.loaders.strong_view import strong_view_of
 from kdrun.losses.objective import Objective
 from kdrun.models.compiled import begin_step, compile_network, compile_seconds
 from kdrun.models.features.taps import FeatureExtractor
+from kdrun.models.quantisation.arithmetic import Quantisers
 from kdrun.schemes.measured import AuxiliaryModel
 from kdrun.types import Batch, BatchKeys, Outputs, StepOutput
 
@@ -39,11 +40,19 @@ class StudentScheme(nn.Module):
         self.objective = objective
         self.compiled = compiled
         run = compile_network(student) if compiled else student
+        self._quantisers: tuple[Quantisers, ...] | None = None  # a tuple: not registered twice
         self._run_student: tuple[Callable[[Tensor], Outputs]] = (run,)  # a tuple: not registered
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Update loss weights that depend on the epoch."""
         self.objective.start_epoch(epoch, epochs)
+
+    def start_step(self, done: float) -> None:
+        """Tell quantised networks which share of the training is done."""
+        if self._quantisers is None:
+            self._quantisers = tuple(m for m in self.modules() if isinstance(m, Quantisers))
+        for quantisers in self._quantisers:
+            quantisers.done = done
 
     def after_step(self) -> None:
         """Called after each batch, and after the optimiser step that it completes."""

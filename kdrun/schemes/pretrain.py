@@ -45,6 +45,9 @@ class PretrainScheme(nn.Module):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Nothing depends on the epoch here."""
 
+    def start_step(self, done: float) -> None:
+        """Ranges of a quantised student are observed throughout."""
+
     def after_step(self) -> None:
         """Nothing is updated here."""
 

@@ -27,6 +27,7 @@ def network_recipe(
     image_size: what the images were resized to for it, if they were.
     """
     resized = {} if image_size is None else {"image_size": list(image_size)}
+    quantised = {} if network.quantize is None else {"quantize": network.quantize}
     return {
         "version": VERSION,
         "dataset": dataset.fingerprint,
@@ -38,6 +39,7 @@ def network_recipe(
         "schedule": shaping_settings(schedule),
         "seed": seed,
         **resized,
+        **quantised,
     }
 
 

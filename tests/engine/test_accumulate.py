@@ -46,6 +46,9 @@ class NoStatistics(Plain):
         self.net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2))
         self.after = 0
 
+    def start_step(self, done: float) -> None:
+        pass
+
     def after_step(self) -> None:
         self.after += 1
 

@@ -61,6 +61,9 @@ class Plain(nn.Module):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         self.epochs.append((epoch, epochs))
 
+    def start_step(self, done: float) -> None:
+        pass
+
     def after_step(self) -> None:
         pass
 

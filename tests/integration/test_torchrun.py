@@ -29,6 +29,9 @@ import os, torch
 from kdrun.losses.crd import ContrastiveDistillation
 
 class Watched(ContrastiveDistillation):
+    def start_step(self, done):
+        pass
+
     def after_step(self):
         super().after_step()
         memory = torch.cat([self.student_side.rows, self.teacher_side.rows])

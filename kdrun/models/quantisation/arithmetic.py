@@ -146,4 +146,3 @@ def unquantised(module: nn.Module, names: set[str]) -> list[str]:
         for path, child in module.named_modules()
         if isinstance(child, layers) and f"{path}.weight" not in names
     ]
-

@@ -1,8 +1,8 @@
-"""Quantise a network in place: every forward pass computes on the integer grids of its deployment.
+"""Quantise a network in place: forward passes compute on the integer grids of its deployment.
 
-The modules stay what they are, so that taps, hooks, state dicts and optimisers work as for the plain
-network. Hooks intercept the operations of each forward pass of the root module; the ranges of the
-activations are buffers of its submodule `quantisers`.
+The modules stay what they are, so that taps, hooks, state dicts and optimisers work as for the
+plain network. Hooks intercept the operations of each forward pass of the root module; the ranges of
+the activations are buffers of its submodule `quantisers`.
 """
 
 from collections import Counter

@@ -52,9 +52,7 @@ class IntegerLayer:
 
 
 @torch.no_grad()
-def integer_layer(
-    weight: Tensor, bias: Tensor | None, norm: Any, bits: int
-) -> IntegerLayer:
+def integer_layer(weight: Tensor, bias: Tensor | None, norm: Any, bits: int) -> IntegerLayer:
     """The constants of a convolution or linear layer. norm: the BatchNorm that follows, or None."""
     scale = weight_scale(weight, bits)
     if norm is not None:
