@@ -103,7 +103,7 @@ def run_training(
     main = Training(
         train=PairedLoader(loader) if scheme.reads_partner else loader,
         val=None if dataset.val is None else measured(dataset.val),
-        schedule=recipe.schedule,
+        schedule=schedule,
         seed=recipe.seed,
         device=session.device,
         checkpoints=checkpoints,
@@ -115,19 +115,15 @@ def run_training(
         labelled=recipe.labelled,
         settings=recipe.settings,
         classifier=classifier_for(
-            scheme.network, recipe.schedule, dataset.info.num_classes, recipe.settings
+            scheme.network, schedule, dataset.info.num_classes, recipe.settings
         ),
     )
     if result is not None:
         main = _with_loss_weights(main, scheme, session, result)
     state = _run_phases(scheme, main, session)
     write_rows(state.history)
-    epochs = training_length(recipe.schedule, loader.batches_per_epoch).epochs
-    stopped = early_stop_dict(state, recipe.schedule, epochs)
-    if stopped is not None:
-        session.reporter.close()
-        early_stop = EarlyStop.from_dict(stopped, check=False)
-        session.reporter.say(f"  {tables.format_early_stop(early_stop)}")
+    epochs = training_length(schedule, loader.batches_per_epoch).epochs
+    stopped = early_stop_dict(state, schedule, epochs)
     return _measured(scheme, state, session, recipe, measured(dataset.test), stopped)
 
 
@@ -140,6 +136,10 @@ def _measured(
     stopped: dict[str, Any] | None,
 ) -> Trained:
     """Measure the weights of the last and the best epoch, and their average."""
+    if stopped is not None:
+        session.reporter.close()
+        early_stop = EarlyStop.from_dict(stopped, check=False)
+        session.reporter.say(f"  {tables.format_early_stop(early_stop)}")
     precision, extra = recipe.schedule.precision, test.split.extra_metrics
 
     def measure() -> Evaluation:

@@ -233,7 +233,7 @@ class _Fit:
                 training.on_first_batch(batch)
             fetched = time.perf_counter()
             state.data_seconds += fetched - clock
-            output = self._forward_backward(batch)
+            output = self._step(batch)
             state.batch += 1
             updates = self._step_is_complete()
             images = self.step_images
@@ -266,7 +266,7 @@ class _Fit:
     def _steps_in_epoch(self) -> int:
         return math.ceil(self.state.batch / self.schedule.accumulate)
 
-    def _forward_backward(self, batch: Batch) -> StepOutput:
+    def _step(self, batch: Batch) -> StepOutput:
         """Add the gradients of one batch to those of the step."""
         if self.step_images == 0:
             self.optimizer.zero_grad(set_to_none=True)
