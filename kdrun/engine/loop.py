@@ -271,14 +271,15 @@ class _Fit:
         if self.step_images == 0:
             self.optimizer.zero_grad(set_to_none=True)
         self.step_images += len(batch)
+        self.scheme.start_step(self.state.step / self.length.steps)
         with (
             autocast(self.training.device, self.schedule.precision),
             distributed.split_batch(batch),
         ):
             output = self.scheme(batch)
-        # a batch counts by its share of a full step's images; `_update` corrects a smaller step
         if not output.loss.requires_grad:
             raise frozen_objective(self.training.settings)
+        # a batch counts by its share of a full step's images; `_update` corrects a smaller step
         weight = 1.0 if self.schedule.accumulate == 1 else len(batch) / self._full_step_images
         backward(self.optimizer, output, self.scaler, weight)
         return output
@@ -286,7 +287,6 @@ class _Fit:
     def _update(self) -> None:
         """One optimiser step with the gradients of its batches."""
         set_learning_rate(self.optimizer, self.rates[self.state.step])
-        self.scheme.start_step(self.state.step / self.length.steps)
         one_batch = self.schedule.accumulate == 1
         factor = 1.0 if one_batch else self._full_step_images / self.step_images
         finish_gradients(self.optimizer, factor)
