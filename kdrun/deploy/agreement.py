@@ -82,8 +82,7 @@ def require_same_answers(result: Agreement, what: str) -> None:
             f"{what} does not agree with the int8-aware student: on {result.images:,} test images "
             f"{result.agreement:.2f} % of the answers are the same (required: "
             f"{REQUIRED_AGREEMENT:g} %), its logits differ by up to {result.max_difference:.3g}. "
-            "It has been removed: run it on a CPU with 8-bit instructions that do not saturate "
-            "(VNNI), or update onnxruntime."
+            "It has been removed: format=pt2 computes what PyTorch does."
         )
 
 
