@@ -38,7 +38,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def ctrl_c_at_step(training: int, step: int) -> Iterator[None]:
     """A signal to this process before a step of its n-th training."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("run", "_forward_backward"):  # restored afterwards
+        for name in ("run", "_step"):  # restored afterwards
             patch.setattr(_Fit, name, getattr(_Fit, name))
         forks.signal_at_step(training, step, signal.SIGINT)
         yield

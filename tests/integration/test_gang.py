@@ -37,7 +37,7 @@ def same_weights(one: Path, other: Path) -> bool:
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a batch was made, and a student's step was done."""
     count = {"batches": 0, "steps": 0}
-    batch, step = BatchStream.batch, _Fit._forward_backward
+    batch, step = BatchStream.batch, _Fit._step
 
     def counting_batch(self: BatchStream, epoch: int, number: int) -> Any:
         before = self.last
@@ -50,7 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return step(self, one)
 
     monkeypatch.setattr(BatchStream, "batch", counting_batch)
-    monkeypatch.setattr(_Fit, "_forward_backward", counting_step)
+    monkeypatch.setattr(_Fit, "_step", counting_step)
     return count
 
 
@@ -151,7 +151,7 @@ def test_an_interrupted_gang_goes_on_to_the_same_end(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*AUGMENTED, "alone=false", "T=1,4"]
-    steps, step = [], _Fit._forward_backward
+    steps, step = [], _Fit._step
 
     def stopping(self: Any, batch: Any) -> Any:
         steps.append(1)
@@ -159,9 +159,9 @@ def test_an_interrupted_gang_goes_on_to_the_same_end(
             self.training.stop.requested = True
         return step(self, batch)
 
-    monkeypatch.setattr(_Fit, "_forward_backward", stopping)
+    monkeypatch.setattr(_Fit, "_step", stopping)
     assert kdrun("distill", "-m", *words, "gang=true") == 130
-    monkeypatch.setattr(_Fit, "_forward_backward", step)
+    monkeypatch.setattr(_Fit, "_step", step)
     assert {r["status"] for r in results(workdir)} == {"interrupted"}
     (sweep,) = workdir.glob("outputs/sweeps/*")
     assert kdrun("resume", str(sweep)) == 0

@@ -59,7 +59,7 @@ def test_a_stopped_run_resumes_with_equal_bits(
 
     words = [*GPU, "deterministic=true", "batch_size=20", "checkpoint_steps=3", "teacher.cache=off"]
     assert kdrun("distill", *words, "output_root=whole/outputs") == 0
-    step = _Fit._forward_backward
+    step = _Fit._step
 
     def stop_after_seven(self: _Fit, batch: object) -> object:
         if self.training.settings == "schedule." and self.state.step == 7:
@@ -67,7 +67,7 @@ def test_a_stopped_run_resumes_with_equal_bits(
         return step(self, batch)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Fit, "_forward_backward", stop_after_seven)
+        patch.setattr(_Fit, "_step", stop_after_seven)
         assert kdrun("distill", *words, "output_root=cut/outputs") == 130
     (cut,) = results(workdir / "cut")
     assert cut["status"] == "interrupted"

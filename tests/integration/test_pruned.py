@@ -22,7 +22,7 @@ def test_from_the_teacher_to_exported_files(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch_pruning")
-    step, steps = loop._Fit._forward_backward, [0]
+    step, steps = loop._Fit._step, [0]
 
     def interrupt(self: object, batch: object) -> object:
         steps[0] += 1
@@ -31,9 +31,9 @@ def test_from_the_teacher_to_exported_files(
         return step(self, batch)
 
     words = [*SMALL, *PRUNED, "loss=[kd,fitnet]", "schedule.lr=0.000001"]
-    monkeypatch.setattr(loop._Fit, "_forward_backward", interrupt)
+    monkeypatch.setattr(loop._Fit, "_step", interrupt)
     assert kdrun("distill", *words) == 130
-    monkeypatch.setattr(loop._Fit, "_forward_backward", step)
+    monkeypatch.setattr(loop._Fit, "_step", step)
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     (run,) = [r for r in results(workdir) if r["teachers"]]
     assert kdrun("resume", str(run["folder"])) == 0

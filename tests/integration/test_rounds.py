@@ -133,7 +133,7 @@ def test_the_first_teacher_may_stay(kdrun: Run, workdir: Path) -> None:
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, generation: int, step: int) -> None:
     """Ask the training of that distilled generation to stop at a step; 0: right before it."""
-    plain, begun = _Fit._forward_backward, {"count": 0}
+    plain, begun = _Fit._step, {"count": 0}
 
     def counted(self: Any, batch: Any) -> Any:
         if self.state.step == 0 and self.scheme.describe() != "1*CE":
@@ -143,7 +143,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, generation: int, step: int) -> None
             self.training.stop.requested = True
         return plain(self, batch)
 
-    monkeypatch.setattr(_Fit, "_forward_backward", counted)
+    monkeypatch.setattr(_Fit, "_step", counted)
 
 
 @pytest.mark.parametrize(("generation", "step"), [(1, 1), (1, 8), (2, 0), (2, 4), (3, 5)])

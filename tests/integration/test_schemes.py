@@ -48,14 +48,14 @@ def test_mixed_images_are_refused_before_anything_is_trained(
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Ask the training of the student itself to stop after so many steps."""
-    plain = _Fit._forward_backward
+    plain = _Fit._step
 
     def step(self: Any, batch: Any) -> Any:
         if self.state.step + 1 == steps and self.scheme.describe() != "1*CE":
             self.training.stop.requested = True
         return plain(self, batch)
 
-    monkeypatch.setattr(_Fit, "_forward_backward", step)
+    monkeypatch.setattr(_Fit, "_step", step)
 
 
 @pytest.mark.parametrize("name", SCHEMES)

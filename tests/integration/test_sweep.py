@@ -138,7 +138,7 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     """The same command with more time resumes the job."""
     kdrun("train-teacher", *(word for word in SMALL if not word.startswith("teacher.")))
     slow = [*SMALL, "ui=plain", "alone=false", "batch_size=32", "seed=5"]
-    step = _Fit._forward_backward
+    step = _Fit._step
 
     def wait_for_the_limit(fit: _Fit, batch: Any) -> Any:
         while fit.state.step == 8 and not fit.training.stop.requested:
@@ -146,7 +146,7 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
         return step(fit, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Fit, "_forward_backward", wait_for_the_limit)
+        patch.setattr(_Fit, "_step", wait_for_the_limit)
         assert kdrun("distill", "-m", *slow, "sweep.job_minutes=0.05") == 1
     (ended,) = results(workdir)
     assert ended["status"] == "failed"

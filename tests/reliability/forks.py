@@ -97,7 +97,7 @@ def at_step(training: int, step: int, react: Callable[[], None]) -> None:
     """
     from kdrun.engine.loop import _Fit
 
-    run, train_step, counts = _Fit.run, _Fit._forward_backward, {"training": 0, "step": 0}
+    run, train_step, counts = _Fit.run, _Fit._step, {"training": 0, "step": 0}
 
     def counted_run(fit: _Fit) -> Any:
         counts.update(training=counts["training"] + 1, step=0)
@@ -109,7 +109,7 @@ def at_step(training: int, step: int, react: Callable[[], None]) -> None:
             react()
         return train_step(fit, batch)
 
-    _Fit.run, _Fit._forward_backward = counted_run, counted_step  # type: ignore[method-assign]
+    _Fit.run, _Fit._step = counted_run, counted_step  # type: ignore[method-assign]
 
 
 def signal_at_step(training: int, step: int, number: int) -> None:

@@ -138,7 +138,7 @@ def test_every_signal_saves_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    step = loop._Fit._forward_backward
+    step = loop._Fit._step
     calls = [0]
 
     def hit(self: Any, batch: Any) -> Any:
@@ -147,7 +147,7 @@ def test_every_signal_saves_and_says_so(
             os.kill(os.getpid(), getattr(signal, name))
         return step(self, batch)
 
-    monkeypatch.setattr(loop._Fit, "_forward_backward", hit)
+    monkeypatch.setattr(loop._Fit, "_step", hit)
     assert run(["distill", *TINY, "alone=false", "ui=plain"]) == 130
     (result,) = results(tmp_path)
     assert result["status"] == "interrupted"
@@ -158,13 +158,13 @@ def test_every_signal_saves_and_says_so(
 def test_nohup_keeps_a_run_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    step = loop._Fit._forward_backward
+    step = loop._Fit._step
 
     def hit(self: Any, batch: Any) -> Any:
         os.kill(os.getpid(), signal.SIGHUP)
         return step(self, batch)
 
-    monkeypatch.setattr(loop._Fit, "_forward_backward", hit)
+    monkeypatch.setattr(loop._Fit, "_step", hit)
     try:
         assert kdrun("distill", *TINY, "alone=false", "ui=quiet") == 0
     finally:
