@@ -128,7 +128,7 @@ def _operator(
     name: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, shape: Any, **attributes: int
 ) -> Tensor:
     return torch.onnx.ops.symbolic(
-        name, inputs, attributes, dtype=dtype, shape=shape, version=OPSET
+        name, inputs, dict(attributes), dtype=dtype, shape=shape, version=OPSET
     )
 
 
@@ -163,7 +163,7 @@ def _store_integers(network: nn.Module, quantisers: Quantisers, key: str) -> Ten
     integers = layer.weight.to(torch.int8)
     setattr(module, attribute, nn.Parameter(integers, requires_grad=False))
     if norm is not None:
-        module.bias = layer.bias
+        setattr(module, "bias", layer.bias)  # noqa: B010 - a tensor in place of a parameter
     return layer.scale
 
 

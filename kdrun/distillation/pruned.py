@@ -33,7 +33,7 @@ def starts_from_teacher(config: DistillConfig) -> bool:
     student = config.student
     if student.target != PRUNED or not config.teachers or config.start is not None:
         return False
-    return student.kwargs.get("init", TEACHER) == TEACHER
+    return bool(student.kwargs.get("init", TEACHER) == TEACHER)
 
 
 def with_pruned_start(run: PreparedRun, teachers: list[Teacher]) -> PreparedRun:

@@ -107,7 +107,8 @@ def keep_blocks(network: nn.Module, blocks: Blocks) -> None:
     """Remove all other blocks from the containers at these paths, and renumber declared taps."""
     for path, kept in blocks.items():
         if path == "blocks" and hasattr(network, "keep_blocks"):
-            network.keep_blocks(kept)
+            keep: Any = network.keep_blocks
+            keep(kept)
             continue
         container = network.get_submodule(path)
         assert isinstance(container, nn.Sequential | nn.ModuleList)
@@ -118,7 +119,7 @@ def keep_blocks(network: nn.Module, blocks: Blocks) -> None:
         modules = list(container._modules.values())
         container._modules.clear()
         for number, module in enumerate(modules):
-            container.add_module(str(number), module)  # type: ignore[arg-type]
+            container.add_module(str(number), module)
         _renumber_taps(network, path, kept)
 
 
@@ -136,7 +137,7 @@ def _renumber_taps(network: nn.Module, container: str, kept: Sequence[int]) -> N
             tail = f".{rest}" if rest else ""
             path = f"{container}.{new}{colon}{side}{tail}"
         renumbered[name] = path
-    network.taps = renumbered
+    setattr(network, "taps", renumbered)  # noqa: B010 - declared by some networks only
 
 
 def sizes(network: nn.Module) -> dict[str, list[int]]:
@@ -182,9 +183,9 @@ def _resize_module(module: nn.Module, size: list[int]) -> None:
         if tensor.dim() > 1:
             cut *= math.sqrt(tensor[0].numel() / max(cut[0].numel(), 1))
         setattr(module, name, nn.Parameter(cut))
-    for name, tensor in [*module.named_buffers(recurse=False)]:
-        if tensor.dim():
-            setattr(module, name, _leading(tensor, [size[0]]))
+    for name, buffer in [*module.named_buffers(recurse=False)]:
+        if buffer.dim():
+            setattr(module, name, _leading(buffer, [size[0]]))
 
 
 def _shape(module: nn.Module, name: str, tensor: Tensor) -> list[int]:

@@ -14,29 +14,28 @@ from torch.nn import functional as F
 
 T = torch.Tensor
 Function = Callable[..., Any]
-CONVOLUTIONS = frozenset({torch.conv1d, torch.conv2d, torch.conv3d})
-LAYERS = CONVOLUTIONS | {F.linear}
-ADDITIONS = frozenset({torch.add, T.add, T.add_, T.__add__, T.__iadd__, T.__radd__})
-PRODUCTS = frozenset({torch.mul, T.mul, T.mul_, T.__mul__, T.__imul__, T.__rmul__})
+Functions = frozenset[Function]
+CONVOLUTIONS: Functions = frozenset({torch.conv1d, torch.conv2d, torch.conv3d})
+LAYERS: Functions = CONVOLUTIONS | {F.linear}
+ADDITIONS: Functions = frozenset({torch.add, T.add, T.add_, T.__add__, T.__iadd__, T.__radd__})
+PRODUCTS: Functions = frozenset({torch.mul, T.mul, T.mul_, T.__mul__, T.__imul__, T.__rmul__})
 # in place → the operation that makes a new tensor
 IN_PLACE: dict[Function, Function] = {
     T.add_: torch.add, T.__iadd__: torch.add, T.mul_: torch.mul, T.__imul__: torch.mul
 }  # fmt: skip
-CONCATENATIONS = frozenset({torch.cat, torch.concat, torch.concatenate})
-MEANS = frozenset({torch.mean, T.mean})
-POOLS = frozenset({F.adaptive_avg_pool2d, F.avg_pool2d})
-ACTIVATIONS = frozenset(
+CONCATENATIONS: Functions = frozenset({torch.cat, torch.concat, torch.concatenate})
+MEANS: Functions = frozenset({torch.mean, T.mean})
+POOLS: Functions = frozenset({F.adaptive_avg_pool2d, F.avg_pool2d})
+ACTIVATIONS: Functions = frozenset(
     {
         *(F.hardswish, F.silu, F.hardsigmoid, F.gelu, F.leaky_relu, F.prelu, torch.prelu, F.elu),
         *(F.sigmoid, torch.sigmoid, T.sigmoid, F.tanh, torch.tanh, T.tanh, F.mish),
     }
 )
+SHORT_NAMES = {"add": ADDITIONS, "mul": PRODUCTS, "cat": CONCATENATIONS, "mean": MEANS}
 NAMES: dict[Function, str] = {
-    **{function: function.__name__ for function in (*LAYERS, *POOLS, *ACTIVATIONS)},
-    **dict.fromkeys(ADDITIONS, "add"),
-    **dict.fromkeys(PRODUCTS, "mul"),
-    **dict.fromkeys(CONCATENATIONS, "cat"),
-    **dict.fromkeys(MEANS, "mean"),
+    **{function: str(function.__name__) for function in (*LAYERS, *POOLS, *ACTIVATIONS)},
+    **{function: name for name, functions in SHORT_NAMES.items() for function in functions},
 }
 
 
