@@ -1,0 +1,150 @@
+"""Every loss on one pair: one table, ranked by validation accuracy, with the cost of a step.
+
+    python benchmarks/measure_methods.py --out DIR                                  digits; half an hour
+    python benchmarks/measure_methods.py --out DIR --cifar100 ROOT --teacher FILE   CIFAR-100; hours
+
+Each loss has its default weight. Finished runs are reused, so a stopped measurement goes on where it
+was. `ms` is the training time of a step of the run itself, teacher included; `MiB` the peak memory
+of a process that only trains (`kdrun benchmark`), which --memory measures too.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.cli.config_groups import list_groups
+
+# Phases that are shortened with the training: epochs of warm-up and of pre-training.
+SHORTER = {
+    "dkd": ["loss.dkd.warmup_epochs=1"],
+    "reviewkd": ["loss.reviewkd.warmup_epochs=1"],
+    "ctkd": ["loss.ctkd.lambda_epochs=1"],
+    "ab": ["loss.ab.pretrain_epochs=1"],
+    "fsp": ["loss.fsp.pretrain_epochs=1"],
+    "ft": ["loss.ft.pretrain_epochs=1"],
+}
+DIGITS = ["dataset=digits", "teacher=cnn_large", "student=cnn_tiny", "epochs=15"]
+CIFAR = ["dataset=cifar100", "dataset.download=false", "teacher=resnet56", "student=resnet8"]
+RECIPE = ["schedule=cosine", "schedule.warmup_epochs=0", "lr=0.05", "batch_size=64", "epochs=3"]
+
+
+def main() -> None:
+    arguments = parse()
+    words = [*DIGITS, *arguments.words]
+    if arguments.cifar100:
+        words = [*CIFAR, f"dataset.root={arguments.cifar100}", *RECIPE, *arguments.words]
+        words += [f"teacher.checkpoint={arguments.teacher}"] if arguments.teacher else []
+    words += [f"output_root={arguments.out}", "threads=1"]
+    losses = arguments.loss or [name for name in list_groups()["loss"] if name != "ce"]
+    rows = []
+    for name in losses:
+        seeds = [f"seed={','.join(map(str, range(arguments.seeds)))}"]
+        sweep = ["-m", *words, *seeds, f"loss={name}", *SHORTER.get(name, [])]
+        refused = kdrun("distill", *sweep)
+        runs = results(arguments.out, name)
+        row = {"loss": name, "refused": refused, "runs": runs}
+        if arguments.memory and runs:
+            row["mib"] = memory([*words, f"loss={name}", *SHORTER.get(name, [])], arguments.out)
+        rows.append(row)
+        (arguments.out / "methods.md").write_text(table(rows))
+    print(table(rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--out", type=Path, required=True, help="output root of all runs")
+    parser.add_argument("--cifar100", type=Path, help="folder of CIFAR-100")
+    parser.add_argument("--teacher", type=Path, help="weights of its ResNet-56")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--loss", nargs="*", help="these losses only")
+    parser.add_argument("--memory", action="store_true", help="also measure memory")
+    parser.add_argument("words", nargs="*", help="further settings, as for kdrun distill")
+    arguments = parser.parse_args()
+    arguments.out = arguments.out.resolve()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+def kdrun(*words: str) -> str | None:
+    """Run a command; the last line of what it says when it fails."""
+    print("kdrun " + " ".join(words), flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdrun", *words, "ui=plain"], capture_output=True, text=True
+    )
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
+
+
+def results(root: Path, name: str) -> dict[int, dict[str, Any]]:
+    """Seed → newest result of a distillation with exactly this loss."""
+    found: dict[int, dict[str, Any]] = {}
+    paths = (root / "distill").glob("*/*/*/result.json")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+        result = json.loads(path.read_text())
+        if result["loss"] == [name] and result["teachers"] and result["status"] == "completed":
+            found[result["seed"]] = {**result, "folder": path.parent}
+    return found
+
+
+def memory(words: Sequence[str], root: Path) -> float:
+    """Peak memory in MiB of a process that trains two steps."""
+    began = time.time()
+    kdrun("benchmark", *words, "compare=[]", "rounds=1", "steps=2")
+    files = (root / "benchmark").glob("*/*/*/benchmark.json")
+    (new,) = [path for path in files if path.stat().st_mtime >= began]
+    return float(json.loads(new.read_text())["memory"]["process_peak_mib"])
+
+
+def step_ms(run: dict[str, Any]) -> float:
+    """Milliseconds of a training step of the run."""
+    rows = [json.loads(line) for line in (run["folder"] / "metrics.jsonl").open()]
+    return 1000 * float(run["time"]["seconds"]) / int(rows[-1]["step"])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, best validation accuracy first; refused losses at the end."""
+    lines = ["| loss | validation top-1 % | test top-1 % | gain | n | ms | MiB |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    measured: dict[str, tuple[float, str]] = {}
+    for row in rows:
+        runs = list(row["runs"].values())
+        if not runs:
+            continue
+        columns = defaultdict(list)
+        for run in runs:
+            columns["val"].append(last_val(run))
+            columns["test"].append(run["student"]["test"]["top1"])
+            columns["gain"].append(run["gain"])
+            columns["ms"].append(step_ms(run))
+        cells = [spread(columns[key]) for key in ("val", "test", "gain")]
+        mib = f"{row['mib']:.0f}" if "mib" in row else ""
+        ms = f"{statistics.median(columns['ms']):.1f}"
+        line = f"| {row['loss']} | {' | '.join(cells)} | {len(runs)} | {ms} | {mib} |"
+        measured[row["loss"]] = (statistics.mean(columns["val"]), line)
+    lines += [line for _, line in sorted(measured.values(), reverse=True)]
+    lines += [f"\nNot run: `{r['loss']}`: {r['refused']}" for r in rows if not r["runs"]]
+    return "\n".join(lines) + "\n"
+
+
+def last_val(run: dict[str, Any]) -> float:
+    """Validation accuracy of the last epoch, percent."""
+    rows = [json.loads(line) for line in (run["folder"] / "metrics.jsonl").open()]
+    return float(rows[-1]["val/top1_percent"])
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+if __name__ == "__main__":
+    main()
