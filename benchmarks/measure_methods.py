@@ -1,10 +1,10 @@
 """Every loss on one pair: one table, ranked by validation accuracy, with the cost of a step.
 
-    python benchmarks/measure_methods.py --out DIR                                  digits; half an hour
+    python benchmarks/measure_methods.py --out DIR                                  digits, an hour
     python benchmarks/measure_methods.py --out DIR --cifar100 ROOT --teacher FILE   CIFAR-100; hours
 
-Each loss has its default weight. Finished runs are reused, so a stopped measurement goes on where it
-was. `ms` is the training time of a step of the run itself, teacher included; `MiB` the peak memory
+Each loss has its default weight. Finished runs are reused. `ms` is
+the training time of a step of the run itself, teacher included; `MiB` the peak memory
 of a process that only trains (`kdrun benchmark`), which --memory measures too.
 """
 

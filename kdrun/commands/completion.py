@@ -149,7 +149,9 @@ def _paths(
         options = choice.strip("[]").split(",") if isinstance(choice, str) else choice or []
         node = tree
         for part in (package or group).split("."):
-            node = node.setdefault(part, {})
+            if not isinstance(node.get(part), dict):  # a group that is null by default
+                node[part] = {}
+            node = node[part]
         for option in options:
             node |= config_groups.option_tree(group, str(option).strip(), config_dir)
         node |= {key: found.value for key, found in known.below.get(name, {}).items()}

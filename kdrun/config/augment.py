@@ -95,7 +95,7 @@ class AugmentConfig:
         lambda: [3 / 4, 4 / 3], "crop=resized: aspect ratio of the crop", quiet=True
     )
     policy: Annotated[str, Choices(tuple(POLICIES))] = setting(
-        NO_POLICY, " | ".join(POLICIES), quiet=True
+        NO_POLICY, "operations drawn per image: none | randaugment | autoaugment | ...", quiet=True
     )
     num_ops: Annotated[int, Range(low=1, high=16)] = setting(
         2, "randaugment: operations per image", quiet=True
@@ -117,14 +117,12 @@ class AugmentConfig:
     )
     cycle: Count | None = setting(
         None,
-        "number of views of each image: epoch e has the augmentation of epoch e mod cycle, so the "
-        "teacher's outputs can be cached; null: new ones in every epoch",
+        "views per image, repeated in turn, so that the teacher can be cached; null: new ones",
         quiet=True,
     )
     teacher_view: Annotated[str, Choices(TEACHER_VIEWS)] = setting(
         "same",
-        "the teacher's view: same pixels as the student | weak (crop and flip only) | fixed (the "
-        "plain image) | independent (other random numbers)",
+        "what the teacher sees: same | weak (crop, flip) | fixed (plain image) | independent",
         quiet=True,
     )
     strong: Annotated[str, Choices(tuple(POLICIES))] | None = setting(

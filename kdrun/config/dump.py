@@ -12,16 +12,6 @@ from kdrun.config.convert import to_plain
 from kdrun.config.rules import RECIPE
 from kdrun.config.settings import keys_of, settings_of
 
-# Target of a loss → arguments added after runs with it existed, with their defaults. They are left
-# out of the written form while they hold those, as quiet settings are (`kdrun.config.settings`).
-LATER_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "kdrun.losses.kd.SoftTargets": {"regions": None},
-    "kdrun.losses.dkd.DecoupledDistillation": {"regions": None},
-    "kdrun.losses.nkd.NormalisedDistillation": {"regions": None},
-    "kdrun.losses.kdsvd.SingularVectors": {"signs": "positive"},
-    "kdrun.losses.wkd_l.WassersteinLogits": {"variant": "classifier"},
-}
-
 
 def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
     """Plain containers for `parse.distill_config`."""
@@ -134,12 +124,8 @@ def _weights(config: schema.TeacherConfig | None) -> dict[str, Any]:
 def _term(config: schema.LossConfig) -> dict[str, Any]:
     plain = to_plain(config)
     del plain["id"]
-    later = LATER_ARGUMENTS.get(config.target, {})
-    arguments = {key: plain.pop(key) for key in config.kwargs}
-    written = {
-        key: value for key, value in arguments.items() if key not in later or value != later[key]
-    }
-    return {**plain, **written}
+    arguments = {key: plain.pop(key) for key in config.kwargs}  # written last
+    return {**plain, **arguments}
 
 
 def _scheme(config: schema.SchemeConfig) -> dict[str, Any]:

@@ -25,7 +25,14 @@ GROUPS = (
 STUDENT = "student"  # in `scheme.peers`: another network like the student
 # Arguments that were added after runs and teachers had been made without them. They are left out
 # while they hold their default, so that configurations and fingerprints stay what they were.
-LATER_ARGUMENTS = {"kdrun.models.resnet.ResNet": {"shortcut": "projection", "drop_path": 0.0}}
+LATER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "kdrun.models.resnet.ResNet": {"shortcut": "projection", "drop_path": 0.0},
+    "kdrun.losses.kd.SoftTargets": {"regions": None},
+    "kdrun.losses.dkd.DecoupledDistillation": {"regions": None},
+    "kdrun.losses.nkd.NormalisedDistillation": {"regions": None},
+    "kdrun.losses.kdsvd.SingularVectors": {"signs": "positive"},
+    "kdrun.losses.wkd_l.WassersteinLogits": {"variant": "classifier"},
+}
 SHIPPED_SOURCES = "kdrun.data."
 LATER_SOURCE_ARGUMENTS = {
     "background": "white",
@@ -400,7 +407,7 @@ def loss_configs(node: Any) -> dict[str, schema.LossConfig]:
             raise ConfigError(f"{where} must be a group of settings with a _target_.")
         if "_target_" not in term:  # a scheme's settings for a loss that was not chosen
             continue
-        _target(term, where)
+        term = _without(term, LATER_ARGUMENTS.get(_target(term, where), {}))
         terms[str(term_id)] = from_plain(schema.LossConfig, term | {"id": str(term_id)}, where)
     return terms
 

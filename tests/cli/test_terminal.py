@@ -92,8 +92,11 @@ def test_new_refuses_names_that_yaml_reads_otherwise(name: str) -> None:
         (["distill", "-m", "T=range(0,1,0)"], "has no end"),
         (["search", "T=range(0,1,1e-9)"], "1,000,000,000 jobs"),
         (["search", "T=1,2", "search.trials=10001"], "search.trials=10001 must be at most 10,000"),
-        (["distill", "schedule.betas=[0.5,0.9]"], "optimizer=adam or adamw reads it"),
-        (["distill", "schedule.optimizer=adam", "schedule.momentum=0.5"], "sgd or dot reads it"),
+        (["distill", "schedule.betas=[0.5,0.9]"], "optimizer=adam or adamw or lamb reads it"),
+        (
+            ["distill", "schedule.optimizer=adam", "schedule.momentum=0.5"],
+            "sgd or dot or deepkd",
+        ),
         (["distill", "teacher.schedule.gamma=0.5"], "teacher.schedule.curve=step reads it"),
         (["distill", "-m", "schedule.curve=cosine,linear", "schedule.gamma=0.5"], "curve=step"),
         (["evaluate", "run="], "run= is empty"),

@@ -174,7 +174,7 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("dataset.std=[0.5]", "dataset.mean and dataset.std together"),
         ("augment.cycle=0", "augment.cycle=0 must be at least 1"),
         ("augment.policy=randaug", "Did you mean 'randaugment'"),
-        ("augment.magnitude=5", "augment.policy=randaugment reads it"),
+        ("augment.magnitude=5", "augment.policy=randaugment or timm_randaugment reads it"),
         ("augment={policy: timm_randaugment, magnitude: 12}", "at most 10"),
         ("augment.scale=[0.5,1]", "augment.crop=resized reads it"),
         ("augment={crop: resized, scale: [0.9, 0.5]}", r"e.g. 'augment.scale=\[0.5,0.9\]'"),

@@ -66,9 +66,7 @@ def note_ends(file: Path, slow_seconds: float) -> None:
 
         return call
 
-    forks.replace(
-        "kdrun.data.decoding.cache", "_decode", lambda function: noted(function, "decoded")
-    )
+    forks.replace("kdrun.data.decoding.cache", "_fill", lambda function: noted(function, "decoded"))
     forks.replace(
         "kdrun.distillation.teacher_recipe", "run_training", lambda f: noted(f, "trained")
     )
