@@ -59,13 +59,45 @@ def _transform(
 ) -> Callable[[Any], Tensor]:
     transforms = import_torchvision().transforms
     steps: list[Any] = []
-    if augment.crop_padding:
-        steps.append(transforms.RandomCrop(size, padding=augment.crop_padding))
+    if augment.crop == "resized":
+        scale, ratio = tuple(augment.scale), tuple(augment.ratio)
+        steps.append(transforms.RandomResizedCrop(size, scale=scale, ratio=ratio))
+    elif augment.crop_padding:
+        mode = augment.padding_mode
+        steps.append(transforms.RandomCrop(size, augment.crop_padding, padding_mode=mode))
     if augment.flip:
         steps.append(transforms.RandomHorizontalFlip())
+    steps += _policy(augment, transforms)
     steps += [transforms.ToTensor(), transforms.Normalize(normalisation.mean, normalisation.std)]
+    if augment.erasing.prob:
+        erasing = augment.erasing
+        scale, ratio = tuple(erasing.scale), tuple(erasing.ratio)
+        steps.append(transforms.RandomErasing(erasing.prob, scale=scale, ratio=ratio))
     composed: Callable[[Any], Tensor] = transforms.Compose(steps)
     return composed
+
+
+def _policy(augment: AugmentConfig, transforms: Any) -> list[Any]:
+    """torchvision's transforms of PIL images for a policy and colour jitter.
+
+    Raises ConfigError for what torchvision does not have.
+    """
+    if augment.mixes or augment.policy in ("timm_randaugment", "three_augment"):
+        what = "mixing" if augment.mixes else f"augment.policy={augment.policy}"
+        raise ConfigError(f"The usual loop has no {what}: leave 'usual' out of compare.")
+    rand = {"num_ops": augment.num_ops, "magnitude": int(augment.magnitude)}
+    auto, policies = transforms.AutoAugment, transforms.AutoAugmentPolicy
+    made: dict[str, Callable[[], Any]] = {
+        "randaugment": lambda: transforms.RandAugment(**rand),
+        "trivialaugment": transforms.TrivialAugmentWide,
+        "autoaugment": lambda: auto(policies.IMAGENET),
+        "autoaugment_cifar10": lambda: auto(policies.CIFAR10),
+        "autoaugment_svhn": lambda: auto(policies.SVHN),
+    }
+    steps = [made[augment.policy]()] if augment.policy in made else []
+    jitter = augment.color_jitter
+    factors = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+    return steps + ([transforms.ColorJitter(*factors)] if any(factors) else [])
 
 
 def usual_batches(

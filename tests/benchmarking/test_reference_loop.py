@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
 from benchmarks.reference.variant import usual_forward
+from kdrun.config.augment import MixConfig
 from kdrun.config.schema import AugmentConfig, LossConfig, ScheduleConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import Normaliser
@@ -133,3 +134,26 @@ def test_values_that_are_no_photographs_are_refused() -> None:
     split = Split(torch.zeros(2, 1, 4, 4), torch.arange(2))
     with pytest.raises(ConfigError, match="leave 'usual' out"):
         PilImages(split, AugmentConfig(), Normalisation((0.0,), (1.0,)))
+
+
+POLICIES = ("randaugment", "trivialaugment", "autoaugment_cifar10")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_usual_loop_draws_torchvisions_policies(policy: str) -> None:
+    pixels = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    split = Split(pixels, torch.zeros(6, dtype=torch.int64))
+    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
+    augment = AugmentConfig(crop="resized", flip=True, policy=policy)
+    images = next(usual_batches(split, augment, normalisation, 6)).images
+    assert images.shape == (6, 3, 16, 16)
+    plain = next(usual_batches(split, AugmentConfig(), normalisation, 6)).images
+    assert not torch.equal(images, plain)
+
+
+def test_what_torchvision_does_not_have_is_refused() -> None:
+    split = Split(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
+    for augment in (AugmentConfig(policy="three_augment"), AugmentConfig(mixup=MixConfig(0.2))):
+        with pytest.raises(ConfigError, match="leave 'usual' out of compare"):
+            PilImages(split, augment, normalisation)
