@@ -67,8 +67,9 @@ class LossWeights:
 
     def on_first_batch(self, batch: Batch) -> None:
         """Warn of losses whose gradient is more than `MOST` times that of CE."""
-        if self.scheme.objective.auto or self.scheme.compiled:
-            return
+        objective = self.scheme.objective
+        if objective.auto or self.scheme.compiled or not objective.ce_weight:
+            return  # without CE there is nothing to outweigh, and no forward pass to spend
         for name, ratio in dominant_losses(self._norms([batch])):
             self.reporter.warn(
                 f"The gradient of loss={name} in the student is {ratio:,.0f} times that of CE, so "

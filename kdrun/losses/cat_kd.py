@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext
 from kdrun.losses.class_maps import class_maps, pooled_map_tap
 from kdrun.losses.context import NetworkView, NoNetwork
-from kdrun.losses.embeddings import student_classifier, teacher_classifier
+from kdrun.losses.embeddings import Classifier, student_classifier, teacher_classifier, teacher_on
 from kdrun.losses.shapes import map_pairs, pooled, unit
 from kdrun.ranges import Pixels
 from kdrun.types import Batch, InputInfo, Outputs
-
-Classifier = nn.Linear | nn.Conv2d
 
 
 class ClassAttention(DistillationLoss):
@@ -90,11 +88,8 @@ class ClassAttention(DistillationLoss):
         """Scalar from the maps `[B, D_s, H, W]` and `[B, D_t, H, W]`."""
         assert self._classifiers is not None
         ((student_map, teacher_map),) = map_pairs(self, student, teacher)
+        self._classifiers = teacher_on(teacher_map.device, self._classifiers)
         for_student, for_teacher = self._classifiers
-        # a classifier with selected rows is a new layer, which may be on another device
-        if for_teacher.weight.device != teacher_map.device:
-            self._classifiers = (for_student, for_teacher.to(teacher_map.device))
-            for_teacher = self._classifiers[1]
         size = min(self.resolution, *student_map.shape[2:], *teacher_map.shape[2:])
         maps = class_maps(for_student, pooled(student_map, (size, size)))
         with torch.no_grad():

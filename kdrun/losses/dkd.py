@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdrun.losses.base import full_precision
+from kdrun.losses.embeddings import Classifier
 from kdrun.losses.logit_parts import binary_logits, mean_divergence, other_logits, standardise
-from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.losses.regions import RegionalLoss
 from kdrun.losses.target_class import target_class_loss
 from kdrun.ranges import NotNegative, Pixels, Temperature
 from kdrun.types import Batch, Outputs

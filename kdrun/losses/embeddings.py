@@ -11,6 +11,9 @@ from kdrun.types import Outputs
 
 TOLERANCE = 1e-3  # of the largest logit
 
+Classifier = nn.Linear | nn.Conv2d
+Pair = tuple[Classifier, Classifier]
+
 
 def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """The student's embedding `[B, D_s]` and the teacher's `[B, D_t]`, which has no gradient."""
@@ -55,6 +58,15 @@ def _linear_classifier(
         f"{type(view.network).__name__} ends in {type(module).__name__}. Use loss=pkt, loss=crd "
         "or another loss on the embedding."
     )
+
+
+def teacher_on(device: torch.device, classifiers: Pair) -> Pair:
+    """(student's, teacher's) classifiers with the teacher's on `device`.
+
+    A classifier with selected rows is a new layer, which may be on another device.
+    """
+    student, teacher = classifiers
+    return classifiers if teacher.weight.device == device else (student, teacher.to(device))
 
 
 def classify(classifier: nn.Linear | nn.Conv2d, embedding: Tensor) -> Tensor:

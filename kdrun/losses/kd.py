@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import full_precision
+from kdrun.losses.embeddings import Classifier
 from kdrun.losses.logit_parts import mean_divergence, standardise
-from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.losses.regions import RegionalLoss
 from kdrun.losses.target_class import target_class_loss
 from kdrun.ranges import Pixels, Temperature
 from kdrun.types import Batch, Outputs

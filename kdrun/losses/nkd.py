@@ -6,9 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.losses.base import full_precision
+from kdrun.losses.embeddings import Classifier
 from kdrun.losses.label_pairs import weighted_mean
 from kdrun.losses.logit_parts import other_logits, target_cross_entropy
-from kdrun.losses.regions import Classifier, RegionalLoss
+from kdrun.losses.regions import RegionalLoss
 from kdrun.ranges import NotNegative, Pixels, Temperature
 
 

@@ -5,20 +5,18 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import PER_LABEL, DistillationLoss, LossContext
 from kdrun.losses.class_maps import class_maps, pooled_map_tap
 from kdrun.losses.context import NetworkView, NoNetwork
-from kdrun.losses.embeddings import student_classifier, teacher_classifier
+from kdrun.losses.embeddings import Classifier, student_classifier, teacher_classifier, teacher_on
 from kdrun.losses.label_pairs import mean_over_labels
 from kdrun.losses.shapes import map_pairs, pooled
 from kdrun.ranges import Pixels
 from kdrun.types import Batch, InputInfo, Outputs
-
-Classifier = nn.Linear | nn.Conv2d
 
 
 class RegionalLoss(DistillationLoss):
@@ -138,11 +136,8 @@ class RegionalLoss(DistillationLoss):
         """Logits `[N, B, C]` of all regions, the whole map first."""
         assert self._classifiers is not None
         ((student_map, teacher_map),) = map_pairs(self, student, teacher)
+        self._classifiers = teacher_on(teacher_map.device, self._classifiers)
         for_student, for_teacher = self._classifiers
-        # a classifier with selected rows is a new layer, which may be on another device
-        if for_teacher.weight.device != teacher_map.device:
-            self._classifiers = (for_student, for_teacher.to(teacher_map.device))
-            for_teacher = self._classifiers[1]
         rows = self._rows(for_student, student_map, student.logits)
         with torch.no_grad():
             targets = self._rows(for_teacher, teacher_map, teacher.logits)
