@@ -5,7 +5,7 @@
 
 `photos` writes train/<class>/<number>.jpg and val/<class>/<number>.jpg of 500×375 pixels. Each file
 is a random window of one of 200 large canvases (octaves of smooth noise, with shapes and grain),
-mirrored and re-lit at random, so that no two files have equal pixels. Drawing every canvas anew
+mirrored and re-lit at random, so that no two files have equal pixels. Drawing each canvas
 would take ten times as long and decode at the same speed. `names` writes empty files. Both are pure
 functions of their arguments, and skip files that exist.
 """

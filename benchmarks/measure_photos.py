@@ -4,7 +4,7 @@
     python benchmarks/measure_photos.py epochs [--count 5000] [--rounds 5] [--workers 2] [--tree T]
     python benchmarks/measure_photos.py memory FOLDER [ARG...]  `kdrun distill` with these arguments
 
-Each figure comes from a process of its own, the variants take turns, and medians are printed with
+Each figure comes from a separate process, the variants take turns, and medians are printed with
 the smallest and largest value. Wall time depends on what else the machine does; CPU time, of the
 process, its threads and its workers, depends on it much less.
 

@@ -1,6 +1,6 @@
 """The Python blocks of docs/python.md run as written, top to bottom.
 
-A block that imports a package that is not installed is skipped, in a test of its own.
+A block that imports a package that is not installed is skipped, by a separate test.
 """
 
 import importlib.util

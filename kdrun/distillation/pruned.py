@@ -81,8 +81,8 @@ def _require_same_input(run: PreparedRun, teacher: Teacher) -> None:
         )
     if card.normalisation != run.transfer.dataset.normalisation:
         run.session.reporter.say(
-            "  the teacher normalises images with constants of its own; the pruned student takes "
-            "the data set's"
+            "  the teacher has other normalisation constants than the data set; the pruned student "
+            "takes the data set's"
         )
 
 

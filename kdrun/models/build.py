@@ -27,7 +27,7 @@ def build_network(config: NetworkConfig, info: InputInfo, where: str = "student"
 
 
 def _quantise(network: nn.Module, config: NetworkConfig, info: InputInfo) -> None:
-    """Quantise the network if the configuration says so."""
+    """Quantise the network if `quantize` is set."""
     if config.quantize is not None:
         quantise(network, config.quantize, sample_images(network, info), config.name)
 

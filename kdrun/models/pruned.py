@@ -200,7 +200,7 @@ def _shape(module: nn.Module, name: str, tensor: Tensor) -> list[int]:
 
 
 def _leading(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """The leading part of a tensor, as a tensor of its own. Raises ConfigError if it is smaller."""
+    """A copy of the leading part of a tensor. Raises ConfigError if it is smaller."""
     if len(shape) != tensor.dim() or any(n > m for n, m in zip(shape, tensor.shape, strict=True)):
         raise ConfigError(
             f"student.widths asks for a tensor of shape {list(shape)} where the network has "

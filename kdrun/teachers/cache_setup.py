@@ -78,7 +78,7 @@ def obstacle_to_caching(
         return "the objective reads a second, continuous view of every image"
     if plan.view_count is None:
         return (
-            "every epoch augments the images anew (augment.cycle=K gives each image K views, whose "
+            "every epoch draws new augmentations (augment.cycle=K gives each image K views, whose "
             "outputs are cached)"
         )
     if extractor.embedding and runtime.cache != EMBEDDING:

@@ -22,7 +22,7 @@ NETWORKS = sorted(
     path.relative_to(ROOT / "model").with_suffix("").as_posix()
     for path in (ROOT / "model").rglob("*.yaml")
 )
-# `pruned` is cut from its teacher, and has tests of its own.
+# `pruned` is cut from its teacher, and is tested in test_pruned.py.
 WHOLE = [name for name in NETWORKS if name != "pruned"]
 # What these leave to the user, so that they can be built here.
 NEEDED = {"custom": {"_target_": "kdrun.models.cnn.ConvNet", "+widths": "[4,8]"}}

@@ -55,7 +55,7 @@ AUTOAUGMENT_BINS = 10
 RANDAUGMENT_SHIFT = 150 / 331  # of the image's side
 TRIVIAL_SHIFT = 32  # pixels
 SOLARIZE_THRESHOLD = 128 / 255  # of 3-Augment
-CACHED_VALUES = 2**18  # a CPU runs an operation on so many values at once: they stay in its cache
+CACHED_VALUES = 2**18  # values per operation on a CPU: they fit its cache
 BLUR_SIGMA = (0.1, 2.0)
 
 
