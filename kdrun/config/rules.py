@@ -345,6 +345,7 @@ def _milestones(name: Callable[[str], str], config: schema.ScheduleConfig) -> No
 
 def _quantised(config: schema.DistillConfig) -> None:
     """What an int8-aware student does not combine with."""
+    check_ranges(config.student, "student")
     kind = config.student.quantize
     if kind is None:
         return

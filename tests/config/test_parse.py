@@ -177,6 +177,7 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("dataset.std=[0.5]", "dataset.mean and dataset.std together"),
         ("augment.cycle=0", "augment.cycle=0 must be at least 1"),
         ("augment.policy=randaug", "Did you mean 'randaugment'"),
+        ("student.quantize=int9", "student.quantize=int9 is not one of int8, w4a8"),
         ("augment.magnitude=5", "augment.policy=randaugment or timm_randaugment reads it"),
         ("augment={policy: timm_randaugment, magnitude: 12}", "at most 10"),
         ("augment.scale=[0.5,1]", "augment.crop=resized reads it"),
