@@ -22,7 +22,6 @@ from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.session import Session, layout, train_loader
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import RowWriter
-from kdrun.engine.checkpoint import CheckpointFolder
 from kdrun.engine.devices import autocast
 from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
@@ -136,7 +135,7 @@ class LoopVariant:
             schedule=config.schedule,
             seed=config.seed,
             device=session.device,
-            checkpoints=CheckpointFolder(Path("unused")),
+            checkpoints=None,
             checkpoint_seconds=float("inf"),
             observer=RowWriter(replace(session, reporter=Reporter("quiet")), lambda _: None, None),
             stop=session.stop,

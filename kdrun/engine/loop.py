@@ -95,6 +95,7 @@ class Training:
     """Data, schedule and environment of one training phase.
 
     identity: a checkpoint is resumed only if its identity is equal.
+    checkpoints: where the training is saved; None: it never is.
     phase, phases: name of this phase, and of all phases in order; they share `checkpoints`.
     earlier: metrics rows of the previous phases; they are kept in the history.
     labelled: whether the training batches have labels; without them no training accuracy is logged.
@@ -111,7 +112,7 @@ class Training:
     schedule: ScheduleConfig
     seed: int
     device: torch.device
-    checkpoints: CheckpointFolder
+    checkpoints: CheckpointFolder | None
     checkpoint_seconds: float
     observer: Observer
     stop: StopRequest
@@ -379,6 +380,8 @@ class _Fit:
         return late or (steps is not None and self.state.step % steps == 0)
 
     def _save(self, sums: EpochSums) -> None:
+        if self.training.checkpoints is None:
+            return
         self.state.sums = self._finite_totals(sums)
         self.training.checkpoints.save(
             {
@@ -396,10 +399,10 @@ class _Fit:
 
     def _resume(self) -> None:
         """Load the checkpoint if it was written by this training, in this or a later phase."""
-        training = self.training
-        saved = distributed.broadcast_from_main(
-            lambda: training.checkpoints.load(training.observer.warn)
-        )
+        training, checkpoints = self.training, self.training.checkpoints
+        if checkpoints is None:
+            return
+        saved = distributed.broadcast_from_main(lambda: checkpoints.load(training.observer.warn))
         if saved is None:
             return
         if saved.get("identity") != self.training.identity:
@@ -412,8 +415,8 @@ class _Fit:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{training.checkpoints.last} is not a checkpoint of this training ({reason}): "
-                f"delete {training.checkpoints.folder} to start over."
+                f"{checkpoints.last} is not a checkpoint of this training ({reason}): "
+                f"delete {checkpoints.folder} to start over."
             ) from error
 
     def _restore(self, saved: dict[str, Any]) -> None:

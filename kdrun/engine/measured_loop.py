@@ -37,14 +37,15 @@ class Repeated:
 class MeasuredLoop:
     """Runs blocks of training steps, including metrics and progress events.
 
-    Leaves out the end of an epoch: validation, rows and checkpoints.
+    Leaves out the end of an epoch: validation, rows and checkpoints. Nothing is saved, not even
+    when a stop is requested.
     """
 
     def __init__(self, scheme: Scheme, training: Training) -> None:
         schedule = replace(
             training.schedule, steps=ENOUGH_STEPS, curve="constant", warmup_epochs=0.0
         )
-        self._fit = _Fit(scheme, replace(training, schedule=schedule))
+        self._fit = _Fit(scheme, replace(training, schedule=schedule, checkpoints=None))
         self._sums = EpochSums(training.device)
         self._run: Callable[[EpochSums], None] = self._fit._steps
         scheme.train()

@@ -16,6 +16,7 @@ from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.optim import build_optimizer
+from kdrun.errors import Interrupted
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
 from kdrun.models.features.taps import FeatureExtractor
@@ -58,7 +59,7 @@ class Watcher:
 KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 
 
-def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
+def loop(checkpoints: CheckpointFolder | None = None, **schedule: Any) -> MeasuredLoop:
     torch.manual_seed(0)
     student, teacher = (ConvNet(num_classes=5, in_channels=3, widths=[w]) for w in (4, 8))
     objective = build_objective({"kd": KD}, None, None, None, None)
@@ -78,7 +79,7 @@ def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
         schedule=ScheduleConfig(**schedule),
         seed=0,
         device=torch.device("cpu"),
-        checkpoints=CheckpointFolder(folder),
+        checkpoints=checkpoints,
         checkpoint_seconds=float("inf"),
         observer=Watcher(),
         stop=StopRequest(),
@@ -92,12 +93,21 @@ def loop(folder: Path, **schedule: Any) -> MeasuredLoop:
 @pytest.mark.parametrize(
     "schedule", [{}, {"precision": "bf16"}, {"grad_clip": 1.0}, {"max_norm": 0.5}]
 )
-def test_an_epochs_steps_read_nothing_back(tmp_path: Path, schedule: dict[str, Any]) -> None:
-    measured = loop(tmp_path, **schedule)
+def test_an_epochs_steps_read_nothing_back(schedule: dict[str, Any]) -> None:
+    measured = loop(**schedule)
     measured.block()
     with Reads() as reads:
         measured.block()
     assert reads.found == []
+
+
+def test_a_measured_loop_that_is_stopped_saves_nothing(tmp_path: Path) -> None:
+    measured = loop(CheckpointFolder(tmp_path / "checkpoints"))
+    measured.block()
+    measured._fit.training.stop.requested = True
+    with pytest.raises(Interrupted):
+        measured.block()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_watcher_would_notice() -> None:
