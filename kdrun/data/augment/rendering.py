@@ -134,8 +134,7 @@ class Rendering:
     def _flipped(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         if not self.plan.augment.flip:
             return pixels
-        flip = chosen.crops.flip.bool().view(-1, 1, 1, 1)
-        return torch.where(flip, pixels.flip(3), pixels)
+        return views.mirrored(pixels, chosen.crops.flip)
 
     def _steps(self, pixels: Tensor, chosen: ImageViews) -> list[Step]:
         augment = self.plan.augment

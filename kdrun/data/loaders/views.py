@@ -92,5 +92,14 @@ def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
         padded = pad(images, augment.crop_padding, augment.padding_mode)
         crops = crop(padded, rows, views, (height, width))
     if augment.flip:
-        crops = torch.where(views.flip.bool().view(-1, 1, 1, 1), crops.flip(3), crops)
+        crops = mirrored(crops, views.flip)
     return crops
+
+
+def mirrored(images: Tensor, flip: Tensor) -> Tensor:
+    """Images `[B, C, H, W]`, left and right swapped where `flip` `[B]` is 1."""
+    if images.element_size() > 1:
+        return torch.where(flip.bool().view(-1, 1, 1, 1), images.flip(3), images)
+    # For bytes, copying whole images is three to five times as fast as a choice per pixel.
+    rows = torch.arange(len(images), device=images.device) + flip * len(images)
+    return torch.cat([images, images.flip(3)]).index_select(0, rows)
