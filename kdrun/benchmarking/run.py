@@ -30,7 +30,6 @@ from kdrun.engine import peak
 from kdrun.engine.devices import check_precision
 from kdrun.engine.timing import interleave, ratios, spread
 from kdrun.files import write_json
-from kdrun.losses.objective import objective_of
 from kdrun.models.card import NetworkCard
 from kdrun.runs.benchmark_result import THIS, BenchmarkResult
 from kdrun.runs.folder import RunFolder
@@ -52,25 +51,24 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measure, write `benchmark.json`, show the tables; returns the result."""
     distill = config.distill
-    objective = objective_of(distill)
     check_precision(distill.schedule.precision, session.device)
+    # everything that can be refused is, before the run's folder is made
+    dataset = open_data(session, distill.dataset, distill.val_fraction)
+    plan = dry_run_build(distill, dataset)
     known: dict[str, Any] = {
         "dataset": None,
-        "objective": objective.describe(),
+        "objective": plan.objective,
         "device": str(session.device),
         "precision": distill.schedule.precision,
         "benchmark": None,
     }
-    # everything that can be refused is, before the run's folder is made
-    dataset = open_data(session, distill.dataset, distill.val_fraction)
-    plan = dry_run_build(distill, dataset)
     with recording(folder, session, "benchmark", benchmark_plain(config), argv, known):
         folder.result.update(dataset=dataset_to_dict(dataset))
         session.reporter.heading("kdrun benchmark")
         session.reporter.facts(
             [
                 *data_rows(dataset),
-                ("objective", objective.describe()),
+                ("objective", plan.objective),
                 ("device", f"{session.device_line()}, {distill.schedule.precision}"),
                 ("batch", str(distill.schedule.batch_size)),
                 ("networks", "untrained: their weights do not matter for the time"),

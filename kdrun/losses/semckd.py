@@ -116,6 +116,8 @@ class SemanticCalibration(DistillationLoss):
         return (queries @ keys.mT / self.softness).softmax(dim=2)
 
     def symbol(self) -> str:
+        if not self.pairs:  # the layers are only known after `setup`
+            return "SemCKD"
         students, teachers = (list(dict.fromkeys(names)) for names in zip(*self.pairs, strict=True))
         return f"SemCKD({'+'.join(students)} × {'+'.join(teachers)})"
 

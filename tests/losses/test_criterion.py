@@ -118,6 +118,7 @@ def test_pretraining_has_the_value_of_the_run(loss: str) -> None:
 def test_a_state_loads_into_a_new_instance(loss: str) -> None:
     case = cased(loss)
     lazy = criterion_of(case, built=False)
+    assert lazy.symbol()  # which needs no layers
     call(lazy, case)
     state = copy.deepcopy(lazy.state_dict())
     fresh = criterion_of(case, built=False)
