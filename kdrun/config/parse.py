@@ -42,6 +42,7 @@ LATER_SOURCE_ARGUMENTS = {
     "val_folder": None,
     "test_folder": None,
     "class_order": "natural",
+    "test_speakers": None,
 }
 
 

@@ -8,9 +8,10 @@ by its frames together (`GroupError`).
 import hashlib
 import re
 import wave
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -51,30 +52,35 @@ def speech_digits(
     frames_after: Annotated[int, Range(low=0, high=1000)] = 5,
     window_ms: Annotated[float, Range(above=0, high=10_000)] = 25.0,
     hop_ms: Annotated[float, Range(above=0, high=10_000)] = 10.0,
+    test_speakers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> RawDataset:
     """Windows `[1, frames_before + 1 + frames_after, mels]` of float32, one per `hop_ms`.
 
-    Each coefficient is standardised over all frames of the training recordings. Recordings 0 to 4
-    of each speaker and digit are the test split. The frames of a recording form a group, so they
-    stay in one split. The defaults follow the paper: 26 frames of 40 coefficients, 10 ms apart,
+    Each coefficient is standardised over all frames of the training recordings. The frames of a
+    recording form a group, so they stay in one split. The test split is recordings 0 to 4 of each
+    speaker and digit, or, with `test_speakers`, all recordings of these speakers. The defaults follow the paper: 26 frames of 40 coefficients, 10 ms apart,
     with the class of the 21st.
 
     root: a folder with `<digit>_<speaker>_<number>.wav` (8 kHz, mono, 16 bit), or one that contains
     `recordings/`, `fsdd/recordings/` or `free-spoken-digit-dataset/recordings/`.
 
-    Raises DataError for an unusable folder or file.
+    Raises DataError for an unusable folder or file, ConfigError for an unknown speaker.
     """
     if frames_before < 0 or frames_after < 0:
         raise ConfigError("dataset.frames_before and dataset.frames_after must not be negative.")
     bank = FilterBank(RATE, mels, window_ms=window_ms, hop_ms=hop_ms)
     recordings = _read_all(_folder(expanded(root, "dataset.root")), progress)
     features = [torch.from_numpy(bank.features(r.samples / 32768.0)) for r in recordings]
-    test = [recording.number in TEST_NUMBERS for recording in recordings]
+    test = _is_test(recordings, test_speakers)
     _check(recordings, test)
     train = torch.cat([frames for frames, held in zip(features, test, strict=True) if not held])
     mean, std = train.mean(0), train.std(0, correction=0).clamp_min(1e-8)
     features = [((frames - mean) / std).float() for frames in features]
+
+    settings: tuple[Any, ...] = (mels, frames_before, frames_after, window_ms, hop_ms)
+    if test_speakers is not None:
+        settings = (*settings, sorted(test_speakers))
 
     def split(held: bool) -> Split:
         members = [position for position, is_test in enumerate(test) if is_test is held]
@@ -93,7 +99,7 @@ def speech_digits(
         split(False),
         None,
         split(True),
-        _fingerprint(recordings, (mels, frames_before, frames_after, window_ms, hop_ms)),
+        _fingerprint(recordings, settings),
         Normalisation((0.0,), (1.0,)),
     )
 
@@ -176,9 +182,22 @@ def read_wav(path: Path) -> np.ndarray:
     return np.frombuffer(content, "<i2")
 
 
+def _is_test(recordings: list[Recording], speakers: Sequence[str] | None) -> list[bool]:
+    """Whether each recording is in the test split. Raises ConfigError for speakers without any."""
+    if speakers is None:
+        return [recording.number in TEST_NUMBERS for recording in recordings]
+    known = sorted({recording.speaker for recording in recordings})
+    if isinstance(speakers, str) or not speakers or not set(speakers) < set(known):
+        raise ConfigError(
+            f"dataset.test_speakers={speakers} must be a list of some, not all, of the speakers "
+            f"{', '.join(known)}, such as [{known[0]}]."
+        )
+    return [recording.speaker in speakers for recording in recordings]
+
+
 def _check(recordings: list[Recording], test: list[bool]) -> None:
     """Raise DataError unless every digit has training and test recordings."""
-    for what, held in (("training recordings, numbered 5 and up", False), ("test ones, 0-4", True)):
+    for what, held in (("training", False), ("test", True)):
         digits = {
             recording.digit
             for recording, is_test in zip(recordings, test, strict=True)
@@ -187,10 +206,10 @@ def _check(recordings: list[Recording], test: list[bool]) -> None:
         missing = sorted(set(range(10)) - digits)
         if missing:
             names = ", ".join(map(str, missing))
-            raise DataError(f"The digits {names} have no {what}: the data set is incomplete.")
+            raise DataError(f"The digits {names} have no {what} recordings: add some.")
 
 
-def _fingerprint(recordings: list[Recording], settings: tuple[float, ...]) -> str:
+def _fingerprint(recordings: list[Recording], settings: tuple[Any, ...]) -> str:
     """Hash samples and settings; the last bits of features depend on the machine."""
     state = hashlib.sha256(repr((VERSION, settings)).encode())
     for recording in recordings:

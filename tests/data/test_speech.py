@@ -11,7 +11,7 @@ from kdrun.config.schema import DatasetConfig
 from kdrun.data.dataset import Dataset, open_dataset
 from kdrun.data.images import RawDataset
 from kdrun.data.logmel import FilterBank
-from kdrun.data.speech import read_wav, speech_digits
+from kdrun.data.speech import WindowedFrames, read_wav, speech_digits
 from kdrun.errors import ConfigError, DataError
 
 SMALL = {"mels": 12, "frames_before": 2, "frames_after": 1}
@@ -51,6 +51,24 @@ def test_recordings_0_to_4_are_the_test_split(raw: RawDataset) -> None:
     assert raw.train.shape == (1, 4, 12)
     lengths = raw.train.groups.bincount().unique().tolist()
     assert lengths == [13, 14, 15]  # 1 + (samples - 200) // 80 of 1200, 1280 and 1360 samples
+
+
+def test_held_out_speakers_are_the_test_split(raw: RawDataset, recordings: Path) -> None:
+    unseen = speech_digits(root=str(recordings), **SMALL, test_speakers=["bo"])
+    assert unseen.test is not None
+    assert len(unseen.test) + len(unseen.train) == len(raw.test or ()) + len(raw.train)
+    bank = FilterBank(mels=12)
+    names = [f"{d}_ann_{n}.wav" for d in range(10) for n in range(10)]
+    frames = [torch.from_numpy(bank.features(read_wav(recordings / n) / 32768)) for n in names]
+    rows = torch.cat(frames)
+    expected = (rows - rows.mean(0)) / rows.std(0, correction=0)
+    assert isinstance(unseen.train.images, WindowedFrames)
+    heard = unseen.train.images.gather(torch.arange(len(rows)))[:, 0, 2]
+    assert torch.allclose(heard.double(), expected, atol=1e-5)
+    assert unseen.fingerprint != raw.fingerprint
+    for speakers in (["carl"], ["ann", "bo"], "bo"):
+        with pytest.raises(ConfigError, match="speakers ann, bo"):
+            speech_digits(root=str(recordings), test_speakers=speakers)
 
 
 def test_a_frame_is_the_filterbank_of_its_samples_normalised_on_training_frames(
@@ -120,7 +138,7 @@ def test_other_names_and_missing_digits_are_refused(copy: Path) -> None:
     for number in range(5):
         for speaker in ("ann", "bo"):
             (copy / f"8_{speaker}_{number}.wav").unlink()
-    with pytest.raises(DataError, match="The digits 8 have no test ones"):
+    with pytest.raises(DataError, match="The digits 8 have no test recordings"):
         speech_digits(root=str(copy))
 
 
