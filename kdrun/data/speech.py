@@ -59,8 +59,8 @@ def speech_digits(
 
     Each coefficient is standardised over all frames of the training recordings. The frames of a
     recording form a group, so they stay in one split. The test split is recordings 0 to 4 of each
-    speaker and digit, or, with `test_speakers`, all recordings of these speakers. The defaults follow the paper: 26 frames of 40 coefficients, 10 ms apart,
-    with the class of the 21st.
+    speaker and digit, or, with `test_speakers`, all recordings of these speakers. The defaults
+    follow the paper: 26 frames of 40 coefficients, 10 ms apart, with the class of the 21st.
 
     root: a folder with `<digit>_<speaker>_<number>.wav` (8 kHz, mono, 16 bit), or one that contains
     `recordings/`, `fsdd/recordings/` or `free-spoken-digit-dataset/recordings/`.
