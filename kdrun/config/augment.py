@@ -22,14 +22,15 @@ NO_POLICY = "none"
 POLICIES: dict[str, tuple[str, ...]] = {
     NO_POLICY: (),
     "randaugment": ("num_ops", "magnitude"),
-    "timm_randaugment": ("num_ops", "magnitude", "magnitude_std"),
+    "timm_randaugment": ("num_ops", "magnitude", "magnitude_std", "interpolation"),
     "autoaugment": (),
     "autoaugment_cifar10": (),
     "autoaugment_svhn": (),
     "trivialaugment": (),
     "three_augment": (),
 }
-POLICY_SETTINGS = ("num_ops", "magnitude", "magnitude_std")
+POLICY_SETTINGS = ("num_ops", "magnitude", "magnitude_std", "interpolation")
+INTERPOLATIONS = ("bilinear", "bicubic", "random")
 TEACHER_VIEWS = ("same", "weak", "fixed", "independent")
 
 
@@ -93,6 +94,11 @@ class AugmentConfig:
     )
     ratio: Interval = setting(
         lambda: [3 / 4, 4 / 3], "crop=resized: aspect ratio of the crop", quiet=True
+    )
+    interpolation: Annotated[str, Choices(INTERPOLATIONS)] = setting(
+        "bilinear",
+        "of resized crops and timm_randaugment's moves: bilinear | bicubic | random (of the two)",
+        quiet=True,
     )
     policy: Annotated[str, Choices(tuple(POLICIES))] = setting(
         NO_POLICY, "operations drawn per image: none | randaugment | autoaugment | ...", quiet=True

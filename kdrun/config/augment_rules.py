@@ -51,9 +51,13 @@ def _unread(where: str, config: AugmentConfig) -> None:
     if not config.crop_padding:
         read_by["padding_mode"] = "crop_padding=4"
     for key in POLICY_SETTINGS:
+        if key == "interpolation" and config.crop == "resized":
+            continue
         if key not in (*POLICIES[config.policy], *POLICIES[config.strong or NO_POLICY]):
             readers = [policy for policy, keys in POLICIES.items() if key in keys]
             read_by[key] = f"policy={' or '.join(readers)}"
+            if key == "interpolation":
+                read_by[key] += " or crop=resized"
     if not (config.mixup.alpha and config.cutmix.alpha):
         read_by["switch_prob"] = "mixup.alpha with cutmix.alpha"
     for each in settings_of(AugmentConfig):

@@ -35,7 +35,7 @@ from kdrun.teachers.cached import STORED, CachedTeacher, chunk_size, pack
 from kdrun.types import Outputs
 from kdrun.world import world
 
-VERSION = 2  # increase it when the meaning of a record changes
+VERSION = 3  # increase it when the meaning of a record changes
 FOLDER = "teacher-outputs"
 LOGITS, EMBEDDING, AUTO, OFF = "logits", "embedding", "auto", "off"
 

@@ -10,10 +10,16 @@ def format_augment(augment: AugmentConfig) -> str:
         parts.append(f"resized crop {augment.scale[0]:g} to {augment.scale[1]:g}")
     elif augment.crop_padding:
         parts.append(f"crop padding {augment.crop_padding}")
+    if augment.interpolation != "bilinear":
+        parts.append(f"{augment.interpolation} interpolation")
     if augment.flip:
         parts.append("flip")
     if augment.policy != "none":
-        values = [f"{key} {getattr(augment, key):g}" for key in POLICIES[augment.policy]]
+        values = [
+            f"{key} {getattr(augment, key):g}"
+            for key in POLICIES[augment.policy]
+            if key != "interpolation"
+        ]
         parts.append(augment.policy + (f" ({', '.join(values)})" if values else ""))
     jitter = augment.color_jitter
     factors = [jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue]

@@ -181,6 +181,10 @@ def test_train_teacher_and_evaluate_read_back_the_same() -> None:
         ("augment.magnitude=5", "augment.policy=randaugment or timm_randaugment reads it"),
         ("augment={policy: timm_randaugment, magnitude: 12}", "at most 10"),
         ("augment.scale=[0.5,1]", "augment.crop=resized reads it"),
+        (
+            "augment.interpolation=random",
+            "augment.policy=timm_randaugment or crop=resized reads it",
+        ),
         ("augment={crop: resized, scale: [0.9, 0.5]}", r"e.g. 'augment.scale=\[0.5,0.9\]'"),
         ("augment.erasing.prob=1.5", r"augment.erasing.prob=1.5 must lie in \[0, 1\]"),
         ("augment={mixup: {alpha: 1.0}, teacher_view: fixed}", "teacher_view=same or weak"),

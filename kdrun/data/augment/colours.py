@@ -37,17 +37,21 @@ def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
 
 def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
     """Blend with a smoothed image; the outermost pixels stay."""
+    change = smoothed(pixels).float().sub_(pixels) * _per_image(1 - factor)
+    return _bytes(pixels.float() + change)
+
+
+def smoothed(pixels: Tensor) -> Tensor:
+    """Weighted means of 3 × 3 pixels, the middle one five times; the outermost pixels stay."""
     height, width = pixels.shape[2:]
     if height <= 2 or width <= 2:
         return pixels
     values = pixels.to(torch.int32)
     columns = values[:, :, :, :-2] + values[:, :, :, 1:-1] + values[:, :, :, 2:]
     total = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]
-    inside = values[:, :, 1:-1, 1:-1]
-    smooth = (total + 4 * inside + 6) // 13  # rounded; thirteenths have no ties
-    change = (smooth - inside).float() * _per_image(1 - factor)
     out = pixels.clone()
-    out[:, :, 1:-1, 1:-1] = _bytes(inside.float() + change)
+    # rounded; thirteenths have no ties
+    out[:, :, 1:-1, 1:-1] = (total + 4 * values[:, :, 1:-1, 1:-1] + 6) // 13
     return out
 
 

@@ -1,5 +1,6 @@
 """Moves of pixels with parameters per image: shears, shifts, rotations, resized crops, blur.
 
+Shears, shifts and rotations take the nearest pixel and leave black borders, as in torchvision.
 Functions take pixels `[B, C, H, W]` uint8, as those of `colours`. Sums of products are exact
 (integers in float64), so a result depends neither on the device nor on the batch.
 """
@@ -67,22 +68,23 @@ def _sample(pixels: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return moved * inside.expand(batch, height, width).unsqueeze(1)
 
 
-def resized_crop(pixels: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_crop(pixels: Tensor, boxes: Tensor, size: tuple[int, int], cubic: Tensor) -> Tensor:
     """Cut out boxes `[B, 4]` int64 (top, left, height, width; on the CPU) and resize to `size`.
 
-    Bilinear with antialiasing, columns first, rounded after each pass, as torch resizes uint8.
-    Float images are resized without rounding.
+    Antialiased, columns first, rounded after each pass, as torch resizes uint8. Float images are
+    resized without rounding. cubic: `[B]` bool on the CPU: bicubic instead of bilinear.
     """
     if pixels.device.type == "cpu":  # the same bits with less arithmetic
-        return torch.cat([_one(pixels, row, box, size) for row, box in enumerate(boxes.tolist())])
-    return resized_together(pixels, boxes, size)
+        crops = zip(pixels.split(1), boxes.tolist(), cubic.tolist(), strict=True)
+        return torch.cat([_one(image, box, size, bicubic) for image, box, bicubic in crops])
+    return resized_together(pixels, boxes, size, cubic)
 
 
-def resized_together(pixels: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_together(pixels: Tensor, boxes: Tensor, size: tuple[int, int], cubic: Tensor) -> Tensor:
     """`resized_crop` as two products of the whole batch, for devices with fast float64."""
     top, left, height, width = boxes.unbind(1)
-    across = _weights(left, width, pixels.shape[3], size[1])
-    down = _weights(top, height, pixels.shape[2], size[0])
+    across = _weights(left, width, pixels.shape[3], size[1], cubic)
+    down = _weights(top, height, pixels.shape[2], size[0], cubic)
     if pixels.dtype != torch.uint8:
         wide = pixels @ _on(across, pixels).transpose(1, 2).unsqueeze(1)
         return _on(down, pixels).unsqueeze(1) @ wide
@@ -90,32 +92,44 @@ def resized_together(pixels: Tensor, boxes: Tensor, size: tuple[int, int]) -> Te
     return _pass(narrow, down, lambda values, weights: weights @ values)
 
 
-def _one(pixels: Tensor, row: int, box: list[int], size: tuple[int, int]) -> Tensor:
+def _one(image: Tensor, box: list[int], size: tuple[int, int], cubic: bool) -> Tensor:
     top, left, height, width = box
-    crop = pixels[row : row + 1, :, top : top + height, left : left + width]
-    return functional.interpolate(crop.contiguous(), size, mode="bilinear", antialias=True)
+    crop = image[:, :, top : top + height, left : left + width].contiguous()
+    mode = "bicubic" if cubic else "bilinear"
+    return functional.interpolate(crop, size, mode=mode, antialias=True)
 
 
 def _on(weights: Tensor, pixels: Tensor) -> Tensor:
     return weights.to(pixels.device, pixels.dtype)
 
 
-def _weights(start: Tensor, length: Tensor, side: int, out: int) -> Tensor:
+def _weights(start: Tensor, length: Tensor, side: int, out: int, cubic: Tensor) -> Tensor:
     """`[B, out, side]` float64: the share of each source pixel in each target pixel."""
     first, length = start.double().view(-1, 1, 1), length.double().view(-1, 1, 1)
     scale = length / out
     centre = (torch.arange(out, dtype=torch.float64).view(1, -1, 1) + 0.5) * scale
     place = torch.arange(side, dtype=torch.float64).view(1, 1, -1) - first
-    weights = (1 - ((place + 0.5 - centre) / scale.clamp(min=1)).abs()).clamp(min=0)
+    distance = ((place + 0.5 - centre) / scale.clamp(min=1)).abs()
+    weights = (1 - distance).clamp(min=0)
+    if bool(cubic.any()):
+        weights = torch.where(cubic.view(-1, 1, 1), _bicubic(distance), weights)
     weights = weights * ((place >= 0) & (place < length))
     return weights / weights.sum(2, keepdim=True)
+
+
+def _bicubic(distance: Tensor) -> Tensor:
+    """Keys' kernel with a = -0.5, as PIL and torch resize with antialiasing."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
 
 def _pass(pixels: Tensor, weights: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """One direction of a resize, with weights as integers: sums are exact in any order."""
     largest = weights.amax(dim=(1, 2), keepdim=True)
     bits = (((2**15 - 0.5) / largest).log2().ceil() - 1).clamp(max=22)  # torch: weights of 15 bits
-    whole = (weights * 2**bits + 0.5).floor()
+    scaled = weights * 2**bits
+    whole = (scaled.abs() + 0.5).floor() * scaled.sign()  # half away from zero
     kind = torch.float64  # holds every sum exactly
     total = product(pixels.to(kind), whole.unsqueeze(1).to(pixels.device, kind))
     half_up = (total / (2**bits).unsqueeze(1).to(pixels.device, kind) + 0.5).floor()

@@ -1,17 +1,19 @@
 """Augmentation policies: which operations each image gets, in which strength.
 
-Tables and ranges are those of torchvision's RandAugment, AutoAugment and TrivialAugmentWide, and of
-DeiT III's 3-Augment. A policy draws `Step`s: one operation per image each, run one after another.
+Tables and ranges are those of torchvision's RandAugment, AutoAugment and TrivialAugmentWide, of
+timm's RandAugment, and of DeiT III's 3-Augment. A policy draws `Step`s: one operation per image
+each, run one after another.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from kdrun.config.augment import AugmentConfig, JitterConfig
-from kdrun.data.augment import colours, geometry
+from kdrun.data.augment import affine, colours, geometry, pil_colours
 from kdrun.data.augment.autoaugment_tables import AUTOAUGMENT
 
 Operation = Callable[[Tensor, Tensor], Tensor]
@@ -37,8 +39,30 @@ OPERATIONS: dict[str, Operation] = {
     "solarize_add": colours.solarize_add,
     "blur": geometry.blur,
 }
-NAMES = tuple(OPERATIONS)
+# What timm does with PIL.
+PIL = {
+    "brightness": pil_colours.brightness,
+    "color": pil_colours.saturation,
+    "contrast": pil_colours.contrast,
+    "sharpness": pil_colours.sharpness,
+    "autocontrast": pil_colours.autocontrast,
+}
+OPERATIONS |= {f"{name}_pil": operation for name, operation in PIL.items()}
+# Moves with interpolation, and with a colour for what they uncover.
+INTERPOLATIONS = ("bilinear", "bicubic")
+MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+FILLING: dict[str, Callable[..., Tensor]] = {
+    f"{move}_{kind}": partial(getattr(affine, move), cubic=kind == "bicubic")
+    for kind in INTERPOLATIONS
+    for move in MOVES
+}
+NAMES = (*OPERATIONS, *FILLING)
 NUMBER = {name: number for number, name in enumerate(NAMES)}
+# Number of an operation → those of timm's, with bilinear and with bicubic interpolation.
+TIMM_OPERATIONS = [
+    [NUMBER.get(f"{name}_{kind}", NUMBER.get(f"{name}_pil", number)) for kind in INTERPOLATIONS]
+    for number, name in enumerate(NAMES)
+]
 # RandAugment and TrivialAugment choose among these.
 SPACE = NAMES[: NAMES.index("invert")]
 # timm's `rand-...-inc1`: every operation grows with the strength.
@@ -48,6 +72,8 @@ TIMM_SPACE = (
     *("shear_x", "shear_y", "translate_x", "translate_y"),
 )
 TIMM_PROBABILITY = 0.5
+TIMM_NUMBERS = 6  # random numbers per operation
+TIMM_FILL = (128,)  # where no mean colour is given
 FACTORS = ("brightness", "color", "contrast", "sharpness")
 SIGNED = (*NAMES[1:6], *FACTORS)
 BINS = 31  # strengths of RandAugment and TrivialAugment
@@ -61,10 +87,15 @@ BLUR_SIGMA = (0.1, 2.0)
 
 @dataclass(frozen=True)
 class Step:
-    """One operation per image. operations: `[B]` numbers; strengths: `[B]` float64; on the CPU."""
+    """One operation per image.
+
+    operations: `[B]` numbers; strengths: `[B]` float64; both on the CPU. fill: 8-bit value per
+    channel (or one for all) of what timm's moves uncover.
+    """
 
     operations: Tensor
     strengths: Tensor
+    fill: tuple[int, ...] = TIMM_FILL
 
 
 def run(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
@@ -75,12 +106,19 @@ def run(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
         for number in step.operations.unique().tolist():
             if NAMES[number] == IDENTITY:
                 continue
+            operation = _operation(NAMES[number], step.fill)
             for rows in (step.operations == number).nonzero()[:, 0].split(most):
                 strengths = step.strengths[rows].to(pixels.device, non_blocking=True)
                 rows = rows.to(pixels.device, non_blocking=True)
-                changed = OPERATIONS[NAMES[number]](pixels.index_select(0, rows), strengths)
+                changed = operation(pixels.index_select(0, rows), strengths)
                 pixels.index_copy_(0, rows, changed)
     return pixels
+
+
+def _operation(name: str, fill: tuple[int, ...]) -> Operation:
+    if name in OPERATIONS:
+        return OPERATIONS[name]
+    return partial(FILLING[name], fill=torch.tensor(fill, dtype=torch.uint8))
 
 
 def number_count(augment: AugmentConfig) -> int:
@@ -88,13 +126,18 @@ def number_count(augment: AugmentConfig) -> int:
     return {
         "none": 0,
         "randaugment": 2 * augment.num_ops,
-        "timm_randaugment": 5 * augment.num_ops,
+        "timm_randaugment": TIMM_NUMBERS * augment.num_ops,
         "trivialaugment": 3,
         "three_augment": 2,
     }.get(augment.policy, 5)
 
 
-def draw(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -> list[Step]:
+def draw(
+    augment: AugmentConfig,
+    uniform: Tensor,
+    size: tuple[int, int],
+    fill: tuple[int, ...] = TIMM_FILL,
+) -> list[Step]:
     """The steps of a policy from random numbers `[B, number_count]`; size: (height, width)."""
     if augment.policy == "none":
         return []
@@ -102,8 +145,8 @@ def draw(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -> list
         return _randaugment(augment, uniform, size)
     if augment.policy == "timm_randaugment":
         return [
-            _timm_step(augment, uniform[:, first : first + 5], size)
-            for first in range(0, 5 * augment.num_ops, 5)
+            _timm_step(augment, numbers, size, fill)
+            for numbers in uniform.split(TIMM_NUMBERS, dim=1)
         ]
     if augment.policy == "trivialaugment":
         return [_trivialaugment(uniform, size)]
@@ -127,7 +170,9 @@ def _randaugment(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int])
     return steps
 
 
-def _timm_step(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -> Step:
+def _timm_step(
+    augment: AugmentConfig, uniform: Tensor, size: tuple[int, int], fill: tuple[int, ...]
+) -> Step:
     """One operation with probability ½, of a normally distributed strength from 0 to 10."""
     numbers = torch.tensor([NUMBER[name] for name in TIMM_SPACE])
     operations = numbers[_choice(uniform[:, 0], len(TIMM_SPACE))]
@@ -137,8 +182,17 @@ def _timm_step(augment: AugmentConfig, uniform: Tensor, size: tuple[int, int]) -
     for name, values in timm_strengths(share, size).items():
         strengths = torch.where(operations == NUMBER[name], values, strengths)
     step = _step(operations, strengths, uniform[:, 4])
+    cubic = uses_bicubic(augment.interpolation, uniform[:, 5])
+    operations = torch.tensor(TIMM_OPERATIONS)[operations, cubic.long()]
     applied = uniform[:, 1] <= TIMM_PROBABILITY
-    return Step(torch.where(applied, operations, NUMBER[IDENTITY]), step.strengths)
+    return Step(torch.where(applied, operations, NUMBER[IDENTITY]), step.strengths, fill)
+
+
+def uses_bicubic(interpolation: str, uniform: Tensor) -> Tensor:
+    """`[B]` bool: bicubic instead of bilinear; with `random` for half of the images."""
+    if interpolation == "random":
+        return uniform < 0.5
+    return torch.full(uniform.shape, interpolation == "bicubic")
 
 
 def timm_strengths(share: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:

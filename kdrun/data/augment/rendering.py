@@ -1,6 +1,6 @@
 """From stored images to augmented, normalised ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,14 @@ from kdrun.data.augment.boxes import CROP_NUMBERS, crop_boxes
 from kdrun.data.augment.erasing import erase
 from kdrun.data.augment.geometry import resized_crop
 from kdrun.data.augment.mixing import Mixing, mix
-from kdrun.data.augment.policies import Step, draw, jitter_steps, number_count, run
+from kdrun.data.augment.policies import (
+    Step,
+    draw,
+    jitter_steps,
+    number_count,
+    run,
+    uses_bicubic,
+)
 from kdrun.data.augment.random_numbers import uniform
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan
 from kdrun.data.cropped import centre
@@ -30,7 +37,7 @@ class Rendering:
     Every value depends on its own image, and on its partner's where images are mixed, but not on
     the batch: an image has the same bits in any.
     size: (height, width) of the network's images. stored: the resident images; None where they are
-    streamed.
+    streamed. mean: of the normalisation, per channel; its colour fills what timm's moves uncover.
     """
 
     def __init__(
@@ -40,12 +47,14 @@ class Rendering:
         normalise: Normalise,
         stored: ResidentImages | None,
         device: torch.device,
+        mean: Sequence[float],
     ) -> None:
         self.plan = plan
         self.size = size
         self.normalise = normalise
         self.stored = stored
         self.device = device
+        self.mean = mean
         self._epoch: tuple[int, EpochViews] | None = None
 
     def views(self, epoch: int) -> EpochViews:
@@ -113,8 +122,7 @@ class Rendering:
             return self.normalise(centre(pixels, self.size))
         augment = self.plan.augment
         if augment.crop == "resized":
-            crops = resized_crop(pixels, self._boxes(pixels, chosen), self.size)
-            pixels = self._flipped(crops, chosen)
+            pixels = self._flipped(self._crops(pixels, chosen), chosen)
         pixels = run(pixels, self._steps(pixels, chosen))
         images = self.normalise(pixels)
         if augment.erasing.prob:
@@ -125,11 +133,13 @@ class Rendering:
     def _draws(self, name: str, chosen: ImageViews, count: int) -> Tensor:
         return uniform(self.plan.seed, (name, chosen.number), chosen.index, count)
 
-    def _boxes(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
+    def _crops(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         height, width = pixels.shape[2:]
-        draws = self._draws("crop", chosen, CROP_NUMBERS)
+        draws = self._draws("crop", chosen, CROP_NUMBERS + 1)
         augment = self.plan.augment
-        return crop_boxes(draws, (height, width), augment.scale, augment.ratio)
+        boxes = crop_boxes(draws[:, :-1], (height, width), augment.scale, augment.ratio)
+        cubic = uses_bicubic(augment.interpolation, draws[:, -1])
+        return resized_crop(pixels, boxes, self.size, cubic)
 
     def _flipped(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         if not self.plan.augment.flip:
@@ -140,10 +150,15 @@ class Rendering:
         augment = self.plan.augment
         height, width = pixels.shape[2:]
         numbers = self._draws(self.plan.policy_stream, chosen, number_count(augment))
-        steps = draw(augment, numbers, (height, width))
+        steps = draw(augment, numbers, (height, width), fill_colour(self.mean))
         if augment.color_jitter != NO_JITTER:
             steps += jitter_steps(augment.color_jitter, self._draws("jitter", chosen, 8))
         return steps
+
+
+def fill_colour(mean: Sequence[float]) -> tuple[int, ...]:
+    """The mean as 8-bit pixels, as timm's `create_transform` fills."""
+    return tuple(min(255, max(0, round(255 * value))) for value in mean)
 
 
 def storage(augment: AugmentConfig) -> AugmentConfig:

@@ -30,7 +30,7 @@ class FittedImages(LazyImages):
         pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
         channels, size = self.shape[1], self.shape[2:]
         if channels == 1 != pixels.shape[1]:
-            pixels = _grey(pixels)
+            pixels = grey(pixels)
         elif channels != pixels.shape[1]:
             pixels = pixels.expand(-1, channels, -1, -1)
         if tuple(pixels.shape[2:]) != size:
@@ -46,9 +46,11 @@ def fitted(split: Split, info: InputInfo) -> Split:
     return replace(split, images=FittedImages(split.images, info.in_channels, info.image_size))
 
 
-def _grey(pixels: Tensor) -> Tensor:
+def grey(pixels: Tensor) -> Tensor:
+    """`[B, 1, H, W]` luma of colour pixels, as PIL's `convert("L")`."""
     if pixels.dtype == torch.uint8:
-        weights = torch.tensor(PIL_LUMA).view(1, -1, 1, 1)
-        return ((pixels.int() * weights).sum(1, keepdim=True) + 0x8000) >> 16
+        red, green, blue = pixels.int().split(1, dim=1)
+        weighted = PIL_LUMA[0] * red + PIL_LUMA[1] * green + PIL_LUMA[2] * blue
+        return (weighted + 0x8000) >> 16
     weights = torch.tensor(PIL_LUMA).view(1, -1, 1, 1) / 2**16
     return (pixels * weights).sum(1, keepdim=True)

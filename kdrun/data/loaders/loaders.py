@@ -100,6 +100,7 @@ class TrainLoader:
         self.num_images = len(split)
         self.batches_per_epoch = count_batches(len(split), batch_size)
         self.normalise = Normaliser(normalisation, split.images.dtype, self.device, memory_format)
+        self.mean = normalisation.mean
         self.resident = choose_resident(self.split, storage(augment), self.device, resident)
         self.stored = (
             ResidentImages(self.split, storage(augment), self.device) if self.resident else None
@@ -114,7 +115,7 @@ class TrainLoader:
         self._draws: _Draws | None = None
 
     def _rendering(self, plan: Plan) -> Rendering:
-        return Rendering(plan, self.size, self.normalise, self.stored, self.device)
+        return Rendering(plan, self.size, self.normalise, self.stored, self.device, self.mean)
 
     def order(self, epoch: int) -> Tensor:
         """Positions `[N]` of the images in the order of `epoch`; the last epoch's is cached."""

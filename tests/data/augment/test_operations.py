@@ -11,6 +11,8 @@ from kdrun.data.augment import colours, geometry
 from kdrun.data.augment.colours import _library
 
 F = _library()
+from torchvision.transforms import InterpolationMode  # noqa: E402
+
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 37, 23), (1, 2, 5)]
 FACTORS = (0.0, 0.1, 0.73, 1.0, 1.27, 1.99)
 
@@ -99,7 +101,9 @@ def test_an_image_does_not_depend_on_the_others(name: str) -> None:
 @pytest.mark.parametrize("resize", [geometry.resized_crop, geometry.resized_together])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 37, 23)], ids=str)
 @pytest.mark.parametrize("size", [None, (5, 7), (48, 40)], ids=str)
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 def test_a_resized_crop_equals_the_librarys(
+    kind: str,
     shape: tuple[int, ...],
     size: tuple[int, int] | None,
     resize: Callable,
@@ -109,9 +113,10 @@ def test_a_resized_crop_equals_the_librarys(
     boxes = [[0, 0, height, width], [1, 2, height - 3, width - 4], [0, 0, 3, 5], [2, 1, 2, 6]]
     boxes += [[height // 2, 0, height // 2, width], [height - 1, width - 1, 1, 1]]
     pixels = images(shape, 6)
-    resized = resize(pixels, torch.tensor(boxes), target)
+    cubic = torch.full((6,), kind == "bicubic")
+    resized = resize(pixels, torch.tensor(boxes), target, cubic)
     expected = [
-        F.resized_crop(image, *box, list(target), antialias=True)
+        F.resized_crop(image, *box, list(target), InterpolationMode(kind), antialias=True)
         for image, box in zip(pixels, boxes, strict=True)
     ]
     assert torch.equal(resized, torch.stack(expected))
@@ -121,9 +126,10 @@ def test_a_resized_crop_of_floats_is_not_rounded() -> None:
     pixels = torch.rand(2, 1, 9, 8)
     boxes = torch.tensor([[1, 1, 6, 7], [0, 0, 9, 8]])
     for resize in (geometry.resized_crop, geometry.resized_together):
-        resized = resize(pixels, boxes, (4, 5))
-        for image, box, one in zip(pixels, boxes.tolist(), resized, strict=True):
-            expected = F.resized_crop(image, *box, [4, 5], antialias=True)
+        resized = resize(pixels, boxes, (4, 5), torch.tensor([False, True]))
+        modes = map(InterpolationMode, ("bilinear", "bicubic"))
+        for image, box, mode, one in zip(pixels, boxes.tolist(), modes, resized, strict=True):
+            expected = F.resized_crop(image, *box, [4, 5], mode, antialias=True)
             torch.testing.assert_close(one, expected, atol=1e-5, rtol=0)
 
 

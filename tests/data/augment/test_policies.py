@@ -164,9 +164,9 @@ def test_timm_randaugment_applies_half_of_its_operations() -> None:
         idle = step.operations == NUMBER["identity"]
         assert abs(float(idle.double().mean()) - 0.5) < 0.03
         assert set(step.operations.unique().tolist()) == {
-            NUMBER[name] for name in ("identity", *policies.TIMM_SPACE)
+            policies.TIMM_OPERATIONS[NUMBER[name]][0] for name in ("identity", *policies.TIMM_SPACE)
         }
-        degrees = step.strengths[step.operations == NUMBER["rotate"]]
+        degrees = step.strengths[step.operations == NUMBER["rotate_bilinear"]]
         assert abs(float((degrees > 0).double().mean()) - 0.5) < 0.15
         assert abs(float(degrees.abs().mean()) - 27) < 1
         assert 0.7 < float(degrees.abs().std()) < 1.8

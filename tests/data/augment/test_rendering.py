@@ -19,7 +19,7 @@ POLICIES = {
         flip=True, crop="resized", color_jitter=JitterConfig(0.4, 0.4, 0.4, 0.1)
     ),
     "randaugment": AugmentConfig(2, True, policy="randaugment"),
-    "timm": AugmentConfig(policy="timm_randaugment", magnitude_std=0.5),
+    "timm": AugmentConfig(policy="timm_randaugment", magnitude_std=0.5, interpolation="random"),
     "autoaugment": AugmentConfig(2, True, policy="autoaugment"),
     "trivialaugment": AugmentConfig(policy="trivialaugment"),
     "three_augment": AugmentConfig(
