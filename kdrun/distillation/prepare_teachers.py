@@ -145,8 +145,6 @@ def _cached(
     reason: CachedTeacher | str | None
     plan = training.loader.teacher.plan
     reason = obstacle_to_caching(extractor, training.objective, runtime, plan)
-    if training.config.schedule.repeated_augmentation > 1:
-        reason = "schedule.repeated_augmentation shows an image in several views per epoch"
     if reason is None:
         reason = open_cache(_cache_request(training, runtime, frozen, teacher))
         if isinstance(reason, CachedTeacher):

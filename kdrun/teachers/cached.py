@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.augment.views import EpochViews, ImageViews, Plan
+from kdrun.data.augment.views import EpochViews, ImageViews, Plan, Shown, joined
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.errors import CheckpointError
 from kdrun.teachers.cache_file import CacheFile
@@ -68,19 +68,43 @@ class Counts:
 class _Place:
     """Position in the training: the plan of an epoch and the number of the current batch.
 
+    order: what each batch shows. views: the teacher's, of every epoch that occurs in `order`.
     ahead: record number → values computed for later batches that have no room in the file.
     """
 
     loader: TrainLoader
     epoch: int
-    order: tuple[Tensor, ...]
-    seen: EpochViews
+    order: tuple[Shown, ...]
+    views: dict[int, EpochViews] = field(default_factory=dict)
     number: int = -1
     ahead: dict[int, Any] = field(default_factory=dict)
 
     def is_of(self, loader: TrainLoader, epoch: int) -> bool:
         """Whether this is the plan of that epoch."""
         return self.loader is loader and self.epoch == epoch
+
+    def parts(self, shown: Shown) -> list[tuple[Tensor, ImageViews]]:
+        """(rows, their views) by epoch."""
+        return [
+            (rows, self._views(epoch).select(shown.index[rows])) for epoch, rows in shown.by_epoch()
+        ]
+
+    def _views(self, epoch: int) -> EpochViews:
+        if epoch not in self.views:
+            self.views[epoch] = self.loader.teacher.views(epoch)
+        return self.views[epoch]
+
+    def images(self, shown: Shown) -> Tensor:
+        """The teacher's images of `shown`, in order."""
+        parts = self.parts(shown)
+        images = [
+            self.loader.images(shown.index[rows], views, self.loader.teacher)
+            for rows, views in parts
+        ]
+        if len(parts) == 1:
+            return images[0]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat(images)[order.to(images[0].device)]
 
 
 class CachedTeacher(nn.Module):
@@ -137,9 +161,7 @@ class CachedTeacher(nn.Module):
         """Position of a batch in the training; the plan of the epoch is reused."""
         loader: TrainLoader = keys.loader
         if self._place is None or not self._place.is_of(loader, keys.epoch):
-            batches = loader.batches(keys.epoch)
-            own = tuple(index[slice(*loader.world.share(len(index)))] for index in batches)
-            self._place = _Place(loader, keys.epoch, own, loader.teacher.views(keys.epoch))
+            self._place = _Place(loader, keys.epoch, loader.shown(keys.epoch))
         self._place.number = keys.number
         return self._place
 
@@ -147,13 +169,13 @@ class CachedTeacher(nn.Module):
 
     def _values(self, place: _Place, images: Tensor) -> Tensor:
         """`[B, width]` on the CPU: from the cache, or computed and cached."""
-        index = place.order[place.number]
-        slots = self._slots(place, index)
-        values, valid = self._find(index, slots, place.ahead)
-        self.counts.images += len(index)
+        shown = place.order[place.number]
+        slots = self._slots(place, shown)
+        values, valid = self._find(shown.index, slots, place.ahead)
+        self.counts.images += len(shown)
         missing = np.flatnonzero(~valid)
         if len(missing):
-            self._compute(place, images, index, slots, missing, values)
+            self._compute(place, images, shown.index, slots, missing, values)
         outputs = _as_tensor(values, self.dtype)
         self._require_finite(outputs)
         return outputs
@@ -168,8 +190,11 @@ class CachedTeacher(nn.Module):
                 "teacher.precision=fp32, or choose another teacher."
             )
 
-    def _slots(self, place: _Place, index: Tensor) -> Any:
-        return slots_of(place.seen.select(index), self.plan)
+    def _slots(self, place: _Place, shown: Shown) -> Any:
+        slots = np.empty(len(shown), dtype=np.int64)
+        for rows, views in place.parts(shown):
+            slots[rows.numpy()] = slots_of(views, self.plan)
+        return slots
 
     def _read(self, index: Tensor, slots: Any) -> tuple[Any, Any]:
         """(values, which are valid); images that the file has no room for never are."""
@@ -193,42 +218,40 @@ class CachedTeacher(nn.Module):
         wanted = images[rows]
         extra = self._look_ahead(place, -len(missing) % chunk_size(self.device))
         if extra is not None:
-            ahead_images = place.loader.images(
-                extra, place.seen.select(extra), place.loader.teacher
-            )
-            wanted = torch.cat((wanted, ahead_images))
+            wanted = torch.cat((wanted, place.images(extra)))
         computed = self._run(wanted)
         values[missing] = computed[: len(missing)]
         self.counts.computed += len(computed)
         self._write(index[torch.from_numpy(missing)], slots[missing], computed[: len(missing)])
         if extra is not None:
             ahead, ahead_slots = computed[len(missing) :], self._slots(place, extra)
-            kept = self._write(extra, ahead_slots, ahead)
+            kept = self._write(extra.index, ahead_slots, ahead)
             for row in np.flatnonzero(~kept):  # the others are in the file when their batch comes
                 place.ahead[int(ahead_slots[row])] = ahead[row]
 
-    def _look_ahead(self, place: _Place, room: int) -> Tensor | None:
-        """Positions of at most `room` images that later batches of the epoch will need.
+    def _look_ahead(self, place: _Place, room: int) -> Shown | None:
+        """At most `room` images that later batches of the epoch will need.
 
         Only of resident images: a streamed one would be read twice.
         """
         loader = place.loader
         if room == 0 or loader.stored is None:
             return None
-        chosen: list[Tensor] = []
+        chosen: list[Shown] = []
         first = place.number + 1
-        for index in place.order[first : first + LOOK_AHEAD]:
-            if self.sizes is not None and len(index) not in self.sizes:
+        for shown in place.order[first : first + LOOK_AHEAD]:
+            if self.sizes is not None and len(shown) not in self.sizes:
                 continue
-            slots = self._slots(place, index)
-            _, valid = self._read(index, slots)
+            slots = self._slots(place, shown)
+            _, valid = self._read(shown.index, slots)
             valid |= np.array([int(slot) in place.ahead for slot in slots], dtype=bool)
-            chosen.append(index[torch.from_numpy(~valid)][:room])
-            room -= len(chosen[-1])
+            rows = torch.from_numpy(np.flatnonzero(~valid)[:room])
+            if len(rows):
+                chosen.append(shown.select(rows))
+                room -= len(rows)
             if room == 0:
                 break
-        found = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
-        return found if len(found) else None
+        return joined(chosen) if chosen else None
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Any:

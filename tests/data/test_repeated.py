@@ -56,6 +56,22 @@ def test_each_view_is_the_one_of_an_epoch_without_repetition(keep: bool, augment
     assert (batch.mixture is not None) == (augment is MIXED)
 
 
+def test_cache_keys_name_what_a_batch_shows() -> None:
+    loader = repeated()
+    shown = loader.shown(2)
+    assert len(shown) == loader.batches_per_epoch
+    for number, batch in enumerate(loader.epoch(2, 1), 1):
+        assert batch.keys is not None
+        assert (batch.keys.loader, batch.keys.number) == (loader, number)
+        assert batch.keys.images is batch.images
+        assert torch.equal(shown[number].index, batch.index)
+        images = torch.empty_like(batch.images)
+        for epoch, rows in shown[number].by_epoch():
+            index = batch.index[rows]
+            images[rows] = loader.images(index, loader.views(epoch).select(index))
+        assert torch.equal(images, batch.images)
+
+
 def test_any_batch_can_be_asked_for_alone_and_streaming_changes_nothing() -> None:
     whole = list(repeated(resident=True).epoch(1))
     assert all_same(list(repeated(resident=False).epoch(1)), whole)

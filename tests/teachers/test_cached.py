@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.augment import AugmentConfig, MixConfig
-from kdrun.data.augment.views import ImageViews, Plan, teacher_plan
+from kdrun.data.augment.views import ImageViews, Plan, joined, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.data.loaders.partners import PairedLoader
+from kdrun.data.loaders.repeated import RepeatedLoader
 from kdrun.data.loaders.views import Views
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
@@ -327,3 +328,50 @@ def test_what_a_record_depends_on_is_part_of_the_key() -> None:
     same = teacher_plan(Plan(replace(base, strong="randaugment"), 0, IMAGES))
     assert same.identity() == plans[1].identity()
     assert Plan(replace(base, cycle=None), 0, IMAGES).view_count is None
+
+
+@pytest.mark.parametrize(
+    ("augment", "repeats"),
+    [
+        (AUGMENT, 3),
+        (replace(AUGMENT, cycle=2), 3),  # two of three views are equal
+        (AugmentConfig(policy="randaugment", cycle=5, mixup=MixConfig(0.8)), 2),
+        (replace(AUGMENT, teacher_view="fixed"), 3),
+    ],
+    ids=["crop_flip", "short cycle", "mixed", "fixed"],
+)
+@pytest.mark.parametrize("storable", [IMAGES, 60])
+def test_repeated_images_have_the_records_of_the_epochs_whose_views_they_show(
+    tmp_path: Path, augment: AugmentConfig, repeats: int, storable: int
+) -> None:
+    source = RepeatedLoader(loader(augment=augment), repeats)
+    plan = source.teacher.plan
+
+    def outputs(one: CachedTeacher, number: int) -> Tensor:
+        batches = source.epoch(number)
+        return torch.cat([one(batch.for_teacher, batch.keys).logits for batch in batches])
+
+    first = [outputs(teacher(tmp_path, plan=plan, storable=storable), n) for n in (0, 1)]
+    again = teacher(tmp_path, plan=plan, storable=storable)
+    for number in (0, 1):
+        assert torch.equal(outputs(again, number), first[number])
+        plain = torch.cat([Counting()(batch.for_teacher).logits for batch in source.epoch(number)])
+        torch.testing.assert_close(first[number], plain)
+    if storable == IMAGES:
+        assert again.teacher.seen == []
+        assert again.counts.share() == 100.0
+
+    alone, usual = loader(augment=augment), teacher(tmp_path / "usual", plan=plan)
+    for number in (0, 1):
+        by_epoch = {}
+        for epoch_of_view in range(number * repeats, (number + 1) * repeats):
+            logits = torch.cat(
+                [usual(b.for_teacher, b.keys).logits for b in alone.epoch(epoch_of_view)]
+            )
+            by_epoch[epoch_of_view] = dict(
+                zip(alone.order(epoch_of_view).tolist(), logits, strict=True)
+            )
+        shown = joined(source.shown(number))
+        pairs = zip(shown.index.tolist(), shown.epochs.tolist(), strict=True)
+        expected = torch.stack([by_epoch[e][image] for image, e in pairs])
+        assert torch.equal(first[number], expected)

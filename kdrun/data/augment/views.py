@@ -5,6 +5,7 @@ The augmentation of an image is a pure function of the seed, the image and the e
 per batch (`random_numbers`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,6 +60,35 @@ class EpochViews:
     def to(self, device: torch.device) -> "EpochViews":
         """The same views with crops on `device`."""
         return EpochViews(self.number, self.crops.to(device))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which images a batch shows, each in its view of which epoch; `[B]` int64 on the CPU."""
+
+    index: Tensor
+    epochs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Tensor) -> "Shown":
+        """Some of the rows; rows: their numbers, or a mask `[B]`."""
+        return Shown(self.index[rows], self.epochs[rows])
+
+    def by_epoch(self) -> list[tuple[int, Tensor]]:
+        """(epoch, its rows) in ascending order."""
+        return [
+            (epoch, (self.epochs == epoch).nonzero()[:, 0])
+            for epoch in self.epochs.unique().tolist()
+        ]
+
+
+def joined(parts: Sequence[Shown]) -> Shown:
+    """The rows of several, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    return Shown(torch.cat([p.index for p in parts]), torch.cat([p.epochs for p in parts]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
 from kdrun.data.augment.rendering import Rendering, check_pixels, storage
-from kdrun.data.augment.views import EpochViews, ImageViews, Plan, strong_plan, teacher_plan
+from kdrun.data.augment.views import (
+    EpochViews,
+    ImageViews,
+    Plan,
+    Shown,
+    strong_plan,
+    teacher_plan,
+)
 from kdrun.data.cropped import stored_split
 from kdrun.data.images import Split
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
@@ -154,6 +161,12 @@ class TrainLoader:
         """Positions `[B]` of the images in each batch of `epoch`, from `first_batch` on."""
         batches = self.order(epoch).split(self.batch_size)
         return batches[first_batch : self.batches_per_epoch]
+
+    def shown(self, epoch: int) -> tuple[Shown, ...]:
+        """What each batch of `epoch` shows of this process's share."""
+        batches = self.batches(epoch)
+        local = [index[slice(*self.world.share(len(index)))] for index in batches]
+        return tuple(Shown(index, torch.full_like(index, epoch)) for index in local)
 
     def take(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
         """One batch without cache keys per tensor of positions, with the views of `epoch`."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdrun.data.augment.views import Shown, joined
 from kdrun.data.loaders.loaders import TrainLoader
-from kdrun.types import Batch, Mixture
+from kdrun.types import Batch, BatchKeys, Mixture
 from kdrun.world import ALONE, World
 
 
@@ -19,8 +20,9 @@ class RepeatedLoader:
 
     An epoch has as many samples as before: the first 1/`repeats` of the epoch's random order, each
     image `repeats` times in the same batch (or the next one, where a batch ends in between). Its
-    r-th view in epoch e is the one of epoch e · repeats + r without repetition: all views differ,
-    and order and views are pure functions of seed and epoch. Batches have no cache keys.
+    r-th view (from 0) in epoch e is the one of epoch e · repeats + r without repetition, so with
+    `augment.cycle=K` it is view (e · repeats + r) mod K of that image. Order and views are pure
+    functions of seed and epoch, and batches have cache keys as without repetition.
 
     loader: made for a single process; `world` shares each batch, as in TrainLoader.
     """
@@ -54,9 +56,24 @@ class RepeatedLoader:
             )
             for r in range(self.repeats)
         ]
-        for batch, own in zip(parts, local, strict=True):
+        for number, (positions, own) in enumerate(zip(parts, local, strict=True), first_batch):
             shown = [next(streams[r]) for r, index in enumerate(own) if len(index)]
-            yield self._whole(batch, _joined(shown), epoch)
+            batch = self._whole(positions, _joined(shown), epoch)
+            batch.keys = BatchKeys(self, epoch, number, batch.for_teacher)
+            yield batch
+
+    def shown(self, epoch: int) -> tuple[Shown, ...]:
+        """What each batch of `epoch` shows of this process's share."""
+        first = epoch * self.repeats
+        return tuple(
+            joined(
+                [
+                    Shown(index, torch.full_like(index, first + r))
+                    for r, index in enumerate(self._local(batch))
+                ]
+            )
+            for batch in self.parts(epoch)
+        )
 
     def _local(self, batch: list[Tensor]) -> list[Tensor]:
         """This process's share of a batch, by view."""
