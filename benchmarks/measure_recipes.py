@@ -51,8 +51,6 @@ def digits_tables() -> dict[str, Rows]:
         "schedule.label_smoothing=0.1",
         "ce.kind=bce ce.sum=true",
         "schedule.accumulate=4",
-        "schedule.grad_clip=1",
-        "schedule=adamw",
     ):
         parts[part] = [*views, *part.split()]
     return {"policies": policies, "parts": parts, "cycle": cycles(views)}
