@@ -11,6 +11,7 @@ of the training images (--fraction), RepDistiller's published ResNet-56 and ResN
 """
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -116,15 +117,13 @@ def run(words: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, A
     key = " ".join(command)
     if key not in finished:
         print("kdrun", key, flush=True)
-        before = set(arguments.out.glob("distill/*/*/*/result.json"))
-        subprocess.run(
-            [sys.executable, "-m", "kdrun", *command, "ui=quiet"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        new = set(arguments.out.glob("distill/*/*/*/result.json")) - before
-        results = [json.loads(path.read_text()) for path in new]
-        results = sorted((r for r in results if r["teachers"]), key=lambda r: r["seed"])
+        words = [sys.executable, "-m", "kdrun", *command, "ui=quiet"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        newest = max((arguments.out / "sweeps").iterdir())
+        with open(newest / "summary.csv", newline="") as file:
+            runs = [Path(row["run"]) for row in csv.DictReader(file)]
+        results = [json.loads((run / "result.json").read_text()) for run in runs]
+        results.sort(key=lambda result: result["seed"])
         assert len(results) == arguments.seeds, f"{len(results)} runs finished: see {arguments.out}"
         finished[key] = [figures(result) for result in results]
         partial = memory.with_suffix(".partial")
