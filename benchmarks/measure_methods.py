@@ -3,12 +3,14 @@
     python benchmarks/measure_methods.py --out DIR                                  digits
     python benchmarks/measure_methods.py --out DIR --cifar100 ROOT --teacher FILE   CIFAR-100
     python benchmarks/measure_methods.py --out DIR --cost                           and the cost
+    python benchmarks/measure_methods.py --out DIR --auto                           weight=auto
 
-Each loss has its default weight. The losses train in lockstep and share the teacher's passes;
-finished runs are reused. `--cost` then measures each loss alone with `kdrun benchmark`: the median
-time of a training step in ms, teacher included, and the peak memory of the process in MiB. Run it
-on an idle machine. CIFAR-100 is a tenth of the training images (`transfer.fraction=0.1`), ten
-epochs, RepDistiller's published ResNet-56 and a ResNet-8.
+Each loss has its default weight, or with `--auto` the measured one (docs/loss_weights.md). The
+losses train in lockstep and share the teacher's passes; finished runs in DIR are reused. `--cost`
+then measures each loss alone with `kdrun benchmark`: the median time of a training step in ms,
+teacher included, and the peak memory of the process in MiB. Run it on an idle machine. CIFAR-100 is
+a tenth of the training images (`transfer.fraction=0.1`), ten epochs, RepDistiller's published
+ResNet-56 and a ResNet-8.
 """
 
 import argparse
@@ -45,31 +47,37 @@ def main() -> None:
         words = [*CIFAR, f"dataset.root={arguments.cifar100}"]
         words += [f"teacher.checkpoint={arguments.teacher}"] if arguments.teacher else []
     words = [*words, *arguments.words, f"output_root={arguments.out}", "threads=1"]
+    settings = {name: list(words) for name, words in SHORTER.items()}
     losses = arguments.loss or [name for name in list_groups()["loss"] if name != "ce"]
     seeds = range(arguments.seeds)
     refused = {}
+
+    def runs(name: str) -> dict[int, dict[str, Any]]:
+        return results(arguments.out, name, arguments.auto)
+
     for name in losses:
-        if len(results(arguments.out, name)) < len(seeds):
-            reason = kdrun("distill", *words, f"loss={name}", *SHORTER.get(name, []), "--dry-run")
+        if arguments.auto:
+            settings[name] = [*settings.get(name, []), f"loss.{name}.weight=auto"]
+        if len(runs(name)) < len(seeds):
+            reason = kdrun("distill", *words, f"loss={name}", *settings.get(name, []), "--dry-run")
             refused |= {name: reason} if reason else {}
-    for group in sweeps([name for name in losses if name not in refused]):
-        if any(len(results(arguments.out, name)) < len(seeds) for name in group):
+    for group in sweeps([name for name in losses if name not in refused], settings):
+        if any(len(runs(name)) < len(seeds) for name in group):
             jobs = [f"loss={','.join(group)}", f"seed={','.join(map(str, seeds))}", "gang=true"]
-            kdrun("distill", "-m", *words, *jobs, *SHORTER.get(group[0], []))
+            kdrun("distill", "-m", *words, *jobs, *settings.get(group[0], []))
     rows = []
     for name in losses:
-        row = {"loss": name, "refused": refused.get(name), "runs": results(arguments.out, name)}
+        row = {"loss": name, "refused": refused.get(name), "runs": runs(name)}
         if arguments.cost and row["runs"]:
             row |= cost([*words, f"loss={name}", *SHORTER.get(name, [])], arguments.out, name)
         rows.append(row)
-        (arguments.out / "methods.md").write_text(table(rows))
     print(table(rows))
 
 
-def sweeps(losses: list[str]) -> list[list[str]]:
+def sweeps(losses: list[str], settings: dict[str, list[str]]) -> list[list[str]]:
     """Losses that train in lockstep: those without settings of their own, and each other one."""
-    plain = [name for name in losses if name not in SHORTER]
-    return [*([plain] if plain else []), *([name] for name in losses if name in SHORTER)]
+    plain = [name for name in losses if name not in settings]
+    return [*([plain] if plain else []), *([name] for name in losses if name in settings)]
 
 
 def parse() -> argparse.Namespace:
@@ -80,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="weights of its ResNet-56")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--loss", nargs="*", help="these losses only")
+    parser.add_argument("--auto", action="store_true", help="measured weights")
     parser.add_argument("--cost", action="store_true", help="also measure time and memory")
     parser.add_argument("words", nargs="*", help="further settings, as for kdrun distill")
     arguments = parser.parse_args()
@@ -97,13 +106,16 @@ def kdrun(*words: str) -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
 
 
-def results(root: Path, name: str) -> dict[int, dict[str, Any]]:
-    """Seed → newest result of a distillation with exactly this loss."""
+def results(root: Path, name: str, auto: bool = False) -> dict[int, dict[str, Any]]:
+    """Seed → newest result of a distillation with exactly this loss.
+
+    auto: only those with measured weights; else only those without.
+    """
     found: dict[int, dict[str, Any]] = {}
-    paths = (root / "distill").glob("*/*/*/result.json")
+    paths = (root / "distill").glob(f"*/*-{name}/*/result.json")
     for path in sorted(paths, key=lambda path: path.stat().st_mtime):
         result = json.loads(path.read_text())
-        if result["loss"] == [name] and result["teachers"] and result["status"] == "completed":
+        if result["status"] == "completed" and ("auto_weights" in result) == auto:
             found[result["seed"]] = {**result, "folder": path.parent}
     return found
 
