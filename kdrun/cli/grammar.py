@@ -10,9 +10,12 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from kdrun.config.options import SHORT_NAMES, TRAINED_SCHEDULE
+from kdrun.config.runtime import LIMITS
 from kdrun.config.schema import LARGEST_SWEEP
 from kdrun.errors import ConfigError
 
+# Settings that decide which students of a sweep are trained.
+BUDGET = tuple(f"sweep.{key}" for key in (*LIMITS, "latency"))
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -156,6 +159,16 @@ def _place(word: str) -> str:
 
 
 SHOWN = 200  # characters of the command in a message
+
+
+def refuse_budget(overrides: Iterable[Override], verb: str) -> None:
+    """Raise ConfigError for a budget in a sweep that trains no students."""
+    for override in overrides:
+        if override.key_or_group in BUDGET and override.value() not in (None, False):
+            raise ConfigError(
+                f"{override.input_line} limits the students of kdrun distill and kdrun search, and "
+                f"kdrun {verb} trains none: leave it out."
+            )
 
 
 def check_jobs(overrides: Iterable[Override]) -> None:

@@ -150,6 +150,8 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     """Every job in Hydra's order. Jobs that cover all values are validated first, to fail early."""
     spec = composer.spec
     check_jobs(overrides)
+    if spec.verb != "distill":
+        grammar.refuse_budget(overrides, spec.verb)
     if any(spec.is_group(override) for override in overrides if override.is_sweep_override()):
         flags = replace(flags, overrides=[_in_each_job(spec, word) for word in flags.overrides])
     columns = [elements(spec, override) for override in overrides]

@@ -9,7 +9,7 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig
 
 from kdrun.cli import execution, grammar, planning, search_space, suggestions, untrusted
-from kdrun.cli.command_spec import request
+from kdrun.cli.command_spec import is_sweep_setting, request
 from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
@@ -20,7 +20,7 @@ from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash, make_folder
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import executor as sweeps
-from kdrun.sweeps.study import Dimension, Study, Trial
+from kdrun.sweeps.study import Dimension, Interval, Study, Trial
 from kdrun.world import world
 
 TRAINS = True
@@ -33,6 +33,8 @@ EXAMPLES = (
     "kdrun search 'epochs=int(interval(10,60))' student=cnn_tiny,cnn_large",
 )
 VERB = "search"
+# Groups whose settings change the size of the student.
+SIZE_GROUPS = ("student", "teacher", "dataset", "scheme", "loss")
 
 
 def run(argv: list[str], search_dir: Path | None = None) -> int:
@@ -54,6 +56,7 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
         return EXIT_DONE
     if search_dir is None:
         untrusted.remember(VERB, flags.to_argv())
+    asked.require_budget()
     folder = SweepFolder(search_dir or asked.folder())
     make_folder(folder.path)
     lock = FileLock(folder.path / ".lock")
@@ -115,7 +118,17 @@ class _Asked:
         """Arguments after `kdrun` that run one trial alone."""
         folder = self.flags.config_dir
         flags = ["--config-dir", str(folder)] if folder is not None else []
-        return ["distill", *flags, *self._words, *words]
+        settings = [word for word in self._words if not is_sweep_setting(word.split("=")[0])]
+        return ["distill", *flags, *settings, *words]
+
+    def require_budget(self) -> None:
+        """Raise ConfigError if no student is within the budget, where a list holds them all."""
+        sized = [one for one in self.dimensions if one.name.split(".")[0] in SIZE_GROUPS]
+        if any(isinstance(one, Interval) for one in sized) or len(sized) > 1:
+            return
+        from kdrun.sweeps.budget import decide
+
+        decide([self.config(words) for words in search_space.corners(self.dimensions)])
 
     def folder(self) -> Path:
         """Identifies the search; independent of the number of trials."""
@@ -129,7 +142,8 @@ class _Asked:
 def _show_dry_run(asked: _Asked, search_dir: Path | None, choice: str) -> None:
     """Dry run: the search space, the remaining trials and the cost of one."""
     folder = SweepFolder(search_dir or asked.folder())
-    ended = sum(note.get("code") is not None for note in folder.notes())
+    notes = folder.notes()
+    ended = sum(n.get("code") is not None and not n.get("over_budget") for n in notes)
     trials = asked.settings.trials
     left = max(0, trials - ended)
     say(f"search of {trials} trials: {ended} finished, {left} to run; one of them:")
@@ -142,12 +156,18 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
     from kdrun.sweeps import search
 
     study = Study(folder.path, asked.dimensions, asked.settings.seed)
-    search.begin(folder, command, asked.settings.trials, asked.base)
+    search.begin(folder, command, asked.settings.trials + study.rejected(), asked.base)
     search.announce(folder, asked.dimensions, study.ended(), asked.base)
+    budget = search.TrialBudget(folder, asked.base)
     codes = []
     try:
-        while study.ended() < asked.settings.trials:
+        while study.ended() < asked.settings.trials and not budget.is_spent(study.ended()):
             trial = study.next()
+            words = list(trial.words)
+            folder.add_job(trial.number, asked.argv(words), words)
+            if budget.rejects(trial.number, asked.config(words)):
+                study.reject(trial)
+                continue
             codes.append(_try(asked, folder, trial, distill.execute))
             study.tell(trial, search.score(folder, trial.number))
             if codes[-1] != EXIT_DONE and asked.base.runtime.sweep.fail_fast:
@@ -162,7 +182,6 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
 
 def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Command) -> int:
     words = list(trial.words)
-    folder.add_job(trial.number, asked.argv(words), words)
     return sweeps.do_job(
         folder, trial.number, partial(asked.config, words), distill, asked.argv(words)
     )

@@ -12,6 +12,7 @@ from kdrun.config import schema, trust
 from kdrun.config.augment_rules import augment
 from kdrun.config.convert import check_ranges, shown
 from kdrun.config.options import SHORT_NAMES
+from kdrun.config.runtime import ONNX_RUNTIME, PYTORCH
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 
 MOST_NETWORKS = 1000  # trained by one run
@@ -52,6 +53,7 @@ def distill(config: schema.DistillConfig) -> None:
     _early_stopping("schedule", config.schedule, config.val_fraction)
     augment("augment", config.augment, has_teacher=bool(config.teachers))
     _quantised(config)
+    _measured_as_deployed(config)
     transfer(config.transfer, config.schedule.optimizer)
     if not config.transfer.labelled and config.scheme.uses_teacher is not True:
         raise ConfigError(
@@ -198,6 +200,16 @@ def transfer(config: schema.TransferConfig, optimizer: str) -> None:
             "this transfer set has no labels: choose another optimizer, e.g. sgd."
         )
     require_path("transfer.folder", config.folder)
+
+
+def _measured_as_deployed(config: schema.DistillConfig) -> None:
+    """Refuse the latency of a quantised student in PyTorch, which computes it in floats."""
+    sweep, kind = config.runtime.sweep, config.student.quantize
+    if kind is not None and sweep.measures_latency and sweep.latency_program == PYTORCH:
+        raise ConfigError(
+            f"The latency of a student with student.quantize={kind} is that of its integer file: "
+            f"set sweep.latency_program={ONNX_RUNTIME}."
+        )
 
 
 def pruned_student(student: schema.NetworkConfig, scheme: schema.SchemeConfig) -> None:

@@ -10,14 +10,45 @@ from kdrun.ranges import Choices, Positive, Range, Seed, Steps
 LARGEST_SWEEP = 10_000  # jobs of a sweep, trials of a search
 # More threads than any machine has make OpenMP crash while it starts them.
 Threads = Annotated[int, Range(low=1, high=1024)]
+Limit = Annotated[float, Range(above=0, high=1e18)]
+LIMITS = ("max_flops", "max_bytes", "max_latency_ms")  # of SweepConfig
+PYTORCH, ONNX_RUNTIME = "pytorch", "onnxruntime"
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """How the jobs of a sweep are treated."""
+    """How the jobs of a sweep are treated, and the budget of its students."""
 
     fail_fast: bool = setting(False, "start no further jobs after a failure")
     job_minutes: Positive | None = setting(None, "time limit per job; null: none")
+    max_bytes: Limit | None = setting(
+        None, "skip students whose weights take more bytes; null: no limit", quiet=True
+    )
+    max_flops: Limit | None = setting(
+        None, "skip students with more FLOPs per image; null: no limit", quiet=True
+    )
+    max_latency_ms: Limit | None = setting(
+        None, "skip students with a longer median latency on this CPU; null: no limit", quiet=True
+    )
+    latency: bool = setting(
+        False, "measure the latency of students and teachers, without a limit", quiet=True
+    )
+    latency_batch: Annotated[int, Range(low=1, high=100_000)] = setting(
+        1, "images per call when latency is measured", quiet=True
+    )
+    latency_program: Annotated[str, Choices((PYTORCH, ONNX_RUNTIME))] = setting(
+        PYTORCH, "pytorch | onnxruntime: what runs the network when latency is measured", quiet=True
+    )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set."""
+        return {key: value for key in LIMITS if (value := getattr(self, key)) is not None}
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether the latency of students and teachers is measured."""
+        return self.latency or self.max_latency_ms is not None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Inference latency on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from kdrun.engine.timing import interleave
 
 WARM_UP = 2
 FEWEST, MOST = 5, 200
@@ -41,7 +43,37 @@ def time_calls(call: Callable[[], object], batch_size: int, seconds: float) -> L
         times.append(1000 * (now - before))
         if len(times) >= FEWEST and now - started > seconds:
             break
-    times.sort()
+    return _summary(times, batch_size)
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]], batch_size: int, seconds: float
+) -> dict[str, Latency]:
+    """Time several calls in turn, for about `seconds` each, after a warm-up.
+
+    Disturbances and drift of the machine affect all of them equally.
+    """
+    blocks = {name: _timer(call) for name, call in calls.items()}
+    once = 0.0
+    for block in blocks.values():
+        once += [block() for _ in range(WARM_UP)][-1]
+    rounds = min(max(round(1000 * seconds * len(blocks) / max(once, 1e-6)), FEWEST), MOST)
+    return {name: _summary(times, batch_size) for name, times in interleave(blocks, rounds).items()}
+
+
+def _timer(call: Callable[[], object]) -> Callable[[], float]:
+    """Milliseconds of one call."""
+
+    def timed() -> float:
+        began = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - began)
+
+    return timed
+
+
+def _summary(times: list[float], batch_size: int) -> Latency:
+    times = sorted(times)
     return Latency(batch_size, quantile(times, 0.5), quantile(times, 0.95), len(times))
 
 

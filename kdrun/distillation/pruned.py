@@ -7,7 +7,8 @@ baseline starts from the same weights, so that the gain measures the distillatio
 """
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,15 +16,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdrun.config.rules import PRUNED
-from kdrun.config.schema import DistillConfig, NetworkConfig, StartConfig
+from kdrun.config.schema import DistillConfig, StartConfig
+from kdrun.data.dataset import Dataset
 from kdrun.distillation.generations import plan_generations
+from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import new_network
 from kdrun.distillation.prepare import PreparedRun, baseline_fingerprint
 from kdrun.distillation.teacher import Teacher
+from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.engine import distributed
 from kdrun.errors import ConfigError
 from kdrun.files import canonical_hash, sha256_of, write_atomically
 from kdrun.models.build import sample_images
+from kdrun.models.card import NetworkCard
 from kdrun.models.pruned import TEACHER, keep_blocks
 from kdrun.models.pruning import prune_channels
 
@@ -36,6 +41,15 @@ def starts_from_teacher(config: DistillConfig) -> bool:
     return bool(student.kwargs.get("init", TEACHER) == TEACHER)
 
 
+@dataclass(frozen=True)
+class PrunedSource:
+    """The trained teacher that is cut. path: its weights."""
+
+    network: nn.Module
+    card: NetworkCard
+    path: Path
+
+
 def with_pruned_start(run: PreparedRun, teachers: list[Teacher]) -> PreparedRun:
     """The run with the pruned teacher's weights as `student.checkpoint`, if it needs them.
 
@@ -43,10 +57,16 @@ def with_pruned_start(run: PreparedRun, teachers: list[Teacher]) -> PreparedRun:
     """
     if not starts_from_teacher(run.config):
         return run
-    path = _weights_file(run, teachers[0])
+    dataset, say = run.transfer.dataset, run.session.reporter.say
+    source = PrunedSource(teachers[0].network, teachers[0].card, teachers[0].path)
+    path = run.session.output_root / "pruned" / _file_name(run.config, source)
+    with distributed.main_first():
+        if not path.exists():
+            _require_same_input(source, dataset, say)
+            _write_weights(path, run.config, source, dataset)
+    say(f"  the student starts from the pruned teacher's weights ({path})")
     config = replace(run.config, start=StartConfig(str(path)))
-    dataset = run.transfer.dataset
-    run.folder.result.update(pruned_from={"teacher": str(teachers[0].path), "weights": str(path)})
+    run.folder.result.update(pruned_from={"teacher": str(source.path), "weights": str(path)})
     return replace(
         run,
         config=config,
@@ -55,43 +75,67 @@ def with_pruned_start(run: PreparedRun, teachers: list[Teacher]) -> PreparedRun:
     )
 
 
-def _weights_file(run: PreparedRun, teacher: Teacher) -> Path:
-    """Write the initial weights, or find those of an earlier run."""
-    student = run.config.student
-    key = {"student": student.kwargs, "teacher": sha256_of(teacher.path)}
-    name = f"{teacher.card.name}-{canonical_hash(key)[:16]}.safetensors"
-    path = run.session.output_root / "pruned" / name
-    with distributed.main_first():
-        if not path.exists():
-            _require_same_input(run, teacher)
-            weights = _pruned_weights(run, student, teacher)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(weights))
-    run.session.reporter.say(f"  the student starts from the pruned teacher's weights ({path})")
-    return path
+def known_start(
+    config: DistillConfig, dataset: Dataset, output_root: Path, folder: Path
+) -> DistillConfig | None:
+    """The configuration with the weights it will start from, for a dry run.
+
+    None while the teacher is untrained. folder: for weights that do not exist yet.
+    """
+    teacher = config.teachers[0]
+    if teacher.checkpoint is not None:
+        loaded = load_teacher(teacher, dataset)
+        source = PrunedSource(loaded.network, loaded.card, loaded.path)
+    else:
+        entry = teacher_entry(teacher, config.dataset, dataset, output_root)
+        if not entry.is_filled():
+            return None
+        network, card = entry.load()
+        source = PrunedSource(network, card, entry.weights)
+    name = _file_name(config, source)
+    path = output_root / "pruned" / name
+    if not path.exists():
+        path = folder / name
+        _require_same_input(source, dataset)
+        _write_weights(path, config, source, dataset)
+    return replace(config, start=StartConfig(str(path)))
 
 
-def _require_same_input(run: PreparedRun, teacher: Teacher) -> None:
-    card, info = teacher.card, run.transfer.dataset.info
+def _file_name(config: DistillConfig, source: PrunedSource) -> str:
+    key = {"student": config.student.kwargs, "teacher": sha256_of(source.path)}
+    return f"{source.card.name}-{canonical_hash(key)[:16]}.safetensors"
+
+
+def _write_weights(
+    path: Path, config: DistillConfig, source: PrunedSource, dataset: Dataset
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(_pruned_weights(config, source, dataset)))
+
+
+def _require_same_input(
+    source: PrunedSource, dataset: Dataset, say: Callable[[str], None] = lambda text: None
+) -> None:
+    card, info = source.card, dataset.info
     if card.resized is not None or card.info.in_channels != info.in_channels:
         raise ConfigError(
             "student=pruned keeps the first layers of its teacher, which takes other images than "
             "the data set's: leave out teacher.image_size and teacher.channels, or set "
             "student.init=random."
         )
-    if card.normalisation != run.transfer.dataset.normalisation:
-        run.session.reporter.say(
+    if card.normalisation != dataset.normalisation:
+        say(
             "  the teacher has other normalisation constants than the data set; the pruned student "
             "takes the data set's"
         )
 
 
 def _pruned_weights(
-    run: PreparedRun, student: NetworkConfig, teacher: Teacher
+    config: DistillConfig, source: PrunedSource, dataset: Dataset
 ) -> dict[str, Tensor]:
     """The teacher's state without the removed channels and blocks, in the student's shapes."""
-    dataset, settings = run.transfer.dataset, student.kwargs
-    network: nn.Module = copy.deepcopy(teacher.network).cpu()
+    student, settings = config.student, config.student.kwargs
+    network: nn.Module = copy.deepcopy(source.network).cpu()
     keep_blocks(network, settings.get("blocks") or {})
     if settings.get("widths"):
         images = torch.randn(
@@ -100,8 +144,8 @@ def _pruned_weights(
         ratio, importance = settings["ratio"], settings.get("importance", "magnitude")
         network = prune_channels(network, images, ratio, importance)
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-    wanted = new_network(student, dataset, run.config.seed, "student").state_dict()
-    return _for_classes(state, wanted, teacher.card.outputs)
+    wanted = new_network(student, dataset, config.seed, "student").state_dict()
+    return _for_classes(state, wanted, source.card.outputs)
 
 
 def _for_classes(

@@ -1,15 +1,40 @@
-"""Count parameters and FLOPs of a network."""
+"""Count parameters, bytes and FLOPs of a network."""
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdrun.models.dry_run import dry_run
+from kdrun.models.quantisation.quantise import SUBMODULE, quantisers_of
 
 
 def count_parameters(network: nn.Module) -> int:
     """Number of parameters, trainable or frozen, without buffers such as running means."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_bytes(network: nn.Module) -> int:
+    """Bytes of the weights that are deployed.
+
+    Full precision: the tensors of the state dict. Quantised: a weight of a quantised layer takes 1
+    byte, the step and the bias of each of its output channels 4 each; folded normalisations take
+    none.
+    """
+    state = network.state_dict()
+    quantisers = quantisers_of(network)
+    if quantisers is None:
+        return sum(tensor.nbytes for tensor in state.values())
+    layers = {name: quantisers.norm_of(key) for key, name in quantisers.weights.items()}
+    skipped = (*(f"{path}." for path in quantisers.norms.values()), f"{SUBMODULE}.")
+    total = 0
+    for name, tensor in state.items():
+        if name in layers:
+            has_bias = name.removesuffix("weight") + "bias" in state
+            adds_bias = layers[name] is not None and not has_bias
+            total += tensor.numel() + 4 * len(tensor) * (1 + adds_bias)
+        elif not name.startswith(skipped):
+            total += tensor.nbytes
+    return total
 
 
 def count_flops(network: nn.Module, sample: Tensor) -> int:

@@ -29,11 +29,14 @@ from kdrun.distillation.early_checks import network_checks
 from kdrun.distillation.initial_weights import check_start, check_teachers
 from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.prepare import baseline_fingerprint
+from kdrun.distillation.pruned import known_start, starts_from_teacher
 from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.distillation.transfer import open_transfer
 from kdrun.engine.devices import check_precision
+from kdrun.models.pruned import with_architecture
 from kdrun.runs.search import find_run, group_folder
+from kdrun.sweeps.budget import Budget, has_budget, require_one
 from kdrun.sweeps.jobs import RunConfig, finished_run_on, run_place
 from kdrun.ui import format
 
@@ -41,6 +44,7 @@ Say = Callable[[str], None]
 Executes = Mapping[type, Callable[..., object]]  # type of a configuration → what runs it
 WARM_UP_STEPS, TIMED_STEPS = 2, 8
 BYTES_PER_WEIGHT = 4
+OVER = "over budget"
 # Weights, gradients' momentum and the best epoch's weights: what last.pt holds while training.
 COPIES_WHILE_TRAINING = 3
 # Text files of a run folder: log, metrics, settings, result.
@@ -127,9 +131,11 @@ class _Examiner:
 
     def examine(self, jobs: Sequence[PlannedJob], progress: Callable[[int], None]) -> Report:
         """Fill and return the report."""
-        rows, counts = [], {"new": 0, "finished": 0, "to resume": 0}
+        rows, counts = [], {"new": 0, "finished": 0, "to resume": 0, OVER: 0}
+        excess = self._over_budget(jobs)
         for done, job in enumerate(jobs, 1):
-            state, where = self._job(job)
+            over = excess.get(job.number)
+            state, where = (OVER, over) if over else self._job(job)
             counts[state] += 1
             number = f"job {job.number}/{len(jobs)}"
             rows.append((number, job.words, f"{state}: {where}" if where else state))
@@ -144,6 +150,30 @@ class _Examiner:
         lines += [f"{what}: {state}" for what, state in self.needed.items()]
         self.report.lines = lines
         return self.report
+
+    def _over_budget(self, jobs: Sequence[PlannedJob]) -> dict[int, str]:
+        """Job number → by how much its student exceeds the budget; nothing is stored.
+
+        Jobs whose images were never decoded count as within it. Raises ConfigError if no student
+        of a sweep fits.
+        """
+        chosen = {
+            job.number: job.config
+            for job in jobs
+            if isinstance(job.config, DistillConfig)
+            and has_budget(job.config)
+            and self._dataset(job.config) is not None
+        }
+        budget = Budget(self.session, self._opened, stores=False)
+        decisions = budget.decide(chosen) if chosen else {}
+        if self.reuse and len(decisions) == len(jobs):
+            require_one(list(decisions.values()), jobs[0].config.runtime.sweep, "sweep")
+        return {number: one.excess for number, one in decisions.items() if one.excess}
+
+    def _opened(self, config: RunConfig) -> Dataset:
+        dataset = self._dataset(config)
+        assert dataset is not None
+        return dataset
 
     def _job(self, job: PlannedJob) -> tuple[str, str]:
         """(new, finished or to resume; the folder where there is one)."""
@@ -216,6 +246,7 @@ class _Examiner:
         if dataset is None:
             return
         transfer = open_transfer(config, dataset, self.session)
+        config = replace(config, student=with_architecture(config.student, transfer.dataset.info))
         key = repr((config.student, config.teachers, config.loss, config.scheme, config.dataset))
         if key not in self.built:
             plan = dry_run_build(config, transfer.dataset)
@@ -223,19 +254,30 @@ class _Examiner:
             self.built[key] = (plan.student.params, *peers)
         weights = sum(self.built[key])
         self._add(f"job {job.number}", what, weights, config, config.schedule, transfer.dataset)
-        if not config.alone:
-            return
+        if config.alone:
+            self._baseline(config, transfer.dataset, self.built[key][0])
+
+    def _baseline(self, config: DistillConfig, dataset: Dataset, weights: int) -> None:
         plain = baseline_config(config)
-        digest = baseline_fingerprint(config, transfer.dataset)
-        group = group_folder(
-            self.session.output_root, "distill", config.dataset.name, run_place(plain)[0].name
-        )
-        name = f"baseline {config.student.name} (seed {config.seed}) {digest[:6]}"
-        found = find_run(group, "fingerprint", digest, True, weights=True)
-        self.needed[name] = f"finished ({found})" if found else "to train once"
+        name = f"baseline {config.student.name} (seed {config.seed})"
+        start: DistillConfig | None = config
+        with _temporary_root() as folder:
+            if starts_from_teacher(config):
+                start = known_start(config, dataset, self.session.output_root, folder)
+            digest = baseline_fingerprint(start or config, dataset)
+        found = None
+        if start is None:
+            self.needed[name] = "to train once, from the pruned teacher's weights"
+        else:
+            name = f"{name} {digest[:6]}"
+            group = group_folder(
+                self.session.output_root, "distill", config.dataset.name, run_place(plain)[0].name
+            )
+            found = find_run(group, "fingerprint", digest, True, weights=True)
+            self.needed[name] = f"finished ({found})" if found else "to train once"
         if found is None and digest not in self.report.trainings:
             self.report.new_runs += 1
-            self._add(digest, name, self.built[key][0], plain, plain.schedule, transfer.dataset)
+            self._add(digest, name, weights, plain, plain.schedule, dataset)
 
     def _add(
         self,

@@ -4,13 +4,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdrun.config import trust
 from kdrun.config.schema import BenchmarkConfig, DistillConfig
@@ -24,10 +24,14 @@ from kdrun.errors import (
 )
 from kdrun.files import require_root
 from kdrun.removal import remove
+from kdrun.runs.footprint import RunFootprint, write_footprint
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import launchers
 from kdrun.sweeps.launchers import Launcher
 from kdrun.sweeps.plan import Config, SweepPlan, runtime_of
+
+if TYPE_CHECKING:
+    from kdrun.sweeps.budget import Decision
 
 Command = Callable[..., object]
 
@@ -46,23 +50,32 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     given, jobs with gang=true run in lockstep.
     """
     folder = plan.folder
-    if execute_in is not None and any(runtime_of(config).gang for config in plan.configs):
-        launch = _lockstep(plan, execute, execute_in)
-    else:
-        jobs = [
-            partial(do_planned_job, folder, number, execute, config, argv)
-            for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
-        ]
-        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
+    in_lockstep = execute_in is not None and any(runtime_of(c).gang for c in plan.configs)
+    if in_lockstep:
+        _require_lockstep(plan.launcher)
     from kdrun.sweeps import progress as sweep
 
     require_objectives(plan.configs)
     for config in plan.configs:
         require_root(Path(runtime_of(config).output_root))
+    decisions = _decide(plan)
+    within = [n for n in range(len(plan.configs)) if n not in decisions or not decisions[n].excess]
+    if execute_in is not None and in_lockstep:
+        launch = _lockstep(plan, within, execute, execute_in)
+    else:
+        jobs = [
+            partial(do_planned_job, folder, n, execute, plan.configs[n], plan.argvs[n])
+            for n in within
+        ]
+        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
     begin(plan)
+    note_decisions(folder, decisions)
     threads = runtime_of(plan.configs[0]).threads
     sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
     interrupted = False
+    if plan.launcher.in_process:
+        for number in sorted(set(range(len(plan.configs))) - set(within)):
+            sweep.say_progress(folder, number)
     try:
         with _watched(folder, plan.launcher) as stopped:
             _launch(folder, plan.launcher, launch)
@@ -76,6 +89,26 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     if interrupted or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return max(codes, default=EXIT_FAILED)
+
+
+def _decide(plan: SweepPlan) -> "dict[int, Decision]":
+    """Which students are within the budget. Raises ConfigError if none is."""
+    if not any(isinstance(config, DistillConfig) for config in plan.configs):
+        return {}
+    from kdrun.sweeps.budget import decide
+
+    return decide(plan.configs)
+
+
+def note_decisions(folder: SweepFolder, decisions: "Mapping[int, Decision]") -> None:
+    """Record what the students cost, and end the jobs of those over the budget."""
+    if not decisions:
+        return
+    measured = {str(number): one.footprint.to_dict() for number, one in decisions.items()}
+    folder.add(footprints={**folder.read().get("footprints", {}), **measured})
+    for number, decision in decisions.items():
+        if decision.excess:
+            folder.update(number, **decision.noted())
 
 
 def require_objectives(configs: Iterable[Config]) -> None:
@@ -124,30 +157,34 @@ def begin(plan: SweepPlan) -> None:
     )
 
 
-def _lockstep(plan: SweepPlan, execute: Command, execute_in: Command) -> Callable[[], None]:
-    """The lockstep executor for jobs in this process.
-
-    Raises ConfigError with a launcher of other processes, MissingExtraError without greenlet.
-    """
+def _require_lockstep(launcher: Launcher) -> None:
+    """Raise ConfigError with a launcher of other processes, MissingExtraError without greenlet."""
     from kdrun.sweeps.lockstep import require_greenlet
 
-    if not plan.launcher.in_process:
+    if not launcher.in_process:
         raise ConfigError(
             f"gang=true runs the jobs in lockstep in one process, but hydra/launcher="
-            f"{plan.launcher.name} starts several: leave one of the two out."
+            f"{launcher.name} starts several: leave one of the two out."
         )
     require_greenlet()
+
+
+def _lockstep(
+    plan: SweepPlan, numbers: Iterable[int], execute: Command, execute_in: Command
+) -> Callable[[], None]:
+    """The lockstep executor for these jobs, in this process."""
     from kdrun.sweeps.lockstep import jobs as lockstep_jobs
 
     def guard(job: lockstep_jobs.Job, call: Command, clock: Callable[[], float]) -> int:
         return do_job(plan.folder, job.number, lambda: job.config, call, list(job.argv), clock)
 
     jobs = [
-        lockstep_jobs.Job(number, config, argv)
-        for number, (config, argv) in enumerate(zip(plan.configs, plan.argvs, strict=True))
-        if isinstance(config, DistillConfig)
+        lockstep_jobs.Job(number, config, plan.argvs[number])
+        for number in numbers
+        if isinstance(config := plan.configs[number], DistillConfig)
     ]
-    return lambda: lockstep_jobs.run_jobs(jobs, guard, execute, execute_in)
+    total = len(plan.configs)
+    return lambda: lockstep_jobs.run_jobs(jobs, total, guard, execute, execute_in)
 
 
 def do_planned_job(
@@ -192,6 +229,8 @@ def do_job(
     code = _exit_code(error)
     seconds = round(clock() - started, 3)
     folder.update(number, code=code, seconds=seconds, error=_last_line(error))
+    if code == EXIT_DONE:
+        _keep_footprint(folder, settings, number)
     if error is not None and code != EXIT_INTERRUPTED:
         _say(label_of(number, int(settings.get("total") or len(settings["jobs"]))), error)
     if settings["launcher"] == "basic":
@@ -201,6 +240,14 @@ def do_job(
         if isinstance(error, KeyboardInterrupt):
             raise error
     return code
+
+
+def _keep_footprint(folder: SweepFolder, settings: dict[str, Any], number: int) -> None:
+    """Write what the job's networks cost into its run folder, where the sweep measured it."""
+    measured = settings.get("footprints", {}).get(str(number))
+    run = (folder.note(number) or {}).get("run")
+    if measured is not None and run is not None:
+        write_footprint(Path(run), RunFootprint.from_dict(measured))
 
 
 def _stops(folder: SweepFolder, settings: dict[str, Any]) -> bool:

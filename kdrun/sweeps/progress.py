@@ -123,6 +123,8 @@ def say_progress(folder: SweepFolder, job: int) -> None:
     baseline, student, gain = result.alone.test.top1, result.trained.test.top1, result.gain
     seconds = _own_seconds(note)
     took = "reused" if note.get("reused") else "" if seconds is None else format.seconds(seconds)
+    if note.get("over_budget"):
+        took = "skipped"
     if note.get("code") not in (0, None):
         took = {130: "stopped"}.get(note["code"], "failed")
     reporter.say(
@@ -137,6 +139,8 @@ def say_progress(folder: SweepFolder, job: int) -> None:
             _time_left(folder, settings, total),
         )
     )
+    if note.get("over_budget"):
+        reporter.say(f"    over budget: {note['over_budget']}")
     # Others say it on standard error; a process that was killed (no seconds) could not.
     unsaid = settings["launcher"] not in ("basic", "joblib") or note.get("seconds") is None
     if note.get("code") not in (0, None, 130) and unsaid:
@@ -197,7 +201,7 @@ def summarise(folder: SweepFolder) -> None:
     reporter = Reporter(settings["ui"])
     found = ranking.read_jobs(folder)
     if found.rows:
-        settings_ranked = ranking.rank(found.rows)
+        settings_ranked = ranking.rank(found.rows, found.over_budget)
         try:
             ranking.write_files(folder.path, found.rows, settings_ranked)
         except ConfigError as error:  # the table is already on the screen
@@ -218,7 +222,7 @@ def summarise(folder: SweepFolder) -> None:
 
 
 # The columns of a ranking that a narrow screen keeps, besides the settings.
-KEPT = (ranking.COUNT, GAIN.name, TEST.name, WINNER.name, BASELINE.name)
+KEPT = (ranking.COUNT, GAIN.name, TEST.name, WINNER.name, BASELINE.name, ranking.OVER_BUDGET)
 
 
 def fitting_columns(
@@ -253,7 +257,7 @@ def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Rep
         else "not ranked: there is no validation split"
     )
     reporter.heading(f"sweep: {how}")
-    rows = [ranked.cells(group) for group in groups]
+    rows = ranked.rows()
     shown, hidden = fitting_columns(ranked.columns, rows, reporter.console.width)
     table = new_table(*(ranked.columns[number] for number in shown))
     for row in rows:
@@ -264,10 +268,11 @@ def _show(ranked: ranking.Ranking, jobs: int, folder: SweepFolder, reporter: Rep
         reporter.say(f"  in ranking.csv also: {names}")
     if any(len(group.runs) > 1 for group in groups):
         reporter.say(f"  mean ± standard deviation over n seeds; {jobs} jobs")
-    if by_validation and len(groups) > 1:
+    if by_validation and len(rows) > 1:
         ties = sum(group.rank == groups[0].rank for group in groups) - 1
         also = f" (the first of {ties + 1} alike)" if ties else ""
-        reporter.say(f"  best on validation{also}: {ranking.setting(groups[0])}")
+        within = " within the budget" if ranked.over_budget else ""
+        reporter.say(f"  best on validation{within}{also}: {ranking.setting(groups[0])}")
     verdict = groups[0].verdict
     if verdict.text():
         of = f" ({ranking.setting(groups[0])})" if len(groups) > 1 and verdict.outcome else ""

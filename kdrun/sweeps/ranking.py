@@ -5,7 +5,7 @@ columns show the last epoch and choose nothing.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from kdrun.ownership import require_own, write_own
 from kdrun.report.aggregate import Group, group_by_settings, ranked
 from kdrun.report.metrics_table import RANKING, WINNER, Metric, metrics_of
 from kdrun.report.records import Run, read_run
-from kdrun.report.settings import label
+from kdrun.report.settings import Settings, label
 from kdrun.runs.reading import DAMAGED
 from kdrun.runs.sweeps import SweepFolder
 
 FILES = ("summary.csv", "summary.md", "ranking.csv", "ranking.md")
-COUNT = "n"
+COUNT, OVER_BUDGET = "n", "over budget"
 # What tells one job from another besides the settings that were chosen.
 SEED_KEYS = ("seed", "teacher.seed")
 
@@ -49,25 +49,52 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
+class OverBudget:
+    """A job whose student exceeds the sweep's budget and was not trained. excess: by how much."""
+
+    number: int
+    chosen: dict[str, str]
+    excess: str
+
+
+@dataclass(frozen=True)
 class Jobs:
     """All jobs of a sweep; rows: the finished ones, best first."""
 
     rows: list[Row]
     unfinished: list[Unfinished]
+    over_budget: list[OverBudget]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Settings, best first, and the metrics that any of their runs has."""
+    """Settings, best first, and the metrics that any of their runs has.
+
+    over_budget: settings → by how much they exceed the budget; they come last and have no runs.
+    """
 
     groups: list[Group]
     metrics: list[Metric]
+    over_budget: list[tuple[Settings, str]] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
         """The settings that were chosen, n, then the metrics."""
-        chosen = dict.fromkeys(name for group in self.groups for name in group.settings)
-        return [*chosen, COUNT, *(metric.name for metric in self.metrics)]
+        listed = [group.settings for group in self.groups] + [s for s, _ in self.over_budget]
+        chosen = dict.fromkeys(name for settings in listed for name in settings)
+        last = [OVER_BUDGET] * bool(self.over_budget)
+        return [*chosen, COUNT, *(metric.name for metric in self.metrics), *last]
+
+    def rows(self) -> list[list[str]]:
+        """The lines of the table."""
+        values = [{**s, COUNT: "0", OVER_BUDGET: excess} for s, excess in self.over_budget]
+        skipped = [[value.get(name, "") for name in self.columns] for value in values]
+        return [*(self.cells(group) for group in self.groups), *skipped]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `ranking.csv`."""
+        skipped = [{**s, COUNT: 0, OVER_BUDGET: excess} for s, excess in self.over_budget]
+        return [*(self.numbers(group) for group in self.groups), *skipped]
 
     def cells(self, group: Group) -> list[str]:
         """A line of the table: `93.10 ± 0.40` for several seeds."""
@@ -92,7 +119,7 @@ def setting(group: Group) -> str:
 
 def read_jobs(folder: SweepFolder) -> Jobs:
     """The jobs of a sweep as they stand now."""
-    rows, unfinished = [], []
+    rows, unfinished, over_budget = [], [], []
     for number, words in enumerate(folder.differences()):
         note = folder.note(number)
         if fault := folder.note_fault(number):
@@ -100,6 +127,9 @@ def read_jobs(folder: SweepFolder) -> Jobs:
             continue
         if note is None:
             unfinished.append(Unfinished(number, words, "not started", "it was not its turn", None))
+            continue
+        if excess := note.get("over_budget"):
+            over_budget.append(OverBudget(number, _chosen(words), str(excess)))
             continue
         run = read_run(Path(note["run"])) if note.get("run") else None
         if run is not None and run.finished:
@@ -115,14 +145,15 @@ def read_jobs(folder: SweepFolder) -> Jobs:
         told = bool(note.get("error"))
         unfinished.append(Unfinished(number, words, state, str(error), log, told))
     rows.sort(key=lambda row: (-(WINNER.read(row.run) or 0.0), row.number))
-    return Jobs(rows, unfinished)
+    return Jobs(rows, unfinished, over_budget)
 
 
-def rank(rows: Iterable[Row]) -> Ranking:
+def rank(rows: Iterable[Row], over_budget: Iterable[OverBudget] = ()) -> Ranking:
     """The settings of finished jobs, seeds averaged, best first; ties keep their order."""
     ordered = sorted(rows, key=lambda row: row.number)
     groups = ranked(group_by_settings((_without_seeds(row.chosen), row.run) for row in ordered))
-    return Ranking(groups, _measured(ordered))
+    skipped = {tuple(_without_seeds(job.chosen).items()): job.excess for job in over_budget}
+    return Ranking(groups, _measured(ordered), [(dict(s), text) for s, text in skipped.items()])
 
 
 def write_files(folder: Path, rows: Sequence[Row], ranking: Ranking) -> None:
@@ -142,10 +173,8 @@ def write_files(folder: Path, rows: Sequence[Row], ranking: Ranking) -> None:
     names = list(dict.fromkeys(name for line in lines for name in line))
     cells = [[shown.get(name, _text)(line.get(name)) for name in names] for line in lines]
     _write_markdown(folder / "summary.md", names, cells)
-    table = csv_of_records([ranking.numbers(group) for group in ranking.groups])
-    write_own(folder / "ranking.csv", table, "delete it")
-    cells = [ranking.cells(group) for group in ranking.groups]
-    _write_markdown(folder / "ranking.md", ranking.columns, cells)
+    write_own(folder / "ranking.csv", csv_of_records(ranking.records()), "delete it")
+    _write_markdown(folder / "ranking.md", ranking.columns, ranking.rows())
 
 
 def _measured(rows: Sequence[Row]) -> list[Metric]:

@@ -8,12 +8,20 @@ from kdrun.losses.objective import objective_of
 from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import progress as sweep
+from kdrun.sweeps.budget import Decision, decide, format_limits, has_budget, require_one
+from kdrun.sweeps.executor import note_decisions
 from kdrun.sweeps.study import Choice, Dimension, Study
 from kdrun.ui.reporter import Reporter
 
+# Proposals over the budget, one after the other, after which a search ends.
+MOST_REJECTED = 100
+
 
 def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: DistillConfig) -> None:
-    """Write the search's file; of a resumed search, its trials are kept."""
+    """Write the search's file; of a resumed search, its trials are kept.
+
+    trials: those over the budget included.
+    """
     kept = folder.jobs()
     settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
     folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)
@@ -41,7 +49,53 @@ def announce(
             how = " to ".join(one.ends()) + (", by ratio" if one.log else "")
         reporter.say(f"  {one.name:<{width}}  {how}")
     reporter.say("  decided by the validation accuracy of the best epoch, one run for each trial")
+    if limits := format_limits(config.runtime.sweep):
+        reporter.say(f"  students over the budget are not trained: {limits}")
     reporter.say(f"  folder: {folder.path}")
+
+
+class TrialBudget:
+    """Decides which trials are within the budget, before they are run.
+
+    Raises ConfigError if none of the first proposals is.
+    """
+
+    def __init__(self, folder: SweepFolder, config: DistillConfig) -> None:
+        self.folder = folder
+        self.limits = config.runtime.sweep
+        self.is_set = has_budget(config)
+        self.rejected: list[Decision] = []
+
+    def rejects(self, number: int, config: DistillConfig) -> bool:
+        """Whether the trial is over the budget; records it in the search's folder if so."""
+        if not self.is_set:
+            return False
+        note = self.folder.note(number) or {}
+        if note.get("code") is not None:  # the search was killed right after it was decided
+            return bool(note.get("over_budget"))
+        decision = decide([config], alone=True).get(0)
+        if decision is None:
+            return False
+        note_decisions(self.folder, {number: decision})
+        if not decision.excess:
+            self.rejected.clear()
+            return False
+        self.folder.add(total=int(self.folder.read()["total"]) + 1)
+        sweep.say_progress(self.folder, number)
+        self.rejected.append(decision)
+        return True
+
+    def is_spent(self, trained: int) -> bool:
+        """Whether too many proposals in a row were over the budget."""
+        if len(self.rejected) < MOST_REJECTED:
+            return False
+        if not trained:
+            require_one(self.rejected, self.limits, "search")
+        Reporter(self.folder.read()["ui"]).warn(
+            f"The last {MOST_REJECTED} proposals were over the budget "
+            f"({format_limits(self.limits)}): the search ends after {trained} trials."
+        )
+        return True
 
 
 def score(folder: SweepFolder, job: int) -> float | None:

@@ -101,12 +101,18 @@ class Study:
 
     def ended(self) -> int:
         """The number of completed and failed trials."""
-        return sum(trial.state.is_finished() for trial in self._trials())
+        return len(self._trials()) - self.rejected() - len(self._in_state("RUNNING"))
+
+    def rejected(self) -> int:
+        """The number of trials over the budget, which were not run."""
+        return len(self._in_state("PRUNED"))
+
+    def _in_state(self, name: str) -> list[Any]:
+        return self._trials(states=(getattr(self.optuna.trial.TrialState, name),))
 
     def next(self) -> Trial:
         """The trial that was interrupted, or a new one."""
-        running = self.optuna.trial.TrialState.RUNNING
-        stopped = self._trials(states=(running,))
+        stopped = self._in_state("RUNNING")
         if stopped:
             return self._trial(stopped[0].number, stopped[0].params)
         number = len(self._trials())
@@ -123,6 +129,11 @@ class Study:
                 self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
             else:
                 self.study.tell(trial.number, value)
+
+    def reject(self, trial: Trial) -> None:
+        """The trial is over the budget; the sampler counts it as worse than all others."""
+        with _naming(self.path):
+            self.study.tell(trial.number, state=self.optuna.trial.TrialState.PRUNED)
 
     def plots(self, folder: Path) -> list[Path]:
         """Write the history plot and, with enough trials, the parameter importances."""

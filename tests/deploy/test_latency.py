@@ -19,3 +19,13 @@ def test_calls_are_bounded(seconds: float, repeats: int) -> None:
     assert found.batch_size == 7
     assert found.repeats == repeats == len(calls) - latency.WARM_UP
     assert 0 < found.p50_ms <= found.p95_ms
+
+
+def test_interleaved_calls_share_the_rounds() -> None:
+    calls: list[str] = []
+    found = latency.time_interleaved(
+        {name: lambda name=name: calls.append(name) for name in "ab"}, 3, 0.0
+    )
+    assert found["a"].repeats == found["b"].repeats == latency.FEWEST
+    assert calls[4:8] == ["a", "b", "a", "b"]
+    assert found["a"].batch_size == 3

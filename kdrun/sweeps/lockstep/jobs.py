@@ -77,11 +77,13 @@ def _key(job: Job) -> str:
     )
 
 
-def run_jobs(jobs: Sequence[Job], guard: Guard, execute: Execute, execute_in: Execute) -> None:
+def run_jobs(
+    jobs: Sequence[Job], total: int, guard: Guard, execute: Execute, execute_in: Execute
+) -> None:
     """Run all jobs, group by group.
 
-    guard: runs a job with the given function and turns a failure into an exit code; it is also
-    given the clock of the job's own seconds.
+    total: number of jobs of the sweep. guard: runs a job with the given function and turns a
+    failure into an exit code; it is also given the clock of the job's own seconds.
     Raises Interrupted when stopped.
     """
     for group in lockstep_groups(jobs):
@@ -90,7 +92,6 @@ def run_jobs(jobs: Sequence[Job], guard: Guard, execute: Execute, execute_in: Ex
             continue
         with open_session(group[0].config.runtime) as session:
             numbers = ", ".join(str(number + 1) for number in sorted(job.number for job in group))
-            total = len(jobs)
             session.reporter.say(
                 f"  jobs {numbers} of {total} in lockstep: one teacher, one loader"
             )
