@@ -2,14 +2,17 @@
 
     python benchmarks/draw_augmentations.py docs/images/augmentations.png
 
-The photograph is scikit-learn's flower.jpg.
+The photograph is scikit-learn's flower.jpg; it is mixed with china.jpg. 256 colours, for a small
+file.
 """
 
+import io
 import sys
 
 import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from kdrun.config import parse
@@ -20,15 +23,17 @@ from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.types import Normalisation
 
 GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
-SIDE, COPIES = 96, 8
+SIDE, COPIES, OTHERS = 96, 8, 40
+POLICIES = ("none", "crop_flip", "imagenet", "randaugment", "autoaugment", "trivialaugment")
+POLICIES += ("three_augment", "deit", "timm_a2", "timm_a3")
 ROWS = {
-    "crop_flip": {"crop_padding": 12, "flip": True},
-    "imagenet": "imagenet",
-    "randaugment": "randaugment",
-    "autoaugment": "autoaugment",
-    "trivialaugment": "trivialaugment",
-    "three_augment": "three_augment",
-    "erasing (pixel)": {"flip": True, "erasing": {"prob": 1.0, "mode": "pixel"}},
+    **{name: name for name in POLICIES},
+    "mixup": {"mixup": {"alpha": 0.8}},
+    "cutmix": {"cutmix": {"alpha": 1.0}},
+    **{
+        f"erasing ({mode})": {"erasing": {"prob": 1.0, "mode": mode}}
+        for mode in ("const", "rand", "pixel")
+    },
 }
 
 
@@ -41,11 +46,10 @@ def augment(row: str | dict) -> AugmentConfig:
 
 def main(path: str) -> None:
     assert parse  # registers how nodes are read
-    photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None]
-    photo = photo[:, :, 20:404, 120:504].float()
-    small = torch.nn.functional.interpolate(photo, (SIDE, SIDE), mode="area").round()
-    split = Split(small.to(torch.uint8).repeat(COPIES, 1, 1, 1), torch.arange(COPIES))
-    canvas = Figure((COPIES * 1.1, len(ROWS) * 1.15), layout="constrained")
+    images = [photo("flower.jpg")] * COPIES + [photo("china.jpg")] * OTHERS
+    split = Split(torch.cat(images), torch.arange(len(images)))
+    canvas = Figure((COPIES * 0.97, len(ROWS) * 0.95), layout="constrained")
+    canvas.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     grid = canvas.subplots(len(ROWS), COPIES)
     for axes_row, (name, row) in zip(grid, ROWS.items(), strict=True):
         loader = TrainLoader(split, GREY, COPIES, augment(row), 1, "cpu")
@@ -55,8 +59,18 @@ def main(path: str) -> None:
             axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
             axes.set_xticks([])
             axes.set_yticks([])
-        axes_row[0].set_ylabel(name, fontsize=8)
-    canvas.savefig(path, dpi=80)
+        axes_row[0].set_ylabel(name, fontsize=7)
+    drawn = io.BytesIO()
+    canvas.savefig(drawn, dpi=80)
+    Image.open(drawn).convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def photo(name: str) -> torch.Tensor:
+    """A square of scikit-learn's photograph, `[1, 3, SIDE, SIDE]`."""
+    whole = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None]
+    square = whole[:, :, 20:404, 120:504].float()
+    small = torch.nn.functional.interpolate(square, (SIDE, SIDE), mode="area").round()
+    return small.to(torch.uint8)
 
 
 if __name__ == "__main__":
