@@ -4,7 +4,6 @@ They compose, check and run what the command line does, in the same folders. Mis
 ConfigError or DataError; Ctrl-C saves the run and raises KeyboardInterrupt.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -113,9 +112,7 @@ def _run(
         plan, _ = _plan(verb, words, config_dir)
         if plan.sweep_dir is not None:
             raise ConfigError("These settings are a sweep: use kdrun.sweep(...).")
-        values = verbs.module(verb).execute(plan.configs[0], plan.argvs[0])
-    root = Path(plan.configs[0].runtime.output_root)
-    return _result(_folder_of(values, root / verb), values)
+        return RunResult.from_dict(verbs.module(verb).execute(plan.configs[0], plan.argvs[0]))
 
 
 def _plan(
@@ -127,17 +124,8 @@ def _plan(
     return planning.check(verb, verbs.config_names()[verb], flags), flags.to_argv()
 
 
-def _folder_of(values: dict[str, Any], root: Path) -> Path | None:
-    """The folder whose `result.json` is `values`."""
-    paths = sorted(root.glob("*/*/*/result.json"), key=lambda path: -path.stat().st_mtime)
-    plain = json.loads(json.dumps(values))
-    return next((path.parent for path in paths if read_json(path) == plain), None)
-
-
-def _result(folder: Path | None, values: dict[str, Any] | None = None) -> RunResult:
-    found = values if values is not None or folder is None else read_json(folder / "result.json")
-    place = {} if folder is None else {"folder": str(folder)}
-    return RunResult.from_dict({**(found or {}), **place})
+def _result(folder: Path) -> RunResult:
+    return RunResult.from_dict({**read_json(folder / "result.json"), "folder": str(folder)})
 
 
 def _value(value: Any) -> str:

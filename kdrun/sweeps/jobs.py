@@ -59,7 +59,7 @@ def run_or_reuse(
     sweep_dir: Path | None,
     job: int,
 ) -> Result:
-    """Do `run` in a run folder and return its result.
+    """Do `run` in a run folder and return its result, with the folder's path as `folder`.
 
     Outside a sweep the folder is new. A job of a sweep takes the result of its finished run, or the
     folder of its interrupted one; a process that is running the same job is waited for.
@@ -67,7 +67,9 @@ def run_or_reuse(
     group, key = run_place(config)
     require_root(session.output_root, group, session.output_root / "teachers" / config.dataset.name)
     if sweep_dir is None:
-        return run(RunFolder.new_in(group))
+        folder = RunFolder.new_in(group)
+        result = run(folder)
+        return {**result, "folder": str(folder.path)}
     sweep = SweepFolder(sweep_dir)
     say_job(session.reporter, sweep, job)
 
@@ -79,7 +81,7 @@ def run_or_reuse(
         if finished is not None:
             sweep.update(job, run=str(finished), reused=True)
             session.reporter.say(f"  finished before: {finished}")
-            return read_result(finished) or {}
+            return {**(read_result(finished) or {}), "folder": str(finished)}
         unfinished = find_run(group, "identity", key, finished=False)
         if unfinished is not None and RunFolder(unfinished).is_free():
             folder = RunFolder(unfinished)
@@ -88,7 +90,7 @@ def run_or_reuse(
         note_run(sweep, job, folder.path)
         result = run(folder)
         note_run(sweep, job, folder.path)  # a new folder may get another name when it is made
-        return result
+        return {**result, "folder": str(folder.path)}
 
 
 def note_run(sweep: SweepFolder, job: int, run: Path) -> None:
