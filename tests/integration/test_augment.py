@@ -56,6 +56,21 @@ def test_the_second_job_finds_the_teacher_cached_and_a_stopped_one_ends_alike(
     assert same(weights(first), load_file(path.parent / "student.safetensors"))
 
 
+@pytest.mark.heavy
+def test_the_second_run_of_deits_recipe_finds_the_teacher_cached(kdrun: Run, workdir: Path) -> None:
+    recipe = ["schedule=deit", "augment=deit", "augment.cycle=4", "loss=deit_hard", "epochs=4"]
+    small = ["student=deit_micro", "student.drop_path=0.1", "batch_size=32", "alone=false"]
+    words = [*SHORT, *recipe, *small, "schedule.warmup_epochs=1", "schedule.accumulate=2"]
+    for more in ([], [], ["teacher.cache=off"]):
+        assert kdrun("distill", *words, *more) == 0
+    first, second, off = results(workdir)
+    assert first["teacher_cache"][0]["computed"] > 0
+    assert second["teacher_cache"][0]["computed"] == 0
+    assert second["teacher_cache"][0]["found_percent"] == 100.0
+    assert same(weights(first), weights(second))
+    assert same(weights(first), weights(off))
+
+
 @pytest.mark.parametrize("augment", ["randaugment", "imagenet"])
 def test_both_networks_receive_the_same_pixels(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch, augment: str

@@ -10,11 +10,29 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from support import SMALL
+from torch import Tensor
 
+import kdrun
 from kdrun.cli.main import run
+from kdrun.config.augment import AugmentConfig, CropFlipConfig, fill_in
+from kdrun.config.convert import from_plain
+from kdrun.config.schema import LossConfig, ScheduleConfig
+from kdrun.data.images import Split
+from kdrun.data.loaders.loaders import TrainLoader
+from kdrun.data.loaders.repeated import RepeatedLoader
 from kdrun.engine.checkpoint import CheckpointFolder, read_checkpoint
+from kdrun.engine.interrupt import StopRequest
+from kdrun.engine.loop import Training, fit
+from kdrun.engine.state import TrainState
+from kdrun.errors import Interrupted
+from kdrun.losses.objective import build_objective
+from kdrun.models.cnn import ConvNet
+from kdrun.models.features.taps import FeatureExtractor
+from kdrun.schemes.offline import Offline
+from kdrun.types import Normalisation
 
 WORDS = [
     *(word for word in SMALL if not word.startswith(("epochs", "teacher.", "dataset.train_size"))),
@@ -35,6 +53,7 @@ CUTMIX = {"mixup.alpha": 0, "cutmix.alpha": 1, "cutmix.prob": 0.5, "switch_prob"
 BOTH = {"mixup.alpha": 0.8, "cutmix.alpha": 1}
 REPEATED, ACCUMULATED = "schedule.repeated_augmentation=3", "schedule.accumulate=2"
 EMA, STREAMED = "schedule.ema=0.9", "dataset.resident=false"
+KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 # (settings of `augment`, other settings)
 RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "as it is": ({}, []),
@@ -51,6 +70,12 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "independent": ({**UNMIXED, "teacher_view": "independent", "cycle": 2}, [STREAMED]),
     "everything": ({**BOTH, "erasing.prob": 0.5, "cycle": 3}, [EMA, ACCUMULATED, REPEATED]),
 }
+
+
+def assert_equal(ended: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert ended.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ended[name], tensor), name
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +127,7 @@ def check(folder: Path, policy: str, recipe: str) -> None:
     files = sorted(path.name for path in whole.glob("student*.safetensors"))
     assert len(files) == (2 if EMA in others else 1)
     for name in files:
-        expected, resumed = load_file(whole / name), load_file(stopped / name)
-        assert expected.keys() == resumed.keys()
-        for key, tensor in expected.items():
-            assert torch.equal(resumed[key], tensor), (name, key)
-
-
-def test_a_resumed_run_of_deits_recipe_ends_alike(folder: Path) -> None:
-    check(folder, "deit", "everything")
+        assert_equal(load_file(stopped / name), load_file(whole / name))
 
 
 @pytest.mark.heavy
@@ -117,3 +135,100 @@ def test_a_resumed_run_of_deits_recipe_ends_alike(folder: Path) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_resumed_run_ends_alike(folder: Path, policy: str, recipe: str) -> None:
     check(folder, policy, recipe)
+
+
+class Watcher:
+    """An observer that asks the loop to stop after a number of steps."""
+
+    def __init__(self, steps: int | None) -> None:
+        self.steps = steps
+        self.stop = StopRequest()
+
+    def training_started(self, length: object, state: TrainState) -> None: ...
+
+    def step_done(self, *_: object) -> None:
+        if self.steps is not None:
+            self.steps -= 1
+            self.stop.requested = self.steps == 0
+
+    def epoch_done(self, *_: object) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+def augmentation(policy: str, settings: dict[str, Any]) -> AugmentConfig:
+    """The augmentation of `augment=policy` with some of its settings."""
+    node = OmegaConf.load(Path(kdrun.__file__).parents[1] / f"configs/augment/{policy}.yaml")
+    for name, value in settings.items():
+        OmegaConf.update(node, name, value)
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    plain.pop("defaults")
+    return from_plain(AugmentConfig, fill_in(plain, CropFlipConfig(1, True)), "augment")
+
+
+def trained(policy: str, recipe: str, folder: Path, stop_after: int | None = None) -> TrainState:
+    """Train, or resume in `folder`, two epochs of three batches; the state at the end."""
+    settings, others = RECIPES[recipe]
+    repeats = 3 if REPEATED in others else 1
+    schedule = ScheduleConfig(
+        epochs=2,
+        batch_size=8,
+        ema=0.9 if EMA in others else None,
+        accumulate=2 if ACCUMULATED in others else 1,
+    )
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (24, 3, 8, 8)).to(torch.uint8)
+    split = Split(pixels, torch.arange(24) % 5)
+    loader: Any = TrainLoader(
+        split,
+        Normalisation((0.5,) * 3, (0.2,) * 3),
+        8,
+        augmentation(policy, settings),
+        3,
+        "cpu",
+        resident=str(STREAMED not in others),
+    )
+    student, teacher = (ConvNet(num_classes=5, in_channels=3, widths=[w]) for w in (4, 8))
+    objective = build_objective({"kd": KD}, 0.1, None, None, None)
+    scheme = Offline(
+        FeatureExtractor(student), [FeatureExtractor(teacher.requires_grad_(False))], objective
+    )
+    watcher = Watcher(stop_after)
+    return fit(
+        scheme,
+        Training(
+            train=RepeatedLoader(loader, repeats) if repeats > 1 else loader,
+            val=None,
+            schedule=schedule,
+            seed=1,
+            device=torch.device("cpu"),
+            checkpoints=CheckpointFolder(folder),
+            checkpoint_seconds=1e9,
+            observer=watcher,
+            stop=watcher.stop,
+            identity="test",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "recipe"),
+    [
+        *((policy, "everything") for policy in POLICIES),
+        *(("deit", recipe) for recipe in ("both", "fixed")),
+    ],
+)
+def test_a_resumed_loop_ends_alike(tmp_path: Path, policy: str, recipe: str) -> None:
+    steps = 3 if ACCUMULATED in RECIPES[recipe][1] else 4  # in the second epoch
+    whole = trained(policy, recipe, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(policy, recipe, tmp_path / "cut", steps)
+    state = read_checkpoint(tmp_path / "cut" / "last.pt")["state"]
+    assert (state["epoch"], state["step"]) == (1, steps)
+    assert 0 < state["batch"] < 3
+    resumed = trained(policy, recipe, tmp_path / "cut")
+    expected, ended = (read_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut"))
+    assert whole.step == resumed.step
+    assert_equal(ended["scheme"], expected["scheme"])
+    assert (whole.averaged is not None) == (EMA in RECIPES[recipe][1])
+    assert_equal(ended["state"]["averaged"] or {}, expected["state"]["averaged"] or {})
