@@ -13,19 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.models.quantisation.arithmetic import IntegerArithmetic, Quantisers, along_channels
+from kdrun.models.quantisation.arithmetic import (
+    IntegerArithmetic,
+    LayerConstants,
+    Quantisers,
+)
+from kdrun.models.quantisation.kernels import Grid
+from kdrun.models.quantisation.operations import BATCH_NORM, Operation, scale_and_shift
 from kdrun.models.quantisation.quantise import quantisers_of
-from kdrun.models.quantisation.ranges import IntegerLayer, integer_layer, multiples
+from kdrun.models.quantisation.ranges import IntegerLayer, integer_layer
 
 OPSET = 18  # of the quantising operators
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Scale and zero point of an activation."""
-
-    scale: float
-    zero: int
 
 
 @dataclass(frozen=True)
@@ -33,52 +31,66 @@ class Constants:
     """What a network's forward pass reads.
 
     grids: activation → its grid; those without one pass unchanged. scales: weight → step of each
-    output channel. biases: call of a layer → its bias in units of input scale · step, int32.
+    output channel. biases: call of a layer → its bias in units of input scale · step, int32. norms:
+    call of a batch normalisation → its scale and shift.
     """
 
     grids: dict[str, Grid]
     scales: dict[str, Tensor]
     biases: dict[str, Tensor]
+    norms: dict[str, tuple[Tensor, Tensor]]
 
 
 class IntegerForm(IntegerArithmetic):
     """Plain PyTorch operations on constants, which `torch.export` can follow."""
 
-    def __init__(self, constants: Constants) -> None:
-        self.constants = constants
+    def __init__(self, found: Constants) -> None:
+        self.found = found
 
-    def tensor(
-        self, quantisers: Quantisers, name: str, values: Tensor
-    ) -> tuple[Tensor, Tensor | float]:
-        grid = self.constants.grids.get(name)
-        if grid is None:
-            return values, 1.0
-        return multiples(values, grid.scale, grid.zero), grid.scale
+    def grid(self, quantisers: Quantisers, name: str | None) -> Grid | None:
+        return None if name is None else self.found.grids.get(name)
 
-    def layer(
-        self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
-    ) -> Tensor:
-        (integers, scale), weight, bias, *rest = args if len(args) > 2 else [*args, None]
-        steps = self.constants.scales[quantisers.weights[key]] * scale
-        sums = run(integers, weight.to(integers.dtype), None, *rest)
-        if bias is not None:
-            rounded = self.constants.biases[key].to(sums.dtype)
-            sums = sums + along_channels(rounded, sums, run)
-        return sums * along_channels(steps, sums, run)
+    def constants(
+        self, quantisers: Quantisers, key: str, weight: Tensor, bias: Tensor | None, scale: Any
+    ) -> LayerConstants:
+        step = self.found.scales[quantisers.weights[key]] * scale
+        rounded = None if bias is None else self.found.biases[key].float()
+        return LayerConstants(weight.float(), step, rounded)
+
+    def scale_and_shift(self, key: str, operation: Operation) -> tuple[Tensor, Tensor]:
+        return self.found.norms[key]
 
 
-class _RoundBiases(IntegerForm):
-    """Computes the biases, which depend on the input of each call."""
+class _FindConstants(IntegerForm):
+    """Computes the constants of each call in a run of the network."""
 
-    def layer(
-        self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
-    ) -> Tensor:
-        (_, scale), weight, bias, *_ = args if len(args) > 2 else [*args, None]
-        steps = self.constants.scales[quantisers.weights[key]]
+    def constants(
+        self, quantisers: Quantisers, key: str, weight: Tensor, bias: Tensor | None, scale: Any
+    ) -> LayerConstants:
+        steps = self.found.scales[quantisers.weights[key]]
         rounded = IntegerLayer(weight, steps, bias).bias_integers(scale)
         if rounded is not None:
-            self.constants.biases[key] = rounded.to(torch.int32)
-        return super().layer(quantisers, key, run, args)
+            self.found.biases[key] = rounded.to(torch.int32)
+        return super().constants(quantisers, key, weight, bias, scale)
+
+    def scale_and_shift(self, key: str, operation: Operation) -> tuple[Tensor, Tensor]:
+        self.found.norms[key] = scale_and_shift(operation)
+        return self.found.norms[key]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A quantised tensor in an ONNX graph. values: `uint8`; floats without a grid."""
+
+    values: Tensor
+    grid: Grid | None
+
+    def as_float(self) -> Tensor:
+        """The output of `DequantizeLinear`."""
+        if self.grid is None:
+            return self.values
+        inputs = (self.values, *_onnx_grid(self.grid))
+        return _operator("DequantizeLinear", inputs, torch.float32, self.values.shape)
 
 
 class OnnxForm(IntegerForm):
@@ -88,33 +100,45 @@ class OnnxForm(IntegerForm):
     """
 
     def tensor(self, quantisers: Quantisers, name: str, values: Tensor) -> Any:
-        grid = self.constants.grids.get(name)
+        grid = self.grid(quantisers, name)
         if grid is None:
-            return values, 1.0
-        scale = torch.tensor(grid.scale)
-        zero = torch.tensor(grid.zero, dtype=torch.uint8)
-        rounded = _operator("QuantizeLinear", (values, scale, zero), torch.uint8, values.shape)
-        shape = values.shape
-        return _operator(
-            "DequantizeLinear", (rounded, scale, zero), torch.float32, shape
-        ), grid.scale
-
-    def as_float(self, quantised: Any) -> Tensor:
-        values: Tensor = quantised[0]
-        return values
+            return Rounded(values, None)
+        inputs = (values, *_onnx_grid(grid))
+        return Rounded(_operator("QuantizeLinear", inputs, torch.uint8, values.shape), grid)
 
     def layer(
         self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
     ) -> Tensor:
-        (values, scale), weight, bias, *rest = args if len(args) > 2 else [*args, None]
-        steps = self.constants.scales[quantisers.weights[key]]
+        rounded, weight, bias, *rest = args if len(args) > 2 else [*args, None]
+        values = rounded.as_float()
+        steps = self.found.scales[quantisers.weights[key]]
         weight = _dequantised(weight, steps)
         if bias is not None:
-            bias = _dequantised(self.constants.biases[key], steps * scale)
+            scale = 1.0 if rounded.grid is None else rounded.grid.scale
+            bias = _dequantised(self.found.biases[key], steps * scale)
         if run is not F.linear or values.dim() == 2:
             return run(values, weight, bias, *rest)
         rows = run(values.flatten(0, -2), weight, bias)  # Gemm, which has an integer kernel
         return rows.unflatten(0, values.shape[:-1])
+
+    def operation(
+        self, quantisers: Quantisers, key: str, operation: Operation, tensors: list[Any]
+    ) -> Tensor:
+        grid = tensors[0].grid
+        if operation.function is BATCH_NORM:
+            scale, shift = self.scale_and_shift(key, operation)
+            values: Tensor = tensors[0].as_float()
+            return values * scale + shift
+        if operation.area is None or grid is None:
+            return operation.on([tensor.as_float() for tensor in tensors])
+        integers = tensors[0].values.float() - grid.zero
+        sums = torch.round(operation.on([integers]) * operation.area)
+        return sums * (grid.scale / operation.area)
+
+
+def _onnx_grid(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Scale and zero point as constants of their own."""
+    return torch.tensor(grid.scale.item()), torch.tensor(int(grid.zero.item()), dtype=torch.uint8)
 
 
 def _dequantised(integers: Tensor, scale: Tensor) -> Tensor:
@@ -141,13 +165,13 @@ def integer_form(network: nn.Module, sample: Tensor, form: type[IntegerForm]) ->
     network = copy.deepcopy(network).eval().requires_grad_(False)
     quantisers = quantisers_of(network)
     assert quantisers is not None
-    constants = Constants(_grids(quantisers), {}, {})
+    constants = Constants(_grids(quantisers), {}, {}, {})
     for key, name in quantisers.weights.items():
         if name not in constants.scales:
             constants.scales[name] = _store_integers(network, quantisers, key)
     for path in quantisers.norms.values():
         network.set_submodule(path, nn.Identity())
-    quantisers.arithmetic = _RoundBiases(constants)
+    quantisers.arithmetic = _FindConstants(constants)
     network(sample)
     quantisers.arithmetic = form(constants)
     return network
@@ -168,10 +192,5 @@ def _store_integers(network: nn.Module, quantisers: Quantisers, key: str) -> Ten
 
 
 def _grids(quantisers: Quantisers) -> dict[str, Grid]:
-    grids = {}
-    for name in quantisers:
-        its_range = quantisers.range_of(name)
-        if its_range.is_observed:
-            scale, zero = its_range.grid()
-            grids[name] = Grid(float(scale), int(zero))
-    return grids
+    ranges = {name: quantisers.range_of(name) for name in quantisers}
+    return {name: its_range.grid() for name, its_range in ranges.items() if its_range.is_observed}

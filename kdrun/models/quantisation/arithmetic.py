@@ -1,44 +1,52 @@
 """How the quantised operations of a network compute, in training and in evaluation."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdrun.models.quantisation import kernels
+from kdrun.models.quantisation.kernels import Grid, Quantised
+from kdrun.models.quantisation.operations import BATCH_NORM, Operation, scale_and_shift
 from kdrun.models.quantisation.ranges import (
     WEIGHT_BITS,
     ActivationRange,
     fake_quantise_weight,
     integer_layer,
-    multiples,
 )
 
 # Share of the training after which ranges and batch statistics no longer move, so that the network
 # adapts to the constants that are deployed.
 FREEZE_AFTER = 0.75
+KERNELS = {"add": kernels.add, "mul": kernels.multiply}
 
 
 class Arithmetic(Protocol):
     """How quantised operations compute."""
 
     def tensor(self, quantisers: "Quantisers", name: str, values: Tensor) -> Any:
-        """A quantised tensor in the form that `layer` reads. name: of its range."""
-
-    def as_float(self, quantised: Any) -> Tensor:
-        """A quantised tensor for operations other than layers."""
+        """A quantised tensor in the form that `layer` and `operation` read. name: of its range."""
 
     def layer(
         self, quantisers: "Quantisers", key: str, run: Callable[..., Tensor], args: list[Any]
     ) -> Tensor:
         """A convolution or linear layer. args: of `run`; the first is a quantised tensor."""
 
+    def operation(
+        self, quantisers: "Quantisers", key: str, operation: Operation, tensors: list[Any]
+    ) -> Tensor:
+        """Any other operation, on quantised tensors."""
+
 
 class Quantisers(nn.ModuleDict):
     """The activation ranges of a network, and what its forward passes need to know.
 
     kind: a key of `WEIGHT_BITS`. calls: names of the quantised calls. weights: call of a layer →
-    name of its weight. norms: path of a convolution → path of the batch normalisation that is
+    name of its weight. readers: call → the activation whose grid its result is rounded to, if
+    nothing else reads it. norms: path of a convolution → path of the batch normalisation that is
     folded into it. done: share of the training that is done. statistics_after: share after which
     batch normalisation uses its running statistics. arithmetic: None: by training mode.
     """
@@ -49,6 +57,7 @@ class Quantisers(nn.ModuleDict):
         self.weight_bits = WEIGHT_BITS[kind]
         self.calls: set[str] = set()
         self.weights: dict[str, str] = {}
+        self.readers: dict[str, str] = {}
         self.norms: dict[str, str] = {}
         self.modules_by_path: dict[str, nn.Module] = {}  # not registered as children
         self.done = 0.0
@@ -89,46 +98,82 @@ class TrainingArithmetic:
             its_range.observe(values)
         return its_range.fake_quantise(values) if its_range.is_observed else values
 
-    def as_float(self, quantised: Tensor) -> Tensor:
-        return quantised
-
     def layer(
         self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
     ) -> Tensor:
         weight = fake_quantise_weight(args[1], quantisers.weight_bits)
         return run(args[0], weight, *args[2:])
 
+    def operation(
+        self, quantisers: Quantisers, key: str, operation: Operation, tensors: list[Tensor]
+    ) -> Tensor:
+        return operation.on(tensors)
+
+
+@dataclass(frozen=True)
+class LayerConstants:
+    """weight: `[C, ...]`, integers. step: `[C]`, of the sums. bias: `[C]`, integers in steps."""
+
+    weight: Tensor
+    step: Tensor
+    bias: Tensor | None
+
 
 class IntegerArithmetic:
-    """Batch normalisation folded; layers multiply integers and rescale the sums, as kernels do.
+    """Batch normalisation folded; layers multiply integers and round the sums, as kernels do."""
 
-    float32 holds sums of integers exactly up to 2^24.
-    """
+    def grid(self, quantisers: Quantisers, name: str | None) -> Grid | None:
+        """The grid of an activation; None: it has none."""
+        its_range = None if name is None else quantisers.range_of(name)
+        return its_range.grid() if its_range is not None and its_range.is_observed else None
 
-    def tensor(
-        self, quantisers: Quantisers, name: str, values: Tensor
-    ) -> tuple[Tensor, Tensor | float]:
-        its_range = quantisers.range_of(name)
-        if not its_range.is_observed:
-            return values, 1.0
-        scale, zero = its_range.grid()
-        return multiples(values, scale, zero), scale
+    def constants(
+        self, quantisers: Quantisers, key: str, weight: Tensor, bias: Tensor | None, scale: Any
+    ) -> LayerConstants:
+        """The constants of a layer. scale: of its input."""
+        norm = quantisers.norm_of(key)
+        layer = integer_layer(weight, bias, norm, quantisers.weight_bits)
+        return LayerConstants(layer.weight, layer.scale * scale, layer.bias_integers(scale))
 
-    def as_float(self, quantised: tuple[Tensor, Tensor | float]) -> Tensor:
-        integers, scale = quantised
-        return integers * scale
+    def scale_and_shift(self, key: str, operation: Operation) -> tuple[Tensor, Tensor]:
+        """The constants of a batch normalisation that is not folded."""
+        return scale_and_shift(operation)
+
+    def tensor(self, quantisers: Quantisers, name: str, values: Tensor) -> Quantised:
+        grid = self.grid(quantisers, name)
+        return Quantised(values if grid is None else grid.integers(values), grid)
 
     def layer(
         self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
     ) -> Tensor:
-        (integers, scale), weight, bias, *rest = args if len(args) > 2 else [*args, None]
-        norm = quantisers.norm_of(key)
-        constants = integer_layer(weight, bias, norm, quantisers.weight_bits)
-        sums = run(integers, constants.weight, None, *rest)
-        rounded = constants.bias_integers(scale)
-        if rounded is not None:
-            sums = sums + along_channels(rounded, sums, run)
-        return sums * along_channels(constants.scale * scale, sums, run)
+        quantised, weight, bias, *rest = args if len(args) > 2 else [*args, None]
+        scale = 1.0 if quantised.grid is None else quantised.grid.scale
+        constants = self.constants(quantisers, key, weight, bias, scale)
+        sums = run(quantised.integers, constants.weight, None, *rest)
+        if quantised.grid is not None:
+            sums = torch.round(sums)  # some float algorithms, e.g. Winograd's, are not exact
+        if constants.bias is not None:
+            sums = sums + along_channels(constants.bias, sums, run)
+        step = along_channels(constants.step, sums, run)
+        reader = self.grid(quantisers, quantisers.readers.get(key))
+        if reader is None or quantised.grid is None:
+            return sums * step
+        return reader.requantised(sums, step) * reader.scale
+
+    def operation(
+        self, quantisers: Quantisers, key: str, operation: Operation, tensors: list[Quantised]
+    ) -> Tensor:
+        kernel = KERNELS.get(operation.kind)
+        if kernel is not None:
+            reader = self.grid(quantisers, quantisers.readers.get(key))
+            return kernel(tensors[0], tensors[1], reader)
+        if operation.function is BATCH_NORM:
+            scale, shift = self.scale_and_shift(key, operation)
+            return tensors[0].values * scale + shift  # two roundings, as in two ONNX nodes
+        if operation.area is not None and tensors[0].grid is not None:
+            sums = torch.round(operation.on([tensors[0].integers]) * operation.area)
+            return sums * (tensors[0].grid.scale / operation.area)
+        return operation.on([tensor.values for tensor in tensors])
 
 
 def along_channels(values: Tensor, output: Tensor, run: Callable[..., Tensor]) -> Tensor:

@@ -1,11 +1,13 @@
 """Which operations of a network run on integers, and which of their inputs are quantised.
 
-Everything else stays in floating point: normalisation, attention, sums of tokens `[B, N, D]`. An
+Everything else stays in floating point: attention, layer normalisation, sums of tokens `[B, N, D]`.
+Batch normalisation that cannot be folded reads integers and computes in floating point. An
 activation that is an identity on its grid (ReLU) needs no rule: runtimes merge it with the rounding
 that follows.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ IN_PLACE: dict[Function, Function] = {
 CONCATENATIONS: Functions = frozenset({torch.cat, torch.concat, torch.concatenate})
 MEANS: Functions = frozenset({torch.mean, T.mean})
 POOLS: Functions = frozenset({F.adaptive_avg_pool2d, F.avg_pool2d})
+BATCH_NORM = F.batch_norm
 ACTIVATIONS: Functions = frozenset(
     {
         *(F.hardswish, F.silu, F.hardsigmoid, F.gelu, F.leaky_relu, F.prelu, torch.prelu, F.elu),
@@ -34,7 +37,9 @@ ACTIVATIONS: Functions = frozenset(
 )
 SHORT_NAMES = {"add": ADDITIONS, "mul": PRODUCTS, "cat": CONCATENATIONS, "mean": MEANS}
 NAMES: dict[Function, str] = {
-    **{function: str(function.__name__) for function in (*LAYERS, *POOLS, *ACTIVATIONS)},
+    **{
+        function: str(function.__name__) for function in (*LAYERS, *POOLS, *ACTIVATIONS, BATCH_NORM)
+    },
     **{function: name for name, functions in SHORT_NAMES.items() for function in functions},
 }
 
@@ -63,9 +68,98 @@ def quantised_inputs(function: Function, args: tuple[Any, ...], kwargs: dict[str
         return len(tensors) if all(is_map(tensor) for tensor in tensors) else 0
     if function in MEANS:
         return int(bool(args) and is_map(args[0]) and _over_space(args, kwargs))
+    if function is BATCH_NORM:
+        return int(bool(args) and is_map(args[0]) and _statistics(*args, **kwargs)[0] is not None)
     if function in POOLS or function in ACTIVATIONS:
         return int(bool(args) and is_map(args[0]))
     return 0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call of an operation other than a layer.
+
+    tensors: its first arguments, or the list that is concatenated. args, kwargs: the others.
+    """
+
+    function: Function
+    tensors: list[Tensor]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], count: int
+    ) -> "Operation":
+        """A call whose first `count` tensors are quantised. It makes a new tensor."""
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        if function in CONCATENATIONS:
+            return cls(function, list(args[0]), args[1:], kwargs)
+        new = IN_PLACE.get(function, function)
+        return cls(new, list(args[:count]), args[count:], kwargs)
+
+    @property
+    def kind(self) -> str:
+        """Its short name."""
+        return NAMES[self.function]
+
+    @property
+    def area(self) -> int | None:
+        """How many values each result averages; None if it varies or the operation is another."""
+        height, width = self.tensors[0].shape[-2:]
+        if self.function in MEANS:
+            return int(height * width)
+        if self.function is F.adaptive_avg_pool2d:
+            size = self.args[0] if self.args else self.kwargs.get("output_size")
+            return int(height * width) if size in (1, (1, 1), [1, 1]) else None
+        if self.function is F.avg_pool2d:
+            return _window(*self.args, **self.kwargs)
+        return None
+
+    def on(self, tensors: list[Tensor]) -> Tensor:
+        """The result for other tensors in their place."""
+        first = [tensors] if self.function in CONCATENATIONS else tensors
+        result: Tensor = self.function(*first, *self.args, **self.kwargs)
+        return result
+
+
+def _statistics(
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, Any, Any, Any, float]:
+    """(mean, variance, weight, bias, eps) of a call of `batch_norm`."""
+    return running_mean, running_var, weight, bias, eps
+
+
+def scale_and_shift(operation: Operation) -> tuple[Tensor, Tensor]:
+    """Batch normalisation in eval mode as one product and one sum, `[C, 1, 1]` each."""
+    mean, var, weight, bias, eps = _statistics(None, *operation.args, **operation.kwargs)
+    scale = torch.rsqrt(var + eps) * (1.0 if weight is None else weight)
+    shift = (0.0 if bias is None else bias) - mean * scale
+    return scale.view(-1, 1, 1), shift.view(-1, 1, 1)
+
+
+def _window(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> int | None:
+    """Values in each window of `avg_pool2d`; None if the windows at the border have fewer."""
+    padded = padding not in (0, (0, 0), [0, 0], (0,), [0])
+    if ceil_mode or divisor_override is not None or (padded and not count_include_pad):
+        return None
+    sides = kernel_size if isinstance(kernel_size, list | tuple) else (kernel_size,)
+    return int(sides[0] * sides[-1])
 
 
 def _over_space(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

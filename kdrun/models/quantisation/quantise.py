@@ -7,27 +7,31 @@ the activations are buffers of its submodule `quantisers`.
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run
 from kdrun.models.fold import foldable
 from kdrun.models.quantisation.arithmetic import IntegerArithmetic, Quantisers, unquantised
 from kdrun.models.quantisation.operations import (
-    CONCATENATIONS,
+    BATCH_NORM,
     IN_PLACE,
     LAYERS,
     NAMES,
+    Operation,
     is_layer,
     quantised_inputs,
 )
 from kdrun.models.quantisation.ranges import ActivationRange
+from kdrun.models.quantisation.readers import PASSING, Identity, Readers, identities, identity
 
 SUBMODULE = "quantisers"
 
@@ -54,7 +58,8 @@ def quantise(network: nn.Module, kind: str, sample: Tensor, name: str = "network
         module.register_forward_hook(hook.leave, always_call=True)
     setattr(network, SUBMODULE, quantisers)
     with dry_run(network):
-        network(sample)
+        recorder.readers.returned(network(sample))
+    quantisers.readers = recorder.readers.found()
     quantisers.arithmetic = None
     if not quantisers.weights:
         raise ConfigError(
@@ -87,19 +92,27 @@ class _Recorder:
 
     def __init__(self, parameters: dict[int, str]) -> None:
         self.parameters = parameters
+        self.readers = Readers()
 
     def tensor(self, quantisers: Quantisers, name: str, values: Tensor) -> Tensor:
         quantisers[name] = ActivationRange().to(values.device)
+        self.readers.rounds(name, values)
         return values
-
-    def as_float(self, quantised: Tensor) -> Tensor:
-        return quantised
 
     def layer(
         self, quantisers: Quantisers, key: str, run: Callable[..., Tensor], args: list[Any]
     ) -> Tensor:
         quantisers.weights[key] = self.parameters[id(args[1])]
-        return run(*args)
+        output = run(*args)
+        self.readers.result(key, output)
+        return output
+
+    def operation(
+        self, quantisers: Quantisers, key: str, operation: Operation, tensors: list[Tensor]
+    ) -> Tensor:
+        output = operation.on(tensors)
+        self.readers.result(key, output)
+        return output
 
 
 class _Hook:
@@ -109,16 +122,17 @@ class _Hook:
         self.quantisers = quantisers
         self.path = path
 
-    def enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> Any:
         quantisers = self.quantisers
         if not self.path and quantisers.is_active:
             if quantisers.training and quantisers.done >= quantisers.statistics_after:
                 _freeze_statistics(module)
             forward = _Forward(quantisers)
-            forward.__enter__()
+            args = forward.begin(args)
             quantisers.forward_pass = forward
         if quantisers.forward_pass is not None:
             quantisers.forward_pass.path.append(self.path)
+        return args
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.quantisers.forward_pass
@@ -127,7 +141,7 @@ class _Hook:
         forward.path.pop()
         if not self.path:
             self.quantisers.forward_pass = None
-            forward.__exit__(None, None, None)
+            forward.end()
 
 
 def _freeze_statistics(network: nn.Module) -> None:
@@ -139,10 +153,9 @@ def _freeze_statistics(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tensor that was quantised in this forward pass. version: to notice in-place changes."""
+    """A tensor that was quantised in this forward pass. source: kept, for ids are reused."""
 
     source: Tensor
-    version: int | None
     quantised: Any
 
 
@@ -159,11 +172,28 @@ class _Forward(TorchFunctionMode):
         self.quantisers = quantisers
         self.arithmetic = quantisers.current_arithmetic()
         self.records = isinstance(self.arithmetic, _Recorder)
-        folds = isinstance(self.arithmetic, IntegerArithmetic)
-        self.folded = frozenset(quantisers.norms.values()) if folds else frozenset()
+        self.folds = isinstance(self.arithmetic, IntegerArithmetic)
+        self.guards = ExitStack()
         self.path: list[str] = []
         self.calls: Counter[str] = Counter()
-        self.seen: dict[int, _Seen] = {}
+        self.seen: dict[Identity, _Seen] = {}
+
+    def begin(self, args: Any) -> Any:
+        """Intercept all operations from now on. Returns the network's inputs.
+
+        Inference mode counts no in-place changes, by which tensors are recognised: it is replaced
+        by `no_grad`.
+        """
+        if torch.is_inference_mode_enabled():
+            self.guards.enter_context(torch.inference_mode(False))
+            self.guards.enter_context(torch.no_grad())
+            args = tree_map_only(Tensor, torch.clone, args)
+        self.guards.enter_context(self)
+        return args
+
+    def end(self) -> None:
+        """Intercept no more."""
+        self.guards.close()
 
     def __torch_function__(
         self,
@@ -173,15 +203,30 @@ class _Forward(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm and self.path[-1] in self.folded:
-            return args[0]
+        if func is BATCH_NORM and self.path[-1] in self.quantisers.norms.values():
+            return args[0] if self.folds else self._call(func, args, kwargs)
         count = quantised_inputs(func, args, kwargs) if func in NAMES else 0
         if not count or not self._is_quantised(key := self._name(func), func, args):
-            return func(*args, **kwargs)
+            return self._call(func, args, kwargs)
         if func in LAYERS:
             values = self._quantised(key, args[0])
             return self.arithmetic.layer(self.quantisers, key, func, [values, *args[1:]])
-        return self._operation(key, func, args, kwargs, count)
+        operation = Operation.of(func, args, kwargs, count)
+        values = [self._quantised(f"{key}_{n}", one) for n, one in enumerate(operation.tensors)]
+        output = self.arithmetic.operation(self.quantisers, key, operation, values)
+        return self._call(torch.Tensor.copy_, (args[0], output), {}) if func in IN_PLACE else output
+
+    def _call(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """An operation in floating point."""
+        if not isinstance(self.arithmetic, _Recorder):
+            return func(*args, **kwargs)
+        folds = func is BATCH_NORM
+        tensors = identities(
+            args[1] if func is torch.Tensor.copy_ else args[0] if folds else (args, kwargs)
+        )
+        output = func(*args, **kwargs)
+        self.arithmetic.readers.reads(tensors, output, folds or func in PASSING)
+        return output
 
     def _name(self, func: Callable[..., Any]) -> str:
         """Name of this call, e.g. `layer1/0/add`; of the third, `layer1/0/add2`."""
@@ -196,32 +241,10 @@ class _Forward(TorchFunctionMode):
             self.quantisers.calls.add(key)
         return key in self.quantisers.calls
 
-    def _operation(
-        self, key: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], count: int
-    ) -> Any:
-        """An operation other than a layer, on the first `count` tensors rounded to their grids."""
-        tensors = args[0] if func in CONCATENATIONS else args[:count]
-        values = [
-            self.arithmetic.as_float(self._quantised(f"{key}_{number}", tensor))
-            for number, tensor in enumerate(tensors)
-        ]
-        if func in CONCATENATIONS:
-            return func(values, *args[1:], **kwargs)
-        if kwargs.get("inplace"):
-            kwargs = {**kwargs, "inplace": False}
-        if func in IN_PLACE:
-            return args[0].copy_(IN_PLACE[func](*values, *args[count:], **kwargs))
-        return func(*values, *args[count:], **kwargs)
-
     def _quantised(self, name: str, values: Tensor) -> Any:
-        seen = self.seen.get(id(values))
-        if seen is not None and seen.version == _version(values):
+        seen = self.seen.get(key := identity(values))
+        if seen is not None:
             return seen.quantised
         quantised = self.arithmetic.tensor(self.quantisers, name, values)
-        self.seen[id(values)] = _Seen(values, _version(values), quantised)
+        self.seen[key] = _Seen(values, quantised)
         return quantised
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Number of in-place changes; None in inference mode, which does not count them."""
-    return None if tensor.is_inference() else tensor._version

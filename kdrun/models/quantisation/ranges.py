@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from kdrun.models.quantisation.kernels import HIGHEST, Grid
+
 # student.quantize → bits of the weights; activations have 8.
 WEIGHT_BITS = {"int8": 8, "w4a8": 4}
-HIGHEST = 255
 SMALLEST_SCALE = 1e-6  # of weights, so that biases up to 10 or more fit into 32 bits
 LARGEST_BIAS = 2.0**30  # as an integer, with room for the sums
 MOMENTUM = 0.05  # of the moving average of activation ranges
@@ -101,31 +102,22 @@ class ActivationRange(nn.Module):
         self.low += step * (-low - self.low)
         self.high += step * (high - self.high)
 
-    def grid(self) -> tuple[Tensor, Tensor]:
-        """(scale, zero point), scalars; scale 0 before the first batch."""
+    def grid(self) -> Grid:
+        """Its grid; the range must have been observed."""
         scale = (self.high - self.low) / HIGHEST
-        zero = torch.round(-self.low / torch.where(scale > 0, scale, torch.ones_like(scale)))
-        return scale, zero.clamp(0, HIGHEST)
+        return Grid(scale, torch.round(-self.low / scale).clamp(0, HIGHEST))
 
     def fake_quantise(self, values: Tensor) -> Tensor:
         """`values` rounded to the grid; values outside it are clipped and get no gradient.
 
         The range must have been observed.
         """
-        scale, zero = self.grid()
+        grid = self.grid()
         return torch.fake_quantize_per_tensor_affine(
-            values, scale, zero.to(torch.int32), 0, HIGHEST
+            values, grid.scale, grid.zero.to(torch.int32), 0, HIGHEST
         )
 
     @property
     def is_observed(self) -> bool:
         """Whether there is a range; a tensor that was always 0 has none."""
         return bool(self.high > self.low)
-
-
-def multiples(values: Tensor, scale: Tensor | float, zero: Tensor | float) -> Tensor:
-    """`values` in units of `scale`, rounded as `QuantizeLinear` of ONNX does.
-
-    Integers from -zero to 255 - zero, in the dtype of `values`.
-    """
-    return torch.clamp(torch.round(values / scale) + zero, 0, HIGHEST) - zero
