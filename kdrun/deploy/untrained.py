@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdrun.config.runtime import ONNX_RUNTIME
+from kdrun.config.runtime import ONNX_RUNTIME, PYTORCH
 from kdrun.deploy import formats
 from kdrun.deploy.latency import time_interleaved
 from kdrun.deploy.student import LoadedNetwork
@@ -22,10 +22,11 @@ from kdrun.files import canonical_hash, make_folder, read_json, write_json
 from kdrun.limits import finite
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
+from kdrun.runs import footprint
 from kdrun.runs.footprint import Conditions
 
 SECONDS_PER_NETWORK = 1.0
-PROGRAMS = {"pytorch": "PyTorch", ONNX_RUNTIME: "ONNX Runtime"}
+PROGRAMS = {PYTORCH: footprint.PYTORCH, ONNX_RUNTIME: footprint.ONNX_RUNTIME}
 
 
 def conditions_of(program: str, batch_size: int, threads: int) -> Conditions:

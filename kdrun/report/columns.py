@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kdrun.report.aggregate import Group
 from kdrun.report.metrics_table import GAIN, REPORT, WINNER, Metric, metrics_of
+from kdrun.report.pareto import fronts
 from kdrun.report.published import PublishedMetric, match
 from kdrun.report.sections import Section
 from kdrun.report.settings import ABSENT
@@ -77,6 +78,7 @@ def columns(section: Section, published: list[PublishedMetric]) -> list[Column]:
         _gap_closed(groups),
         _p_values(section),
         *rest[1:],
+        _fronts(groups),
         _published(groups, published),
     ]
     measured = [column for column in ordered if not column.empty]
@@ -142,6 +144,15 @@ def _p_values(section: Section) -> Column:
         f"after Holm's correction for the {section.tested} tests in this table."
     )
     return Column("p", about, cells)
+
+
+def _fronts(groups: list[Group]) -> Column:
+    texts = [", ".join(names) for names in fronts(groups)]
+    about = (
+        "No row is as accurate on validation with fewer of these, or more accurate with as many."
+    )
+    cells = [Cell(text, text or None) for text in texts]
+    return Column("Pareto front", about, cells, numeric=False)
 
 
 def _published(groups: list[Group], published: list[PublishedMetric]) -> Column:

@@ -23,12 +23,19 @@ from kdrun.limits import (
     read_text,
 )
 from kdrun.runs import reading
+from kdrun.runs.footprint import (
+    STUDENT,
+    MeasuredLatency,
+    RunFootprint,
+    read_footprint,
+    read_latencies,
+)
 from kdrun.runs.reading import DAMAGED, RESULT, is_run_folder
 from kdrun.runs.result import COMPLETED, RunResult
 from kdrun.runs.shape import EPOCH, fits
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder, different
 
-NOT_STARTED, GONE = "not started", "folder gone"
+NOT_STARTED, GONE, OVER_BUDGET = "not started", "folder gone", "over budget"
 SWEEP = SWEEP_FILE
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
@@ -94,6 +101,27 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """`env.json`."""
         return read_object(self.folder / "env.json")
+
+    @cached_property
+    def footprint(self) -> RunFootprint | None:
+        """`footprint.json`; None where no sweep measured it."""
+        return read_footprint(self.folder)
+
+    @cached_property
+    def latencies(self) -> list[MeasuredLatency]:
+        """The measured latencies of its networks: of a sweep with a budget, then of an export."""
+        return read_latencies(self.folder, [str(t.name) for t in self.result.teachers])
+
+    @property
+    def weight_bytes(self) -> float | None:
+        """Bytes of the student's weights as deployed."""
+        return None if self.footprint is None else float(self.footprint.student.bytes)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The first latency of the student."""
+        values = [one.latency_ms for one in self.latencies if one.network == STUDENT]
+        return values[0] if values else None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -173,6 +201,8 @@ def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Swee
             runs.setdefault(run.resolve(), read_run(run, command))
             continue
         status = NOT_STARTED if noted is None else GONE
+        if str(error).startswith(f"{OVER_BUDGET}: "):
+            status = OVER_BUDGET
         status = DAMAGED if noted is not None and noted.suffix == ".json" else status
         missing.append(Run(noted or folder, RunResult(error=str(error or "")), status, command))
     values = read_object(folder / SWEEP)
@@ -295,6 +325,8 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
             continue
         ended = read_object(note)
         noted, error = ended.get("run"), ended.get("error")
+        if excess := ended.get("over_budget"):
+            error = f"{OVER_BUDGET}: {excess}"
         if isinstance(noted, str):
             yield command, error, Path(noted), _moved(Path(noted), sweep)
         else:

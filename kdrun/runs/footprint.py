@@ -17,6 +17,8 @@ FILE = "footprint.json"
 EXPORT_FILE = Path("export") / "export.json"
 SCHEMA = 1
 STUDENT = "student"
+PYTORCH, ONNX_RUNTIME = "PyTorch", "ONNX Runtime"
+INTEGER = " int8"  # after the network's name
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,20 @@ def read_latencies(run: Path, teachers: list[str]) -> list[MeasuredLatency]:
 
 
 def _exported(values: Any) -> Iterator[MeasuredLatency]:
-    """The timing of `export.json`, for one image; of a quantised student, that of its file."""
+    """The timing of `export.json` for one image.
+
+    Of a student that was trained for integers, only its integer file counts, and of any other
+    student, only its full precision.
+    """
     timing = values["timing"] or {"rows": []}
-    quantised = {row["network"] for row in timing["rows"] if row["network"].endswith(" int8")}
-    for row in timing["rows"]:
-        kind, _, name = str(row["network"]).partition(" ")
-        if kind not in ("student", "teacher") or row["network"] in quantised:
+    rows = [(str(row["network"]), str(row["program"]), row) for row in timing["rows"]]
+    integer = {name for name, _, _ in rows if name.endswith(INTEGER)}
+    full = {name for name, program, _ in rows if program == ONNX_RUNTIME} - integer
+    for network, _, row in rows:
+        kind, _, name = network.partition(" ")
+        plain = network.removesuffix(INTEGER)
+        trained_for_integers = plain + INTEGER in integer and plain not in full
+        if kind not in (STUDENT, "teacher") or (network in integer) != trained_for_integers:
             continue
         for entry in row["latency"]:
             latency = finite(entry["p50_ms"])

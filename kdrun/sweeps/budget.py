@@ -134,7 +134,7 @@ class Budget:
             limits = config.runtime.sweep
             if limits.measures_latency:
                 by_conditions.setdefault(str(self._conditions(limits)), []).append(number)
-        found = {}
+        found: dict[int, list[float]] = {}
         for numbers in by_conditions.values():
             cards = {n: [plans[n][0].student, *plans[n][0].teachers] for n in numbers}
             flat = [(card, plans[n][1].pixel_type) for n in numbers for card in cards[n]]
@@ -160,9 +160,10 @@ class Budget:
     ) -> Decision:
         limits = config.runtime.sweep
         cards = (plan.student, *plan.teachers)
+        measured = [None] * len(cards) if latencies is None else latencies
         student, *teachers = (
             Footprint(card.params, card.flops, self._bytes(card), latency)
-            for card, latency in zip(cards, latencies or [None] * len(cards), strict=True)
+            for card, latency in zip(cards, measured, strict=True)
         )
         conditions = None if latencies is None else self._conditions(limits)
         return Decision(

@@ -5,7 +5,7 @@ columns show the last epoch and choose nothing.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,11 @@ class Ranking:
     def cells(self, group: Group) -> list[str]:
         """A line of the table: `93.10 ± 0.40` for several seeds."""
         values = {**group.settings, COUNT: str(len(group.runs))}
-        values |= {metric.name: metric.means(group.mean(metric)) for metric in self.metrics}
+        for metric in self.metrics:
+            mean = group.mean(metric)
+            if mean is not None and mean.sd == 0 and not metric.spread:
+                mean = replace(mean, sd=None)
+            values[metric.name] = metric.means(mean)
         return [values.get(name, "") for name in self.columns]
 
     def numbers(self, group: Group) -> dict[str, Any]:

@@ -1,7 +1,12 @@
-"""Accuracy against parameters and FLOPs: teachers, baselines, distilled students."""
+"""Accuracy against size: teachers, baselines and distilled students, and their Pareto front.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Sizes are parameters, FLOPs, bytes of the weights where a student is quantised, and latency where
+it was measured, a chart for each way of measuring it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -18,14 +23,32 @@ from kdrun.report.charts.svg import (
     swatch,
     ticks,
 )
+from kdrun.report.pareto import front, mean_size
+from kdrun.report.records import Run
 from kdrun.report.statistics import Mean, mean_of
+from kdrun.runs.footprint import STUDENT, Conditions
 from kdrun.runs.result import NetworkResult
 from kdrun.ui import format
 
 HEIGHT = 280
 LEFT, RIGHT, TOP, BOTTOM = 38, 14, 22, 38
 KINDS = (("teacher", 1), ("baseline", 8), ("distilled", 0))
-MEASURES = (("params", "parameters"), ("flops", "FLOPs per image"))
+FRONT = "Pareto front: no network is smaller and as accurate. It describes these results and "
+FRONT += "chooses nothing."
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What accuracy is drawn against. name: of the axis. how: how it was measured.
+
+    student, teacher: the size of a run's student, and of its teacher with that number.
+    """
+
+    name: str
+    student: Callable[[Run], float | None]
+    teacher: Callable[[Run, int], float | None]
+    show: Callable[[float], str] = format.flops
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,46 +62,101 @@ class Point:
 
 
 def size_charts(groups: Sequence[Group], labels: Sequence[str], suffix: str = "") -> list[Chart]:
-    """A chart for parameters and one for FLOPs; none where no network is measured."""
+    """A chart for each measure that any network has."""
     charts = []
-    for key, measure in MEASURES:
-        points = _points(groups, labels, key)
+    for measure in _measures(groups):
+        points = _points(groups, labels, measure)
         if not points:
             continue
+        best = sorted(front([(p.size, p.test.mean) for p in points]), key=lambda n: points[n].size)
         shown = "; ".join(
-            f"{p.kind} {p.name}: {format.flops(p.size)}, {p.test.mean:.2f} %" for p in points[:20]
+            f"{p.kind} {p.name}: {measure.show(p.size)}, {p.test.mean:.2f} %" for p in points[:20]
         )
-        alt = f"Scatter plot: test top-1 % against {measure}. {shown}."
+        alt = f"Scatter plot: test top-1 % against {measure.name}. {shown}."
         kinds = [(kind, colour) for kind, colour in KINDS if any(p.kind == kind for p in points)]
         legend = tuple((swatch(kind, colour), _kind_name(kind)) for kind, colour in kinds)
+        caption = "Test split, mean over seeds; bars: ± standard deviation."
+        if len(best) > 1:
+            named = ", ".join(f"{points[n].name} ({points[n].kind})" for n in best)
+            alt += f" Pareto front: {named}."
+            legend += ((swatch("front", 0), "Pareto front"),)
+            caption += f" {FRONT}"
+        if measure.how:
+            caption += f" Latency: {measure.how}."
         charts.append(
             Chart(
-                f"Accuracy against {measure}{suffix}",
-                _draw(alt, points, measure),
-                "Test split, mean over seeds; bars: ± standard deviation.",
+                f"Accuracy against {measure.name}{suffix}",
+                _draw(alt, points, [points[n] for n in best], measure),
+                caption,
                 legend,
             )
         )
     return charts
 
 
-def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Point]:
+def _measures(groups: Sequence[Group]) -> list[Measure]:
+    runs = [run for group in groups for run in group.runs]
+    measures = [
+        Measure(
+            "parameters",
+            lambda run: run.result.student.params,
+            lambda run, number: run.result.teachers[number].params,
+        ),
+        Measure(
+            "FLOPs per image",
+            lambda run: run.result.student.flops,
+            lambda run, number: run.result.teachers[number].flops,
+        ),
+    ]
+    if any((run.config.get("student") or {}).get("quantize") for run in runs):
+        measures.append(
+            Measure("bytes of the weights", lambda run: run.weight_bytes, _teacher_bytes)
+        )
+    conditions = dict.fromkeys(one.conditions for run in runs for one in run.latencies)
+    return [*measures, *(_latency(one) for one in conditions)]
+
+
+def _teacher_bytes(run: Run, number: int) -> float | None:
+    teachers = run.footprint.teachers if run.footprint else ()
+    return teachers[number].bytes if number < len(teachers) else None
+
+
+def _latency(conditions: Conditions) -> Measure:
+    def find(run: Run, name: str) -> float | None:
+        values = [
+            one.latency_ms
+            for one in run.latencies
+            if one.network == name and one.conditions == conditions
+        ]
+        return values[0] if values else None
+
+    return Measure(
+        f"latency in ms ({conditions.program})",
+        lambda run: find(run, STUDENT),
+        lambda run, number: find(run, str(run.result.teachers[number].name)),
+        lambda value: f"{value:.3g}",
+        str(conditions),
+    )
+
+
+def _points(groups: Sequence[Group], labels: Sequence[str], measure: Measure) -> list[Point]:
     networks: dict[tuple[str, str, float], dict[str, float]] = {}
     points = []
     for group, name in zip(groups, labels, strict=True):
         result = group.runs[0].result
-        size = _size(result.student, key)
+        size = mean_size(group.runs, measure.student)
         if size and group.test:
             student = result.student.name or "student"
             points.append(Point("distilled", f"{student} {name}".strip(), size, group.test))
         for run in group.runs:
-            for teacher in run.result.teachers:
-                size = _size(teacher, key)
-                _add(networks, "teacher", str(teacher.name), str(teacher.sha256), size, teacher)
+            for number, teacher in enumerate(run.result.teachers):
+                key = str(teacher.sha256)
+                teacher_size = measure.teacher(run, number)
+                _add(networks, "teacher", str(teacher.name), key, teacher_size, teacher)
         for seed, baseline in group.baselines.items():
             which = getattr(baseline, "run", None) or str(seed)
-            size = _size(baseline, key) or _size(result.student, key)
-            _add(networks, "baseline", result.student.name or "student", which, size, baseline)
+            own = _baseline_size(baseline, group, measure, size)
+            _add(networks, "baseline", result.student.name or "student", which, own, baseline)
     for (kind, name, size), values in networks.items():
         mean = mean_of(list(values.values()))
         if mean is not None:
@@ -86,8 +164,16 @@ def _points(groups: Sequence[Group], labels: Sequence[str], key: str) -> list[Po
     return points
 
 
-def _size(network: NetworkResult, key: str) -> float | None:
-    return network.params if key == "params" else network.flops
+def _baseline_size(
+    baseline: NetworkResult, group: Group, measure: Measure, student: float | None
+) -> float | None:
+    """Its own size; by measures that it lacks, the student's if it is the same network."""
+    if measure.name == "parameters":
+        return baseline.params or student
+    if measure.name == "FLOPs per image":
+        return baseline.flops or student
+    same = baseline.params in (None, group.runs[0].result.student.params)
+    return student if same else None
 
 
 def _add(
@@ -104,7 +190,7 @@ def _add(
         networks.setdefault((kind, name, size), {})[which] = test
 
 
-def _draw(alt: str, points: Sequence[Point], measure: str) -> Markup:
+def _draw(alt: str, points: Sequence[Point], best: Sequence[Point], measure: Measure) -> Markup:
     sizes = [point.size for point in points]
     tops = [p.test.mean + (p.test.sd or 0.0) for p in points]
     bottoms = [p.test.mean - (p.test.sd or 0.0) for p in points]
@@ -115,22 +201,35 @@ def _draw(alt: str, points: Sequence[Point], measure: str) -> Markup:
     parts = frame(
         x,
         y,
-        [(t, format.flops(t)) for t in log_ticks(x.low, x.high)],
+        [(t, measure.show(t)) for t in log_ticks(x.low, x.high)],
         [(t, f"{t:g}") for t in ticks(y.low, y.high)],
-        measure,
+        measure.name,
         "test top-1 %",
     )
+    if len(best) > 1:
+        corners = [f"{x.at(p.size):.1f},{y.at(p.test.mean):.1f}" for p in _steps(best)]
+        parts.append(element("polyline", points=" ".join(corners), class_="front"))
     colours = dict(KINDS)
     for point in points:
         at, middle = x.at(point.size), y.at(point.test.mean)
-        at += {"baseline": -7, "distilled": 0, "teacher": 0}[point.kind]  # side by side, not hidden
+        if point.kind == "baseline" and point not in best:
+            at -= 7  # side by side, not hidden
         if point.test.sd:
-            ends = (y.at(point.test.mean - point.test.sd), y.at(point.test.mean + point.test.sd))
+            spread = (point.test.mean - point.test.sd, point.test.mean + point.test.sd)
+            ends = [y.at(min(max(end, low), high)) for end in spread]
             style = f"bar c{colours[point.kind]}"
             parts.append(element("line", x1=at, x2=at, y1=ends[0], y2=ends[1], class_=style))
         title = f"{_kind_name(point.kind)} {point.name}: {point.test.mean:.2f} %"
         parts.append(mark(point.kind, at, middle, colours[point.kind], title))
     return image(WIDTH, HEIGHT, alt, *parts, *_names(points, x, y))
+
+
+def _steps(best: Sequence[Point]) -> list[Point]:
+    """The corners of a staircase through the points, which are sorted by size."""
+    corners = [best[0]]
+    for before, after in pairwise(best):
+        corners += [replace(after, test=before.test), after]
+    return corners
 
 
 def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
@@ -153,7 +252,7 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
         used.append((left, at, height))
         texts.append(
             element("text", name[:24], x=at + (-9 if left else 9), y=height,
-                    text_anchor="end" if left else "start")
+                    text_anchor="end" if left else "start", class_="name")
         )  # fmt: skip
     return texts
 

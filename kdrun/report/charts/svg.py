@@ -121,6 +121,8 @@ def swatch(kind: str, colour: int, dash: str = "") -> Markup:
     if kind == "line":
         inside = element("line", x1=1.0, x2=23.0, y1=6.0, y2=6.0, class_=f"line c{colour}",
                          stroke_dasharray=dash or None)  # fmt: skip
+    elif kind == "front":
+        inside = element("line", x1=1.0, x2=23.0, y1=6.0, y2=6.0, class_="front")
     else:
         inside = mark(kind, 12.0, 6.0, colour)
     return element("svg", inside, viewBox="0 0 24 12", class_="swatch", aria_hidden="true")
