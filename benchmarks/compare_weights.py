@@ -75,11 +75,14 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("outputs"))
+    parser.add_argument("--only", nargs="*", help="digits, 'ten textures', MNIST, CIFAR-100")
     parser.add_argument("--table", action="store_true", help="only print the table")
     options = parser.parse_args()
     link_part(options.root / "cifar100", options.out / "cifar100_part")
     rows = []
     for name, (words, losses) in tasks(options.root, options.weights, options.out).items():
+        if options.only and name.split(",")[0] not in options.only:
+            continue
         out = options.out / name.split(",")[0].replace(" ", "_")
         for loss in losses:
             weight = f"loss.{loss}.weight={PUBLISHED[loss]},auto"
