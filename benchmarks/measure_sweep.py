@@ -80,7 +80,7 @@ def usual_run(words: list[str]) -> None:
     """One distillation with the usual loop, in this process; the networks are untrained."""
     import torch
     from hydra import compose, initialize_config_module
-    from reference.loop import PilImages
+    from reference.images import PilImages
     from reference.variant import UsualVariant
 
     from kdrun.benchmarking.variants import Bench, variant_config

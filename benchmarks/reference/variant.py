@@ -7,6 +7,8 @@ from torch import Tensor
 
 from kdrun.benchmarking.variants import Bench, untrained_scheme
 from kdrun.config.schema import DistillConfig
+from kdrun.data.augment.rendering import storage
+from kdrun.data.loaders.resident import choose_resident
 from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock
 from kdrun.losses.crd import ContrastiveDistillation
@@ -16,13 +18,8 @@ from kdrun.schemes.base import StudentScheme
 from kdrun.types import Batch
 
 from .crd import GatheredCrd
-from .loop import (
-    Forward,
-    UsualLoop,
-    plain_forward,
-    soft_target_objective,
-    usual_batches,
-)
+from .images import are_files, usual_batches
+from .loop import Forward, UsualLoop, plain_forward, soft_target_objective
 
 
 class UsualVariant:
@@ -49,11 +46,18 @@ class UsualVariant:
             self.clock.watch_module("teacher forward", teacher.network)
         self.clock.watch_optimizer("optimiser", self.loop.optimizer, before="backward")
         self.watched_steps = 0
+        train, data = bench.dataset.train, config.dataset
+        stored = storage(config.augment)
+        streamed = not choose_resident(train, stored, session.device, data.resident)
+        from_files = streamed and are_files(train)
         self.batches = usual_batches(
-            bench.dataset.train,
+            train,
             config.augment,
             bench.dataset.normalisation,
             config.schedule.batch_size,
+            data.workers if from_files else 0,
+            from_files=from_files,
+            num_classes=bench.dataset.info.num_classes,
         )
 
     def block(self) -> float:
@@ -65,6 +69,10 @@ class UsualVariant:
             self.clock.stop("data")
             self.loop.step(batch)
         return (self.clock.now() - began) / self.bench.steps
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        self.batches.close()
 
     def watched_block(self) -> float:
         """The same with the phases' clock running."""
@@ -90,7 +98,8 @@ def usual_forward(scheme: StudentScheme, clock: PhaseClock) -> Forward:
     teachers = scheme.frozen_teachers
     if len(teachers) == 1 and len(terms) == 1 and type(terms[0]) is SoftTargets:
         term = terms[0]
-        plain = not term.standardise and objective.ce.label_smoothing == 0
+        ce = objective.ce
+        plain = not term.standardise and ce.label_smoothing == 0 and ce.kind == "ce"
         if plain and scheme.student.renormalise is None and teachers[0].renormalise is None:
             weight = objective.weights[term.id]
             loss = soft_target_objective(term.temperature, weight, objective.ce_weight)

@@ -4,7 +4,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from contextlib import ExitStack
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -44,6 +45,7 @@ WITHOUT_REFERENCE = (
     "the installed package"
 )
 Peaks = dict[str, Callable[[], float]]
+AnyVariant = TypeVar("AnyVariant", bound=Variant)
 
 
 def run_benchmark(
@@ -85,21 +87,36 @@ def run_benchmark(
 
 def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
     """All measurements of `benchmark.json`."""
-    reporter = bench.session.reporter
-    loops: dict[str, LoopVariant] = {}
-    variants: dict[str, Variant] = {}
-    loops[THIS] = LoopVariant(variant_config("this", config.distill), bench)
-    variants[BARE] = BareVariant(loops[THIS])
-    for name in dict.fromkeys(config.compare):
-        if name == USUAL:
-            make = reference_variant()
-            if make is None:
-                reporter.say(f"  {WITHOUT_REFERENCE}")
+    with ExitStack() as stack:
+
+        def opened(variant: AnyVariant) -> AnyVariant:
+            stack.callback(variant.close)
+            return variant
+
+        loops = {THIS: opened(LoopVariant(variant_config("this", config.distill), bench))}
+        variants: dict[str, Variant] = {BARE: BareVariant(loops[THIS])}
+        for name in dict.fromkeys(config.compare):
+            if name == USUAL:
+                make = reference_variant()
+                if make is None:
+                    bench.session.reporter.say(f"  {WITHOUT_REFERENCE}")
+                else:
+                    usual = make(variant_config("plain", config.distill), bench)
+                    variants[USUAL] = opened(usual)
             else:
-                variants[USUAL] = make(variant_config("plain", config.distill), bench)
-        else:
-            loops[name] = LoopVariant(variant_config(name, config.distill), bench)
-    variants |= loops
+                loops[name] = opened(LoopVariant(variant_config(name, config.distill), bench))
+        return _measured(config, bench, plan, variants | loops, loops[THIS])
+
+
+def _measured(
+    config: BenchmarkConfig,
+    bench: Bench,
+    plan: Plan,
+    variants: dict[str, Variant],
+    this: LoopVariant,
+) -> dict[str, Any]:
+    """The measurements of `variants`; this: the configuration as it is."""
+    reporter = bench.session.reporter
     first: dict[str, float] = {}
     for name, variant in variants.items():
         reporter.progress(f"first steps: {name}", len(first), len(variants))
@@ -108,7 +125,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
         first[name] = time.perf_counter() - began
     peaks = _peaks(bench.session.device)
     blocks = {name: variant.block for name, variant in variants.items()}
-    watched: dict[str, WatchedVariant] = {WATCHED: loops[THIS]}
+    watched: dict[str, WatchedVariant] = {WATCHED: this}
     if USUAL in variants:
         watched[WATCHED_USUAL] = cast(WatchedVariant, variants[USUAL])
     blocks |= {name: variant.watched_block for name, variant in watched.items()}
@@ -122,7 +139,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
         **_facts(config, bench, plan),
         "variants": {name: _variant(seconds, name, first[name], config, plan) for name in variants},
         "bare_over_whole": ratios(seconds[BARE], seconds[THIS]).as_dict(),
-        "phases_ms": _phases(loops[THIS], seconds[WATCHED]),
+        "phases_ms": _phases(this, seconds[WATCHED]),
         "usual_phases_ms": _phases(watched[WATCHED_USUAL], seconds[WATCHED_USUAL])
         if USUAL in variants
         else None,

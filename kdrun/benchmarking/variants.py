@@ -63,6 +63,9 @@ class Variant(Protocol):
     def block(self) -> float:
         """Do the steps of one block; returns seconds per step."""
 
+    def close(self) -> None:
+        """End what the variant has started, such as a loader's workers."""
+
 
 class WatchedVariant(Variant, Protocol):
     """A variant that is also timed by phase."""
@@ -129,8 +132,9 @@ class LoopVariant:
             config.seed,
             config.schedule.repeated_augmentation,
         )
+        self.batches = Repeated(loader, DIFFERENT_BATCHES, bench.steps)
         training = Training(
-            train=Repeated(loader, DIFFERENT_BATCHES, bench.steps),
+            train=self.batches,
             val=None,
             schedule=config.schedule,
             seed=config.seed,
@@ -152,6 +156,10 @@ class LoopVariant:
         began = self.clock.now()
         self.loop.block()
         return (self.clock.now() - began) / self.bench.steps
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        self.batches.close()
 
     def watched_block(self) -> float:
         """The same with the phases' clock running."""
@@ -205,6 +213,9 @@ class BareVariant:
             loss.backward()
             optimizer.step()
         return (self.loop.clock.now() - began) / self.loop.bench.steps
+
+    def close(self) -> None:
+        """Nothing to end."""
 
     def _loss(self) -> Tensor:
         scheme = self.loop.scheme

@@ -1,6 +1,6 @@
 """Run the training loop's steps in blocks, for benchmarks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -25,13 +25,17 @@ class Repeated:
         self.block = block
         self.batches = self._endless(source, min(count, source.batches_per_epoch))
 
-    def _endless(self, source: TrainBatches, count: int) -> Iterator[Batch]:
+    def _endless(self, source: TrainBatches, count: int) -> Generator[Batch, None, None]:
         while True:
             yield from islice(source.epoch(0), count)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The next block; the arguments are ignored."""
         return islice(self.batches, self.block)
+
+    def close(self) -> None:
+        """End the loader's workers, for which the exit of the process would wait in vain."""
+        self.batches.close()
 
 
 class MeasuredLoop:

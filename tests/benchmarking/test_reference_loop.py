@@ -1,15 +1,24 @@
 """The usual loop does the same mathematics as the tool's own."""
 
 import copy
+import importlib.util
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from benchmarks.reference.loop import PilImages, UsualLoop, usual_batches
+from benchmarks.reference.images import PilImages, are_files, usual_batches
+from benchmarks.reference.loop import UsualLoop
 from benchmarks.reference.variant import usual_forward
 from kdrun.config.augment import MixConfig
 from kdrun.config.schema import AugmentConfig, LossConfig, ScheduleConfig
+from kdrun.data.decoding.image import DecodedImages, Form
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import Normaliser
 from kdrun.engine.interrupt import StopRequest
@@ -19,11 +28,12 @@ from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss, LossContext, NetworkView
+from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
-from kdrun.types import Batch, Normalisation
+from kdrun.types import Batch, Mixture, Normalisation
 
 KD = LossConfig("kd", "kdrun.losses.kd.SoftTargets", 0.9, {"temperature": 4.0})
 CRD = LossConfig("crd", "kdrun.losses.crd.ContrastiveDistillation", 0.8, {"negatives": 40})
@@ -135,24 +145,84 @@ def test_values_that_are_no_photographs_are_refused() -> None:
         PilImages(split, AugmentConfig(), Normalisation((0.0,), (1.0,)))
 
 
-POLICIES = ("randaugment", "trivialaugment", "autoaugment_cifar10")
+GREY = Normalisation((0.0,) * 3, (1.0,) * 3)
+POLICIES = ("randaugment", "trivialaugment", "autoaugment_cifar10", "three_augment")
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_the_usual_loop_draws_torchvisions_policies(policy: str) -> None:
+@pytest.mark.parametrize("policy", [*POLICIES, "timm_randaugment"])
+def test_the_usual_loop_draws_the_libraries_policies(policy: str) -> None:
+    if policy == "timm_randaugment":
+        pytest.importorskip("timm")
     pixels = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
     split = Split(pixels, torch.zeros(6, dtype=torch.int64))
-    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
     augment = AugmentConfig(crop="resized", flip=True, policy=policy)
-    images = next(usual_batches(split, augment, normalisation, 6)).images
+    images = next(usual_batches(split, augment, GREY, 6)).images
     assert images.shape == (6, 3, 16, 16)
-    plain = next(usual_batches(split, AugmentConfig(), normalisation, 6)).images
+    plain = next(usual_batches(split, AugmentConfig(), GREY, 6)).images
     assert not torch.equal(images, plain)
 
 
-def test_what_torchvision_does_not_have_is_refused() -> None:
+def test_timms_policy_needs_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
-    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
-    for augment in (AugmentConfig(policy="three_augment"), AugmentConfig(mixup=MixConfig(0.2))):
-        with pytest.raises(ConfigError, match="leave 'usual' out of compare"):
-            PilImages(split, augment, normalisation)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="leave 'usual' out of compare"):
+        PilImages(split, AugmentConfig(policy="timm_randaugment"), GREY)
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        {"mixup": MixConfig(0.8)},
+        {"cutmix": MixConfig(1.0)},
+        {"mixup": MixConfig(0.8), "cutmix": MixConfig(1.0), "switch_prob": 0.0},
+    ],
+    ids=["mixup", "cutmix", "both"],
+)
+def test_batches_are_mixed_as_torchvision_does(mixing: dict[str, Any]) -> None:
+    levels = torch.arange(1, 7, dtype=torch.uint8) * 40  # one grey level per image and class
+    split = Split(levels.view(6, 1, 1, 1).repeat(1, 3, 16, 16), torch.arange(6))
+    augment = AugmentConfig(**mixing)
+    batches = usual_batches(split, augment, GREY, 6, num_classes=6)
+    for batch, _ in zip(batches, range(3), strict=False):
+        assert batch.mixture is not None
+        assert torch.equal(batch.mixture.targets, batch.targets.roll(1))
+        share = batch.mixture.share
+        own, partner = (levels[t] / 255 for t in (batch.targets, batch.mixture.targets))
+        # the mean pixel has the labels' shares, of a mixture and of a pasted box
+        mean = batch.images.mean(dim=(1, 2, 3))
+        torch.testing.assert_close(mean, share * own + (1 - share) * partner)
+    unmixed = replace(augment, mixup=MixConfig(), cutmix=MixConfig(1.0, prob=1e-9))
+    assert next(usual_batches(split, unmixed, GREY, 6, num_classes=6)).mixture is None
+
+
+def test_mixed_batches_reach_the_loss_of_the_tool() -> None:
+    own = scheme({"kd": KD})
+    (batch,) = islice(Batches().epoch(0), 1)
+    mixed = replace(batch, mixture=Mixture(batch.targets.roll(1), torch.full((16,), 0.3)))
+    loss, _ = usual_forward(copy.deepcopy(own).train(), PhaseClock(CPU))(mixed)
+    assert loss.item() == pytest.approx(own.train()(mixed).loss.item(), rel=1e-5)
+
+
+def test_bce_is_not_taken_for_ce() -> None:
+    own = scheme({"kd": KD})
+    own.objective.ce = CrossEntropy(kind="bce")
+    (batch,) = islice(Batches().epoch(0), 1)
+    loss, _ = usual_forward(copy.deepcopy(own).train(), PhaseClock(CPU))(batch)
+    assert loss.item() == pytest.approx(own.train()(batch).loss.item(), rel=1e-5)
+
+
+def test_streamed_files_are_decoded_by_the_usual_loop(tmp_path: Path) -> None:
+    levels = (40, 80, 120, 160)
+    for number, level in enumerate(levels):
+        Image.new("RGB", (20, 12), (level,) * 3).save(tmp_path / f"{number}.png")
+    names = [tmp_path / f"{number}.png" for number in range(4)]
+    split = Split(DecodedImages(names, Form((8, 8), 3)), torch.arange(4))
+    assert are_files(split)
+    assert not are_files(Split(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1)))
+    for augment in (AugmentConfig(1, True), AugmentConfig(crop="resized", interpolation="random")):
+        batch = next(usual_batches(split, augment, GREY, 4, from_files=True))
+        assert batch.images.shape == (4, 3, 8, 8)
+        middle = batch.images[:, :, 4, 4] * 255
+        expected = torch.tensor(levels).float()[batch.targets].view(-1, 1).expand(-1, 3)
+        torch.testing.assert_close(middle, expected, atol=0.01, rtol=0)
