@@ -125,6 +125,10 @@ def export(config: schema.ExportConfig) -> None:
             "tolerance out."
         )
     _require(
+        config.opset is None or config.format == "onnx",
+        f"opset={config.opset} is for format=onnx: leave opset out.",
+    )
+    _require(
         config.runtime.device in ("cpu", "auto"),
         f"device={config.runtime.device}: export runs on the CPU, where the file is checked and "
         "timed: leave device out.",

@@ -383,6 +383,9 @@ class ExportConfig:
     quantize: Annotated[str, Choices(("int8", "w4a8"))] | None = setting(
         None, "null | int8 | w4a8: integer weights and activations, with format=onnx"
     )
+    opset: Annotated[int, Range(low=18, high=26)] | None = setting(
+        None, "version of ONNX's operator set, for older runtimes; null: the exporter's", quiet=True
+    )
     out: str | None = setting(None, "folder for the files; null: export/ in the run's folder")
     images: Steps | None = setting(None, "test images to check the file on; null: all")
     tolerance: Annotated[float, Range(low=0, high=100)] | None = setting(

@@ -38,7 +38,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
     _check_quantize(config, source)
     folder = _folder(config, source, session)
     kind = f".{config.quantize}" if config.quantize else ""
-    path = folder / f"{source.weights.stem}{kind}.{config.format}"
+    path = folder / f"{source.stem}{kind}.{config.format}"
     new = not folder.exists()
     _check_out(folder, path, source)
     session.reporter.heading(f"kdrun export: {source.card.name} as {path.name}")
@@ -98,7 +98,7 @@ def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
         return Path(config.out).expanduser()
     if source.is_bare:
         return session.output_root / "export" / source.dataset.name / source.card.name
-    return source.weights.parent / "export"
+    return source.folder / "export"
 
 
 def _check_out(folder: Path, path: Path, source: Source) -> None:
@@ -133,8 +133,8 @@ def _write(
             result = check(formats.pt2_runner(file))
         else:
             calibrated = config.quantize is not None and not trained
-            full = work / f"{source.weights.stem}.onnx" if calibrated else file
-            formats.write_onnx(source.network, source.card, dtype, full)
+            full = work / f"{source.stem}.onnx" if calibrated else file
+            formats.write_onnx(source.network, source.card, dtype, full, config.opset)
             result = check(formats.onnx_runner(full, session.threads))
         if trained:
             agreement.require_same_answers(result, path.name)

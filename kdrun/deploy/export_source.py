@@ -12,19 +12,21 @@ from kdrun.config.schema import DatasetConfig, ExportConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.loaders.fitted import fitted
+from kdrun.deploy.interrupted import is_interrupted, load_interrupted
 from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import renormalised
 from kdrun.distillation.session import Session, eval_loader, open_data
+from kdrun.distillation.student import STEM
 from kdrun.distillation.teacher_check import evenly, reading_warnings
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import collect_logits, evaluation
 from kdrun.errors import ConfigError
 from kdrun.evaluation.finished import check_classes, data_of
-from kdrun.models.card import NetworkCard
+from kdrun.models.card import INTERRUPTED_AT, NetworkCard
 from kdrun.runs.reading import read_run, require_intact
 from kdrun.runs.result import RunResult
-from kdrun.teachers.formats import LoadedWeights, chosen_weights, read_any
+from kdrun.teachers.formats import LoadedWeights, averaged_stem, chosen_weights, read_any
 from kdrun.types import InputInfo
 
 
@@ -34,6 +36,7 @@ class Source:
 
     test: the test images of the check, as the network takes them. original: the network's logits
     of them `[N, C]`, by the way `kdrun evaluate` takes. is_bare: the weights had no card.
+    epoch: of an interrupted run: which one the weights are of, as text.
     """
 
     network: LoadedNetwork
@@ -42,6 +45,21 @@ class Source:
     test: Split
     original: Tensor
     is_bare: bool = False
+    epoch: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, or the folder of the weights."""
+        return self.weights.parent.parent if self.epoch else self.weights.parent
+
+    @property
+    def stem(self) -> str:
+        """Name of exported files, without ending: `student`, or `student-epoch12`."""
+        at = self.card.extra.get(INTERRUPTED_AT)
+        if not self.epoch or at is None:
+            return self.weights.stem
+        name = averaged_stem(STEM) if at["weights"] == "ema" else STEM
+        return f"{name}-epoch{at['epoch']}" + (f"-batch{at['batch']}" if at["batch"] else "")
 
     @property
     def card(self) -> NetworkCard:
@@ -51,7 +69,7 @@ class Source:
     @property
     def result(self) -> RunResult | None:
         """`result.json` of its run; None for a teacher or a file alone."""
-        result = read_run(self.weights.parent).result
+        result = read_run(self.folder).result
         return result if result.complete else None
 
 
@@ -60,6 +78,15 @@ def open_source(config: ExportConfig, session: Session) -> Source:
 
     Raises CheckpointError, ConfigError or DataError for what is missing or does not fit.
     """
+    run = Path(config.run).expanduser()
+    if config.bare is None and is_interrupted(run):
+        network, checkpoint, epoch = load_interrupted(run, config.weights, session)
+        session.reporter.say(f"  {config.run} is not finished: exporting {epoch}")
+        data, val_fraction = data_of(network.card, config.dataset, config.run)
+        dataset = open_data(session, data, val_fraction)
+        check_classes(network.card, dataset)
+        source = _answered(network, checkpoint, dataset, data, config, session)
+        return replace(source, epoch=epoch)
     loaded = read_any(chosen_weights(config.run, config.weights), what="run")
     if config.bare is not None:
         return _bare(config, config.bare, loaded, session)

@@ -17,6 +17,8 @@ from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.session import Session
 from kdrun.engine.devices import cpu_name
 from kdrun.errors import ConfigError, KdrunError, MissingExtraError
+from kdrun.models.measure import count_bytes
+from kdrun.runs.footprint import STUDENT
 from kdrun.teachers.formats import read_any
 
 BATCH_SIZES = (1, 128)
@@ -59,11 +61,14 @@ def _programs(
     """(network, program, bytes of its file, how to run it)."""
     teachers = _teachers(source, session)
     members = [(f"teacher {one.card.name}", one, file) for one, file in teachers]
-    role = source.weights.stem if source.weights.stem in ("student", "teacher") else "network"
+    stem = STUDENT if source.epoch else source.weights.stem
+    role = stem if stem in (STUDENT, "teacher") else "network"
     members.append((f"{role} {source.card.name}", source.network, source.weights))
     for name, network, file in members:
         run = formats.module_runner(network)
-        yield name, PYTORCH, file.stat().st_size, run
+        unfinished = network is source.network and source.epoch  # no file of its own yet
+        size = count_bytes(network.network) if unfinished else file.stat().st_size
+        yield name, PYTORCH, size, run
     dtype = source.dataset.pixel_type
     for name, network, _ in members:
         if network is source.network and source.card.quantize is not None:

@@ -23,7 +23,7 @@ from kdrun.deploy.integer_form import IntegerForm, OnnxForm, integer_form
 from kdrun.errors import ConfigError, MissingExtraError
 from kdrun.files import sha256_of
 from kdrun.models.build import build_network, sample_images
-from kdrun.models.card import NetworkCard, read_card, write_card
+from kdrun.models.card import INTERRUPTED_AT, NetworkCard, read_card, write_card
 
 ONNX, PT2, SAFETENSORS = "onnx", "pt2", "safetensors"
 FORMATS = (ONNX, PT2, SAFETENSORS)
@@ -59,6 +59,7 @@ def metadata(card: NetworkCard, dtype: str, folded: bool = True) -> dict[str, An
             "of": "pixels scaled to 0..1" if dtype == UINT8 else "the values",
         },
         "weights_sha256": card.sha256,
+        **({INTERRUPTED_AT: at} if (at := card.extra.get(INTERRUPTED_AT)) else {}),
         "made_by": f"kdrun {__version__}",
     }
 
@@ -68,9 +69,12 @@ def example(card: NetworkCard, dtype: str) -> Tensor:
     return torch.zeros(2, card.info.in_channels, *card.info.image_size, dtype=DTYPES[dtype])
 
 
-def write_onnx(network: Folded, card: NetworkCard, dtype: str, path: Path) -> None:
+def write_onnx(
+    network: Folded, card: NetworkCard, dtype: str, path: Path, opset: int | None = None
+) -> None:
     """Write `network` as one ONNX file with a free batch size and the metadata inside.
 
+    opset: version of the operator set; None: the exporter's.
     Raises MissingExtraError without the packages, ConfigError for a network that ONNX's exporter
     cannot follow or that is too large for one file.
     """
@@ -80,7 +84,11 @@ def write_onnx(network: Folded, card: NetworkCard, dtype: str, path: Path) -> No
     try:
         with quiet():
             program = torch.onnx.export(
-                exported, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
+                exported,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
             )
         assert program is not None
         model = program.model_proto
@@ -133,7 +141,15 @@ def onnx_runner(path: Path, threads: int) -> Runner:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library has its own errors for what it does not support
+        opset = require("onnx").load(path).opset_import[0].version
+        reason = str(error).strip().partition("\n")[0].removesuffix(".")[:200]
+        raise ConfigError(
+            f"ONNX Runtime {runtime.__version__} cannot run {path.name} (opset {opset}): {reason}. "
+            "Install a newer one (pip install -U onnxruntime), or set a lower opset=..."
+        ) from error
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])

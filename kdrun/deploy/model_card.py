@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdrun.markdown import code, escaped
-from kdrun.models.card import NetworkCard
+from kdrun.models.card import INTERRUPTED_AT, NetworkCard
 from kdrun.report.metrics_table import SPLIT_METRICS
 from kdrun.runs.result import Metrics, RunResult
 
@@ -72,6 +72,10 @@ def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
         f"- Network: {code(card.target)} with "
         f"{code(str(card.kwargs)) if card.kwargs else 'no arguments'}.",
     ]
+    if at := card.extra.get(INTERRUPTED_AT):
+        lines.append(
+            f"- An unfinished training: the weights after epoch {at['epoch']} of {at['epochs']}."
+        )
     if result is None:
         return "\n".join(lines)
     lines += [

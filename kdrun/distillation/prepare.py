@@ -89,6 +89,16 @@ def prepare(
     )
 
 
+def plan_student(config: DistillConfig, dataset: Dataset) -> Plan:
+    """The networks of a run's last generation, untrained; a pruned student with its architecture.
+
+    dataset: with the transfer set. Raises ConfigError for networks that do not fit.
+    """
+    config = replace(config, student=with_architecture(config.student, dataset.info))
+    last = plan_generations(config)[-1]
+    return dry_run_build(last.config, dataset, last.num_given_teachers)
+
+
 def _check_strong_view(config: DistillConfig, objective: Objective) -> None:
     """Raise ConfigError for `augment.strong` where no loss reads a second view."""
     strong = config.augment.strong

@@ -118,13 +118,17 @@ def _student_metrics(
 
 def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
     """Training entries shared by the cards of all networks of this run."""
+    return {"objective": scheme.describe(), **data_entries(run.config, run.dataset)}
+
+
+def data_entries(config: DistillConfig, dataset: Dataset) -> dict[str, Any]:
+    """The data of a training, as its networks' cards hold it."""
     return {
-        "objective": scheme.describe(),
-        "dataset": distill_plain(run.config)["dataset"],
-        "fingerprint": run.dataset.fingerprint,
-        "val_fraction": run.config.val_fraction,
-        "pixel_type": run.dataset.pixel_type,
-        **run.dataset.pixel_metadata,
+        "dataset": distill_plain(config)["dataset"],
+        "fingerprint": dataset.fingerprint,
+        "val_fraction": config.val_fraction,
+        "pixel_type": dataset.pixel_type,
+        **dataset.pixel_metadata,
     }
 
 

@@ -26,6 +26,7 @@ from kdrun.models.quantisation.ranges import WEIGHT_BITS
 from kdrun.types import InputInfo, Normalisation
 
 SCHEMA = 1
+INTERRUPTED_AT = "interrupted_at"  # in `extra`: the epoch of an unfinished training
 LARGEST_SIDE = 2**16  # plausible pixels or channels
 T = TypeVar("T")
 

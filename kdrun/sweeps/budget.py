@@ -5,21 +5,20 @@ students fit is decided once, by the process that starts the sweep, before its f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kdrun.config.runtime import SweepConfig
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.deploy.untrained import LatencyStore, conditions_of, untrained
-from kdrun.distillation.build import Plan, dry_run_build
-from kdrun.distillation.generations import plan_generations
+from kdrun.distillation.build import Plan
+from kdrun.distillation.prepare import plan_student
 from kdrun.distillation.session import Session, open_data, open_session
 from kdrun.distillation.transfer import open_transfer
 from kdrun.errors import ConfigError, KdrunError
 from kdrun.models.card import NetworkCard
 from kdrun.models.measure import count_bytes
-from kdrun.models.pruned import with_architecture
 from kdrun.runs.footprint import Footprint, RunFootprint
 from kdrun.ui import format
 
@@ -119,7 +118,7 @@ class Budget:
         if key not in self.plans:
             dataset = self.open_data(config)
             dataset = open_transfer(config, dataset, self.session).dataset
-            self.plans[key] = planned(config, dataset), dataset
+            self.plans[key] = plan_student(config, dataset), dataset
         return self.plans[key]
 
     def _open(self, config: DistillConfig) -> Dataset:
@@ -177,16 +176,6 @@ class Budget:
         if key not in self.bytes:
             self.bytes[key] = count_bytes(untrained(card))
         return self.bytes[key]
-
-
-def planned(config: DistillConfig, dataset: Dataset) -> Plan:
-    """The networks of a job, untrained; a pruned student with its architecture.
-
-    dataset: with the transfer set. Raises ConfigError for networks that do not fit.
-    """
-    config = replace(config, student=with_architecture(config.student, dataset.info))
-    last = plan_generations(config)[-1]
-    return dry_run_build(last.config, dataset, last.num_given_teachers)
 
 
 def excess(student: Footprint, limits: SweepConfig) -> str:

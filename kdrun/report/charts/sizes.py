@@ -24,7 +24,7 @@ from kdrun.report.charts.svg import (
     ticks,
 )
 from kdrun.report.pareto import front, mean_size
-from kdrun.report.records import Run
+from kdrun.report.records import Run, find
 from kdrun.report.statistics import Mean, mean_of
 from kdrun.runs.footprint import STUDENT, Conditions
 from kdrun.runs.result import NetworkResult
@@ -108,7 +108,7 @@ def _measures(groups: Sequence[Group]) -> list[Measure]:
             lambda run, number: run.result.teachers[number].flops,
         ),
     ]
-    if any((run.config.get("student") or {}).get("quantize") for run in runs):
+    if any(find(run.config, "student", "quantize") for run in runs):
         measures.append(
             Measure("bytes of the weights", lambda run: run.weight_bytes, _teacher_bytes)
         )
@@ -122,7 +122,7 @@ def _teacher_bytes(run: Run, number: int) -> float | None:
 
 
 def _latency(conditions: Conditions) -> Measure:
-    def find(run: Run, name: str) -> float | None:
+    def measured(run: Run, name: str) -> float | None:
         values = [
             one.latency_ms
             for one in run.latencies
@@ -132,8 +132,8 @@ def _latency(conditions: Conditions) -> Measure:
 
     return Measure(
         f"latency in ms ({conditions.program})",
-        lambda run: find(run, STUDENT),
-        lambda run, number: find(run, str(run.result.teachers[number].name)),
+        lambda run: measured(run, STUDENT),
+        lambda run, number: measured(run, str(run.result.teachers[number].name)),
         lambda value: f"{value:.3g}",
         str(conditions),
     )
