@@ -1,6 +1,6 @@
 """Within an epoch nothing reads a number back, which a GPU would have to be waited for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from kdrun.losses.objective import build_objective
 from kdrun.models.cnn import ConvNet
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.schemes.offline import Offline
-from kdrun.types import Normalisation
+from kdrun.types import Batch, Normalisation
 
 # What copies a number, or the size of a result, from the device to the host.
 WAITING = ("_local_scalar_dense", "nonzero", "equal", "item", "masked_select", "unique")
@@ -108,6 +108,26 @@ def test_a_measured_loop_that_is_stopped_saves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         measured.block()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_repeated_batches_ends_their_loader() -> None:
+    ended = []
+
+    class Source:
+        batches_per_epoch = 2
+
+        def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+            try:
+                while True:
+                    yield Batch(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1))
+            finally:
+                ended.append(epoch)
+
+    batches = Repeated(Source(), 2, 1)
+    next(batches.epoch(0))
+    assert ended == []
+    batches.close()
+    assert ended == [0]
 
 
 def test_the_watcher_would_notice() -> None:
