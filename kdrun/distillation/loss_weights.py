@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kdrun.engine import distributed
 from kdrun.engine.devices import autocast
+from kdrun.engine.freezing import freeze_statistics
 from kdrun.engine.loop import TrainBatches
 from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.losses.objective import Objective
@@ -34,6 +35,7 @@ class LossWeights:
     """Measures the weights that are `auto` before the first step, and warns of a dominant loss.
 
     batches: of the training. The student, the losses and all random numbers stay as they are.
+    freeze_bn_stats: as in the schedule.
     """
 
     scheme: StudentScheme
@@ -43,6 +45,7 @@ class LossWeights:
     seed: int
     reporter: Reporter
     result: ResultFile
+    freeze_bn_stats: bool = False
 
     def on_start(self, step: int) -> None:
         """Measure, or report what the checkpoint holds. step: number of steps done."""
@@ -78,7 +81,9 @@ class LossWeights:
             )
 
     def _norms(self, batches: Iterable[Batch]) -> Norms:
-        return gradient_norms(self.scheme, batches, self.device, self.precision, self.seed)
+        return gradient_norms(
+            self.scheme, batches, self.device, self.precision, self.seed, self.freeze_bn_stats
+        )
 
 
 def dominant_losses(norms: Norms) -> list[tuple[str, float]]:
@@ -98,6 +103,7 @@ def gradient_norms(
     device: torch.device,
     precision: str = "fp32",
     seed: int = 0,
+    freeze_bn_stats: bool = False,
 ) -> Norms:
     """Loss → (gradient norm of CE, of the loss), both weighted, as means over `batches`.
 
@@ -109,6 +115,9 @@ def gradient_norms(
     limits = {name: auto.batches for name, auto in scheme.objective.auto.items()}
     for number, batch in enumerate(batches):
         with _unchanged(scheme, device), _full_weights(scheme):
+            scheme.train()
+            if freeze_bn_stats:
+                freeze_statistics(scheme.network)
             torch.manual_seed(derive(seed, "gradient norms", number))
             rows.append(_batch_norms(scheme, batch, device, precision))
     means = {}
@@ -168,15 +177,15 @@ def _norm(gradients: Sequence[Tensor | None]) -> float:
 
 @contextmanager
 def _unchanged(scheme: StudentScheme, device: torch.device) -> Iterator[None]:
-    """Restore buffers (running statistics, memories) and random states at the end."""
+    """Restore buffers (running statistics, memories), modes and random states at the end."""
     buffers = [(buffer, buffer.clone()) for buffer in scheme.buffers()]
     state = random_state(device)
-    mode = scheme.training
-    scheme.train()
+    modes = [(module, module.training) for module in scheme.modules()]
     try:
         yield
     finally:
-        scheme.train(mode)
+        for module, training in modes:  # one by one: frozen statistics stay in evaluation mode
+            module.training = training
         set_random_state(state, device)
         with torch.no_grad():
             for buffer, saved in buffers:

@@ -167,6 +167,7 @@ def _with_loss_weights(
         main.seed,
         session.reporter,
         result,
+        main.schedule.freeze_bn_stats,
     )
     return replace(main, on_start=weights.on_start, on_first_batch=weights.on_first_batch)
 

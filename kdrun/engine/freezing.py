@@ -36,11 +36,16 @@ class Freezing:
             for parameter in self.backbone:
                 parameter.requires_grad_(epoch >= self.epochs)
         if self.freeze_bn_stats:
-            for module in self.network.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            freeze_statistics(self.network)
 
     def finish(self) -> None:
         """Leave every parameter as it was before the first epoch."""
         for parameter in self.backbone:
             parameter.requires_grad_()
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Put the batch normalisation of `network` in evaluation mode."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()

@@ -1,5 +1,7 @@
 """Information-theoretic representation distillation: Miles et al., BMVC 2022, arXiv 2112.00459."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -7,10 +9,11 @@ from kdrun.losses.adapters import DEFAULT, linear_adapter, require_adapter
 from kdrun.losses.base import DistillationLoss, LossContext
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.shapes import unit
-from kdrun.ranges import NotNegative, Positive
+from kdrun.ranges import NotNegative, Range
 from kdrun.types import Batch, Outputs
 
 SMALLEST_VARIANCE = 1e-12
+Order = Annotated[float, Range(above=0, high=4)]  # larger powers of 1 - c under- or overflow
 
 
 class InformationTheoretic(DistillationLoss):
@@ -26,7 +29,7 @@ class InformationTheoretic(DistillationLoss):
     before it only where D_s differs from D_t. weight: 1 with 1 · CE; correlation 2, mutual 1,
     alpha 1.01 (the authors' setting for WRN-40-2 → WRN-16-2).
 
-    correlation, mutual: weights of the parts. alpha: order of the entropy, above 0.
+    correlation, mutual: weights of the parts. alpha: order of the entropy, above 0, at most 4.
     adapter: `orthogonal` keeps the linear layer orthogonal, without bias.
 
     Compares the samples of a batch: `batch_size` images, also with `schedule.accumulate`.
@@ -47,7 +50,7 @@ class InformationTheoretic(DistillationLoss):
         self,
         correlation: NotNegative = 2.0,
         mutual: NotNegative = 1.0,
-        alpha: Positive = 1.01,
+        alpha: Order = 1.01,
         adapter: str = DEFAULT,
     ) -> None:
         super().__init__()

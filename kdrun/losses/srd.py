@@ -1,5 +1,7 @@
 """The projector's role in distillation: Miles & Mikolajczyk, AAAI 2024, arXiv 2303.11098."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -7,10 +9,12 @@ from kdrun.losses.adapters import DEFAULT, AdapterNorm, linear_adapter, require_
 from kdrun.losses.base import DistillationLoss, LossContext, full_precision
 from kdrun.losses.embeddings import embedding_pair
 from kdrun.losses.logit_parts import mean_divergence
-from kdrun.ranges import NotNegative, Positive, Temperature
+from kdrun.ranges import NotNegative, Range, Temperature
 from kdrun.types import Batch, Outputs
 
 SMALLEST_SUM = 1e-12
+# Below 1 a difference of 0 has no finite gradient; far above 16 the powers overflow float32.
+Exponent = Annotated[float, Range(low=1, high=16)]
 
 
 class SimpleRecipe(DistillationLoss):
@@ -20,7 +24,7 @@ class SimpleRecipe(DistillationLoss):
     sides. The logarithm is of the sum over the batch and all dimensions, not a sum of logarithms.
     KL at T without T², averaged over the batch. weight: 1 with 1 · CE; feature 2, exponent 4.
 
-    feature: weight of the embeddings' part. exponent: above 0. temperature: T, above 0.
+    feature: weight of the embeddings' part. exponent: 1 to 16. temperature: T, above 0.
     adapter: `orthogonal` keeps P orthogonal, without bias.
     As a criterion: `srd(e_s, e_t, student_logits=z_s, teacher_logits=z_t)`; without the logits it
     is the embeddings' part alone.
@@ -41,7 +45,7 @@ class SimpleRecipe(DistillationLoss):
     def __init__(
         self,
         feature: NotNegative = 2.0,
-        exponent: Positive = 4.0,
+        exponent: Exponent = 4.0,
         temperature: Temperature = 1.0,
         adapter: str = DEFAULT,
     ) -> None:

@@ -93,6 +93,21 @@ def test_measuring_changes_neither_buffers_nor_random_numbers_nor_modes() -> Non
     assert all(p.grad is None for p in made.parameters())
 
 
+def test_frozen_statistics_stay_frozen() -> None:
+    """The first epoch of `freeze_bn_stats` follows a measurement, which trains every module."""
+    made = distiller(["kd", {"sp": {"taps": ["stage1"]}}])
+    norm = made.student.body[1].eval()  # type: ignore[union-attr, index, operator]
+    norm.running_var.fill_(9.0)
+    steps = [made._batch(*batches()[0])]
+    measured, frozen = (
+        gradient_norms(made.scheme, steps, CPU, freeze_bn_stats=value) for value in (False, True)
+    )
+    assert measured["sp"] != frozen["sp"]
+    assert not norm.training
+    assert made.student.training
+    assert torch.equal(norm.running_var, torch.full((4,), 9.0).double())
+
+
 @pytest.mark.parametrize(("ratio", "ce"), [(1.0, 1.0), (3.0, 0.5)])
 def test_the_weighted_gradient_has_the_asked_ratio(ratio: float, ce: float) -> None:
     made = distiller({"sp": {"taps": ["stage1"], "weight": "auto", "auto_ratio": ratio}}, ce=ce)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from losses.cases import make_case
 from losses.map_cases import assert_same, exact_case
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdrun.errors import ConfigError
 from kdrun.losses.itrd import correlation_loss, mutual_information_loss
 
 
@@ -80,3 +82,18 @@ def test_frozen_values() -> None:
     other = torch.sin(0.9 * torch.arange(20).double() + 1).view(5, 4)
     assert float(correlation_loss(rows, other, 1.01)) == pytest.approx(1.9275659, rel=1e-6)
     assert float(mutual_information_loss(rows, other)) == pytest.approx(0.09374097, rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 4.0])
+def test_every_order_is_finite_for_a_perfect_student(alpha: float) -> None:
+    case = make_case("itrd", pair="same", batch=64, alpha=alpha)
+    with torch.no_grad():
+        case.term.projection.weight.copy_(torch.eye(len(case.term.projection.weight)))
+        case.term.projection.bias.zero_()
+        case.student.embedding.copy_(case.teacher.embedding)
+    value = case.loss()
+    value.backward()
+    assert value.isfinite()
+    assert case.student.embedding.grad.isfinite().all()
+    with pytest.raises(ConfigError, match="at most 4"):
+        make_case("itrd", alpha=50.0)

@@ -8,6 +8,8 @@ from losses.map_cases import assert_same, exact_case
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdrun.errors import ConfigError
+
 
 def standardised(rows: Tensor) -> Tensor:
     return (rows - rows.mean(dim=0)) / (rows.var(dim=0, unbiased=False) + 1e-5).sqrt()
@@ -50,3 +52,17 @@ def test_frozen_value() -> None:
         for tensor in (case.teacher.embedding, case.teacher.logits):
             tensor.copy_(torch.sin(0.9 * torch.arange(tensor.numel()).double()).view_as(tensor))
     assert float(case.loss()) == pytest.approx(14.0793547, rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 16.0])
+def test_a_perfect_student_has_finite_gradients(exponent: float) -> None:
+    case = exact_case("srd", pair="same", batch=6, exponent=exponent)
+    layer = case.term.projection
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(len(layer.weight)).double())
+        layer.bias.zero_()
+        case.student.embedding.copy_(case.teacher.embedding)
+    gradients = torch.autograd.grad(case.loss(), [case.student.embedding, layer.weight])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    with pytest.raises(ConfigError, match="at least 1"):
+        exact_case("srd", exponent=0.5)
