@@ -46,6 +46,11 @@ class SweepConfig:
         return {key: value for key in LIMITS if (value := getattr(self, key)) is not None}
 
     @property
+    def has_budget(self) -> bool:
+        """Whether students are measured before they are trained."""
+        return self.measures_latency or bool(self.limits)
+
+    @property
     def measures_latency(self) -> bool:
         """Whether the latency of students and teachers is measured."""
         return self.latency or self.max_latency_ms is not None

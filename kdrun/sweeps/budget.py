@@ -40,9 +40,7 @@ class Decision:
 
 def has_budget(config: Any) -> bool:
     """Whether a job's student is measured before it is trained."""
-    if not isinstance(config, DistillConfig):
-        return False
-    return config.runtime.sweep.measures_latency or bool(config.runtime.sweep.limits)
+    return isinstance(config, DistillConfig) and config.runtime.sweep.has_budget
 
 
 def decide(configs: Sequence[Any], alone: bool = False) -> dict[int, Decision]:

@@ -93,7 +93,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
 
 def _decide(plan: SweepPlan) -> "dict[int, Decision]":
     """Which students are within the budget. Raises ConfigError if none is."""
-    if not any(isinstance(config, DistillConfig) for config in plan.configs):
+    if not any(runtime_of(config).sweep.has_budget for config in plan.configs):
         return {}
     from kdrun.sweeps.budget import decide
 
