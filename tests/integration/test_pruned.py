@@ -64,9 +64,21 @@ def test_other_schemes_and_a_teacher_in_its_place_are_refused(refused: Callable[
 @pytest.mark.parametrize("settings", [["student.ratio=0.4"], ["student.depth=0.5"]])
 def test_every_format(kdrun: Run, workdir: Path, size: int, settings: list[str]) -> None:
     pytest.importorskip("torch_pruning")
+    pytest.importorskip("onnxruntime")
     words = [*SMALL, *PRUNED, "alone=false", "teacher=resnet14", *settings]
     assert kdrun("distill", *words, f"dataset.image_size={size}") == 0
     (run,) = results(workdir)
     export = partial(kdrun, "export", f"run={run['folder']}", "ui=quiet", "threads=1")
     for kind in ("onnx", "pt2", "safetensors"):
-        assert export(f"format={kind}") == 0
+        assert export(f"format={kind}", "latency=false") == 0
+    network, file = load(run["folder"]), run["folder"] / "export" / "student"
+    runners = [
+        formats.onnx_runner(file.with_suffix(".onnx"), 1),
+        formats.pt2_runner(file.with_suffix(".pt2")),
+        formats.safetensors_runner(file.with_suffix(".safetensors"), file.with_suffix(".json")),
+    ]
+    for count in (1, 7):
+        images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+        for runner in runners:
+            expected = network(images).detach()
+            torch.testing.assert_close(runner(images), expected, rtol=1e-4, atol=1e-4)
