@@ -6,6 +6,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.config.schema import ScheduleConfig
+from kdrun.errors import ConfigError
+
+
+def require_thawing(schedule: ScheduleConfig, epochs: int, settings: str) -> None:
+    """Raise ConfigError for a training of `epochs` that freezes the backbone throughout.
+
+    settings: prefix of the schedule's settings on the command line. `schedule.steps` ends a
+    training of any number of epochs, which is known only with the data.
+    """
+    if schedule.freeze_epochs >= epochs and schedule.freeze_epochs:
+        raise ConfigError(
+            f"{settings}freeze_epochs={schedule.freeze_epochs} freezes all but the classifier in "
+            f"all of the {schedule.steps} steps of {settings}steps: set {settings}freeze_epochs=0, "
+            f"or raise {settings}steps."
+        )
 
 
 class Freezing:

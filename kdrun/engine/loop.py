@@ -27,7 +27,7 @@ from kdrun.engine.diagnostics import (
     out_of_memory,
 )
 from kdrun.engine.finite import NonFiniteError, diverging
-from kdrun.engine.freezing import Freezing
+from kdrun.engine.freezing import Freezing, require_thawing
 from kdrun.engine.interrupt import StopRequest
 from kdrun.engine.max_norm import MaxNorm
 from kdrun.engine.metrics import EpochSums, Metrics, evaluate
@@ -145,6 +145,7 @@ class _Fit:
         self.training = training
         self.schedule = training.schedule
         self.length = training_length(training.schedule, training.train.batches_per_epoch)
+        require_thawing(training.schedule, self.length.epochs, training.settings)
         self.rates = learning_rates(training.schedule, self.length)
         self.optimizer = build_optimizer(scheme.parameters(), training.schedule)
         network, classifier = scheme.network, training.classifier

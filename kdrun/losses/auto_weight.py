@@ -81,7 +81,8 @@ class AutoWeight:
                 f"{setting}=auto cannot be measured: {name} sends a gradient of norm {norm:.3g} "
                 f"into the student and CE one of {ce_norm:.3g}. Set {setting} to a number."
             )
-        return float(f"{weight:.{DIGITS}g}")
+        rounded = float(f"{weight:.{DIGITS}g}")
+        return min(rounded, 1.0 - 10.0**-DIGITS) if self.shares else rounded  # CE keeps a weight
 
 
 def even_ratios(losses: dict[str, LossConfig]) -> dict[str, LossConfig]:

@@ -193,6 +193,10 @@ def test_a_loss_without_a_usable_gradient_is_refused(ce: float, norm: float) -> 
         AutoWeight(1.0, 8).solve("sp", ce, norm, 1.0)
 
 
+def test_ce_keeps_a_weight_beside_any_ratio() -> None:
+    assert AutoWeight(1e6, 8, shares=True).solve("kd", 1.0, 1.0, 1.0) == 0.9999
+
+
 def test_a_loss_dominates_above_a_hundred_times_ce() -> None:
     norms = {"at": (0.1, 10.1), "sp": (0.1, 9.9), "kd": (0.0, 1.0)}
     assert [name for name, _ in dominant_losses(norms)] == ["at"]

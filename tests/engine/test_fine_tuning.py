@@ -177,6 +177,11 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, stop_at: int) 
     assert same_weights(tuned(tmp_path / "part", schedule).weights[-1], expected)
 
 
+def test_a_training_that_is_frozen_throughout_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"all of the 2 steps of schedule\.steps"):
+        tuned(tmp_path, replace(SCHEDULE, freeze_epochs=1, steps=2))
+
+
 def test_an_objective_that_misses_the_classifier_is_rejected(tmp_path: Path) -> None:
     class Features(Plain):
         def forward(self, batch: Batch) -> StepOutput:
