@@ -94,8 +94,8 @@ def require_accurate(result: Agreement, tolerance: float, what: str) -> None:
             f"{what} loses {lost:.2f} points of top-1 on {result.images:,} test images "
             f"({result.exported.top1:.2f} % instead of {result.original.top1:.2f} %; the answers "
             f"agree on {result.agreement:.2f} %); {tolerance:g} are allowed. It has been removed: "
-            "set calibration_images higher, keep full precision, or accept it with "
-            f"tolerance={math.ceil(10 * lost) / 10:g}."
+            "set calibration_images higher, train for it (student.quantize), keep full precision, "
+            f"or accept it with tolerance={math.ceil(10 * lost) / 10:g}."
         )
 
 

@@ -15,6 +15,7 @@ from kdrun.deploy.agreement import Agreement
 from kdrun.deploy.export_source import Source, calibration_split, open_source, raw_batches
 from kdrun.deploy.export_timing import measure_latency
 from kdrun.deploy.formats import Runner
+from kdrun.deploy.post_training import calibrated
 from kdrun.deploy.quantise import quantise
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
@@ -27,6 +28,8 @@ from kdrun.runs.environment import environment
 FACTS_FILE, CARD_FILE = "export.json", "MODEL_CARD.md"
 ELSEWHERE = "name another folder: out=DIR"
 TOLERANCE_POINTS = 2.0
+INT8 = "int8"  # calibrated by ONNX Runtime's own tool
+CALIBRATION_BATCH = 64
 
 
 def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> dict[str, Any]:
@@ -72,11 +75,6 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
 def _check_quantize(config: ExportConfig, source: Source) -> None:
     """Raise ConfigError for a choice that contradicts an int8-aware student."""
     kind = source.card.quantize
-    if config.quantize == "w4a8" and kind is None:
-        raise ConfigError(
-            f"quantize=w4a8 needs a student trained for it, and {config.run} was trained in full "
-            "precision: train one with student.quantize=w4a8, or set quantize=int8."
-        )
     if kind is None:
         return
     if config.format == formats.ONNX and config.quantize != kind:
@@ -132,8 +130,8 @@ def _write(
             formats.write_pt2(source.network, source.card, dtype, file)
             result = check(formats.pt2_runner(file))
         else:
-            calibrated = config.quantize is not None and not trained
-            full = work / f"{source.stem}.onnx" if calibrated else file
+            apart = config.quantize is not None and not trained
+            full = work / f"{source.stem}.onnx" if apart else file
             formats.write_onnx(source.network, source.card, dtype, full, config.opset)
             result = check(formats.onnx_runner(full, session.threads))
         if trained:
@@ -144,7 +142,13 @@ def _write(
             calibration = calibration_split(
                 source.dataset, config.calibration_images, source.card.info
             )
-            quantise(full, file, raw_batches(calibration, config.batch_size))
+            if config.quantize == INT8:
+                quantise(full, file, raw_batches(calibration, config.batch_size))
+            else:
+                network = calibrated(
+                    source.network, config.quantize, raw_batches(calibration, CALIBRATION_BATCH)
+                )
+                formats.write_onnx(network, network.card, dtype, file, config.opset)
             result = check(formats.onnx_runner(file, session.threads))
             tolerance = TOLERANCE_POINTS if config.tolerance is None else config.tolerance
             agreement.require_accurate(result, tolerance, path.name)
