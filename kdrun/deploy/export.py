@@ -13,7 +13,7 @@ from kdrun.deploy import agreement, formats, model_card
 from kdrun.deploy import tables as deploy_tables
 from kdrun.deploy.agreement import Agreement
 from kdrun.deploy.export_source import Source, calibration_split, open_source, raw_batches
-from kdrun.deploy.export_timing import measure_latency
+from kdrun.deploy.export_timing import RUNTIME, measure_latency
 from kdrun.deploy.formats import Runner
 from kdrun.deploy.post_training import calibrated
 from kdrun.deploy.quantise import quantise
@@ -66,10 +66,19 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
         if config.latency:
             timing = measure_latency(source, path, config, Path(work), session)
             session.reporter.show(deploy_tables.latency_table(timing))
+            facts |= _latency_of_file(config, timing)
     _describe(folder, path.name, facts, timing, source)
     session.reporter.say(f"  file: {path}")
     session.reporter.say(f"  model card: {folder / CARD_FILE}")
     return facts
+
+
+def _latency_of_file(config: ExportConfig, timing: dict[str, Any]) -> dict[str, Any]:
+    """`latency` of the exported file itself: the last row, if ONNX Runtime was timed."""
+    last = timing["rows"][-1]
+    if config.format != formats.ONNX or last["program"] != RUNTIME:
+        return {}
+    return {"latency": last["latency"]}
 
 
 def _check_quantize(config: ExportConfig, source: Source) -> None:

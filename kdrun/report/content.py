@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.report.columns import Cell, Column, columns
+from kdrun.report.exported import exported_columns
 from kdrun.report.groups import DISTILL, Grouped, group
 from kdrun.report.metrics_table import LISTING, metrics_of
 from kdrun.report.parts import parts_columns
@@ -70,6 +71,7 @@ def make_report(collected: Collected, published: list[PublishedMetric]) -> Repor
     """Group the runs, split them into sections and make their tables."""
     grouped = group(collected.runs)
     others = [_teachers(collected.runs), _evaluations(collected.runs)]
+    others.append(Listing("Exported files", exported_columns(collected.runs)))
     return Report(
         collected,
         grouped,

@@ -1,0 +1,134 @@
+"""The exported files of the runs: full precision and integers side by side, seeds averaged."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from kdrun.report.columns import Cell, Column
+from kdrun.report.records import Run, find, number, read_object
+from kdrun.report.settings import NONE, settings_of
+from kdrun.report.statistics import Mean, mean_of
+from kdrun.ui import format
+
+FILE = "export/export.json"  # in a run's folder
+FLOATS = "fp32"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported file. network, teacher, loss, trained, file: what tells rows apart."""
+
+    network: str
+    dataset: str
+    teacher: str
+    loss: str
+    trained: str
+    file: str
+    recipe: tuple[Any, ...]
+    facts: dict[str, Any]
+
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """Equal for the files of all seeds of a recipe."""
+        return (self.dataset, self.network, self.recipe, self.trained, self.file)
+
+
+def exported_columns(runs: Sequence[Run]) -> list[Column]:
+    """A row per recipe and kind of file, seeds averaged; accuracies on the images of the check."""
+    rows: dict[tuple[Any, ...], list[Exported]] = defaultdict(list)
+    for run in runs:
+        for file in _files(run):
+            rows[file.row].append(file)
+    groups = sorted(rows.values(), key=lambda files: _order(files[0]))
+    firsts = [files[0] for files in groups]
+
+    def means(name: str, about: str, *path: str) -> Column:
+        found = [mean_of(_numbers(files, *path)) for files in groups]
+        return Column(name, about, [_cell(mean) for mean in found], means=found)
+
+    sizes = [_numbers(files, "bytes") for files in groups]
+    times = [[ms for file in files if (ms := _milliseconds(file.facts))] for files in groups]
+    return [
+        _texts("network", "", [one.network for one in firsts]),
+        _texts("dataset", "", [one.dataset for one in firsts]),
+        _texts("teacher", "", [one.teacher for one in firsts]),
+        _texts("loss", "", [one.loss for one in firsts]),
+        _texts("trained in", "student.quantize of the training.", [one.trained for one in firsts]),
+        _texts("file", "What was exported.", [one.file for one in firsts]),
+        Column("n", "Exported seeds.", [Cell(str(len(f)), float(len(f))) for f in groups]),
+        means("network top-1 %", "Of the network in PyTorch.", "check", "original", "top1"),
+        means("file top-1 %", "Of the exported file.", "check", "exported", "top1"),
+        means("same answer %", "Images that both classify alike.", "check", "agreement"),
+        Column("KB", "Size of the file.", [_median(v, 1e3, ".1f") for v in sizes]),
+        Column(
+            "ms", "Median latency of one image, if it was timed.",
+            [_median(v, 1.0, ".3f") for v in times],
+        ),
+    ]  # fmt: skip
+
+
+def _files(run: Run) -> list[Exported]:
+    """The exported files of a finished run; none of weights that have changed since."""
+    if not run.finished or run.result.student is None:
+        return []
+    settings = settings_of(run)
+    seedless = {k: v for k, v in settings.items() if k not in ("seed", "student.quantize")}
+    files = find(read_object(run.folder / FILE), "files")
+    exported = []
+    for name, facts in files.items() if isinstance(files, dict) else ():
+        if not isinstance(facts, dict) or not (run.folder / "export" / name).is_file():
+            continue
+        kind = f"{facts.get('format')} {facts.get('quantize') or FLOATS}"
+        exported.append(
+            Exported(
+                settings.get("student", ""),
+                settings.get("dataset", ""),
+                settings.get("teacher", NONE),
+                settings.get("loss", ""),
+                settings.get("student.quantize", FLOATS),
+                f"{name.split('.')[0]} as {kind}" if not name.startswith("student.") else kind,
+                tuple(sorted(seedless.items())),
+                facts,
+            )
+        )
+    return exported
+
+
+def _order(file: Exported) -> tuple[Any, ...]:
+    """Baselines before students; full precision before integers."""
+    floats = (file.trained != FLOATS, file.trained, FLOATS not in file.file, file.file)
+    return (file.dataset, file.network, file.teacher != NONE, file.loss, str(file.recipe), *floats)
+
+
+def _numbers(files: Sequence[Exported], *path: str) -> list[float]:
+    values = (number(file.facts, *path) for file in files)
+    return [value for value in values if value is not None]
+
+
+def _milliseconds(facts: dict[str, Any]) -> float | None:
+    """Median latency of one image."""
+    rows = facts.get("latency")
+    for row in rows if isinstance(rows, list) else ():
+        if find(row, "batch_size") == 1:
+            return number(row, "p50_ms")
+    return None
+
+
+def _cell(mean: Mean | None) -> Cell:
+    if mean is None:
+        return Cell("", None)
+    spread = "" if mean.sd is None else f" ± {format.percent(mean.sd)}"
+    return Cell(format.percent(mean.mean) + spread, mean.mean)
+
+
+def _median(values: Sequence[float], unit: float, form: str) -> Cell:
+    if not values:
+        return Cell("", None)
+    value = median(values) / unit
+    return Cell(f"{value:{form}}", value)
+
+
+def _texts(name: str, about: str, values: Sequence[str]) -> Column:
+    return Column(name, about, [Cell(value, value) for value in values], numeric=False)
