@@ -1,18 +1,26 @@
-"""Check networks and checkpoints against classes and image format before images are decoded."""
+"""Check networks and checkpoints before images are decoded, and schedules before training."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kdrun.config.schema import DistillConfig, TeacherConfig, TrainTeacherConfig
+from kdrun.config.schema import (
+    DistillConfig,
+    ScheduleConfig,
+    TeacherConfig,
+    TrainTeacherConfig,
+)
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import LazyImages, Split
+from kdrun.data.loaders.loaders import count_batches
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import new_network
 from kdrun.distillation.new_teacher import new_teacher
+from kdrun.engine.freezing import require_thawing
+from kdrun.recipes.lr_schedules import learning_rates, training_length
 from kdrun.types import Normalisation
 
 
@@ -51,6 +59,26 @@ def _check_teachers(teachers: Sequence[TeacherConfig], dataset: Dataset) -> None
             load_teacher(teacher, dataset, where)
         else:
             new_teacher(teacher, dataset, where)
+
+
+def check_student_length(schedule: ScheduleConfig, *splits: Split) -> None:
+    """Raise ConfigError for a schedule that does not fit the training images in `splits`."""
+    for split in splits:
+        _check_length(schedule, split, "schedule.")
+
+
+def check_teacher_lengths(teachers: Sequence[TeacherConfig], split: Split) -> None:
+    """The same for the teachers that are trained, on the images in `split`."""
+    for number, teacher in enumerate(teachers, 1):
+        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+        if teacher.checkpoint is None:
+            _check_length(teacher.schedule, split, f"{where}.schedule.")
+
+
+def _check_length(schedule: ScheduleConfig, split: Split, settings: str) -> None:
+    length = training_length(schedule, count_batches(len(split), schedule.batch_size))
+    require_thawing(schedule, length.epochs, settings)
+    learning_rates(schedule, length, settings)
 
 
 def outline(name: str, classes: tuple[str, ...], form: Form) -> Dataset:

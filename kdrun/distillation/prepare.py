@@ -12,7 +12,11 @@ from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.distillation.build import Plan, dry_run_build
-from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.early_checks import (
+    check_student_length,
+    check_teacher_lengths,
+    network_checks,
+)
 from kdrun.distillation.generations import Generation, plan_generations
 from kdrun.distillation.initial_weights import (
     initial_weights_to_dict,
@@ -77,6 +81,9 @@ def prepare(
     transfer = open_transfer(config, dataset, session)
     config = replace(config, student=with_architecture(config.student, transfer.dataset.info))
     check_pixels(config.augment, transfer.dataset.pixel_type)
+    splits = [transfer.dataset.train, *([dataset.train] if config.alone else [])]
+    check_student_length(config.schedule, *splits)
+    check_teacher_lengths(config.teachers, dataset.train)
     generations = plan_generations(config)
     plans = [
         dry_run_build(generation.config, transfer.dataset, generation.num_given_teachers)

@@ -11,7 +11,7 @@ from kdrun.config.dump import train_teacher_plain
 from kdrun.config.schema import TrainTeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.data_rows import data_rows
-from kdrun.distillation.early_checks import network_checks
+from kdrun.distillation.early_checks import check_teacher_lengths, network_checks
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import card_to_dict, dataset_to_dict
@@ -51,6 +51,7 @@ def run_train_teacher(
     # run all checks before the folder is created
     checks = network_checks(config)
     dataset = open_data(session, config.dataset, config.val_fraction, checks)
+    check_teacher_lengths(config.teachers, dataset.train)
     plan = _plan(config, dataset, session.device)
     with recording(folder, session, "train-teacher", train_teacher_plain(config), argv, known):
         folder.result.update(dataset=dataset_to_dict(dataset))

@@ -53,16 +53,18 @@ def training_length(schedule: "ScheduleConfig", batches_per_epoch: int) -> Train
     return TrainingLength(steps, math.ceil(steps / steps_per_epoch), steps_per_epoch)
 
 
-def learning_rates(schedule: "ScheduleConfig", length: TrainingLength) -> list[float]:
-    """The learning rate of every step.
+def learning_rates(
+    schedule: "ScheduleConfig", length: TrainingLength, settings: str = "schedule."
+) -> list[float]:
+    """The learning rate of every step. settings: prefix of the schedule's settings, for errors.
 
     Raises ConfigError for a warm-up longer than the training, and for rates without bound.
     """
     warmup = round(schedule.warmup_epochs * length.steps_per_epoch)
     if warmup >= length.steps:
         raise ConfigError(
-            f"schedule.warmup_epochs={schedule.warmup_epochs:g} is {warmup} steps, "
-            f"but the training has only {length.steps}."
+            f"{settings}warmup_epochs={schedule.warmup_epochs:g} is {warmup} steps, but the "
+            f"training has only {length.steps}: set a smaller number, such as 0."
         )
     rise = [schedule.lr * (step + 1) / (warmup + 1) for step in range(warmup)]
     rest = length.steps - warmup
@@ -79,7 +81,7 @@ def learning_rates(schedule: "ScheduleConfig", length: TrainingLength) -> list[f
         rates = [math.inf]
     if not max(rates) <= LARGEST_NUMBER:  # NaN as well
         raise ConfigError(
-            f"schedule.curve={schedule.curve} raises the learning rate beyond {LARGEST_NUMBER:g}: "
+            f"{settings}curve={schedule.curve} raises the learning rate beyond {LARGEST_NUMBER:g}: "
             "take a smaller lr, gamma or final_lr."
         )
     return rates
