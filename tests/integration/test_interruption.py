@@ -74,6 +74,25 @@ def test_stopped_in_any_training_and_resumed(
     assert_same_end(workdir, reference)
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("step", [STEP, 16], ids=["observing", "frozen"])
+def test_a_quantised_student_resumes_with_its_ranges(workdir: Path, step: int) -> None:
+    """Killed before and after the last quarter, in which ranges and statistics are fixed."""
+    words = ["distill", *PLAIN, "alone=false", "student.quantize=int8", "schedule.ema=0.9"]
+    (workdir / "whole").mkdir()
+    code, output = forks.run(workdir / "whole", words)
+    assert code == 0, output
+    (result,) = [r for r in results(workdir / "whole") if r["teachers"]]
+    end = without_times(result), (result["folder"] / "student.safetensors").read_bytes()
+    (workdir / "stopped").mkdir()
+    stop = partial(forks.signal_at_step, 2, step, signal.SIGKILL)
+    code, output = forks.run(workdir / "stopped", words, fault=stop)
+    assert code == -signal.SIGKILL, output
+    code, output = forks.run(workdir / "stopped", ["resume", str(run_folder(workdir / "stopped"))])
+    assert code == 0, output
+    assert_same_end(workdir / "stopped", end)
+
+
 def test_sigterm_is_an_interruption(workdir: Path) -> None:
     stop = partial(forks.signal_at_step, TRAININGS["student"], STEP, signal.SIGTERM)
     code, output = forks.run(workdir, ["distill", *PLAIN], fault=stop)
