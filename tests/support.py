@@ -43,13 +43,16 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
 
 def writing_once(write: Callable[..., None]) -> Callable[..., None]:
     """`write_onnx` that remembers what it wrote: tracing is the slow part, and always the same."""
-    written: dict[str, bytes] = {}
+    written: dict[tuple[str, int | None], bytes] = {}
 
-    def remembered(network: Any, card: Any, dtype: str, path: Path) -> None:
-        if card.sha256 not in written:
-            write(network, card, dtype, path)
-            written[card.sha256] = path.read_bytes()
-        path.write_bytes(written[card.sha256])
+    def remembered(
+        network: Any, card: Any, dtype: str, path: Path, opset: int | None = None
+    ) -> None:
+        key = (card.sha256, opset)
+        if key not in written:
+            write(network, card, dtype, path, opset)
+            written[key] = path.read_bytes()
+        path.write_bytes(written[key])
 
     return remembered
 
