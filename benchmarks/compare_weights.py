@@ -12,9 +12,10 @@ test top-1 of the last epoch in percent, mean ± standard deviation.
 import argparse
 import json
 import statistics
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from sweep_tables import spread
 
 from kdrun.cli.main import run
 
@@ -119,11 +120,11 @@ def row(name: str, loss: str, out: Path) -> str:
     if not fixed or not measured:
         return f"| {name} | {loss} | not finished | | | | | |"
     weights = ", ".join(f"{r['auto_weights'][loss]['weight']:.3g}" for r in measured)
-    baseline = text(r["alone"]["test"]["top1"] for r in fixed)
+    baseline = spread(r["alone"]["test"]["top1"] for r in fixed)
     difference = mean(measured) - mean(fixed)
     return (
-        f"| {name} | {loss} | {baseline} | {PUBLISHED[loss]} | {text(map(top1, fixed))} | "
-        f"{weights} | {text(map(top1, measured))} | {difference:+.2f} |"
+        f"| {name} | {loss} | {baseline} | {PUBLISHED[loss]} | {spread(map(top1, fixed))} | "
+        f"{weights} | {spread(map(top1, measured))} | {difference:+.2f} |"
     )
 
 
@@ -135,13 +136,6 @@ def top1(result: dict[str, Any]) -> float:
 def mean(results: list[dict[str, Any]]) -> float:
     """Mean test top-1."""
     return statistics.fmean(map(top1, results))
-
-
-def text(values: Iterable[float]) -> str:
-    """`93.10 ± 0.42`."""
-    numbers = list(values)
-    deviation = f" ± {statistics.stdev(numbers):.2f}" if len(numbers) > 1 else ""
-    return f"{statistics.fmean(numbers):.2f}{deviation}"
 
 
 if __name__ == "__main__":

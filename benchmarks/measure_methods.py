@@ -16,12 +16,13 @@ ResNet-56 and a ResNet-8.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import sweep_tables
+from sweep_tables import kdrun, spread
 
 from kdrun.cli.config_groups import list_groups
 
@@ -63,7 +64,7 @@ def main() -> None:
             refused |= {name: reason} if reason else {}
     for group in sweeps([name for name in losses if name not in refused], settings):
         if any(len(runs(name)) < len(seeds) for name in group):
-            jobs = [f"loss={','.join(group)}", f"seed={','.join(map(str, seeds))}", "gang=true"]
+            jobs = [f"loss={','.join(group)}", sweep_tables.seed_word(arguments.seeds), "gang=true"]
             kdrun("distill", "-m", *words, *jobs, *settings.get(group[0], []))
     rows = []
     for name in losses:
@@ -81,29 +82,14 @@ def sweeps(losses: list[str], settings: dict[str, list[str]]) -> list[list[str]]
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--out", type=Path, required=True, help="output root of all runs")
+    parser = sweep_tables.parser(__doc__)
     parser.add_argument("--cifar100", type=Path, help="folder of CIFAR-100")
     parser.add_argument("--teacher", type=Path, help="weights of its ResNet-56")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--loss", nargs="*", help="these losses only")
     parser.add_argument("--auto", action="store_true", help="measured weights")
     parser.add_argument("--cost", action="store_true", help="also measure time and memory")
     parser.add_argument("words", nargs="*", help="further settings, as for kdrun distill")
-    arguments = parser.parse_args()
-    arguments.out = arguments.out.resolve()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return arguments
-
-
-def kdrun(*words: str) -> str | None:
-    """Run a command; the last line of what it says when it fails."""
-    print("kdrun " + " ".join(words), flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "kdrun", *words, "ui=plain"], capture_output=True, text=True
-    )
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
+    return sweep_tables.parse(parser)
 
 
 def results(root: Path, name: str, auto: bool = False) -> dict[int, dict[str, Any]]:
@@ -159,13 +145,6 @@ def last_val(run: dict[str, Any]) -> float:
     """Validation accuracy of the last epoch, percent."""
     rows = [json.loads(line) for line in (run["folder"] / "metrics.jsonl").open()]
     return float(rows[-1]["val/top1_percent"])
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ and seeds. Finished runs are reused.
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import sweep_tables
 import torch
+from sweep_tables import spread
 
 from kdrun.models.measure import count_flops
 from kdrun.models.pruned import pruned_network
@@ -46,30 +45,24 @@ def main() -> None:
         words = [*CIFAR, f"dataset.root={arguments.cifar100}", *SHORT]
         words += [f"teacher.checkpoint={arguments.teacher}"] if arguments.teacher else []
     words = [*words, "alone=false", f"output_root={arguments.out}", "threads=1", *arguments.words]
-    seeds = f"seed={','.join(map(str, range(arguments.seeds)))}"
+    seeds = sweep_tables.seed_word(arguments.seeds)
     depth, widths = equal_flops(dataset, arguments.ratio)
     cut = ["student=pruned", f"student.ratio={arguments.ratio}", "student.init=teacher,random"]
-    kdrun("distill", "-m", *words, *cut, seeds)
+    sweep_tables.require("distill", "-m", *words, *cut, seeds)
     designed = ["student=resnet20", f"student.depth={depth}", f"student.widths={widths}"]
-    kdrun("distill", "-m", *words, *designed, seeds)
+    sweep_tables.require("distill", "-m", *words, *designed, seeds)
     text = table(arguments.out / "distill" / dataset)
     (arguments.out / f"pruned-{dataset}.md").write_text(text)
     print(text)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--out", type=Path, required=True, help="output root of all runs")
+    parser = sweep_tables.parser(__doc__)
     parser.add_argument("--cifar100", type=Path, help="folder of CIFAR-100")
     parser.add_argument("--teacher", type=Path, help="weights of its ResNet-56")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the channels removed")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("words", nargs="*", help="further settings, as for kdrun distill")
-    arguments = parser.parse_args()
-    arguments.out = arguments.out.resolve()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return arguments
+    return sweep_tables.parse(parser)
 
 
 def equal_flops(dataset: str, ratio: float) -> tuple[int, str]:
@@ -94,11 +87,6 @@ def equal_flops(dataset: str, ratio: float) -> tuple[int, str]:
     return depth, json.dumps(widths).replace(" ", "")
 
 
-def kdrun(*words: str) -> None:
-    print("kdrun " + " ".join(words), flush=True)
-    subprocess.run([sys.executable, "-m", "kdrun", *words, "ui=plain"], check=True)
-
-
 def table(root: Path) -> str:
     """Markdown: a row per kind of student."""
     runs: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in ROWS}
@@ -116,15 +104,10 @@ def table(root: Path) -> str:
         if not students:
             continue
         size = f"{students[0]['flops'] / 1e6:.2f} | {students[0]['params']:,}"
-        val = mean([student["best_val"]["val_top1"] for student in students])
-        test = mean([student["test"]["top1"] for student in students])
+        val = spread([student["best_val"]["val_top1"] for student in students])
+        test = spread([student["test"]["top1"] for student in students])
         lines.append(f"| {ROWS[kind]} | {size} | {val} | {test} | {len(students)} |")
     return "\n".join(lines) + "\n"
-
-
-def mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 if __name__ == "__main__":

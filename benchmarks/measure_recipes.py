@@ -15,11 +15,12 @@ import csv
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import sweep_tables
+from sweep_tables import spread
 
 DIGITS = ["dataset=digits", "teacher=cnn_large", "student.widths=[8,16]", "epochs=60"]
 CIFAR = ["dataset=cifar100", "dataset.download=false", "teacher=resnet56", "student=resnet8"]
@@ -88,33 +89,25 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = sweep_tables.parser(__doc__)
     parser.add_argument("task", choices=("digits", "cifar100"))
     parser.add_argument("table", nargs="*", help="policies, parts, cycle; all")
-    parser.add_argument("--out", type=Path, required=True, help="output root of all runs")
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100")
     parser.add_argument("--teacher", type=Path, help="weights of its ResNet-56")
     parser.add_argument("--fraction", type=float, default=0.1, help="of CIFAR-100's images")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--words", nargs="*", default=[], help="more settings of kdrun distill")
-    arguments = parser.parse_args()
-    arguments.out = arguments.out.resolve()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return arguments
+    return sweep_tables.parse(parser)
 
 
 def run(words: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The results of one line, a seed each; from DIR/recipes.json if it is finished."""
     memory = arguments.out / "recipes.json"
     finished = json.loads(memory.read_text()) if memory.exists() else {}
-    seeds = f"seed={','.join(map(str, range(arguments.seeds)))}"
-    command = ["distill", "-m", *words, seeds, "threads=1", f"output_root={arguments.out}"]
+    command = ["distill", "-m", *words, sweep_tables.seed_word(arguments.seeds), "threads=1"]
+    command.append(f"output_root={arguments.out}")
     key = " ".join(command)
     if key not in finished:
-        print("kdrun", key, flush=True)
-        words = [sys.executable, "-m", "kdrun", *command, "ui=quiet"]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        sweep_tables.require(*command)
         newest = max((arguments.out / "sweeps").iterdir())
         with open(newest / "summary.csv", newline="") as file:
             runs = [Path(row["run"]) for row in csv.DictReader(file)]
@@ -168,14 +161,6 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 def differences(student: Iterable[float], first: list[dict[str, Any]]) -> list[float]:
     return [value - run["student"] for value, run in zip(student, first, strict=False)]
-
-
-def spread(values: list[float], sign: str = "") -> str:
-    """Mean ± standard deviation; empty without values."""
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{sign}.2f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ images choose each row's learning rate on the first seed. Finished runs and file
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,8 +25,10 @@ from typing import Any
 
 import numpy
 import onnxruntime
+import sweep_tables
 import torch
 import yaml
+from sweep_tables import require, spread
 
 from kdrun.config.schema import ExportConfig, RuntimeConfig
 from kdrun.deploy.export_source import open_source
@@ -89,22 +89,16 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--out", type=Path, required=True, help="output root of all runs")
+    parser = sweep_tables.parser(__doc__)
     parser.add_argument("--mnist", type=Path, help="folder of MNIST")
     parser.add_argument("--cifar100", type=Path, help="folder of CIFAR-100")
     parser.add_argument("--weights", type=Path, help="folder of RepDistiller's weights (.pth)")
     parser.add_argument("--students", nargs="*", default=["mobilenetv2", "resnet20"])
     parser.add_argument("--rates", nargs="*", default=["0.001", "0.01"])
     parser.add_argument("--steps", type=int, default=300, help="of the fine-tuning on CIFAR-100")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--skip-digits", action="store_true")
     parser.add_argument("words", nargs="*", help="further settings, as for kdrun distill")
-    arguments = parser.parse_args()
-    arguments.out = arguments.out.resolve()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return arguments
+    return sweep_tables.parse(parser)
 
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
@@ -136,7 +130,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> str:
     runs = {}
     for kind in KINDS:
         words = [*case.words, f"student.quantize={kind}", *rates[kind]]
-        kdrun("distill", "-m", *words, f"seed={','.join(map(str, seeds))}")
+        require("distill", "-m", *words, sweep_tables.seed_word(arguments.seeds))
         runs[kind] = [find_run(words, seed) for seed in seeds]
     files = {row: [export(folder(run, row), row) for run in runs[row.kind]] for row in rows()}
     test = TestSet(case, arguments.out, runs[FULL][0])
@@ -162,20 +156,11 @@ def choose_rates(case: Case) -> dict[str, list[str]]:
     chosen: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind in KINDS if case.rates else ():
         words = [*case.words, f"student.quantize={kind}"]
-        kdrun("distill", "-m", *words, "seed=0", f"lr={','.join(case.rates)}")
+        require("distill", "-m", *words, "seed=0", f"lr={','.join(case.rates)}")
         runs = [find_run([*words, f"lr={rate}"], 0) for rate in case.rates]
         scores = [sum(validation(folder(run, row)) for row in rows()[:2]) for run in runs]
         chosen[kind] = [f"lr={case.rates[scores.index(max(scores))]}"]
     return chosen
-
-
-def kdrun(*words: str) -> None:
-    """Run a command; ends the program if it fails."""
-    print("kdrun " + " ".join(words), flush=True)
-    line = [sys.executable, "-m", "kdrun", *words, "ui=plain"]
-    done = subprocess.run(line, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(done.stderr)
 
 
 def find_run(words: Sequence[str], seed: int) -> Path:
@@ -225,7 +210,7 @@ def export(run: Path, row: Row) -> Path:
     path = run / "export" / f"student{f'.{row.file}' if row.file else ''}.onnx"
     if not path.exists():
         tolerance = ["tolerance=100"] if row.file and row.kind == FULL else []
-        kdrun("export", f"run={run}", *quantize, *tolerance, "latency=false", "threads=1")
+        require("export", f"run={run}", *quantize, *tolerance, "latency=false", "threads=1")
     return path
 
 
@@ -242,7 +227,7 @@ class TestSet:
         if not teacher.exists():
             checkpoint = json.loads((run / "result.json").read_text())["teachers"][0]["checkpoint"]
             words = [f"run={checkpoint}", *case.bare, f"out={teacher.parent}"]
-            kdrun("export", *words, "latency=false", f"output_root={out}", "threads=1")
+            require("export", *words, "latency=false", f"output_root={out}", "threads=1")
             next(teacher.parent.glob("*.onnx")).rename(teacher)
         self.teacher = self.answers(teacher)
 
@@ -282,13 +267,6 @@ def latencies(paths: Sequence[Path], image: Any) -> list[float]:
                 session.run(None, {"images": image})
             times[number].append(1000 * (time.perf_counter() - started) / CALLS)
     return [statistics.median(values) for values in times]
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _programs(
     members.append((f"{role} {source.card.name}", source.network, source.weights))
     for name, network, file in members:
         run = formats.module_runner(network)
-        unfinished = network is source.network and source.epoch  # no file of its own yet
+        unfinished = network is source.network and source.epoch  # not exported yet
         size = count_bytes(network.network) if unfinished else file.stat().st_size
         yield name, PYTORCH, size, run
     dtype = source.dataset.pixel_type

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from data.augment.pictures import images
 from torch import Tensor
 
 from kdrun.data.augment import colours, geometry
@@ -15,15 +16,6 @@ from torchvision.transforms import InterpolationMode  # noqa: E402
 
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 37, 23), (1, 2, 5)]
 FACTORS = (0.0, 0.1, 0.73, 1.0, 1.27, 1.99)
-
-
-def images(shape: tuple[int, ...], count: int) -> Tensor:
-    """Noise, noise of low contrast, one colour, a gradient, and more noise."""
-    pixels = torch.randint(256, (count, *shape), generator=torch.Generator().manual_seed(1))
-    pixels[1] = pixels[1] // 3 + 60
-    pixels[2] = 77
-    pixels[3] = torch.arange(pixels[3].numel()).view(shape) % 256
-    return pixels.to(torch.uint8)
 
 
 def affine(pixels: Tensor, shift: tuple[int, int] = (0, 0), **more: object) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from data.augment.pictures import images
 from PIL import Image
 from torch import Tensor
 
@@ -21,15 +22,6 @@ FILL = (124, 116, 104)
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 SHAPES = [(3, 32, 32), (3, 21, 13), (1, 8, 8)]
 LEVELS = torch.tensor([0.4, 3.3, 6.0, 8.5, 9.7, 10.0], dtype=torch.float64)
-
-
-def images(shape: tuple[int, ...], count: int) -> Tensor:
-    """Noise, a dark and a light half, one colour, and a gradient."""
-    pixels = torch.randint(256, (count, *shape), generator=torch.Generator().manual_seed(1))
-    pixels[1] = pixels[1] // 3 + 60
-    pixels[2] = 77
-    pixels[3] = torch.arange(pixels[3].numel()).view(shape) % 256
-    return pixels.to(torch.uint8)
 
 
 def to_pil(pixels: Tensor) -> Image.Image:
