@@ -2,6 +2,7 @@
 
     python benchmarks/measure_methods.py --out DIR                                  digits
     python benchmarks/measure_methods.py --out DIR --cifar100 ROOT --teacher FILE   CIFAR-100
+    python benchmarks/measure_methods.py --out DIR ... --seeds 3 --loss kd sp at    some losses only
     python benchmarks/measure_methods.py --out DIR --cost                           and the cost
     python benchmarks/measure_methods.py --out DIR --auto                           weight=auto
 
@@ -9,46 +10,65 @@ Each loss has its default weight, or with `--auto` the measured one (docs/loss_w
 losses train in lockstep and share the teacher's passes; finished runs in DIR are reused. `--cost`
 then measures each loss alone with `kdrun benchmark`: the median time of a training step in ms,
 teacher included, and the peak memory of the process in MiB. Run it on an idle machine. CIFAR-100 is
-a tenth of the training images (`transfer.fraction=0.1`), ten epochs, RepDistiller's published
-ResNet-56 and a ResNet-8.
+a fifth of the training images in four views each, 30 epochs, RepDistiller's published ResNet-56 in
+bfloat16 and a ResNet-8; the table then has the published figures of resnet56 → resnet20, and
+Kendall's τ of both orders.
 """
 
 import argparse
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import sweep_tables
+from scipy.stats import kendalltau
 from sweep_tables import kdrun, spread
 
 from kdrun.cli.config_groups import list_groups
+from kdrun.report.published import read_published
 
-# Phases that are shortened with the training: epochs of warm-up and of pre-training.
-SHORTER = {
-    "dkd": ["loss.dkd.warmup_epochs=1"],
-    "reviewkd": ["loss.reviewkd.warmup_epochs=1"],
-    "ctkd": ["loss.ctkd.lambda_epochs=1"],
-    "ab": ["loss.ab.pretrain_epochs=1"],
-    "fsp": ["loss.fsp.pretrain_epochs=1", "loss.fsp.connectors=true"],
-    "ft": ["loss.ft.pretrain_epochs=1"],
-}
 DIGITS = ["dataset=digits", "teacher=cnn_large", "student=cnn_tiny", "epochs=15"]
 CIFAR = ["dataset=cifar100", "dataset.download=false", "teacher=resnet56", "student=resnet8"]
-CIFAR += ["schedule=cosine", "schedule.warmup_epochs=0", "lr=0.05", "batch_size=64", "epochs=10"]
-CIFAR += ["transfer.fraction=0.1"]
+CIFAR += ["teacher.mean=[0.5071,0.4867,0.4408]", "teacher.std=[0.2675,0.2565,0.2761]"]
+CIFAR += ["teacher.cache=embedding", "teacher.fold=true", "precision=bf16", "compile=true"]
+CIFAR += ["transfer.fraction=0.2", "val_fraction=0.02", "augment.cycle=4"]
+CIFAR += ["schedule=cifar240", "epochs=30", "schedule.milestones=[19,22,26]"]
+PUBLISHED_EPOCHS = 240
+PUBLISHED_PAIR = ("cifar100", "resnet56", "resnet20")
+DRAWS = 10_000
+MINIMUM = 3
+
+
+def shorter(epochs: int) -> dict[str, list[str]]:
+    """Settings of single losses: warm-up and pre-training in proportion to the training."""
+
+    def part(published: int) -> int:
+        return max(1, round(published * epochs / PUBLISHED_EPOCHS))
+
+    return {
+        "dkd": [f"loss.dkd.warmup_epochs={part(20)}"],
+        "reviewkd": [f"loss.reviewkd.warmup_epochs={part(20)}"],
+        "ctkd": [f"loss.ctkd.lambda_epochs={part(10)}"],
+        "ab": [f"loss.ab.pretrain_epochs={part(30)}"],
+        "fsp": [f"loss.fsp.pretrain_epochs={part(30)}", "loss.fsp.connectors=true"],
+        "ft": [f"loss.ft.pretrain_epochs={part(30)}"],
+    }
 
 
 def main() -> None:
     arguments = parse()
-    words = DIGITS
+    words, settings, published = DIGITS, shorter(epochs=15), {}
     if arguments.cifar100:
-        words = [*CIFAR, f"dataset.root={arguments.cifar100}"]
+        words, settings, published = [*CIFAR], shorter(epochs=30), published_figures()
+        settings["dkd"] += ["loss.dkd.beta=2"]
+        words += [f"dataset.root={arguments.cifar100}"]
         words += [f"teacher.checkpoint={arguments.teacher}"] if arguments.teacher else []
     words = [*words, *arguments.words, f"output_root={arguments.out}", "threads=1"]
-    settings = {name: list(words) for name, words in SHORTER.items()}
     losses = arguments.loss or [name for name in list_groups()["loss"] if name != "ce"]
     seeds = range(arguments.seeds)
     refused = {}
@@ -69,10 +89,13 @@ def main() -> None:
     rows = []
     for name in losses:
         row = {"loss": name, "refused": refused.get(name), "runs": runs(name)}
+        row["published"] = published.get(name)
         if arguments.cost and row["runs"]:
-            row |= cost([*words, f"loss={name}", *SHORTER.get(name, [])], arguments.out, name)
+            row |= cost([*words, f"loss={name}", *settings.get(name, [])], arguments.out, name)
         rows.append(row)
     print(table(rows))
+    if published:
+        print(order([row for row in rows if row["runs"] and row["published"]]))
 
 
 def sweeps(losses: list[str], settings: dict[str, list[str]]) -> list[list[str]]:
@@ -119,8 +142,8 @@ def cost(words: Sequence[str], root: Path, name: str) -> dict[str, float]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, best validation accuracy first; refused losses at the end."""
-    lines = ["| loss | validation top-1 % | test top-1 % | gain | n | ms | MiB |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines = ["| loss | validation top-1 % | test top-1 % | gain | n | published | ms | MiB |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     measured: dict[str, tuple[float, str]] = {}
     for row in rows:
         runs = list(row["runs"].values())
@@ -134,11 +157,50 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [spread(columns[key]) for key in ("val", "test", "gain")]
         mib = f"{row['mib']:.0f}" if "mib" in row else ""
         ms = f"{row['ms']:.1f}" if "ms" in row else ""
-        line = f"| {row['loss']} | {' | '.join(cells)} | {len(runs)} | {ms} | {mib} |"
+        theirs = f"{row['published']:.2f}" if row["published"] else ""
+        cells += [str(len(runs)), theirs, ms, mib]
+        line = f"| {row['loss']} | {' | '.join(cells)} |"
         measured[row["loss"]] = (statistics.mean(columns["val"]), line)
     lines += [line for _, line in sorted(measured.values(), reverse=True)]
     lines += [f"\nNot run: `{r['loss']}`: {r['refused']}" for r in rows if not r["runs"]]
     return "\n".join(lines) + "\n"
+
+
+def published_figures() -> dict[str, float]:
+    """Loss → published test top-1 of the pair; `ce`: of its student alone."""
+    dataset, teacher, student = PUBLISHED_PAIR
+    pairs = {(dataset, student, teacher), (dataset, student, "none")}
+    return {
+        metric.loss: metric.value
+        for metric in read_published()
+        if (metric.dataset, metric.student, metric.teacher) in pairs and metric.metric == "top1"
+    }
+
+
+def order(rows: list[dict[str, Any]]) -> str:
+    """Kendall's τ-b of the measured and the published order, with the interval of the seeds.
+
+    The interval draws each method's mean from a normal distribution with the deviation of one seed,
+    pooled over the methods with several, divided by √n. The published figures count as exact.
+    """
+    theirs = [row["published"] for row in rows]
+    values = [[run["student"]["test"]["top1"] for run in row["runs"].values()] for row in rows]
+    ours = [statistics.fmean(scores) for scores in values]
+    several = [scores for scores in values if len(scores) > 1]
+    if not several or len(rows) < MINIMUM:
+        return ""
+    squares = sum((len(scores) - 1) * statistics.variance(scores) for scores in several)
+    deviation = math.sqrt(squares / sum(len(scores) - 1 for scores in several))
+    scale = [deviation / math.sqrt(len(scores)) for scores in values]
+    drawn = numpy.random.default_rng(0).normal(ours, scale, (DRAWS, len(ours)))
+    taus = [kendalltau(theirs, draw).statistic for draw in drawn]
+    low, high = numpy.quantile(taus, [0.025, 0.975])
+    tau = kendalltau(theirs, ours)
+    return (
+        f"Kendall's tau with the published order of {len(rows)} methods: {tau.statistic:.2f} "
+        f"(95 % over the seeds: {low:.2f} to {high:.2f}; p = {tau.pvalue:.2f} for no relation); "
+        f"deviation of one seed {deviation:.2f} points"
+    )
 
 
 def last_val(run: dict[str, Any]) -> float:

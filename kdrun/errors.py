@@ -76,7 +76,7 @@ class MissingExtraError(ConfigError):
 
 
 class MachineError(KdrunError):
-    """A machine failure: full disk, missing write permission, out of memory."""
+    """A machine failure: full disk, missing write permission, out of memory, no compiler."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -137,6 +137,12 @@ def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> Machine
             "Out of memory: try a smaller batch_size or schedule.eval_batch_size, or "
             "dataset.resident=false."
         )
+    if is_compiler_error(error):
+        first = str(error).strip().partition("\n")[0]
+        return MachineError(
+            f"torch.compile failed: {first}. It needs a working C++ compiler (g++, clang); without "
+            "one set compile=false and teacher.compile=false."
+        )
     return None
 
 
@@ -160,6 +166,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, RuntimeError) and (
         "can't allocate memory" in text or "out of memory" in text
+    )
+
+
+def is_compiler_error(error: BaseException) -> bool:
+    """Whether torch.compile could not build a network: no compiler, or one that fails."""
+    return any(
+        kind.__module__.startswith("torch._inductor.") or kind.__name__ == "BackendCompilerFailed"
+        for kind in type(error).__mro__
     )
 
 

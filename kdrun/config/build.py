@@ -37,7 +37,7 @@ CHECKPOINT_WORDS = frozenset(
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:
-    """The class or function at the dotted `path`; `where` names the setting in errors.
+    """The class, function or class method at the dotted `path`. where: the setting, for errors.
 
     Raises ConfigError for one that may not be called (see `kdrun.config.trust`).
     """
@@ -47,7 +47,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     if own:
         _prepare_import()
     try:
-        module = importlib.import_module(module_name)
+        owner = _import_owner(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}.") is False:
             _explain_import(error)
@@ -58,13 +58,30 @@ def locate(path: str, where: str) -> Callable[..., Any]:
             f"{where}._target_={path}: there is no module '{error.name}'. "
             "Install it, or run from the folder that holds it."
         ) from None
-    found = getattr(module, attribute, None)
+    found = getattr(owner, attribute, None)
     if found is None:
-        hint = did_you_mean(attribute, dir(module))
+        hint = did_you_mean(attribute, dir(owner))
         raise ConfigError(f"{where}._target_={path}: '{module_name}' has no '{attribute}'.{hint}")
     if not callable(found):
         raise ConfigError(f"{where}._target_={path} is neither a class nor a function.")
     return typing.cast(Callable[..., Any], found)
+
+
+def _import_owner(path: str) -> types.ModuleType | type:
+    """The module at the dotted `path`, or the class in a module (`package.Network`).
+
+    Raises ModuleNotFoundError if there is neither.
+    """
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        module_name, _, name = path.rpartition(".")
+        if error.name != path or not module_name:
+            raise
+        found = getattr(importlib.import_module(module_name), name, None)
+        if not isinstance(found, type):
+            raise
+        return found
 
 
 def _prepare_import() -> None:

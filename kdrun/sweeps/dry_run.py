@@ -254,7 +254,7 @@ class _Examiner:
             self.built[key] = (plan.student.params, *peers)
         weights = sum(self.built[key])
         self._add(f"job {job.number}", what, weights, config, config.schedule, transfer.dataset)
-        if config.alone:
+        if config.alone and transfer.labelled:
             self._baseline(config, transfer.dataset, self.built[key][0])
 
     def _baseline(self, config: DistillConfig, dataset: Dataset, weights: int) -> None:

@@ -246,12 +246,20 @@ def test_all_problems_are_told_at_once() -> None:
         ("no_such_package.Thing", "no module 'no_such_package'"),
         ("kdrun.models.cnn.ConvNt", "Did you mean 'ConvNet'"),
         ("kdrun.errors.EXIT_DONE", "neither a class nor a function"),
+        ("kdrun.types.InputInfo.no_such", "'kdrun.types.InputInfo' has no 'no_such'"),
+        ("kdrun.errors.EXIT_DONE.bit_count", "no module 'kdrun.errors.EXIT_DONE'"),
     ],
 )
 def test_a_wrong_path_is_explained(path: str, text: str) -> None:
     trust.name([path])
     with pytest.raises(ConfigError, match=text):
         call(path, {}, "student")
+
+
+def test_a_class_method_is_a_target() -> None:
+    path = "collections.OrderedDict.fromkeys"
+    trust.name([path])
+    assert call(path, {"iterable": "ab", "value": 0}, "student") == {"a": 0, "b": 0}
 
 
 def test_offered_arguments_go_only_where_they_are_taken() -> None:

@@ -175,3 +175,12 @@ def test_what_the_machine_refuses_is_a_sentence() -> None:
     assert found is not None
     assert found.exit_code == 1
     assert "Out of memory" in str(machine_error(MemoryError()))
+
+
+def test_a_failed_compilation_names_the_compiler() -> None:
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    found = machine_error(kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCH..."))
+    assert str(found).startswith(
+        "torch.compile failed: InvalidCxxCompiler: No working C++ compiler found. It needs a "
+    )
+    assert "compile=false" in str(found)

@@ -33,6 +33,12 @@ def test_a_sweep_is_listed_and_leaves_nothing(said: Callable[..., str], tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_labels_there_is_no_baseline(said: Callable[..., str]) -> None:
+    text = said("distill", *WORDS, "transfer.labels=false", "alpha=1", "--dry-run")
+    assert "dry run: 1 run (1 new)" in text
+    assert "baseline" not in text
+
+
 def test_what_exists_is_reused(said: Callable[..., str], tmp_path: Path) -> None:
     said("distill", "-m", "T=1,2", *WORDS)
     before = sorted(tmp_path.rglob("*"))
