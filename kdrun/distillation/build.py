@@ -29,7 +29,7 @@ from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.token_heads import require_no_heads, require_taught_heads, token_notes
 from kdrun.engine import distributed
 from kdrun.errors import ConfigError
-from kdrun.losses.objective import Objective, objective_of
+from kdrun.losses.objective import Objective, WeightedLoss, objective_of
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
 from kdrun.models.features.taps import tap_paths
@@ -107,7 +107,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
 
 
 def _recipe_notes(config: DistillConfig, objective: Objective) -> list[str]:
-    """Which losses see less than an optimiser step's images, and a repetition without effect."""
+    """Settings that do less than they seem to: of small batches, augmentation, short trainings."""
     schedule, notes = config.schedule, []
     names = [loss.id for loss in objective.loss_list() if loss.compares_samples]
     if schedule.accumulate > 1 and names:
@@ -121,6 +121,26 @@ def _recipe_notes(config: DistillConfig, objective: Objective) -> list[str]:
         notes.append(
             f"schedule.repeated_augmentation={repeats} repeats equal images, because nothing is "
             "augmented: choose an augmentation, e.g. augment=randaugment"
+        )
+    if schedule.steps is None:
+        for name, weighted in objective.weighted.items():
+            notes += weight_change_notes(name, weighted, schedule.epochs)
+    return notes
+
+
+def weight_change_notes(name: str, weighted: WeightedLoss, epochs: int) -> list[str]:
+    """A warm-up or decay of a loss's weight that the training is too short for."""
+    notes = []
+    if weighted.warmup_epochs > epochs:
+        share = 100 * weighted.factor(epochs - 1, epochs)
+        notes.append(
+            f"the weight of loss={name} is full from epoch {weighted.warmup_epochs}, but the "
+            f"training ends after {epochs}, at {share:.0f} % of it: loss.{name}.warmup_epochs"
+        )
+    if weighted.decay_after >= epochs:
+        notes.append(
+            f"loss.{name}.decay_after={weighted.decay_after} has no effect: the training ends "
+            f"after {epochs} epochs"
         )
     return notes
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from kdrun.cli.main import run
+from kdrun.distillation.build import weight_change_notes
+from kdrun.losses.kd import SoftTargets
+from kdrun.losses.objective import WeightedLoss
 
 
 @pytest.fixture
@@ -24,3 +27,22 @@ def test_a_transformer_with_sgd_is_told_of_adamw(header: Callable[..., str]) -> 
     adamw = ["schedule=adamw", "schedule.warmup_epochs=0"]
     assert "usually trains better" not in header(*small, *adamw)
     assert "usually trains better" not in header("student=cnn_tiny")
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "text"),
+    [
+        ({"warmup_epochs": 20}, 2, "full from epoch 20, but the training ends after 2, at 10 % "),
+        ({"warmup_epochs": 20}, 20, ""),
+        ({"decay_after": 30}, 30, "loss.kd.decay_after=30 has no effect: the training ends after "),
+        ({"decay_after": 29}, 30, ""),
+        ({}, 1, ""),
+    ],
+)
+def test_a_change_of_weight_longer_than_the_training_is_told(
+    settings: dict[str, int], epochs: int, text: str
+) -> None:
+    weighted = WeightedLoss(SoftTargets(), 1.0, **settings)
+    told = " ".join(weight_change_notes("kd", weighted, epochs))
+    assert text in told
+    assert bool(text) == bool(told)
