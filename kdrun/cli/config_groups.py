@@ -4,7 +4,6 @@ Read from the YAML files themselves, the package's and those of `--config-dir`, 
 be kept in step by hand and nothing heavy is imported.
 """
 
-import importlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import options
 from kdrun.config.options import MODEL, NETWORK_GROUPS
+from kdrun.config.shipped import shipped_configs
 
 # Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
 INTERNAL = (MODEL,)
@@ -67,14 +67,9 @@ class Primary:
         return [*self.keys, *(group for group in self.groups if "@" not in group)]
 
 
-def package_dir() -> Path:
-    """The folder of the configurations that ship with kdrun."""
-    return Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
-
-
 def roots(config_dir: Path | None = None) -> list[Path]:
     """The folders searched for options, the package's folder first."""
-    return [package_dir(), *([config_dir] if config_dir is not None else [])]
+    return [shipped_configs(), *([config_dir] if config_dir is not None else [])]
 
 
 def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
@@ -168,7 +163,7 @@ def first_comment(path: Path) -> str:
         return ""
     below = path.parents[len(Path(path.parent.name).parts)] / f"{base.group(1)}.yaml"
     if not below.is_file():
-        below = package_dir() / f"{base.group(1)}.yaml"
+        below = shipped_configs() / f"{base.group(1)}.yaml"
     return first_comment(below) if below.is_file() else ""
 
 
@@ -177,7 +172,7 @@ def primary(config_name: str) -> Primary:
     """Groups and top-level keys of a verb's configuration, in the order of its YAML."""
     if config_name in options.nodes():
         return _of_schema(options.nodes()[config_name])
-    text = (package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    text = (shipped_configs() / f"{config_name}.yaml").read_text(encoding="utf-8")
     groups: dict[str, Any] = {}
     included: dict[str, Key] = {}
     below: dict[str, dict[str, Key]] = {}
@@ -230,7 +225,8 @@ def _sources(config_name: str) -> list[str]:
     """The nodes and YAMLs that hold a verb's top-level settings, each without what it includes."""
     if config_name in options.nodes():
         return [config_name]
-    content = yaml.safe_load((package_dir() / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    path = shipped_configs() / f"{config_name}.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     names = [config_name]
     for entry in content.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_" and "@" not in entry:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from kdrun import commands
-from kdrun.cli.config_groups import package_dir
+from kdrun.config.shipped import shipped_configs
 
 
 @cache
@@ -49,7 +49,7 @@ def module(verb: str) -> ModuleType:
 @cache
 def config_names() -> dict[str, str]:
     """Verb → its YAML below `configs/`, for the verbs that have one."""
-    there = {path.stem for path in package_dir().glob("*.yaml")}
+    there = {path.stem for path in shipped_configs().glob("*.yaml")}
     return {name: _module_name(name) for name in names() if _module_name(name) in there}
 
 

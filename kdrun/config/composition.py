@@ -1,6 +1,5 @@
 """What Hydra composes from besides YAML files, registered before the first composition."""
 
-import importlib
 import secrets
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from kdrun.config.options import MODEL, NETWORK_GROUPS, model_names, nodes
+from kdrun.config.shipped import shipped_configs
 
 STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # pattern of `stamp()`
 
@@ -32,7 +32,7 @@ def register(config_dir: Path | None = None) -> None:
     for name, node in nodes().items():
         if f"{name}.yaml" not in store.repo:
             store.store(name=name, node=node.values)
-    shipped = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    shipped = shipped_configs()
     folders = [shipped] if config_dir is None else [shipped, config_dir]
     names = sorted({name for folder in folders for name in model_names(folder)})
     for group in NETWORK_GROUPS:

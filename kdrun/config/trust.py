@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.shipped import shipped_configs
 from kdrun.errors import ConfigError
 from kdrun.variables import variable
 
@@ -203,7 +204,7 @@ def _is_below(target: str, module: str) -> bool:
 @cache
 def _shipped() -> frozenset[str]:
     """The targets in kdrun's configs, and those it writes into cards."""
-    folder = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    folder = shipped_configs()
     found = set(WRITTEN)
     for path in folder.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """Generate docs/losses.md from the loss classes and their YAML files."""
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import build
 from kdrun.config.schema import SHARED_LOSS_SETTINGS
+from kdrun.config.shipped import shipped_configs
 from kdrun.losses.base import DistillationLoss
 
-FOLDER = Path(next(iter(importlib.import_module("kdrun.configs").__path__))) / "loss"
+FOLDER = shipped_configs() / "loss"
 RESERVED = {"_target_", "weight", *SHARED_LOSS_SETTINGS}
 
 PREFACE = """\

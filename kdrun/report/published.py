@@ -20,12 +20,12 @@ same transfer set, and the same T and tokens where it gives them. Nothing else i
 column's heading says so.
 """
 
-import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.shipped import shipped_configs
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.limits import read_yaml
 from kdrun.report.settings import ABSENT, NONE, Settings, text
@@ -131,7 +131,7 @@ def read_published(config_dir: Path | None = None) -> list[PublishedMetric]:
 
     Raises ConfigError for a malformed file.
     """
-    package = Path(next(iter(importlib.import_module("kdrun.configs").__path__)))
+    package = shipped_configs()
     roots = [package, *([config_dir] if config_dir is not None else [])]
     files = [path for root in roots for path in sorted((root / FOLDER).glob("*.yaml"))]
     return [metric for path in files for metric in read_file(path)]

@@ -1,6 +1,5 @@
 """Explain why weights do not fit a network, and suggest a network that they fit."""
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import nn
 
 from kdrun.config.build import call
 from kdrun.config.schema import NetworkConfig
+from kdrun.config.shipped import shipped_configs
 from kdrun.types import InputInfo
 from kdrun.weights.fit import Expected, Fit, all_fits, expected_tensors, fit_at
 from kdrun.weights.lazy import AnyTensor
@@ -145,9 +145,8 @@ def _variants(trial: Trial) -> Iterator[Trial]:
 @cache
 def catalogue() -> tuple[NetworkConfig, ...]:
     """All of kdrun's networks that need no further settings."""
-    configs = importlib.import_module("kdrun.configs")
     networks = []
-    for path in sorted(Path(next(iter(configs.__path__)), "model").glob("*.yaml")):
+    for path in sorted((shipped_configs() / "model").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         if not any(mark in text for mark in INCOMPLETE) and "defaults:" not in text:
             node = yaml.safe_load(text)

@@ -11,8 +11,9 @@ import pytest
 from filelock import FileLock
 
 from kdrun.cli import run_listing
-from kdrun.cli.config_groups import first_comment, list_groups, option_path, package_dir
+from kdrun.cli.config_groups import first_comment, list_groups, option_path
 from kdrun.cli.main import run
+from kdrun.config.shipped import shipped_configs
 
 Typed = Callable[..., str]
 RESULT = {
@@ -78,7 +79,7 @@ def test_groups(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_options_in_a_folder_of_their_group(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, "ls", "experiment/hinton2015").splitlines()
-    folder = package_dir() / "experiment" / "hinton2015"
+    folder = shipped_configs() / "experiment" / "hinton2015"
     there = sorted(f"hinton2015/{path.stem}" for path in folder.glob("*.yaml"))
     assert [line.split()[0] for line in lines] == there
     assert set(there) < set(list_groups()["experiment"])
@@ -102,7 +103,7 @@ def test_every_shipped_option_says_what_it_is() -> None:
         f"{group}/{name}"
         for group, names in list_groups().items()
         for name in names
-        if not first_comment(option_path(group, name) or package_dir())
+        if not first_comment(option_path(group, name) or shipped_configs())
     ]
     assert missing == []
 
@@ -211,14 +212,14 @@ def test_nothing_made_yet(
 @pytest.mark.parametrize("name", ["loss/sp", "sp", "loss=sp", "loss/sp.yaml"])
 def test_show_option(capsys: pytest.CaptureFixture[str], name: str) -> None:
     text = printed(capsys, "show", name)
-    assert text.startswith(f"# {package_dir() / 'loss' / 'sp.yaml'}\n# Similarity-preserving")
+    assert text.startswith(f"# {shipped_configs() / 'loss' / 'sp.yaml'}\n# Similarity-preserving")
     assert "\nkdrun.losses.sp.SimilarityPreserving\n\n" in text
     assert "B²" in text  # the formula in the docstring
 
 
 def test_show_follows_what_an_option_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "show", "student/cnn_tiny")
-    assert str(package_dir() / "model" / "cnn_tiny.yaml") in text
+    assert str(shipped_configs() / "model" / "cnn_tiny.yaml") in text
     assert "\nkdrun.models.cnn.ConvNet\n\nOne 3x3 convolution" in text
 
 

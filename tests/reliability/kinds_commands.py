@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_module
 
-from kdrun.cli import config_groups, parser, planning
+from kdrun.cli import parser, planning
 from kdrun.cli.command_spec import request
 from kdrun.cli.typed import typed_config
 from kdrun.cli.verbs import config_names, names
+from kdrun.config.shipped import shipped_configs
 from kdrun.errors import KdrunError
 from tests.reliability import spoil
 from tests.reliability.case import Case, Failed
@@ -127,7 +128,7 @@ def verbs(case: Case) -> str:
 def configs(case: Case) -> str:
     """A folder of configs of the user's own, with a file that is spoilt."""
     rng = case.rng
-    package = config_groups.package_dir()
+    package = shipped_configs()
     source = rng.choice(sorted(package.glob("*/*.yaml")))
     group = source.parent.name
     target = case.folder / "my" / group / "mine.yaml"
