@@ -26,11 +26,12 @@ def expand_teachers(words: Sequence[str], config_dir: Path | None = None) -> lis
     """
     overrides = grammar.parse(words)
     placed = _placed_by_experiments(overrides, config_dir)
+    chosen = {_place(override) for override in overrides if _chooses(override)}
     expanded: list[str] = []
     for word, override in zip(words, overrides, strict=True):
         key = override.key_or_group
         if key == GROUP and override.package is None and _chooses(override):
-            expanded += _choices(override, word, placed)
+            expanded += _choices(override, word, placed, chosen)
         elif _place(override) and _chooses(override):
             expanded.append(_placing(_place(override), word.partition("=")[2], placed))
         elif _is_bare(override) and _belongs_to_one(override):
@@ -100,16 +101,19 @@ def _root(key: str) -> bool:
     return bool(dot) and NUMBERED.match(root) is not None
 
 
-def _choices(override: Override, word: str, placed: frozenset[str]) -> list[str]:
-    """`teacher=a` or `teacher=[a,b]`, plus removals of an experiment's further teachers."""
-    value = override.value()
+def _choices(override: Override, word: str, placed: frozenset[str], chosen: set[str]) -> list[str]:
+    """`teacher=a` or `teacher=[a,b]`, plus removals of an experiment's further teachers.
+
+    placed: by experiments. chosen: by words of their own (`teacher2=b`); these stay.
+    """
+    value, unwanted = override.value(), placed - chosen
     if override.is_sweep_override():
         if any(isinstance(names, list) for names in _swept(override)):
             raise ConfigError(
                 f"'{word}' would sweep over lists of teachers: sweep over single ones "
                 "(teacher=A,B) or teacher.count=1,3, or run one command for each list."
             )
-        return [word, *_removals(placed, 1)]
+        return [word, *_removals(unwanted, 1)]
     names = value if isinstance(value, list) else [value]
     if not names:
         raise ConfigError("The list of teachers is empty: name one, teacher=A, or 'teacher=[A,B]'.")
@@ -117,7 +121,7 @@ def _choices(override: Override, word: str, placed: frozenset[str]) -> list[str]
         raise ConfigError(f"'{word}' is not a list of names: type 'teacher=[A,B]'.")
     first = word if not isinstance(value, list) else f"{GROUP}={names[0]}"
     more = [_placing(f"{GROUP}{n}", str(name), placed) for n, name in enumerate(names[1:], 2)]
-    return [first, *more, *_removals(placed, len(names))]
+    return [first, *more, *_removals(unwanted, len(names))]
 
 
 def _swept(override: Override) -> list[Any]:

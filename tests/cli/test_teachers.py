@@ -47,6 +47,22 @@ def test_what_hydra_gets_and_back(typed: list[str], handed_on: list[str]) -> Non
     assert expand_teachers(merge_teachers(handed_on)) == handed_on
 
 
+TWO = "experiment=deit/cnn_vit_hard_one_token"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (TWO, "teacher=cnn_large", "teacher2=deit_micro"),
+        (TWO, "teacher2=deit_micro", "teacher=cnn_large"),
+        (TWO, "teacher=[cnn_large,deit_micro]"),
+    ],
+)
+def test_an_experiments_further_teacher_is_replaced(words: tuple[str, ...]) -> None:
+    config = distill(*words, "teacher2.patch_size=8")
+    assert [teacher.network.name for teacher in config.teachers] == ["cnn_large", "deit_micro"]
+
+
 def test_each_teacher_of_a_list_has_its_network_and_the_shared_settings() -> None:
     config = distill(
         "teacher=[resnet20,wrn_16_1,resnet20]",
