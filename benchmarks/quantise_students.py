@@ -40,7 +40,7 @@ ROUNDS, CALLS = 30, 20
 CIFAR = ["teacher=resnet56", "transfer.fraction=0.1"]
 CIFAR += ["dataset.augment.crop_padding=0", "dataset.augment.flip=false", "teacher.cache=logits"]
 CIFAR += ["val_fraction=0.04", "schedule=cosine", "schedule.warmup_epochs=0", "batch_size=64"]
-MNIST = ["dataset=mnist", "dataset.download=false", "transfer.fraction=0.1", "epochs=3"]
+MNIST = ["dataset=mnist", "dataset.download=false", "transfer.fraction=0.1", "epochs=15"]
 MNIST += ["teacher.schedule.epochs=3"]
 
 
