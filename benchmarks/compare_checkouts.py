@@ -3,9 +3,9 @@
     python benchmarks/compare_checkouts.py BEFORE AFTER
 
 BEFORE, AFTER: Python interpreters of two virtual environments, each with one version installed
-(`git worktree add ../before COMMIT`, then `pip install -e ../before` in an environment of its own).
-Each command runs with both in turn, in processes of their own and in folders of their own, `ROUNDS`
-times after one that does not count. The table shows the medians of CPU time (both cores, children
+(`git worktree add ../before COMMIT`, then `pip install -e ../before` in a second environment).
+Each command runs with both in turn, in new processes and empty folders, `ROUNDS` times after a
+warm-up that does not count. The table shows the medians of CPU time (both cores, children
 included) and wall time, and the medians and the range of after / before, round by round: below 1
 the new version is faster. The last column is a training step in ms, as `kdrun benchmark` measures
 it.

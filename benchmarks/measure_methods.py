@@ -11,26 +11,23 @@ losses train in lockstep and share the teacher's passes; finished runs in DIR ar
 then measures each loss alone with `kdrun benchmark`: the median time of a training step in ms,
 teacher included, and the peak memory of the process in MiB. Run it on an idle machine. CIFAR-100 is
 a fifth of the training images in four views each, 30 epochs, RepDistiller's published ResNet-56 in
-bfloat16 and a ResNet-8; the table then has the published figures of resnet56 → resnet20, and
-Kendall's τ of both orders.
+bfloat16 and a ResNet-8. The column `published` has the figures of resnet56 → resnet20; below the
+table is Kendall's τ of both orders (`published_order.py`).
 """
 
 import argparse
 import json
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import sweep_tables
-from scipy.stats import kendalltau
+from published_order import order, published_figures
 from sweep_tables import kdrun, spread
 
 from kdrun.cli.config_groups import list_groups
-from kdrun.report.published import read_published
 
 DIGITS = ["dataset=digits", "teacher=cnn_large", "student=cnn_tiny", "epochs=15"]
 CIFAR = ["dataset=cifar100", "dataset.download=false", "teacher=resnet56", "student=resnet8"]
@@ -39,9 +36,6 @@ CIFAR += ["teacher.cache=embedding", "teacher.fold=true", "precision=bf16", "com
 CIFAR += ["transfer.fraction=0.2", "val_fraction=0.02", "augment.cycle=4"]
 CIFAR += ["schedule=cifar240", "epochs=30", "schedule.milestones=[19,22,26]"]
 PUBLISHED_EPOCHS = 240
-PUBLISHED_PAIR = ("cifar100", "resnet56", "resnet20")
-DRAWS = 10_000
-MINIMUM = 3
 
 
 def shorter(epochs: int) -> dict[str, list[str]]:
@@ -62,9 +56,9 @@ def shorter(epochs: int) -> dict[str, list[str]]:
 
 def main() -> None:
     arguments = parse()
-    words, settings, published = DIGITS, shorter(epochs=15), {}
+    words, settings, published = DIGITS, shorter(epochs=15), published_figures()
     if arguments.cifar100:
-        words, settings, published = [*CIFAR], shorter(epochs=30), published_figures()
+        words, settings = [*CIFAR], shorter(epochs=30)
         settings["dkd"] += ["loss.dkd.beta=2"]
         words += [f"dataset.root={arguments.cifar100}"]
         words += [f"teacher.checkpoint={arguments.teacher}"] if arguments.teacher else []
@@ -94,8 +88,11 @@ def main() -> None:
             row |= cost([*words, f"loss={name}", *settings.get(name, [])], arguments.out, name)
         rows.append(row)
     print(table(rows))
-    if published:
-        print(order([row for row in rows if row["runs"] and row["published"]]))
+    tests = {
+        row["loss"]: [run["student"]["test"]["top1"] for run in row["runs"].values()]
+        for row in rows
+    }
+    print(order(tests, published))
 
 
 def sweeps(losses: list[str], settings: dict[str, list[str]]) -> list[list[str]]:
@@ -164,43 +161,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines += [line for _, line in sorted(measured.values(), reverse=True)]
     lines += [f"\nNot run: `{r['loss']}`: {r['refused']}" for r in rows if not r["runs"]]
     return "\n".join(lines) + "\n"
-
-
-def published_figures() -> dict[str, float]:
-    """Loss → published test top-1 of the pair; `ce`: of its student alone."""
-    dataset, teacher, student = PUBLISHED_PAIR
-    pairs = {(dataset, student, teacher), (dataset, student, "none")}
-    return {
-        metric.loss: metric.value
-        for metric in read_published()
-        if (metric.dataset, metric.student, metric.teacher) in pairs and metric.metric == "top1"
-    }
-
-
-def order(rows: list[dict[str, Any]]) -> str:
-    """Kendall's τ-b of the measured and the published order, with the interval of the seeds.
-
-    The interval draws each method's mean from a normal distribution with the deviation of one seed,
-    pooled over the methods with several, divided by √n. The published figures count as exact.
-    """
-    theirs = [row["published"] for row in rows]
-    values = [[run["student"]["test"]["top1"] for run in row["runs"].values()] for row in rows]
-    ours = [statistics.fmean(scores) for scores in values]
-    several = [scores for scores in values if len(scores) > 1]
-    if not several or len(rows) < MINIMUM:
-        return ""
-    squares = sum((len(scores) - 1) * statistics.variance(scores) for scores in several)
-    deviation = math.sqrt(squares / sum(len(scores) - 1 for scores in several))
-    scale = [deviation / math.sqrt(len(scores)) for scores in values]
-    drawn = numpy.random.default_rng(0).normal(ours, scale, (DRAWS, len(ours)))
-    taus = [kendalltau(theirs, draw).statistic for draw in drawn]
-    low, high = numpy.quantile(taus, [0.025, 0.975])
-    tau = kendalltau(theirs, ours)
-    return (
-        f"Kendall's tau with the published order of {len(rows)} methods: {tau.statistic:.2f} "
-        f"(95 % over the seeds: {low:.2f} to {high:.2f}; p = {tau.pvalue:.2f} for no relation); "
-        f"deviation of one seed {deviation:.2f} points"
-    )
 
 
 def last_val(run: dict[str, Any]) -> float:

@@ -140,8 +140,8 @@ def machine_error(error: BaseException, elsewhere: str = OUTPUT_ROOT) -> Machine
     if is_compiler_error(error):
         first = str(error).strip().partition("\n")[0]
         return MachineError(
-            f"torch.compile failed: {first}. It needs a working C++ compiler (g++, clang); without "
-            "one set compile=false and teacher.compile=false."
+            f"torch.compile failed: {first}. On a CPU it needs a working C++ compiler (g++, clang);"
+            " compile=false and teacher.compile=false do without."
         )
     return None
 

@@ -181,6 +181,6 @@ def test_a_failed_compilation_names_the_compiler() -> None:
     kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
     found = machine_error(kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCH..."))
     assert str(found).startswith(
-        "torch.compile failed: InvalidCxxCompiler: No working C++ compiler found. It needs a "
+        "torch.compile failed: InvalidCxxCompiler: No working C++ compiler found. On a CPU "
     )
     assert "compile=false" in str(found)
