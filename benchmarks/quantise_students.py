@@ -17,6 +17,7 @@ images choose each row's learning rate on the first seed. Finished runs and file
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ import onnxruntime
 import sweep_tables
 import torch
 import yaml
-from sweep_tables import require, spread
+from sweep_tables import kdrun, require, spread
 
 from kdrun.config.schema import ExportConfig, RuntimeConfig
 from kdrun.deploy.export_source import open_source
@@ -132,7 +133,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> str:
     for kind in KINDS:
         words = [*case.words, f"student.quantize={kind}", *rates[kind]]
         require("distill", "-m", *words, sweep_tables.seed_word(arguments.seeds))
-        runs[kind] = [find_run(words, seed) for seed in seeds]
+        runs[kind] = [find_runs(words, seed)[-1] for seed in seeds]
     files = {row: [export(folder(run, row), row) for run in runs[row.kind]] for row in rows()}
     test = TestSet(case, arguments.out, runs[FULL][0])
     milliseconds = latencies([paths[0] for paths in files.values()], test.images[:1])
@@ -153,19 +154,28 @@ def measure(case: Case, arguments: argparse.Namespace) -> str:
 
 
 def choose_rates(case: Case) -> dict[str, list[str]]:
-    """For each kind, the rate with the best validation top-1 of baseline and student, seed 0."""
+    """For each kind, the rate with the best validation top-1 of baseline and student, seed 0.
+
+    A rate with which the training diverges is not chosen.
+    """
     chosen: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind in KINDS if case.rates else ():
         words = [*case.words, f"student.quantize={kind}"]
-        require("distill", "-m", *words, "seed=0", f"lr={','.join(case.rates)}")
-        runs = [find_run([*words, f"lr={rate}"], 0) for rate in case.rates]
-        scores = [sum(validation(folder(run, row)) for row in rows()[:2]) for run in runs]
-        chosen[kind] = [f"lr={case.rates[scores.index(max(scores))]}"]
+        failure = kdrun("distill", "-m", *words, "seed=0", f"lr={','.join(case.rates)}")
+        scores = {}
+        for rate in case.rates:
+            for run in find_runs([*words, f"lr={rate}"], 0)[-1:]:
+                scores[rate] = sum(validation(folder(run, row)) for row in rows()[:2])
+        if not scores:
+            sys.exit(failure)
+        if failure:
+            print(failure, flush=True)
+        chosen[kind] = [f"lr={max(scores, key=lambda rate: scores[rate])}"]
     return chosen
 
 
-def find_run(words: Sequence[str], seed: int) -> Path:
-    """The newest finished run with these settings, by its command's words."""
+def find_runs(words: Sequence[str], seed: int) -> list[Path]:
+    """The finished runs with these settings, by their commands' words; the newest is the last."""
     settings = dict(word.split("=", 1) for word in [*words, f"seed={seed}"])
     root = Path(settings.pop("output_root"))
     wanted = {key: yaml.safe_load(value) for key, value in settings.items()}
@@ -174,7 +184,7 @@ def find_run(words: Sequence[str], seed: int) -> Path:
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         if json.loads(path.read_text())["status"] == "completed" and matches(config, wanted):
             found.append(path.parent)
-    return max(found, key=lambda path: path.name)
+    return sorted(found, key=lambda path: path.name)
 
 
 def matches(config: dict[str, Any], wanted: dict[str, Any]) -> bool:

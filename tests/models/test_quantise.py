@@ -76,6 +76,19 @@ def test_ranges_and_statistics_do_not_move_at_the_end_of_training() -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_statistics_follow_the_weights_longer_than_ranges() -> None:
+    network, images = trained()
+    quantisers = quantisers_of(network)
+    assert quantisers is not None
+    quantisers.done = 0.8
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(10 * images)
+    moved = {
+        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert moved == {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+
+
 def test_a_network_without_layers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no convolution or linear layer"):
         quantise(nn.Flatten(), "int8", torch.zeros(2, 1, 2, 2))

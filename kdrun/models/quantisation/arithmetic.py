@@ -18,9 +18,11 @@ from kdrun.models.quantisation.ranges import (
     integer_layer,
 )
 
-# Share of the training after which ranges and batch statistics no longer move, so that the network
-# adapts to the constants that are deployed.
-FREEZE_AFTER = 0.75
+# Shares of the training after which ranges and batch statistics no longer move, so that the network
+# adapts to the constants that are deployed. Running statistics lag behind weights that still move
+# fast: a network whose statistics freeze too early falls apart.
+RANGES_FREEZE_AFTER = 0.75
+STATISTICS_FREEZE_AFTER = 0.9
 KERNELS = {"add": kernels.add, "mul": kernels.multiply}
 
 
@@ -61,7 +63,7 @@ class Quantisers(nn.ModuleDict):
         self.norms: dict[str, str] = {}
         self.modules_by_path: dict[str, nn.Module] = {}  # not registered as children
         self.done = 0.0
-        self.statistics_after = FREEZE_AFTER
+        self.statistics_after = STATISTICS_FREEZE_AFTER
         self.arithmetic: Arithmetic | None = None
         self.is_active = True
         self.forward_pass: Any = None  # set by the hooks of `quantise`
@@ -69,7 +71,7 @@ class Quantisers(nn.ModuleDict):
     @property
     def are_ranges_frozen(self) -> bool:
         """Whether the ranges no longer move."""
-        return self.done >= FREEZE_AFTER
+        return self.done >= RANGES_FREEZE_AFTER
 
     def range_of(self, name: str) -> ActivationRange:
         """The range of an activation."""
