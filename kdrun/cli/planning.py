@@ -115,7 +115,9 @@ def check(verb: str, config_name: str, flags: Flags) -> Plan:
 def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan:
     swept = [override for override in overrides if override.is_sweep_override()]
     fixed = [o for o in overrides if not o.is_sweep_override()]
-    hydra = composer.hydra(fixed)
+    sweeps_experiments = any(o.key_or_group == "experiment" for o in swept)
+    always = [o for o in fixed if not (sweeps_experiments and teachers.placed_in_jobs(o))]
+    hydra = composer.hydra(always)
     is_sweep = flags.multirun or hydra.mode == RunMode.MULTIRUN
     if not is_sweep or flags.only_shows:
         composer.compose(fixed)  # otherwise each job composes them with its groups

@@ -5,6 +5,7 @@ Hydra would merge a list of options into one node, but each teacher needs its ow
 (`teacher2.seed=3`) are force-added. `kdrun.config.teachers` collects the nodes.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 
 GROUP = "teacher"
+REMOVAL = re.compile(rf"~{GROUP}[0-9]+(=|$)")
 
 
 def expand_teachers(words: Sequence[str], config_dir: Path | None = None) -> list[str]:
@@ -26,15 +28,16 @@ def expand_teachers(words: Sequence[str], config_dir: Path | None = None) -> lis
     """
     overrides = grammar.parse(words)
     placed = _placed_by_experiments(overrides, config_dir)
-    chosen = {_place(override) for override in overrides if _chooses(override)}
+    kept = {_place(override) for override in overrides if _chooses(override)}
+    kept |= {_owner(override) for override in overrides}
     expanded: list[str] = []
     for word, override in zip(words, overrides, strict=True):
         key = override.key_or_group
         if key == GROUP and override.package is None and _chooses(override):
-            expanded += _choices(override, word, placed, chosen)
+            expanded += _choices(override, word, placed, placed - kept)
         elif _place(override) and _chooses(override):
             expanded.append(_placing(_place(override), word.partition("=")[2], placed))
-        elif _is_bare(override) and _belongs_to_one(override):
+        elif _is_bare(override) and _owner(override):
             _check_schedule(override, word)
             expanded.append(f"+{word}" if override.package else f"++{word}")
         else:
@@ -46,7 +49,7 @@ def merge_teachers(words: Iterable[str]) -> list[str]:
     """The inverse of `expand_teachers`: Hydra's overrides in typed form."""
     words = list(words)
     if any(word.startswith(f"{GROUP}=") for word in words):  # it already removes the others
-        words = [word for word in words if not word.startswith(f"~{GROUP}@")]
+        words = [word for word in words if not REMOVAL.match(word)]
     merged: list[str] = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
@@ -83,8 +86,8 @@ def _is_bare(override: Override) -> bool:
     return not (override.is_delete() or override.is_add() or override.is_force_add())
 
 
-def _belongs_to_one(override: Override) -> bool:
-    """`teacher2.seed=1`, or `schedule@teacher2.schedule=adam`."""
+def _owner(override: Override) -> str:
+    """`teacher2` for `teacher2.seed=1` and `schedule@teacher2.schedule=adam`, else empty."""
     return _root(override.package or override.key_or_group)
 
 
@@ -96,17 +99,19 @@ def _check_schedule(override: Override, word: str) -> None:
         )
 
 
-def _root(key: str) -> bool:
+def _root(key: str) -> str:
     root, dot, _ = key.partition("@")[2].partition(".") if "@" in key else key.partition(".")
-    return bool(dot) and NUMBERED.match(root) is not None
+    return root if dot and NUMBERED.match(root) else ""
 
 
-def _choices(override: Override, word: str, placed: frozenset[str], chosen: set[str]) -> list[str]:
+def _choices(
+    override: Override, word: str, placed: frozenset[str], unwanted: frozenset[str]
+) -> list[str]:
     """`teacher=a` or `teacher=[a,b]`, plus removals of an experiment's further teachers.
 
-    placed: by experiments. chosen: by words of their own (`teacher2=b`); these stay.
+    placed: by experiments. unwanted: those without words of their own (`teacher2=b`).
     """
-    value, unwanted = override.value(), placed - chosen
+    value = override.value()
     if override.is_sweep_override():
         if any(isinstance(names, list) for names in _swept(override)):
             raise ConfigError(
@@ -137,18 +142,44 @@ def _placing(place: str, value: str, placed: frozenset[str]) -> str:
 
 
 def _removals(placed: frozenset[str], count: int) -> list[str]:
-    """Overrides that remove an experiment's further teachers: `teacher=` lists all of them."""
+    """Overrides that remove an experiment's further teachers: `teacher=` lists all of them.
+
+    They remove the node, so that the experiment's settings of that teacher go with it.
+    """
     further = [place for place in placed if int(place.removeprefix(GROUP)) > count]
-    return [f"~{GROUP}@{place}" for place in sorted(further)]
+    return [f"~{place}" for place in sorted(further)]
+
+
+def placed_in_jobs(override: Override) -> bool:
+    """Whether it composes only with the experiment that places this teacher."""
+    return (override.key_or_group == GROUP and override.package is not None) or (
+        override.is_delete() and NUMBERED.match(override.key_or_group) is not None
+    )
 
 
 def _placed_by_experiments(overrides: list[Override], config_dir: Path | None) -> frozenset[str]:
-    """Teacher nodes set by the experiment's defaults list (`/teacher@teacher2: b`)."""
-    places: set[str] = set()
+    """Teacher nodes set by the experiment's defaults list (`/teacher@teacher2: b`).
+
+    Raises ConfigError for swept experiments with different teachers if others are chosen.
+    """
+    places: frozenset[str] = frozenset()
     for override in overrides:
-        if override.key_or_group == "experiment" and not override.is_sweep_override():
-            places |= _placed_by(str(override.value()), config_dir)
-    return frozenset(places)
+        if override.key_or_group != "experiment":
+            continue
+        names = _swept(override) if override.is_sweep_override() else [override.value()]
+        found = {str(name): frozenset(_placed_by(str(name), config_dir)) for name in names}
+        if len(set(found.values())) > 1 and any(_chooses_teacher(o) for o in overrides):
+            counts = ", ".join(f"{name}: {len(which) + 1}" for name, which in found.items())
+            raise ConfigError(
+                f"The swept experiments have different numbers of teachers ({counts}): "
+                "choose teachers in one command for each number."
+            )
+        places = next(iter(found.values()), places)
+    return places
+
+
+def _chooses_teacher(override: Override) -> bool:
+    return _chooses(override) and (override.key_or_group == GROUP or bool(_place(override)))
 
 
 def _placed_by(experiment: str, config_dir: Path | None) -> set[str]:

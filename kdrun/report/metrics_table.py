@@ -150,7 +150,7 @@ TEACHER = Metric(
     label="teacher")  # fmt: skip
 ENSEMBLE = Metric(
     "teacher ensemble top-1 %", "Test split: mean probabilities of several teachers.",
-    _of(lambda r: r.teacher_ensemble.test.top1), tables=(REPORT, *FILES),
+    _of(lambda r: r.teacher_ensemble.test.top1),
     label="teacher ensemble")  # fmt: skip
 AGREEMENT = Metric(
     "agreement %", "Test images to which student and teacher give the same answer.",

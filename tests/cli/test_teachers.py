@@ -63,6 +63,44 @@ def test_an_experiments_further_teacher_is_replaced(words: tuple[str, ...]) -> N
     assert [teacher.network.name for teacher in config.teachers] == ["cnn_large", "deit_micro"]
 
 
+TWO = "experiment=deit/cnn_vit_hard_one_token,deit/cnn_vit_soft_one_token"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["teacher=[resnet8,deit_micro]"], [["resnet8", "deit_micro"]]),
+        (["teacher=resnet8", "teacher2=deit_micro"], [["resnet8", "deit_micro"]]),
+        (["teacher2=deit_micro"], [["wrn_40_2", "deit_micro"]]),
+        (["teacher=resnet8"], [["resnet8"]]),
+        (["teacher=resnet8,resnet20"], [["resnet8"], ["resnet20"]]),
+    ],
+)
+@pytest.mark.parametrize("experiments", [TWO, TWO.partition(",")[0]])
+def test_swept_experiments_get_the_chosen_teachers(
+    experiments: str, words: list[str], expected: list[list[str]]
+) -> None:
+    line = ["-m", experiments, *words, "dataset=digits"]
+    plan = check("distill", *line)
+    assert len(plan.configs) == len(expected) * (1 + experiments.count(","))
+    found = [
+        [teacher.network.name for teacher in config.teachers]
+        for config in plan.configs
+        if isinstance(config, DistillConfig)
+    ]
+    assert sorted(found) == sorted(expected * (1 + experiments.count(",")))
+    again = check("distill", *plan.argvs[0][1:])
+    assert again.configs == plan.configs[:1]
+
+
+def test_swept_experiments_with_different_numbers_of_teachers_are_refused() -> None:
+    words = ["-m", "experiment=deit/cnn_hard,deit/cnn_vit_hard_one_token", "dataset=digits"]
+    for choice in ("teacher=resnet8", "teacher2=deit_micro"):
+        with pytest.raises(ConfigError, match="deit/cnn_hard: 1, deit/cnn_vit_hard_one_token: 2"):
+            check("distill", *words, choice)
+    assert len(check("distill", *words).configs) == 2
+
+
 def test_each_teacher_of_a_list_has_its_network_and_the_shared_settings() -> None:
     config = distill(
         "teacher=[resnet20,wrn_16_1,resnet20]",
