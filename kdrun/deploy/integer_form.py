@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdrun.errors import ConfigError
 from kdrun.models.quantisation.arithmetic import (
     IntegerArithmetic,
     LayerConstants,
@@ -161,6 +162,7 @@ def integer_form(network: nn.Module, sample: Tensor, form: type[IntegerForm]) ->
     """A copy of a quantised network that computes on integers and constants, in eval mode.
 
     sample: images `[B, C, H, W]`. form: IntegerForm | OnnxForm.
+    Raises ConfigError if an operation in floating point reads a weight that becomes integers.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     quantisers = quantisers_of(network)
@@ -179,13 +181,22 @@ def integer_form(network: nn.Module, sample: Tensor, form: type[IntegerForm]) ->
 
 def _store_integers(network: nn.Module, quantisers: Quantisers, key: str) -> Tensor:
     """Replace the weight of a call by integers, and its bias by the folded one; returns scales."""
-    owner, _, attribute = quantisers.weights[key].rpartition(".")
+    name = quantisers.weights[key]
+    if name in quantisers.read_as_floats:
+        raise ConfigError(
+            f"The weight {name} is read by a quantised layer and by an operation in floating "
+            "point: export with format=safetensors, or give the network two weights."
+        )
+    owner, _, attribute = name.rpartition(".")
     module = network.get_submodule(owner)
     norm = quantisers.norm_of(key)
     weight, bias = getattr(module, attribute), getattr(module, "bias", None)
     layer = integer_layer(weight, None if norm is None else bias, norm, quantisers.weight_bits)
-    integers = layer.weight.to(torch.int8)
-    setattr(module, attribute, nn.Parameter(integers, requires_grad=False))
+    integers = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    for sharing in network.modules():
+        for shared, parameter in list(sharing.named_parameters(recurse=False)):
+            if parameter is weight:
+                setattr(sharing, shared, integers)
     if norm is not None:
         setattr(module, "bias", layer.bias)  # noqa: B010 - a tensor in place of a parameter
     return layer.scale

@@ -27,8 +27,9 @@ def fold_batchnorm(network: nn.Module, sample: Tensor, taps: Iterable[str] = ())
 
     A dry run of `sample` `[B, C, H, W]` finds each BatchNorm whose input is the output of a
     convolution. The pair is folded if nothing else uses that tensor (no other operation, no tap
-    `PATH` or `PATH:in`, not the caller), and if both run once and share no weights. A folded
-    BatchNorm becomes an `Identity`, so module paths stay valid. The network must be in eval mode.
+    `PATH` or `PATH:in`, not the caller), and if both run once and nothing else uses their weights.
+    A folded BatchNorm becomes an `Identity`, so module paths stay valid. The network must be in
+    eval mode.
     Raises ConfigError if the outputs of the folded network differ.
     """
     assert not network.training, "only a frozen network can be folded"
@@ -131,7 +132,7 @@ def foldable(network: nn.Module, sample: Tensor, taps: Iterable[str] = ()) -> di
             continue
         conv, norm = network.get_submodule(conv_path), network.get_submodule(norm_path)
         once = trace.calls[conv_path] == trace.calls[norm_path] == 1
-        exclusive = uses.count.get(id(tensor), 0) == 1
+        exclusive = uses.count.get(id(tensor), 0) == uses.count.get(id(conv.weight)) == 1
         parameters = (p for m in (conv, norm) for p in m.parameters(recurse=False))
         unshared = all(owners[id(parameter)] == 1 for parameter in parameters)
         if once and exclusive and unshared and norm.running_mean is not None:

@@ -47,7 +47,8 @@ class Quantisers(nn.ModuleDict):
     """The activation ranges of a network, and what its forward passes need to know.
 
     kind: a key of `WEIGHT_BITS`. calls: names of the quantised calls. weights: call of a layer →
-    name of its weight. readers: call → the activation whose grid its result is rounded to, if
+    name of its weight. read_as_floats: names of the parameters that operations in floating point
+    read. readers: call → the activation whose grid its result is rounded to, if
     nothing else reads it. norms: path of a convolution → path of the batch normalisation that is
     folded into it. done: share of the training that is done. statistics_after: share after which
     batch normalisation uses its running statistics. arithmetic: None: by training mode.
@@ -59,6 +60,7 @@ class Quantisers(nn.ModuleDict):
         self.weight_bits = WEIGHT_BITS[kind]
         self.calls: set[str] = set()
         self.weights: dict[str, str] = {}
+        self.read_as_floats: set[str] = set()
         self.readers: dict[str, str] = {}
         self.norms: dict[str, str] = {}
         self.modules_by_path: dict[str, nn.Module] = {}  # not registered as children
@@ -83,6 +85,10 @@ class Quantisers(nn.ModuleDict):
         """The batch normalisation that is folded into the layer of a call."""
         path = self.norms.get(self.weights[key].rpartition(".")[0])
         return None if path is None else self.modules_by_path[path]
+
+    def forward(self, values: Any) -> Any:
+        """Networks that run all of their children run this one too: it passes on what it gets."""
+        return values
 
     def current_arithmetic(self) -> Arithmetic:
         """The arithmetic of a forward pass in the current mode."""

@@ -6,6 +6,7 @@ activation that is an identity on its grid (ReLU) needs no rule: runtimes merge 
 that follows.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,12 @@ ACTIVATIONS: Functions = frozenset(
         *(F.sigmoid, torch.sigmoid, T.sigmoid, F.tanh, torch.tanh, T.tanh, F.mish),
     }
 )
+# function → position of its argument `inplace`
+INPLACE_POSITIONS: dict[Function, int] = {
+    function: list(inspect.signature(function).parameters).index("inplace")
+    for function in ACTIVATIONS
+    if inspect.isfunction(function) and "inplace" in inspect.signature(function).parameters
+}
 SHORT_NAMES = {"add": ADDITIONS, "mul": PRODUCTS, "cat": CONCATENATIONS, "mean": MEANS}
 NAMES: dict[Function, str] = {
     **{
@@ -54,15 +61,32 @@ def is_layer(args: tuple[Any, ...]) -> bool:
     return len(args) > 1 and isinstance(args[1], nn.Parameter)
 
 
+def layer_arguments(
+    input: Any, weight: Any = None, bias: Any = None, *args: Any, **kwargs: Any
+) -> tuple[Any, ...]:
+    """The arguments of a convolution or linear layer, those with keywords in place."""
+    defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    following = list(defaults)[len(args) :] if kwargs else []
+    return input, weight, bias, *args, *(kwargs.get(name, defaults[name]) for name in following)
+
+
+def is_in_place(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call changes its first tensor."""
+    position = INPLACE_POSITIONS.get(function, len(args))
+    by_position = position < len(args) and bool(args[position])
+    return function in IN_PLACE or by_position or bool(kwargs.get("inplace"))
+
+
 def quantised_inputs(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """How many of the leading tensors are quantised; 0: the operation stays in floating point.
 
     For a concatenation the tensors are those of the list.
     """
     if function in LAYERS:
-        return int(not kwargs)
+        return 1
     if function in ADDITIONS or function in PRODUCTS:
-        return 2 if len(args) == 2 and is_map(args[0]) and is_map(args[1]) else 0
+        plain = len(args) == 2 and not kwargs  # a sum with `alpha` has no integer kernel
+        return 2 if plain and is_map(args[0]) and is_map(args[1]) else 0
     if function in CONCATENATIONS:
         tensors = args[0] if args and isinstance(args[0], list | tuple) else ()
         return len(tensors) if all(is_map(tensor) for tensor in tensors) else 0
@@ -92,8 +116,9 @@ class Operation:
         cls, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], count: int
     ) -> "Operation":
         """A call whose first `count` tensors are quantised. It makes a new tensor."""
-        if kwargs.get("inplace"):
+        if is_in_place(function, args, kwargs) and function in INPLACE_POSITIONS:
             kwargs = {**kwargs, "inplace": False}
+            args = args[: INPLACE_POSITIONS[function]]
         if function in CONCATENATIONS:
             return cls(function, list(args[0]), args[1:], kwargs)
         new = IN_PLACE.get(function, function)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run
@@ -23,11 +23,12 @@ from kdrun.models.fold import foldable
 from kdrun.models.quantisation.arithmetic import IntegerArithmetic, Quantisers, unquantised
 from kdrun.models.quantisation.operations import (
     BATCH_NORM,
-    IN_PLACE,
     LAYERS,
     NAMES,
     Operation,
+    is_in_place,
     is_layer,
+    layer_arguments,
     quantised_inputs,
 )
 from kdrun.models.quantisation.ranges import ActivationRange
@@ -93,6 +94,14 @@ class _Recorder:
     def __init__(self, parameters: dict[int, str]) -> None:
         self.parameters = parameters
         self.readers = Readers()
+
+    def reads_parameters(self, quantisers: Quantisers, inputs: Any, output: Any) -> None:
+        """An operation in floating point; one that returns no tensor (a shape) reads nothing."""
+        if identities(output):
+            read = {id(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, nn.Parameter)}
+            quantisers.read_as_floats |= {
+                self.parameters[key] for key in read & set(self.parameters)
+            }
 
     def tensor(self, quantisers: Quantisers, name: str, values: Tensor) -> Tensor:
         quantisers[name] = ActivationRange().to(values.device)
@@ -204,7 +213,9 @@ class _Forward(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is BATCH_NORM and self.path[-1] in self.quantisers.norms.values():
-            return args[0] if self.folds else self._call(func, args, kwargs)
+            return args[0] if self.folds else self._call(func, args, kwargs, is_folded=True)
+        if func in LAYERS:
+            args, kwargs = layer_arguments(*args, **kwargs), {}
         count = quantised_inputs(func, args, kwargs) if func in NAMES else 0
         if not count or not self._is_quantised(key := self._name(func), func, args):
             return self._call(func, args, kwargs)
@@ -214,18 +225,26 @@ class _Forward(TorchFunctionMode):
         operation = Operation.of(func, args, kwargs, count)
         values = [self._quantised(f"{key}_{n}", one) for n, one in enumerate(operation.tensors)]
         output = self.arithmetic.operation(self.quantisers, key, operation, values)
-        return self._call(torch.Tensor.copy_, (args[0], output), {}) if func in IN_PLACE else output
+        if is_in_place(func, args, kwargs):
+            return self._call(torch.Tensor.copy_, (args[0], output), {})
+        return output
 
-    def _call(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """An operation in floating point."""
+    def _call(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: dict[str, Any],
+        is_folded: bool = False,
+    ) -> Any:
+        """An operation in floating point. is_folded: a batch normalisation that is."""
         if not isinstance(self.arithmetic, _Recorder):
             return func(*args, **kwargs)
-        folds = func is BATCH_NORM
         tensors = identities(
-            args[1] if func is torch.Tensor.copy_ else args[0] if folds else (args, kwargs)
+            args[1] if func is torch.Tensor.copy_ else args[0] if is_folded else (args, kwargs)
         )
         output = func(*args, **kwargs)
-        self.arithmetic.readers.reads(tensors, output, folds or func in PASSING)
+        self.arithmetic.readers.reads(tensors, output, is_folded or func in PASSING)
+        self.arithmetic.reads_parameters(self.quantisers, (args, kwargs), output)
         return output
 
     def _name(self, func: Callable[..., Any]) -> str:
