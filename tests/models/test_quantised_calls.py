@@ -16,7 +16,7 @@ from kdrun.models.card import NetworkCard
 from kdrun.models.quantisation.arithmetic import TrainingArithmetic
 from kdrun.models.quantisation.quantise import quantise, quantisers_of
 from kdrun.types import InputInfo, Normalisation
-from tests.models import quantised_calls as calls
+from models import quantised_calls as calls
 
 NETWORKS: list[Callable[[], nn.Module]] = [
     calls.NormAfterLinear,
