@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import quantised_calls as calls
 from torch import nn
 
 from kdrun.deploy import formats
@@ -16,7 +17,6 @@ from kdrun.models.card import NetworkCard
 from kdrun.models.quantisation.arithmetic import TrainingArithmetic
 from kdrun.models.quantisation.quantise import quantise, quantisers_of
 from kdrun.types import InputInfo, Normalisation
-from models import quantised_calls as calls
 
 NETWORKS: list[Callable[[], nn.Module]] = [
     calls.NormAfterLinear,
