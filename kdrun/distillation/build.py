@@ -13,7 +13,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
 from kdrun.distillation.connect import Connected, EmbeddingSource, connect
 from kdrun.distillation.fine_tuning import classifier_for
-from kdrun.distillation.initial_weights import load_start
+from kdrun.distillation.initial_weights import has_trained_statistics, load_start
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
     Member,
@@ -265,6 +265,6 @@ def _connect(
         objective, student, teachers, dataset, size, config.seed, embeddings, quantize
     )
     quantisers = quantisers_of(connected.member.network)
-    if quantisers is not None and config.start is not None:
-        quantisers.statistics_after = 0.0  # trained weights bring trained statistics
+    if quantisers is not None and has_trained_statistics(config):
+        quantisers.statistics_after = 0.0
     return connected

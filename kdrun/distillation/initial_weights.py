@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from kdrun.config.dump import start_plain
+from kdrun.config.rules import PRUNED
 from kdrun.config.schema import DistillConfig, StartConfig, TeacherConfig
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import PRETRAINED
@@ -76,6 +77,16 @@ def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> l
     choice = WeightsChoice("student", reading.key, reading.rename, start.new_classifier)
     notes = loaded.load_into(network, config.student, dataset.info, choice)
     return [*notes, *_card_notes(loaded, start, dataset)]
+
+
+def has_trained_statistics(config: DistillConfig) -> bool:
+    """Whether the initial weights bring batch statistics of the student's own activations.
+
+    Weights that were just cut from a teacher have those of the whole network; they have no card.
+    """
+    if config.start is None:
+        return False
+    return config.student.target != PRUNED or _read(config.start).card is not None
 
 
 def _without_ranges(loaded: LoadedWeights) -> LoadedWeights:

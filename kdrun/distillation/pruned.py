@@ -144,7 +144,8 @@ def _pruned_weights(
         ratio, importance = settings["ratio"], settings.get("importance", "magnitude")
         network = prune_channels(network, images, ratio, importance)
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-    wanted = new_network(student, dataset, config.seed, "student").state_dict()
+    plain = replace(student, quantize=None)  # ranges are observed in training
+    wanted = new_network(plain, dataset, config.seed, "student").state_dict()
     return _for_classes(state, wanted, source.card.outputs)
 
 

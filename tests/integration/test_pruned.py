@@ -12,6 +12,7 @@ from support import SMALL, results
 
 from kdrun.deploy import formats
 from kdrun.deploy.student import load
+from kdrun.distillation import build
 from kdrun.engine import loop
 
 Run = Callable[..., int]
@@ -52,6 +53,27 @@ def test_from_the_teacher_to_exported_files(
     images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
     for batch in (images, images[:1]):
         torch.testing.assert_close(formats.pt2_runner(pt2)(batch), network(batch).detach())
+
+
+@pytest.mark.parametrize("setting", ["student.ratio=0.5", "student.depth=0.5"])
+def test_int8_aware(
+    kdrun: Run, workdir: Path, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that were just cut have no valid batch statistics; those of a run have."""
+    pytest.importorskip("torch_pruning")
+    quantisers_of, seen = build.quantisers_of, []
+
+    def spy(network: object) -> object:
+        seen.append(quantisers_of(network))
+        return seen[-1]
+
+    monkeypatch.setattr(build, "quantisers_of", spy)
+    words = [*SMALL, *PRUNED, "teacher=resnet14", setting, "student.quantize=int8", "alone=false"]
+    assert kdrun("distill", *words) == 0
+    (run,) = results(workdir)
+    assert seen[-1].statistics_after > 0.5
+    assert kdrun("distill", *words, f"student.checkpoint={run['folder']}") == 0
+    assert seen[-1].statistics_after == 0
 
 
 def test_other_schemes_and_a_teacher_in_its_place_are_refused(refused: Callable[..., str]) -> None:

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from torch import Tensor, nn
 
 from kdrun.config import composition, parse
 from kdrun.config.schema import NetworkConfig
@@ -13,7 +14,7 @@ from kdrun.models.build import build_network
 from kdrun.models.features.taps import tap_paths
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.pruned import keep_blocks, with_architecture
-from kdrun.models.pruning import prune_channels
+from kdrun.models.pruning import prune_channels, structure
 from kdrun.types import InputInfo
 
 INFO = InputInfo(5, 3, (32, 32))
@@ -85,9 +86,10 @@ def test_half_of_the_blocks_needs_no_library(
     ("name", "settings", "said"),
     [
         ("mlp", {"ratio": 0.5}, "convolutional teacher"),
-        ("deit_micro", {"ratio": 0.5}, r"student.depth=0\.5"),
+        ("deit_micro", {"ratio": 0.5}, r"Remove blocks instead: student.depth=0\.5"),
         ("shufflenetv1", {"ratio": 0.5}, r"student.depth=0\.5"),
-        ("vgg8", {"depth": 0.5}, "removes no block"),
+        ("vgg8", {"depth": 0.5}, r"removes no block.*Remove channels instead: student.ratio=0\.5"),
+        ("resnet8", {"ratio": 1e-9}, r"too small for this network.* removes one is 0\.008"),
         ("resnet8", {"ratio": 1.0}, "student.ratio=1 must lie in"),
         ("resnet8", {"ratio": 0.0}, "removes nothing"),
         ("resnet8", {"importance": "taylor"}, "is not one of magnitude, batch_norm"),
@@ -97,3 +99,75 @@ def test_what_cannot_be_pruned(name: str, settings: dict[str, object], said: str
     pytest.importorskip("torch_pruning")
     with pytest.raises(ConfigError, match=said):
         with_architecture(config_of(name, **settings), INFO)
+
+
+def test_a_larger_ratio_leaves_fewer_channels_and_at_least_one() -> None:
+    pytest.importorskip("torch_pruning")
+    left = []
+    for ratio in (0.5, 0.9, 0.95, 0.97, 0.99):
+        config = with_architecture(config_of("resnet8", ratio=ratio), INFO)
+        assert all(n > 0 for size in config.kwargs["widths"].values() for n in size)
+        left.append(count_parameters(build_network(config, INFO)))
+    assert left == sorted(set(left), reverse=True)
+    assert left[-1] < 200  # one channel in each layer
+
+
+class Normalised(nn.Module):
+    """Convolutions with other normalisations than batch normalisation between them."""
+
+    def __init__(self, norm: nn.Module, shuffled: bool, act: nn.Module) -> None:
+        super().__init__()
+        self.first, self.norm, self.act = nn.Conv2d(3, 16, 3), norm, act
+        self.second, self.classes = nn.Conv2d(16, 16, 3), nn.Linear(16, 5)
+        self.shuffled = shuffled
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm(self.first(x)))
+        if self.shuffled:
+            b, c, h, w = x.shape
+            x = x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+        logits: Tensor = self.classes(self.second(x).mean((2, 3)))
+        return logits
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(4, 16), nn.GroupNorm(1, 16), ChannelNorm(16)])
+def test_other_normalisations(norm: nn.Module) -> None:
+    """They depend on all channels, and yet a network with a lost order is found out."""
+    pytest.importorskip("torch_pruning")
+    network = Normalised(norm, False, nn.ReLU())
+    widths, _ = structure(network, (3, 32, 32), 0.5, None, "magnitude")
+    assert widths["second"] == [8, 8, 1]
+    with pytest.raises(ConfigError, match=r"loses their order .*choose another teacher"):
+        structure(Normalised(norm, True, nn.ReLU()), (3, 32, 32), 0.5, None, "magnitude")
+
+
+def test_neither_channels_nor_blocks_is_no_circle() -> None:
+    pytest.importorskip("torch_pruning")
+    network = Normalised(nn.BatchNorm2d(16), False, nn.Softplus())
+    for ratio, depth in ((0.5, None), (None, 0.5)):
+        with pytest.raises(ConfigError, match="either: choose another teacher"):
+            structure(network, (3, 32, 32), ratio, depth, "magnitude")
+
+
+class Scaled(Normalised):
+    """A new network hides a branch behind a scale of zero."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), True, nn.ReLU())
+        self.scale = nn.Parameter(torch.zeros(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+def test_a_fault_that_shows_after_training_is_found_before() -> None:
+    pytest.importorskip("torch_pruning")
+    with pytest.raises(ConfigError, match="cannot be pruned"):
+        structure(Scaled(), (3, 32, 32), 0.5, None, "magnitude")
