@@ -117,10 +117,13 @@ def published(path: Path) -> Iterator[Path]:
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents.
 
-    Raises ConfigError if a file or a broken link is in the way.
+    Raises ConfigError if a file or a broken link is in the way, or if the place takes no folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc, for example
+        require_path(folder)
+        raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from None
     except OSError:
         require_path(folder)
         raise

@@ -5,13 +5,23 @@ another digest belongs to the user or was edited, and is never overwritten.
 """
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from kdrun.errors import ConfigError
-from kdrun.files import published, read_json, sha256_of, write_atomically, write_json
+from kdrun.files import (
+    canonical_hash,
+    published,
+    read_json,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 
 RECORD = ".kdrun-files.json"
 MOST_DIGESTS = 8  # per file; after a kill between record and rename, an older digest is valid
@@ -39,17 +49,29 @@ def write_own(path: Path, content: bytes, remedy: str) -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time; may be nested. For what is read, changed and written again.
+
+    The lock is a temporary file of this machine, so that the user's folder gets none.
+    """
+    name = canonical_hash([str(folder.resolve()), getattr(os, "getuid", int)()])[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"kdrun-{name}.lock", is_singleton=True):
+        yield
+
+
+@contextmanager
 def published_own(path: Path, remedy: str) -> Iterator[Path]:
     """`published`, but raises ConfigError instead of replacing a user's file."""
     require_own(path.parent, [path.name], remedy)
     with published(path) as unfinished:
         yield unfinished
-        require_own(path.parent, [path.name], remedy)  # it may have appeared in the meantime
-        known = _known(path.parent)
         digest = sha256_of(unfinished)
-        earlier = [old for old in known.get(path.name, []) if old != digest]
-        known[path.name] = [*earlier, digest][-MOST_DIGESTS:]
-        write_json(path.parent / RECORD, {"schema": 1, "files": known})
+        with alone(path.parent):
+            require_own(path.parent, [path.name], remedy)  # it may have appeared in the meantime
+            known = _known(path.parent)
+            earlier = [old for old in known.get(path.name, []) if old != digest]
+            known[path.name] = [*earlier, digest][-MOST_DIGESTS:]
+            write_json(path.parent / RECORD, {"schema": 1, "files": known})
 
 
 def _digest(path: Path) -> str | None:

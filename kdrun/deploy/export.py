@@ -21,7 +21,7 @@ from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
 from kdrun.errors import ConfigError
 from kdrun.files import make_folder, read_json, sha256_of
-from kdrun.ownership import published_own, require_own, write_own
+from kdrun.ownership import alone, published_own, require_own, write_own
 from kdrun.removal import remove
 from kdrun.runs.environment import environment
 
@@ -67,7 +67,8 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
             timing = measure_latency(source, path, config, Path(work), session)
             session.reporter.show(deploy_tables.latency_table(timing))
             facts |= _latency_of_file(config, timing)
-    _describe(folder, path.name, facts, timing, source)
+    with alone(folder):
+        _describe(folder, path.name, facts, timing, source)
     session.reporter.say(f"  file: {path}")
     session.reporter.say(f"  model card: {folder / CARD_FILE}")
     return facts

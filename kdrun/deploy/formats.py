@@ -129,7 +129,8 @@ def write_safetensors(
 
     The normalisation is not part of the weights: both files say it.
     """
-    weights = {k: v.detach().contiguous() for k, v in network.network.state_dict().items()}
+    # copies: tied weights share memory, which the format refuses
+    weights = {k: v.detach().clone().contiguous() for k, v in network.network.state_dict().items()}
     inside = {key: _text(value) for key, value in metadata(card, dtype, folded=False).items()}
     path.write_bytes(save(weights, {"format": "pt", **inside}))
     write_card(card_path, replace(card, sha256=sha256_of(path)))

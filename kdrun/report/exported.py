@@ -80,14 +80,17 @@ def _files(run: Run) -> list[Exported]:
     for name, facts in files.items() if isinstance(files, dict) else ():
         if not isinstance(facts, dict) or not (run.folder / "export" / name).is_file():
             continue
-        kind = f"{facts.get('format')} {facts.get('quantize') or FLOATS}"
+        trained = settings.get("student.quantize", FLOATS)
+        # A safetensors file holds the weights in floats, whatever they were trained for.
+        inside = trained if facts.get("format") == "pt2" else FLOATS
+        kind = f"{facts.get('format')} {facts.get('quantize') or inside}"
         exported.append(
             Exported(
                 settings.get("student", ""),
                 settings.get("dataset", ""),
                 settings.get("teacher", NONE),
                 settings.get("loss", ""),
-                settings.get("student.quantize", FLOATS),
+                trained,
                 f"{name.split('.')[0]} as {kind}" if not name.startswith("student.") else kind,
                 tuple(sorted(seedless.items())),
                 facts,

@@ -125,9 +125,11 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
             return LoadedWeights(file, read_weights(file, there.sha256), there)
         inside = weights_in(path)
         if inside is None:
+            is_run = (path / "config.yaml").is_file()
+            more = f": kdrun resume {path} continues an interrupted run" if is_run else ""
             raise CheckpointError(
                 f"{path} contains no finished student or teacher (student.json or teacher.json) "
-                "and no weights file. Is its run complete?"
+                f"and no weights file{more}."
             )
         path = inside
     if not path.is_file():

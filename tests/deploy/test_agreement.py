@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from kdrun.deploy.agreement import ExportError, compare, require_accurate, require_equal
+from kdrun.deploy.agreement import (
+    ExportError,
+    compare,
+    require_accurate,
+    require_equal,
+    require_same_answers,
+)
 
 TARGETS = torch.tensor([0, 1, 2, 0])
 LOGITS = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0], [0, 9.0, 0]])
@@ -22,6 +28,16 @@ def test_the_order_of_sums_is_tolerated_and_no_more() -> None:
     require_equal(compare(LOGITS, LOGITS + 8e-3, TARGETS), "x")
     with pytest.raises(ExportError, match=r"differ by up to 0.01 \(allowed: 0.009\), 100.00 %"):
         require_equal(compare(LOGITS, LOGITS + 1e-2, TARGETS), "x")
+
+
+def test_a_quantised_file_has_the_same_answers_and_nearly_the_same_logits() -> None:
+    other = LOGITS.clone()
+    other[0, 0] = 9.5  # a step in one image
+    require_same_answers(compare(LOGITS, other, TARGETS), "x.int8.onnx")
+    with pytest.raises(ExportError, match=r"100.00 % of the .* typically differ by 0.27 .*format"):
+        require_same_answers(compare(LOGITS, 1.03 * LOGITS, TARGETS), "x.int8.onnx")
+    with pytest.raises(ExportError, match=r"at most by 9.* has been removed\.$"):
+        require_same_answers(compare(LOGITS, LOGITS.flip(1), TARGETS), "x.pt2")
 
 
 def test_lost_accuracy_is_weighed_against_the_tolerance() -> None:

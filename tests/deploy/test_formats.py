@@ -99,6 +99,17 @@ def test_as_safetensors(tmp_path: Path) -> None:
     assert found == formats.metadata(network.card, "uint8", folded=False)
 
 
+def test_tied_weights_as_safetensors(tmp_path: Path) -> None:
+    network = loaded("wrn_16_1")
+    first, second = [m for m in network.network.modules() if isinstance(m, torch.nn.BatchNorm2d)][
+        :2
+    ]
+    second.weight = first.weight
+    path = tmp_path / "x.safetensors"
+    formats.write_safetensors(network, network.card, "uint8", path, tmp_path / "y.json")
+    assert_equal(network, formats.safetensors_runner(path, tmp_path / "y.json"))
+
+
 def test_what_is_inside_an_onnx_file(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     network = loaded("cnn_tiny")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
@@ -9,8 +10,26 @@ import pytest
 
 from kdrun.cli.main import run
 from kdrun.config.composition import stamp
+from kdrun.errors import ConfigError
+from kdrun.ownership import alone, require_own, write_own
 from kdrun.removal import holds_nothing, remove
 from tests.support import SMALL
+
+
+def test_two_writers_of_one_folder_keep_each_others_files(tmp_path: Path) -> None:
+    def write(name: str) -> None:
+        for number in range(20):
+            write_own(tmp_path / name, f"{number}".encode(), "name another folder")
+
+    names = ["a.json", "b.json", "c.json"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, names))
+    require_own(tmp_path, names, "name another folder")
+    with alone(tmp_path), alone(tmp_path):  # nested
+        (tmp_path / "a.json").write_text("edited")
+    with pytest.raises(ConfigError, match=r"a\.json was not written by kdrun or was edited"):
+        require_own(tmp_path, names, "name another folder")
+
 
 TINY = [word for word in SMALL if "epochs" not in word]
 TINY += ["epochs=1", "teacher.schedule.epochs=1", "ui=quiet"]

@@ -23,6 +23,12 @@ from kdrun.teachers.cache_file import CacheFile
 from tests.support import SMALL
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_that_takes_no_folders_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"The folder /proc/x/y cannot be made: No such file"):
+        make_folder(Path("/proc/x/y"))
+
+
 @pytest.mark.parametrize("name", ["", "distill", "teachers", "teachers/.locks", "cache"])
 def test_a_link_to_nowhere_is_named_with_its_target(tmp_path: Path, name: str) -> None:
     root = tmp_path / "outputs"

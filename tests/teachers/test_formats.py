@@ -39,7 +39,10 @@ def test_noise_is_not_a_checkpoint(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unfinished_run_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="Is its run complete"):
+    with pytest.raises(CheckpointError, match=r"and no weights file\.$"):
+        read_any(tmp_path)
+    (tmp_path / "config.yaml").write_text("T: 4")
+    with pytest.raises(CheckpointError, match=rf"kdrun resume {tmp_path} continues an interrupted"):
         read_any(tmp_path)
 
 
