@@ -254,6 +254,8 @@ def _without_norms(network: nn.Module, whole: nn.Module) -> nn.Module:
             stand_in = _Scale(math.prod(module.normalized_shape))
         elif isinstance(module, nn.GroupNorm):
             stand_in = _Scale(module.num_channels)
+        elif type(module).__name__ == "GlobalResponseNorm":  # of ConvNeXt V2 in timm
+            stand_in = _Scale(module.get_parameter("weight").numel())
         else:
             continue
         setattr(network.get_submodule(parent), name, stand_in)

@@ -137,7 +137,23 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("norm", [nn.GroupNorm(4, 16), nn.GroupNorm(1, 16), ChannelNorm(16)])
+class GlobalResponseNorm(nn.Module):
+    """Scales channels by their share of the norm of all, as in ConvNeXt V2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms: Tensor = x.norm(dim=(2, 3), keepdim=True)
+        return x + self.weight.view(1, -1, 1, 1) * x * norms / norms.mean(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.GroupNorm(4, 16), nn.GroupNorm(1, 16), ChannelNorm(16), GlobalResponseNorm(16)],
+    ids=["groups", "one_group", "layer", "global_response"],
+)
 def test_other_normalisations(norm: nn.Module) -> None:
     """They depend on all channels, and yet a network with a lost order is found out."""
     pytest.importorskip("torch_pruning")
