@@ -15,6 +15,7 @@ from kdrun.report.charts.svg import (
     element,
     frame,
     image,
+    mark,
     swatch,
     ticks,
 )
@@ -118,7 +119,12 @@ def _draw(alt: str, lines: Sequence[Line], clip_id: str) -> Markup:
         for line in reversed(lines)  # the best on top
     ]
     inside = element("g", *drawn, clip_path=f"url(#{clip_id})")
-    return image(WIDTH, HEIGHT, alt, clip, *axes, inside)
+    # a line through one point is not visible
+    alone = [
+        (line, *point) for line in lines if len(line.points) == 1 for point in line.points.items()
+    ]
+    marks = [mark("distilled", x.at(e), y.at(v), line.colour, line.name) for line, e, v in alone]
+    return image(WIDTH, HEIGHT, alt, clip, *axes, inside, *marks)
 
 
 def _last(line: Line) -> float:

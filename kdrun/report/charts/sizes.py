@@ -242,7 +242,7 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
             best[point.size, name] = point
     texts = []
     used: list[tuple[bool, float, float]] = []
-    for (size, name), point in list(best.items())[:12]:
+    for (size, _), point in list(best.items())[:12]:
         left = x.at(size) > (x.start + x.end) / 2
         at, height = x.at(size), y.at(point.test.mean) + 4
         while any(
@@ -251,10 +251,17 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Markup]:
             height += 11  # below the name that is there
         used.append((left, at, height))
         texts.append(
-            element("text", name[:24], x=at + (-9 if left else 9), y=height,
+            element("text", _short(point.name)[:28], x=at + (-9 if left else 9), y=height,
                     text_anchor="end" if left else "start", class_="name")
         )  # fmt: skip
     return texts
+
+
+def _short(name: str) -> str:
+    """Network and its own settings: `pruned ratio=0.5` of `pruned student.ratio=0.5 T=4`."""
+    network, *settings = name.split(" ")
+    own = [word.removeprefix("student.") for word in settings if word.startswith("student.")]
+    return " ".join([network, *(word.removeprefix("quantize=") for word in own)])
 
 
 def _kind_name(kind: str) -> str:
