@@ -96,7 +96,8 @@ def _draw(alt: str, lines: Sequence[Line], clip_id: str) -> Markup:
     later = [v for line in lines for e, v in line.points.items() if e >= start]
     low, high = min(later), max(later)
     margin = max((high - low) * 0.05, 0.5)
-    x = Axis(first, max(last, first + 1), LEFT, WIDTH - RIGHT)
+    room = 0.5 if first == last else 0.0
+    x = Axis(first - room, last + room, LEFT, WIDTH - RIGHT)
     y = Axis(max(0.0, low - margin), min(100.0, high + margin), HEIGHT - BOTTOM, TOP)
     axes = frame(
         x,
@@ -118,13 +119,12 @@ def _draw(alt: str, lines: Sequence[Line], clip_id: str) -> Markup:
         )
         for line in reversed(lines)  # the best on top
     ]
+    for line in reversed(lines):
+        if len(line.points) == 1:  # a line through one point is not visible
+            ((epoch, value),) = line.points.items()
+            drawn.append(mark("baseline", x.at(epoch), y.at(value), line.colour, line.name))
     inside = element("g", *drawn, clip_path=f"url(#{clip_id})")
-    # a line through one point is not visible
-    alone = [
-        (line, *point) for line in lines if len(line.points) == 1 for point in line.points.items()
-    ]
-    marks = [mark("distilled", x.at(e), y.at(v), line.colour, line.name) for line, e, v in alone]
-    return image(WIDTH, HEIGHT, alt, clip, *axes, inside, *marks)
+    return image(WIDTH, HEIGHT, alt, clip, *axes, inside)
 
 
 def _last(line: Line) -> float:
