@@ -32,14 +32,15 @@ def require_own(folder: Path, names: Iterable[str], remedy: str) -> None:
 
     remedy: an alternative to moving the file, for the message.
     """
-    known = _known(folder)
-    for name in names:
-        path = folder / name
-        if os.path.lexists(path) and _digest(path) not in known.get(name, []):
-            raise ConfigError(
-                f"{path} was not written by kdrun or was edited, and is not overwritten: move it, "
-                f"or {remedy}."
-            )
+    with alone(folder):  # another process must not replace a file after its record was read
+        known = _known(folder)
+        for name in names:
+            path = folder / name
+            if os.path.lexists(path) and _digest(path) not in known.get(name, []):
+                raise ConfigError(
+                    f"{path} was not written by kdrun or was edited, and is not overwritten: move "
+                    f"it, or {remedy}."
+                )
 
 
 def write_own(path: Path, content: bytes, remedy: str) -> None:

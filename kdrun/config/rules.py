@@ -124,6 +124,11 @@ def export(config: schema.ExportConfig) -> None:
             "tolerance is for quantize=int8; without it the file must equal the network: leave "
             "tolerance out."
         )
+    elif config.calibration_images is not None:
+        raise ConfigError(
+            "calibration_images is for quantize=int8; without it nothing is calibrated: leave "
+            "calibration_images out."
+        )
     _require(
         config.opset is None or config.format == "onnx",
         f"opset={config.opset} is for format=onnx: leave opset out.",

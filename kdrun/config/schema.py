@@ -391,7 +391,9 @@ class ExportConfig:
     tolerance: Annotated[float, Range(low=0, high=100)] | None = setting(
         None, "points of top-1 that int8 may lose; null: 2"
     )
-    calibration_images: Count = setting(512, "validation (or training) images to calibrate int8")
+    calibration_images: Count | None = setting(
+        None, "validation (or training) images to calibrate int8; null: 512"
+    )
     latency: bool = setting(True, "also time teacher and student on this machine")
     batch_size: Count = setting(128, "images per batch of the check")
     dataset: DatasetConfig | None = None

@@ -28,6 +28,7 @@ from kdrun.runs.environment import environment
 FACTS_FILE, CARD_FILE = "export.json", "MODEL_CARD.md"
 ELSEWHERE = "name another folder: out=DIR"
 TOLERANCE_POINTS = 2.0
+CALIBRATION_IMAGES = 512
 INT8 = "int8"  # calibrated by ONNX Runtime's own tool
 CALIBRATION_BATCH = 64
 
@@ -98,6 +99,11 @@ def _check_quantize(config: ExportConfig, source: Source) -> None:
             f"must agree with its network on {agreement.REQUIRED_AGREEMENT:g} % of the test "
             "images: leave tolerance out."
         )
+    if config.calibration_images is not None:
+        raise ConfigError(
+            "calibration_images is for calibrating a full-precision student; the file of "
+            f"{config.run} has the ranges of its training: leave calibration_images out."
+        )
 
 
 def _folder(config: ExportConfig, source: Source, session: Session) -> Path:
@@ -149,9 +155,8 @@ def _write(
             return result
         agreement.require_equal(result, path.name)
         if config.quantize:
-            calibration = calibration_split(
-                source.dataset, config.calibration_images, source.card.info
-            )
+            count = config.calibration_images or CALIBRATION_IMAGES
+            calibration = calibration_split(source.dataset, count, source.card.info)
             if config.quantize == INT8:
                 quantise(full, file, raw_batches(calibration, config.batch_size))
             else:

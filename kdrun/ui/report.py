@@ -1,5 +1,6 @@
 """A report on the screen: a section per experiment, each table fitted to the width."""
 
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -13,6 +14,7 @@ from kdrun.report.columns import SETTING, VERDICT, Column
 from kdrun.report.compare import Comparison
 from kdrun.report.content import Report, SectionTable, best_lines, notes, status_rows, summary
 from kdrun.report.metrics_table import BASELINE, GAIN, TEACHER, TEST
+from kdrun.report.records import OVER_BUDGET
 from kdrun.ui.console import console
 from kdrun.ui.tables import new_table
 
@@ -23,6 +25,8 @@ ESSENTIAL = {SETTING, VERDICT, "n", *(metric.name for metric in (BASELINE, TEST,
 # Those of them that go, in this order, where even their shortest form does not fit.
 LAST_RESORT = (TEACHER.name, VERDICT, BASELINE.name)
 GAP = 2  # spaces between columns
+# The network's own number in `over budget: 377,768 bytes (limit 100,000)`.
+OWN_SIZE = re.compile(r"(?<=: )[\d.,]+ |(?<=\), )[\d.,]+ ")
 
 
 def show_report(report: Report) -> None:
@@ -40,11 +44,27 @@ def show_report(report: Report) -> None:
     unfinished = status_rows(report)
     if unfinished:
         _heading(f"Not finished: {len(unfinished)}")
-        for status, folder, command, why in unfinished[:LONGEST]:
+        for reason, count in over_budget_reasons(unfinished).items():
+            _say(f"  {count} {reason}")
+        others = [row for row in unfinished if row[0] != OVER_BUDGET]
+        for status, folder, command, why in others[:LONGEST]:
             _say(f"  {status}  {folder}{f'  ({command})' if status == 'not started' else ''}")
             if why:
                 _say(f"      {why}")
-        _cut(len(unfinished))
+        _cut(len(others))
+
+
+def over_budget_reasons(rows: Sequence[tuple[str, str, str, str]]) -> dict[str, int]:
+    """How many of the status rows each limit left out: `over budget: bytes (limit 100,000)`.
+
+    A search refuses hundreds; the files list them with the size of each.
+    """
+    counts: dict[str, int] = {}
+    for status, _, _, why in rows:
+        if status == OVER_BUDGET:
+            reason = OWN_SIZE.sub("", why)
+            counts[reason] = counts.get(reason, 0) + 1
+    return counts
 
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,10 @@ from support import results, writing_once
 
 import kdrun
 from kdrun.cli.main import run
+from kdrun.config.schema import ExportConfig
 from kdrun.data.sources import digits
 from kdrun.deploy import export, export_timing, formats
+from kdrun.errors import ConfigError
 
 Folder = SimpleNamespace
 
@@ -291,6 +294,7 @@ def test_predict_refuses_in_a_sentence(
         (["format=onx"], "Did you mean 'onnx'?"),
         (["format=pt2", "quantize=int8"], "is for format=onnx"),
         (["tolerance=1"], "is for quantize=int8"),
+        (["calibration_images=5"], "calibration_images is for quantize=int8"),
         (["quantize=int4"], "quantize=int4 is not one of"),
         (["images=0"], "images=0 must be at least 1"),
         (["device=cuda"], "runs on the CPU"),
@@ -322,3 +326,13 @@ def test_load_in_three_lines_without_torch_before(trained: Folder, tmp_path: Pat
     assert done.stdout.split() == [best, "False", "10"]
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         kdrun.lod  # noqa: B018
+
+
+@pytest.mark.parametrize("setting", ["tolerance", "calibration_images"])
+def test_an_int8_aware_student_is_not_calibrated(setting: str) -> None:
+    source: Any = SimpleNamespace(card=SimpleNamespace(quantize="int8"))
+    plain = ExportConfig(run="here", quantize="int8")
+    export._check_quantize(plain, source)
+    changed: dict[str, Any] = {setting: 5}
+    with pytest.raises(ConfigError, match=f"leave {setting} out"):
+        export._check_quantize(replace(plain, **changed), source)

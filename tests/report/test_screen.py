@@ -163,3 +163,13 @@ def test_headings_break_between_words_only() -> None:
     assert layout.wrapped("abcdefghijkl", 5) == ["abcde", "fghij", "kl"]
     assert layout.wrapped("", 5) == [""]
     assert layout.paragraph("  a path/that/is/long b", 10) == ["  a", "  path/that/is/long", "  b"]
+
+
+def test_proposals_over_the_budget_are_counted_by_limit() -> None:
+    whys = ["377,768 bytes (limit 100,000)", "400,000 bytes (limit 100,000)"]
+    whys += ["0.985 ms (limit 0.5), 14,100 FLOPs (limit 9,000)"]
+    rows = [("over budget", "sweep", "kdrun distill", f"over budget: {why}") for why in whys]
+    assert ui.over_budget_reasons([*rows, ("failed", "run", "", "boom")]) == {
+        "over budget: bytes (limit 100,000)": 2,
+        "over budget: ms (limit 0.5), FLOPs (limit 9,000)": 1,
+    }
