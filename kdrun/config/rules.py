@@ -126,7 +126,7 @@ def export(config: schema.ExportConfig) -> None:
         )
     elif config.calibration_images is not None:
         raise ConfigError(
-            "calibration_images is for quantize=int8; without it nothing is calibrated: leave "
+            "calibration_images is for quantize=int8 or w4a8; else nothing is calibrated: leave "
             "calibration_images out."
         )
     _require(

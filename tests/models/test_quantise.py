@@ -65,28 +65,19 @@ def copy_in_full_precision(network: nn.Module) -> nn.Module:
     return plain
 
 
-def test_ranges_and_statistics_do_not_move_at_the_end_of_training() -> None:
+@pytest.mark.parametrize(
+    ("done", "moving"),
+    [(0.8, {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}), (0.9, set())],
+)
+def test_ranges_freeze_before_statistics(done: float, moving: set[str]) -> None:
     network, images = trained()
     quantisers = quantisers_of(network)
     assert quantisers is not None
-    quantisers.done = 0.9
+    quantisers.done = done
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network(10 * images)
     after = network.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-
-
-def test_statistics_follow_the_weights_longer_than_ranges() -> None:
-    network, images = trained()
-    quantisers = quantisers_of(network)
-    assert quantisers is not None
-    quantisers.done = 0.8
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    network(10 * images)
-    moved = {
-        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
-    }
-    assert moved == {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+    assert {name for name, value in before.items() if not torch.equal(value, after[name])} == moving
 
 
 def test_a_network_without_layers_is_refused() -> None:
