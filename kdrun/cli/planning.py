@@ -54,6 +54,7 @@ COMPOSE_ERRORS = (
     AttributeError,
     LookupError,
 )
+TRIED = 20  # jobs that are tried to find out whether a mistake is in some jobs or in all
 # Added to the command of one job of an experiment that is a sweep by itself.
 ONCE = "hydra.mode=RUN"
 
@@ -162,8 +163,15 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     jobs = list(itertools.product(*columns))
     configs: dict[int, Config] = {}
     progress = Progress("checking jobs", len(jobs))
-    for number in _values_first(columns, jobs):
-        configs[number] = composer.typed(composer.parse(jobs[number]))
+    order = list(_values_first(columns, jobs))
+    for number in order:
+        try:
+            configs[number] = composer.typed(composer.parse(jobs[number]))
+        except ConfigError as error:
+            others = [jobs[other] for other in order if other != number]
+            if not configs and not any(_is_valid(composer, job) for job in others[:TRIED]):
+                raise  # the same in every job: none of them is to be named
+            raise ConfigError(f"{error} ({_job_name(number, columns, jobs)})") from None
         progress.show(len(configs))
     check_effect(configs.values(), overrides)
     hydra = composer.compose(composer.parse(jobs[0])).hydra
@@ -180,6 +188,21 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
         argvs=argvs,
         launcher=launcher_of({str(key): value for key, value in launcher.items()}, len(jobs)),
     )
+
+
+def _is_valid(composer: "Composer", job: tuple[str, ...]) -> bool:
+    try:
+        composer.typed(composer.parse(job))
+    except ConfigError:
+        return False
+    return True
+
+
+def _job_name(number: int, columns: list[list[str]], jobs: list[tuple[str, ...]]) -> str:
+    """E.g. 'job 3 of 6: T=4 alpha=0.1': the swept settings only."""
+    words = zip(jobs[number], columns, strict=True)
+    swept = " ".join(word for word, column in words if len(column) > 1)
+    return f"job {number + 1} of {len(jobs)}: {swept}"
 
 
 def _shown(cfg: DictConfig, flags: Flags) -> str:

@@ -1,14 +1,15 @@
-"""`kdrun ls runs`: run folders as a table, filtered by their settings and sorted by a metric."""
+"""`kdrun ls runs` and `kdrun ls teachers`: run folders and the teacher store as tables.
 
-import shutil
-import sys
-import textwrap
-import time
+Runs are filtered by their settings and sorted by a metric.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdrun.checksums import find_fault
 from kdrun.cli import run_index
+from kdrun.cli.columns import columns, when
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import is_held, require_path
 from kdrun.report.metrics_table import AGREEMENT, GAIN, METRICS, TEST, WINNER, Metric
@@ -158,32 +159,31 @@ def _sorted(listed: list[Listed], metric: Metric | None) -> list[Listed]:
     return sorted(listed, key=key)
 
 
-def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as aligned text; nothing is cut or wrapped."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def wrapped_columns(rows: Sequence[tuple[str, str]]) -> str:
-    """(name, description) rows; descriptions wrap within the terminal. Piped output stays whole."""
-    if not rows or not sys.stdout.isatty():
-        return columns(rows)
-    width = shutil.get_terminal_size().columns - 1
-    indent = min(max(len(name) for name, _ in rows), width // 2) + 2
-    lines = []
-    for name, text in rows:
-        wrapped = textwrap.wrap(text, max(width - indent, 20)) or [""]
-        if len(name) > indent - 2:
-            lines.append(name)
-            name = ""
-        lines.append(f"{name.ljust(indent)}{wrapped[0]}".rstrip())
-        lines += [" " * indent + line for line in wrapped[1:]]
-    return "\n".join(lines)
-
-
-def when(modified: float) -> str:
-    """`2026-01-31 12:05`."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
+def list_teachers(root: Path) -> str:
+    """The teacher store below `root`, newest first."""
+    teachers = run_index.find_teachers(root)
+    if not teachers:
+        require_path(root / "teachers")
+        return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
+    rows = [("when", TEST.title, "network", "data set", "parameters", "folder")]
+    faults = []
+    for teacher in teachers:
+        fault = find_fault(teacher.folder, ["teacher.json"])
+        if fault:
+            faults.append(f"damaged: {fault}")
+            damaged = (when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
+            rows.append((*damaged, str(teacher.folder)))
+            continue
+        params = run_index.number(teacher.values, "params")
+        top1 = run_index.number(teacher.values, "extra", "test", "top1")
+        rows.append(
+            (
+                when(teacher.modified),
+                TEST.with_unit(top1),
+                str(teacher.values.get("name", "unreadable")),
+                teacher.folder.parent.name,
+                "-" if params is None else f"{int(params):,}",
+                str(teacher.folder),
+            )
+        )
+    return "\n".join([columns(rows), *([""] if faults else []), *faults])

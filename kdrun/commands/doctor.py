@@ -13,9 +13,9 @@ from typing import Any
 
 from kdrun import __version__
 from kdrun.cli import run_index
+from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
-from kdrun.cli.run_listing import columns
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from kdrun.files import require_path, require_root
 

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-from kdrun.checksums import find_fault
-from kdrun.cli import config_groups, run_index
+from kdrun.cli import config_groups
+from kdrun.cli.columns import columns, wrapped_columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
-from kdrun.cli.run_listing import WHEN, columns, list_runs, when, wrapped_columns
 from kdrun.errors import EXIT_DONE, ConfigError, did_you_mean
-from kdrun.files import require_path
-from kdrun.report.metrics_table import TEST
-from kdrun.runs.reading import DAMAGED
 
 ORDER = 110
 SUMMARY = "list the options of a group, the runs or the teachers"
@@ -32,6 +28,7 @@ FLAGS = {
 }
 NEWEST = 20
 RUNS = ("run", "runs")
+STORE = ("teachers", "store")
 SINGULAR = {"losses": "loss"}
 
 
@@ -50,11 +47,15 @@ def run(argv: list[str]) -> int:
         )
     if what is None:
         say(overview(args.config_dir))
-    elif what in RUNS:
-        limit = None if args.given.get("all") else NEWEST
-        say(list_runs(args.output_root, limit, filters, sort or WHEN))
-    elif what in ("teachers", "store"):
-        say(list_teachers(args.output_root))
+    elif what in (*RUNS, *STORE):
+        from kdrun.cli import run_listing  # imports what reads runs: 0.1 s
+
+        if what in STORE:
+            say(run_listing.list_teachers(args.output_root))
+        else:
+            limit = None if args.given.get("all") else NEWEST
+            order = sort or run_listing.WHEN
+            say(run_listing.list_runs(args.output_root, limit, filters, order))
     else:
         say(options(what, args.config_dir))
     return EXIT_DONE
@@ -93,33 +94,3 @@ def options(group: str, config_dir: Path | None) -> str:
         path = config_groups.option_path(name, option, config_dir)
         rows.append((option, config_groups.first_comment(path) if path is not None else ""))
     return wrapped_columns(rows)
-
-
-def list_teachers(root: Path) -> str:
-    """The teacher store below `root`, newest first."""
-    teachers = run_index.find_teachers(root)
-    if not teachers:
-        require_path(root / "teachers")
-        return f"The teacher store {root / 'teachers'} is empty. kdrun train-teacher fills it."
-    rows = [("when", TEST.title, "network", "data set", "parameters", "folder")]
-    faults = []
-    for teacher in teachers:
-        fault = find_fault(teacher.folder, ["teacher.json"])
-        if fault:
-            faults.append(f"damaged: {fault}")
-            damaged = (when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
-            rows.append((*damaged, str(teacher.folder)))
-            continue
-        params = run_index.number(teacher.values, "params")
-        top1 = run_index.number(teacher.values, "extra", "test", "top1")
-        rows.append(
-            (
-                when(teacher.modified),
-                TEST.with_unit(top1),
-                str(teacher.values.get("name", "unreadable")),
-                teacher.folder.parent.name,
-                "-" if params is None else f"{int(params):,}",
-                str(teacher.folder),
-            )
-        )
-    return "\n".join([columns(rows), *([""] if faults else []), *faults])

@@ -6,9 +6,9 @@ from typing import Any
 
 from kdrun.checksums import find_fault
 from kdrun.cli import config_groups, docstrings, help, run_index
+from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
-from kdrun.cli.run_listing import columns
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
 from kdrun.report.records import Run

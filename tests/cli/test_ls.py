@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from kdrun.cli import run_listing
+from kdrun.cli.columns import wrapped_columns
 from kdrun.cli.config_groups import first_comment, list_groups, option_path
 from kdrun.cli.main import run
 from kdrun.config.shipped import shipped_configs
@@ -298,9 +298,9 @@ def test_descriptions_wrap_within_the_terminal_and_stay_whole_in_a_pipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = [("kd", "soft targets " * 12), ("a/name/longer/than/half/of/the/line", "short")]
-    assert max(map(len, run_listing.wrapped_columns(rows).splitlines())) > 60
+    assert max(map(len, wrapped_columns(rows).splitlines())) > 60
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
-    text = run_listing.wrapped_columns(rows)
+    text = wrapped_columns(rows)
     assert max(map(len, text.splitlines())) < 60
     assert " ".join(text.split()).count("soft targets") == 12

@@ -163,6 +163,23 @@ def test_wrong_value_in_a_sweep(refused: Typed, words: list[str], said: str) -> 
     assert said in refused("distill", "-m", *words)
 
 
+@pytest.mark.parametrize(
+    ("swept", "named"),
+    [
+        ("augment.crop=resized,none", "(job 2 of 2: augment.crop=none)"),
+        ("augment.crop=none,resized", "(job 1 of 2: augment.crop=none)"),
+    ],
+)
+def test_a_mistake_in_one_job_names_it(refused: Typed, swept: str, named: str) -> None:
+    assert named in refused("distill", "-m", "augment.scale=[0.3,1]", swept)
+
+
+def test_a_mistake_in_every_job_names_none(refused: Typed) -> None:
+    said = refused("distill", "-m", "augment.scale=[0.3,1]", "seed=1,2")
+    assert "leave augment.scale out" in said
+    assert "(job" not in said
+
+
 @pytest.mark.parametrize(("words", "said"), OTHERS)
 def test_other_verbs(refused: Typed, words: list[str], said: str) -> None:
     assert said in refused(*words)
