@@ -36,8 +36,11 @@ def run(argv: list[str]) -> int:
         if not os.path.exists(path):
             raise ConfigError(f"{path}: there is no such file or folder.")
     from kdrun.evaluation import predict
+    from kdrun.ui.console import note
 
     network = predict.open_network(run_path)
+    if network.card.edited:
+        note(f"warning: {network.card.edited}")
     predictions = predict.predictions(network, paths, top)
     if args.given.get("json"):
         values = [

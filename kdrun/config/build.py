@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdrun.config import trust
@@ -110,7 +110,7 @@ def call(path: str, kwargs: dict[str, Any], where: str, **offered: Any) -> Any:
     Raises ConfigError naming every argument that is unknown, missing or of the wrong type.
     """
     target = locate(path, where)
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     check_arguments(target, kwargs, where, offered=set(offered))
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     extra = {k: v for k, v in offered.items() if (k in parameters or takes_any) and k not in kwargs}
@@ -133,7 +133,7 @@ def check_arguments(
     target: Callable[..., Any], kwargs: dict[str, Any], where: str, offered: set[str] | None = None
 ) -> None:
     """Raise ConfigError for arguments that are unknown, missing or of the wrong type or range."""
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     names = {
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
@@ -153,6 +153,16 @@ def check_arguments(
             problems.append(f"{where}.{name} has no value: add +{where}.{name}=... to the command.")
     if problems:
         raise ConfigError(" ".join(problems))
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class or function.
+
+    None for a class without a constructor: the signature of `nn.Module` takes any, and it none.
+    """
+    if inspect.isclass(target) and target.__init__.__qualname__ == "Module.__init__":
+        return {}
+    return inspect.signature(target).parameters
 
 
 def _type_problem(target: Callable[..., Any], key: str, value: Any, where: str) -> list[str]:

@@ -93,6 +93,8 @@ def open_source(config: ExportConfig, session: Session) -> Source:
     require_intact(loaded.path.parent)  # the model card tells its result
     network = rebuild(loaded, config.run)
     card = network.card
+    if card.edited:
+        session.reporter.warn(card.edited)
     data, val_fraction = data_of(card, config.dataset, config.run)
     dataset = open_data(session, data, val_fraction)
     check_classes(card, dataset)

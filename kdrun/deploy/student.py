@@ -1,6 +1,7 @@
 """`kdrun.load`: a finished network as a module that takes images and knows its classes."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +96,10 @@ def load(run: str | os.PathLike[str], trust: Iterable[str] = ()) -> LoadedNetwor
     be imported, or that is neither kdrun's nor trusted.
     """
     with trusting(trust):
-        return rebuild(read_any(Path(run), what="run"), str(run))
+        network = rebuild(read_any(Path(run), what="run"), str(run))
+    if network.card.edited:
+        warnings.warn(network.card.edited, stacklevel=2)
+    return network
 
 
 def rebuild(loaded: LoadedWeights, run: str) -> LoadedNetwork:

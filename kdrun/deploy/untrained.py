@@ -6,6 +6,7 @@ so that a repeated command takes the same decisions.
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kdrun.files import canonical_hash, make_folder, read_json, write_json
 from kdrun.limits import finite
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
+from kdrun.own_code import code_entry
 from kdrun.runs import footprint
 from kdrun.runs.footprint import Conditions
 
@@ -73,6 +75,7 @@ class LatencyStore:
                 "input": [repr(card.built_for), card.outputs, dtype],
                 "conditions": str(self.conditions),
                 "torch": torch.__version__,
+                **code_entry(asdict(network)),
             }
         )
 

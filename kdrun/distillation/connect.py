@@ -184,6 +184,21 @@ def _build_adapters(
         )
         for loss in _losses_of(objective, position):
             loss.build(student, teacher, its_context)
+            _require_known_shapes(loss)
+
+
+def _require_known_shapes(loss: DistillationLoss) -> None:
+    """Raise ConfigError for lazy layers, which no optimiser could take yet."""
+    lazy = [
+        name
+        for name, parameter in loss.named_parameters()
+        if isinstance(parameter, torch.nn.parameter.UninitializedParameter)
+    ]
+    if lazy:
+        raise ConfigError(
+            f"loss.{loss.id}: {lazy[0]} of {type(loss).__name__} has no shape yet: make its layers "
+            "in build(student, teacher, context), where the shapes are known, instead of lazy ones."
+        )
 
 
 def _dry_outputs(extractor: FeatureExtractor, sample: torch.Tensor) -> Outputs:

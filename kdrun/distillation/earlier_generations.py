@@ -15,15 +15,16 @@ from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.teacher import Teacher, get_or_train_teacher
 from kdrun.engine.metrics import Evaluation
+from kdrun.files import canonical_hash
 from kdrun.runs.reading import read_run
 from kdrun.runs.result import RunResult
 
 
 @dataclass(frozen=True)
 class GenerationRecipe(ChildRecipe):
-    """A generation is identified by its configuration, including its teachers' checkpoints."""
+    """A generation is identified by its configuration, its teachers' checkpoints and its images."""
 
-    KEY: ClassVar[str] = "identity"
+    KEY: ClassVar[str] = "round"
     MARKER: ClassVar[str] = "round"
     LOCK: ClassVar[str] = "round"
 
@@ -50,14 +51,16 @@ def train_earlier_generations(
     teachers: of the run. baseline: its entry in `result.json` if it is the first generation.
     """
     current = teachers
+    images = (run.dataset.fingerprint, run.transfer.dataset.fingerprint)
     entries = [_entry(1, "labels only", Path(baseline["run"]))] if baseline else []
     students = [teacher.test for teacher in teachers] if baseline else []
     for generation in run.generations[:-1]:
         name = generation.config.student.name
         run.session.reporter.heading(f"{generation.title.capitalize()}: distil {name}")
         config = _with_checkpoints(generation, current, baseline)
+        digest = canonical_hash([identity(config), *images])
         recipe = GenerationRecipe(
-            config, identity(config), run.dataset, run.session, run.argv, tuple(current)
+            config, digest, run.dataset, run.session, run.argv, tuple(current)
         )
         folder = get_or_train(recipe, run.session.reporter).folder
         entries.append(_entry(generation.number, generation.title, folder))

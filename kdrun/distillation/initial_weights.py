@@ -37,6 +37,28 @@ def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
             read_any(Path(teacher.start), f"{where}.start")
 
 
+def teacher_files(teachers: Sequence[TeacherConfig]) -> dict[str, str]:
+    """Setting that names a file of a teacher, e.g. `teacher2.checkpoint` → SHA-256 of its weights.
+
+    Raises CheckpointError for a file without weights.
+    """
+    found = {}
+    for number, teacher in enumerate(teachers, 1):
+        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+        if teacher.checkpoint not in (None, PRETRAINED):
+            setting = f"{where}.checkpoint"
+            found[setting] = weights_sha256(str(teacher.checkpoint), setting)
+        if teacher.start is not None:
+            found[f"{where}.start"] = weights_sha256(teacher.start, f"{where}.start")
+    return found
+
+
+def teacher_files_entry(teachers: Sequence[TeacherConfig]) -> dict[str, dict[str, str]]:
+    """`teacher_files` as an entry of `result.json` and of an identity; empty without any."""
+    files = teacher_files(teachers)
+    return {"teacher_files": files} if files else {}
+
+
 def check_start(config: DistillConfig) -> None:
     """Raise for unreadable or incompatible weights, before the data is opened."""
     if config.start is None:
@@ -50,10 +72,11 @@ def check_start(config: DistillConfig) -> None:
 
 
 def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None:
-    """Raise ConfigError if the file has changed since the run started.
+    """Raise ConfigError if the student's or a teacher's file has changed since the run started.
 
     before: the run's `result.json`; None for a new run.
     """
+    _refuse_other_teachers(config, (before or {}).get("teacher_files"))
     known = (before or {}).get("student_checkpoint")
     if config.start is None or not isinstance(known, dict):
         return
@@ -62,6 +85,17 @@ def refuse_changed(config: DistillConfig, before: dict[str, Any] | None) -> None
             f"{SETTING}={config.start.checkpoint} has changed since this run began with it: "
             "restore the file, or start a new run."
         )
+
+
+def _refuse_other_teachers(config: DistillConfig, known: Any) -> None:
+    if not isinstance(known, dict):
+        return
+    for setting, sha256 in teacher_files(config.teachers).items():
+        if known.get(setting) not in (None, sha256):
+            raise ConfigError(
+                f"The weights that {setting} names have changed since this run began with them: "
+                "restore the file, or start a new run."
+            )
 
 
 def load_start(network: nn.Module, config: DistillConfig, dataset: Dataset) -> list[str]:

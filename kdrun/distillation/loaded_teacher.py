@@ -105,7 +105,7 @@ def _with_card(
     read = loaded.load_into(network, card.network, info, _choice(config, where))
     if size is not None:
         card = replace(card, info=replace(card.info, image_size=size), resize=True)
-    notes = list(read)
+    notes = [*([card.edited] if card.edited else []), *read]
     if chosen is not None:
         card = replace(
             card,

@@ -1,7 +1,7 @@
 """Build seeded networks, describe them by cards, and adapt them to the images of a loader."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import NetworkConfig
 from kdrun.data.dataset import Dataset
+from kdrun.errors import ConfigError
 from kdrun.losses.base import NetworkView
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
@@ -16,7 +17,9 @@ from kdrun.models.features.taps import TapPaths, tap_paths
 from kdrun.models.measure import count_flops, count_parameters
 from kdrun.models.normalise import Renormalise
 from kdrun.models.resize import Resize
+from kdrun.models.saved_state import require_complete_state
 from kdrun.models.select import SelectOutputs
+from kdrun.own_code import code_digests
 from kdrun.seeds import derive
 from kdrun.types import InputInfo, Normalisation
 
@@ -52,9 +55,19 @@ def new_network(
     where: str,
     image_size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network initialised from `seed`, for images resized to `image_size`."""
+    """A network initialised from `seed`, for images resized to `image_size`.
+
+    Raises ConfigError for a network without trainable parameters, and for one of the user's own
+    that its file would not bring back.
+    """
+    info = seen_by(dataset, image_size)
     torch.manual_seed(derive(seed, "weights"))
-    return build_network(config, seen_by(dataset, image_size), where)
+    network = build_network(config, info, where)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"The {where} {config.name} has no trainable parameters.")
+    if code_digests(asdict(config)):
+        require_complete_state(network, config, info, where)
+    return network
 
 
 def seen_by(
@@ -101,6 +114,7 @@ def make_card(
         flops=count_flops(network, sample_images(network, info, 1)),
         resize=image_size is not None,
         quantize=config.quantize,
+        code=code_digests(asdict(config)),
         extra=extra,
     )
 

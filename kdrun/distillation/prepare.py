@@ -22,13 +22,14 @@ from kdrun.distillation.initial_weights import (
     initial_weights_to_dict,
     refuse_changed,
     start_identity,
+    teacher_files_entry,
 )
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.recording import recording
-from kdrun.distillation.run_identity import identity
+from kdrun.distillation.run_identity import identity, own_code_entry
 from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.token_heads import without_tokens
-from kdrun.distillation.transfer import open_transfer, transfer_to_dict
+from kdrun.distillation.transfer import open_transfer, refuse_other_images, transfer_to_dict
 from kdrun.engine.devices import check_precision
 from kdrun.errors import ConfigError
 from kdrun.losses.objective import Objective, objective_of
@@ -74,11 +75,13 @@ def prepare(
     objective = objective_of(config)
     _check_strong_view(config, objective)
     check_precision(config.schedule.precision, session.device)
-    refuse_changed(config, read_result(folder.path))
+    before = read_result(folder.path)
+    refuse_changed(config, before)
     if dataset is None:
         checks = network_checks(config)
         dataset = open_data(session, config.dataset, config.val_fraction, checks)
     transfer = open_transfer(config, dataset, session)
+    refuse_other_images(config, before or {}, dataset, transfer)
     config = replace(config, student=with_architecture(config.student, transfer.dataset.info))
     check_pixels(config.augment, transfer.dataset.pixel_type)
     splits = [transfer.dataset.train, *([dataset.train] if config.alone else [])]
@@ -162,6 +165,8 @@ def _configured_entries(run: PreparedRun) -> dict[str, Any]:
         "time": None,
         **initial_weights_to_dict(config),
         **({"quantize": config.student.quantize} if config.student.quantize else {}),
+        **teacher_files_entry(config.teachers),
+        **own_code_entry(distill_plain(config)),
     }
 
 

@@ -7,7 +7,7 @@ baseline starts from the same weights, so that the gain measures the distillatio
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +26,13 @@ from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.engine import distributed
 from kdrun.errors import ConfigError
-from kdrun.files import canonical_hash, sha256_of, write_atomically
+from kdrun.files import canonical_hash, make_folder, sha256_of, write_atomically
 from kdrun.models.build import sample_images
 from kdrun.models.card import NetworkCard
 from kdrun.models.pruned import TEACHER, keep_blocks
 from kdrun.models.pruning import prune_channels
+from kdrun.own_code import code_entry
+from kdrun.weights.load import classifier_parameters
 
 
 def starts_from_teacher(config: DistillConfig) -> bool:
@@ -102,14 +104,19 @@ def known_start(
 
 
 def _file_name(config: DistillConfig, source: PrunedSource) -> str:
-    key = {"student": config.student.kwargs, "teacher": sha256_of(source.path)}
+    key = {
+        "student": config.student.kwargs,
+        "teacher": sha256_of(source.path),
+        "outputs": source.card.outputs,
+        **code_entry(config.student.kwargs),
+    }
     return f"{source.card.name}-{canonical_hash(key)[:16]}.safetensors"
 
 
 def _write_weights(
     path: Path, config: DistillConfig, source: PrunedSource, dataset: Dataset
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, save(_pruned_weights(config, source, dataset)))
 
 
@@ -146,17 +153,23 @@ def _pruned_weights(
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     plain = replace(student, quantize=None)  # ranges are observed in training
     wanted = new_network(plain, dataset, config.seed, "student").state_dict()
-    return _for_classes(state, wanted, source.card.outputs)
+    if source.card.outputs is not None:
+        count = source.card.built_for.num_classes
+        rows = classifier_parameters(network, count)
+        state = _for_classes(state, rows, wanted, source.card.outputs)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in wanted.items()}
+    return state
 
 
 def _for_classes(
-    state: dict[str, Tensor], wanted: dict[str, Tensor], outputs: tuple[int, ...] | None
+    state: dict[str, Tensor],
+    classifier: Collection[str],
+    wanted: dict[str, Tensor],
+    outputs: tuple[int, ...],
 ) -> dict[str, Tensor]:
-    """The state with the rows of a classifier of more classes that the data set has."""
+    """The state with the classifier's rows of the data set's classes, in their order."""
     fitted = {}
     for name, tensor in state.items():
-        if outputs is not None and tensor.dim() and len(tensor) != len(wanted[name]):
-            tensor = tensor[list(outputs)]
-        fitted[name] = tensor
-    assert {k: v.shape for k, v in fitted.items()} == {k: v.shape for k, v in wanted.items()}
+        other_size = tensor.dim() and len(tensor) != len(wanted[name])
+        fitted[name] = tensor[list(outputs)] if name in classifier or other_size else tensor
     return fitted

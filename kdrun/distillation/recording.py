@@ -7,6 +7,7 @@ from typing import Any
 from kdrun.distillation.session import Session
 from kdrun.engine import distributed
 from kdrun.errors import Interrupted, KdrunError, MachineError, known_error
+from kdrun.own_code import edited_sentence
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_result, read_run
 from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RUNNING
@@ -44,6 +45,8 @@ def recording(
                     "files."
                 )
                 folder.begin()  # invalidates the old checksums
+            else:
+                _warn_of_edits(folder, session)
             try:
                 folder.result.start(command, **known)
                 folder.begin()
@@ -61,6 +64,13 @@ def recording(
         with session.stop.shielded():
             _settle(folder)
             folder.release()
+
+
+def _warn_of_edits(folder: RunFolder, session: Session) -> None:
+    code = (read_result(folder.path) or {}).get("code")
+    edits = edited_sentence(code if isinstance(code, dict) else {}, "this run began")
+    if edits is not None:
+        session.reporter.warn(f"{edits} The run goes on with the code as it is now.")
 
 
 def _ended(

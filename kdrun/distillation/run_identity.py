@@ -6,8 +6,9 @@ from typing import Any
 from kdrun.config.dump import distill_plain, train_teacher_plain
 from kdrun.config.rules import PRUNED
 from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig, TrainTeacherConfig
-from kdrun.distillation.initial_weights import start_identity
+from kdrun.distillation.initial_weights import start_identity, teacher_files_entry
 from kdrun.files import canonical_hash
+from kdrun.own_code import code_entry
 from kdrun.runs.folder import counted_names
 from kdrun.teachers.cache_setup import AUTO, OFF
 
@@ -26,8 +27,13 @@ def run_name(config: DistillConfig) -> str:
 def identity(config: DistillConfig) -> str:
     """Hash of everything that affects the result: equal for equivalent configurations.
 
-    Runtime and logger settings are left out.
+    Runtime and logger settings are left out. The user's own code counts as it is now.
     """
+    return _with_code(settings_identity(config), distill_plain(config))
+
+
+def settings_identity(config: DistillConfig) -> str:
+    """`identity` without the user's own code, which may be mended before a run is resumed."""
     plain = distill_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name, None)  # quiet settings at their default are not written
@@ -37,7 +43,9 @@ def identity(config: DistillConfig) -> str:
     if config.student.target == PRUNED:  # follows from the other settings
         derived = ("widths", "blocks")
         plain["student"] = {k: v for k, v in plain["student"].items() if k not in derived}
-    return canonical_hash({**plain, **start_identity(config)})
+    return canonical_hash(
+        {**plain, **start_identity(config), **teacher_files_entry(config.teachers)}
+    )
 
 
 def teacher_identity(config: TrainTeacherConfig) -> str:
@@ -45,7 +53,18 @@ def teacher_identity(config: TrainTeacherConfig) -> str:
     plain = train_teacher_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name, None)  # quiet settings at their default are not written
-    return canonical_hash(plain)
+    files = teacher_files_entry(config.teachers)
+    return _with_code(canonical_hash({**plain, **files}), plain)
+
+
+def own_code_entry(plain: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """`code`: target → digest of the user's own code in a configuration; empty without any."""
+    return code_entry({name: node for name, node in plain.items() if name != "logger"})
+
+
+def _with_code(digest: str, plain: dict[str, Any]) -> str:
+    code = own_code_entry(plain)
+    return canonical_hash({"settings": digest, **code}) if code else digest
 
 
 def _shaping(teacher: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from kdrun.distillation.build import build_scheme
 from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.networks import Member, make_card
 from kdrun.distillation.prepare_teachers import require_finite_teachers
-from kdrun.distillation.run_identity import identity
+from kdrun.distillation.run_identity import settings_identity
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.token_heads import student_heads
@@ -23,6 +23,7 @@ from kdrun.engine import distributed
 from kdrun.engine.diagnostics import NonFiniteLossError
 from kdrun.engine.finite import diverging
 from kdrun.models.card import NetworkCard, save_network
+from kdrun.models.saved_state import REMEDY, is_complete
 from kdrun.report.trackers import open_tracker
 from kdrun.runs.folder import RunFolder
 from kdrun.schemes.base import StudentScheme
@@ -79,7 +80,7 @@ def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
                 run.transfer.dataset,
                 recipe,
                 folder.checkpoints,
-                identity(config),
+                settings_identity(config),
                 folder.write_metrics,
                 track,
                 folder.result,
@@ -141,6 +142,10 @@ def _save(
     with distributed.main_first():
         save_averaged(run.folder.path, STEM, trained, card)
         save_network(run.folder.path, STEM, student.network, card)
+    if card.code and not is_complete(student.network, card.network, card.built_for):
+        run.session.reporter.warn(
+            f"student.safetensors will not answer as measured here: in training, {REMEDY}."
+        )
     return card
 
 

@@ -18,7 +18,7 @@ from kdrun.distillation.networks import card_to_dict, dataset_to_dict
 from kdrun.distillation.new_teacher import new_teacher
 from kdrun.distillation.next_command import after_train_teacher
 from kdrun.distillation.recording import recording
-from kdrun.distillation.run_identity import teacher_identity
+from kdrun.distillation.run_identity import own_code_entry, teacher_identity
 from kdrun.distillation.session import Session, open_data
 from kdrun.distillation.teacher import Teacher, get_or_train_teachers
 from kdrun.distillation.token_heads import require_no_heads
@@ -47,6 +47,7 @@ def run_train_teacher(
         "precision": first.schedule.precision,
         "teachers": [],
         "time": None,
+        **own_code_entry(train_teacher_plain(config)),
     }
     # run all checks before the folder is created
     checks = network_checks(config)

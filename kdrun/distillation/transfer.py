@@ -5,13 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import ALL_TRAINING_IMAGES, DistillConfig, TransferConfig
+from kdrun.config.schema import (
+    ALL_TRAINING_IMAGES,
+    DistillConfig,
+    TrainTeacherConfig,
+    TransferConfig,
+)
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.data.transfer import TransferSet, transfer_set
 from kdrun.distillation.session import Session, eval_loader
 from kdrun.engine.bias import error_curve, matching_shift, shifted
 from kdrun.engine.metrics import collect_logits, errors_per_class, evaluation
+from kdrun.errors import ConfigError
 
 
 def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> TransferSet:
@@ -37,7 +43,36 @@ def transfer_to_dict(
         "seed": config.seed,
         "labels": transfer.labelled,
         "folder": config.folder,
+        **({} if config.folder is None else {"fingerprint": transfer.dataset.fingerprint}),
     }
+
+
+def data_fingerprints(
+    config: DistillConfig | TrainTeacherConfig, dataset: Dataset, session: Session
+) -> list[str]:
+    """Fingerprints of the data set and, where it holds other images, of the transfer set."""
+    if isinstance(config, TrainTeacherConfig) or config.transfer.folder is None:
+        return [dataset.fingerprint]
+    return [dataset.fingerprint, open_transfer(config, dataset, session).dataset.fingerprint]
+
+
+def refuse_other_images(
+    config: DistillConfig, before: dict[str, Any], dataset: Dataset, transfer: TransferSet
+) -> None:
+    """Raise ConfigError if images have changed since the run began.
+
+    before: the run's `result.json`; empty for a new run.
+    """
+    known = {key: (before.get(key) or {}).get("fingerprint") for key in ("dataset", "transfer")}
+    what = None
+    if known["dataset"] not in (None, dataset.fingerprint):
+        what = f"The images or labels of dataset {dataset.name}"
+    elif known["transfer"] not in (None, transfer.dataset.fingerprint):
+        what = f"The images of transfer.folder={config.transfer.folder}"
+    if what is not None:
+        raise ConfigError(
+            f"{what} have changed since this run began: restore them, or start a new run."
+        )
 
 
 def left_out_figures(

@@ -15,7 +15,8 @@ from kdrun.engine.diagnostics import NonFiniteTracker
 from kdrun.engine.distributed import all_rows
 from kdrun.engine.finite import require_finite
 from kdrun.engine.state import PART
-from kdrun.types import Batch, Outputs, SplitMetric, StepOutput
+from kdrun.models.dry_run import logits_of
+from kdrun.types import Batch, SplitMetric, StepOutput
 
 ECE_BINS = 15
 
@@ -145,8 +146,7 @@ def collect_logits(
         for batch in batches:
             with autocast(device, precision):
                 output = model(batch.images)
-            batch_logits = output.logits if isinstance(output, Outputs) else output
-            logits.append(batch_logits.float())
+            logits.append(logits_of(output).float())
             targets.append(batch.targets)
             index.append(batch.index)
     finally:

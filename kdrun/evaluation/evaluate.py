@@ -72,6 +72,7 @@ def run_evaluate(
     with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
         folder.result.update(dataset=dataset_to_dict(dataset))
         found, warnings = _measure(network, card, bare, data, dataset, config, session)
+        warnings += [card.edited] if card.edited else []
         folder.result.update(status=COMPLETED, student={**card_to_dict(card), **found})
         _show(folder, card, dataset, found, session)
         for note in notes:

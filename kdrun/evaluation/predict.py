@@ -10,9 +10,10 @@ from kdrun.data.class_order import natural
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.decoding.image import Form, Header, read_header
 from kdrun.deploy.folded import UINT8
-from kdrun.deploy.student import LoadedNetwork, load
+from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.engine.finite import damaged_tensor
 from kdrun.errors import CheckpointError, ConfigError, DataError
+from kdrun.teachers.formats import read_any
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def open_network(run: str) -> LoadedNetwork:
     Raises CheckpointError for a run without a network, ConfigError for networks that do not take
     images.
     """
-    network = load(Path(run).expanduser())
+    network = rebuild(read_any(Path(run), what="run"), run)
     stored = network.card.extra.get("pixel_type", UINT8)
     if stored != UINT8:
         raise ConfigError(

@@ -21,6 +21,7 @@ from kdrun.losses.auto_weight import (
     require_measurable,
 )
 from kdrun.losses.base import DistillationLoss
+from kdrun.losses.call import call_loss, scalar
 from kdrun.losses.ce import CrossEntropy, label_loss
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
 from kdrun.losses.ramps import cosine_fall, linear_fall, linear_rise
@@ -250,10 +251,10 @@ class Objective(nn.Module):
             assert temperature is not None
             logits = [teacher.logits for teacher in teachers]
             mean = Outputs(mean_soft_targets(logits, self.ensemble.shares, temperature))
-            return scalar(loss(student, mean, batch), loss, name)
+            return call_loss(loss, name, student, mean, batch)
         return self.ensemble.mean(
             [
-                scalar(loss(student, teacher, batch), loss, name)
+                call_loss(loss, name, student, teacher, batch)
                 for loss, teacher in zip(instances, teachers, strict=True)
             ]
         )
@@ -287,21 +288,6 @@ class Objective(nn.Module):
 def _apply_measured(objective: Objective, _: object) -> None:
     """Hook of `load_state_dict`: use the weights of the checkpoint."""
     objective.apply_measured()
-
-
-def scalar(value: object, loss: DistillationLoss, name: str) -> Tensor:
-    """`value`, returned by `loss`. Raises ConfigError unless it is a scalar tensor."""
-    if isinstance(value, Tensor) and value.dim() == 0:
-        return value
-    returned = (
-        f"a tensor of shape {list(value.shape)}"
-        if isinstance(value, Tensor)
-        else f"a {type(value).__name__}"
-    )
-    raise ConfigError(
-        f"loss.{name}: {type(loss).__name__} returned {returned}: return a scalar tensor, e.g. "
-        "the mean over the batch (.mean())."
-    )
 
 
 def objective_of(config: DistillConfig) -> Objective:

@@ -23,7 +23,8 @@ def build_network(config: NetworkConfig, info: InputInfo, where: str = "student"
     network = _instantiate(config, info, where)
     check_network(network, config.name, info, where)
     _quantise(network, config, info)
-    return network.train()
+    network.train()  # a network of the user's own may forget to return itself
+    return network
 
 
 def _quantise(network: nn.Module, config: NetworkConfig, info: InputInfo) -> None:
@@ -42,7 +43,8 @@ def build_with_outputs(config: NetworkConfig, info: InputInfo, where: str) -> tu
     if logits.dim() != 2:
         raise _wrong_logits(logits, config.name, info, where)
     _quantise(network, config, info)
-    return network.train(), logits.shape[1]
+    network.train()
+    return network, logits.shape[1]
 
 
 def _instantiate(config: NetworkConfig, info: InputInfo, where: str) -> nn.Module:
@@ -58,6 +60,11 @@ def _instantiate(config: NetworkConfig, info: InputInfo, where: str) -> nn.Modul
         raise ConfigError(
             f"{where}._target_={config.target} returns a {type(network).__name__}, not a network: "
             "use a torch.nn.Module class, or a function that returns one."
+        )
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ConfigError(
+            f"{where}._target_={config.target} returns a TorchScript module, whose layers cannot "
+            "be read: return the module as it is before torch.jit.script or torch.jit.trace."
         )
     return network
 
@@ -77,8 +84,16 @@ def _try_forward(network: nn.Module, name: str, info: InputInfo, where: str) -> 
     height, width = info.image_size
     size = f"{info.in_channels}x{height}x{width} images"
     try:
+        images = sample_images(network, info)
+        untouched = images._version
         with dry_run(network):
-            return logits_of(network(sample_images(network, info)))
+            logits = logits_of(network(images))
+        if images._version != untouched:
+            raise ConfigError(
+                "it changes its input in place, and other networks read the same images: write "
+                "x = x.sub(...) instead of x.sub_(...), and no inplace=True in the first layer."
+            )
+        return logits
     except KdrunError as error:
         raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
     except Exception as error:  # user networks may raise anything

@@ -23,6 +23,7 @@ from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
 from kdrun.models.build import build_network
 from kdrun.models.quantisation.ranges import WEIGHT_BITS
+from kdrun.own_code import edited_sentence
 from kdrun.types import InputInfo, Normalisation
 
 SCHEMA = 1
@@ -41,6 +42,7 @@ class NetworkCard:
     outputs: indices of the network's outputs that are `classes`, in order; None: all outputs.
     num_outputs: number of the network's outputs if `outputs` selects among them.
     quantize: of the network's configuration; None: full precision.
+    code: the user's own targets → digest of their code when it was trained (`kdrun.own_code`).
     extra: further data of the writer (recipe, metrics).
     """
 
@@ -58,6 +60,7 @@ class NetworkCard:
     outputs: tuple[int, ...] | None = None
     num_outputs: int | None = None
     quantize: str | None = None
+    code: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,6 +73,12 @@ class NetworkCard:
         """`info` with the number of all outputs, for building the network."""
         count = self.num_outputs or self.info.num_classes
         return replace(self.info, num_classes=count)
+
+    @property
+    def edited(self) -> str | None:
+        """A warning if the user's code has changed since the training."""
+        sentence = edited_sentence(self.code, "these weights were trained")
+        return None if sentence is None else f"{sentence} It may now compute something else."
 
     @property
     def network(self) -> NetworkConfig:
@@ -103,6 +112,8 @@ def write_card(path: Path, card: NetworkCard) -> None:
         del values["outputs"], values["num_outputs"]
     if card.quantize is None:
         del values["quantize"]
+    if not card.code:
+        del values["code"]
     write_json(path, {"schema": SCHEMA, "kind": "network", **values})
 
 
@@ -178,6 +189,7 @@ def _card(values: Any) -> NetworkCard:
         outputs=outputs,
         num_outputs=num_outputs,
         quantize=_quantize(values.get("quantize")),
+        code={_a(str, k): _a(str, v) for k, v in values.get("code", {}).items()},
         extra=dict(values.get("extra", {})),
     )
 

@@ -47,9 +47,7 @@ def settings_of(run: Run) -> dict[str, str]:
         names[key] = config.get(key) if value is None else value
     names["ce"] = None if _alpha_implies_ce(result) else config.get("ce")
     settings = {key: text(value) for key, value in names.items() if value not in (None, "")}
-    content = result.dataset.fingerprint
-    if content is not None:
-        settings["dataset content"] = content[:12]
+    settings |= {f"{name} content": digest[:12] for name, digest in _contents(run).items()}
     for key, value in flatten(config).items():
         # unset equals absent: older versions did not write the key
         if value in (None, []) or _left_out(key, config):
@@ -57,6 +55,18 @@ def settings_of(run: Run) -> dict[str, str]:
         if not _implied(key, value, config, settings):
             settings[key] = text(value)
     return settings
+
+
+def _contents(run: Run) -> dict[str, str]:
+    """Digests of what a setting only names: images, weights, code. Equal names may differ there."""
+    result = run.result
+    known = {"dataset": result.dataset.fingerprint, "transfer": result.transfer.fingerprint}
+    for number, teacher in enumerate(result.teachers, 1):
+        where = f"teacher{number}" if len(result.teachers) > 1 else "teacher"
+        if find(run.config, where, "checkpoint") is not None:
+            known[f"{where}.checkpoint"] = teacher.sha256
+    known |= {**result.teacher_files, **result.code}
+    return {name: digest for name, digest in known.items() if digest is not None}
 
 
 def differing(all_settings: Sequence[Settings]) -> list[str]:

@@ -213,7 +213,7 @@ class DatasetResult(Record):
 @dataclass(frozen=True, kw_only=True)
 class TransferResult(Record):
     """The transfer set. size: images. train_size: those of the training split. fraction: drawn with
-    `seed`. labels: whether they were used. folder: of unlabelled images."""
+    `seed`. labels: whether they were used. folder: of unlabelled images. fingerprint: of all."""
 
     size: Size | None = None
     train_size: Size | None = None
@@ -222,6 +222,7 @@ class TransferResult(Record):
     seed: Seed | None = None
     labels: bool | None = None
     folder: str | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +252,8 @@ class RunResult(Record):
 
     agreement: percent. gain: points. alone: the baseline. baseline: the fingerprint by which this
     run is one. round: the identity by which a chain or born_again finds this run as its assistant
-    or generation. run: what was evaluated.
+    or generation. run: what was evaluated. teacher_files: setting that names a teacher's file →
+    SHA-256 of its weights. code: the user's own targets → digest of their code.
     """
 
     schema: int | None = None
@@ -289,6 +291,8 @@ class RunResult(Record):
     branches: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     exits: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
     ensemble: tuple[CompanionResult, ...] = field(default=(), metadata=LENIENT)
+    teacher_files: dict[str, str] = field(default_factory=dict, metadata=LENIENT)
+    code: dict[str, str] = field(default_factory=dict, metadata=LENIENT)
     auto_weights: dict[str, MeasuredWeight] = field(default_factory=dict, metadata=LENIENT)
     benchmark: BenchmarkResult = field(default_factory=BenchmarkResult, metadata=LENIENT)
 

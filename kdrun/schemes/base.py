@@ -159,7 +159,8 @@ def step_output(logits: Tensor, values: Sequence[Value]) -> StepOutput:
 def freeze(network: nn.Module) -> nn.Module:
     """Disable gradients and set evaluation mode."""
     network.requires_grad_(False)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def teacher_forward(

@@ -32,7 +32,7 @@ from kdrun.distillation.prepare import baseline_fingerprint
 from kdrun.distillation.pruned import known_start, starts_from_teacher
 from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
-from kdrun.distillation.transfer import open_transfer
+from kdrun.distillation.transfer import data_fingerprints, open_transfer
 from kdrun.engine.devices import check_precision
 from kdrun.models.pruned import with_architecture
 from kdrun.runs.search import find_run, group_folder
@@ -184,7 +184,7 @@ class _Examiner:
         finished = unfinished = None
         if dataset is not None and self.reuse:
             group, key = run_place(config)
-            finished = finished_run_on(config, [dataset.fingerprint])
+            finished = finished_run_on(config, data_fingerprints(config, dataset, self.session))
             unfinished = None if finished else find_run(group, "identity", key, finished=False)
         if finished is not None:
             return "finished", str(finished)

@@ -47,7 +47,9 @@ def finished_run_on(
     def matches(result: Result) -> bool:
         if result.get("identity") != key or result.get("status") != COMPLETED:
             return False
-        return not data or (result.get("dataset") or {}).get("fingerprint") in data
+        transfer = result.get("transfer") or {}
+        used = [result.get("dataset") or {}, *([transfer] if transfer.get("folder") else [])]
+        return not data or all(images.get("fingerprint") in data for images in used)
 
     return next((run for run, _ in matching(group, matches, warn)), None)
 

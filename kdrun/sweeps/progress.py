@@ -15,6 +15,7 @@ from typing import Any
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.session import open_data, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
+from kdrun.distillation.transfer import data_fingerprints
 from kdrun.errors import ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.report.metrics_table import BASELINE, GAIN, TEST, WINNER
@@ -84,13 +85,19 @@ def _data_key(config: RunConfig) -> str:
 def open_datasets(configs: Sequence[RunConfig], folder: SweepFolder) -> dict[str, Dataset]:
     """Open (and decode) each data set once; records the fingerprints in the sweep folder."""
     found: dict[str, Dataset] = {}
+    fingerprints: dict[str, list[str]] = {}
     if configs:
         with open_session(configs[0].runtime) as session:
             for config in configs:
                 if _data_key(config) not in found:
                     data = open_data(session, config.dataset, config.val_fraction)
                     found[_data_key(config)] = data
-    folder.add(data=sorted({dataset.fingerprint for dataset in found.values()}))
+                images = f"{_data_key(config)} {getattr(config, 'transfer', None)}"
+                if images not in fingerprints:
+                    fingerprints[images] = data_fingerprints(
+                        config, found[_data_key(config)], session
+                    )
+    folder.add(data=sorted({each for images in fingerprints.values() for each in images}))
     return found
 
 

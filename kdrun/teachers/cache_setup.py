@@ -29,6 +29,7 @@ from kdrun.files import (
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard
 from kdrun.models.features.taps import FeatureExtractor
+from kdrun.own_code import code_entry
 from kdrun.teachers.agreement import Agreement, agreement
 from kdrun.teachers.cache_file import CacheFile, record_bytes
 from kdrun.teachers.cached import STORED, CachedTeacher, chunk_size, pack
@@ -178,6 +179,7 @@ def _records_folder(request: CacheRequest, dtype: torch.dtype, widths: tuple[int
         "torch": torch.__version__,
         "chunk": chunk_size(request.device),
     }
+    key |= code_entry(asdict(request.config))
     if card.outputs is not None:
         key["outputs"] = list(card.outputs)
     folder = request.folder / FOLDER / f"{card.name}-{canonical_hash(key)[:16]}"

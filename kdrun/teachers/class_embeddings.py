@@ -22,6 +22,7 @@ from kdrun.engine.devices import describe_device
 from kdrun.files import canonical_hash, write_atomically
 from kdrun.losses.class_statistics import first_of_each_class, linear_cka, require_several
 from kdrun.models.card import NetworkCard
+from kdrun.own_code import code_entry
 
 VERSION = 1  # increase it when the meaning of the numbers changes
 BATCH = 256  # images per forward pass, independent of settings
@@ -122,7 +123,7 @@ def statistics_key(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": torch.__version__,
     }
-    return canonical_hash(key)[:16]
+    return canonical_hash(key | code_entry(asdict(config)))[:16]
 
 
 def _read(path: Path) -> Tensor | None:

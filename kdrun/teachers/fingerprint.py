@@ -9,6 +9,7 @@ from kdrun.config.settings import settings_of
 from kdrun.config.unused import unread_keys
 from kdrun.data.dataset import Dataset
 from kdrun.files import canonical_hash
+from kdrun.own_code import code_entry
 
 VERSION = 1  # raise it when the meaning of a recipe changes, so that old entries are not found
 
@@ -23,7 +24,8 @@ def network_recipe(
 ) -> dict[str, Any]:
     """Everything that determines a network trained on labels; it is hashed and stored with it.
 
-    The validation split counts, because a teacher must not have seen those images.
+    The validation split counts, because a teacher must not have seen those images, and the code of
+    the user's own networks, as it is now.
     image_size: what the images were resized to for it, if they were.
     """
     resized = {} if image_size is None else {"image_size": list(image_size)}
@@ -40,6 +42,7 @@ def network_recipe(
         "seed": seed,
         **resized,
         **quantised,
+        **code_entry(asdict(network)),
     }
 
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"distillation", "evaluation", "deploy"},
     {"engine", "schemes", "teachers", "runs", "report", "ui"},
     {"losses", "models", "data", "weights"},
+    {"own_code"},
     {"config"},
     {"recipes"},
     {

@@ -329,6 +329,15 @@ def test_without_a_cache_images_are_decoded_on_access(
     assert not (tmp_path / "cache").exists()
 
 
+def test_without_a_cache_too_the_fingerprint_is_that_of_the_pixels(
+    read: Read, save: Save, tree: Path
+) -> None:
+    path = save("set/train/cat/more.bmp")
+    size, before = path.stat().st_size, read(cache=False).fingerprint
+    assert save("set/train/cat/more.bmp", seed=99).stat().st_size == size
+    assert read(cache=False).fingerprint != before
+
+
 @pytest.mark.parametrize(
     "wrong", [{"image_size": 0}, {"image_size": [4]}, {"channels": 2}, {"test_fraction": 1.5}]
 )

@@ -40,6 +40,22 @@ def test_seeds_are_averaged_and_the_rest_told_apart(
     assert values == [("4", "0.9"), ("4", "0.1"), ("1", "0.9"), ("1", "0.1")]
 
 
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        lambda digest: {"teacher_files": {"teacher.checkpoint": digest}},
+        lambda digest: {"code": {"my_nets.Mine": digest}},
+        lambda digest: {"transfer": {"folder": "photos", "fingerprint": digest}},
+    ],
+)
+def test_runs_with_other_contents_behind_a_name_are_not_pooled(
+    make: Make, outputs: Path, outcome: Callable[[str], dict[str, object]]
+) -> None:
+    for seed, digest in enumerate(("a" * 64, "b" * 64, "b" * 64)):
+        make(seed=seed, outcome=outcome(digest))
+    assert sorted(len(one.runs) for one in grouped(outputs).groups) == [1, 2]
+
+
 def test_rows_are_ranked_by_validation_and_not_by_test(make: Make, outputs: Path) -> None:
     make(test=99.0, val=90.0, T=1.0)
     make(test=91.0, val=95.0, T=4.0)

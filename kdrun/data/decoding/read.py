@@ -16,6 +16,7 @@ from kdrun.data.images import RawDataset, Split
 from kdrun.data.measure import Moments, Progress
 from kdrun.data.splits import hold_out_test
 from kdrun.data.tree import Tree
+from kdrun.files import canonical_hash
 
 
 def read_images(tree: Tree, options: ReadOptions, notes: Sequence[str] = ()) -> RawDataset:
@@ -89,7 +90,9 @@ def _decode_on_access(
         splits["train"],
         splits.get("val"),
         splits.get("test"),
-        fingerprint=tree.digest(times=False, form=text),
+        fingerprint=canonical_hash(
+            [tree.digest(times=False, form=text), *(sums[name].tolist() for name in tree.splits)]
+        ),
         normalisation=moments.normalisation(),
         notes=notes,
         rules=rules,
