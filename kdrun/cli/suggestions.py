@@ -24,6 +24,7 @@ from kdrun.cli.grammar import shell_quoted, with_quoted_value
 from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.options import SHORT_NAMES
 from kdrun.config.schema import SHARED_LOSS_SETTINGS, DistillConfig
+from kdrun.config.settings import MISSING
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
@@ -174,7 +175,9 @@ def _missing(
         value = value_text(override)
         added = shell_quoted(f"+{override.key_or_group}={value}")
         has = f" It has: {', '.join(own)}." if own else ""
-        return f"{start}{has} If {node['_target_']} takes it as an argument, add it: {added}."
+        target = node["_target_"]
+        taker = "its class" if target == MISSING else target
+        return f"{start}{has} If {taker} takes it as an argument, add it: {added}."
     return f"{start} It has: {', '.join(own)}."
 
 

@@ -1,5 +1,6 @@
 """A table of image paths and labels (CSV, TSV) as a data set."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
+
+# What programs write for a missing value; they are labels only beside other words.
+NO_LABEL = {"nan", "na", "n/a", "<na>", "none", "null"}
 
 
 @takes_options()
@@ -65,7 +69,7 @@ def table(
         path,
         columns,
         PathResolver(base, str(path), extension, options.follow_links),
-        SplitValues(f"{path}, column {split_column_name!r}", train, val, test),
+        SplitValues(f"{path}, column {split_column_name!r}", train, val, test, columns.flagged),
     )
     listings = reader.read(rows, options.progress)
     splits, split_notes = select_splits(listings, str(path))
@@ -87,6 +91,7 @@ class _Reader:
     first_rows: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # label, split, line
     repeated: int = 0
     blank: list[int] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)  # lines whose label is a word for none
     unknown: dict[str, int] = field(default_factory=dict)  # split name → count
 
     def read(self, rows: Rows, progress: Progress | None) -> dict[str, Listing]:
@@ -103,6 +108,8 @@ class _Reader:
             if not label:
                 self.blank.append(line)
                 continue
+            if label.casefold() in NO_LABEL:
+                self.missing.append(line)
             split = self._split(fields)
             file = self.resolver.resolve(name, f"line {line}")
             if file and split and self._is_new(file, label, split, line):
@@ -111,6 +118,8 @@ class _Reader:
                 progress("looking for the listed images", total, total)
         if total == 0:
             raise DataError(f"{self.path} lists no images.")
+        if self.missing and _are_numbers(listings):
+            self.blank += self.missing
         self._check_blank(total)
         self.split_values.refuse(
             self.unknown, "dataset.split_column=false to ignore the column and hold out test images"
@@ -165,6 +174,19 @@ class _Reader:
                 "each image is read once."
             )
         return notes
+
+
+def _are_numbers(listings: dict[str, Listing]) -> bool:
+    """Whether all labels are numbers, but for the words for none."""
+    labels = {label for listing in listings.values() for label in listing.labels}
+    return all(_is_number(label) for label in labels if label.casefold() not in NO_LABEL)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _with_dot(extension: str) -> str:

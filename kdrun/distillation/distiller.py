@@ -244,7 +244,7 @@ class Distiller(nn.Module):
         size = len(images)
         losses = objective.loss_list()
         if targets is None:
-            without_labels(objective)
+            without_labels(objective, "distiller(images) has no targets")
             targets = torch.full((size,), -1, device=images.device)
         else:
             objective.labelled = True
@@ -261,7 +261,7 @@ class Distiller(nn.Module):
             )
         if indices is None:
             indices = torch.full((size,), -1, device=images.device)
-        return Batch(images, targets, indices)
+        return Batch(images, targets.long(), indices.long())
 
     def _mixture(self, given: tuple[Tensor, Tensor], batch: Batch) -> Mixture:
         require_label_pairs(self.scheme.objective)
@@ -272,7 +272,7 @@ class Distiller(nn.Module):
                 f"mixture must be (labels, shares), int64 [{size}] and float [{size}], and is of "
                 f"shapes {list(targets.shape)} and {list(share.shape)}."
             )
-        return Mixture(targets, share)
+        return Mixture(targets.long(), share)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Also move or convert the teachers, which are not submodules."""
@@ -355,6 +355,11 @@ def _check_networks(student: nn.Module, teachers: Sequence[nn.Module], example: 
         raise ConfigError("teacher is empty: give a module, or a list of them.")
     if not isinstance(example, Tensor) or example.dim() < 2 or not len(example):
         raise ConfigError("example must be a batch of images, [batch, ...], as your loop has them.")
+    if any(p.dtype == torch.float64 for one in (student, *teachers) for p in one.parameters()):
+        raise ConfigError(
+            "A network has float64 parameters, and losses are computed in float32: convert it, "
+            "network.float()."
+        )
     trained = {id(parameter) for parameter in student.parameters()}
     if any(id(parameter) in trained for t in teachers for parameter in t.parameters()):
         raise ConfigError(

@@ -304,12 +304,14 @@ def objective_of(config: DistillConfig) -> Objective:
     return objective if config.transfer.labelled else without_labels(objective)
 
 
-def without_labels(objective: Objective) -> Objective:
-    """The objective for a transfer set without labels.
+def without_labels(
+    objective: Objective,
+    missing: str = "The transfer set has no labels (transfer.labels=false or transfer.folder)",
+) -> Objective:
+    """The objective for a transfer set without labels. missing: what has none, for messages.
 
     Raises ConfigError when CE has a weight or a loss reads labels.
     """
-    missing = "The transfer set has no labels (transfer.labels=false or transfer.folder)"
     if objective.ce_weight:
         fix = "alpha=1 (soft targets alone) or ce=0"
         if not objective.weighted:

@@ -23,12 +23,16 @@ def dry_run(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits `[B, C]` of a network's output: a tensor, or an object with `.logits`."""
+def logits_of(output: Any, training: bool = False) -> Tensor:
+    """The logits `[B, C]` of a network's output: a tensor, or an object with `.logits`.
+
+    training: whether the network is in training mode, for the error.
+    """
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor):
+        mode = " in training mode" if training else ""
         raise ConfigError(
-            f"The network returns a {type(output).__name__}: it must return the logits, a tensor "
-            "[batch, classes], or an object with .logits."
+            f"The network returns a {type(output).__name__}{mode}: it must return the logits, a "
+            "tensor [batch, classes], or an object with .logits."
         )
     return logits

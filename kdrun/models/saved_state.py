@@ -22,7 +22,8 @@ def require_complete_state(
 ) -> None:
     """Raise ConfigError for a network that its weights' file would not bring back.
 
-    Or whose answers in eval mode are random. where: the setting of the network, for the message.
+    Also for one whose answers in eval mode are random, or that returns no logits in training mode.
+    where: the setting of the network, for the message.
     """
     images = _images(network, info)
     once, again = _logits(network, images, 1), _logits(network, images, 2)
@@ -32,6 +33,13 @@ def require_complete_state(
             "mode: dropout and noise belong to the training, as in F.dropout(x, 0.5, "
             "training=self.training)."
         )
+    twin = _twin(network, config, info)
+    if twin is not None:  # a copy, whose running statistics do not matter
+        twin.train()
+        try:
+            logits_of(twin(images), training=True)
+        except ConfigError as error:
+            raise ConfigError(f"The {where} {config.name} cannot be used: {error}") from None
     if not is_complete(network, config, info):
         raise ConfigError(
             f"The {where} {config.name} would not be the same after its weights are saved and "
@@ -41,17 +49,24 @@ def require_complete_state(
 
 def is_complete(network: nn.Module, config: NetworkConfig, info: InputInfo) -> bool:
     """Whether a new network with the same state dict gives the same logits."""
-    images = _images(network, info)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        twin = build_network(config, info).to(images.device)
-    try:
-        twin.load_state_dict(network.state_dict())
-    except RuntimeError:  # its layers differ from one construction to the next
+    images, twin = _images(network, info), _twin(network, config, info)
+    if twin is None:
         return False
     logits, others = _logits(network, images), _logits(twin, images)
     scale = float(logits.abs().max().clamp(min=1e-6))
     return bool(torch.allclose(logits, others, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
+
+
+def _twin(network: nn.Module, config: NetworkConfig, info: InputInfo) -> nn.Module | None:
+    """A new network with the same state dict; None if it has other layers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        twin = build_network(config, info).to(sample_images(network, info).device)
+    try:
+        twin.load_state_dict(network.state_dict())
+    except RuntimeError:
+        return None
+    return twin
 
 
 def _images(network: nn.Module, info: InputInfo) -> Tensor:

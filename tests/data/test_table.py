@@ -278,3 +278,27 @@ def test_a_pipe_is_refused(read: Read, tree: Path) -> None:
 def test_classes_that_differ_in_case_are_named(read: Read) -> None:
     text = GOOD.replace("train/cat/0.png,cat", "train/cat/0.png,Cat")
     assert any("'Cat' and 'cat'" in note for note in read(text).notes)
+
+
+@pytest.mark.parametrize("words", [("True", "False"), ("1", "0"), ("yes", "no")])
+@pytest.mark.parametrize("header", ["is_valid", "is_test"])
+def test_a_column_of_yes_and_no(
+    read: Read, folder: RawDataset, header: str, words: tuple[str, str]
+) -> None:
+    rows = [(path, name, words[split == "train"]) for path, name, split in ROWS]
+    assert_same(read(lines(rows, header=f"path,label,{header}")), folder)
+    with pytest.raises(DataError, match="unknown split 'perhaps'"):
+        read(lines([*rows[1:], (*rows[0][:2], "perhaps")], header=f"path,label,{header}"))
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "null", "N/A"])
+def test_words_for_none_are_no_labels_among_numbers(read: Read, word: str) -> None:
+    rows = [(path, str(int(name == "dog")), split) for path, name, split in ROWS]
+    rows[3] = (rows[3][0], word, rows[3][2])
+    with pytest.raises(DataError, match=r"1 of 10 rows have no label \(line 5\)"):
+        read(lines(rows))
+
+
+def test_words_for_none_are_labels_among_words(read: Read) -> None:
+    rows = [(path, "none" if name == "dog" else name, split) for path, name, split in ROWS]
+    assert read(lines(rows)).classes == ("cat", "none")

@@ -254,3 +254,26 @@ def test_named_taps_and_moving() -> None:
     assert next(distiller.scheme.frozen_teachers[0].parameters()).dtype == torch.float64
     images, targets, _ = batch()
     assert distiller(images.double(), targets).loss.dtype == torch.float64
+
+
+def test_labels_of_other_integer_types_are_the_same_labels() -> None:
+    torch.manual_seed(0)
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    images, labels = torch.randn(6, 4), torch.arange(6) % 3
+    distiller = kdrun.Distiller(student, teacher, loss="kd", example=images)
+    wanted = distiller(images, labels).loss
+    assert torch.equal(distiller(images, labels.int()).loss, wanted)
+    assert torch.equal(distiller(images, labels.to(torch.uint8)).loss, wanted)
+
+
+def test_networks_in_double_precision_are_refused() -> None:
+    images = torch.randn(2, 4)
+    with pytest.raises(ConfigError, match=r"network\.float\(\)"):
+        kdrun.Distiller(nn.Linear(4, 3).double(), nn.Linear(4, 3), loss="kd", example=images)
+
+
+def test_without_targets_the_message_speaks_of_the_call() -> None:
+    images = torch.randn(2, 4)
+    distiller = kdrun.Distiller(nn.Linear(4, 3), nn.Linear(4, 3), loss="kd", example=images)
+    with pytest.raises(ConfigError, match=r"distiller\(images\) has no targets"):
+        distiller(images)

@@ -79,6 +79,11 @@ class Dropped(Base):
     def features(self, x):
         return nn.functional.dropout(super().features(x), 0.5)
 
+class Auxiliary(Base):
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
 class InPlace(Base):
     def forward(self, x):
         x.sub_(0.5).div_(0.5)
@@ -128,6 +133,7 @@ def test_used_as_they_are(kdrun: Run, workdir: Path, nets: None, name: str, role
         ("NotPersistent", "outside of its state_dict"),
         ("Listed", "outside of its state_dict"),
         ("Dropped", "other logits for the same images each time"),
+        ("Auxiliary", "returns a tuple in training mode"),
         ("InPlace", "changes its input in place"),
         ("ReluFirst", "changes its input in place"),
         ("Empty", "has no trainable parameters"),

@@ -8,26 +8,32 @@ from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
 Names = str | list[str] | None
+YES, NO = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n")
 
 
 @dataclass
 class SplitValues:
     """Names of the splits: the usual ones, replaced per split by those of the user.
 
-    where: file and column, for messages. train, val, test: the user's names.
+    where: file and column, for messages. train, val, test: the user's names. flagged: the split of
+    yes in a column of yes and no, where no is train.
     """
 
     where: str
     train: Names = None
     val: Names = None
     test: Names = None
+    flagged: str | None = None
     _known: dict[str, str] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         custom = {"train": self.train, "val": self.val, "test": self.test}
         self._named = {split for split, value in custom.items() if value is not None}
-        self._known = {name: split for name, split in SPLIT_OF.items() if split not in self._named}
+        usual = dict(SPLIT_OF)
+        if self.flagged is not None:
+            usual = dict.fromkeys(YES, self.flagged) | dict.fromkeys(NO, "train")
+        self._known = {name: split for name, split in usual.items() if split not in self._named}
         for split, value in custom.items():
             for name in _as_list(value):
                 if self._known.setdefault(_folded(name), split) != split:

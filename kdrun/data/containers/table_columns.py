@@ -28,7 +28,9 @@ LABELS = (
     },
     {"classid", "labelid", "categoryid", "y"},
 )  # fmt: skip
-SPLITS = ({"split", "splits", "subset", "partition", "dataset", "set", "fold"},)
+# Columns of yes and no, as fastai writes them → the split of the rows with yes; the others train.
+FLAGS = {"isvalid": "val", "isvalidation": "val", "isval": "val", "istest": "test"}
+SPLITS = ({"split", "splits", "subset", "partition", "dataset", "set", "fold"}, set(FLAGS))
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Columns:
     label: int
     split: int | None
     names: tuple[str, ...]
+
+    @property
+    def flagged(self) -> str | None:
+        """The split of the rows whose split column says yes; None for a column of names."""
+        return None if self.split is None else FLAGS.get(_normal(self.names[self.split]))
 
     def described(self) -> str:
         """`paths from column 'path', labels from column 'label'`."""

@@ -147,7 +147,9 @@ class FeatureExtractor(nn.Module):
 
     def _classes(self, output: Any) -> Tensor:
         """The logits of the data set's classes."""
-        return logits_of(output) if self.select is None else self.select(output)
+        if self.select is None:
+            return logits_of(output, self.network.training)
+        return self.select(output)
 
     def forward_shared(
         self, extractors: Sequence["FeatureExtractor"], images: Tensor
