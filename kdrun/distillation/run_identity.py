@@ -27,13 +27,18 @@ def run_name(config: DistillConfig) -> str:
 def identity(config: DistillConfig) -> str:
     """Hash of everything that affects the result: equal for equivalent configurations.
 
-    Runtime and logger settings are left out. The user's own code counts as it is now.
+    Runtime and logger settings are left out. The user's own code and the teachers' files count as
+    they are now.
     """
-    return _with_code(settings_identity(config), distill_plain(config))
+    return _with_contents(settings_identity(config), config, distill_plain(config))
 
 
 def settings_identity(config: DistillConfig) -> str:
-    """`identity` without the user's own code, which may be mended before a run is resumed."""
+    """`identity` of the settings and the student's initial weights: that of its checkpoints.
+
+    The user's own code may be mended before a run is resumed; other weights of a teacher are
+    refused then (`initial_weights.refuse_changed`).
+    """
     plain = distill_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name, None)  # quiet settings at their default are not written
@@ -43,9 +48,7 @@ def settings_identity(config: DistillConfig) -> str:
     if config.student.target == PRUNED:  # follows from the other settings
         derived = ("widths", "blocks")
         plain["student"] = {k: v for k, v in plain["student"].items() if k not in derived}
-    return canonical_hash(
-        {**plain, **start_identity(config), **teacher_files_entry(config.teachers)}
-    )
+    return canonical_hash({**plain, **start_identity(config)})
 
 
 def teacher_identity(config: TrainTeacherConfig) -> str:
@@ -53,8 +56,7 @@ def teacher_identity(config: TrainTeacherConfig) -> str:
     plain = train_teacher_plain(config)
     for name in (*config.runtime.__dataclass_fields__, "logger"):
         plain.pop(name, None)  # quiet settings at their default are not written
-    files = teacher_files_entry(config.teachers)
-    return _with_code(canonical_hash({**plain, **files}), plain)
+    return _with_contents(canonical_hash(plain), config, plain)
 
 
 def own_code_entry(plain: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -62,9 +64,11 @@ def own_code_entry(plain: dict[str, Any]) -> dict[str, dict[str, str]]:
     return code_entry({name: node for name, node in plain.items() if name != "logger"})
 
 
-def _with_code(digest: str, plain: dict[str, Any]) -> str:
-    code = own_code_entry(plain)
-    return canonical_hash({"settings": digest, **code}) if code else digest
+def _with_contents(
+    digest: str, config: DistillConfig | TrainTeacherConfig, plain: dict[str, Any]
+) -> str:
+    contents = {**own_code_entry(plain), **teacher_files_entry(config.teachers)}
+    return canonical_hash({"settings": digest, **contents}) if contents else digest
 
 
 def _shaping(teacher: dict[str, Any]) -> dict[str, Any]:
