@@ -22,7 +22,7 @@ from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.choice import LossChoice, chosen_losses
 from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.objective import build_objective, require_label_pairs, without_labels
-from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.dry_run import logits_once
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.pretrain import pretrain_phases
 from kdrun.types import Batch, InputInfo, Mixture, Normalisation
@@ -123,6 +123,9 @@ class Distiller(nn.Module):
                 networks.member(teacher, "teacher", teacher_normalisation, teacher_taps)
                 for teacher in teachers
             ]
+            for one in members:
+                if one.image_size is None:
+                    _logits(one.network, "teacher", networks.example)
             data = networks.data(member, labels)
             size = batch_size or len(example)
             source = None if train is None else embeddings_of_batches(train, device)
@@ -331,12 +334,18 @@ class _Networks:
 
     def data(self, student: Member, labels: Tensor | None) -> ExampleData:
         """Infer the data properties from the student's logits and the labels."""
-        with dry_run(student.network):
-            classes = logits_of(student.network(self.example)).shape[1]
+        classes = _logits(student.network, "student", self.example).shape[1]
         channels, *size = self.example.shape[1:]
         info = InputInfo(classes, channels, cast("tuple[int, int]", tuple(size)))
         targets = torch.zeros(0, dtype=torch.int64) if labels is None else labels.cpu().long()
         return ExampleData(info, self.normalisation, SimpleNamespace(targets=targets))
+
+
+def _logits(network: nn.Module, who: str, example: Tensor) -> Tensor:
+    try:
+        return logits_once(network, example)
+    except ConfigError as error:
+        raise ConfigError(f"The {who} cannot be used: {error}") from None
 
 
 def _constants(value: Constants, name: str, channels: int | None = None) -> Normalisation:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from kdrun.config.build import call
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, KdrunError
-from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.dry_run import logits_once
 from kdrun.models.quantisation.quantise import quantise
 from kdrun.types import InputInfo
 from kdrun.user_code import user_code_error
@@ -84,16 +84,7 @@ def _try_forward(network: nn.Module, name: str, info: InputInfo, where: str) -> 
     height, width = info.image_size
     size = f"{info.in_channels}x{height}x{width} images"
     try:
-        images = sample_images(network, info)
-        untouched = images._version
-        with dry_run(network):
-            logits = logits_of(network(images))
-        if images._version != untouched:
-            raise ConfigError(
-                "it changes its input in place, and other networks read the same images: write "
-                "x = x.sub(...) instead of x.sub_(...), and no inplace=True in the first layer."
-            )
-        return logits
+        return logits_once(network, sample_images(network, info))
     except KdrunError as error:
         raise ConfigError(f"The {where} {name} cannot be used: {error}") from None
     except Exception as error:  # user networks may raise anything

@@ -23,6 +23,23 @@ def dry_run(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def logits_once(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's logits for `images`, in a dry run.
+
+    Raises ConfigError for a network that changes its input or returns something else.
+    """
+    images = images.clone()
+    untouched = images._version
+    with dry_run(network):
+        logits = logits_of(network(images))
+    if images._version != untouched:
+        raise ConfigError(
+            "it changes its input in place, and other networks read the same images: write "
+            "x = x.sub(...) instead of x.sub_(...), and no inplace=True in the first layer."
+        )
+    return logits
+
+
 def logits_of(output: Any, training: bool = False) -> Tensor:
     """The logits `[B, C]` of a network's output: a tensor, or an object with `.logits`.
 

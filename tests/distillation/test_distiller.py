@@ -277,3 +277,14 @@ def test_without_targets_the_message_speaks_of_the_call() -> None:
     distiller = kdrun.Distiller(nn.Linear(4, 3), nn.Linear(4, 3), loss="kd", example=images)
     with pytest.raises(ConfigError, match=r"distiller\(images\) has no targets"):
         distiller(images)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_network_that_changes_the_images_is_refused(role: str) -> None:
+    changing = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    networks = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3), role: changing}
+    images = torch.randn(2, 4)
+    kept = images.clone()
+    with pytest.raises(ConfigError, match=f"The {role} cannot be used: it changes its input"):
+        kdrun.Distiller(**networks, loss="kd", example=images)
+    assert torch.equal(images, kept)
