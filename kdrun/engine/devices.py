@@ -64,9 +64,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def use_precision(precision: str, device: torch.device) -> None:
-    """Check the precision, and switch TF32 matrix products on or off."""
+    """Check the precision, and switch TF32 matrix products and convolutions on or off."""
     check_precision(precision, device)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # torch's default is on
 
 
 @contextmanager

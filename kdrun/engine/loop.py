@@ -329,7 +329,11 @@ class _Fit:
 
     def _finite_totals(self, sums: EpochSums) -> dict[str, float]:
         """The sums as Python numbers; raises TrainingError if one is not finite."""
-        totals = sums.totals()
+        began = time.perf_counter()
+        totals = sums.totals()  # waits for the steps that a GPU still computes
+        waited = time.perf_counter() - began
+        self.state.seconds += waited
+        self.state.epoch_seconds += waited
         if not all(math.isfinite(total) for total in totals.values()):
             tracker, accumulate = sums.tracker, self.schedule.accumulate
             raise not_finite(self.state, self.length, tracker, totals, self.saved_step, accumulate)

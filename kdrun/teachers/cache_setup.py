@@ -28,6 +28,7 @@ from kdrun.files import (
 )
 from kdrun.losses.objective import Objective
 from kdrun.models.card import NetworkCard
+from kdrun.models.compiled import begin_step
 from kdrun.models.features.taps import FeatureExtractor
 from kdrun.own_code import code_entry
 from kdrun.teachers.agreement import Agreement, agreement
@@ -146,6 +147,8 @@ def _trial_images(loader: TrainLoader, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def _run(frozen: nn.Module, images: Tensor) -> Outputs:
+    """The outputs of a trial call; with CUDA graphs, valid until the next one."""
+    begin_step()
     outputs: Outputs = frozen(images)
     return outputs
 
@@ -208,7 +211,10 @@ def _measure_agreement(
     except (OSError, ValueError, TypeError):
         pass
     measured = agreement(
-        lambda part: pack(frozen(part), widths), images, chunk_size(device), batch_size
+        lambda part: pack(_run(frozen, part), widths).clone(),
+        images,
+        chunk_size(device),
+        batch_size,
     )
     with suppress(OSError):  # a full disk, or a folder of another user: measured again next time
         write_json(path, asdict(measured))

@@ -77,15 +77,29 @@ def test_a_stopped_run_resumes_with_equal_bits(
     assert without_times(whole) == without_times(cut)
 
 
-def test_compiled_training_uses_cuda_graphs_and_agrees(
-    kdrun: Run, workdir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_compiled_training_uses_cuda_graphs_and_agrees(kdrun: Run, workdir: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
     for root, compiled in (("plain", "false"), ("compiled", "true")):
         words = [*GPU, "epochs=1", f"compile={compiled}", f"output_root={root}/outputs"]
         assert kdrun("distill", *words) == 0
     plain, compiled_run = (results(workdir / root)[0] for root in ("plain", "compiled"))
     loss = plain["student"]["test"]["loss"]
     assert compiled_run["student"]["test"]["loss"] == pytest.approx(loss, rel=1e-2)
+    assert not counters["inductor"]["cudagraph_skips"]
+
+
+@pytest.mark.parametrize("cache", ["auto", "logits", "off"])
+def test_a_compiled_run_whose_teacher_is_there(kdrun: Run, workdir: Path, cache: str) -> None:
+    """Nothing trains before the trial calls of the compiled teacher."""
+    words = [word for word in SMALL if not word.startswith("epochs")]
+    assert kdrun("train-teacher", *words, "device=cuda") == 0
+    (trained,) = results(workdir, "train-teacher")
+    teacher = f"teacher.checkpoint={trained['teachers'][0]['checkpoint']}"
+    words = [*GPU, "compile=true", teacher, f"teacher.cache={cache}"]
+    assert kdrun("distill", *words) == 0
+    assert kdrun("distill", *words) == 0  # its outputs are in the cache
 
 
 def test_the_teacher_is_cached_on_the_gpu(kdrun: Run, workdir: Path) -> None:
@@ -105,9 +119,11 @@ def test_int8_training_is_refused(refused: Refused) -> None:
 def test_out_of_memory_is_one_sentence(
     kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.cuda.set_per_process_memory_fraction(1e-4)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(2**30 / total)
     try:
         words = ["dataset.image_size=64", "dataset.train_size=2000", "batch_size=2000"]
+        words += ["dataset.resident=false"]  # else the images alone would not fit
         assert kdrun("distill", *GPU, *words, "student=resnet110") == 1
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
