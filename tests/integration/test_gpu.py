@@ -9,6 +9,8 @@ import pytest
 import torch
 from support import SMALL, results, without_times
 
+from kdrun.cli.config_groups import list_groups
+
 pytestmark = pytest.mark.gpu
 
 Run = Callable[..., int]
@@ -110,6 +112,48 @@ def test_the_teacher_is_cached_on_the_gpu(kdrun: Run, workdir: Path) -> None:
     first, second = results(workdir)
     assert second["teacher_cache"][0]["computed"] == 0
     assert digest(first) == digest(second)
+
+
+SETTINGS = {
+    "tf32": ["precision=tf32"],
+    "auto": ["precision=auto"],
+    "adamw": ["schedule=adamw", "schedule.warmup_epochs=0"],
+    "randaugment": ["augment=randaugment"],
+    "trivialaugment": ["augment=trivialaugment"],
+    "mixup": ["augment.mixup.alpha=0.2"],
+    "streamed": ["dataset.resident=false", "dataset.workers=1"],
+    "dropout": ["teacher=mlp1200", "student=mlp800"],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_take_another_path_on_a_gpu(kdrun: Run, workdir: Path, name: str) -> None:
+    assert kdrun("distill", *GPU, "epochs=1", *SETTINGS[name]) == 0
+    (result,) = results(workdir)
+    assert result["student"]["test"]["loss"] < 10
+
+
+@pytest.mark.parametrize("name", [name for name in list_groups()["loss"] if name != "ce"])
+def test_every_loss_trains_on_the_gpu(kdrun: Run, workdir: Path, name: str) -> None:
+    words = ["distill", *GPU, "epochs=1", f"loss={name}", "teacher=resnet14", "student=resnet8"]
+    if kdrun(*words, "--dry-run") == 2:
+        pytest.skip(f"{name} does not take these networks")
+    assert kdrun(*words) == 0
+
+
+def test_jobs_in_lockstep_share_the_gpu(kdrun: Run, workdir: Path) -> None:
+    pytest.importorskip("greenlet")
+    assert kdrun("distill", "-m", *GPU, "epochs=1", "T=1,4", "gang=true") == 0
+    assert len(results(workdir)) == 2
+
+
+def test_the_benchmark_measures_the_gpu(kdrun: Run, workdir: Path) -> None:
+    assert kdrun("benchmark", *SMALL, "device=cuda", "rounds=1", "steps=1", "compare=[]") == 0
+
+
+def test_the_doctor_lists_the_gpu(kdrun: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kdrun("doctor") == 0
+    assert "cuda" in capsys.readouterr().out
 
 
 def test_int8_training_is_refused(refused: Refused) -> None:
