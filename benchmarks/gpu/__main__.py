@@ -50,7 +50,7 @@ def main() -> int:
 
     results: dict[str, object] = {"machine": bootstrap.machine(arguments.device)}
     for name, run in (
-        ("tests", lambda: kit.tests(left(TESTS_UNTIL))),
+        ("tests", lambda: kit.tests(lambda: left(TESTS_UNTIL))),
         ("steps", lambda: kit.step_times(left, STEPS_UNTIL)),
         ("training", lambda: kit.short_training(left() - RESERVE_SECONDS)),
     ):

@@ -33,6 +33,7 @@ if importlib.util.find_spec("kdrun.configs") is None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["kdrun.configs"] = module
     spec.loader.exec_module(module)
+    sys.modules["kdrun"].configs = module
 del sys.argv[1:3]
 """
 

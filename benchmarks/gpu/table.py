@@ -25,8 +25,11 @@ def _tests(tests: dict[str, Any]) -> list[str]:
         f"| {name} | {case['outcome']} | {case['seconds']:.1f} |"
         for name, case in tests["cases"].items()
     ]
-    if not rows:
-        rows = [f"| none ended (exit code {tests['exit_code']}) | | |"]
+    rows += [
+        f"| {file} | {code if isinstance(code, str) else f'exit code {code}'} | |"
+        for file, code in tests["exit_codes"].items()
+        if code
+    ]
     return ["| CUDA test | outcome | s |", "|---|---|---|", *rows, ""]
 
 

@@ -43,6 +43,25 @@ def test_the_data_folder_may_hold_the_archive(kit: dict[str, ModuleType], tmp_pa
     assert not kit["parts"].find_data(None, tmp_path).real
 
 
+def test_a_killed_test_keeps_the_outcomes_before_it(
+    kit: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    begun, ended = '{"test": "%s", "outcome": "did not end", "seconds": 0.0}\n', tmp_path / "out"
+    passed = '{"test": "one", "outcome": "passed", "seconds": 2.5}\n'
+    ended.write_text(begun % "one" + passed + begun % "two")
+    cases = kit["parts"].read_outcomes(ended)
+    assert cases["one"] == {"outcome": "passed", "seconds": 2.5}
+    assert cases["two"]["outcome"] == "did not end"
+    assert kit["parts"].read_outcomes(tmp_path / "none") == {}
+
+
+def test_it_collects_only_files_with_tests_for_a_gpu(kit: dict[str, ModuleType]) -> None:
+    files = kit["parts"].gpu_test_files()
+    assert "tests/integration/test_gpu.py" in files
+    assert "tests/benchmarking/test_gpu_kit.py" not in files
+    assert len(files) < 10
+
+
 def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> None:
     def variant(step: float, times_this: float) -> dict[str, object]:
         ratio = {"median": times_this}
@@ -53,12 +72,17 @@ def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> N
     text = kit["table"].markdown(
         {
             "machine": {"device": "A", "torch": "2.9", "cuda": "13", "cpus": 4},
-            "tests": {"exit_code": 0, "cases": {"test_x": {"outcome": "passed", "seconds": 2}}},
+            "tests": {
+                "exit_codes": {"one": 0, "two": 124, "three": "no time left"},
+                "cases": {"test_x": {"outcome": "passed", "seconds": 2}},
+            },
             "steps": {"pair, batch 64": measured, "other": "no time left"},
             "training": {"exit_code": 0, "epochs": 7, "result": result},
         }
     )
-    assert "| test_x | passed | 2.0 |" in text
+    assert (
+        "| test_x | passed | 2.0 |\n| two | exit code 124 | |\n| three | no time left | |" in text
+    )
     assert "| pair, batch 64 | bf16 | 10.00 | 3.00 | 1.0 |" in text
     assert "| other | no time left |" in text
     assert "7 epochs, 90 s of training: 61.25 %" in text
