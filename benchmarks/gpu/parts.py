@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -54,31 +55,44 @@ def read_outcomes(file: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Data:
-    """Words that choose the data and the teacher; `real` is False for synthetic images."""
+    """Words that choose the data and the teacher. name: for the table."""
 
-    real: bool
+    name: str
     words: tuple[str, ...]
 
 
 def find_data(folder: Path | None, out: Path) -> Data:
-    """CIFAR-100 and the published teacher below `folder`, or synthetic images and why."""
-    if folder is not None:
-        images = folder / "cifar100"
-        packed = folder / "cifar100-png.zip"
-        if not images.is_dir() and packed.is_file():
-            images = out / "data" / "cifar100"
-            if not images.is_dir():
-                zipfile.ZipFile(packed).extractall(out / "data")
-        weights = folder / "weights" / "resnet56.pth"
-        if images.is_dir():
-            words = ["dataset=cifar100", f"dataset.root={images}", "dataset.download=false"]
-            teacher = ["teacher=resnet56"]
-            if weights.is_file():
-                teacher.append(f"teacher.checkpoint={weights}")
-            return Data(True, (*words, *teacher))
-        print(f"{folder} has neither cifar100/ nor cifar100-png.zip: synthetic images are used.")
-    words = [word for word in PHOTOS if word.startswith("dataset")]
-    return Data(False, (*words, "teacher=resnet56", "teacher.schedule.epochs=1"))
+    """CIFAR-100 and the published teacher below `folder`, or else what is used, in a sentence."""
+    images = None if folder is None else _cifar100(folder.resolve(), out)
+    if folder is None or images is None:
+        why = "No --data" if folder is None else f"{folder} has no cifar100/ or cifar100-png.zip"
+        print(f"{why}: synthetic images are used, and a teacher trained on them for an epoch.")
+        words = [word for word in PHOTOS if word.startswith("dataset")]
+        return Data("synthetic images", (*words, "teacher=resnet56", "teacher.schedule.epochs=1"))
+    words = ["dataset=cifar100", f"dataset.root={images}", "dataset.download=false"]
+    words.append("teacher=resnet56")
+    weights = folder.resolve() / "weights" / "resnet56.pth"
+    if weights.is_file():
+        return Data("CIFAR-100", (*words, f"teacher.checkpoint={weights}"))
+    print(
+        f"{weights} is missing: a teacher is trained first, for 60 epochs; that may take all time."
+    )
+    return Data("CIFAR-100 with a teacher trained here", tuple(words))
+
+
+def _cifar100(folder: Path, out: Path) -> Path | None:
+    """The folder of images: as it is, or unpacked below `out`; None: there are none."""
+    images, packed = folder / "cifar100", folder / "cifar100-png.zip"
+    if images.is_dir() or not packed.is_file():
+        return images if images.is_dir() else None
+    images = out / "data" / "cifar100"
+    if not images.is_dir():
+        images.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=images.parent) as unfinished:
+            with zipfile.ZipFile(packed) as archive:
+                archive.extractall(unfinished)
+            (Path(unfinished) / "cifar100").rename(images)
+    return images
 
 
 class Kit:
@@ -134,22 +148,40 @@ class Kit:
         new = [path for path in files if path.stat().st_mtime >= began]
         return json.loads(new[-1].read_text()) if new else f"failed with exit code {code}"
 
-    def short_training(self, seconds: float) -> dict[str, Any]:
-        """ResNet-56 → ResNet-20 with KD for as many epochs as fit: one is timed first."""
-        words = self._training_words(1)
+    def short_training(self, seconds: float) -> dict[str, Any] | str:
+        """ResNet-56 → ResNet-20 with KD for as many epochs as fit.
+
+        Two epochs are timed first, and the second is the price of one: the first compiles.
+        """
+        if seconds < LEAST_SECONDS:
+            return NO_TIME
         began = time.monotonic()
-        code = self.kdrun("distill", *words, seconds=seconds)
-        first = self._newest()
-        if code or first is None:
-            return {"exit_code": code}
-        per_epoch = float(first["time"]["seconds"])
-        left = seconds - (time.monotonic() - began)
-        fixed = max(time.monotonic() - began - per_epoch, 0.0)  # start, decoding, evaluation
-        epochs = int((left - fixed) / per_epoch * 0.85)
-        if epochs < 2:
-            return {"exit_code": 0, "epochs": 1, "result": first}
-        code = self.kdrun("distill", *self._training_words(epochs), seconds=left)
-        return {"exit_code": code, "epochs": epochs, "result": self._newest()}
+        code, timed = self._train(2, seconds)
+        if code or timed is None:
+            return {"exit_code": code, "data": self.data.name}
+        per_epoch = last_epoch_seconds(timed)
+        spent = time.monotonic() - began
+        fixed = max(spent - 2 * per_epoch, 0.0)  # start, decoding, compilation
+        epochs = int((seconds - spent - fixed) / per_epoch * 0.85)
+        if epochs > 2:
+            code, longer = self._train(epochs, seconds - spent)
+            timed = longer or timed
+        return self._trained(code, timed)
+
+    def _train(self, epochs: int, seconds: float) -> tuple[int, Path | None]:
+        """Exit code of a training, and its folder if it has a result."""
+        began = time.time()
+        code = self.kdrun("distill", *self._training_words(epochs), seconds=seconds)
+        results = (self.out / "outputs" / "distill").glob("*/*/*/result.json")
+        new = [path for path in results if path.stat().st_mtime >= began]
+        newest = max(new, key=lambda path: path.stat().st_mtime, default=None)
+        return code, None if newest is None or code else newest.parent
+
+    def _trained(self, code: int, folder: Path) -> dict[str, Any]:
+        """A training for the table."""
+        result = json.loads((folder / "result.json").read_text())
+        trained = {"exit_code": code, "epochs": result["epochs"], "data": self.data.name}
+        return {**trained, "result": result}
 
     def full_training(self) -> int:
         """240 epochs; the same command resumes it after a stop."""
@@ -172,10 +204,11 @@ class Kit:
         speed = ["precision=bf16", "compile=true"] if self.device != "cpu" else []
         return [*self.data.words, "student=resnet20", "loss=kd", "alone=false", *recipe, *speed]
 
-    def _newest(self) -> dict[str, Any] | None:
-        results = (self.out / "outputs" / "distill").glob("*/*/*/result.json")
-        newest = max(results, key=lambda path: path.stat().st_mtime, default=None)
-        return None if newest is None else json.loads(newest.read_text())
+
+def last_epoch_seconds(folder: Path) -> float:
+    """Training time of a run's last epoch."""
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(rows[-1])["epoch_seconds"])
 
 
 def passed(results: dict[str, Any]) -> bool:

@@ -53,14 +53,16 @@ def _steps(steps: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _training(training: dict[str, Any]) -> list[str]:
+def _training(training: dict[str, Any] | str) -> list[str]:
+    if isinstance(training, str):
+        return [f"Training: {training}.", ""]
     result = training.get("result")
     if result is None:
         return [f"The training ended with exit code {training['exit_code']}.", ""]
     student, seconds = result["student"], result["time"]["seconds"]
     top1 = student["test"]["top1"] if student.get("test") else float("nan")
     return [
-        f"ResNet-56 → ResNet-20, {training['epochs']} epochs, {seconds:.0f} s of "
-        f"training: {top1:.2f} % on the test images.",
+        f"ResNet-56 → ResNet-20 on {training['data']}, {training['epochs']} epochs, "
+        f"{seconds:.0f} s of training: {top1:.2f} % on the test images.",
         "",
     ]

@@ -36,11 +36,43 @@ def test_the_data_folder_may_hold_the_archive(kit: dict[str, ModuleType], tmp_pa
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet56.pth").touch()
     data = kit["parts"].find_data(tmp_path, tmp_path / "out")
-    assert data.real
+    assert data.name == "CIFAR-100"
     assert f"dataset.root={tmp_path}/out/data/cifar100" in data.words
     assert (tmp_path / "out/data/cifar100/train/apple/0.png").is_file()
     assert f"teacher.checkpoint={tmp_path}/weights/resnet56.pth" in data.words
-    assert not kit["parts"].find_data(None, tmp_path).real
+    assert [path.name for path in (tmp_path / "out/data").iterdir()] == ["cifar100"]
+
+
+def test_missing_inputs_are_told(
+    kit: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit["parts"].find_data(None, tmp_path).name == "synthetic images"
+    assert "No --data: synthetic images are used" in capsys.readouterr().out
+    kit["parts"].find_data(tmp_path, tmp_path)
+    assert "has no cifar100/ or cifar100-png.zip: synthetic" in capsys.readouterr().out
+    (tmp_path / "cifar100").mkdir()
+    assert "trained here" in kit["parts"].find_data(tmp_path, tmp_path).name
+    assert "resnet56.pth is missing: a teacher is trained first" in capsys.readouterr().out
+
+
+def test_an_interrupted_archive_leaves_no_images(
+    kit: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(archive: zipfile.ZipFile, folder: Path) -> None:
+        (Path(folder) / "cifar100").mkdir()
+        raise KeyboardInterrupt
+
+    zipfile.ZipFile(tmp_path / "cifar100-png.zip", "w").close()
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kit["parts"].find_data(tmp_path, tmp_path / "out")
+    assert not list((tmp_path / "out/data").iterdir())
+
+
+def test_the_last_epoch_is_the_price_of_one(kit: dict[str, ModuleType], tmp_path: Path) -> None:
+    rows = ['{"epoch": 1, "epoch_seconds": 40.0}', '{"epoch": 2, "epoch_seconds": 2.5}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert kit["parts"].last_epoch_seconds(tmp_path) == 2.5
 
 
 def test_a_killed_test_keeps_the_outcomes_before_it(
@@ -77,7 +109,7 @@ def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> N
                 "cases": {"test_x": {"outcome": "passed", "seconds": 2}},
             },
             "steps": {"pair, batch 64": measured, "other": "no time left"},
-            "training": {"exit_code": 0, "epochs": 7, "result": result},
+            "training": {"exit_code": 0, "epochs": 7, "data": "CIFAR-100", "result": result},
         }
     )
     assert (
@@ -85,4 +117,4 @@ def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> N
     )
     assert "| pair, batch 64 | bf16 | 10.00 | 3.00 | 1.0 |" in text
     assert "| other | no time left |" in text
-    assert "7 epochs, 90 s of training: 61.25 %" in text
+    assert "ResNet-20 on CIFAR-100, 7 epochs, 90 s of training: 61.25 %" in text
