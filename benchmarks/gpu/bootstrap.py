@@ -38,12 +38,17 @@ del sys.argv[1:3]
 """
 
 
-def missing_gpu(device: str) -> str | None:
+def missing_here(device: str) -> str | None:
     """One sentence about what is missing on this machine; None: nothing."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed: install torch 2.9 or later with CUDA first."
     import torch
 
+    if importlib.util.find_spec("torchvision") is None:
+        return (
+            "torchvision is not installed: install the one for "
+            f"torch {torch.__version__} first (the usual loop takes its transforms)."
+        )
     if device.startswith("cuda") and not torch.cuda.is_available():
         return (
             f"This machine has no GPU that torch {torch.__version__} can use: run this command "

@@ -1,7 +1,11 @@
 """The parts of the kit: CUDA tests, step times, a training that fits, the full training."""
 
 import json
+import math
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,10 +111,19 @@ class Kit:
         """Exit code of `python -m module words`; 124 when it ran out of time."""
         print(f"+ {module} {' '.join(words)}", flush=True)
         command = bootstrap.command(self.out / "site", module, *words)
+        # a group of its own: Ctrl-C in the terminal reaches it once, through `_stop`
+        process = subprocess.Popen(
+            command, cwd=bootstrap.ROOT, stdin=subprocess.DEVNULL, process_group=0
+        )
         try:
-            return subprocess.run(command, cwd=bootstrap.ROOT, timeout=max(seconds, 1)).returncode
+            return process.wait(None if seconds == math.inf else max(seconds, 1))
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             return 124
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
 
     def kdrun(self, *words: str, seconds: float) -> int:
         """Exit code of a kdrun command on the device, with its output below `out`."""
@@ -134,16 +147,17 @@ class Kit:
         measured: dict[str, Any] = {}
         for size in BATCH_SIZES:
             for name, pair in PAIRS.items():
-                if left(until) < 20:
-                    measured[f"{name}, batch {size}"] = "no time left"
-                    continue
-                measured[f"{name}, batch {size}"] = self._benchmark(pair, size)
+                seconds = left(until)
+                enough = seconds >= LEAST_SECONDS
+                measured[f"{name}, batch {size}"] = (
+                    self._benchmark(pair, size, seconds) if enough else NO_TIME
+                )
         return measured
 
-    def _benchmark(self, pair: list[str], size: int) -> dict[str, Any] | str:
+    def _benchmark(self, pair: list[str], size: int, seconds: float) -> dict[str, Any] | str:
         words = [*PHOTOS, *pair, f"batch_size={size}", VARIANTS]
         began = time.time()
-        code = self.kdrun("benchmark", *words, seconds=STEP_LIMIT_SECONDS)
+        code = self.kdrun("benchmark", *words, seconds=min(seconds, STEP_LIMIT_SECONDS))
         files = (self.out / "outputs" / "benchmark").glob("*/*/*/benchmark.json")
         new = [path for path in files if path.stat().st_mtime >= began]
         return json.loads(new[-1].read_text()) if new else f"failed with exit code {code}"
@@ -183,19 +197,34 @@ class Kit:
         trained = {"exit_code": code, "epochs": result["epochs"], "data": self.data.name}
         return {**trained, "result": result}
 
-    def full_training(self) -> int:
-        """240 epochs; the same command resumes it after a stop."""
-        words = self._training_words(EPOCHS)
-        runs = self.out / "outputs" / "distill"
-        for config in sorted(runs.glob("*/*/*/config.yaml"), reverse=True):
-            result = config.parent / "result.json"
-            stopped = json.loads(result.read_text()).get("status") if result.is_file() else None
+    def full_training(self) -> dict[str, Any]:
+        """240 epochs; the same command resumes them after a stop."""
+        status, folder = self._full_run()
+        code = 0
+        if folder is not None and status == "completed":
+            print(f"The {EPOCHS} epochs are finished: {folder}")
+        elif folder is not None:
+            code = self.run("kdrun", ["resume", str(folder)], math.inf)
+        else:
+            code, folder = self._train(EPOCHS, math.inf)
+        if code or folder is None:
+            return {"exit_code": code, "data": self.data.name}
+        return self._trained(code, folder)
+
+    def _full_run(self) -> tuple[str, Path | None]:
+        """Status and folder of the newest full training that is finished or can be resumed."""
+        words = {*self._training_words(EPOCHS), f"device={self.device}"}
+        runs = (self.out / "outputs" / "distill").glob("*/*/*/command.txt")
+        for command in sorted(runs, key=lambda path: path.parent.name, reverse=True):
+            result = command.parent / "result.json"
+            status = json.loads(result.read_text()).get("status") if result.is_file() else None
             if (
-                stopped in ("interrupted", "running")
-                and f"epochs={EPOCHS}" in (config.parent / "command.txt").read_text().split()
+                status in ("interrupted", "running", "completed")
+                and words <= set(shlex.split(command.read_text()))
+                and (command.parent / "config.yaml").is_file()
             ):
-                return self.run("kdrun", ["resume", str(config.parent)], 1e9)
-        return self.kdrun("distill", *words, seconds=1e9)
+                return status, command.parent
+        return "", None
 
     def _training_words(self, epochs: int) -> list[str]:
         recipe = ["schedule=cifar240", f"epochs={epochs}", "schedule.curve=cosine"]
@@ -203,6 +232,16 @@ class Kit:
             recipe = ["schedule=cifar240", f"epochs={epochs}"]
         speed = ["precision=bf16", "compile=true"] if self.device != "cpu" else []
         return [*self.data.words, "student=resnet20", "loss=kd", "alone=false", *recipe, *speed]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Let kdrun save and end; interrupted again, it is killed."""
+    try:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_epoch_seconds(folder: Path) -> float:
@@ -213,9 +252,10 @@ def last_epoch_seconds(folder: Path) -> float:
 
 def passed(results: dict[str, Any]) -> bool:
     """Whether every test passed and the training ended."""
-    return (
-        not any(results["tests"]["exit_codes"].values()) and results["training"]["exit_code"] == 0
-    )
+    if any(results["tests"]["exit_codes"].values()):
+        return False
+    training = results["training"]
+    return training != NO_TIME and training["exit_code"] == 0
 
 
 if __name__ == "__main__":

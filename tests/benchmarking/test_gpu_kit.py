@@ -1,6 +1,8 @@
 """The GPU kit without a GPU: its refusal, its data folder, its table."""
 
 import importlib
+import json
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -24,10 +26,18 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so_in_one_sentence(kit: dict[str, ModuleType]) -> None:
-    told = kit["bootstrap"].missing_gpu("cuda")
+    told = kit["bootstrap"].missing_here("cuda")
     assert told.startswith("This machine has no GPU")
     assert "\n" not in told
-    assert kit["bootstrap"].missing_gpu("cpu") is None
+    assert kit["bootstrap"].missing_here("cpu") is None
+
+
+def test_without_torchvision_it_says_so(
+    kit: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"torch": "here"}.get
+    monkeypatch.setattr(kit["bootstrap"].importlib.util, "find_spec", absent)
+    assert kit["bootstrap"].missing_here("cpu").startswith("torchvision is not installed")
 
 
 def test_the_data_folder_may_hold_the_archive(kit: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -92,6 +102,33 @@ def test_it_collects_only_files_with_tests_for_a_gpu(kit: dict[str, ModuleType])
     assert "tests/integration/test_gpu.py" in files
     assert "tests/benchmarking/test_gpu_kit.py" not in files
     assert len(files) < 10
+
+
+def test_a_part_without_time_is_skipped(kit: dict[str, ModuleType], tmp_path: Path) -> None:
+    parts = kit["parts"]
+    idle = parts.Kit(tmp_path, "cpu", parts.find_data(None, tmp_path))
+    results = {"tests": idle.tests(lambda: 5.0), "training": idle.short_training(5.0)}
+    assert set(results["tests"]["exit_codes"].values()) == {"no time left"}
+    assert set(idle.step_times(lambda _: 5.0, 0.7).values()) == {"no time left"}
+    assert results["training"] == "no time left"
+    assert not parts.passed(results)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_full_training_is_not_repeated(
+    kit: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = kit["parts"]
+    whole = parts.Kit(tmp_path, "cpu", parts.find_data(None, tmp_path))
+    folder = tmp_path / "outputs" / "distill" / "synthetic" / "networks" / "1"
+    folder.mkdir(parents=True)
+    words = [*whole._training_words(240), "device=cpu"]
+    (folder / "command.txt").write_text(shlex.join(["kdrun", "distill", *words]) + "\n")
+    (folder / "config.yaml").touch()
+    (folder / "result.json").write_text(json.dumps({"status": "completed", "epochs": 240}))
+    trained = whole.full_training()
+    assert (trained["exit_code"], trained["epochs"]) == (0, 240)
+    assert "The 240 epochs are finished" in capsys.readouterr().out
 
 
 def test_its_table_compares_with_the_usual_loop(kit: dict[str, ModuleType]) -> None:
