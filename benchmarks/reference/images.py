@@ -97,10 +97,12 @@ def usual_batches(
     *,
     from_files: bool = False,
     num_classes: int = 0,
+    pinned: bool = False,
 ) -> Generator[Batch, None, None]:
     """Shuffled batches without end, in this process or from `workers` others.
 
-    from_files: decode the image files; else they are in memory. num_classes: for mixing.
+    from_files: decode the image files; else they are in memory. num_classes: for mixing. pinned:
+    in memory that a GPU copies without waiting.
     """
     mix = _mixing(augment, num_classes)
     kind = FileImages if from_files else PilImages
@@ -109,6 +111,8 @@ def usual_batches(
         batch_size=batch_size,
         shuffle=True,
         num_workers=workers,
+        persistent_workers=pinned and workers > 0,
+        pin_memory=pinned,
         drop_last=len(split) >= batch_size,
     )
     while True:

@@ -3,8 +3,9 @@
 A DataLoader over PIL images with per-image transforms, networks in torch's default layout, the
 teacher run at every step, losses and accuracies read as Python numbers at every step. It is meant
 to be a fair picture, not a slow one: no augmentation, meter or copy that a person would leave out,
-and the loader reads in this process, which is quickest where CPU cores are few; image files that
-kdrun streams are decoded by as many workers as kdrun has. Whole batches are mixed, as by most code.
+and the loader reads in this process, which is quickest where CPU cores are few, or on a GPU in up
+to eight workers with pinned memory; image files that kdrun streams are decoded by as many workers
+as kdrun has. Whole batches are mixed, as by most code.
 """
 
 from collections.abc import Callable

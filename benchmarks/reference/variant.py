@@ -1,5 +1,6 @@
 """The usual loop as a variant of a benchmark: the same networks, objective and images."""
 
+import os
 from dataclasses import replace
 
 import torch
@@ -55,9 +56,10 @@ class UsualVariant:
             config.augment,
             bench.dataset.normalisation,
             config.schedule.batch_size,
-            data.workers if from_files else 0,
+            loader_workers(session.device, data.workers, from_files),
             from_files=from_files,
             num_classes=bench.dataset.info.num_classes,
+            pinned=session.device.type == "cuda",
         )
 
     def block(self) -> float:
@@ -85,6 +87,14 @@ class UsualVariant:
     def phases(self) -> dict[str, float]:
         """Seconds of a step by phase, over all watched blocks."""
         return {name: spent / self.watched_steps for name, spent in self.clock.seconds.items()}
+
+
+def loader_workers(device: torch.device, configured: int, from_files: bool) -> int:
+    """Workers of the usual loader. Images in memory are read in this process on a CPU, whose cores
+    train; a GPU leaves the cores to workers."""
+    if from_files:
+        return configured
+    return min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
 
 
 def usual_forward(scheme: StudentScheme, clock: PhaseClock) -> Forward:

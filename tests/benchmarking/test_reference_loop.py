@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.reference.images import PilImages, are_files, usual_batches
 from benchmarks.reference.loop import UsualLoop
-from benchmarks.reference.variant import usual_forward
+from benchmarks.reference.variant import loader_workers, usual_forward
 from kdrun.config.augment import MixConfig
 from kdrun.config.schema import AugmentConfig, LossConfig, ScheduleConfig
 from kdrun.data.decoding.image import DecodedImages, Form
@@ -126,6 +126,15 @@ def test_it_reaches_the_loss_of_the_tools_loop_on_the_same_batches(
     assert not torch.equal(first.network.fc.weight, tool.network.fc.weight)
     for own, found in zip(tool.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(own, found, rtol=1e-3, atol=1e-5)
+
+
+def test_images_in_memory_have_workers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for cpus, workers in ((1, 0), (4, 3), (64, 8)):
+        monkeypatch.setattr("os.cpu_count", lambda cpus=cpus: cpus)
+        assert loader_workers(gpu, 2, from_files=False) == workers
+    assert loader_workers(CPU, 2, from_files=False) == 0
+    assert loader_workers(gpu, 2, from_files=True) == 2
 
 
 def test_its_images_are_those_of_the_tool() -> None:
