@@ -160,8 +160,10 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
     None for a class without a constructor: the signature of `nn.Module` takes any, and it none.
     """
-    if inspect.isclass(target) and target.__init__.__qualname__ == "Module.__init__":
-        return {}
+    if inspect.isclass(target):
+        owner = next(base for base in target.__mro__ if "__init__" in vars(base))
+        if owner.__module__ == "torch.nn.modules.module":
+            return {}
     return inspect.signature(target).parameters
 
 

@@ -34,17 +34,26 @@ def require_complete_state(
             "training=self.training)."
         )
     twin = _twin(network, config, info)
-    if twin is not None:  # a copy, whose running statistics do not matter
-        twin.train()
-        try:
-            logits_of(twin(images), training=True)
-        except ConfigError as error:
-            raise ConfigError(f"The {where} {config.name} cannot be used: {error}") from None
+    if twin is not None:
+        _require_logits_in_training(twin, images, f"The {where} {config.name}")
     if not is_complete(network, config, info):
         raise ConfigError(
             f"The {where} {config.name} would not be the same after its weights are saved and "
             f"loaded: {REMEDY}."
         )
+
+
+def _require_logits_in_training(twin: nn.Module, images: Tensor, what: str) -> None:
+    """twin: a copy, whose running statistics do not matter."""
+    twin.train()
+    try:
+        output = twin(images)
+    except Exception:
+        return
+    try:
+        logits_of(output, training=True)
+    except ConfigError as error:
+        raise ConfigError(f"{what} cannot be used: {error}") from None
 
 
 def is_complete(network: nn.Module, config: NetworkConfig, info: InputInfo) -> bool:
