@@ -6,8 +6,8 @@ The photograph is scikit-learn's flower.jpg; it is mixed with china.jpg. 256 col
 file.
 """
 
+import argparse
 import io
-import sys
 
 import torch
 from matplotlib.figure import Figure
@@ -74,4 +74,8 @@ def photo(name: str) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", help="the picture to write")
+    main(parser.parse_args().file)

@@ -6,7 +6,7 @@ Prints milliseconds per batch, the best of several repetitions, of one batch of 
 of photographs, and of whole batches of `TrainLoader` under each policy.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
@@ -104,7 +104,11 @@ def loaders(count: int, channels: int, side: int) -> None:
 
 
 def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("threads", type=int, nargs="?", default=1)
+    torch.set_num_threads(parser.parse_args().threads)
     for shape in SHAPES:
         print("{} images of {}x{side}x{side}".format(*shape[:2], side=shape[2]))
         operations(*shape)

@@ -7,9 +7,9 @@ Milliseconds of CPU time on one thread for 64 images of 3 × 32 × 32, in fp32 a
 blocks of four passes, in turn. CPU time hardly depends on other processes.
 """
 
+import argparse
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -67,12 +67,17 @@ def milliseconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def main() -> None:
     """Print a row for each network and type."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", help="names of configs/model")
+    chosen = parser.parse_args().networks or NETWORKS
     torch.manual_seed(0)
     torch.set_num_threads(1)
     keep_freed_memory()
     images = torch.randn(64, 3, 32, 32).to(memory_format=torch.channels_last)
     print("| network | type | as it is, ms | folded | folded, compiled |\n|---|---|---|---|---|")
-    for name in sys.argv[1:] or NETWORKS:
+    for name in chosen:
         for dtype in DTYPES:
             half = dtype != torch.float32
             variants = frozen(name, dtype, images)

@@ -9,6 +9,7 @@ with the validation split measured after each epoch; of the slow pairs three of 
 for each temperature, and counted three times.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -118,8 +119,15 @@ def main() -> None:
     if sys.argv[1:2] == ["--usual"]:
         usual_run(sys.argv[2:])
         return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(EPOCHS))
+    named = parser.parse_args().pairs
+    if unknown := [name for name in named if name not in EPOCHS]:
+        parser.error(f"unknown pairs: {', '.join(unknown)}; choose from {', '.join(EPOCHS)}")
     rows = []
-    for name in sys.argv[1:] or list(PAIRS):
+    for name in named or EPOCHS:
         with tempfile.TemporaryDirectory() as folder:
             gang, usual = measure(name, Path(folder))
         nine = 9 * sum(usual) / len(usual)

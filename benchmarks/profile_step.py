@@ -7,6 +7,7 @@ and the share of each kind of operation by torch's profiler. Then nine ResNet-8 
 separate thread and all in one thread. Nothing else should run meanwhile; a minute on two cores.
 """
 
+import argparse
 import statistics
 import threading
 import time
@@ -116,6 +117,9 @@ def turns() -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     torch.manual_seed(0)
     keep_freed_memory()
     student()
