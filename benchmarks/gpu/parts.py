@@ -176,7 +176,8 @@ class Kit:
         per_epoch = last_epoch_seconds(timed)
         spent = time.monotonic() - began
         fixed = max(spent - 2 * per_epoch, 0.0)  # start, decoding, compilation
-        epochs = int((seconds - spent - fixed) / per_epoch * 0.85)
+        # a training that is cut off has no result: the rest is for validation and slower epochs
+        epochs = int((seconds - spent - fixed) / per_epoch * 0.7)
         if epochs > 2:
             code, longer = self._train(epochs, seconds - spent)
             timed = longer or timed
