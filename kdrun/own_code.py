@@ -159,7 +159,7 @@ def _read(name: str, file: Path) -> _Module | None:
 
 @lru_cache(maxsize=256)
 def _parse(name: str, file: Path, modified: int, size: int) -> _Module | None:
-    """modified, size: of the file, so that an edited one is parsed anew."""
+    """modified, size: of the file, so that an edited one is parsed again."""
     if file.suffix != ".py":
         return None
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]

@@ -147,20 +147,21 @@ def test_an_import_within_a_function_counts(folder: Path) -> None:
     assert digest("nets_of_mine.net") != before
 
 
-def test_names_looked_up_while_it_runs_make_the_module_count(folder: Path) -> None:
-    text = "def a():\n    return 1\n\ndef net(name):\n    return globals()[name]()\n"
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("def a():\n    return 3\n\ndef net(name):\n    return globals()[name]()\n", "net"),
+        ("for size in (1, 2):\n    globals()[f'net{size}'] = lambda n: 3\n", "net1"),
+    ],
+    ids=["looked up", "made"],
+)
+def test_the_whole_module_counts_where_names_are_only_known_at_run_time(
+    folder: Path, text: str, name: str
+) -> None:
     write(folder, text)
-    before = digest("nets_of_mine.net")
-    write(folder, text.replace("1", "2"))
-    assert digest("nets_of_mine.net") != before
-
-
-def test_a_name_made_while_the_module_runs_makes_it_count(folder: Path) -> None:
-    text = "for size in (1, 2):\n    globals()[f'net{size}'] = lambda n: 3\n"
-    write(folder, text)
-    before = digest("nets_of_mine.net1")
+    before = digest(f"nets_of_mine.{name}")
     write(folder, text.replace("3", "4"))
-    assert digest("nets_of_mine.net1") != before
+    assert digest(f"nets_of_mine.{name}") != before
 
 
 def test_a_class_method_is_its_class(folder: Path) -> None:

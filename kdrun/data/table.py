@@ -22,7 +22,7 @@ from kdrun.data.measure import Progress
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
-# What programs write for a missing value; they are labels only beside other words.
+# What programs write for a missing value; they are labels only among other words.
 NO_LABEL = {"nan", "na", "n/a", "<na>", "none", "null"}
 
 

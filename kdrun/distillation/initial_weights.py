@@ -4,7 +4,7 @@ They are read like a teacher's. Recipe, seed and normalisation do not change. Th
 from the same weights, so that the gain measures the teacher.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,12 +29,8 @@ SETTING = "student.checkpoint"
 
 def check_teachers(teachers: Sequence[TeacherConfig]) -> None:
     """Raise CheckpointError for a teacher file without weights, before the data is opened."""
-    for number, teacher in enumerate(teachers, 1):
-        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
-        if teacher.checkpoint not in (None, PRETRAINED):
-            read_any(Path(str(teacher.checkpoint)), f"{where}.checkpoint")
-        if teacher.start is not None:
-            read_any(Path(teacher.start), f"{where}.start")
+    for setting, path in _named_files(teachers):
+        read_any(Path(path), setting)
 
 
 def teacher_files(teachers: Sequence[TeacherConfig]) -> dict[str, str]:
@@ -42,15 +38,17 @@ def teacher_files(teachers: Sequence[TeacherConfig]) -> dict[str, str]:
 
     Raises CheckpointError for a file without weights.
     """
-    found = {}
+    return {setting: weights_sha256(path, setting) for setting, path in _named_files(teachers)}
+
+
+def _named_files(teachers: Sequence[TeacherConfig]) -> Iterator[tuple[str, str]]:
+    """Each setting that names a teacher's file, and the file."""
     for number, teacher in enumerate(teachers, 1):
         where = f"teacher{number}" if len(teachers) > 1 else "teacher"
         if teacher.checkpoint not in (None, PRETRAINED):
-            setting = f"{where}.checkpoint"
-            found[setting] = weights_sha256(str(teacher.checkpoint), setting)
+            yield f"{where}.checkpoint", str(teacher.checkpoint)
         if teacher.start is not None:
-            found[f"{where}.start"] = weights_sha256(teacher.start, f"{where}.start")
-    return found
+            yield f"{where}.start", teacher.start
 
 
 def teacher_files_entry(teachers: Sequence[TeacherConfig]) -> dict[str, dict[str, str]]:

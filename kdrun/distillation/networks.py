@@ -58,7 +58,7 @@ def new_network(
     """A network initialised from `seed`, for images resized to `image_size`.
 
     Raises ConfigError for a network without trainable parameters, and for one of the user's own
-    that its file would not bring back.
+    that computes something else once it is saved and loaded.
     """
     info = seen_by(dataset, image_size)
     torch.manual_seed(derive(seed, "weights"))

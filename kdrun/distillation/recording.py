@@ -70,7 +70,7 @@ def _warn_of_edits(folder: RunFolder, session: Session) -> None:
     code = (read_result(folder.path) or {}).get("code")
     edits = edited_sentence(code if isinstance(code, dict) else {}, "this run began")
     if edits is not None:
-        session.reporter.warn(f"{edits} The run goes on with the code as it is now.")
+        session.reporter.warn(f"{edits} The run continues with the edited code.")
 
 
 def _ended(

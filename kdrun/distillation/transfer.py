@@ -107,8 +107,8 @@ def _corrected(
     """Metrics after adding a constant to the logits of the left-out classes.
 
     A given one, or the one by which they are predicted as often, on the validation split (on the
-    training images where there is none), as they are in the training images. Beside it the errors
-    over a range of shifts, for a picture: they choose nothing.
+    training images where there is none), as they are in the training images. Also the errors over a
+    range of shifts, for a figure: they choose nothing.
     """
 
     def logits_of(split: Split) -> Tensor:

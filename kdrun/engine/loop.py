@@ -259,6 +259,7 @@ class _Fit:
                 self._stop_if_asked(sums)
             if self._save_is_due():
                 self._save(sums)
+                clock = time.perf_counter()  # not a part of the next batch's loading time
 
     def _step_is_complete(self) -> bool:
         """Whether the optimiser steps after the current batch."""

@@ -20,27 +20,38 @@ REMEDY = (
 def require_complete_state(
     network: nn.Module, config: NetworkConfig, info: InputInfo, where: str
 ) -> None:
-    """Raise ConfigError for a network that its weights' file would not bring back.
+    """Raise ConfigError for a network that computes something else once it is saved and loaded.
 
-    Also for one whose answers in eval mode are random, or that returns no logits in training mode.
+    Also for one whose logits in eval mode are random, or that returns none in training mode.
     where: the setting of the network, for the message.
     """
     images = _images(network, info)
     once, again = _logits(network, images, 1), _logits(network, images, 2)
     if not torch.allclose(once, again, rtol=0, atol=0, equal_nan=True):
         raise ConfigError(
-            f"The {where} {config.name} gives other logits for the same images each time in eval "
+            f"The {where} {config.name} returns different logits for the same images in eval "
             "mode: dropout and noise belong to the training, as in F.dropout(x, 0.5, "
             "training=self.training)."
         )
     twin = _twin(network, config, info)
-    if twin is not None:
-        _require_logits_in_training(twin, images, f"The {where} {config.name}")
-    if not is_complete(network, config, info):
+    if twin is None or not _same_logits(network, twin, images):
         raise ConfigError(
             f"The {where} {config.name} would not be the same after its weights are saved and "
             f"loaded: {REMEDY}."
         )
+    _require_logits_in_training(twin, images, f"The {where} {config.name}")
+
+
+def is_complete(network: nn.Module, config: NetworkConfig, info: InputInfo) -> bool:
+    """Whether a new network with the same state dict gives the same logits."""
+    twin = _twin(network, config, info)
+    return twin is not None and _same_logits(network, twin, _images(network, info))
+
+
+def _same_logits(network: nn.Module, twin: nn.Module, images: Tensor) -> bool:
+    logits, others = _logits(network, images), _logits(twin, images)
+    scale = float(logits.abs().max().clamp(min=1e-6))
+    return bool(torch.allclose(logits, others, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
 def _require_logits_in_training(twin: nn.Module, images: Tensor, what: str) -> None:
@@ -54,16 +65,6 @@ def _require_logits_in_training(twin: nn.Module, images: Tensor, what: str) -> N
         logits_of(output, training=True)
     except ConfigError as error:
         raise ConfigError(f"{what} cannot be used: {error}") from None
-
-
-def is_complete(network: nn.Module, config: NetworkConfig, info: InputInfo) -> bool:
-    """Whether a new network with the same state dict gives the same logits."""
-    images, twin = _images(network, info), _twin(network, config, info)
-    if twin is None:
-        return False
-    logits, others = _logits(network, images), _logits(twin, images)
-    scale = float(logits.abs().max().clamp(min=1e-6))
-    return bool(torch.allclose(logits, others, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
 def _twin(network: nn.Module, config: NetworkConfig, info: InputInfo) -> nn.Module | None:

@@ -9,7 +9,7 @@ from kdrun.files import write_atomically
 
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write both files anew, so that a continued run never leaves lines of a lost epoch."""
+    """Rewrite both files, so that a continued run never leaves lines of a lost epoch."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / "metrics.jsonl", lines.encode())
     write_atomically(folder / "metrics.csv", csv_of_records(rows))

@@ -251,7 +251,7 @@ class RunResult(Record):
     """`result.json`. What a run has not reached yet is None or empty.
 
     agreement: percent. gain: points. alone: the baseline. baseline: the fingerprint by which this
-    run is one. round: the identity by which a chain or born_again finds this run as its assistant
+    run is one. round: the key by which a chain or born_again finds this run as its assistant
     or generation. run: what was evaluated. teacher_files: setting that names a teacher's file →
     SHA-256 of its weights. code: the user's own targets → digest of their code.
     """

@@ -132,7 +132,7 @@ def test_used_as_they_are(kdrun: Run, workdir: Path, nets: None, name: str, role
         ("PlainTensor", "outside of its state_dict"),
         ("NotPersistent", "outside of its state_dict"),
         ("Listed", "outside of its state_dict"),
-        ("Dropped", "other logits for the same images each time"),
+        ("Dropped", "different logits for the same images"),
         ("Auxiliary", "returns a tuple in training mode"),
         ("InPlace", "changes its input in place"),
         ("ReluFirst", "changes its input in place"),
