@@ -47,6 +47,22 @@ def _tensors(outputs: Outputs) -> Iterator[Tensor]:
         yield from _tensors(outputs.strong)
 
 
+def all_trainable(student: Outputs) -> bool:
+    """Whether each of the student's outputs has a gradient."""
+    return torch.is_grad_enabled() and all(tensor.requires_grad for tensor in _tensors(student))
+
+
+def require_gradient(value: Tensor, loss: DistillationLoss, name: str) -> None:
+    """Raise ConfigError for a value through which nothing can be trained."""
+    if not value.requires_grad:
+        raise ConfigError(
+            f"loss.{name}: {type(loss).__name__} returned a value without a gradient, so the "
+            "student cannot learn from it: compute it from the student's outputs without "
+            "detach(), .data, .item(), argmax or NumPy. A loss that has nothing to compare in a "
+            f"batch returns student.logits.sum() * 0; loss.{name}.weight=0 only logs it."
+        )
+
+
 def scalar(value: object, loss: DistillationLoss, name: str) -> Tensor:
     """`value`, returned by `loss`. Raises ConfigError unless it is a scalar tensor."""
     if isinstance(value, Tensor) and value.dim() == 0:

@@ -21,7 +21,7 @@ from kdrun.losses.auto_weight import (
     require_measurable,
 )
 from kdrun.losses.base import DistillationLoss
-from kdrun.losses.call import call_loss, scalar
+from kdrun.losses.call import all_trainable, call_loss, require_gradient, scalar
 from kdrun.losses.ce import CrossEntropy, label_loss
 from kdrun.losses.ensemble import SOFT_TARGETS, Ensemble, mean_soft_targets
 from kdrun.losses.ramps import cosine_fall, linear_fall, linear_rise
@@ -92,6 +92,7 @@ class Objective(nn.Module):
         self.ensemble = ensemble or Ensemble()
         self.labelled = True
         self.splits_target = False
+        self.checked = False  # whether the losses were seen to have gradients
         # `terms` and `more_terms` are keys of saved state dicts
         self.terms = nn.ModuleDict({name: weighted.loss for name, weighted in losses.items()})
         # teacher 0 is in `terms`: the keys with one teacher do not depend on this dict
@@ -196,9 +197,18 @@ class Objective(nn.Module):
             parts = {"ce": self.ce(student, student, batch)} if self.labelled else {}
             for name in self.weighted:
                 parts[name] = self._loss(name, student, teachers, batch)
+            if not self.checked and all_trainable(student):  # not while layers are frozen
+                self._require_gradients(parts)
             weighted_parts = self.weigh(parts)
             total = torch.stack(list(weighted_parts.values())).sum()
         return total, parts
+
+    def _require_gradients(self, parts: Mapping[str, Tensor]) -> None:
+        """Raise ConfigError for a loss with a weight that cannot train the student."""
+        for name, weighted in self.weighted.items():
+            if weighted.weight and not weighted.loss.only_pretrains:
+                require_gradient(parts[name], weighted.loss, name)
+        self.checked = True
 
     def pretrain_loss(
         self, name: str, student: Outputs, teachers: Sequence[Outputs], batch: Batch

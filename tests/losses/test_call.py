@@ -10,6 +10,8 @@ from torch.nn.functional import mse_loss
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss
 from kdrun.losses.call import call_loss
+from kdrun.losses.ce import CrossEntropy
+from kdrun.losses.objective import Objective, WeightedLoss
 from kdrun.types import Batch, Outputs
 
 
@@ -68,3 +70,25 @@ def test_outputs_of_inference_mode_are_taken() -> None:
     loss = Own(lambda student, teacher: None)
     with torch.no_grad():
         assert call_loss(loss, "own", student, teacher, batch) > 0
+
+
+@pytest.mark.parametrize(("weight", "frozen"), [(1, False), (0, False), (1, True)])
+def test_a_loss_without_gradient_is_refused_unless_its_weight_is_0(
+    weight: float, frozen: bool
+) -> None:
+    class Detached(Own):
+        def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+            return mse_loss(student.logits.detach(), teacher.logits)
+
+    objective = Objective(
+        CrossEntropy(), 1.0, {"own": WeightedLoss(Detached(lambda student, teacher: None), weight)}
+    )
+    logits = torch.randn(4, 3, requires_grad=True)
+    student = Outputs(logits, {"stage1": torch.randn(4, 2, requires_grad=not frozen)})
+    batch = Batch(torch.zeros(4, 1, 2, 2), torch.arange(4) % 3, torch.arange(4))
+    if weight and not frozen:
+        with pytest.raises(ConfigError, match=r"loss\.own: Detached returned a value without a"):
+            objective(student, [outputs()], batch)
+    else:
+        total, _ = objective(student, [outputs()], batch)
+        assert total.requires_grad
