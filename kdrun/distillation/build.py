@@ -137,7 +137,7 @@ def weight_change_notes(name: str, weighted: WeightedLoss, epochs: int) -> list[
             f"the weight of loss={name} is full from epoch {weighted.warmup_epochs}, but the "
             f"training ends after {epochs}, at {share:.0f} % of it: loss.{name}.warmup_epochs"
         )
-    if weighted.decay_after >= epochs:
+    if weighted.decay_after and weighted.decay_after >= epochs - 1:
         notes.append(
             f"loss.{name}.decay_after={weighted.decay_after} has no effect: the training ends "
             f"after {epochs} epochs"

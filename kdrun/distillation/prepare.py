@@ -173,10 +173,11 @@ def _configured_entries(run: PreparedRun) -> dict[str, Any]:
 def _data_entries(run: PreparedRun) -> dict[str, Any]:
     """The entries of `result.json` that follow from the data and the networks."""
     plan = run.plans[-1]
+    is_baseline = run.config.labels_only and run.objective.ce_weight == 1
     return {
         "dataset": dataset_to_dict(run.dataset),
         "transfer": transfer_to_dict(run.config.transfer, run.dataset, run.transfer),
-        "fingerprint": run.digest if run.config.labels_only else None,
+        "fingerprint": run.digest if is_baseline else None,
         "objective": plan.objective,
         **plan.facts,
     }

@@ -110,8 +110,9 @@ def _with_baselines(
 
 def _labels_only(settings: Settings) -> bool:
     """Whether the student learns from labels only."""
-    without_teacher = settings.get("teacher") == NONE and settings.get("loss") == "ce"
-    return without_teacher and settings.get("scheme", "offline") == "offline"
+    given = {"scheme": "offline", "ce": "1", **settings}
+    expected = {"teacher": NONE, "loss": "ce", "scheme": "offline", "ce": "1"}
+    return all(given.get(name) == value for name, value in expected.items())
 
 
 def _recipe(settings: Settings, run: Run) -> tuple[Any, ...]:

@@ -35,7 +35,8 @@ def test_a_transformer_with_sgd_is_told_of_adamw(header: Callable[..., str]) -> 
         ({"warmup_epochs": 20}, 2, "full from epoch 20, but the training ends after 2, at 10 % "),
         ({"warmup_epochs": 20}, 20, ""),
         ({"decay_after": 30}, 30, "loss.kd.decay_after=30 has no effect: the training ends after "),
-        ({"decay_after": 29}, 30, ""),
+        ({"decay_after": 29}, 30, "loss.kd.decay_after=29 has no effect: the training ends after "),
+        ({"decay_after": 28}, 30, ""),
         ({}, 1, ""),
     ],
 )

@@ -183,6 +183,13 @@ FOLDER = [
 ]
 
 
+def test_labels_with_a_small_weight_are_no_baseline(kdrun: Run, workdir: Path) -> None:
+    assert kdrun("distill", *SMALL, "loss=ce", "ce=0.1") == 0
+    assert kdrun("distill", *SMALL) == 0
+    weights = {str(one["ce"]) for one in results(workdir) if one["loss"] == ["ce"]}
+    assert weights == {"0.1", "1.0"}
+
+
 def test_generations_are_trained_anew_on_other_images(kdrun: Run, workdir: Path) -> None:
     words = ["distill", *FOLDER, "scheme=born_again", "scheme.generations=2"]
     photos(workdir / "photos", 12)

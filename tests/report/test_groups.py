@@ -164,6 +164,12 @@ def test_a_student_alone_among_the_runs_is_compared_with(make: Make, outputs: Pa
     assert (gain.mean, gain.n) == (5.0, 2)
 
 
+def test_labels_with_a_small_weight_are_no_baseline(make: Make, outputs: Path) -> None:
+    make(alone=None)
+    make(alone=None, test=90.0, teacher=None, loss={"ce": {"weight": 1.0}}, ce=0.1)
+    assert [one.gain for one in grouped(outputs).groups] == [None, None]
+
+
 def test_baselines_of_other_runs_are_no_rows(make: Make, outputs: Path) -> None:
     labels = {"teacher": None, "loss": {"ce": {"weight": 1.0}}}
     alone = make(test=92.0, outcome={"baseline": "d"}, **labels)
