@@ -38,6 +38,7 @@ class Dataset:
     notes: decisions to report to the user, one sentence each.
     rules: conversion of image files to pixels; None for other sources.
     crop_ratio: the images are the centres of stored ones (`kdrun.data.cropped`); 1: whole images.
+    test_is_drawn: see `RawDataset`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     rules: PixelRules | None = None
     crop_ratio: float = 1.0
+    test_is_drawn: bool = False
 
     @property
     def pixel_type(self) -> str:
@@ -116,6 +118,7 @@ def open_dataset(
         (*raw.notes, *notes, *missing_notes(raw.classes, train, val, raw.test)),
         raw.rules,
         config.crop_ratio,
+        raw.test_is_drawn,
     )
 
 

@@ -228,6 +228,7 @@ class RawDataset:
     normalisation: mean and std of `train`, if known without reading all images.
     notes: decisions to report to the user, one sentence each.
     rules: conversion of image files to pixels, if any.
+    test_is_drawn: the source has no test split, so one was held out at random.
     """
 
     classes: tuple[str, ...]
@@ -238,3 +239,4 @@ class RawDataset:
     normalisation: Normalisation | None = None
     notes: tuple[str, ...] = ()
     rules: PixelRules | None = None
+    test_is_drawn: bool = False

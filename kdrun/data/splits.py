@@ -65,6 +65,7 @@ def hold_out_test(raw: RawDataset, fraction: float, seed: int) -> RawDataset:
             f"No test split: {fraction:.0%} of the training images are held out for testing "
             f"(dataset.split_seed={seed}).",
         ),
+        test_is_drawn=True,
     )
 
 

@@ -23,7 +23,7 @@ from kdrun.engine.devices import check_precision
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import evaluate
 from kdrun.errors import ConfigError
-from kdrun.evaluation.finished import check_classes, data_of
+from kdrun.evaluation.finished import check_classes, data_of, differences
 from kdrun.files import sha256_of
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
@@ -73,6 +73,7 @@ def run_evaluate(
         folder.result.update(dataset=dataset_to_dict(dataset))
         found, warnings = _measure(network, card, bare, data, dataset, config, session)
         warnings += [card.edited] if card.edited else []
+        warnings += differences(card, dataset) if bare is None else []
         folder.result.update(status=COMPLETED, student={**card_to_dict(card), **found})
         _show(folder, card, dataset, found, session)
         for note in notes:

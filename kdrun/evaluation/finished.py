@@ -50,6 +50,25 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
         )
 
 
+def differences(card: NetworkCard, dataset: Dataset) -> list[str]:
+    """What makes the accuracy on `dataset` another one than where the network was trained."""
+    found = []
+    own, given = card.info.image_size, dataset.info.image_size
+    if card.resized is None and own != given:
+        size = own[0] if own[0] == own[1] else f"[{own[0]},{own[1]}]"
+        found.append(
+            f"{card.name} was trained on images of {own[1]}×{own[0]} pixels and {dataset.name} has "
+            f"{given[1]}×{given[0]}: dataset.image_size={size} scales image files."
+        )
+    if dataset.test_is_drawn and card.extra.get("fingerprint") not in (None, dataset.fingerprint):
+        found.append(
+            f"{dataset.name} has no test split, so one is drawn at random, and its images or its "
+            f"split differ from those {card.name} was trained on: it may have been trained on some "
+            "of these test images. A test/ folder or split column keeps them apart."
+        )
+    return found
+
+
 def _check_order(card: NetworkCard, dataset: Dataset) -> None:
     """Raise ConfigError if the network uses a different class order."""
     if card.classes == dataset.classes or sorted(card.classes) != sorted(dataset.classes):

@@ -1,4 +1,4 @@
-"""What is trained once is used again only while nothing that shaped it has changed."""
+"""A trained network is reused only while nothing that shaped it has changed."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def network(module: Path, role: str = "student") -> list[str]:
     return [f"{role}=custom", f"{role}._target_={module.stem}.Mine"]
 
 
-def test_an_edited_student_is_trained_anew_and_so_is_its_baseline(
+def test_an_edited_student_is_retrained_and_so_is_its_baseline(
     kdrun: Run, workdir: Path, module: Path
 ) -> None:
     words = ["distill", "-m", *SMALL, *network(module), "T=1,4"]
@@ -81,7 +81,7 @@ def test_an_edited_student_is_trained_anew_and_so_is_its_baseline(
     assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
 
 
-def test_an_edited_teacher_is_trained_anew(kdrun: Run, workdir: Path, module: Path) -> None:
+def test_an_edited_teacher_is_retrained(kdrun: Run, workdir: Path, module: Path) -> None:
     words = ["train-teacher", *TEACHER, *network(module, "teacher")]
     assert kdrun(*words) == 0
     edit(module)
@@ -128,7 +128,7 @@ def test_weights_of_edited_code_are_used_with_a_warning(
         load(run["folder"])
 
 
-def test_a_run_of_edited_code_goes_on_with_a_warning(
+def test_a_run_of_edited_code_continues_with_a_warning(
     kdrun: Run,
     workdir: Path,
     module: Path,
@@ -190,7 +190,7 @@ def test_labels_with_a_small_weight_are_no_baseline(kdrun: Run, workdir: Path) -
     assert weights == {"0.1", "1.0"}
 
 
-def test_generations_are_trained_anew_on_other_images(kdrun: Run, workdir: Path) -> None:
+def test_generations_are_retrained_on_other_images(kdrun: Run, workdir: Path) -> None:
     words = ["distill", *FOLDER, "scheme=born_again", "scheme.generations=2"]
     photos(workdir / "photos", 12)
     assert kdrun(*words) == 0
@@ -210,7 +210,7 @@ def test_generations_are_trained_anew_on_other_images(kdrun: Run, workdir: Path)
 
 
 @pytest.mark.parametrize("changed", ["photos", "more"])
-def test_an_interrupted_run_does_not_go_on_with_other_images(
+def test_an_interrupted_run_does_not_resume_with_other_images(
     kdrun: Run,
     workdir: Path,
     changed: str,
@@ -240,7 +240,7 @@ def test_an_interrupted_run_does_not_go_on_with_other_images(
     assert kdrun("resume", str(run["folder"])) == 0
 
 
-def test_jobs_are_trained_anew_on_other_transfer_images(kdrun: Run, workdir: Path) -> None:
+def test_jobs_are_retrained_on_other_transfer_images(kdrun: Run, workdir: Path) -> None:
     photos(workdir / "photos", 12)
     photos(workdir / "more", 10)
     words = ["distill", "-m", *FOLDER, "transfer.folder=more", "alpha=1", "T=1,4"]
@@ -299,3 +299,35 @@ def test_another_file_of_the_same_name_is_another_teacher(
     capsys.readouterr()
     assert kdrun("resume", str(one["folder"])) == 2
     assert "teacher.checkpoint names have changed since this run began" in capsys.readouterr().err
+
+
+def test_evaluation_warns_that_a_drawn_test_split_may_hold_training_images(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(workdir / "photos", 12)
+    shutil.rmtree(workdir / "photos" / "test")
+    assert kdrun("distill", *FOLDER, "loss=ce") == 0
+    (run,) = results(workdir)
+    words = ["evaluate", f"run={run['folder']}", "threads=1"]
+    capsys.readouterr()
+    assert kdrun(*words) == 0
+    assert "it may have been trained on" not in " ".join(capsys.readouterr().out.split())
+    more = np.random.default_rng(1).integers(0, 255, (8, 8))
+    Image.fromarray(more.astype(np.uint8)).save(workdir / "photos/train/class0/more.png")
+    assert kdrun(*words) == 0
+    assert "it may have been trained on" in " ".join(capsys.readouterr().out.split())
+
+
+def test_evaluation_warns_of_another_image_size(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(workdir / "photos", 12)
+    assert kdrun("distill", *FOLDER, "loss=ce") == 0
+    (run,) = results(workdir)
+    words = ["evaluate", f"run={run['folder']}", *FOLDER[:2], "threads=1"]
+    capsys.readouterr()
+    assert kdrun(*words) == 0
+    assert "was trained on images of" not in " ".join(capsys.readouterr().out.split())
+    assert kdrun(*words, "dataset.image_size=16") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "was trained on images of 8×8 pixels and photos has 16×16: dataset.image_size=8 " in said
