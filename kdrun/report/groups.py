@@ -4,6 +4,7 @@ Runs that only served another one (baselines, assistants, generations) are no ro
 when it starts them, and the run they served names their folder.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from kdrun.report.settings import NONE, Settings, settings_of
 from kdrun.runs.result import NetworkResult
 
 DISTILL = "distill"
+TEACHER_SEED = "teacher.seed"
 # What identifies a run folder wherever the output root was moved: `<networks>-<loss>/<stamp>`.
 FolderKey = tuple[str, ...]
 
@@ -38,7 +40,7 @@ def group(runs: Sequence[Run]) -> Grouped:
     named = {key for run in finished for key in _served_by(run)}
     served = [run for run in finished if is_part(run) and folder_key(run.folder) in named]
     by_folder = {folder_key(run.folder): run for run in finished}
-    settings = {id(run): settings_of(run) for run in finished}
+    settings = _without_paired_seeds(finished, {id(run): settings_of(run) for run in finished})
     labels_only = {
         _recipe(settings[id(run)], run): run
         for run in finished
@@ -74,6 +76,29 @@ def is_part(run: Run) -> bool:
 def folder_key(folder: str | Path) -> FolderKey:
     """The folder's name and its parent's."""
     return Path(folder).parts[-2:]
+
+
+def _without_paired_seeds(
+    runs: Sequence[Run], settings: dict[int, dict[str, str]]
+) -> dict[int, dict[str, str]]:
+    """Without the teacher's seed where it follows the run's: such runs are repetitions.
+
+    settings: of each run, by its id.
+    """
+    others = {
+        key: {name: value for name, value in each.items() if name != TEACHER_SEED}
+        for key, each in settings.items()
+    }
+    pairs = {
+        (str(sorted(others[id(run)].items())), run.seed, settings[id(run)].get(TEACHER_SEED))
+        for run in runs
+    }
+    several = Counter((rest, seed) for rest, seed, _ in pairs)
+    unpaired = {rest for (rest, _), count in several.items() if count > 1}
+    return {
+        key: settings[key] if str(sorted(rest.items())) in unpaired else rest
+        for key, rest in others.items()
+    }
 
 
 def _served_by(run: Run) -> Iterable[FolderKey]:

@@ -164,6 +164,20 @@ def test_a_student_alone_among_the_runs_is_compared_with(make: Make, outputs: Pa
     assert (gain.mean, gain.n) == (5.0, 2)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "rows"), [([0, 1, 2], 1), ([0, 0, 0], 1), ([5, 5, 6], 1), (None, 3)]
+)
+def test_a_teachers_seed_that_follows_the_runs_is_a_repetition(
+    make: Make, outputs: Path, seeds: list[int] | None, rows: int
+) -> None:
+    for number in range(3):
+        seed = {"seed": 0, "teacher.seed": number}
+        make(**(seed if seeds is None else {"seed": number, "teacher.seed": seeds[number]}))
+    groups = grouped(outputs).groups
+    assert len(groups) == rows
+    assert ("teacher.seed" in groups[0].settings) == (rows > 1)
+
+
 def test_labels_with_a_small_weight_are_no_baseline(make: Make, outputs: Path) -> None:
     make(alone=None)
     make(alone=None, test=90.0, teacher=None, loss={"ce": {"weight": 1.0}}, ce=0.1)
