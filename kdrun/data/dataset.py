@@ -11,6 +11,7 @@ from torch import Tensor
 from kdrun.config import build
 from kdrun.config.schema import DatasetConfig
 from kdrun.data import duplicates, measure, splits
+from kdrun.data.constants import check_scale
 from kdrun.data.cropped import crop_splits, crops_form, enlarged
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.decoding.options import BeforeDecoding
@@ -248,4 +249,6 @@ def _normalisation(
                 f"dataset.{key} has {len(values)} values, but the images have {channels} "
                 f"channels: give {channels}, or set mean=null and std=null to measure them."
             )
+    if raw.train.images.dtype == torch.uint8:
+        check_scale(config.mean, config.std, "dataset")
     return Normalisation(tuple(config.mean), tuple(config.std))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdrun.config.schema import DatasetConfig, TeacherConfig
 from kdrun.data.class_order import class_orders
+from kdrun.data.constants import format_constants
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.distillation.loaded_teacher import LoadedTeacher
@@ -22,7 +23,7 @@ from kdrun.engine.metrics import collect_logits
 from kdrun.errors import CheckpointError
 from kdrun.models.card import NetworkCard
 from kdrun.teachers.chance import Answers, answers, clearly_better
-from kdrun.teachers.constants import common_constants, format_constants
+from kdrun.teachers.constants import common_constants
 from kdrun.teachers.outputs import permutation
 from kdrun.types import Normalisation
 

@@ -1,9 +1,8 @@
 """The constants that a teacher's weights expect: checked, and those that are in common use."""
 
-from collections.abc import Sequence
-
 from kdrun.config.readers import Constants
 from kdrun.config.schema import TeacherInput
+from kdrun.data.constants import check_scale
 from kdrun.errors import ConfigError
 from kdrun.models.normalise import LUMA, can_convert
 from kdrun.types import Normalisation
@@ -35,7 +34,7 @@ def constants_of(
     mean = _per_channel(given.mean, channels, f"{where}.mean")
     std = _per_channel(given.std, channels, f"{where}.std")
     if pixel_type == UINT8:
-        _check_scale(mean, std, where)
+        check_scale(mean, std, where)
     return Normalisation(mean, std)
 
 
@@ -65,14 +64,6 @@ def common_constants(channels: int) -> dict[str, Normalisation]:
     return found
 
 
-def format_constants(normalisation: Normalisation, where: str) -> str:
-    """`'teacher.mean=[0.5,0.5,0.5]' 'teacher.std=[...]'`, as they are typed."""
-    mean, std = (
-        ",".join(f"{x:.4g}" for x in values) for values in (normalisation.mean, normalisation.std)
-    )
-    return f"'{where}.mean=[{mean}]' '{where}.std=[{std}]'"
-
-
 def _default(default: Normalisation, channels: int, where: str) -> Normalisation:
     if len(default.mean) == channels:
         return default
@@ -95,31 +86,6 @@ def _per_channel(value: Constants, channels: int, setting: str) -> tuple[float, 
             f"also needs {setting.rpartition('.')[0]}.channels={len(value)}."
         )
     return value
-
-
-def _check_scale(mean: Sequence[float], std: Sequence[float], where: str) -> None:
-    """Raise ConfigError for constants of pixels 0..255."""
-    if max(mean) > 1 and max(std) > 1:
-        scaled = Normalisation(tuple(x / 255 for x in mean), tuple(x / 255 for x in std))
-        raise ConfigError(
-            f"{where}.mean and {where}.std are those of pixels from 0 to 255; here pixels are "
-            f"scaled to 0..1: divide by 255, {format_constants(scaled, where)}."
-        )
-    if max(mean) > 1 or min(mean) < 0:
-        raise ConfigError(
-            f"{where}.mean={_listed(mean)} must lie between 0 and 1: pixels are scaled to 0..1 "
-            "first (divide means of pixels from 0 to 255 by 255; for a network that subtracts them "
-            "from such pixels set the std to 1/255 = 0.003922)."
-        )
-    if max(std) > 1:
-        raise ConfigError(
-            f"{where}.std={_listed(std)} must not be above 1: pixels are scaled to 0..1 first "
-            "(divide the std of pixels from 0 to 255 by 255)."
-        )
-
-
-def _listed(values: Sequence[float]) -> str:
-    return "[" + ",".join(f"{x:g}" for x in values) + "]"
 
 
 def _repeated(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -108,7 +108,7 @@ def test_the_fingerprint_depends_on_the_source_alone(source: Any) -> None:
 
 def test_normalisation_is_given_or_measured_before_the_split(source: Any) -> None:
     value = {"train": part(), "test": part(6)}
-    given = opened(source(value, mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 3.0])).normalisation
+    given = opened(source(value, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])).normalisation
     assert given.mean == (0.1, 0.2, 0.3)
     measured = opened(source(value), 0.3).normalisation
     expected = (part().in_memory().double() / 255).mean((0, 2, 3)).tolist()
@@ -156,6 +156,12 @@ def test_no_validation_from_one_image_per_class(source: Any) -> None:
 def test_constants_for_other_channels_are_refused(source: Any) -> None:
     config = source({"train": part(), "test": part(6)}, mean=[0.5], std=[0.5])
     with pytest.raises(ConfigError, match=r"dataset\.mean has 1 values, .* 3 channels"):
+        opened(config)
+
+
+def test_constants_of_another_scale_are_refused(source: Any) -> None:
+    config = source({"train": part(), "test": part(6)}, mean=[125.0] * 3, std=[60.0] * 3)
+    with pytest.raises(ConfigError, match=r"divide by 255, 'dataset\.mean=\[0\.4902,"):
         opened(config)
 
 
