@@ -22,7 +22,7 @@ from kdrun.distillation.teacher_check import evenly, reading_warnings
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import collect_logits, evaluation
 from kdrun.errors import ConfigError
-from kdrun.evaluation.finished import check_classes, data_of
+from kdrun.evaluation.finished import open_as_trained
 from kdrun.models.card import INTERRUPTED_AT, NetworkCard
 from kdrun.runs.reading import read_run, require_intact
 from kdrun.runs.result import RunResult
@@ -82,9 +82,7 @@ def open_source(config: ExportConfig, session: Session) -> Source:
     if config.bare is None and is_interrupted(run):
         network, checkpoint, epoch = load_interrupted(run, config.weights, session)
         session.reporter.say(f"  {config.run} is not finished: exporting {epoch}")
-        data, val_fraction = data_of(network.card, config.dataset, config.run)
-        dataset = open_data(session, data, val_fraction)
-        check_classes(network.card, dataset)
+        data, dataset = open_as_trained(network.card, config.dataset, config.run, session)
         source = _answered(network, checkpoint, dataset, data, config, session)
         return replace(source, epoch=epoch)
     loaded = read_any(chosen_weights(config.run, config.weights), what="run")
@@ -95,9 +93,7 @@ def open_source(config: ExportConfig, session: Session) -> Source:
     card = network.card
     if card.edited:
         session.reporter.warn(card.edited)
-    data, val_fraction = data_of(card, config.dataset, config.run)
-    dataset = open_data(session, data, val_fraction)
-    check_classes(card, dataset)
+    data, dataset = open_as_trained(card, config.dataset, config.run, session)
     if card.resized is None and dataset.info.image_size != card.info.image_size:
         raise ConfigError(
             f"{card.name} was trained on images of {_size(card.info.image_size)} and "

@@ -23,7 +23,7 @@ from kdrun.engine.devices import check_precision
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import evaluate
 from kdrun.errors import ConfigError
-from kdrun.evaluation.finished import check_classes, data_of, differences
+from kdrun.evaluation.finished import differences, open_as_trained
 from kdrun.files import sha256_of
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
@@ -50,13 +50,13 @@ def run_evaluate(
     bare = _weights_of(config, loaded)
     card = None if bare else require_card(loaded.card, config.run)
     name = card.name if card else config.bare.network.name if config.bare else ""
+    # run all checks before the folder is created
     if card is not None:
-        data, val_fraction = data_of(card, config.dataset, config.run)
+        data, dataset = open_as_trained(card, config.dataset, config.run, session)
     else:
         assert config.dataset is not None
-        data, val_fraction = config.dataset, 0.0
-    # run all checks before the folder is created
-    dataset = open_data(session, data, val_fraction)
+        data = config.dataset
+        dataset = open_data(session, data, 0.0)
     network, card, notes = _network(loaded, bare, card, dataset)
     group = group_folder(session.output_root, "evaluate", data.name, name)
     folder = RunFolder.new_in(group)
@@ -101,7 +101,6 @@ def _network(
         teacher = load_teacher(bare, dataset)
         return teacher.network, teacher.card, teacher.notes
     assert card is not None
-    check_classes(card, dataset)
     seen = seen_by(dataset, card.resized, card.info.in_channels)
     info = replace(seen, num_classes=card.built_for.num_classes)
     network = build_network(card.network, info, "run")

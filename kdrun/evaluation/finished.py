@@ -1,9 +1,15 @@
 """Checks of a finished network against a data set, for `evaluate` and `export`."""
 
-from kdrun.config import parse, places, trust
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
+from kdrun.config import build, parse, places, trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.class_order import class_orders
 from kdrun.data.dataset import Dataset
+from kdrun.data.decoding.rules import rules_of
+from kdrun.distillation.session import Session, open_data
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
 from kdrun.models.normalise import can_convert
@@ -27,6 +33,52 @@ def data_of(
     if not 0 <= fraction < 1:
         raise ConfigError(f"{source} has val_fraction={fraction}, which is no share.")
     return config, fraction
+
+
+def open_as_trained(
+    card: NetworkCard, asked: DatasetConfig | None, run: str, session: Session
+) -> tuple[DatasetConfig, Dataset]:
+    """The data of `data_of`, its image files read with the size and pixel rules of the training.
+
+    Settings of the user's come first. Raises ConfigError for other classes or channels.
+    """
+    config, val_fraction = data_of(card, asked, run)
+    dataset = open_data(session, config, val_fraction)
+    own = _reading_of_training(card, config, dataset)
+    if own:
+        words = " ".join(f"dataset.{name}={value}" for name, value in own.items())
+        session.reporter.say(f"  images are read as in the training of {card.name}: {words}")
+        config = replace(config, kwargs={**config.kwargs, **own})
+        dataset = open_data(session, config, val_fraction)
+    check_classes(card, dataset)
+    return config, dataset
+
+
+def _reading_of_training(
+    card: NetworkCard, config: DatasetConfig, dataset: Dataset
+) -> dict[str, Any]:
+    """Settings of the data set, by name, that another automatic choice than the training's needs.
+
+    What an image folder chooses (size, range of deep pixels) follows from all of its images.
+    """
+    if dataset.rules is None:
+        return {}
+    found: dict[str, Any] = {}
+    rules = rules_of(card.extra)
+    ranges = {rule for rule in (rules.whole, rules.real) if rule is not None}
+    if card.resized is None and card.info.image_size != dataset.info.image_size:
+        found["image_size"] = list(card.info.image_size)
+    if rules.background != dataset.rules.background:
+        found["background"] = list(rules.background)
+    if (rules.whole, rules.real) != (dataset.rules.whole, dataset.rules.real) and len(ranges) == 1:
+        found["value_range"] = list(ranges.pop())
+    taken = signature(build.locate(config.target, "dataset")).parameters
+    unset = (None, "auto", "white")
+    return {
+        name: value
+        for name, value in found.items()
+        if name in taken and config.kwargs.get(name) in unset
+    }
 
 
 def check_classes(card: NetworkCard, dataset: Dataset) -> None:

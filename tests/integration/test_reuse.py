@@ -331,3 +331,26 @@ def test_evaluation_warns_of_another_image_size(
     assert kdrun(*words, "dataset.image_size=16") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "was trained on images of 8×8 pixels and photos has 16×16: dataset.image_size=8 " in said
+
+
+def test_evaluation_reads_images_as_in_training(kdrun: Run, workdir: Path) -> None:
+    """The size and the range of deep pixels are chosen from all images, which may change."""
+    draw = np.random.default_rng(0)
+
+    def save(place: str, size: int, largest: int) -> None:
+        path = workdir / "photos" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = draw.integers(largest // 2, largest, (size, size))
+        Image.fromarray(values.astype(np.uint16)).save(path)
+
+    for split, count in (("train", 12), ("test", 6)):
+        for number in range(count):
+            for label in (0, 1):
+                save(f"{split}/class{label}/{number}.png", 8, (2000, 4000)[label])
+    assert kdrun("distill", *FOLDER, "loss=ce") == 0
+    (run,) = results(workdir)
+    for number in range(60):
+        save(f"train/class1/large{number}.png", 16, 65_000)
+    assert kdrun("evaluate", f"run={run['folder']}", "threads=1") == 0
+    (again,) = results(workdir, "evaluate")
+    assert again["student"]["test"]["loss"] == pytest.approx(run["student"]["test"]["loss"])

@@ -1,7 +1,7 @@
 """Rules that convert the pixels of a data set, and the kinds of conversion that are counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,14 @@ class PixelRules:
                 raise ValueError(f"{key} is {pair}")
             ranges.append(None if pair is None else (float(pair[0]), float(pair[1])))
         return cls((red, green, blue), *ranges)
+
+
+def rules_of(card: Mapping[str, Any]) -> PixelRules:
+    """The rules among the further entries of a network card; the defaults where it has none."""
+    try:
+        return PixelRules.from_dict(card[PIXEL_RULES])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return PixelRules()
 
 
 def parse_background(value: Any) -> tuple[int, int, int]:
