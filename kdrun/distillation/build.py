@@ -195,6 +195,12 @@ def _scheme(
         compiled=compiled,
         given=_given(config, dataset, objective, connected.member, compiled),
     )
+    _refuse_conflicts(config, scheme)
+    return scheme
+
+
+def _refuse_conflicts(config: DistillConfig, scheme: StudentScheme) -> None:
+    """Raise ConfigError for settings that the scheme could not follow."""
     if scheme.reads_partner and config.augment.mixes:
         raise ConfigError(
             f"scheme={config.scheme.name} compares two images of one class, and a mixed image has "
@@ -205,7 +211,14 @@ def _scheme(
             f"scheme={config.scheme.name} trains no peers: leave out scheme.peers, or choose "
             "scheme=online."
         )
-    return scheme
+    of_one_network = {"freeze_epochs": 0, "freeze_bn_stats": False}
+    of_one_network |= {"backbone_lr_factor": 1.0, "layer_decay": 1.0}
+    for name, default in of_one_network.items():
+        if scheme.trains_peers and getattr(config.schedule, name) != default:
+            raise ConfigError(
+                f"schedule.{name} would change only the first peer of scheme={config.scheme.name}: "
+                "leave it out, so that the peers train alike."
+            )
 
 
 def _given(

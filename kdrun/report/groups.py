@@ -142,7 +142,15 @@ def _labels_only(settings: Settings) -> bool:
 
 def _recipe(settings: Settings, run: Run) -> tuple[Any, ...]:
     """Equal for a distilled student and its baseline: settings without those of distillation."""
-    distillation = ("teacher", "loss", "T", "alpha", "ce", "scheme")
-    return run.seed, tuple(
-        sorted((k, v) for k, v in settings.items() if k.split(".")[0] not in distillation)
+    recipe = {name: value for name, value in settings.items() if not _of_distillation(name)}
+    return run.seed, tuple(sorted(recipe.items()))
+
+
+def _of_distillation(name: str) -> bool:
+    """Whether a setting has no influence on the student alone."""
+    first = name.split(".")[0]
+    return (
+        first in ("loss", "T", "alpha", "ce", "scheme")
+        or first.startswith("teacher")
+        or name in ("transfer.bias", "augment.teacher_view", "augment.strong")
     )

@@ -18,6 +18,8 @@ from kdrun.runs.result import RunResult
 MAIN = ("dataset", "teacher", "student", "loss", "scheme", "T", "alpha", "ce", "device")
 # Settings of the objective; a run without one has a loss that does not read it.
 OBJECTIVE = ("T", "alpha", "ce")
+# Losses whose weight is alpha; those of the user's own keep their weight as a setting.
+SOFT_LOSSES = {"ctkd", "deit_hard", "deit_soft", "kd", "logits", "mlkd", "skd"}
 NONE = "none"
 ABSENT = "-"
 
@@ -43,9 +45,11 @@ def settings_of(run: Run) -> dict[str, str]:
         "scheme": find(config, "scheme", "name"),
         "device": result.device or "",
     }
-    for key, value in (("T", result.T), ("alpha", result.alpha)):
+    # measured weights (`weight: auto`) differ from seed to seed and are no settings
+    alpha = None if result.auto_weights else result.alpha
+    for key, value in (("T", result.T), ("alpha", alpha)):
         names[key] = config.get(key) if value is None else value
-    names["ce"] = None if _alpha_implies_ce(result) else config.get("ce")
+    names["ce"] = None if alpha is not None and _alpha_implies_ce(result) else config.get("ce")
     settings = {key: text(value) for key, value in names.items() if value not in (None, "")}
     settings |= {f"{name} content": digest[:12] for name, digest in _contents(run).items()}
     for key, value in flatten(config).items():
@@ -172,10 +176,10 @@ def _implied(key: str, value: Any, config: Mapping[str, Any], settings: Settings
         return settings.get("T") == text(value)
     if name != "weight" or "alpha" not in settings:
         return False
-    # alpha is the weight of the only soft-target loss: the only loss, or the one with a temperature
-    soft = find(config, "loss", loss, "temperature") is not None
-    alone = settings.get("loss") == loss
-    return alone or (soft and (config.get("alpha") is not None or settings["alpha"] == text(value)))
+    # alpha is the weight of the only soft-target loss
+    if loss not in SOFT_LOSSES:
+        return settings.get("loss") == loss
+    return config.get("alpha") is not None or settings["alpha"] == text(value)
 
 
 def _differs(name: str, all_settings: Sequence[Settings]) -> bool:

@@ -46,6 +46,17 @@ def test_mixed_images_are_refused_before_anything_is_trained(
     assert not list(workdir.iterdir())
 
 
+@pytest.mark.parametrize(
+    "word", ["freeze_epochs=1", "freeze_bn_stats=true", "backbone_lr_factor=0.1", "layer_decay=0.8"]
+)
+def test_peers_train_alike(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert kdrun("distill", *SMALL, "scheme=online", f"schedule.{word}") == 2
+    assert "would change only the first peer" in " ".join(capsys.readouterr().err.split())
+    assert not list(workdir.iterdir())
+
+
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Ask the training of the student itself to stop after so many steps."""
     plain = _Fit._step

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
 from kdrun.losses.base import DistillationLoss
+from kdrun.report.settings import SOFT_LOSSES
 from kdrun.types import Batch, Mixture, Outputs
 
 LOSSES = sorted(FILES)
@@ -280,6 +281,10 @@ def rows_of(case: Case, rows: slice) -> Tensor:
     torch.manual_seed(0)
     with torch.no_grad():
         return case.term(student, teacher, batch)
+
+
+def test_the_report_knows_soft_losses(loss: str) -> None:
+    assert type(make_case(loss, **REGISTRY[loss].settings).term).soft == (loss in SOFT_LOSSES)
 
 
 def test_a_loss_that_is_no_mean_over_samples_says_so(loss: str) -> None:

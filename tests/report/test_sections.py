@@ -118,6 +118,27 @@ def test_implied_settings_appear_once(make: Make, outputs: Path, report_of: Repo
         "T=1 alpha=0.1 ce=0.5"}  # fmt: skip
 
 
+def test_weights_of_losses_beside_the_soft_one_are_settings(
+    make: Make, outputs: Path, report_of: ReportOf
+) -> None:
+    kd = {"_target_": "a.KD", "weight": 0.9, "temperature": 4.0}
+    for weight in (1.0, 4.0):
+        dkd = {"_target_": "a.DKD", "weight": weight, "temperature": 4.0}
+        make(loss={"kd": kd, "dkd": dkd}, alpha=0.5, outcome={"loss": ["kd", "dkd"]})
+    (one,) = report_of(outputs).sections
+    assert one.section.names == ["loss.dkd.weight"]
+
+
+def test_measured_weights_are_no_settings(make: Make, outputs: Path, report_of: ReportOf) -> None:
+    for seed, weight in enumerate((0.8913, 0.8874)):
+        kd = {"_target_": "a.KD", "weight": "auto", "temperature": 4.0}
+        measured = {"kd": {"weight": weight, "ratio": 1.0, "batches": 10}}
+        outcome = {"alpha": weight, "ce": 1 - weight, "auto_weights": measured}
+        make(seed=seed, loss={"kd": kd}, outcome=outcome)
+    (one,) = report_of(outputs).sections
+    assert [len(group.runs) for group in one.section.groups] == [2]
+
+
 def test_what_differs_but_is_not_needed_is_named_below(
     make: Make, outputs: Path, report_of: ReportOf
 ) -> None:
