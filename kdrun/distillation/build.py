@@ -211,7 +211,7 @@ def _refuse_conflicts(config: DistillConfig, scheme: StudentScheme) -> None:
             f"scheme={config.scheme.name} trains no peers: leave out scheme.peers, or choose "
             "scheme=online."
         )
-    of_one_network = {"freeze_epochs": 0, "freeze_bn_stats": False}
+    of_one_network: dict[str, float] = {"freeze_epochs": 0, "freeze_bn_stats": False}
     of_one_network |= {"backbone_lr_factor": 1.0, "layer_decay": 1.0}
     for name, default in of_one_network.items():
         if scheme.trains_peers and getattr(config.schedule, name) != default:
