@@ -182,7 +182,10 @@ def class_keys(value: Any, name: str) -> tuple[ClassKey, ...]:
     values = value if isinstance(value, list | tuple) else [] if value is None else [value]
     for entry in values:
         if isinstance(entry, bool) or not isinstance(entry, int | str):
-            raise ConfigError(f"{name}: {entry!r} is neither a class number nor a name, e.g. [3].")
+            raise ConfigError(
+                f"{name}: {entry!r} is neither a class number nor a name, e.g. [3]; quote names "
+                "that look like something else: '[\"true\",\"1.10\"]'."
+            )
     return tuple(values)
 
 
