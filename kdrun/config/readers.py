@@ -184,7 +184,7 @@ def class_keys(value: Any, name: str) -> tuple[ClassKey, ...]:
         if isinstance(entry, bool) or not isinstance(entry, int | str):
             raise ConfigError(
                 f"{name}: {entry!r} is neither a class number nor a name, e.g. [3]; quote names "
-                "that look like something else: '[\"true\",\"1.10\"]'."
+                'that look like something else: \'["true","1.10"]\'.'
             )
     return tuple(values)
 

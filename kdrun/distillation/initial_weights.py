@@ -21,6 +21,7 @@ from kdrun.distillation.token_heads import without_tokens
 from kdrun.errors import ConfigError
 from kdrun.files import sha256_of
 from kdrun.models.quantisation.quantise import SUBMODULE
+from kdrun.teachers.accuracy import drawn_test_notes
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.weights.load import WeightsChoice
 
@@ -134,7 +135,7 @@ def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> 
     """Differences between the card of the weights and the data set."""
     if loaded.card is None:
         return []
-    notes = []
+    notes = drawn_test_notes(loaded.card, dataset)
     if loaded.card.classes != dataset.classes and not start.new_classifier:
         shown = ", ".join(loaded.card.classes[:3])
         notes.append(

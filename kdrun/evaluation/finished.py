@@ -14,6 +14,7 @@ from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
 from kdrun.models.normalise import can_convert
 from kdrun.runs.config import parsed
+from kdrun.teachers.accuracy import drawn_test_notes
 
 
 def data_of(
@@ -92,7 +93,7 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
             f"{len(dataset.classes)}: choose data with the classes it was trained on."
         )
     _check_order(card, dataset)
-    own_data = card.extra.get("fingerprint") == dataset.fingerprint
+    own_data = card.data_fingerprint == dataset.fingerprint
     if own_data and can_convert(dataset.info.in_channels, card.info.in_channels):
         return
     if card.info.in_channels != dataset.info.in_channels:
@@ -104,19 +105,13 @@ def check_classes(card: NetworkCard, dataset: Dataset) -> None:
 
 def differences(card: NetworkCard, dataset: Dataset) -> list[str]:
     """What makes the accuracy on `dataset` another one than where the network was trained."""
-    found = []
+    found = [f"{note}." for note in drawn_test_notes(card, dataset)]
     own, given = card.info.image_size, dataset.info.image_size
     if card.resized is None and own != given:
         size = own[0] if own[0] == own[1] else f"[{own[0]},{own[1]}]"
         found.append(
             f"{card.name} was trained on images of {own[1]}×{own[0]} pixels and {dataset.name} has "
             f"{given[1]}×{given[0]}: dataset.image_size={size} scales image files."
-        )
-    if dataset.test_is_drawn and card.extra.get("fingerprint") not in (None, dataset.fingerprint):
-        found.append(
-            f"{dataset.name} has no test split, so one is drawn at random, and its images or its "
-            f"split differ from those {card.name} was trained on: it may have been trained on some "
-            "of these test images. A test/ folder or split column keeps them apart."
         )
     return found
 

@@ -64,6 +64,13 @@ class NetworkCard:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def data_fingerprint(self) -> str | None:
+        """Of the data set that the network was trained on; None if the card does not say."""
+        recipe = self.extra.get("recipe")  # of a teacher
+        value = recipe.get("dataset") if isinstance(recipe, dict) else self.extra.get("fingerprint")
+        return value if isinstance(value, str) else None
+
+    @property
     def resized(self) -> tuple[int, int] | None:
         """Target size of the images; None: no resizing."""
         return self.info.image_size if self.resize else None

@@ -17,12 +17,21 @@ TOLERATED_POINTS = 0.5
 def is_measured_on(card: NetworkCard, data: DatasetConfig, dataset: Dataset) -> bool:
     """Whether the metrics on a card were measured on the test images of `dataset`."""
     then = card.extra.get("dataset")
-    recipe = card.extra.get("recipe")
-    was = recipe.get("dataset") if isinstance(recipe, dict) else card.extra.get("fingerprint")
-    if not isinstance(then, dict) or was != dataset.fingerprint:
+    if not isinstance(then, dict) or card.data_fingerprint != dataset.fingerprint:
         return False
     now = dataset_plain(data)
     return all(then.get(key) == now.get(key) for key in ("split_seed", "test_fraction"))
+
+
+def drawn_test_notes(card: NetworkCard, dataset: Dataset) -> list[str]:
+    """A note if the network may have been trained on images of a test split drawn at random."""
+    if not dataset.test_is_drawn or card.data_fingerprint in (None, dataset.fingerprint):
+        return []
+    return [
+        f"{dataset.name} has no test split, so one is drawn at random, and its images or the draw "
+        f"differ from those {card.name} was trained on: it may have been trained on some of these "
+        "test images (a test/ folder or a split column keeps them apart)"
+    ]
 
 
 def check_accuracy(

@@ -12,7 +12,7 @@ from kdrun.evaluation.finished import check_classes
 def pair(card: list[str], data: list[str]) -> tuple[Any, Any]:
     info = SimpleNamespace(in_channels=3)
     return (
-        SimpleNamespace(name="net", classes=tuple(card), info=info, extra={}),
+        SimpleNamespace(name="net", classes=tuple(card), info=info, data_fingerprint=None),
         SimpleNamespace(name="mine", classes=tuple(data), info=info, fingerprint="x"),
     )
 
