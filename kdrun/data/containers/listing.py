@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
+from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ LARGEST_CLASS_FILE = 16 * 2**20
 class Listing:
     """The images of one split in order, with their labels as text.
 
-    sizes: bytes of each image. times: modification time of its file or container (ns).
+    sizes: bytes of each image. times: `changed_at` of its file or container.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -114,10 +115,10 @@ def classes_in_order(
 
     Natural order sorts numeric labels by value.
 
-    Raises DataError if two labels spell the same number ("1" and "01").
+    Raises DataError if two labels spell the same number ("1" and "01") or the same name, and for
+    negative numbers.
     """
     distinct = set(labels)
-    notes: list[str] = []
     if are_numbers(distinct):
         value = {label: int(label.split(".")[0]) for label in distinct}
         classes = sorted(distinct, key=lambda label: value[label])
@@ -127,16 +128,16 @@ def classes_in_order(
                     f"{what} has the labels {first!r} and {second!r}, which are the same number: "
                     "use one spelling."
                 )
-        return ordered(classes, order), notes
+        if classes and value[classes[0]] < 0:
+            raise DataError(
+                f"{what} has the label {classes[0]}, which usually marks unlabelled images: leave "
+                "them out; if it is a class, write the labels as words (neg, pos)."
+            )
+        return ordered(classes, order), []
     classes = sorted(distinct, key=natural)
-    folded: dict[str, list[str]] = {}
-    for name in classes:
-        folded.setdefault(" ".join(name.casefold().split()), []).append(name)
-    similar = [names for names in folded.values() if len(names) > 1]
-    if similar:
-        shown = "; ".join(" and ".join(map(repr, names)) for names in similar[:3])
-        notes.append(f"{what}: classes that differ only in case or spaces: {shown}.")
-    return ordered(classes, order), [*notes, *order_note(classes, order)]
+    refuse_two_forms(classes, what)
+    notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    return ordered(classes, order), notes
 
 
 def label_classes(
