@@ -14,6 +14,7 @@ from kdrun.data.containers.shards import Shards, find_shards
 from kdrun.data.containers.split_values import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset
+from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
 
 
@@ -94,7 +95,7 @@ class _Reader:
         place = str(path)
         for row, label in enumerate(labels):
             source = ParquetImage(place, columns.image, row)
-            listing.add(source, label, size, state.st_mtime_ns)
+            listing.add(source, label, size, changed_at(state))
 
     def _check_columns(self, schema: Any, path: Path, arrow: Any) -> Columns:
         """The columns of one file. Raises DataError if they differ from those of earlier files."""
