@@ -221,6 +221,11 @@ def _name_or_number(names: list[str], at: int) -> str | int:
     return names[at] if names.count(names[at]) == 1 else at + 1
 
 
+def names_splits(name: str) -> bool:
+    """Whether a column of this name usually holds the names of splits."""
+    return _normal(name) in SPLITS[0]
+
+
 def numbers_classes(name: str) -> bool:
     """Whether a column of this name usually holds class numbers."""
     return _normal(name) in LABELS[1]
