@@ -1,7 +1,7 @@
 """Rules that convert the pixels of a data set, and the kinds of conversion that are counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,14 @@ class PixelRules:
                 raise ValueError(f"{key} is {pair}")
             ranges.append(None if pair is None else (float(pair[0]), float(pair[1])))
         return cls((red, green, blue), *ranges)
+
+    @classmethod
+    def of_card(cls, extra: Mapping[str, Any]) -> "PixelRules":
+        """The rules in `extra` of a network card; the usual ones if it holds none."""
+        try:
+            return cls.from_dict(extra[PIXEL_RULES])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return cls()
 
 
 def parse_background(value: Any) -> tuple[int, int, int]:
