@@ -98,6 +98,27 @@ def test_mistakes_are_explained(returned: object, words: str) -> None:
         as_raw_dataset(returned, "f")
 
 
+def test_more_than_four_channels_in_the_last_place_are_noted() -> None:
+    (note,) = as_raw_dataset({"train": (images(4, 9, 9, 8), LABELS)}, "f").notes
+    assert "9 channels of 8×9 pixels" in note
+    assert "images.transpose(0, 3, 1, 2)" in note
+    for shape in ((4, 8, 9, 9), (4, 9, 9, 9), (4, 9, 9, 3)):
+        assert as_raw_dataset({"train": (images(*shape), LABELS)}, "f").notes == ()
+
+
+@pytest.mark.parametrize("odd", ["train", "val", "test"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_splits_of_another_range_are_refused(odd: str, kind: type) -> None:
+    pixels = images(4, 5, 5).astype(kind)
+    small = pixels // 128 if kind is np.uint8 else pixels / 255
+    parts = {name: (small if name == odd else pixels, LABELS) for name in ("train", "val", "test")}
+    with pytest.raises(DataError, match=r"the \w+ images have values of about .* in one range"):
+        as_raw_dataset(parts, "f")
+    black = (np.zeros_like(pixels), LABELS)
+    dark = (pixels / 20 if kind is np.float32 else pixels // 20, LABELS)
+    as_raw_dataset({"train": (pixels, LABELS), "val": dark, "test": black}, "f")
+
+
 @pytest.mark.parametrize("empty", ["train", "val", "test"])
 @pytest.mark.parametrize("images", [[], np.zeros((0, 4, 4)), torch.zeros(0, 3, 4, 4)])
 def test_an_empty_split_is_refused_by_name(empty: str, images: object) -> None:
