@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,11 @@ def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -
     Raises DataError with what is wrong and what is expected.
     """
     if isinstance(returned, RawDataset):
-        return returned
+        for name in SPLITS:
+            if (split := getattr(returned, name)) is not None:
+                _check_split(split, f"{target}, {name}")
+        notes = _order_notes(returned.train, target)
+        return replace(returned, notes=(*returned.notes, *notes)) if notes else returned
     if isinstance(returned, tuple | list) and len(returned) == 2:
         returned = {"train": returned[0], "test": returned[1]}
     if not isinstance(returned, Mapping):
@@ -78,7 +83,7 @@ def _check_range(parts: dict[str, Split], target: str) -> None:
 def _order_notes(train: Split, target: str) -> tuple[str, ...]:
     """A note on images that are more likely `[N, H, W, C]` than what they are read as."""
     channels, height, width = train.shape
-    if not 4 < width < channels:
+    if not (4 < channels > width and height > 1):
         return ()
     return (
         f"{target}: the images are read as [N, C, H, W], {channels} channels of {width}×{height} "
@@ -103,6 +108,7 @@ def _split(
     value: Any, where: str, classes: tuple[str, ...] | None, num_classes: int | None
 ) -> Split:
     if isinstance(value, Split):
+        _check_split(value, where)
         return value
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise DataError(f"{where} must be a pair (images, targets).")
@@ -113,6 +119,16 @@ def _split(
     if len(images) != len(targets):
         raise DataError(f"{where} has {len(images)} images and {len(targets)} targets.")
     return Split(images, targets)
+
+
+def _check_split(split: Split, where: str) -> None:
+    """Raise DataError for images of a finished split that are not as `Split` describes."""
+    images = split.images
+    found = f"{where} images are {images.dtype} of shape {list(images.shape)}"
+    if len(images.shape) != 4 or images.dtype not in (torch.uint8, torch.float32):
+        raise DataError(f"{found}; a Split takes uint8 or float32, [N, C, H, W].")
+    if isinstance(images, Tensor) and not bool(torch.isfinite(images).all()):
+        raise DataError(f"{where} images contain values that are not finite.")
 
 
 def _tensor(value: Any, where: str) -> Tensor:

@@ -245,4 +245,9 @@ def _normalisation(
                 f"dataset.{key} has {len(values)} values, but the images have {channels} "
                 f"channels: give {channels}, or set mean=null and std=null to measure them."
             )
+    if raw.train.images.dtype == torch.uint8 and max(config.mean) > 1:
+        raise ConfigError(
+            f"dataset.mean={list(config.mean)} is of pixels from 0 to 255; here pixels are scaled "
+            "to 0..1: divide dataset.mean and dataset.std by 255."
+        )
     return Normalisation(tuple(config.mean), tuple(config.std))

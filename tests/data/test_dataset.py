@@ -159,6 +159,12 @@ def test_constants_for_other_channels_are_refused(source: Any) -> None:
         opened(config)
 
 
+def test_constants_of_pixels_up_to_255_are_refused(source: Any) -> None:
+    config = source({"train": part(), "test": part(6)}, mean=[125.0] * 3, std=[60.0] * 3)
+    with pytest.raises(ConfigError, match=r"dataset\.mean=.* divide dataset\.mean and"):
+        opened(config)
+
+
 def test_a_misspelt_argument_is_named() -> None:
     config = DatasetConfig("digits", "kdrun.data.sources.digits", {"test_fracton": 0.1})
     with pytest.raises(ConfigError, match=r"test_fracton does not exist. Did you mean"):

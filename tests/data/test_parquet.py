@@ -223,7 +223,7 @@ def test_numbers_without_names(write: Write, tmp_path: Path) -> None:
     assert raw.classes == ("cow", "cat", "dog")
     with pytest.raises(ConfigError, match=r"set 3 to keep these numbers, or 2"):
         read(base, tmp_path, num_classes=1)
-    (base / "classes.txt").write_text("cow\ncat\ndog\n")
+    (base / "classes.txt").write_text("1 cat\n0 cow\n2 dog\n")
     raw = read(base, tmp_path)
     assert raw.classes == ("cow", "cat", "dog")
     assert any("classes.txt" in note for note in raw.notes)

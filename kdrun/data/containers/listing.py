@@ -232,8 +232,9 @@ def class_names_from(
 ) -> tuple[list[str] | None, str]:
     """Class names from a list, a file, or a file with a usual name in `base`.
 
-    Returns the names and their file ("" for none). Text files hold one name per line, JSON files a
-    list, {"0": name} or {name: 0}. stored: names in the data, used unless `value` is set.
+    Returns the names and their file ("" for none). Text files hold one name per line, which may
+    follow its number (`0 cat`), JSON files a list, {"0": name} or {name: 0}.
+    stored: names in the data, used unless `value` is set.
     """
     if isinstance(value, list):
         return _distinct([str(name) for name in value], "dataset.class_names"), ""
@@ -262,7 +263,8 @@ def _read_names(path: Path) -> list[str]:
             raise DataError(f"{path} is too large for a list of class names.")
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
-            return _distinct([line.strip() for line in text.splitlines() if line.strip()], path)
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return _distinct(_without_numbers(lines), path)
         content = json.loads(text)
         if isinstance(content, dict):
             if all(isinstance(number, int) for number in content.values()):
@@ -279,6 +281,15 @@ def _read_names(path: Path) -> list[str]:
             f"The class names in {path} cannot be read ({error}): expected one name per line, or "
             'a JSON list or {"0": "name"}.'
         ) from None
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """The names in lines `0 cat`, in the order of their numbers; other lines as they are."""
+    parts = [line.split(maxsplit=1) for line in lines]
+    numbers = [part[0].rstrip(":,.") for part in parts]
+    if sorted(numbers) != sorted(map(str, range(len(lines)))) or min(map(len, parts)) < 2:
+        return lines
+    return [parts[numbers.index(str(number))][1] for number in range(len(lines))]
 
 
 def _distinct(names: list[str], where: Path | str) -> list[str]:
