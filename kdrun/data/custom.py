@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from kdrun.data.text import abbreviate
 from kdrun.errors import DataError, did_you_mean
 
 SPLITS = ("train", "val", "test")
+SAMPLE = 256
+LARGEST_RATIO = 50  # of the mean values of two splits
 EXPECTED = (
     "return a kdrun.data.RawDataset, or {'train': (images, targets), 'test': (images, targets)} "
     "with optional 'val' and 'classes'"
@@ -25,14 +28,19 @@ def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -
 
     Accepts a RawDataset; a mapping with `train` and optionally `test` (else a fifth of `train` is
     held out), `val` and `classes`; or a pair (train, test). A split is a pair (images, targets) of
-    arrays or tensors: images `[N, H, W]`, `[N, C, H, W]` or `[N, H, W, C]`, uint8 or float;
+    arrays or tensors: images `[N, H, W]`, `[N, C, H, W]` or, of up to four channels,
+    `[N, H, W, C]`, uint8 or float;
     targets `[N]` whole numbers from 0, or names listed in `classes`.
     num_classes: `dataset.num_classes`, needed for labels with gaps.
 
     Raises DataError with what is wrong and what is expected.
     """
     if isinstance(returned, RawDataset):
-        return returned
+        for name in SPLITS:
+            if (split := getattr(returned, name)) is not None:
+                _check_split(split, f"{target}, {name}")
+        notes = _order_notes(returned.train, target)
+        return replace(returned, notes=(*returned.notes, *notes)) if notes else returned
     if isinstance(returned, tuple | list) and len(returned) == 2:
         returned = {"train": returned[0], "test": returned[1]}
     if not isinstance(returned, Mapping):
@@ -51,7 +59,36 @@ def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -
     }
     if classes is None:
         classes = numbered_classes(parts, num_classes, target)
-    return RawDataset(classes, parts["train"], parts.get("val"), parts.get("test"))
+    _check_range(parts, target)
+    notes = _order_notes(parts["train"], target)
+    return RawDataset(classes, parts["train"], parts.get("val"), parts.get("test"), notes=notes)
+
+
+def _check_range(parts: dict[str, Split], target: str) -> None:
+    """Raise DataError for splits of another range, as 0..1 and 0..255; looks at a sample."""
+    sizes = {}
+    for name, split in parts.items():
+        sample = torch.linspace(0, len(split) - 1, min(len(split), SAMPLE)).round().long()
+        sizes[name] = float(split.gather(sample).float().abs().mean())
+    for name, size in sizes.items():
+        low, high = sorted((size, sizes["train"]))
+        if 0 < low * LARGEST_RATIO < high:
+            raise DataError(
+                f"{target}: the {name} images have values of about {size:.2g} on average, and the "
+                f"train images of {sizes['train']:.2g}: give all splits in one range, 0..1 or "
+                "0..255."
+            )
+
+
+def _order_notes(train: Split, target: str) -> tuple[str, ...]:
+    """A note on images that are more likely `[N, H, W, C]` than what they are read as."""
+    channels, height, width = train.shape
+    if not (4 < channels > width and height > 1):
+        return ()
+    return (
+        f"{target}: the images are read as [N, C, H, W], {channels} channels of {width}×{height} "
+        "pixels; if they are [N, H, W, C], return images.transpose(0, 3, 1, 2).",
+    )
 
 
 def _classes(value: Any, target: str) -> tuple[str, ...] | None:
@@ -71,6 +108,7 @@ def _split(
     value: Any, where: str, classes: tuple[str, ...] | None, num_classes: int | None
 ) -> Split:
     if isinstance(value, Split):
+        _check_split(value, where)
         return value
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise DataError(f"{where} must be a pair (images, targets).")
@@ -81,6 +119,16 @@ def _split(
     if len(images) != len(targets):
         raise DataError(f"{where} has {len(images)} images and {len(targets)} targets.")
     return Split(images, targets)
+
+
+def _check_split(split: Split, where: str) -> None:
+    """Raise DataError for images of a finished split that are not as `Split` describes."""
+    images = split.images
+    found = f"{where} images are {images.dtype} of shape {list(images.shape)}"
+    if len(images.shape) != 4 or images.dtype not in (torch.uint8, torch.float32):
+        raise DataError(f"{found}; a Split takes uint8 or float32, [N, C, H, W].")
+    if isinstance(images, Tensor) and not bool(torch.isfinite(images).all()):
+        raise DataError(f"{where} images contain values that are not finite.")
 
 
 def _tensor(value: Any, where: str) -> Tensor:

@@ -192,6 +192,37 @@ def resolve(
     return _without_copies(copies, splits, classes, notes)
 
 
+def resolve_transfer(
+    images: Split, held_out: dict[str, Split], mode: str
+) -> tuple[Tensor | None, list[str]]:
+    """Apply `dataset.duplicates` to a transfer set: (positions to keep, None for all; notes).
+
+    held_out: the validation and test splits, which lose nothing. Raises DataError if mode is error.
+    """
+    splits = {"train": images, **held_out}
+    copies = find_duplicates(splits, thorough=mode != WARN)
+    if copies is None:
+        return None, []
+    shared = {name: copies.shared("train", name) for name in held_out}
+    notes = [
+        _format_pair(copies, splits, "train", name, positions)
+        for name, positions in shared.items()
+        if len(positions)
+    ]
+    if not notes:
+        return None, []
+    if mode == ERROR:
+        raise DataError(
+            f"transfer.folder: {' '.join(notes)} (dataset.duplicates=error; drop leaves them out.)"
+        )
+    if mode == WARN:
+        notes[-1] += " dataset.duplicates=drop leaves them out."
+        return None, notes
+    dropped = np.unique(np.concatenate(list(shared.values())))
+    notes.append(f"dataset.duplicates=drop: {len(dropped):,} images left out.")
+    return torch.from_numpy(np.setdiff1d(np.arange(len(images)), dropped)), notes
+
+
 def _without_copies(
     copies: Duplicates, splits: dict[str, Split], classes: tuple[str, ...], notes: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:

@@ -7,13 +7,20 @@ from typing import Any
 
 from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.parquet_columns import Columns, find_columns
-from kdrun.data.containers.parquet_reader import ParquetImage, column_bytes, import_pyarrow
+from kdrun.data.containers.parquet_reader import (
+    ParquetImage,
+    column_bytes,
+    import_pyarrow,
+    opened,
+)
+from kdrun.data.containers.parquet_splits import find_split_column, split_of_rows
 from kdrun.data.containers.paths import PathResolver
 from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.shards import SPLITS, Shards, find_shards
 from kdrun.data.containers.split_values import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset
+from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
 
 
@@ -26,6 +33,7 @@ def parquet(
     test: Names = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    split_column: str | bool | None = None,
     class_names: str | list[str] | None = None,
     num_classes: int | None = None,
     options: ReadOptions,
@@ -36,6 +44,8 @@ def parquet(
     test: the files of each split, if their names do not tell.
     image_column, label_column: None selects the only candidate. Images are encoded files (binary,
     or a struct with `bytes`) or paths below the folder.
+    split_column: the split of each row, in files that are all training files by name; False ignores
+    it. See `parquet_splits.find_split_column`.
     class_names, num_classes: for numeric labels without names in the file; see
     `listing.numbered_classes`.
     options: see `ReadOptions`. `cache=false` decodes rows on every access; in the random order of
@@ -45,12 +55,12 @@ def parquet(
     """
     splits = {"train": train, "val": val, "test": test}
     shards = find_shards(root, splits, (".parquet",), options.follow_links)
-    reader = _Reader(shards, image_column, label_column, options.follow_links)
+    reader = _Reader(shards, image_column, label_column, split_column, options.follow_links)
     listings = reader.read()
     return read_shards(
         shards,
         listings,
-        repr((reader.columns, relative_files(shards))),
+        repr((reader.columns, relative_files(shards))) + (reader.split_of_rows or ""),
         reader.notes(),
         options,
         class_names=class_names,
@@ -66,35 +76,38 @@ class _Reader:
     shards: Shards
     image_column: str | None
     label_column: str | None
+    split_column: str | bool | None
     follow_links: bool
     columns: Columns | None = None
+    split_of_rows: str | None = None  # the column of splits that is read
 
     def read(self) -> dict[str, Listing]:
         """All rows, by split."""
-        listings = {}
+        self.split_of_rows = find_split_column(self.shards, self.split_column)
+        listings = {split: Listing() for split in SPLITS}
         for split, files in self.shards.splits.items():
-            listings[split] = Listing()
             for path in files:
-                self._add(listings[split], path)
+                self._add(listings, split, path)
         return listings
 
-    def _add(self, listing: Listing, path: Path) -> None:
-        arrow, pq = import_pyarrow()
+    def _add(self, listings: dict[str, Listing], split: str, path: Path) -> None:
+        arrow, _ = import_pyarrow()
         state = path.stat()
-        try:
-            with pq.ParquetFile(path) as file:
-                columns = self._check_columns(file.schema_arrow, path, arrow)
-                labels = list(_labels(file, columns.label, path))
-                size = column_bytes(file.metadata, columns.image) // max(1, len(labels))
-                if columns.as_path or _has_paths_only(file.metadata, columns.image):
-                    self._add_paths(listing, file, columns, path, labels)
-                    return
-        except (arrow.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
+        with opened(path) as file:
+            columns = self._check_columns(file.schema_arrow, path, arrow)
+            labels = list(_labels(file, columns.label, path))
+            splits = [split] * len(labels)
+            if self.split_of_rows is not None:
+                splits = list(split_of_rows(file, self.split_of_rows, path))
+            rows = list(zip(labels, (listings[split] for split in splits), strict=True))
+            size = column_bytes(file.metadata, columns.image) // max(1, len(labels))
+            if columns.as_path or _has_paths_only(file.metadata, columns.image):
+                self._add_paths(rows, file, columns, path)
+                return
         place = str(path)
-        for row, label in enumerate(labels):
-            source = ParquetImage(place, columns.image, row)
-            listing.add(source, label, size, state.st_mtime_ns)
+        for number, (label, listing) in enumerate(rows):
+            source = ParquetImage(place, columns.image, number)
+            listing.add(source, label, size, changed_at(state))
 
     def _check_columns(self, schema: Any, path: Path, arrow: Any) -> Columns:
         """The columns of one file. Raises DataError if they differ from those of earlier files."""
@@ -108,9 +121,12 @@ class _Reader:
         return columns
 
     def _add_paths(
-        self, listing: Listing, file: Any, columns: Columns, path: Path, labels: list[str]
+        self, rows: list[tuple[str, Listing]], file: Any, columns: Columns, path: Path
     ) -> None:
-        """Append images that are stored as paths below the data set's folder."""
+        """Append images that are stored as paths below the data set's folder.
+
+        rows: label and listing of each.
+        """
         column = columns.image if columns.as_path else f"{columns.image}.path"
         resolver = PathResolver(self.shards.base, str(path), "", self.follow_links)
         row = 0
@@ -122,16 +138,18 @@ class _Reader:
                     raise DataError(f"{path}, {place}: the image is missing.")
                 image = resolver.resolve(text, place)
                 if image is not None:
-                    listing.add(image.path, labels[row], image.size, image.time)
+                    label, listing = rows[row]
+                    listing.add(image.path, label, image.size, image.time)
                 row += 1
         resolver.check_missing(row)
 
     def notes(self) -> list[str]:
         """Files and columns, for the user."""
         assert self.columns is not None
+        splits = f", splits from column {self.split_of_rows!r}" if self.split_of_rows else ""
         return [
             f"{self.shards.base.name}: {self.shards.described()}; images from column "
-            f"{self.columns.image!r}, labels from column {self.columns.label!r}."
+            f"{self.columns.image!r}, labels from column {self.columns.label!r}{splits}."
         ]
 
 
@@ -173,14 +191,3 @@ def _has_paths_only(metadata: Any, column: str) -> bool:
                     return False
                 found_column = True
     return found_column
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    try:
-        start = path.open("rb").read(64)
-    except OSError:
-        return DataError(f"{path} cannot be read ({error}): check its permissions.")
-    if start.startswith(b"version https://git-lfs"):
-        return DataError(f"{path} is a Git LFS pointer: fetch the file with git lfs pull.")
-    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-    return DataError(f"{path} is not a complete Parquet file ({reason}): get it again.")

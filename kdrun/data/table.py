@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdrun.data.class_order import NATURAL
 from kdrun.data.containers.listing import (
     Listing,
     as_tree,
@@ -15,6 +16,7 @@ from kdrun.data.containers.paths import File, PathResolver
 from kdrun.data.containers.split_values import Names, SplitValues
 from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, open_table
 from kdrun.data.containers.table_text import Rows
+from kdrun.data.containers.unused_columns import UnusedColumns
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset
@@ -65,16 +67,17 @@ def table(
         raise DataError(f"dataset.root={base} is not a folder.")
     split_column_name = "" if columns.split is None else columns.names[columns.split]
     extension = _with_dot(extension)
-    reader = _Reader(
-        path,
-        columns,
-        PathResolver(base, str(path), extension, options.follow_links),
-        SplitValues(f"{path}, column {split_column_name!r}", train, val, test, columns.flagged),
-    )
+    where = f"{path}, column {split_column_name!r}"
+    split_values = SplitValues(where, train, val, test, columns.flagged)
+    resolver = PathResolver(base, str(path), extension, options.follow_links)
+    unused = UnusedColumns(path, columns, split_values.find, split_column is False)
+    reader = _Reader(path, columns, resolver, split_values, unused)
     listings = reader.read(rows, options.progress)
     splits, split_notes = select_splits(listings, str(path))
     labels = {label for listing in splits.values() for label in listing.labels}
     classes, class_notes = classes_in_order(labels, str(path), options.class_order)
+    if options.class_order == NATURAL:
+        class_notes += unused.order_notes(classes)
     splits = {name: sorted_by_class(listing, classes) for name, listing in splits.items()}
     tree = as_tree(base, f"{path} {extension}", splits, classes, str(path))
     return read_images(tree, options, [*reader.notes(rows), *split_notes, *class_notes])
@@ -88,6 +91,7 @@ class _Reader:
     columns: Columns
     resolver: PathResolver
     split_values: SplitValues
+    unused: UnusedColumns
     first_rows: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # label, split, line
     repeated: int = 0
     blank: list[int] = field(default_factory=list)
@@ -110,6 +114,7 @@ class _Reader:
                 continue
             if label.casefold() in NO_LABEL:
                 self.missing.append(line)
+            self.unused.add(fields, label)
             split = self._split(fields)
             file = self.resolver.resolve(name, f"line {line}")
             if file and split and self._is_new(file, label, split, line):
@@ -118,6 +123,7 @@ class _Reader:
                 progress("looking for the listed images", total, total)
         if total == 0:
             raise DataError(f"{self.path} lists no images.")
+        self.unused.refuse_splits()
         if self.missing and _are_numbers(listings):
             self.blank += self.missing
         self._check_blank(total)

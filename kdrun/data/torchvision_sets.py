@@ -15,7 +15,7 @@ from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
 from kdrun.data.images import RawDataset, Split
 from kdrun.data.paths import expanded
-from kdrun.data.tree import FileList, Tree
+from kdrun.data.tree import FileList, Tree, changed_at
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.vision import import_torchvision
 
@@ -141,7 +141,7 @@ def _file_list(images: Path, lines: list[str], classes: tuple[str, ...]) -> File
         [str(path) for path in paths],
         [number[line.split("/")[0]] for line in lines],
         [stat.st_size for stat in stats],
-        [stat.st_mtime_ns for stat in stats],
+        [changed_at(stat) for stat in stats],
     )
 
 

@@ -7,6 +7,7 @@ replaces the training split, so positions in it (`Batch.index`) count from 0.
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from kdrun.data.decoding.options import ReadSettings
 from kdrun.data.decoding.read import with_notes
 from kdrun.data.decoding.rules import PixelRules
 from kdrun.data.decoding.survey import Survey, survey
+from kdrun.data.duplicates import WARN, resolve_transfer
 from kdrun.data.folders.read import unlabelled_tree
 from kdrun.data.groups import sampling_units
 from kdrun.data.images import RawDataset, Split
@@ -53,12 +55,18 @@ class TransferSet:
 
 
 def transfer_set(
-    dataset: Dataset, config: TransferConfig, cache_root: Path, progress: Progress | None = None
+    dataset: Dataset,
+    config: TransferConfig,
+    cache_root: Path,
+    progress: Progress | None = None,
+    duplicates: str = WARN,
 ) -> TransferSet:
     """Select the transfer set; by default all training images.
 
     Draws `fraction` of each class (of its groups, if images are grouped), rounded (halves up), at
-    least one. With the same `seed`, a smaller fraction is a subset of a larger one. Raises
+    least one. With the same `seed`, a smaller fraction is a subset of a larger one.
+    duplicates: `dataset.duplicates`, for images of a folder that are validation or test images.
+    Raises
     ConfigError for unknown classes, DataError for too few images and unusable folders.
     """
     left_out = _left_out(config, dataset.classes)
@@ -68,8 +76,12 @@ def transfer_set(
         path = expanded(config.folder, "transfer.folder")
         images = _read_folder(path, dataset, cache_root, progress)
         train, index = images.train, torch.arange(len(images.train))
+        held_out = {"test": dataset.test, **({} if dataset.val is None else {"val": dataset.val})}
+        keep, copies = resolve_transfer(train, held_out, duplicates)
+        if keep is not None:
+            train, index = train.select(keep), keep
         digest = hashlib.sha256(f"{digest} {images.fingerprint}".encode()).hexdigest()
-        notes += tuple(f"transfer.folder: {note}" for note in images.notes)
+        notes += tuple(f"transfer.folder: {note}" for note in (*images.notes, *copies))
     selected = _select(train, left_out, config)
     if selected is not None:
         train, index = train.select(selected), index[selected]
@@ -89,13 +101,19 @@ def transfer_set(
 def class_numbers(keys: Sequence[ClassKey], classes: Sequence[str], where: str) -> set[int]:
     """Class numbers of names or numbers; a key that matches a class name means that class.
 
-    Raises ConfigError that lists the classes.
+    Raises ConfigError that lists the classes, and for a number that may be another class's name.
     """
     numbers = set()
     for key in keys:
         if str(key) in classes:
             numbers.add(list(classes).index(str(key)))
         elif isinstance(key, int) and 0 <= key < len(classes):
+            padded = [name for name in classes if re.fullmatch(rf"0+{key}", name)]
+            if padded and classes[key] not in padded:
+                raise ConfigError(
+                    f"{where}: {key} may be class number {key}, which is {classes[key]}, or the "
+                    f"class {padded[0]}: type the name."
+                )
             numbers.add(key)
         else:
             shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

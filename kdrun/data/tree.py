@@ -33,6 +33,14 @@ class Member(ABC):
 Source = str | Member
 
 
+def changed_at(stat: os.stat_result) -> int:
+    """A number that changes when a file is written or replaced.
+
+    The modification time alone stays if a file of equal age and size is moved to its place.
+    """
+    return hash((stat.st_mtime_ns, stat.st_ctime_ns))
+
+
 def open_source(source: Source) -> BinaryIO:
     """Open the image for reading; the caller closes it.
 
@@ -123,7 +131,7 @@ class PathList(Sequence[str]):
 class FileList:
     """The images of one split: files, or members of container files.
 
-    targets: class numbers. sizes: bytes of each image. times: modification time of its file (ns).
+    targets: class numbers. sizes: bytes of each image. times: `changed_at` of its file.
     """
 
     paths: Sequence[Source]
@@ -166,11 +174,11 @@ class Tree:
 
     @cached_property
     def state(self) -> str:
-        """The digest with modification times: tells whether a file has changed."""
+        """The digest with times: tells whether a file has changed."""
         return self.digest()
 
     def digest(self, *, times: bool = True, form: str = "") -> str:
-        """sha256 over names, classes and sizes of all files, and their modification times.
+        """sha256 over names, classes and sizes of all files, and their times.
 
         form: how the files are decoded; part of the digest.
         """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdrun.config.trust import trusting
 from kdrun.data.cropped import centre, stored_size
 from kdrun.data.decoding.image import Form, read_image
-from kdrun.data.decoding.rules import CROP_RATIO, PixelRules, rules_of
+from kdrun.data.decoding.rules import CROP_RATIO, PixelRules
 from kdrun.deploy.folded import Folded
 from kdrun.errors import CheckpointError, DataError
 from kdrun.models.build import build_network
@@ -50,7 +50,7 @@ class LoadedNetwork(Folded):
     @property
     def rules(self) -> PixelRules:
         """How image files became the pixels it was trained on."""
-        return rules_of(self.card.extra)
+        return PixelRules.of_card(self.card.extra)
 
     def preprocess(self, path: str | os.PathLike[str]) -> Tensor:
         """An image file as the `uint8` `[1, C, H, W]` that this module takes.

@@ -16,6 +16,7 @@ from kdrun.config.readers import CHANNELS
 from kdrun.config.schema import NetworkConfig, TeacherConfig, TeacherInput
 from kdrun.config.trust import is_shipped
 from kdrun.data.dataset import Dataset
+from kdrun.data.decoding.rules import PixelRules
 from kdrun.distillation.networks import make_card, own_normalisation, seen_by
 from kdrun.errors import CheckpointError, ConfigError
 from kdrun.files import sha256_of
@@ -99,13 +100,14 @@ def _with_card(
     chosen = chosen_outputs(selection, dataset.classes, card_outputs)
     outputs = card.outputs if chosen is None else tuple(_compose(card.outputs, chosen))
     size = config.image_size or card.resized
+    unlike = _unlike_its_training(card, dataset, size, where)
     info = seen_by(dataset, size, channels)
     count = card.num_outputs or len(names)
     network, _ = _build(card.network, replace(info, num_classes=count), config.seed)
     read = loaded.load_into(network, card.network, info, _choice(config, where))
     if size is not None:
         card = replace(card, info=replace(card.info, image_size=size), resize=True)
-    notes = [*([card.edited] if card.edited else []), *read]
+    notes = [*([card.edited] if card.edited else []), *read, *unlike]
     if chosen is not None:
         card = replace(
             card,
@@ -119,6 +121,32 @@ def _with_card(
     notes += _conversion_notes(_channels(dataset), channels, size)
     described = (f"{where} {card.name}: {'; '.join(notes)}",) if notes else ()
     return LoadedTeacher(network, card.network, card, loaded.path, True, False, notes=described)
+
+
+def _unlike_its_training(
+    card: NetworkCard, dataset: Dataset, size: tuple[int, int] | None, where: str
+) -> list[str]:
+    """How the images differ from those the card describes, with the setting that makes them equal.
+
+    size: what the images are resized to, as the user or the card asks; None: they are not.
+    """
+    notes = []
+    (height, width), seen = card.info.image_size, dataset.info.image_size
+    if size is None and (height, width) != seen:
+        notes.append(
+            f"trained on {width}×{height} images, and these are {seen[1]}×{seen[0]}: "
+            f"'{where}.image_size=[{height},{width}]' resizes them"
+        )
+    rules, here = PixelRules.of_card(card.extra), dataset.rules
+    if here is None:
+        return notes
+    if rules.background != here.background:
+        notes.append(f"trained with 'dataset.background={list(rules.background)}'")
+    for theirs, ours in ((rules.whole, here.whole), (rules.real, here.real)):
+        if theirs is not None and ours is not None and theirs != ours:
+            low, high = (f"{limit:g}" for limit in theirs)
+            notes.append(f"trained with 'dataset.value_range=[{low},{high}]'")
+    return notes
 
 
 def _bare(

@@ -25,7 +25,13 @@ def open_transfer(config: DistillConfig, dataset: Dataset, session: Session) -> 
     cache = session.output_root / "cache"
     return session.once(
         ("transfer", config.transfer, config.dataset, config.val_fraction),
-        lambda: transfer_set(dataset, config.transfer, cache, session.reporter.progress),
+        lambda: transfer_set(
+            dataset,
+            config.transfer,
+            cache,
+            session.reporter.progress,
+            config.dataset.duplicates,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from kdrun.config import build, parse, places, trust
 from kdrun.config.schema import DatasetConfig
 from kdrun.data.class_order import class_orders
 from kdrun.data.dataset import Dataset
-from kdrun.data.decoding.rules import rules_of
+from kdrun.data.decoding.rules import PixelRules
 from kdrun.distillation.session import Session, open_data
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
@@ -65,7 +65,7 @@ def _reading_of_training(
     if dataset.rules is None:
         return {}
     found: dict[str, Any] = {}
-    rules = rules_of(card.extra)
+    rules = PixelRules.of_card(card.extra)
     ranges = {rule for rule in (rules.whole, rules.real) if rule is not None}
     if card.resized is None and card.info.image_size != dataset.info.image_size:
         found["image_size"] = list(card.info.image_size)

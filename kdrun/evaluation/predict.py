@@ -9,6 +9,7 @@ from pathlib import Path
 from kdrun.data.class_order import natural
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.decoding.image import Form, Header, read_header
+from kdrun.data.folders.folder import is_hidden
 from kdrun.deploy.folded import UINT8
 from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.engine.finite import damaged_tensor
@@ -71,9 +72,9 @@ def image_files(paths: Sequence[str]) -> list[str]:
 
 def _images_below(folder: str) -> Iterator[str]:
     for place, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [name for name in inner if not is_hidden(name)]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in image_extensions():
+            if not is_hidden(name) and Path(name).suffix.lower() in image_extensions():
                 yield os.path.join(place, name)
 
 

@@ -26,7 +26,8 @@ def dry_run(network: nn.Module) -> Iterator[None]:
 def logits_once(network: nn.Module, images: Tensor) -> Tensor:
     """The network's logits for `images`, in a dry run.
 
-    Raises ConfigError for a network that changes its input or returns something else.
+    Raises ConfigError for a network that changes its input or returns something else, even
+    probabilities.
     """
     images = images.clone()
     untouched = images._version
@@ -36,6 +37,11 @@ def logits_once(network: nn.Module, images: Tensor) -> Tensor:
         raise ConfigError(
             "it changes its input in place, and other networks read the same images: write "
             "x = x.sub(...) instead of x.sub_(...), and no inplace=True in the first layer."
+        )
+    if logits.dim() == 2 and bool((logits >= 0).all() & ((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise ConfigError(
+            "it returns probabilities (each row sums to 1), and losses need logits: remove the "
+            "softmax at its end."
         )
     return logits
 

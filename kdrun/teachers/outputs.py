@@ -162,6 +162,12 @@ def _number(entry: str | int, names: Sequence[str] | None, outputs: Outputs) -> 
                 f"{setting} has {entry}: the teacher has {outputs.count} outputs, numbered from 0 "
                 f"to {outputs.count - 1}."
             )
+        if names is not None and str(entry) in names and names[entry] != str(entry):
+            raise ConfigError(
+                f"{setting}: {entry} may be output number {entry}, which is named "
+                f"{names[entry]!r}, or the output named '{entry}': type its name in quotes, "
+                f"'{setting}=[\"{names[entry]}\",...]' or '{setting}=[\"{entry}\",...]'."
+            )
         return entry
     if names is None:
         raise ConfigError(

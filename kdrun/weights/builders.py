@@ -5,7 +5,7 @@ Covers the names that PyTorch (since 0.3), NumPy 1 and 2, and Python 2 and 3 wri
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -96,17 +96,42 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> LazyTensor:
-    return _lazy(storage, offset, size, stride, None)
+def _tensor(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    grad: Any = None,
+    hooks: Any = None,
+    metadata: Any = None,
+    *_: Any,
+) -> LazyTensor:
+    return _with_bits(_lazy(storage, offset, size, stride, None), metadata)
+
+
+def _with_bits(tensor: LazyTensor, metadata: Any) -> LazyTensor:
+    """The tensor, negated or conjugated when it is loaded if its file marks it as such a view."""
+    if not isinstance(metadata, dict):
+        return tensor
+    bits = frozenset(bit for bit in ("neg", "conj") if metadata.get(bit) is True)
+    return replace(tensor, bits=bits)
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+    *_: Any,
 ) -> LazyTensor:
     kind = DTYPES.get(getattr(dtype, "name", "").rpartition(".")[2])
     if kind is None:
         raise TypeError("no dtype")
-    return _lazy(storage, offset, size, stride, kind)
+    return _with_bits(_lazy(storage, offset, size, stride, kind), metadata)
 
 
 def _lazy(

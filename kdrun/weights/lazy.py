@@ -65,7 +65,10 @@ class Quantisation:
 
 @dataclass(frozen=True, eq=False)
 class LazyTensor:
-    """A tensor of a file. size, stride and offset in elements of `dtype`."""
+    """A tensor of a file. size, stride and offset in elements of `dtype`.
+
+    bits: `neg` and `conj`, for views that PyTorch negates or conjugates on access.
+    """
 
     storage: Storage
     offset: int
@@ -73,6 +76,7 @@ class LazyTensor:
     stride: tuple[int, ...]
     dtype: torch.dtype
     quantisation: Quantisation | None = None
+    bits: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> torch.Size:
@@ -84,6 +88,10 @@ class LazyTensor:
         flat = self.storage.values(self.dtype)
         self._check(flat.numel())
         tensor = flat.as_strided(self.size, self.stride, self.offset)
+        if "neg" in self.bits:
+            tensor = -tensor
+        if "conj" in self.bits:
+            tensor = tensor.conj_physical()
         if self.quantisation is None:
             return tensor.clone()  # detach from a larger storage
         return _dequantised(tensor, self.quantisation)

@@ -61,6 +61,21 @@ def test_raw_data_sets_and_splits_pass_through() -> None:
     assert as_raw_dataset({"train": split}, "f").train is split
 
 
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (torch.zeros(4, 5, 5), r"shape \[4, 5, 5\]; a Split takes"),
+        (torch.zeros(4, 1, 5, 5, dtype=torch.int64), r"int64 of shape .* uint8 or float32"),
+        (torch.full((4, 1, 5, 5), torch.nan), "not finite"),
+    ],
+)
+def test_splits_of_ones_own_are_checked(pixels: torch.Tensor, words: str) -> None:
+    split = Split(pixels, torch.tensor(LABELS))
+    for returned in ({"train": split}, RawDataset(("a", "b", "c"), split)):
+        with pytest.raises(DataError, match=words):
+            as_raw_dataset(returned, "f")
+
+
 def test_values() -> None:
     for values, dtype in (
         (np.random.default_rng(0).random((4, 2, 2)), torch.float32),
@@ -96,6 +111,30 @@ def test_values() -> None:
 def test_mistakes_are_explained(returned: object, words: str) -> None:
     with pytest.raises(DataError, match=words):
         as_raw_dataset(returned, "f")
+
+
+def test_more_than_four_channels_in_the_last_place_are_noted() -> None:
+    (note,) = as_raw_dataset({"train": (images(4, 9, 9, 8), LABELS)}, "f").notes
+    assert "9 channels of 8×9 pixels" in note
+    assert "images.transpose(0, 3, 1, 2)" in note
+    last = Split(torch.from_numpy(images(4, 9, 9, 3)), torch.tensor(LABELS))
+    for returned in ({"train": last}, RawDataset(("a", "b", "c"), last)):
+        assert "9 channels of 3×9 pixels" in as_raw_dataset(returned, "f").notes[0]
+    for shape in ((4, 8, 9, 9), (4, 9, 9, 9), (4, 9, 9, 3)):
+        assert as_raw_dataset({"train": (images(*shape), LABELS)}, "f").notes == ()
+
+
+@pytest.mark.parametrize("odd", ["train", "val", "test"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_splits_of_another_range_are_refused(odd: str, kind: type) -> None:
+    pixels = images(4, 5, 5).astype(kind)
+    small = pixels // 128 if kind is np.uint8 else pixels / 255
+    parts = {name: (small if name == odd else pixels, LABELS) for name in ("train", "val", "test")}
+    with pytest.raises(DataError, match=r"the \w+ images have values of about .* in one range"):
+        as_raw_dataset(parts, "f")
+    black = (np.zeros_like(pixels), LABELS)
+    dark = (pixels / 20 if kind is np.float32 else pixels // 20, LABELS)
+    as_raw_dataset({"train": (pixels, LABELS), "val": dark, "test": black}, "f")
 
 
 @pytest.mark.parametrize("empty", ["train", "val", "test"])

@@ -101,6 +101,20 @@ def test_changed_files_are_decoded_again(
     assert len(folders(tmp_path)) == 1
 
 
+def test_files_of_equal_size_and_age_that_change_places_are_decoded_again(
+    read: Read, save: Save, tree: Path
+) -> None:
+    cat, dog = save("set/train/cat/0.bmp", seed=50), save("set/train/dog/0.bmp", seed=51)
+    for path in (cat, dog):
+        os.utime(path, ns=(1, 1))
+    before = read().train.in_memory()
+    cat.rename(tree / "aside")
+    dog.rename(cat)
+    (tree / "aside").rename(dog)
+    after = read().train.in_memory()
+    assert torch.equal(after[[0, 4]], before[[4, 0]])
+
+
 @pytest.mark.parametrize(
     "damage", ["cut", "header", "meta", "no meta", "missing", "schema", "digit", "sums"]
 )

@@ -225,6 +225,18 @@ def test_names_in_two_unicode_forms_are_one_class(make: Make) -> None:
     assert sizes(tree) == {"train": 4, "test": 2}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_two_classes_that_are_one_name_are_refused(make: Make, split: str) -> None:
+    other = {"train": "test", "test": "train"}[split]
+    root = make(f"{split}/{{caf\u00e9,cafe\u0301,dog}}/2", f"{other}/{{caf\u00e9,dog}}/1")
+    stops(root, rf"{split} has the classes 'cafe\\u0301' and 'caf\\xe9'")
+
+
+def test_classes_that_look_alike_are_noted(make: Make) -> None:
+    notes = read(make("{Cat,cat,dog,dog\u200b}/2")).notes
+    assert any("'Cat' and 'cat'; 'dog' and 'dog\\u200b'" in note for note in notes)
+
+
 # What can be read in two ways.
 
 

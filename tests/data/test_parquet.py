@@ -110,6 +110,52 @@ def test_published_layouts(write: Write, folder: RawDataset, tmp_path: Path, lay
     )
 
 
+def write_all(tree: Path, tmp_path: Path, column: str, image: str, category: bool) -> Path:
+    """All images of the tree in one file, with a column of splits."""
+    files = [path for split in ("train", "test") for path in sorted((tree / split).rglob("*.png"))]
+    splits = pa.array([path.relative_to(tree).parts[0] for path in files])
+    images = {
+        "bytes": [path.read_bytes() for path in files],
+        "path": [str(path.relative_to(tree)) for path in files],
+    }[image]
+    table = {
+        "image": images,
+        "label": [path.parent.name for path in files],
+        "note": ["train"] * len(files),
+        column: splits.dictionary_encode() if category else splits,
+    }
+    path = (tree if image == "path" else tmp_path) / "train-00000-of-00001.parquet"
+    pq.write_table(pa.table(table), path, row_group_size=3)
+    return path
+
+
+@pytest.mark.parametrize(("image", "category"), [("bytes", False), ("path", True)])
+def test_a_column_of_splits(
+    tree: Path, folder: RawDataset, tmp_path: Path, image: str, category: bool
+) -> None:
+    raw = read(write_all(tree, tmp_path, "split", image, category), tmp_path)
+    assert_same(raw, folder)
+    assert "splits from column 'split'" in raw.notes[0]
+
+
+def test_a_column_of_splits_is_not_overlooked(
+    tree: Path, folder: RawDataset, write: Write, tmp_path: Path
+) -> None:
+    path = write_all(tree, tmp_path, "kind", "bytes", False)
+    with pytest.raises(DataError, match=r"set dataset\.split_column=kind .*split_column=false"):
+        read(path, tmp_path)
+    assert_same(read(path, tmp_path, split_column="kind"), folder)
+    assert len(read(path, tmp_path, split_column=False, test_fraction=0.4).train) == 6
+    with pytest.raises(ConfigError, match=r"has no such column\. Did you mean 'kind'"):
+        read(path, tmp_path, split_column="kid")
+    with pytest.raises(DataError, match=r"row 1: 'cat' in column 'label' names no"):
+        read(path, tmp_path, split_column="label")
+    for split in ("train", "test"):
+        path = write(split, f"{split}.parquet")
+    with pytest.raises(ConfigError, match="already tell their splits"):
+        read(path.parent, tmp_path, split_column="kind")
+
+
 @pytest.mark.parametrize("image", ["struct", "bytes", "path", "struct of paths"])
 def test_ways_to_store_an_image(
     write: Write, folder: RawDataset, tmp_path: Path, image: str
@@ -177,7 +223,7 @@ def test_numbers_without_names(write: Write, tmp_path: Path) -> None:
     assert raw.classes == ("cow", "cat", "dog")
     with pytest.raises(ConfigError, match=r"set 3 to keep these numbers, or 2"):
         read(base, tmp_path, num_classes=1)
-    (base / "classes.txt").write_text("cow\ncat\ndog\n")
+    (base / "classes.txt").write_text("1 cat\n0 cow\n2 dog\n")
     raw = read(base, tmp_path)
     assert raw.classes == ("cow", "cat", "dog")
     assert any("classes.txt" in note for note in raw.notes)

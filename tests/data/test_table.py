@@ -1,6 +1,7 @@
 """Tables of paths and labels: equal to an image folder, and every unusable row refused by line."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,11 @@ def test_without_splits_test_images_are_held_out(read: Read) -> None:
 
 
 def test_numeric_labels_are_ordered_by_value(read: Read, save: Save) -> None:
-    rows = [("train/cat/0.png", "10"), ("train/cat/1.png", "9"), ("train/cat/2.png", "-1")]
-    rows += [("train/dog/0.png", "10"), ("train/dog/1.png", "9"), ("train/dog/2.png", "-1")]
+    rows = [("train/cat/0.png", "10"), ("train/cat/1.png", "9"), ("train/cat/2.png", "1")]
+    rows += [("train/dog/0.png", "10"), ("train/dog/1.png", "9"), ("train/dog/2.png", "1")]
     raw = read(lines(rows, "path,label"), test_fraction=0.5)
-    assert raw.classes == ("-1", "9", "10")
-    rows = [(path, f"class{label.strip('-')}") for path, label in rows]
+    assert raw.classes == ("1", "9", "10")
+    rows = [(path, f"class{label}") for path, label in rows]
     assert read(lines(rows, "path,label"), test_fraction=0.5).classes == (
         "class1",
         "class9",
@@ -239,6 +240,12 @@ BAD: dict[str, tuple[str | bytes, dict[str, object], str]] = {
     "binary": (b"a\0b,c\0d", {}, "not a text file"),
     "one number": (lines([(a, {"cat": "1"}.get(b, "01"), c) for a, b, c in ROWS]), {},
                    "which are the same number"),
+    "two Unicode forms": (
+        lines([(a, unicodedata.normalize(f"NF{'CD'[at % 2]}", "é" + b), c)
+               for at, (a, b, c) in enumerate(ROWS)]), {},
+        r"'e\\u0301cat' and '\\xe9cat'.*NFC and NFD"),
+    "no label as -1": (lines([(a, {"cat": "-1"}.get(b, "1"), c) for a, b, c in ROWS]), {},
+                       "has the label -1, which usually marks unlabelled images"),
     "test class": (GOOD.replace("test/cat/0.png,cat", "test/cat/0.png,cow"), {},
                    "1 class of the test split has no training images: cow"),
     "no training images": (GOOD.replace(",train", ",test"), {}, "no training images"),
@@ -280,6 +287,12 @@ def test_classes_that_differ_in_case_are_named(read: Read) -> None:
     assert any("'Cat' and 'cat'" in note for note in read(text).notes)
 
 
+@pytest.mark.parametrize("letter", ["\u200b", "\ufeff", "\u00ad"])
+def test_invisible_characters_in_labels_are_noted(read: Read, letter: str) -> None:
+    text = GOOD.replace("train/cat/0.png,cat", f"train/cat/0.png,cat{letter}")
+    assert any("invisible characters: 'cat' and 'cat\\" in note for note in read(text).notes)
+
+
 @pytest.mark.parametrize("words", [("True", "False"), ("1", "0"), ("yes", "no")])
 @pytest.mark.parametrize("header", ["is_valid", "is_test"])
 def test_a_column_of_yes_and_no(
@@ -289,6 +302,49 @@ def test_a_column_of_yes_and_no(
     assert_same(read(lines(rows, header=f"path,label,{header}")), folder)
     with pytest.raises(DataError, match="unknown split 'perhaps'"):
         read(lines([*rows[1:], (*rows[0][:2], "perhaps")], header=f"path,label,{header}"))
+
+
+@pytest.mark.parametrize("header", ["is_train", "is_training_image"])
+def test_a_column_of_training_images(read: Read, folder: RawDataset, header: str) -> None:
+    rows = [(path, name, str(int(split == "train"))) for path, name, split in ROWS]
+    assert_same(read(lines(rows, header=f"path,label,{header}")), folder)
+
+
+@pytest.mark.parametrize("header", ["phase", "Usage", "data_split", "train_test"])
+def test_less_common_names_of_the_split_column(read: Read, folder: RawDataset, header: str) -> None:
+    assert_same(read(lines(ROWS, header=f"path,label,{header}")), folder)
+
+
+def test_a_column_of_splits_is_not_overlooked(read: Read, folder: RawDataset) -> None:
+    text = lines(ROWS, header="path,label,Image Type")
+    with pytest.raises(DataError, match=r"'Image Type' .*'dataset\.split_column=Image Type'"):
+        read(text)
+    assert_same(read(text, split_column="Image Type"), folder)
+    assert len(read(text, split_column=False, test_fraction=0.4).train) == 6
+
+
+def test_a_column_with_other_values_or_one_split_is_no_split_column(read: Read) -> None:
+    for last in ("train", "sketch"):
+        rows = [(path, name, "train") for path, name, _ in ROWS[1:]]
+        rows.append((*ROWS[0][:2], last))
+        assert len(read(lines(rows, header="path,label,type"), test_fraction=0.4).train) == 6
+
+
+def test_a_label_column_may_be_called_like_a_split_column(read: Read) -> None:
+    text = lines([(path, name) for path, name, _ in ROWS], header="path,phase")
+    assert read(text, label_column="phase", test_fraction=0.4).classes == ("cat", "dog")
+
+
+def test_class_numbers_in_another_order_are_noted(read: Read) -> None:
+    rows = [(*row, str(int(row[1] == "cat"))) for row in ROWS]
+    header = "path,label,split,class_id"
+    (note,) = [note for note in read(lines(rows, header)).notes if "class_order" in note]
+    assert "column 'class_id'" in note
+    assert "'dataset.class_order=[dog,cat]'" in note
+    rows = [(*row, str(int(row[1] == "dog"))) for row in ROWS]
+    same = read(lines(rows, header)).notes
+    other = read(lines([(*row, str(at)) for at, row in enumerate(ROWS)], header)).notes
+    assert not any("class_order" in note for note in (*same, *other))
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "null", "N/A"])

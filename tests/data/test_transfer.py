@@ -146,6 +146,54 @@ def test_too_few_images_are_refused(data: Dataset) -> None:
         chosen(data, fraction=0.001, only_classes=(2,))
 
 
+@pytest.fixture
+def ten(tmp_path: Path) -> Dataset:
+    """Two classes of four training and two test images, one of them held out for validation."""
+    draw = np.random.default_rng(0)
+    for name in [f"{split}/{label}/{n}" for split, count in (("train", 4), ("test", 2))
+                 for label in "ab" for n in range(count)]:  # fmt: skip
+        path = tmp_path / "ten" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(path)
+    source = "kdrun.data.imagefolder.imagefolder"
+    config = DatasetConfig("ten", source, {"root": str(tmp_path / "ten")})
+    return open_dataset(config, 0.25, tmp_path / "cache")
+
+
+def test_held_out_images_in_a_folder_are_counted_refused_or_left_out(
+    ten: Dataset, tmp_path: Path
+) -> None:
+    def of_folder(mode: str) -> Dataset:
+        config = TransferConfig(folder=str(tmp_path / "ten"))
+        return transfer_set(ten, config, tmp_path / "cache", duplicates=mode).dataset
+
+    found = of_folder("warn")
+    assert len(found.train) == 12
+    assert any(
+        note.startswith("transfer.folder: 4 of 4 test images are also training images: e.g. ")
+        for note in found.notes
+    )
+    assert any("2 of 2 validation images" in note for note in found.notes)
+    assert "dataset.duplicates=drop leaves them out" in found.notes[-1]
+    with pytest.raises(DataError, match=r"4 of 4 test images.*drop leaves them out"):
+        of_folder("error")
+    dropped = of_folder("drop")
+    assert len(dropped.train) == len(dropped.train_index) == 6
+    kept = dropped.train.in_memory()
+    assert torch.equal(kept, found.train.in_memory()[dropped.train_index])
+    assert torch.equal(kept, ten.train.in_memory())
+    assert "6 images left out" in dropped.notes[-1]
+
+
+def test_a_number_that_may_be_a_padded_name_is_refused() -> None:
+    classes = [f"{number:02d}" for number in range(1, 11)]
+    assert class_numbers([10, "01"], classes, "x") == {9, 0}
+    with pytest.raises(ConfigError, match="x: 1 may be class number 1, which is 02, or the class"):
+        class_numbers([1], classes, "x")
+    assert class_numbers([1], ["00", "01", "02"], "x") == {1}
+    assert class_numbers([0], classes, "x") == {0}
+
+
 def test_a_name_is_meant_before_a_number() -> None:
     assert class_numbers([7], ["5", "7", "9"], "x") == {1}
     assert class_numbers([2], ["5", "7", "9"], "x") == {2}

@@ -12,6 +12,7 @@ from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.read import read_tree, unlabelled_tree
 from kdrun.data.tree import PathList
 from kdrun.errors import DataError
+from kdrun.evaluation.predict import image_files
 
 Save = Callable[..., Path]
 
@@ -69,6 +70,19 @@ def test_hidden_and_other_files_are_passed_over(tree: Path) -> None:
     (tree / "__MACOSX").mkdir()
     (tree / "README.md").write_text("no image")
     assert counts(tree) == {"train": 6, "test": 4}
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information"]
+)
+def test_folders_that_systems_leave_are_passed_over(tree: Path, save: Save, name: str) -> None:
+    save(f"set/train/cat/{name}/0.png")
+    save(f"set/train/{name}/0.png")
+    save(f"set/{name}/1.png")
+    assert counts(tree) == {"train": 6, "test": 4}
+    assert read_tree(tree).classes == ("cat", "dog")
+    assert len(unlabelled_tree(tree, "transfer.folder").splits["train"]) == 10
+    assert len(image_files([str(tree)])) == 10
 
 
 def test_folders_below_a_class_belong_to_it(tree: Path, save: Save) -> None:

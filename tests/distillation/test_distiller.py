@@ -288,3 +288,11 @@ def test_a_network_that_changes_the_images_is_refused(role: str) -> None:
     with pytest.raises(ConfigError, match=f"The {role} cannot be used: it changes its input"):
         kdrun.Distiller(**networks, loss="kd", example=images)
     assert torch.equal(images, kept)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_network_that_returns_probabilities_is_refused(role: str) -> None:
+    ending = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
+    networks = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3), role: ending}
+    with pytest.raises(ConfigError, match=f"The {role} cannot be used: it returns probabilities"):
+        kdrun.Distiller(**networks, loss="kd", example=torch.randn(2, 4))

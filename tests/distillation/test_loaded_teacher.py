@@ -1,5 +1,6 @@
 """A teacher from a file answers as the bare network would, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kdrun.config import rules, trust
 from kdrun.config.convert import from_plain
 from kdrun.config.schema import NetworkConfig, ScheduleConfig, TeacherConfig, TeacherInput
 from kdrun.data.dataset import Dataset
+from kdrun.data.decoding.rules import PixelRules
 from kdrun.data.images import Split
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import teacher_member
@@ -163,6 +165,26 @@ def test_a_card_in_another_order_is_followed_by_name(tmp_path: Path) -> None:
     again = load_teacher(config(tmp_path / "teacher.safetensors"), turned)
     assert again.card.outputs == (0, 2, 1)
     assert "by the class names on its card" in " ".join(again.notes)
+
+
+def test_images_unlike_those_of_the_card_are_noted(tmp_path: Path) -> None:
+    data = replace(dataset(), rules=PixelRules(whole=(0, 4095)))
+    saved(tmp_path / "w.pth", 3, 1)
+    loaded = load_teacher(config(tmp_path / "w.pth"), data)
+    card = replace(loaded.card, extra=dict(data.pixel_metadata))
+    save_network(tmp_path, "teacher", loaded.network, card)
+    path = tmp_path / "teacher.safetensors"
+    assert load_teacher(config(path), data).notes == ()
+    small = Split(data.train.in_memory()[..., :5, :4], data.train.targets)
+    rules = PixelRules((0, 0, 0), (0, 65535))
+    other = replace(data, train=small, test=small, rules=rules)
+    assert load_teacher(config(path), other).notes == (
+        "teacher net: trained on 6×6 images, and these are 4×5: 'teacher.image_size=[6,6]' resizes "
+        "them; trained with 'dataset.background=[255, 255, 255]'; trained with "
+        "'dataset.value_range=[0,4095]'",
+    )
+    resized = load_teacher(replace(config(path), image_size=(6, 6)), other)
+    assert "trained on 6×6" not in " ".join(resized.notes)
 
 
 @pytest.mark.parametrize(

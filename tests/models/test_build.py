@@ -32,6 +32,8 @@ class Own(nn.Module):
             "tensor": logits,
             "tuple": (logits, logits),
             "object": SimpleNamespace(logits=logits),
+            "probabilities": logits.softmax(1),
+            "log-probabilities": logits.log_softmax(1),
         }[self.kind]
 
 
@@ -73,8 +75,9 @@ def test_running_statistics_are_untouched() -> None:
     )
 
 
-def test_an_object_with_logits_is_accepted(own: str) -> None:
-    network = build_network(NetworkConfig("own", f"{own}.Own", {"kind": "object"}), INFO)
+@pytest.mark.parametrize("kind", ["object", "log-probabilities"])
+def test_other_outputs_that_are_accepted(own: str, kind: str) -> None:
+    network = build_network(NetworkConfig("own", f"{own}.Own", {"kind": kind}), INFO)
     assert type(network).__name__ == "Own"
 
 
@@ -83,6 +86,7 @@ def test_an_object_with_logits_is_accepted(own: str) -> None:
     [
         ("Own", {"classes": 7}, ["teacher own", "2x7", "10 classes"]),
         ("Own", {"kind": "tuple"}, ["returns a tuple", "logits"]),
+        ("Own", {"kind": "probabilities"}, ["teacher own", "probabilities", "remove the softmax"]),
         ("Own", {"size": 9}, ["cannot take 1x8x8 images", "64", "81"]),
         ("Own", {"clases": 7}, ["teacher.clases does not exist", "classes"]),
         ("not_a_network", {}, ["returns a dict", "torch.nn.Module"]),

@@ -69,6 +69,14 @@ def test_what_does_not_fit_is_refused(count: int, given: dict[str, object], text
         chosen(count, **given)
 
 
+def test_a_number_that_is_the_name_of_another_output_is_refused() -> None:
+    names = ("10", "1", "2", "3")
+    with pytest.raises(ConfigError, match=r"number 1, which is named .2., or") as caught:
+        chosen(4, ("10", "2", "1", "3"), classes=[1, "2", "10"])
+    assert "output named '1'" in str(caught.value)
+    assert chosen(4, names, classes=["1", "2", "10"]) == (1, 2, 0)
+
+
 def test_names_that_stand_twice_need_a_number() -> None:
     names = ("crane", "crane", "1", "2", "x")
     with pytest.raises(ConfigError, match=r"outputs 0, 1 are all named 'crane': give the number"):

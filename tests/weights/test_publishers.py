@@ -172,6 +172,19 @@ def test_tensors_that_are_views_or_quantised(tmp_path: Path) -> None:
     assert torch.allclose(load(tmp_path / "c.pth")[0].fc.weight, rows.dequantize())
 
 
+def test_tensors_that_are_negated_views(tmp_path: Path) -> None:
+    expected = trained()
+    state = expected.state_dict()
+    state["fc.weight"] = torch._neg_view(-state["fc.weight"])
+    assert state["fc.weight"].is_neg()
+    for old in (False, True):
+        torch.save(state, tmp_path / "n.pth", _use_new_zipfile_serialization=not old)
+        assert same(load(tmp_path / "n.pth")[0], expected)
+    parameter = nn.Parameter(state["fc.weight"])
+    torch.save({**state, "fc.weight": parameter}, tmp_path / "p.pth")
+    assert same(load(tmp_path / "p.pth")[0], expected)
+
+
 def test_tied_weights_may_lie_once_in_the_file(tmp_path: Path) -> None:
     class Tied(Small):
         def __init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
+from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ LARGEST_CLASS_FILE = 16 * 2**20
 class Listing:
     """The images of one split in order, with their labels as text.
 
-    sizes: bytes of each image. times: modification time of its file or container (ns).
+    sizes: bytes of each image. times: `changed_at` of its file or container.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -114,10 +115,10 @@ def classes_in_order(
 
     Natural order sorts numeric labels by value.
 
-    Raises DataError if two labels spell the same number ("1" and "01").
+    Raises DataError if two labels spell the same number ("1" and "01") or the same name, and for
+    negative numbers.
     """
     distinct = set(labels)
-    notes: list[str] = []
     if are_numbers(distinct):
         value = {label: int(label.split(".")[0]) for label in distinct}
         classes = sorted(distinct, key=lambda label: value[label])
@@ -127,16 +128,16 @@ def classes_in_order(
                     f"{what} has the labels {first!r} and {second!r}, which are the same number: "
                     "use one spelling."
                 )
-        return ordered(classes, order), notes
+        if classes and value[classes[0]] < 0:
+            raise DataError(
+                f"{what} has the label {classes[0]}, which usually marks unlabelled images: leave "
+                "them out; if it is a class, write the labels as words (neg, pos)."
+            )
+        return ordered(classes, order), []
     classes = sorted(distinct, key=natural)
-    folded: dict[str, list[str]] = {}
-    for name in classes:
-        folded.setdefault(" ".join(name.casefold().split()), []).append(name)
-    similar = [names for names in folded.values() if len(names) > 1]
-    if similar:
-        shown = "; ".join(" and ".join(map(repr, names)) for names in similar[:3])
-        notes.append(f"{what}: classes that differ only in case or spaces: {shown}.")
-    return ordered(classes, order), [*notes, *order_note(classes, order)]
+    refuse_two_forms(classes, what)
+    notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    return ordered(classes, order), notes
 
 
 def label_classes(
@@ -231,8 +232,9 @@ def class_names_from(
 ) -> tuple[list[str] | None, str]:
     """Class names from a list, a file, or a file with a usual name in `base`.
 
-    Returns the names and their file ("" for none). Text files hold one name per line, JSON files a
-    list, {"0": name} or {name: 0}. stored: names in the data, used unless `value` is set.
+    Returns the names and their file ("" for none). Text files hold one name per line, which may
+    follow its number (`0 cat`), JSON files a list, {"0": name} or {name: 0}.
+    stored: names in the data, used unless `value` is set.
     """
     if isinstance(value, list):
         return _distinct([str(name) for name in value], "dataset.class_names"), ""
@@ -261,7 +263,8 @@ def _read_names(path: Path) -> list[str]:
             raise DataError(f"{path} is too large for a list of class names.")
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
-            return _distinct([line.strip() for line in text.splitlines() if line.strip()], path)
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return _distinct(_without_numbers(lines), path)
         content = json.loads(text)
         if isinstance(content, dict):
             if all(isinstance(number, int) for number in content.values()):
@@ -278,6 +281,15 @@ def _read_names(path: Path) -> list[str]:
             f"The class names in {path} cannot be read ({error}): expected one name per line, or "
             'a JSON list or {"0": "name"}.'
         ) from None
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """The names in lines `0 cat`, in the order of their numbers; other lines as they are."""
+    parts = [line.split(maxsplit=1) for line in lines]
+    numbers = [part[0].rstrip(":,.") for part in parts]
+    if sorted(numbers) != sorted(map(str, range(len(lines)))) or min(map(len, parts)) < 2:
+        return lines
+    return [parts[numbers.index(str(number))][1] for number in range(len(lines))]
 
 
 def _distinct(names: list[str], where: Path | str) -> list[str]:

@@ -4,12 +4,14 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from kdrun.data.tree import Member
-from kdrun.errors import MissingExtraError
+from kdrun.errors import DataError, MissingExtraError
 
 BATCH_BYTES = 16 * 2**20
 MOST_ROWS = 256
@@ -25,6 +27,28 @@ def import_pyarrow() -> tuple[Any, Any]:
     except ModuleNotFoundError:
         raise MissingExtraError("pyarrow", "parquet", "dataset=parquet") from None
     return pyarrow, pyarrow.parquet
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The `pyarrow.parquet.ParquetFile` of a file. Raises DataError for a damaged one."""
+    arrow, pq = import_pyarrow()
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (arrow.ArrowException, OSError, UnicodeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    try:
+        start = path.open("rb").read(64)
+    except OSError:
+        return DataError(f"{path} cannot be read ({error}): check its permissions.")
+    if start.startswith(b"version https://git-lfs"):
+        return DataError(f"{path} is a Git LFS pointer: fetch the file with git lfs pull.")
+    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    return DataError(f"{path} is not a complete Parquet file ({reason}): get it again.")
 
 
 class ColumnReader:

@@ -9,6 +9,7 @@ from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.text import abbreviate
+from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
 
 REMOTE = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://", "pipe:")
@@ -16,7 +17,7 @@ REMOTE = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://", "pipe:")
 
 @dataclass(frozen=True)
 class File:
-    """An existing file. size: bytes. time: modification time in ns."""
+    """An existing file. size: bytes. time: its `changed_at`."""
 
     path: str
     size: int
@@ -71,7 +72,7 @@ class PathResolver:
             return None
         if not S_ISREG(status.st_mode):
             raise DataError(f"{self.what}, {place}: {path} is {_kind(path)}, not an image file.")
-        return File(self._below(path, real), status.st_size, status.st_mtime_ns)
+        return File(self._below(path, real), status.st_size, changed_at(status))
 
     def _real_path(self, path: str) -> str:
         """`os.path.realpath` that resolves each folder once."""

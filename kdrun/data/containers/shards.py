@@ -11,6 +11,7 @@ from pathlib import Path
 from kdrun.data.class_order import natural
 from kdrun.data.containers.paths import REMOTE
 from kdrun.data.containers.split_values import Names
+from kdrun.data.folders.folder import is_hidden
 from kdrun.data.folders.split_names import split_name
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError
@@ -112,7 +113,7 @@ def _matches(path: Path, endings: tuple[str, ...]) -> list[Path]:
             entry
             for ending in endings
             for entry in path.rglob(f"*{ending}")
-            if not any(part.startswith(".") for part in entry.relative_to(path).parts)
+            if not any(is_hidden(part) for part in entry.relative_to(path).parts)
         ]
     if path.exists():
         return [path]

@@ -15,15 +15,15 @@ YES, NO = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f"
 class SplitValues:
     """Names of the splits: the usual ones, replaced per split by those of the user.
 
-    where: file and column, for messages. train, val, test: the user's names. flagged: the split of
-    yes in a column of yes and no, where no is train.
+    where: file and column, for messages. train, val, test: the user's names. flagged: the splits of
+    yes and no in a column of these.
     """
 
     where: str
     train: Names = None
     val: Names = None
     test: Names = None
-    flagged: str | None = None
+    flagged: tuple[str, str] | None = None
     _known: dict[str, str] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)
 
@@ -32,7 +32,8 @@ class SplitValues:
         self._named = {split for split, value in custom.items() if value is not None}
         usual = dict(SPLIT_OF)
         if self.flagged is not None:
-            usual = dict.fromkeys(YES, self.flagged) | dict.fromkeys(NO, "train")
+            yes, no = self.flagged
+            usual = dict.fromkeys(YES, yes) | dict.fromkeys(NO, no)
         self._known = {name: split for name, split in usual.items() if split not in self._named}
         for split, value in custom.items():
             for name in _as_list(value):

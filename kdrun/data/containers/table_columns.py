@@ -28,9 +28,19 @@ LABELS = (
     },
     {"classid", "labelid", "categoryid", "y"},
 )  # fmt: skip
-# Columns of yes and no, as fastai writes them → the split of the rows with yes; the others train.
-FLAGS = {"isvalid": "val", "isvalidation": "val", "isval": "val", "istest": "test"}
-SPLITS = ({"split", "splits", "subset", "partition", "dataset", "set", "fold"}, set(FLAGS))
+# Columns of yes and no, as fastai writes them → the splits of the rows with yes and with no.
+FLAGS = {
+    **dict.fromkeys(("isvalid", "isvalidation", "isval"), ("val", "train")),
+    "istest": ("test", "train"),
+    **dict.fromkeys(("istrain", "istraining", "istrainingimage"), ("train", "test")),
+}
+SPLITS = (
+    {
+        "split", "splits", "subset", "partition", "dataset", "set", "fold", "datasplit",
+        "splitname", "phase", "usage", "traintest", "traintestsplit", "trainvaltest",
+    },
+    set(FLAGS),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ class Columns:
     names: tuple[str, ...]
 
     @property
-    def flagged(self) -> str | None:
-        """The split of the rows whose split column says yes; None for a column of names."""
+    def flagged(self) -> tuple[str, str] | None:
+        """The splits of yes and no in the split column; None for a column of names."""
         return None if self.split is None else FLAGS.get(_normal(self.names[self.split]))
 
     def described(self) -> str:
@@ -139,6 +149,8 @@ def _columns(names: list[str], choice: ColumnChoice, path: Path, settings: Forma
     if choice.split is not False:
         chosen = None if choice.split is True else choice.split
         split = _column(names, chosen, SPLITS, "split", path, settings, required=False)
+        if chosen is None and split in (image, label):
+            split = None
     used = [position for position in (image, label, split) if position is not None]
     if len(set(used)) < len(used):
         raise ConfigError(
@@ -207,6 +219,16 @@ def _chosen(names: list[str], chosen: str | int, key: str, path: Path) -> int:
 
 def _name_or_number(names: list[str], at: int) -> str | int:
     return names[at] if names.count(names[at]) == 1 else at + 1
+
+
+def names_splits(name: str) -> bool:
+    """Whether a column of this name usually holds the names of splits."""
+    return _normal(name) in SPLITS[0]
+
+
+def numbers_classes(name: str) -> bool:
+    """Whether a column of this name usually holds class numbers."""
+    return _normal(name) in LABELS[1]
 
 
 def _normal(name: str) -> str:

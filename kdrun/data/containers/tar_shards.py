@@ -14,7 +14,7 @@ from kdrun.data.containers.compressed import is_compressed, read_part
 from kdrun.data.containers.listing import Listing
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.text import abbreviate
-from kdrun.data.tree import Member
+from kdrun.data.tree import Member, changed_at
 from kdrun.errors import DataError
 
 SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and extension, split at the first dot
@@ -83,7 +83,7 @@ class ShardReader:
 
     def add(self, listing: Listing, path: Path) -> None:
         """Append the samples of one shard. Raises DataError for an unusable one."""
-        time = path.stat().st_mtime_ns
+        time = changed_at(path.stat())
         for sample in self._samples(path):
             image = self._image(sample, path)
             if image is None:

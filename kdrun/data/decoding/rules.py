@@ -56,13 +56,13 @@ class PixelRules:
             ranges.append(None if pair is None else (float(pair[0]), float(pair[1])))
         return cls((red, green, blue), *ranges)
 
-
-def rules_of(card: Mapping[str, Any]) -> PixelRules:
-    """The rules among the further entries of a network card; the defaults where it has none."""
-    try:
-        return PixelRules.from_dict(card[PIXEL_RULES])
-    except (KeyError, TypeError, ValueError, IndexError):
-        return PixelRules()
+    @classmethod
+    def of_card(cls, extra: Mapping[str, Any]) -> "PixelRules":
+        """The rules in `extra` of a network card; the usual ones if it holds none."""
+        try:
+            return cls.from_dict(extra[PIXEL_RULES])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return cls()
 
 
 def parse_background(value: Any) -> tuple[int, int, int]:

@@ -13,15 +13,20 @@ from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.unread import UNSUPPORTED_IMAGES, Unread
-from kdrun.data.tree import PathList
+from kdrun.data.tree import PathList, changed_at
 from kdrun.errors import DataError
 
 COUNT_LIMIT = 200_000  # stop counting files of an unused folder here
+# What systems and network drives leave in folders: thumbnails of the images, deleted images.
+SERVICE_FOLDERS = {
+    *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+    *("$recycle.bin", "system volume information", "lost+found"),
+}
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files: paths, bytes, modification times (ns)."""
+    """Image files: paths, bytes, `changed_at`."""
 
     paths: PathList
     sizes: "array[int]"
@@ -189,7 +194,7 @@ class Collector:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is skipped because of its name."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.casefold() in SERVICE_FOLDERS
 
 
 def shown(path: str, length: int = 300) -> str:
@@ -227,7 +232,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _images_in(folder: Folder) -> Iterator[tuple[str, int, int]]:
-    """(path, bytes, modification time in ns) of each image directly in a folder."""
+    """(path, bytes, `changed_at`) of each image directly in a folder."""
     prefix, links = os.path.join(folder.path, ""), folder.listing.links
     for name in folder.listing.images:
         path = prefix + name
@@ -239,7 +244,7 @@ def _images_in(folder: Folder) -> Iterator[tuple[str, int, int]]:
             raise unreadable(path, error) from None
         if not S_ISREG(stat.st_mode):
             raise DataError(f"{shown(path)} is neither a file nor a folder: remove it.")
-        yield path, stat.st_size, stat.st_mtime_ns
+        yield path, stat.st_size, changed_at(stat)
 
 
 def _below(path: str) -> Iterator[tuple[int, bool]]:

@@ -14,6 +14,7 @@ from kdrun.data.folders.folder import Folder, Place, inside, relative, shown
 from kdrun.data.folders.settings import STAR, chosen_place, refuse_equal, setting
 from kdrun.data.folders.split_names import SPLIT_OF, split_name, split_names
 from kdrun.data.folders.unlabelled import no_class_folders
+from kdrun.data.spelling import refuse_two_forms
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError, did_you_mean
 
@@ -156,6 +157,7 @@ class _Finder:
                 return None
         folder = candidates[0] if chosen is None else chosen.folder
         folder = _enter(folder, self.layout, lambda child: child.name not in known)
+        refuse_two_forms([child.name for child in folder.subfolders], self._name(folder))
         by_nfc = {unicodedata.normalize("NFC", name): name for name in known}
         classes = {
             by_nfc.get(unicodedata.normalize("NFC", child.name), child.name): child

@@ -10,6 +10,7 @@ from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_no
 from kdrun.data.folders.folder import Collector, Files, Folder, Links, inside, relative, shown
 from kdrun.data.folders.layout import Layout, find_layout
 from kdrun.data.folders.unread import Unread, why_empty
+from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.tree import FileList, PathList, Tree
 from kdrun.errors import DataError
 
@@ -41,13 +42,15 @@ def read_tree(
     layout = find_layout(top, chosen)
     train = layout.places["train"]
     _check_names(train.classes)
+    refuse_two_forms(train.classes, shown(train.folder.path))
     classes = in_class_order(train.classes, class_order)
     unread = Unread()
     files = _all_files(layout, unread)
     if len(classes) < 2:
         raise _too_few(train.folder, classes)
     _count_levels(layout, unread, str(root))
-    notes = [*layout.notes, *order_note(classes, class_order), *unread.notes()]
+    notes = [*layout.notes, *spelling_notes(classes, root.name)]
+    notes += [*order_note(classes, class_order), *unread.notes()]
     skipped = [f"{relative(child, str(root))}/ ({child.count()})" for child in layout.unread()]
     if skipped:
         notes.append(f"Folders not read: {', '.join(skipped)}.")
