@@ -24,6 +24,7 @@ from kdrun.models.build import build_with_outputs
 from kdrun.models.card import NetworkCard
 from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained_outputs
 from kdrun.seeds import derive
+from kdrun.teachers.accuracy import drawn_test_notes
 from kdrun.teachers.constants import channels_of, constants_of
 from kdrun.teachers.formats import LoadedWeights, find_card, read_any
 from kdrun.teachers.outputs import Outputs, chosen_outputs, format_mapping
@@ -100,7 +101,7 @@ def _with_card(
     chosen = chosen_outputs(selection, dataset.classes, card_outputs)
     outputs = card.outputs if chosen is None else tuple(_compose(card.outputs, chosen))
     size = config.image_size or card.resized
-    unlike = _unlike_its_training(card, dataset, size, where)
+    unlike = _unlike_its_training(card, dataset, size, where) + drawn_test_notes(card, dataset)
     info = seen_by(dataset, size, channels)
     count = card.num_outputs or len(names)
     network, _ = _build(card.network, replace(info, num_classes=count), config.seed)

@@ -185,6 +185,11 @@ def test_paths_are_relative_to_the_root_that_is_set(
         table(**settings)
 
 
+def test_minus_one_and_one_are_the_classes_of_a_binary_task(read: Read) -> None:
+    signs = [(a, {"cat": "-1"}.get(b, "+1"), c) for a, b, c in ROWS]
+    assert read(lines(signs)).classes == ("-1", "+1")
+
+
 def test_two_tables_of_one_folder_keep_their_caches(read: Read, tmp_path: Path) -> None:
     first = read(lines(ROWS), "a.csv")
     second = read(lines(ROWS[:-1]), "b.csv")
@@ -244,7 +249,7 @@ BAD: dict[str, tuple[str | bytes, dict[str, object], str]] = {
         lines([(a, unicodedata.normalize(f"NF{'CD'[at % 2]}", "é" + b), c)
                for at, (a, b, c) in enumerate(ROWS)]), {},
         r"'e\\u0301cat' and '\\xe9cat'.*NFC and NFD"),
-    "no label as -1": (lines([(a, {"cat": "-1"}.get(b, "1"), c) for a, b, c in ROWS]), {},
+    "no label as -1": (lines([(a, {"cat": "-1"}.get(b, "0"), c) for a, b, c in ROWS]), {},
                        "has the label -1, which usually marks unlabelled images"),
     "test class": (GOOD.replace("test/cat/0.png,cat", "test/cat/0.png,cow"), {},
                    "1 class of the test split has no training images: cow"),

@@ -128,7 +128,8 @@ def classes_in_order(
                     f"{what} has the labels {first!r} and {second!r}, which are the same number: "
                     "use one spelling."
                 )
-        if classes and value[classes[0]] < 0:
+        signs = sorted(value.values()) == [-1, 1]  # the two classes of a binary task
+        if classes and value[classes[0]] < 0 and not signs:
             raise DataError(
                 f"{what} has the label {classes[0]}, which usually marks unlabelled images: leave "
                 "them out; if it is a class, write the labels as words (neg, pos)."
