@@ -489,3 +489,13 @@ def test_orders_of_classes(make: Make) -> None:
     assert tree.origin != read_tree(root).origin == ""
     assert [Path(str(path)).parent.name for path in tree.splits["train"].paths] == [*tree.classes]
     assert read_tree(root, class_order=[2, 1, "0", 10, "01"]).classes[0] == "2"
+
+
+def test_a_copy_of_the_classes_is_no_class(make: Make) -> None:
+    root = make("{cat,dog,backup/cat,backup/dog}/2")
+    (remedy,) = stops(root, "backup holds folders named like the classes next to it")
+    assert read(root, remedy).classes == ("backup", "cat", "dog")
+
+
+def test_a_class_may_have_a_part_named_like_another_class(make: Make) -> None:
+    assert read(make("{cat,dog,other/cat}/2")).classes == ("cat", "dog", "other")

@@ -13,10 +13,11 @@ from kdrun.errors import DataError
 def refuse_shared(place: Place, root: str) -> None:
     """Raise DataError if several class folders share two or more sub-folder names.
 
-    One sub-folder named like a split suffices if the class folder also contains images.
+    Also if a class folder holds the other classes, as a copy of them does. One sub-folder named like a split suffices if the class folder also contains images.
     """
     _refuse_splits_beside_images(place, root)
     inner = {name: _inner_names(folder) for name, folder in place.classes.items()}
+    _refuse_copies(inner, place, root)
     classes = [name for name, names in inner.items() if names]
     if len(classes) < 2:
         return
@@ -32,6 +33,17 @@ def refuse_shared(place: Place, root: str) -> None:
             both = sorted((owner for owner in owners if second in inner[owner]), key=natural)
             if second != shared and len(both) > 1:
                 raise _may_be_splits(place, root, both, sorted({shared, second}, key=natural))
+
+
+def _refuse_copies(inner: dict[str, set[str]], place: Place, root: str) -> None:
+    """Refuse `root/backup/<class>` next to `root/<class>`."""
+    for name, names in inner.items():
+        if len(names) > 1 and names <= set(inner) - {name}:
+            raise DataError(
+                f"{place.classes[name].path} holds folders named like the classes next to it "
+                f"({abbreviate(sorted(names, key=natural))}): move it away if it is a copy of "
+                f"them, or set {setting('train', f'{_prefix(place, root)}*')} if it is a class."
+            )
 
 
 def _refuse_splits_beside_images(place: Place, root: str) -> None:
