@@ -38,12 +38,19 @@ def logits_once(network: nn.Module, images: Tensor) -> Tensor:
             "it changes its input in place, and other networks read the same images: write "
             "x = x.sub(...) instead of x.sub_(...), and no inplace=True in the first layer."
         )
-    if logits.dim() == 2 and bool((logits >= 0).all() & ((logits.sum(1) - 1).abs() < 1e-4).all()):
+    if _are_probabilities(logits):
         raise ConfigError(
             "it returns probabilities (each row sums to 1), and losses need logits: remove the "
             "softmax at its end."
         )
     return logits
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether no value is negative and each row sums to 1; False on the meta device."""
+    if logits.is_meta or logits.dim() != 2:
+        return False
+    return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-4).all())
 
 
 def logits_of(output: Any, training: bool = False) -> Tensor:
