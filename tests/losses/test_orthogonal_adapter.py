@@ -29,7 +29,8 @@ def test_the_weight_stays_orthogonal_in_training(inner: int, outer: int) -> None
     weight = projection.linear.weight.detach()
     assert not torch.allclose(weight, before)
     gram = weight.T @ weight if outer >= inner else weight @ weight.T
-    torch.testing.assert_close(gram, torch.eye(min(inner, outer)).double())
+    # the first weights are orthogonal in float32
+    torch.testing.assert_close(gram, torch.eye(min(inner, outer)).double(), rtol=0, atol=1e-6)
     if outer >= inner:
         torch.testing.assert_close(torch.cdist(projection(rows), projection(rows)).detach(),
                                    torch.cdist(rows, rows), rtol=1e-6, atol=1e-6)  # fmt: skip

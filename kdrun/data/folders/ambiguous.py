@@ -13,7 +13,8 @@ from kdrun.errors import DataError
 def refuse_shared(place: Place, root: str) -> None:
     """Raise DataError if several class folders share two or more sub-folder names.
 
-    Also if a class folder holds the other classes, as a copy of them does. One sub-folder named like a split suffices if the class folder also contains images.
+    One sub-folder named like a split suffices if the class folder also contains images. Also raise
+    it for a class folder that holds the other classes, as a copy of them does.
     """
     _refuse_splits_beside_images(place, root)
     inner = {name: _inner_names(folder) for name, folder in place.classes.items()}
