@@ -83,10 +83,16 @@ def require_equal(result: Agreement, what: str) -> None:
         )
 
 
-def require_same_answers(result: Agreement, what: str) -> None:
-    """Raise ExportError if fewer than 99.9 % of the classes are the same, or most logits differ."""
+def gives_same_answers(result: Agreement) -> bool:
+    """Whether at least 99.9 % of the classes are the same, and most logits."""
     allowed = TOLERATED_TYPICAL_DIFFERENCE * result.largest_logit
-    if result.agreement < REQUIRED_AGREEMENT or result.typical_difference > allowed:
+    return result.agreement >= REQUIRED_AGREEMENT and result.typical_difference <= allowed
+
+
+def require_same_answers(result: Agreement, what: str) -> None:
+    """Raise ExportError unless the file of an int8-aware student `gives_same_answers`."""
+    if not gives_same_answers(result):
+        allowed = TOLERATED_TYPICAL_DIFFERENCE * result.largest_logit
         other = "" if what.endswith(".pt2") else ": format=pt2 computes what PyTorch does"
         raise ExportError(
             f"{what} does not agree with the int8-aware student: on {result.images:,} test images "

@@ -17,6 +17,7 @@ from kdrun.deploy.export_timing import RUNTIME, measure_latency
 from kdrun.deploy.formats import Runner
 from kdrun.deploy.post_training import calibrated
 from kdrun.deploy.quantise import quantise
+from kdrun.deploy.unsigned_weights import use_unsigned_weights
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
 from kdrun.errors import ConfigError
@@ -150,6 +151,12 @@ def _write(
             full = work / f"{source.stem}.onnx" if apart else file
             formats.write_onnx(source.network, source.card, dtype, full, config.opset)
             result = check(formats.onnx_runner(full, session.threads))
+            if trained and not agreement.gives_same_answers(result):
+                use_unsigned_weights(file)
+                result = check(formats.onnx_runner(file, session.threads))
+                session.reporter.say(
+                    "  weights as uint8: on this CPU, ONNX Runtime saturates sums of int8 weights"
+                )
         if trained:
             agreement.require_same_answers(result, path.name)
             return result

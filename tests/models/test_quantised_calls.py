@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from models import quantised_calls as calls
-from torch import Tensor, nn
+from torch import nn
 
 from kdrun.deploy import formats
 from kdrun.deploy.integer_form import IntegerForm, integer_form
 from kdrun.deploy.student import LoadedNetwork
+from kdrun.deploy.unsigned_weights import use_unsigned_weights
 from kdrun.errors import ConfigError
 from kdrun.models.card import NetworkCard
 from kdrun.models.quantisation.arithmetic import TrainingArithmetic
@@ -73,17 +74,6 @@ def has_exact_int8() -> bool:
     return not (x86 and cpu.exists()) or "vnni" in cpu.read_text()
 
 
-def onnx_logits(path: Path, images: Tensor) -> Tensor:
-    """Of ONNX Runtime's int8 kernels where they are exact, else of its reference in floats."""
-    if has_exact_int8():
-        return formats.onnx_runner(path, 1)(images)
-    runtime = pytest.importorskip("onnxruntime")
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run([formats.OUTPUT], {formats.INPUT: images.numpy()})[0])
-
-
 @pytest.mark.parametrize("make", NETWORKS)
 def test_files_compute_what_evaluation_does(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
@@ -100,9 +90,12 @@ def test_files_compute_what_evaluation_does(make: Callable[[], nn.Module], tmp_p
     for count in (1, 7):
         with torch.no_grad():
             expected = loaded(images[:count])
-        onnx = onnx_logits(tmp_path / "x.onnx", images[:count])
-        assert difference(onnx, expected) < 0.02
+        if has_exact_int8():
+            onnx = formats.onnx_runner(tmp_path / "x.onnx", 1)(images[:count])
+            assert difference(onnx, expected) < 0.02
         assert torch.equal(formats.pt2_runner(tmp_path / "x.pt2")(images[:count]), expected)
+    use_unsigned_weights(tmp_path / "x.onnx")
+    assert difference(formats.onnx_runner(tmp_path / "x.onnx", 1)(images), loaded(images)) < 0.02
 
 
 def test_a_weight_that_is_read_in_floats_too_is_not_exported() -> None:
