@@ -2,7 +2,7 @@
 
 ONNX Runtime's x86 kernel for uint8 activations and int8 weights adds pairs of products in 16 bits
 on CPUs without VNNI. Such sums saturate, and the logits change. Its kernel for uint8 weights is
-exact everywhere, but slower on CPUs with VNNI.
+exact everywhere.
 """
 
 from pathlib import Path
