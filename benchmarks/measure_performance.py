@@ -7,7 +7,6 @@ Each line is an ordinary `kdrun benchmark` whose command is printed; the figures
 ratios taken round by round. Nothing else should run meanwhile.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import sweep_tables
 
 PHOTOS = [
     "dataset=synthetic",
@@ -97,14 +98,9 @@ def _spread(values: dict[str, float]) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure the pairs that were named, or all, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(PAIRS))
-    named = parser.parse_args().pairs
-    if unknown := [name for name in named if name not in PAIRS]:
-        parser.error(f"unknown pairs: {', '.join(unknown)}; choose from {', '.join(PAIRS)}")
-    chosen = named or [name for name in PAIRS if not name.startswith("gpu")]
+    chosen = sweep_tables.chosen(__doc__, PAIRS) or [
+        name for name in PAIRS if not name.startswith("gpu")
+    ]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:

@@ -9,7 +9,6 @@ with the validation split measured after each epoch; of the slow pairs three of 
 for each temperature, and counted three times.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import sweep_tables
 from measure_performance import PAIRS, PHOTOS
 
 EPOCHS = {"r32x4": 1, "wrn": 2, "r56": 4, "mnist": 6}
@@ -119,15 +119,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--usual"]:
         usual_run(sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(EPOCHS))
-    named = parser.parse_args().pairs
-    if unknown := [name for name in named if name not in EPOCHS]:
-        parser.error(f"unknown pairs: {', '.join(unknown)}; choose from {', '.join(EPOCHS)}")
     rows = []
-    for name in named or EPOCHS:
+    for name in sweep_tables.chosen(__doc__, EPOCHS) or EPOCHS:
         with tempfile.TemporaryDirectory() as folder:
             gang, usual = measure(name, Path(folder))
         nine = 9 * sum(usual) / len(usual)

@@ -25,6 +25,18 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
     return arguments
 
 
+def chosen(description: str | None, names: Iterable[str]) -> list[str]:
+    """The pairs named on the command line, all of which are among `names`."""
+    names = list(names)
+    made = argparse.ArgumentParser(description=description)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(names))
+    named: list[str] = made.parse_args().pairs
+    if unknown := [name for name in named if name not in names]:
+        made.error(f"unknown pairs: {', '.join(unknown)}; choose from {', '.join(names)}")
+    return named
+
+
 def seed_word(seeds: int) -> str:
     """`seed=0,1,2`."""
     return f"seed={','.join(map(str, range(seeds)))}"

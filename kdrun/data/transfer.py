@@ -66,8 +66,7 @@ def transfer_set(
     Draws `fraction` of each class (of its groups, if images are grouped), rounded (halves up), at
     least one. With the same `seed`, a smaller fraction is a subset of a larger one.
     duplicates: `dataset.duplicates`, for images of a folder that are validation or test images.
-    Raises
-    ConfigError for unknown classes, DataError for too few images and unusable folders.
+    Raises ConfigError for unknown classes, DataError for too few images and unusable folders.
     """
     left_out = _left_out(config, dataset.classes)
     train, index, digest = dataset.train, dataset.train_index, dataset.fingerprint
@@ -78,9 +77,11 @@ def transfer_set(
         train, index = images.train, torch.arange(len(images.train))
         held_out = {"test": dataset.test, **({} if dataset.val is None else {"val": dataset.val})}
         keep, copies = resolve_transfer(train, held_out, duplicates)
+        parts = [digest, images.fingerprint]
         if keep is not None:
             train, index = train.select(keep), keep
-        digest = hashlib.sha256(f"{digest} {images.fingerprint}".encode()).hexdigest()
+            parts.append("without copies")
+        digest = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
         notes += tuple(f"transfer.folder: {note}" for note in (*images.notes, *copies))
     selected = _select(train, left_out, config)
     if selected is not None:

@@ -45,8 +45,9 @@ def settings_of(run: Run) -> dict[str, str]:
         "scheme": find(config, "scheme", "name"),
         "device": result.device or "",
     }
-    # measured weights (`weight: auto`) differ from seed to seed and are no settings
-    alpha = None if result.auto_weights else result.alpha
+    # a measured alpha (`weight: auto`) differs from seed to seed and is no setting
+    measured = [weight.weight for weight in result.auto_weights.values()]
+    alpha = None if result.alpha in measured else result.alpha
     for key, value in (("T", result.T), ("alpha", alpha)):
         names[key] = config.get(key) if value is None else value
     names["ce"] = None if alpha is not None and _alpha_implies_ce(result) else config.get("ce")

@@ -183,6 +183,7 @@ def test_held_out_images_in_a_folder_are_counted_refused_or_left_out(
     assert torch.equal(kept, found.train.in_memory()[dropped.train_index])
     assert torch.equal(kept, ten.train.in_memory())
     assert "6 images left out" in dropped.notes[-1]
+    assert dropped.fingerprint != found.fingerprint
 
 
 def test_a_number_that_may_be_a_padded_name_is_refused() -> None:

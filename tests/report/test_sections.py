@@ -139,6 +139,19 @@ def test_measured_weights_are_no_settings(make: Make, outputs: Path, report_of: 
     assert [len(group.runs) for group in one.section.groups] == [2]
 
 
+def test_alpha_is_a_setting_where_another_weight_is_measured(
+    make: Make, outputs: Path, report_of: ReportOf
+) -> None:
+    measured = {"sp": {"weight": 1400.0, "ratio": 1.0, "batches": 10}}
+    for alpha in (0.5, 0.9):
+        kd = {"_target_": "a.KD", "weight": alpha, "temperature": 4.0}
+        sp = {"_target_": "a.SP", "weight": "auto"}
+        outcome = {"alpha": alpha, "ce": 1 - alpha, "auto_weights": measured}
+        make(loss={"kd": kd, "sp": sp}, outcome=outcome)
+    (one,) = report_of(outputs).sections
+    assert one.section.names == ["alpha"]
+
+
 def test_what_differs_but_is_not_needed_is_named_below(
     make: Make, outputs: Path, report_of: ReportOf
 ) -> None:
