@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from kdrun.errors import ConfigError
 from kdrun.models.dry_run import dry_run
 from kdrun.models.features.hooks import INPUT_SUFFIX
+from kdrun.uncompiled import leave_alone
 
 # Exact types only: a subclass may use its weights differently.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -71,6 +72,9 @@ class _Uses(TorchDispatchMode):
                 self.alive.append(leaf)
                 self.count[id(leaf)] = self.count.get(id(leaf), 0) + 1
         return func(*args, **(kwargs or {}))
+
+
+leave_alone(_Uses.__torch_dispatch__)
 
 
 class _Trace:

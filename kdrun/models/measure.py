@@ -2,10 +2,13 @@
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import flop_counter
 
 from kdrun.models.dry_run import dry_run
 from kdrun.models.quantisation.quantise import SUBMODULE, quantisers_of
+from kdrun.uncompiled import leave_alone
+
+leave_alone(flop_counter._FlopCounterMode.__torch_dispatch__)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -44,7 +47,7 @@ def count_flops(network: nn.Module, sample: Tensor) -> int:
     are counted; biases, normalisation and activations, a few per cent, are not.
     sample: `[B, C, H, W]`, any B.
     """
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter.FlopCounterMode(display=False)
     # The counter ignores the CPU's fused attention; the math backend uses two matrix products.
     with dry_run(network), sdpa_kernel(SDPBackend.MATH), counter:
         network(sample)

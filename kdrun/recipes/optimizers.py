@@ -23,9 +23,9 @@ OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer")
 @OPTIMIZERS.register("sgd", reads=("momentum", "nesterov"))
 def sgd(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer":
     """SGD with momentum; decays every parameter, as the field's CIFAR recipes do."""
-    from torch import optim
+    from kdrun.uncompiled import SGD
 
-    return optim.SGD(
+    return SGD(
         parameters,
         lr=schedule.lr,
         momentum=schedule.momentum,
@@ -38,21 +38,21 @@ def sgd(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer"
 @OPTIMIZERS.register("adam", reads=("betas",))
 def adam(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer":
     """Adam; decays every parameter, through the gradient."""
-    from torch import optim
+    from kdrun.uncompiled import Adam
 
     betas = (schedule.betas[0], schedule.betas[1])
     decay, fused = schedule.weight_decay, _fused(parameters)
-    return optim.Adam(parameters, lr=schedule.lr, betas=betas, weight_decay=decay, fused=fused)
+    return Adam(parameters, lr=schedule.lr, betas=betas, weight_decay=decay, fused=fused)
 
 
 @OPTIMIZERS.register("adamw", reads=("betas",))
 def adamw(parameters: Parameters, schedule: "ScheduleConfig") -> "optim.Optimizer":
     """AdamW; decays matrices and convolutions only, as transformer recipes do."""
-    from torch import optim
+    from kdrun.uncompiled import AdamW
 
     betas = (schedule.betas[0], schedule.betas[1])
     groups = _decay_groups(parameters, schedule)
-    return optim.AdamW(groups, lr=schedule.lr, betas=betas, fused=_fused(parameters))
+    return AdamW(groups, lr=schedule.lr, betas=betas, fused=_fused(parameters))
 
 
 @OPTIMIZERS.register("lamb", reads=("betas",))

@@ -199,13 +199,3 @@ def test_the_deletion_rule_is_seen_in_code_that_breaks_it() -> None:
         assert _touches(ast.parse(code, mode="eval").body) == "renames"  # type: ignore[arg-type]
     for code in ("s.replace('a', 'b')", "open(p)", "names.remove(x)", "replace(config, a=1)"):
         assert _touches(ast.parse(code, mode="eval").body) == ""  # type: ignore[arg-type]
-
-
-def test_importing_everything_starts_no_compiler() -> None:
-    """`torch._dynamo` takes seconds to import: only a compiled network and an optimiser need it."""
-    code = (
-        "import sys, kdrun.cli.execution, kdrun.distillation.run, kdrun.sweeps.progress\n"
-        "import kdrun.evaluation.evaluate, kdrun.report.page\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
