@@ -39,6 +39,16 @@ class Request:
         plain = not (override.is_delete() or override.is_add() or override.is_force_add())
         return self.is_group(override) or is_hydra(override) or not plain
 
+    def is_only_for_sweeps(self, override: Override) -> bool:
+        """Whether it means nothing to one job: all that is about the sweep, but for a `sweep=NAME`
+        whose file has settings of its own.
+        """
+        key = override.key_or_group
+        name = str(override.value()) if key == "sweep" else ""
+        return is_sweep_setting(key) and not (
+            name and config_groups.sets_more_than_a_sweep(name, self.config_dir)
+        )
+
 
 def request(verb: str, config_name: str, config_dir: Path | None) -> Request:
     """Look up the groups and keys of `verb`."""

@@ -130,6 +130,13 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     return tree | content
 
 
+def sets_more_than_a_sweep(name: str, config_dir: Path | None = None) -> bool:
+    """Whether the file of `sweep=NAME` has settings of its own besides the swept values."""
+    path = option_path("sweep", name, config_dir)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else None
+    return bool(set(content or {}) - {"hydra"})
+
+
 def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[str]:
     """The losses that a scheme or an experiment has settings for, chosen or not."""
     path = option_path(group, name, config_dir)

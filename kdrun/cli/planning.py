@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from kdrun.cli import config_groups, grammar, suggestions, teachers, verbs
-from kdrun.cli.command_spec import Request, elements, is_hydra, is_sweep_setting, request
+from kdrun.cli.command_spec import Request, elements, is_hydra, request
 from kdrun.cli.grammar import check_counts, check_jobs
 from kdrun.cli.ineffective import check_effect
 from kdrun.cli.output import Progress
@@ -139,7 +139,7 @@ def _plan(composer: "Composer", overrides: list[Override], flags: Flags) -> Plan
             "once for each value, without -m."
         )
     if not is_sweep:
-        suggestions.check_single(overrides)
+        suggestions.check_single(composer.spec, overrides)
         config = composer.typed(overrides)
         check_effect([config], overrides)
         return Plan(flags, configs=[config], argvs=[composer.argv(overrides)])
@@ -166,7 +166,7 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     order = list(_values_first(columns, jobs))
     for number in order:
         try:
-            configs[number] = composer.typed(composer.parse(jobs[number]))
+            configs[number] = composer.typed(composer.job_settings(composer.parse(jobs[number])))
         except ConfigError as error:
             others = [jobs[other] for other in order if other != number]
             if not configs and not any(_is_valid(composer, job) for job in others[:TRIED]):
@@ -192,7 +192,7 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
 
 def _is_valid(composer: "Composer", job: tuple[str, ...]) -> bool:
     try:
-        composer.typed(composer.parse(job))
+        composer.typed(composer.job_settings(composer.parse(job)))
     except ConfigError:
         return False
     return True
@@ -258,6 +258,7 @@ class Composer:
         self._plain: dict[tuple[str, ...], DictConfig] = {}
         self._trees: dict[tuple[str, ...], dict[str, Any]] = {}
         self._parsed: dict[str, Override] = {}
+        self._in_jobs: dict[str, bool] = {}
 
     def parse(self, words: Iterable[str]) -> list[Override]:
         """Parse `words` as overrides; results are cached."""
@@ -299,7 +300,7 @@ class Composer:
         """The arguments after `kdrun` for one run with these overrides."""
         folder = self.spec.config_dir
         flags = [] if folder is None else ["--config-dir", str(folder)]
-        settings = _job_settings(overrides)
+        settings = self.job_settings(overrides)
         once = [ONCE for o in overrides if o.input_line == ONCE]
         words = teachers.merge_teachers(o.input_line or "" for o in settings)
         return [self.spec.verb, *flags, *words, *once]
@@ -309,9 +310,8 @@ class Composer:
 
         Raises ConfigError for a swept experiment that itself defines a sweep.
         """
-        settings = _job_settings(overrides)
-        # only an experiment can define a sweep, so compose once per experiment
-        hydra = self.hydra([o for o in settings if o.key_or_group == "experiment"])
+        settings = self.job_settings(overrides)
+        hydra = self.hydra(settings)
         lost = set(hydra.sweeper.get("params") or {}) - {o.get_key_element() for o in settings}
         if lost:
             raise ConfigError(
@@ -320,6 +320,17 @@ class Composer:
                 "experiments: run it alone, without -m, or name the values too."
             )
         return [ONCE] if hydra.mode == RunMode.MULTIRUN else []
+
+    def job_settings(self, overrides: list[Override]) -> list[Override]:
+        """The overrides of one job: without those of Hydra and the sweep."""
+        kept = []
+        for override in overrides:
+            line = override.input_line or ""
+            if line not in self._in_jobs:
+                dropped = is_hydra(override) or self.spec.is_only_for_sweeps(override)
+                self._in_jobs[line] = not dropped
+            kept += [override] if self._in_jobs[line] else []
+        return kept
 
     def _check_teacher_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
         """Raise ConfigError for `teacher2.x=1` if teachers have no setting `x`."""
@@ -373,11 +384,6 @@ class Composer:
         assert isinstance(tree, dict)
         self._trees[lines] = {str(key): value for key, value in tree.items()}
         return lines
-
-
-def _job_settings(overrides: list[Override]) -> list[Override]:
-    """Overrides without those of Hydra and the sweep."""
-    return [o for o in overrides if not is_hydra(o) and not is_sweep_setting(o.key_or_group)]
 
 
 def _file_url(folder: Path) -> str:

@@ -15,7 +15,6 @@ from kdrun.cli.command_spec import (
     Request,
     full_key,
     is_hydra,
-    is_sweep_setting,
     near,
     value_text,
     values,
@@ -421,11 +420,12 @@ def _check_launcher(asked: Request, name: str) -> None:
     launchers.require(name)
 
 
-def check_single(overrides: list[Override]) -> None:
+def check_single(asked: Request, overrides: list[Override]) -> None:
     """Raise ConfigError for a setting of sweeps in a command that runs once."""
     for override in overrides:
         key = override.key_or_group
-        if is_sweep_setting(key) or key.replace("/", ".").startswith("hydra.launcher"):
+        launches = key.replace("/", ".").startswith("hydra.launcher")
+        if launches or asked.is_only_for_sweeps(override):
             raise ConfigError(
                 f"{key} is for sweeps, and this command runs once: add -m and the values to try, "
                 "or leave it out."

@@ -9,7 +9,7 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig
 
 from kdrun.cli import execution, grammar, planning, search_space, suggestions, untrusted
-from kdrun.cli.command_spec import is_sweep_setting, request
+from kdrun.cli.command_spec import request
 from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
@@ -118,7 +118,8 @@ class _Asked:
         """Arguments after `kdrun` that run one trial alone."""
         folder = self.flags.config_dir
         flags = ["--config-dir", str(folder)] if folder is not None else []
-        settings = [word for word in self._words if not is_sweep_setting(word.split("=")[0])]
+        spec, fixed = self.composer.spec, self.composer.parse(self._words)
+        settings = [o.input_line or "" for o in fixed if not spec.is_only_for_sweeps(o)]
         return ["distill", *flags, *settings, *words]
 
     def require_budget(self) -> None:

@@ -291,6 +291,48 @@ def test_a_named_sweep_of_experiments_takes_settings_of_their_data(stages: Any) 
     assert {config.seed for config in configs} == {1}
 
 
+def test_each_experiment_of_a_sweep_is_composed_once(
+    stages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[list[str]] = []
+
+    def compose(name: str, overrides: list[str], **options: Any) -> Any:
+        composed.append(overrides)
+        return planning_compose(name, overrides, **options)
+
+    planning_compose = planning.compose
+    monkeypatch.setattr(planning, "compose", compose)
+    experiments = "smoke,sp2019/short_depth,sp2019/short_width"
+    assert run(["distill", "-m", f"experiment={experiments}", "seed=0,1", "sweep=seeds"]) == 0
+    assert len(stages.announced[0][1]) == 6
+    in_jobs = [words for words in composed if any("experiment=" in word for word in words)]
+    assert len(in_jobs) == 3 + 1  # and with the sweep's own settings
+
+
+def test_a_job_keeps_what_its_named_sweep_sets(
+    tmp_path: Path, stages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its recorded command would train something else, here for another time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/sweep").mkdir(parents=True)
+    for name, more in (("plain", ""), ("longer", "epochs: 3\n")):
+        (tmp_path / f"mine/sweep/{name}.yaml").write_text(
+            "# @package _global_\n"
+            "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      T: 1,4\n" + more
+        )
+    found = {}
+    for name in ("plain", "longer"):
+        flags = parse_composed("distill", ["--config-dir", "mine", f"sweep={name}"])
+        plan = planning.check("distill", "distill", flags)
+        assert len(plan.configs) == 2
+        for config, argv in zip(plan.configs, plan.argvs, strict=True):
+            again = planning.check("distill", "distill", parse_composed("distill", argv[1:]))
+            assert again.configs == [config]
+        found[name] = plan.argvs[1][3:], plan.configs[1].schedule.epochs
+    assert found["plain"] == (["T=4"], 60)
+    assert found["longer"] == (["T=4", "sweep=longer", "hydra.mode=RUN"], 3)
+
+
 def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
     flags = parse_composed("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
