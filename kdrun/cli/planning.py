@@ -166,7 +166,7 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
     order = list(_values_first(columns, jobs))
     for number in order:
         try:
-            configs[number] = composer.typed(composer.job_settings(composer.parse(jobs[number])))
+            configs[number] = composer.typed_job(composer.parse(jobs[number]))
         except ConfigError as error:
             others = [jobs[other] for other in order if other != number]
             if not configs and not any(_is_valid(composer, job) for job in others[:TRIED]):
@@ -192,7 +192,7 @@ def _sweep(composer: "Composer", overrides: list[Override], flags: Flags) -> Pla
 
 def _is_valid(composer: "Composer", job: tuple[str, ...]) -> bool:
     try:
-        composer.typed(composer.job_settings(composer.parse(job)))
+        composer.typed_job(composer.parse(job))
     except ConfigError:
         return False
     return True
@@ -321,16 +321,22 @@ class Composer:
             )
         return [ONCE] if hydra.mode == RunMode.MULTIRUN else []
 
+    def typed_job(self, overrides: list[Override]) -> Config:
+        """As `typed`, for a job of a sweep: what only composes the sweep is left out."""
+        return self.typed(
+            [o for o in overrides if not self.spec.is_structural(o) or self._is_in_jobs(o)]
+        )
+
     def job_settings(self, overrides: list[Override]) -> list[Override]:
-        """The overrides of one job: without those of Hydra and the sweep."""
-        kept = []
-        for override in overrides:
-            line = override.input_line or ""
-            if line not in self._in_jobs:
-                dropped = is_hydra(override) or self.spec.is_only_for_sweeps(override)
-                self._in_jobs[line] = not dropped
-            kept += [override] if self._in_jobs[line] else []
-        return kept
+        """The overrides of one job's command: without those of Hydra and the sweep."""
+        return [override for override in overrides if self._is_in_jobs(override)]
+
+    def _is_in_jobs(self, override: Override) -> bool:
+        line = override.input_line or ""
+        if line not in self._in_jobs:
+            dropped = is_hydra(override) or self.spec.is_only_for_sweeps(override)
+            self._in_jobs[line] = not dropped
+        return self._in_jobs[line]
 
     def _check_teacher_settings(self, key: tuple[str, ...], overrides: list[Override]) -> None:
         """Raise ConfigError for `teacher2.x=1` if teachers have no setting `x`."""

@@ -138,10 +138,11 @@ def test_a_slow_job_saves_its_state_when_its_time_is_up(
     """The same command with more time resumes the job."""
     kdrun("train-teacher", *(word for word in SMALL if not word.startswith("teacher.")))
     slow = [*SMALL, "ui=plain", "alone=false", "batch_size=32", "seed=5"]
-    step = _Fit._step
+    step, started = _Fit._step, time.monotonic()
 
     def wait_for_the_limit(fit: _Fit, batch: Any) -> Any:
         while fit.state.step == 8 and not fit.training.stop.requested:
+            assert time.monotonic() - started < 250, "there is no limit"
             time.sleep(0.01)
         return step(fit, batch)
 
