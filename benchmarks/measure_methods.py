@@ -11,8 +11,8 @@ losses train in lockstep and share the teacher's passes; finished runs in DIR ar
 then measures each loss alone with `kdrun benchmark`: the median time of a training step in ms,
 teacher included, and the peak memory of the process in MiB. Run it on an idle machine. CIFAR-100 is
 a fifth of the training images in four views each, 30 epochs, RepDistiller's published ResNet-56 and
-a ResNet-8, in bfloat16 if this machine computes it faster. The column `published` has the figures of resnet56 → resnet20; below the
-table is Kendall's τ of both orders (`published_order.py`).
+a ResNet-8, in bfloat16 if this machine computes it faster. The column `published` has the figures
+of resnet56 → resnet20; below the table is Kendall's τ of both orders (`published_order.py`).
 """
 
 import argparse

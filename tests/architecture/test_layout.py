@@ -39,6 +39,7 @@ LAYERS = [
         "markdown",
         "variables",
         "user_code",
+        "uncompiled",
     }
     | {"__init__"},
 ]
