@@ -46,7 +46,7 @@ class Request:
         key = override.key_or_group
         name = str(override.value()) if key == "sweep" else ""
         return is_sweep_setting(key) and not (
-            name and config_groups.sets_more_than_a_sweep(name, self.config_dir)
+            name and config_groups.settings_beside("sweep", name, self.config_dir)
         )
 
 

@@ -130,11 +130,13 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     return tree | content
 
 
-def sets_more_than_a_sweep(name: str, config_dir: Path | None = None) -> bool:
-    """Whether the file of `sweep=NAME` has settings of its own besides the swept values."""
-    path = option_path("sweep", name, config_dir)
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else None
-    return bool(set(content or {}) - {"hydra"})
+def settings_beside(group: str, name: str, config_dir: Path | None = None) -> set[str]:
+    """What the file of `sweep=NAME` or `search=NAME` sets besides the sweep or the search."""
+    path = option_path(group, name, config_dir)
+    text = path.read_text(encoding="utf-8") if path is not None else ""
+    content = yaml.safe_load(text) or {}
+    own = {"hydra", group} if text.startswith(GLOBAL_PACKAGE) else set(content)
+    return set(content) - own
 
 
 def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[str]:

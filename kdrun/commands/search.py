@@ -8,7 +8,15 @@ from filelock import FileLock, Timeout
 from hydra import initialize_config_module
 from omegaconf import DictConfig
 
-from kdrun.cli import execution, grammar, planning, search_space, suggestions, untrusted
+from kdrun.cli import (
+    config_groups,
+    execution,
+    grammar,
+    planning,
+    search_space,
+    suggestions,
+    untrusted,
+)
 from kdrun.cli.command_spec import request
 from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
@@ -80,6 +88,7 @@ class _Asked:
         suggestions.check_names(asked, overrides)
         self.composer = planning.Composer(asked)
         self.fixed = [o for o in overrides if not o.is_sweep_override()]
+        self._refuse_more_than_a_space()
         self._words = [
             o.input_line or "" for o in self.fixed if o.key_or_group.split(".")[0] != VERB
         ]
@@ -131,11 +140,25 @@ class _Asked:
 
         decide([self.config(words) for words in search_space.corners(self.dimensions)])
 
+    def _refuse_more_than_a_space(self) -> None:
+        """Raise ConfigError if the file of `search=NAME` sets more: no trial could repeat it."""
+        for override in self.fixed:
+            if override.key_or_group == VERB:
+                name = str(override.value())
+                more = config_groups.settings_beside(VERB, name, self.flags.config_dir)
+                if more:
+                    raise ConfigError(
+                        f"search={name} also sets {', '.join(sorted(more))}, and a trial's command "
+                        "would lack it: move it to an experiment, experiment=NAME."
+                    )
+
     def folder(self) -> Path:
-        """Identifies the search; independent of the number of trials."""
+        """Identifies the search by its composed settings; independent of the number of trials."""
+        from kdrun.distillation.run_identity import identity
+
         names = "+".join(one.name for one in self.dimensions)
         safe = re.sub(r"[^\w.+-]", "_", names)[:60]
-        parts = [self._words, [repr(one) for one in self.dimensions], self.settings.seed]
+        parts = [identity(self.base), [repr(one) for one in self.dimensions], self.settings.seed]
         root = Path(self.base.runtime.output_root)
         return root / "searches" / f"{safe}-{canonical_hash(parts)[:8]}"
 

@@ -8,6 +8,7 @@ from kdrun.config.augment import labels_only
 from kdrun.config.schema import DistillConfig, EnsembleConfig, LossConfig, SchemeConfig
 from kdrun.distillation.child_run import ChildRecipe
 from kdrun.distillation.get_or_train import get_or_train
+from kdrun.distillation.next_command import quoted
 from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.token_heads import without_tokens, without_tokens_argv
 from kdrun.runs.folder import RunFolder
@@ -81,11 +82,25 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
 
 
 def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
-    """The command that repeats the baseline of a run. argv, config: of that run."""
+    """The command that repeats the baseline of a run. argv, config: of that run.
+
+    What the baseline does without may have been typed, which is dropped, or come from an experiment
+    or a dictionary, which is replaced.
+    """
     dropped = (
         *("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias="),
         *("augment.teacher_view=", "augment.strong="),
     )
     args = [word for word in argv if not word.lstrip("+~").startswith(dropped)]
     args += without_tokens_argv(config.student)
+    if config.scheme.name != OFFLINE.name:
+        args.append(f"scheme={OFFLINE.name}")
+    if config.augment.teacher_view != "same":
+        args.append("augment.teacher_view=same")
+    if config.augment.strong is not None:
+        args.append("augment.strong=null")
+    if config.transfer.bias != "none":
+        args.append("transfer.bias=none")
+    if config.start is not None and not any(arg.startswith("student.checkpoint=") for arg in args):
+        args.append(f"student.checkpoint={quoted(config.start.checkpoint)}")
     return [*args, "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]

@@ -79,11 +79,11 @@ def after_train_teacher(
     for number, (path, from_file) in enumerate(zip(weights, loaded, strict=True), 1):
         name = "teacher" if len(weights) == 1 else f"teacher{number}"
         if not from_file:
-            kept.append(f"{name}.checkpoint={_quote(str(path.parent))}")
+            kept.append(f"{name}.checkpoint={quoted(str(path.parent))}")
     return shlex.join(["kdrun", "distill", *kept])
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote a text for Hydra's grammar."""
     if _PLAIN.match(text):
         return text

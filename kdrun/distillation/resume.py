@@ -9,6 +9,7 @@ from kdrun.checksums import find_fault
 from kdrun.config import parse, places, rules
 from kdrun.config.schema import RuntimeConfig
 from kdrun.distillation.metrics import show_result
+from kdrun.distillation.next_command import typed_command
 from kdrun.distillation.run import run_distill
 from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_run import run_train_teacher
@@ -32,7 +33,8 @@ def resume_run(path: Path) -> Result:
         raise ConfigError(fault)
     result = read_run(path, WEIGHTS).values or None
     verb = read_config(path, _verb_of) if result is None else result["command"]
-    argv = ["resume", str(path)]
+    # of the runs that it starts, too: a baseline's command is made of that of its run
+    argv = typed_command(path) or ["resume", str(path)]
     if verb == "train-teacher":
         teacher_config = read_config(path, parse.train_teacher_config)
         rules.train_teacher(teacher_config)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdrun.config.schema import DistillConfig
+from kdrun.distillation.run_identity import identity
+from kdrun.errors import ConfigError
 from kdrun.losses.objective import objective_of
 from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
@@ -34,10 +36,25 @@ def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: Dist
 def announce(
     folder: SweepFolder, dimensions: Sequence[Dimension], ended: int, config: DistillConfig
 ) -> None:
-    """Print the search space. Raises ConfigError for an invalid objective."""
+    """Print the search space.
+
+    Raises ConfigError for an invalid objective, and where finished trials ran with other settings,
+    code or data.
+    """
     objective_of(config)
+    recorded = folder.read()
     sweep.open_datasets([config], folder)
     settings = folder.read()
+    now = {"data": settings["data"], "identity": identity(config)}
+    changed = [key for key, value in now.items() if recorded.get(key, value) != value]
+    if ended and changed:
+        folder.add(data=recorded["data"])
+        what = {"data": "other data", "identity": "other settings or code"}
+        raise ConfigError(
+            f"{ended} trials of this search ran with {' and '.join(what[key] for key in changed)}, "
+            f"and trials are compared: give another output_root, or delete {folder.path}."
+        )
+    folder.add(identity=now["identity"])
     reporter = Reporter(settings["ui"])
     before = f", {ended} of them finished before" if ended else ""
     reporter.heading(f"search of {settings['total']} trials{before}")

@@ -72,6 +72,10 @@ def test_stopped_in_any_training_and_resumed(
     code, output = forks.run(workdir, ["resume", str(run_folder(workdir))])
     assert code == 0, output
     assert_same_end(workdir, reference)
+    # also of the runs that the resumed one started
+    commands = [path.read_text() for path in workdir.glob("outputs/distill/*/*/*/command.txt")]
+    assert len(commands) == 2
+    assert all(command.startswith("kdrun distill ") for command in commands), commands
 
 
 @pytest.mark.heavy

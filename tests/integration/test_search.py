@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import SMALL, results
 
+from kdrun.runs.sweeps import SweepFolder
 from tests.reliability import forks
 
 optuna = pytest.importorskip("optuna")
@@ -50,6 +51,43 @@ def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) ->
     assert kdrun("resume", str(folder)) == 0
     assert kdrun(*COMMAND[:-1], "search.trials=4") == 0
     assert len(study_in(workdir).trials) == 4
+
+
+def test_trials_of_other_settings_or_data_are_not_taken(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search", *(w for w in COMMAND[1:-1] if w not in SPACE), "T=interval(1,20)"]
+    words += ["epochs=1", "search.trials=1"]
+    for name, alpha in (("one", 0.3), ("two", 0.8)):
+        file = workdir / name / "experiment/mine.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"# @package _global_\nalpha: {alpha}\n")
+        assert kdrun(*words, "--config-dir", name, "experiment=mine") == 0
+    folders = list(workdir.glob("outputs/searches/*"))
+    assert len(folders) == 2
+
+    capsys.readouterr()
+    file.write_text("# @package _global_\nalpha: 0.5\n")
+    (folder,) = (f for f in folders if "/two" in (f / "sweep.json").read_text())
+    for _ in range(2):
+        assert kdrun("resume", str(folder)) == 2
+        assert "1 trials of this search ran with other settings or code" in capsys.readouterr().err
+    SweepFolder(folder).add(data=["other images"])
+    file.write_text("# @package _global_\nalpha: 0.8\n")
+    for _ in range(2):
+        assert kdrun("resume", str(folder)) == 2
+        assert "1 trials of this search ran with other data" in capsys.readouterr().err
+
+
+def test_a_space_that_sets_more_is_refused(
+    kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workdir / "own/search").mkdir(parents=True)
+    (workdir / "own/search/mine.yaml").write_text(
+        "# @package _global_\nsearch: {space: {T: 'interval(1, 20)'}}\nepochs: 3\n"
+    )
+    assert kdrun("search", "--config-dir", "own", "search=mine") == 2
+    assert "search=mine also sets epochs" in capsys.readouterr().err
 
 
 def test_a_trial_that_fails_is_told_and_the_search_goes_on(kdrun: Run, workdir: Path) -> None:

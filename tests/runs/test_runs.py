@@ -3,15 +3,16 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from kdrun.checksums import SUMS
+from kdrun.cli import planning
+from kdrun.cli.parser import parse_composed
 from kdrun.config.composition import stamp
-from kdrun.config.schema import DistillConfig, NetworkConfig
+from kdrun.config.schema import DistillConfig, StartConfig
 from kdrun.distillation.baseline import baseline_argv
 from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
@@ -148,8 +149,19 @@ def test_hashes_do_not_depend_on_the_order_of_keys() -> None:
 
 def test_the_baselines_command_drops_the_objective() -> None:
     argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
-    network = NetworkConfig("cnn_tiny", "kdrun.models.cnn.ConvNet")
-    config = cast(DistillConfig, SimpleNamespace(student=network))
-    assert baseline_argv(argv, config) == [
-        "distill", "seed=1", "loss=ce", "T=null", "alpha=null", "ce=null", "alone=false",
+    plain = ["loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
+    (config,) = planning.check("distill", "distill", parse_composed("distill", argv[1:])).configs
+    assert isinstance(config, DistillConfig)
+    assert baseline_argv(argv, config) == ["distill", "seed=1", *plain]
+    # of an experiment or a dictionary: what no word that is dropped has set
+    more = replace(
+        config,
+        scheme=replace(config.scheme, name="byot"),
+        augment=replace(config.augment, teacher_view="independent", strong="randaugment"),
+        transfer=replace(config.transfer, bias="match"),
+        start=StartConfig("my outputs/pruned/a.safetensors"),
+    )
+    assert baseline_argv(argv, more) == [
+        "distill", "seed=1", "scheme=offline", "augment.teacher_view=same", "augment.strong=null",
+        "transfer.bias=none", "student.checkpoint='my outputs/pruned/a.safetensors'", *plain,
     ]  # fmt: skip
