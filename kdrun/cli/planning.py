@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -384,12 +384,30 @@ class Composer:
             full = compose(name, [*lines, *extra], return_hydra_config=True)
         except COMPOSE_ERRORS as error:
             raise suggestions.explain(self.spec, error) from None
+        self._drop_settings_of_other_schemes(full, overrides)
         plain = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
         self._bases[lines], self._plain[lines] = full, plain
         tree = OmegaConf.to_container(plain, resolve=False)
         assert isinstance(tree, dict)
         self._trees[lines] = {str(key): value for key, value in tree.items()}
         return lines
+
+    def _drop_settings_of_other_schemes(self, cfg: DictConfig, overrides: list[Override]) -> None:
+        """A typed `scheme=offline` also drops an experiment's `scheme.generations`."""
+        keys = {o.key_or_group for o in overrides if self.spec.is_structural(o)}
+        if "scheme" not in keys or "experiment" not in keys:
+            return
+        folder, chosen = self.spec.config_dir, cfg.hydra.runtime.choices["scheme"]
+        trees = {
+            name: set(config_groups.option_tree("scheme", name, folder))
+            for name in self.spec.options("scheme")
+        }
+        foreign = set().union(*trees.values()) - trees.get(str(chosen), set())
+        with flag_override(cfg.scheme, ["readonly", "struct"], False):
+            for key in foreign - {
+                key.removeprefix("scheme.") for key in keys
+            }:  # typed: +scheme.x=1
+                cfg.scheme.pop(key, None)
 
 
 def _file_url(folder: Path) -> str:

@@ -333,6 +333,20 @@ def test_a_job_keeps_what_its_named_sweep_sets(
     assert found["longer"] == (["T=4", "sweep=longer", "hydra.mode=RUN"], 3)
 
 
+def test_another_scheme_replaces_an_experiments_settings_of_its_own() -> None:
+    """Else `scheme=offline` would still train the generations of the experiment."""
+
+    def config(*words: str) -> Any:
+        return planning.check("distill", "distill", parse_composed("distill", [*words])).configs[0]
+
+    experiment = "experiment=deit/cnn_hard_two_cycles"
+    assert config(experiment).scheme.rounds.generations == 2
+    assert config(experiment, "scheme=born_again").scheme.rounds.keep_first
+    one = config(experiment, "scheme=offline")
+    assert (one.scheme.name, one.scheme.rounds) == ("offline", None)
+    assert config("scheme=born_again").scheme.rounds.generations == 3
+
+
 def test_mistake_in_a_large_sweep_is_found_early() -> None:
     values = ",".join(str(1 + i) for i in range(25))
     flags = parse_composed("distill", ["-m", f"T={values}", f"seed={values}", "batch_size=8,16,0"])
