@@ -15,6 +15,7 @@ from kdrun.cli import (
     planning,
     search_space,
     suggestions,
+    teachers,
     untrusted,
 )
 from kdrun.cli.command_spec import request
@@ -84,7 +85,8 @@ class _Asked:
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
         asked = request(VERB, config_names()[VERB], flags.config_dir)
-        overrides = grammar.parse(grammar.with_short_names(flags.overrides, VERB))
+        typed = grammar.with_short_names(flags.overrides, VERB)
+        overrides = grammar.parse(teachers.expand_teachers(typed, flags.config_dir))
         suggestions.check_names(asked, overrides)
         self.composer = planning.Composer(asked)
         self.fixed = [o for o in overrides if not o.is_sweep_override()]
@@ -128,7 +130,8 @@ class _Asked:
         folder = self.flags.config_dir
         flags = ["--config-dir", str(folder)] if folder is not None else []
         spec, fixed = self.composer.spec, self.composer.parse(self._words)
-        settings = [o.input_line or "" for o in fixed if not spec.is_only_for_sweeps(o)]
+        lines = [o.input_line or "" for o in fixed if not spec.is_only_for_sweeps(o)]
+        settings = teachers.merge_teachers(lines)
         return ["distill", *flags, *settings, *words]
 
     def require_budget(self) -> None:

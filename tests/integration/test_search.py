@@ -79,6 +79,16 @@ def test_trials_of_other_settings_or_data_are_not_taken(
         assert "1 trials of this search ran with other data" in capsys.readouterr().err
 
 
+def test_several_teachers(kdrun: Run, workdir: Path) -> None:
+    words = [w for w in COMMAND[1:-1] if w not in SPACE and not w.startswith("teacher=")]
+    two = ["teacher=[cnn_tiny,cnn_tiny]", "teacher2.seed=7"]
+    assert kdrun("search", *words, *two, "T=2,4", "epochs=1", "search.trials=1") == 0
+    (result,) = [r for r in results(workdir) if r["teachers"]]
+    assert len(result["teachers"]) == 2
+    command = (result["folder"] / "command.txt").read_text()
+    assert "'teacher=[cnn_tiny,cnn_tiny]' teacher2.seed=7" in command
+
+
 def test_a_space_that_sets_more_is_refused(
     kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
