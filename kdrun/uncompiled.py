@@ -1,8 +1,8 @@
 """Keep torch's compiler out of processes that compile nothing.
 
 torch imports `torch._dynamo` when an optimiser or a dispatch mode is first used, only to learn that
-the compiler is to leave its methods alone. The import costs 2 to 4 seconds of CPU time, more than
-the rest of a short training.
+the compiler is to leave its methods alone. The import takes about 2 seconds of CPU time, more than
+a short training.
 """
 
 import inspect

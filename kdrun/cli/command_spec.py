@@ -40,8 +40,9 @@ class Request:
         return self.is_group(override) or is_hydra(override) or not plain
 
     def is_only_for_sweeps(self, override: Override) -> bool:
-        """Whether it means nothing to one job: all that is about the sweep, but for a `sweep=NAME`
-        whose file has settings of its own.
+        """Whether it configures the sweep and no job.
+
+        A `sweep=NAME` whose file also sets something else configures the jobs, too.
         """
         key = override.key_or_group
         name = str(override.value()) if key == "sweep" else ""

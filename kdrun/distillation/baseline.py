@@ -95,8 +95,9 @@ def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     args += without_tokens_argv(config.student)
     if config.scheme.name != OFFLINE.name:
         args.append(f"scheme={OFFLINE.name}")
-    if config.augment.teacher_view != "same":
-        args.append("augment.teacher_view=same")
+    view = labels_only(config.augment).teacher_view
+    if config.augment.teacher_view != view:
+        args.append(f"augment.teacher_view={view}")
     if config.augment.strong is not None:
         args.append("augment.strong=null")
     if config.transfer.bias != "none":
