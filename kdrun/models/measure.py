@@ -8,7 +8,8 @@ from kdrun.models.dry_run import dry_run
 from kdrun.models.quantisation.quantise import SUBMODULE, quantisers_of
 from kdrun.uncompiled import leave_alone
 
-leave_alone(flop_counter._FlopCounterMode.__torch_dispatch__)
+if hasattr(flop_counter, "_FlopCounterMode"):  # private: another version may name it differently
+    leave_alone(flop_counter._FlopCounterMode.__torch_dispatch__)
 
 
 def count_parameters(network: nn.Module) -> int:
