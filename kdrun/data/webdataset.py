@@ -1,9 +1,10 @@
 """Tar shards in the WebDataset layout as a data set."""
 
 from kdrun.data.containers.compressed import ENDINGS, is_compressed
+from kdrun.data.containers.json_splits import JsonSplits
 from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.shards import SPLITS, Shards, find_shards
 from kdrun.data.containers.split_values import Names
 from kdrun.data.containers.tar_shards import ShardReader
 from kdrun.data.decoding.options import ReadOptions, takes_options
@@ -22,6 +23,7 @@ def webdataset(
     image_key: str | None = None,
     label_key: str | None = None,
     json_key: str | None = None,
+    split_key: str | bool | None = None,
     class_names: str | list[str] | None = None,
     num_classes: int | None = None,
     options: ReadOptions,
@@ -37,6 +39,8 @@ def webdataset(
     image_key: extension of the image (`jpg`, `input.png`) if samples have several.
     label_key: extension of the label; None: `cls`, or else `json`. json_key: name of the label in a
     JSON file (`meta.label` if nested); None: the only usual name.
+    split_key: name of the split in the JSON files, for shards whose names tell none; False ignores
+    it. See `json_splits.JsonSplits`.
     class_names, num_classes: for numeric labels; see `listing.numbered_classes`.
     options: see `ReadOptions`.
 
@@ -46,10 +50,16 @@ def webdataset(
     shards = find_shards(root, splits, ENDINGS, options.follow_links)
     if not options.cache:
         _require_random_access(shards)
-    reader = ShardReader(image_key, None if label_key is None else label_key.lstrip("."), json_key)
+    reader = ShardReader(
+        image_key,
+        None if label_key is None else label_key.lstrip("."),
+        json_key,
+        JsonSplits.of(shards, split_key),
+    )
     listings = _read_index(shards, reader, options.progress)
     notes = [f"{shards.base.name}: {shards.described()}.", *reader.notes(shards.base.name)]
     origin = repr((relative_files(shards), reader.image_key, reader.label_key, reader.json_key))
+    origin += split_key if isinstance(split_key, str) else ""
     return read_shards(
         shards, listings, origin, notes, options, class_names=class_names, num_classes=num_classes
     )
@@ -70,12 +80,12 @@ def _read_index(
 ) -> dict[str, Listing]:
     """The samples of all shards, by split."""
     done, total = 0, sum(len(files) for files in shards.splits.values())
-    listings = {}
+    listings = {split: Listing() for split in SPLITS}
     for split, files in shards.splits.items():
-        listings[split] = Listing()
         for path in files:
-            reader.add(listings[split], path)
+            reader.add(listings, split, path)
             done += 1
             if progress is not None:
                 progress("reading the index of the shards", done, total)
+    reader.splits.refuse_overlooked(str(shards.base))
     return listings

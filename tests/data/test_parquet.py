@@ -370,3 +370,71 @@ def test_the_missing_library_is_named(
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'kdrun\[parquet\]'"):
         read(tmp_path / "hf", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "type"), [("is_train", "bool"), ("train", "int64"), ("test", "bool")]
+)
+def test_a_column_of_yes_and_no(
+    tree: Path, folder: RawDataset, write: Write, tmp_path: Path, column: str, type: str
+) -> None:
+    path = write_all(tree, tmp_path, "split", "bytes", False)
+    table = pq.read_table(path)
+    yes = "test" if column == "test" else "train"
+    flags = pa.array([split == yes for split in table["split"].to_pylist()]).cast(type)
+    pq.write_table(table.drop(["split"]).append_column(column, flags), path)
+    if column == "is_train":
+        assert_same(read(path, tmp_path), folder)
+    else:
+        with pytest.raises(DataError, match=rf"set dataset\.split_column={column} .*=false"):
+            read(path, tmp_path)
+    assert_same(read(path, tmp_path, split_column=column), folder)
+    assert len(read(path, tmp_path, split_column=False, test_fraction=0.4).train) == 6
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("small/{0}-00000-of-00001.parquet", "full/{0}-00000-of-00001.parquet"),
+        ("small/{0}/0000.parquet", "full/{0}/0000.parquet"),
+        ("{0}.parquet", "copy/{0}.parquet"),
+    ],
+)
+def test_several_configurations_below_one_folder(
+    write: Write, folder: RawDataset, tmp_path: Path, one: str, other: str
+) -> None:
+    for split in ("train", "test"):
+        for name in (one, other):
+            write(split, name.format(split))
+    with pytest.raises(DataError, match=r"several data sets .*/hf.* set dataset\.root to one"):
+        read(tmp_path / "hf", tmp_path)
+    if one.startswith("small"):
+        assert_same(read(tmp_path / "hf" / "full", tmp_path), folder)
+        both = parquet(
+            root=[str(tmp_path / "hf" / name) for name in ("small", "full")],
+            cache_root=tmp_path / "pq",
+        )
+        assert len(both.train) == 2 * len(folder.train)
+
+
+@pytest.mark.parametrize(
+    "name", ["part-{}/{}.parquet", "00{}/{}.parquet", "{1}/year={0}/x.parquet"]
+)
+def test_folders_that_divide_a_split_are_one_data_set(
+    write: Write, folder: RawDataset, tmp_path: Path, name: str
+) -> None:
+    for split in ("train", "test"):
+        write(split, name.format(0, split), part=slice(0, 2))
+        write(split, name.format(1, split), part=slice(2, None))
+    assert_same(read(tmp_path / "hf", tmp_path), folder)
+
+
+def test_folders_of_several_roots_tell_the_split(
+    write: Write, folder: RawDataset, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        write(split, f"a/{split}/0.parquet", part=slice(0, 2))
+        write(split, f"b/{split}/0.parquet", part=slice(2, None))
+    roots = [str(tmp_path / "hf" / name) for name in ("a", "b")]
+    for root in (roots, str(tmp_path / "hf" / "{a,b}"), str(tmp_path / "hf" / "?" / "*" / "0.*")):
+        assert_same(parquet(root=root, cache_root=tmp_path / "pq"), folder)

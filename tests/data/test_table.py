@@ -315,6 +315,24 @@ def test_a_column_of_training_images(read: Read, folder: RawDataset, header: str
     assert_same(read(lines(rows, header=f"path,label,{header}")), folder)
 
 
+@pytest.mark.parametrize(
+    ("header", "yes"), [("train", "train"), ("Test set", "test"), ("valid", "val")]
+)
+def test_a_split_as_the_name_of_a_column_of_yes_and_no(
+    read: Read, folder: RawDataset, header: str, yes: str
+) -> None:
+    rows = [(path, name, str((split == "train") == (yes == "train"))) for path, name, split in ROWS]
+    text = lines(rows, header=f"path,label,{header}")
+    with pytest.raises(DataError, match=rf"'{header}' is yes or no.*split_column={header}"):
+        read(text)
+    assert_same(read(text, split_column=header), folder)
+    assert len(read(text, split_column=False, test_fraction=0.4).train) == 6
+    other = [(path, name, str(number)) for number, (path, name, _) in enumerate(rows)]
+    assert len(read(lines(other, header=f"path,label,{header}"), test_fraction=0.4).train) == 6
+    same = [(path, name, "1") for path, name, _ in rows]
+    assert len(read(lines(same, header=f"path,label,{header}"), test_fraction=0.4).train) == 6
+
+
 @pytest.mark.parametrize("header", ["phase", "Usage", "data_split", "train_test"])
 def test_less_common_names_of_the_split_column(read: Read, folder: RawDataset, header: str) -> None:
     assert_same(read(lines(ROWS, header=f"path,label,{header}")), folder)

@@ -309,3 +309,71 @@ def test_a_pipe_to_a_command_is_not_run(tmp_path: Path) -> None:
 def test_too_many_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expands to more than 100,000 files"):
         read("x-{0..99999999}.tar", tmp_path)
+
+
+def with_split(tree: Path, tmp_path: Path, member: Callable[[str], Any], by_cls: bool) -> Path:
+    """All images of the tree in one shard; `member` makes the JSON from the split's name."""
+    path = tmp_path / "wds" / "all-000.tar"
+    path.parent.mkdir()
+    files = [path for split in ("train", "test") for path in sorted((tree / split).rglob("*.png"))]
+    with tarfile.open(path, "w") as tar:
+        for number, file in enumerate(files):
+            split, name = file.relative_to(tree).parts[:2]
+            content = {"png": file.read_bytes()}
+            if by_cls:
+                content["cls"] = name.encode()
+            content["json"] = json.dumps({"label": name, "note": "train", **member(split)}).encode()
+            put(tar, {f"{number:06d}.{key}": value for key, value in content.items()})
+    return path
+
+
+@pytest.mark.parametrize("by_cls", [False, True])
+@pytest.mark.parametrize(
+    ("key", "member"),
+    [
+        ("split", lambda split: {"split": split}),
+        ("meta.subset", lambda split: {"meta": {"subset": {"test": "testing"}.get(split, split)}}),
+        ("train", lambda split: {"train": split == "train"}),
+    ],
+)
+def test_the_split_in_the_json_file(
+    tree: Path,
+    folder: RawDataset,
+    tmp_path: Path,
+    key: str,
+    member: Callable[[str], Any],
+    by_cls: bool,
+) -> None:
+    path = with_split(tree, tmp_path, member, by_cls)
+    with pytest.raises(DataError, match=rf"'{key}' .*set dataset\.split_key={key} .*=false"):
+        read(path, tmp_path)
+    raw = read(path, tmp_path, split_key=key)
+    assert_same(raw, folder)
+    assert f"splits from '{key}' in the JSON files" in " ".join(raw.notes)
+    assert len(read(path, tmp_path, split_key=False, test_fraction=0.4).train) == 6
+    with pytest.raises(DataError, match="'cat' as 'label', which names no split"):
+        read(path, tmp_path, split_key="label")
+
+
+def test_a_split_key_beside_names_that_tell_the_splits(write: Write, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.tar")
+    with pytest.raises(ConfigError, match="names of the shards already tell"):
+        read(tmp_path / "wds", tmp_path, split_key="split")
+
+
+@pytest.mark.parametrize("header", ["class", "id, class name", "Label", "names"])
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_header_in_the_list_of_classes(
+    write: Write, folder: RawDataset, tmp_path: Path, header: str, numbers: bool
+) -> None:
+    """It would move every name by one."""
+    for split in ("train", "test"):
+        write(split, f"{split}.tar", cls_of if numbers else lambda name: {"cls": name.encode()})
+    names = tmp_path / "wds" / "classes.txt"
+    names.write_text(f"{header}\ncat\ndog\n")
+    with pytest.raises(DataError, match="like the header of a list"):
+        read(tmp_path / "wds", tmp_path)
+    assert len(read(tmp_path / "wds", tmp_path, num_classes=3).classes) == 3
+    names.write_text(f"cat\ndog\n{header}\n")
+    assert read(tmp_path / "wds", tmp_path).classes[:2] == folder.classes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
+from kdrun.data.containers.table_columns import heads_classes
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Source, Tree
@@ -154,6 +155,8 @@ def label_classes(
     labels are names, in the order of `names` if given, else in natural order.
     """
     labels = {label for listing in splits.values() for label in listing.labels}
+    if names is not None and num_classes != len(names):
+        _refuse_header(names, labels, what)
     if names is not None and labels <= set(names) and not are_numbers(labels):
         return _without_images(splits, ordered(names, order), what)
     if are_numbers(labels):
@@ -168,6 +171,19 @@ def label_classes(
             f"{what}: {len(unknown)} labels are not class names: {abbreviate(unknown)}."
         )
     return classes_in_order(labels, what, order)
+
+
+def _refuse_header(names: Sequence[str], labels: set[str], what: str) -> None:
+    """Raise DataError if the first name is a header: one name too many, and no image has it."""
+    if not heads_classes(names[0]) or names[0] in labels:
+        return
+    if are_numbers(labels) and max(int(label.split(".")[0]) for label in labels) != len(names) - 2:
+        return
+    raise DataError(
+        f"{what}: the first of the {len(names)} class names is {names[0]!r}, like the header of a "
+        f"list, and no image has it: remove that line, or set dataset.num_classes={len(names)} if "
+        "it is a class."
+    )
 
 
 def _without_images(

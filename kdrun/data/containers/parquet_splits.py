@@ -9,7 +9,7 @@ from typing import Any
 from kdrun.data.containers.parquet_reader import opened
 from kdrun.data.containers.shards import Shards
 from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import names_splits
+from kdrun.data.containers.table_columns import flag_splits, names_splits
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -20,8 +20,9 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     """The column of splits; None if there is none, or if the files' names tell the splits.
 
     chosen: `dataset.split_column`. Unless it is set, a column counts if every value names a split,
-    and one of several is train. Raises DataError for such a column with an unusual name,
-    ConfigError for a column that is not there or not needed.
+    and one of several is train, or if it is named like a split and holds yes and no. Raises
+    DataError for such a column with an unusual name, ConfigError for a column that is not there or
+    not needed.
     """
     if set(shards.splits) != {"train"}:
         if isinstance(chosen, str):
@@ -45,20 +46,24 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     if found and len(usual) != 1:
         options = " or ".join(shlex.quote(f"dataset.split_column={name}") for name in found[:5])
         raise DataError(
-            f"{files[0]}: every value of column {found[0]!r} names a split: set {options} to read "
+            f"{files[0]}: column {found[0]!r} tells the split of every row: set {options} to read "
             f"it, or {IGNORE}."
         )
     return usual[0] if usual else None
 
 
 def _columns_of_splits(files: list[Path]) -> list[str]:
-    """Columns of text in which every value names a split, and train is one of several."""
+    """Columns in which every value names a split, and train is one of several."""
     found: dict[str, set[str]] | None = None
     for path in files:
         with opened(path) as file:
-            texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+            names = [
+                field.name
+                for field in file.schema_arrow
+                if _is_text(field.type) or (flag_splits(field.name) and _is_whole(field.type))
+            ]
             here = {
-                name: _splits_in(file, name) for name in texts if found is None or name in found
+                name: _splits_in(file, name) for name in names if found is None or name in found
             }
         found = {
             name: splits | (found or {}).get(name, set())
@@ -74,12 +79,16 @@ def _is_text(kind: Any) -> bool:
     return re.match(r"(dictionary<values=)?(large_)?string", str(kind)) is not None
 
 
+def _is_whole(kind: Any) -> bool:
+    return re.fullmatch(r"bool|u?int\d+", str(kind)) is not None
+
+
 def _splits_in(file: Any, column: str) -> set[str] | None:
     """The splits that a column names; None at the first value that names none."""
-    values = SplitValues(column)
+    values = SplitValues(column, flagged=flag_splits(column))
     splits = set()
     for value in _values(file, column):
-        split = values.find(value) if isinstance(value, str) else None
+        split = None if value is None else values.find(str(value))
         if split is None:
             return None
         splits.add(split)
@@ -88,7 +97,7 @@ def _splits_in(file: Any, column: str) -> set[str] | None:
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:
     """The split of each row. Raises DataError for a value that names none."""
-    values = SplitValues(column)
+    values = SplitValues(column, flagged=flag_splits(column))
     for row, value in enumerate(_values(file, column), 1):
         split = values.find(str(value))
         if split is None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob
@@ -19,6 +20,7 @@ from kdrun.errors import ConfigError, DataError
 SPLITS = ("train", "val", "test")
 MOST_SHARDS = 100_000
 RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
+DIVIDES = re.compile(r".*=.*|(part|shard|chunk|batch|block)?[-_]?\d+", re.IGNORECASE).fullmatch
 OF = re.compile(r"(?P<start>.*?-)(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>.*)")
 
 
@@ -64,16 +66,19 @@ def find_shards(
         if len(set(files)) < len(files):
             raise DataError("dataset.train, dataset.val and dataset.test share files.")
     else:
-        splits = _by_name(_expand(root, None, endings, "dataset.root"), base)
+        files = _expand(root, None, endings, "dataset.root")
+        splits = _by_name(files, base or _common_folder(files))
     splits = {split: splits[split] for split in SPLITS if splits.get(split)}
-    common = base or Path(
-        os.path.commonpath([path.parent for files in splits.values() for path in files])
-    )
+    common = base or _common_folder([path for files in splits.values() for path in files])
     if not follow_links:
         _check_links(common, splits)
     for files in splits.values():
         _check_complete(files)
     return Shards(common.absolute(), splits)
+
+
+def _common_folder(files: list[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in files]))
 
 
 def _expand(value: Names, base: Path | None, endings: tuple[str, ...], where: str) -> list[Path]:
@@ -172,12 +177,12 @@ def _alternatives(inside: str) -> Iterable[str] | None:
     return (str(number).zfill(width) for number in order)
 
 
-def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
-    """Group files by the split in their name, or else in the name of a folder."""
+def _by_name(files: list[Path], base: Path) -> dict[str, list[Path]]:
+    """Group files by the split in their name, or else in the name of a folder below `base`."""
     splits: dict[str, list[Path]] = {}
     unclear = []
     for path in files:
-        folders = path.parent.relative_to(base.absolute()).parts if base is not None else ()
+        folders = path.parent.relative_to(base.absolute()).parts
         names = (path.name.split(".")[0], *reversed(folders))
         matches = (match for name in names if (match := split_name(name)) is not None)
         match = next(matches, None)
@@ -194,6 +199,30 @@ def _by_name(files: list[Path], base: Path | None) -> dict[str, list[Path]]:
             "and dataset.test to the files of each."
         )
     return splits
+
+
+def refuse_configurations(shards: Shards) -> None:
+    """Raise DataError if sibling folders hold the same files of a split (`small/`, `full/`).
+
+    Published data sets keep one such folder per configuration, often of the same images. Folders
+    that merely divide many files (`part-1`, `000`, `year=2020`) are no configurations.
+    """
+    folders: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for split, files in shards.splits.items():
+        for path in files:
+            parts = path.parent.relative_to(shards.base).parts
+            names = tuple(name for name in parts if not split_name(name) and not DIVIDES(name))
+            match = OF.fullmatch(path.name)
+            folders.setdefault((split, match["start"] if match else path.name), set()).add(names)
+    shared = [names for names in folders.values() if len(names) > 1]
+    if shared:
+        places = [str(shards.base.joinpath(*names)) for names in sorted(shared[0])]
+        both = shlex.quote(f"dataset.root=[{','.join(places[:2])}]")
+        raise DataError(
+            f"{shards.base} holds several data sets with files of the same names, in "
+            f"{abbreviate(places, 3)}: set dataset.root to one of them, or list those to be read "
+            f"as one, {both}."
+        )
 
 
 def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:

@@ -1,12 +1,14 @@
 """Find the delimiter, the header and the columns of a table."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdrun.data.containers.table_text import Rows, read_text
 from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.folders.split_names import split_name
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -80,7 +82,7 @@ class Columns:
     @property
     def flagged(self) -> tuple[str, str] | None:
         """The splits of yes and no in the split column; None for a column of names."""
-        return None if self.split is None else FLAGS.get(_normal(self.names[self.split]))
+        return None if self.split is None else flag_splits(self.names[self.split])
 
     def described(self) -> str:
         """`paths from column 'path', labels from column 'label'`."""
@@ -222,8 +224,28 @@ def _name_or_number(names: list[str], at: int) -> str | int:
 
 
 def names_splits(name: str) -> bool:
-    """Whether a column of this name usually holds the names of splits."""
-    return _normal(name) in SPLITS[0]
+    """Whether a column of this name usually holds splits: their names, or yes and no."""
+    return any(_normal(name) in names for names in SPLITS)
+
+
+def flag_splits(name: str) -> tuple[str, str] | None:
+    """The splits of the rows with yes and with no, if a column of this name holds yes and no.
+
+    `is_valid` → val and train; a bare `train` → train and test. None for other names.
+    """
+    if (usual := FLAGS.get(_normal(name))) is not None:
+        return usual
+    match = split_name(name)
+    if match is None or not match.plain:
+        return None
+    return match.split, "test" if match.split == "train" else "train"
+
+
+def heads_classes(name: str) -> bool:
+    """Whether a line is rather the header of a list of classes than a class (`id,class name`)."""
+    words = {_normal(word) for word in re.split(r"[,;\t]", name)}
+    labels = LABELS[0] | LABELS[1] | {"name", "names"}
+    return bool(words & labels) and words <= labels | {"id", "index", "idx", "no", "number", ""}
 
 
 def numbers_classes(name: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.data.containers.compressed import is_compressed, read_part
+from kdrun.data.containers.json_splits import JsonSplits
 from kdrun.data.containers.listing import Listing
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.text import abbreviate
@@ -72,17 +73,19 @@ class ShardReader:
     """Reads the index and labels of shards one after another, without the pixels.
 
     image_key, label_key, json_key: settings of the user; None selects the only candidate.
+    splits: the splits of samples in shards whose names tell none.
     used: extensions of images and labels. skipped: kind of member → number of skipped members.
     """
 
     image_key: str | None = None
     label_key: str | None = None
     json_key: str | None = None
+    splits: JsonSplits = field(default_factory=JsonSplits)
     used: dict[str, set[str]] = field(default_factory=lambda: {"images": set(), "labels": set()})
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def add(self, listing: Listing, path: Path) -> None:
-        """Append the samples of one shard. Raises DataError for an unusable one."""
+    def add(self, listings: dict[str, Listing], split: str, path: Path) -> None:
+        """Append the samples of one shard of a split. Raises DataError for an unusable one."""
         time = changed_at(path.stat())
         for sample in self._samples(path):
             image = self._image(sample, path)
@@ -90,6 +93,12 @@ class ShardReader:
                 self._skip("samples without an image")
                 continue
             label = self._label(sample, path)
+            if split == "train":
+                listing = listings[
+                    self.splits.split(sample.texts.get("json"), f"{path}: {sample.key}.json")
+                ]
+            else:
+                listing = listings[split]
             listing.add(image, label, image.size, time)
 
     def _samples(self, path: Path) -> Iterator[Sample]:
@@ -143,6 +152,8 @@ class ShardReader:
             raise _damaged(path, error) from None
 
     def _is_label(self, component: str) -> bool:
+        if component == "json" and isinstance(self.splits.key, str):
+            return True
         if self.label_key is not None:
             return component == self.label_key.lower()
         return component in ("cls", "json")
@@ -238,7 +249,9 @@ class ShardReader:
     def notes(self, name: str) -> list[str]:
         """Extensions of images and labels, and what was skipped."""
         images, labels = (", ".join(sorted(self.used[what])) for what in ("images", "labels"))
-        notes = [f"{name}: images from .{images}, labels from .{labels}."]
+        key = self.splits.key
+        splits = f", splits from {key!r} in the JSON files" if isinstance(key, str) else ""
+        notes = [f"{name}: images from .{images}, labels from .{labels}{splits}."]
         if self.skipped:
             parts = [f"{count:,} {what}" for what, count in self.skipped.items()]
             notes.append(f"{name}: not read: {abbreviate(parts, 8)}.")

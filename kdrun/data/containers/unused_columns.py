@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdrun.data.containers.table_columns import Columns, numbers_classes
+from kdrun.data.containers.split_values import NO, YES
+from kdrun.data.containers.table_columns import Columns, flag_splits, numbers_classes
 from kdrun.errors import DataError
 
 MOST_LISTED = 20
@@ -23,6 +24,7 @@ class UnusedColumns:
     find: Callable[[str], str | None]
     ignore_splits: bool
     _splits: dict[int, set[str]] = field(default_factory=dict)
+    _flags: dict[int, set[bool]] = field(default_factory=dict)
     _numbers: dict[int, dict[str, int]] = field(default_factory=dict)  # column → label → number
 
     def __post_init__(self) -> None:
@@ -30,6 +32,7 @@ class UnusedColumns:
         unused = [at for at in range(len(self.columns.names)) if at not in used]
         if self.columns.split is None and not self.ignore_splits:
             self._splits = {at: set() for at in unused}
+            self._flags = {at: set() for at in unused if flag_splits(self.columns.names[at])}
         self._numbers = {at: {} for at in unused if numbers_classes(self.columns.names[at])}
 
     def add(self, fields: Sequence[str], label: str) -> None:
@@ -40,6 +43,12 @@ class UnusedColumns:
                 del self._splits[at]
             else:
                 self._splits[at].add(split)
+        for at in list(self._flags):
+            text = fields[at].strip().casefold()
+            if text in YES or text in NO:
+                self._flags[at].add(text in YES)
+            else:
+                del self._flags[at]
         for at in list(self._numbers):
             text = fields[at].strip()
             number = int(text) if text.isdecimal() and len(text) < 10 else -1
@@ -47,16 +56,25 @@ class UnusedColumns:
                 del self._numbers[at]
 
     def refuse_splits(self) -> None:
-        """Raise DataError for a column in which every value names a split, and one is train."""
+        """Raise DataError for a column that tells the splits.
+
+        Every value of it names a split, and one is train; or it is named like a split and holds
+        yes and no.
+        """
         for at, splits in self._splits.items():
             if "train" in splits and len(splits) > 1:
-                name = self.columns.names[at]
-                key = shlex.quote(f"dataset.split_column={name}")
-                raise DataError(
-                    f"{self.path}: every value of column {name!r} names a split, but no split "
-                    f"column is set: use {key} to read it, or dataset.split_column=false to "
-                    "ignore it."
-                )
+                raise self._overlooked(at, "names a split")
+        for at, flags in self._flags.items():
+            if len(flags) > 1:
+                raise self._overlooked(at, "is yes or no")
+
+    def _overlooked(self, at: int, what: str) -> DataError:
+        name = self.columns.names[at]
+        key = shlex.quote(f"dataset.split_column={name}")
+        return DataError(
+            f"{self.path}: every value of column {name!r} {what}, but no split column is set: use "
+            f"{key} to read the splits from it, or dataset.split_column=false to ignore it."
+        )
 
     def order_notes(self, classes: Sequence[str]) -> list[str]:
         """A note if a column numbers the classes in another order."""
