@@ -183,8 +183,13 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
     from kdrun.sweeps import search
 
     study = Study(folder.path, asked.dimensions, asked.settings.seed)
+    before = folder.read() if study.ended() else {}
     search.begin(folder, command, asked.settings.trials + study.rejected(), asked.base)
-    search.announce(folder, asked.dimensions, study.ended(), asked.base)
+    try:
+        search.announce(folder, asked.dimensions, study.ended(), asked.base)
+    except ConfigError:  # what ran before can still be resumed as it was
+        folder.add(**before)
+        raise
     budget = search.TrialBudget(folder, asked.base)
     codes = []
     try:

@@ -48,7 +48,6 @@ def announce(
     now = {"data": settings["data"], "identity": identity(config)}
     changed = [key for key, value in now.items() if recorded.get(key, value) != value]
     if ended and changed:
-        folder.add(data=recorded["data"])
         what = {"data": "other data", "identity": "other settings or code"}
         raise ConfigError(
             f"{ended} trials of this search ran with {' and '.join(what[key] for key in changed)}, "

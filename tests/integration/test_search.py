@@ -56,8 +56,13 @@ def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) ->
 def test_trials_of_other_settings_or_data_are_not_taken(
     kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["search", *(w for w in COMMAND[1:-1] if w not in SPACE), "T=interval(1,20)"]
-    words += ["epochs=1", "search.trials=1"]
+    common = [
+        "search",
+        *(w for w in COMMAND[1:-1] if w not in SPACE),
+        "T=interval(1,20)",
+        "epochs=1",
+    ]
+    words = [*common, "search.trials=1"]
     for name, alpha in (("one", 0.3), ("two", 0.8)):
         file = workdir / name / "experiment/mine.yaml"
         file.parent.mkdir(parents=True)
@@ -74,9 +79,13 @@ def test_trials_of_other_settings_or_data_are_not_taken(
         assert "1 trials of this search ran with other settings or code" in capsys.readouterr().err
     SweepFolder(folder).add(data=["other images"])
     file.write_text("# @package _global_\nalpha: 0.8\n")
-    for _ in range(2):
-        assert kdrun("resume", str(folder)) == 2
+    recorded = (folder / "sweep.json").read_text()
+    for trials in (1, 2):
+        assert (
+            kdrun(*common, "--config-dir", "two", "experiment=mine", f"search.trials={trials}") == 2
+        )
         assert "1 trials of this search ran with other data" in capsys.readouterr().err
+    assert (folder / "sweep.json").read_text() == recorded
 
 
 def test_several_teachers(kdrun: Run, workdir: Path) -> None:
