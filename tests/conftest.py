@@ -77,6 +77,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_teardown() -> None:
+    """What a test leaves (imported modules, composed configurations) stays as well."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip GPU tests where there is no GPU."""
     if item.get_closest_marker("gpu"):

@@ -1,5 +1,6 @@
 """Choice of the device, its precision and the number of CPU threads."""
 
+import itertools
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ import torch
 from kdrun.errors import ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_resets = itertools.count()  # calls of `reset_process_state`
 
 
 def available_devices() -> list[str]:
@@ -120,7 +122,8 @@ def reset_process_state() -> None:
     """Clear compiler and memory state of earlier runs in this process."""
     import gc
 
-    gc.collect()
+    if next(_resets):  # before its first run, a process has only modules, and a look takes long
+        gc.collect()
     if "torch._dynamo" in sys.modules:  # importing it takes longer than a small command
         torch._dynamo.reset()
     if torch.cuda.is_available():
