@@ -14,6 +14,7 @@ from tests.reliability import forks
 Typed = Callable[..., str]
 
 
+@pytest.mark.heavy
 def test_what_it_writes_passes_its_own_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -32,6 +33,16 @@ def test_what_it_writes_passes_its_own_tests(
     code, said = forks.run_pytest(folder, ".")
     assert code == 0, said
     assert "6 passed" in said
+
+
+def test_what_it_writes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for words in (["loss", "margin"], ["model", "small"]):
+        assert run(["new", *words]) == 0
+    words = ["--config-dir", "my_configs", "teacher=small", "student=small", "loss=[kd,margin]"]
+    small = ["epochs=1", "teacher.schedule.epochs=1", "alone=false", "ui=quiet", "threads=1"]
+    assert run(["distill", *words, *small]) == 0
 
 
 def test_what_it_writes_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,9 @@ TWO = "experiment=deit/cnn_vit_hard_one_token,deit/cnn_vit_soft_one_token"
         (["teacher=resnet8,resnet20"], [["resnet8"], ["resnet20"]]),
     ],
 )
-@pytest.mark.parametrize("experiments", [TWO, TWO.partition(",")[0]])
+@pytest.mark.parametrize(
+    "experiments", [TWO, pytest.param(TWO.partition(",")[0], marks=pytest.mark.heavy)]
+)
 def test_swept_experiments_get_the_chosen_teachers(
     experiments: str, words: list[str], expected: list[list[str]]
 ) -> None:

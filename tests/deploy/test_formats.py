@@ -16,8 +16,10 @@ from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard
 from kdrun.types import InputInfo, Normalisation
 
-KINDS = ["cnn_tiny", "mlp", "wrn_16_1", "vgg8"]
+KINDS = ["cnn_tiny", "mlp"]
 SLOW = [
+    "wrn_16_1",
+    "vgg8",
     "resnet8",
     "squeezenet1_1",
     "mobilenetv2",

@@ -1,6 +1,5 @@
 """Running the tool as a user does, in a folder of its own, on data small enough for seconds."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -11,16 +10,6 @@ from typing import Any
 import pytest
 
 from kdrun.cli.main import run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _collect_less() -> None:
-    """Each run collects garbage; what is imported once need not be looked through each time."""
-    import kdrun.distillation.resume
-    import kdrun.sweeps.jobs  # noqa: F401
-
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture

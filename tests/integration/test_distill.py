@@ -1,7 +1,9 @@
 """Both stages end to end: the contract of the run folder, reuse, equality, evaluation."""
 
+import contextlib
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import SMALL, results, without_times
+
+from kdrun.cli.main import run
 
 Run = Callable[..., int]
 Refuse = Callable[..., str]
@@ -91,6 +95,18 @@ def test_the_teacher_and_the_baseline_are_trained_once(kdrun: Run, workdir: Path
     assert len(list(workdir.glob("outputs/teachers/*/*/teacher.json"))) == 1
 
 
+SHORT = [*SMALL, "alone=false", "epochs=1", "teacher.schedule.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of the settings SHORT."""
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
+        assert run(["distill", *SHORT]) == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "trained_again"),
     [
@@ -106,10 +122,10 @@ def test_the_teacher_and_the_baseline_are_trained_once(kdrun: Run, workdir: Path
     ],
 )
 def test_only_what_shapes_the_teacher_trains_it_again(
-    kdrun: Run, workdir: Path, change: str, trained_again: bool
+    kdrun: Run, workdir: Path, trained: Path, change: str, trained_again: bool
 ) -> None:
-    kdrun("distill", *SMALL, "alone=false", "epochs=1", "teacher.schedule.epochs=1")
-    kdrun("distill", *SMALL, "alone=false", "epochs=1", "teacher.schedule.epochs=1", change)
+    shutil.copytree(trained / "outputs", "outputs")
+    kdrun("distill", *SHORT, change)
     entries = list(workdir.glob("outputs/teachers/*/*/teacher.json"))
     assert len(entries) == (2 if trained_again else 1)
 

@@ -106,6 +106,7 @@ def lines(block: str) -> Iterator[str]:
             yield line
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_the_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

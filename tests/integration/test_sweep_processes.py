@@ -70,6 +70,7 @@ def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> N
     assert len(results(workdir, name="cnn_large-*")) == 2
 
 
+@pytest.mark.heavy
 def test_jobs_as_submitit_runs_them(kdrun: Run, workdir: Path) -> None:
     pytest.importorskip("submitit")
     words = [
