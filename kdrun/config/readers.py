@@ -20,6 +20,11 @@ BIASES = ("none", "match")
 MOST_PIXELS = 100_000_000  # per image, as when reading files
 # Endings that are no part of a data set's name.
 CONTAINERS = re.compile(r"\.(parquet|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)$", re.IGNORECASE)
+# Lines of files of class names: `0 cat`, `0,cat`, `[0] cat`, and `cat 0`.
+NUMBERED = re.compile(
+    r"[\[(]?(?P<number>\d{1,9})[\])]?(?:\s*[,;:|=.)]\s*|\s+|(?<=[\])]))(?P<name>\S.*)"
+)
+NUMBERED_LAST = re.compile(r"(?P<name>.*\S)(?:\s*[,;:|=]\s*|\s+)(?P<number>\d{1,9})")
 LARGEST_NAMES_FILE = 64 * 2**20  # bytes
 
 
@@ -210,7 +215,7 @@ def class_order(value: Any, name: str) -> str | tuple[str, ...] | None:
     elif str(value) in (NATURAL, LEXICOGRAPHIC):
         return str(value)
     else:
-        names = _without_numbers(read_names(str(value), name))
+        names = without_numbers(read_names(str(value), name))
     twice = sorted({entry for entry in names if names.count(entry) > 1})
     if twice:
         raise ConfigError(f"{name} names {twice[0]!r} twice: name each output once.")
@@ -245,14 +250,20 @@ def read_names(value: str, name: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _without_numbers(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without the running numbers, from 0 or 1, that some lists put first."""
-    parts = [re.split(r"[\s,;:]+", name, maxsplit=1) for name in names]
-    for first in (0, 1):
-        running = [str(number) for number in range(first, first + len(names))]
-        if [part[0] for part in parts] == running and all(len(part) == 2 for part in parts):
-            return tuple(part[1] for part in parts)
-    return tuple(names)
+def without_numbers(lines: Sequence[str]) -> tuple[str, ...]:
+    """The names in lines `0 cat` or `cat 0`, in the order of their numbers, or else the lines.
+
+    The numbers run from 0 or from 1, and the names differ. Between number and name are spaces or a
+    usual mark (`0,cat`, `0: cat`, `[0] cat`).
+    """
+    for pattern in (NUMBERED, NUMBERED_LAST):
+        matches = [match for line in lines if (match := pattern.fullmatch(line)) is not None]
+        names = {int(match["number"]): match["name"] for match in matches}
+        if len(matches) < len(lines) or len(set(names.values())) < len(lines):
+            continue
+        if sorted(names) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+            return tuple(names[number] for number in sorted(names))
+    return tuple(lines)
 
 
 def place_name(kwargs: dict[str, Any]) -> str:

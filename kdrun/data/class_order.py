@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from kdrun.config.readers import LEXICOGRAPHIC, read_names
+from kdrun.config.readers import LEXICOGRAPHIC, read_names, without_numbers
 from kdrun.config.readers import NATURAL as NATURAL
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, did_you_mean
@@ -70,18 +70,17 @@ def _of_lines(lines: list[str], names: Collection[str], where: str) -> tuple[str
     return fitting.pop() if fitting else _checked(lines, names, where)
 
 
-def _columns(lines: list[str]) -> Iterable[list[str]]:
+def _columns(lines: list[str]) -> Iterable[Sequence[str]]:
     """Candidate class names: whole lines, their first words (`n01440764 tench, Tinca tinca`),
-    or the text after a running number (`0 cat`).
+    or the text beside a number (`0 cat`, `cat 0`), in the order of the numbers.
     """
     yield lines
-    parts = [re.split(r"[\s,;]+", line, maxsplit=1) for line in lines]
-    numbers = [part[0] for part in parts]
-    yield numbers
-    if all(len(part) == 2 for part in parts):
-        for first in (0, 1):
-            if numbers == [str(number) for number in range(first, first + len(lines))]:
-                yield [part[1] for part in parts]
+    numbered = without_numbers(lines)
+    first_words = [re.split(r"[\s,;]+", line, maxsplit=1)[0] for line in lines]
+    numbers_last = set(first_words) == set(numbered) and not all(map(str.isdecimal, first_words))
+    if numbered == tuple(lines) or not numbers_last:
+        yield first_words
+    yield numbered
 
 
 def _checked(listed: list[str], names: Collection[str], where: str) -> tuple[str, ...]:

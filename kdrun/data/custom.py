@@ -83,7 +83,8 @@ def _check_range(parts: dict[str, Split], target: str) -> None:
 def _order_notes(train: Split, target: str) -> tuple[str, ...]:
     """A note on images that are more likely `[N, H, W, C]` than what they are read as."""
     channels, height, width = train.shape
-    if not (4 < channels > width and height > 1):
+    pixels_first = channels == height != width  # square images, other channels in the last place
+    if height == 1 or channels <= 4 or not (channels > width or pixels_first):
         return ()
     return (
         f"{target}: the images are read as [N, C, H, W], {channels} channels of {width}×{height} "

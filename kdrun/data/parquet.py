@@ -16,7 +16,7 @@ from kdrun.data.containers.parquet_reader import (
 from kdrun.data.containers.parquet_splits import find_split_column, split_of_rows
 from kdrun.data.containers.paths import PathResolver
 from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import SPLITS, Shards, find_shards, refuse_configurations
+from kdrun.data.containers.shards import SPLITS, Shards, find_shards
 from kdrun.data.containers.split_values import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset
@@ -55,8 +55,6 @@ def parquet(
     """
     splits = {"train": train, "val": val, "test": test}
     shards = find_shards(root, splits, (".parquet",), options.follow_links)
-    if isinstance(root, str) and Path(root).expanduser().is_dir() and not any(splits.values()):
-        refuse_configurations(shards)
     reader = _Reader(shards, image_column, label_column, split_column, options.follow_links)
     listings = reader.read()
     return read_shards(

@@ -234,4 +234,4 @@ def not_finite(tensor: Tensor) -> int:
     """Number of NaN or infinite elements."""
     if not tensor.is_floating_point():
         return 0
-    return int((~torch.isfinite(tensor)).sum())
+    return int((~torch.isfinite(tensor.float())).sum())  # float: 8-bit types have no isfinite

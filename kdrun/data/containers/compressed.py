@@ -8,6 +8,8 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 
+from kdrun.data.tree import changed_at
+
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 Opener = type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]
 OPENERS: dict[bytes, Opener] = {  # first bytes of a file → how to open it
@@ -71,10 +73,11 @@ class SequentialReader:
 
 
 @lru_cache(maxsize=OPEN_READERS)
-def _reader(path: str, process: int) -> SequentialReader:
+def _reader(path: str, state: int, process: int) -> SequentialReader:
+    """state: of the file; a file that is replaced is opened again."""
     return SequentialReader(path)
 
 
 def read_part(path: str, offset: int, size: int) -> bytes:
     """`size` bytes at `offset` of the unpacked file `path`, from a reader that stays open."""
-    return _reader(path, os.getpid()).read(offset, size)
+    return _reader(path, changed_at(os.stat(path)), os.getpid()).read(offset, size)

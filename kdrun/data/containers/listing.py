@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdrun.config.readers import without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.table_columns import heads_classes
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
@@ -139,6 +140,12 @@ def classes_in_order(
     classes = sorted(distinct, key=natural)
     refuse_two_forms(classes, what)
     notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    numbers = [name for name in classes if are_numbers([name])]
+    if numbers and len(numbers) * 2 == len(classes):
+        notes.append(
+            f"{what}: half of the labels are numbers ({abbreviate(numbers)}) and half are words: "
+            "if they name the same classes, use one spelling."
+        )
     return ordered(classes, order), notes
 
 
@@ -281,10 +288,10 @@ def _read_names(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
             lines = [line.strip() for line in text.splitlines() if line.strip()]
-            return _distinct(_without_numbers(lines), path)
+            return _distinct(list(without_numbers(lines)), path)
         content = json.loads(text)
         if isinstance(content, dict):
-            if all(isinstance(number, int) for number in content.values()):
+            if all(str(number).isdecimal() for number in content.values()):
                 content = {number: name for name, number in content.items()}
             numbers = {int(key): str(name) for key, name in content.items()}
             if sorted(numbers) != list(range(len(numbers))):
@@ -292,21 +299,14 @@ def _read_names(path: Path) -> list[str]:
             content = [numbers[number] for number in range(len(numbers))]
         if not isinstance(content, list):
             raise ValueError("it is neither a list nor a mapping")
+        if any(isinstance(name, list | dict) for name in content):
+            raise ValueError("its entries are lists or mappings, not names")
         return _distinct([str(name) for name in content], path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The class names in {path} cannot be read ({error}): expected one name per line, or "
             'a JSON list or {"0": "name"}.'
         ) from None
-
-
-def _without_numbers(lines: list[str]) -> list[str]:
-    """The names in lines `0 cat`, in the order of their numbers; other lines as they are."""
-    parts = [line.split(maxsplit=1) for line in lines]
-    numbers = [part[0].rstrip(":,.") for part in parts]
-    if sorted(numbers) != sorted(map(str, range(len(lines)))) or min(map(len, parts)) < 2:
-        return lines
-    return [parts[numbers.index(str(number))][1] for number in range(len(lines))]
 
 
 def _distinct(names: list[str], where: Path | str) -> list[str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.tree import Member
+from kdrun.data.tree import Member, changed_at
 from kdrun.errors import DataError, MissingExtraError
 
 BATCH_BYTES = 16 * 2**20
@@ -130,7 +130,8 @@ def _open(path: str) -> Any:
 
 
 @lru_cache(maxsize=OPEN_READERS)
-def _reader(path: str, column: str, process: int) -> ColumnReader:
+def _reader(path: str, column: str, state: int, process: int) -> ColumnReader:
+    """state: of the file; a file that is replaced is opened again."""
     return ColumnReader(path, column)
 
 
@@ -147,7 +148,8 @@ class ParquetImage(Member):
 
     def read(self) -> bytes:
         """Bytes of the image file. Raises ValueError for a row without an image."""
-        value = _reader(self.path, self.column, os.getpid()).value(self.row)
+        state = changed_at(os.stat(self.path))
+        value = _reader(self.path, self.column, state, os.getpid()).value(self.row)
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:
             raise ValueError("the row has no image")

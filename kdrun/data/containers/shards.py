@@ -68,6 +68,8 @@ def find_shards(
     else:
         files = _expand(root, None, endings, "dataset.root")
         splits = _by_name(files, base or _common_folder(files))
+        if base is not None:
+            _refuse_configurations(base, splits)
     splits = {split: splits[split] for split in SPLITS if splits.get(split)}
     common = base or _common_folder([path for files in splits.values() for path in files])
     if not follow_links:
@@ -201,25 +203,25 @@ def _by_name(files: list[Path], base: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def refuse_configurations(shards: Shards) -> None:
-    """Raise DataError if sibling folders hold the same files of a split (`small/`, `full/`).
+def _refuse_configurations(base: Path, splits: dict[str, list[Path]]) -> None:
+    """Raise DataError if sibling folders of a root hold the same files (`small/`, `full/`).
 
     Published data sets keep one such folder per configuration, often of the same images. Folders
     that merely divide many files (`part-1`, `000`, `year=2020`) are no configurations.
     """
     folders: dict[tuple[str, str], set[tuple[str, ...]]] = {}
-    for split, files in shards.splits.items():
+    for split, files in splits.items():
         for path in files:
-            parts = path.parent.relative_to(shards.base).parts
+            parts = path.parent.relative_to(base.absolute()).parts
             names = tuple(name for name in parts if not split_name(name) and not DIVIDES(name))
             match = OF.fullmatch(path.name)
             folders.setdefault((split, match["start"] if match else path.name), set()).add(names)
     shared = [names for names in folders.values() if len(names) > 1]
     if shared:
-        places = [str(shards.base.joinpath(*names)) for names in sorted(shared[0])]
+        places = [str(base.joinpath(*names)) for names in sorted(shared[0])]
         both = shlex.quote(f"dataset.root=[{','.join(places[:2])}]")
         raise DataError(
-            f"{shards.base} holds several data sets with files of the same names, in "
+            f"{base} holds several data sets with files of the same names, in "
             f"{abbreviate(places, 3)}: set dataset.root to one of them, or list those to be read "
             f"as one, {both}."
         )
@@ -237,12 +239,19 @@ def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:
 
 
 def _check_complete(files: list[Path]) -> None:
-    """Raise DataError if a set such as `train-00000-of-00002` is incomplete."""
+    """Raise DataError if a set such as `train-00000-of-00002` is incomplete or there twice."""
     sets: dict[tuple[str, int], set[int]] = {}
     for path in files:
         if (match := OF.fullmatch(path.name)) is not None:
             key = (str(path.parent / match["start"]), int(match["total"]))
-            sets.setdefault(key, set()).add(int(match["number"]))
+            numbers = sets.setdefault(key, set())
+            if int(match["number"]) in numbers:
+                raise DataError(
+                    f"{path.parent} has part {match['number']} of {path.name.split('-')[0]} twice, "
+                    f"one of them in {path.name}: remove the older set, or name the files to read "
+                    "in dataset.train and dataset.test."
+                )
+            numbers.add(int(match["number"]))
     for (start, total), numbers in sets.items():
         missing = sorted(set(range(total)) - numbers) if total < MOST_SHARDS else []
         if missing:

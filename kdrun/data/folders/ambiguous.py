@@ -20,9 +20,8 @@ def refuse_shared(place: Place, root: str) -> None:
     inner = {name: _inner_names(folder) for name, folder in place.classes.items()}
     _refuse_copies(inner, place, root)
     classes = [name for name, names in inner.items() if names]
-    if len(classes) < 2:
-        return
-    _refuse_splits_below({name: inner[name] for name in classes}, place, root)
+    if classes:
+        _refuse_splits_below({name: inner[name] for name in classes}, place, root)
     counts = Counter(name for names in inner.values() for name in names)
     for shared, count in counts.items():
         if count < 2:
