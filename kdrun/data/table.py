@@ -70,7 +70,7 @@ def table(
     where = f"{path}, column {split_column_name!r}"
     split_values = SplitValues(where, train, val, test, columns.flagged)
     resolver = PathResolver(base, str(path), extension, options.follow_links)
-    unused = UnusedColumns(path, columns, split_values.find, split_column is False)
+    unused = UnusedColumns(path, columns, split_values.find, watch_splits=split_column is None)
     reader = _Reader(path, columns, resolver, split_values, unused)
     listings = reader.read(rows, options.progress)
     splits, split_notes = select_splits(listings, str(path))
@@ -114,8 +114,8 @@ class _Reader:
                 continue
             if label.casefold() in NO_LABEL:
                 self.missing.append(line)
-            self.unused.add(fields, label)
             split = self._split(fields)
+            self.unused.add(fields, label, split)
             file = self.resolver.resolve(name, f"line {line}")
             if file and split and self._is_new(file, label, split, line):
                 listings[split].add(file.path, label, file.size, file.time)

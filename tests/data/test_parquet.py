@@ -438,3 +438,55 @@ def test_folders_of_several_roots_tell_the_split(
     roots = [str(tmp_path / "hf" / name) for name in ("a", "b")]
     for root in (roots, str(tmp_path / "hf" / "{a,b}"), str(tmp_path / "hf" / "?" / "*" / "0.*")):
         assert_same(parquet(root=root, cache_root=tmp_path / "pq"), folder)
+
+
+@pytest.mark.parametrize("odd", ["extra", None])
+@pytest.mark.parametrize("column", ["split", "kind"])
+def test_a_column_of_splits_with_one_odd_value(
+    tree: Path, tmp_path: Path, column: str, odd: str | None
+) -> None:
+    path = write_all(tree, tmp_path, column, "bytes", False)
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    table = table.drop([column]).append_column(column, pa.array([odd, *values[1:]]))
+    pq.write_table(table, path)
+    wanted = "names no split" if column == "split" else "column 'kind' tells the splits"
+    with pytest.raises(DataError, match=wanted):
+        read(path, tmp_path)
+    assert len(read(path, tmp_path, split_column=False, test_fraction=0.4).train) == 6
+
+
+@pytest.mark.parametrize(("column", "type"), [("split", "int64"), ("is_train", "float64")])
+def test_numbers_in_a_column_of_splits(
+    tree: Path, folder: RawDataset, tmp_path: Path, column: str, type: str
+) -> None:
+    path = write_all(tree, tmp_path, "kind", "bytes", False)
+    table = pq.read_table(path)
+    codes = pa.array([int(split == "train") for split in table["kind"].to_pylist()]).cast(type)
+    pq.write_table(table.drop(["kind"]).append_column(column, codes), path)
+    if column == "split":
+        with pytest.raises(DataError, match=r"1 in column 'split' names no split"):
+            read(path, tmp_path)
+    else:
+        assert_same(read(path, tmp_path), folder)
+
+
+def test_a_file_that_is_replaced_is_read_anew(tree: Path, tmp_path: Path) -> None:
+    """In the same process, with as many rows."""
+    path = write_all(tree, tmp_path, "split", "bytes", False)
+    before = read(path, tmp_path)
+    table = pq.read_table(path)
+    order = list(reversed(range(table.num_rows)))
+    pq.write_table(table.take(order), path)
+    after = parquet(root=str(path), cache_root=tmp_path / "other")
+    again = read(path, tmp_path)
+    for raw in (after, again):
+        assert torch.equal(raw.train.in_memory().flip(0), before.train.in_memory())
+        assert torch.equal(raw.train.targets.flip(0), before.train.targets)
+
+
+def test_two_exports_of_one_set(write: Write, tmp_path: Path) -> None:
+    write("train", "data/train-00000-of-00001.parquet")
+    write("train", "data/train-00000-of-00001-0123456789abcdef.parquet")
+    with pytest.raises(DataError, match="has part 00000 of train twice"):
+        read(tmp_path / "hf", tmp_path)

@@ -323,7 +323,7 @@ def test_a_split_as_the_name_of_a_column_of_yes_and_no(
 ) -> None:
     rows = [(path, name, str((split == "train") == (yes == "train"))) for path, name, split in ROWS]
     text = lines(rows, header=f"path,label,{header}")
-    with pytest.raises(DataError, match=rf"'{header}' is yes or no.*split_column={header}"):
+    with pytest.raises(DataError, match=rf"'{header}' tells the splits.*split_column={header}"):
         read(text)
     assert_same(read(text, split_column=header), folder)
     assert len(read(text, split_column=False, test_fraction=0.4).train) == 6
@@ -331,6 +331,41 @@ def test_a_split_as_the_name_of_a_column_of_yes_and_no(
     assert len(read(lines(other, header=f"path,label,{header}"), test_fraction=0.4).train) == 6
     same = [(path, name, "1") for path, name, _ in rows]
     assert len(read(lines(same, header=f"path,label,{header}"), test_fraction=0.4).train) == 6
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "TRAIN", "test": "TEST"},
+        {"train": "Training", "test": "PublicTest"},
+        {"train": "train", "test": "test", "test/dog/1.png": ""},
+        {"train": "train", "test": "test", "test/dog/1.png": "extra"},
+    ],
+)
+def test_a_column_that_mostly_tells_the_splits(read: Read, names: dict[str, str]) -> None:
+    rows = [(path, name, names.get(path, names[split])) for path, name, split in ROWS]
+    with pytest.raises(DataError, match=r"'Dataset_type' tells the splits"):
+        read(lines(rows, header="path,label,Dataset_type"))
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "test", "bus", "car"], ["train"], ["a test", "b", "c"]]
+)
+def test_a_column_of_other_words_is_no_split(read: Read, words: list[str]) -> None:
+    rows = [(path, name, words[at % len(words)]) for at, (path, name, _) in enumerate(ROWS)]
+    text = lines(rows, header="path,label,scene")
+    assert len(read(text, test_fraction=0.4).train) == 6
+
+
+def test_two_columns_that_tell_different_splits(read: Read, folder: RawDataset) -> None:
+    rows = [(path, name, "train", str(int(split == "test"))) for path, name, split in ROWS]
+    text = lines(rows, header="path,label,set,is_test")
+    with pytest.raises(DataError, match=r"by column 'is_test', .* held out, and by column 'set'"):
+        read(text)
+    assert_same(read(text, split_column="is_test"), folder)
+    assert len(read(text, split_column="set", test_fraction=0.4).train) == 6
+    rows = [(path, name, split, str(int(split == "test"))) for path, name, split in ROWS]
+    assert_same(read(lines(rows, header="path,label,set,is_test")), folder)  # they agree
 
 
 @pytest.mark.parametrize("header", ["phase", "Usage", "data_split", "train_test"])

@@ -355,6 +355,26 @@ def test_the_split_in_the_json_file(
         read(path, tmp_path, split_key="label")
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        lambda number, split: {"split": split if number else "extra"},
+        lambda number, split: {"split": int(split == "train")},
+        lambda number, split: {"set": split} if number else {},
+        lambda number, split: {"part": [split]},
+    ],
+)
+def test_a_split_key_that_mostly_tells_the_split(
+    tree: Path, tmp_path: Path, member: Callable[[int, str], Any]
+) -> None:
+    numbers = iter(range(99))
+    path = with_split(tree, tmp_path, lambda split: member(next(numbers), split), True)
+    for settings in ({}, {"label_key": "cls"}):
+        with pytest.raises(DataError, match="in the JSON files tells the splits"):
+            read(path, tmp_path, **settings)
+    assert len(read(path, tmp_path, split_key=False, test_fraction=0.4).train) == 6
+
+
 def test_a_split_key_beside_names_that_tell_the_splits(write: Write, tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(split, f"{split}.tar")
@@ -377,3 +397,27 @@ def test_a_header_in_the_list_of_classes(
     assert len(read(tmp_path / "wds", tmp_path, num_classes=3).classes) == 3
     names.write_text(f"cat\ndog\n{header}\n")
     assert read(tmp_path / "wds", tmp_path).classes[:2] == folder.classes
+
+
+@pytest.mark.parametrize(
+    "lines", ["1,dog\n0,cat", "dog 1\ncat 0", "[1] dog\n[0] cat", "01 dog\n00 cat"]
+)
+def test_numbered_class_names(write: Write, folder: RawDataset, tmp_path: Path, lines: str) -> None:
+    for split in ("train", "test"):
+        write(split, f"{split}.tar")
+    (tmp_path / "wds" / "classes.txt").write_text(lines)
+    assert_same(read(tmp_path / "wds", tmp_path), folder)
+
+
+def test_entries_of_a_json_list_that_are_no_names(write: Write, tmp_path: Path) -> None:
+    write("train", "train.tar")
+    (tmp_path / "wds" / "classes.json").write_text('[{"id": 1, "name": "dog"}, {"id": 0}]')
+    with pytest.raises(DataError, match="lists or mappings, not names"):
+        read(tmp_path / "wds", tmp_path)
+
+
+def test_numbers_and_names_in_one_data_set(write: Write, tmp_path: Path) -> None:
+    write("train", "train-0.tar", part=slice(0, 3))
+    write("train", "train-1.tar", lambda name: {"cls": name.encode()})
+    raw = read(tmp_path / "wds", tmp_path, test_fraction=0.4)
+    assert any("different labels are numbers" in note for note in raw.notes)

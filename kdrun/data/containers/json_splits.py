@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.containers.shards import Shards
+from kdrun.data.containers.split_evidence import SplitEvidence
 from kdrun.data.containers.split_values import SplitValues
 from kdrun.data.containers.table_columns import flag_splits
 from kdrun.errors import ConfigError, DataError
 
+MOST_KEYS = 1000
 IGNORE = "dataset.split_key=false to ignore it"
 
 
@@ -18,13 +20,12 @@ IGNORE = "dataset.split_key=false to ignore it"
 class JsonSplits:
     """Reads the split of each sample, or watches for keys that tell it.
 
-    key: `dataset.split_key`; None watches, False ignores splits. A key is dropped at the first
-    sample without it, or whose value names no split.
+    key: `dataset.split_key`; None watches, False ignores splits.
     """
 
     key: str | bool | None = None
-    _seen: dict[str, set[str]] | None = None
-    _values: dict[str, SplitValues] = field(default_factory=dict)
+    _seen: dict[str, SplitEvidence] = field(default_factory=dict)
+    _samples: int = 0
 
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":
@@ -42,42 +43,38 @@ class JsonSplits:
 
         Raises DataError for a sample without the key, or whose value names no split.
         """
-        if self.key is False or self._seen == {}:
+        if self.key is False:
             return "train"
         members = dict(_members(text))
         if isinstance(self.key, str):
-            split = self._find(self.key, members.get(self.key))
+            value = members.get(self.key)
+            flagged = flag_splits(self.key.rsplit(".", 1)[-1])
+            split = SplitValues(self.key, flagged=flagged).find(str(value))
             if split is None:
                 raise DataError(
-                    f"{where} has {members.get(self.key)!r} as {self.key!r}, which names no split: "
-                    f"write train, val or test, or set {IGNORE}."
+                    f"{where} has {value!r} as {self.key!r}, which names no split: write train, "
+                    f"val or test, or set {IGNORE}."
                 )
             return split
-        found = {key: split for key in members if (split := self._find(key, members[key]))}
-        if self._seen is None:
-            self._seen = {key: {split} for key, split in found.items()}
-        else:
-            self._seen = {
-                key: {*splits, found[key]} for key, splits in self._seen.items() if key in found
-            }
+        for key in members if len(self._seen) < MOST_KEYS else ():
+            if key not in self._seen:
+                earlier = {""} if self._samples else set()
+                self._seen[key] = SplitEvidence(key, rows=self._samples, others=earlier)
+        self._samples += 1
+        for key, evidence in self._seen.items():
+            if evidence.is_possible:
+                evidence.add(members.get(key))
         return "train"
 
-    def _find(self, key: str, value: Any) -> str | None:
-        flagged = flag_splits(key.rsplit(".", 1)[-1])
-        if not isinstance(value, str) and not (flagged and isinstance(value, int)):
-            return None
-        if key not in self._values:
-            self._values[key] = SplitValues(key, flagged=flagged)
-        return self._values[key].find(str(value))
-
     def refuse_overlooked(self, where: str) -> None:
-        """Raise DataError for a key that tells the split of every sample, train among others."""
-        for key, splits in (self._seen or {}).items():
-            if "train" in splits and len(splits) > 1:
+        """Raise DataError for a key that tells the splits."""
+        for key, evidence in self._seen.items():
+            several = evidence.is_possible and len(evidence.splits) + len(evidence.others) > 1
+            if evidence.tells or ("split" in key.rsplit(".", 1)[-1].lower() and several):
                 setting = shlex.quote(f"dataset.split_key={key}")
                 raise DataError(
-                    f"{where}: {key!r} in the JSON files tells the split of every sample: set "
-                    f"{setting} to read it, or {IGNORE}."
+                    f"{where}: {key!r} in the JSON files tells the splits: set {setting} to read "
+                    f"it, or {IGNORE}."
                 )
 
 
@@ -95,4 +92,5 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(member, dict):
             yield from _flat(member, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", member
+            only = member[0] if isinstance(member, list) and len(member) == 1 else member
+            yield f"{prefix}{name}", only

@@ -141,10 +141,10 @@ def classes_in_order(
     refuse_two_forms(classes, what)
     notes = [*spelling_notes(classes, what), *order_note(classes, order)]
     numbers = [name for name in classes if are_numbers([name])]
-    if numbers and len(numbers) * 2 == len(classes):
+    if numbers:
         notes.append(
-            f"{what}: half of the labels are numbers ({abbreviate(numbers)}) and half are words: "
-            "if they name the same classes, use one spelling."
+            f"{what}: {len(numbers)} of {len(classes)} different labels are numbers "
+            f"({abbreviate(numbers)}), the others words: if both name the same classes, use one."
         )
     return ordered(classes, order), notes
 

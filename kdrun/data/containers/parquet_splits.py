@@ -8,6 +8,7 @@ from typing import Any
 
 from kdrun.data.containers.parquet_reader import opened
 from kdrun.data.containers.shards import Shards
+from kdrun.data.containers.split_evidence import SplitEvidence
 from kdrun.data.containers.split_values import SplitValues
 from kdrun.data.containers.table_columns import flag_splits, names_splits
 from kdrun.data.text import abbreviate
@@ -19,10 +20,9 @@ IGNORE = "dataset.split_column=false to ignore it"
 def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     """The column of splits; None if there is none, or if the files' names tell the splits.
 
-    chosen: `dataset.split_column`. Unless it is set, a column counts if every value names a split,
-    and one of several is train, or if it is named like a split and holds yes and no. Raises
-    DataError for such a column with an unusual name, ConfigError for a column that is not there or
-    not needed.
+    chosen: `dataset.split_column`. Unless it is set, a column counts that tells the splits (see
+    `SplitEvidence`) or is called `split`. Raises DataError for such a column with an unusual name,
+    ConfigError for a column that is not there or not needed.
     """
     if set(shards.splits) != {"train"}:
         if isinstance(chosen, str):
@@ -46,53 +46,44 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     if found and len(usual) != 1:
         options = " or ".join(shlex.quote(f"dataset.split_column={name}") for name in found[:5])
         raise DataError(
-            f"{files[0]}: column {found[0]!r} tells the split of every row: set {options} to read "
-            f"it, or {IGNORE}."
+            f"{files[0]}: column {found[0]!r} tells the splits: set {options} to read it, or "
+            f"{IGNORE}."
         )
     return usual[0] if usual else None
 
 
 def _columns_of_splits(files: list[Path]) -> list[str]:
-    """Columns in which every value names a split, and train is one of several."""
-    found: dict[str, set[str]] | None = None
-    for path in files:
+    """Columns that tell the splits, or whose name says so and which hold several values."""
+    found: dict[str, SplitEvidence] = {}
+    for number, path in enumerate(files):
         with opened(path) as file:
-            names = [
-                field.name
-                for field in file.schema_arrow
-                if _is_text(field.type) or (flag_splits(field.name) and _is_whole(field.type))
-            ]
-            here = {
-                name: _splits_in(file, name) for name in names if found is None or name in found
-            }
-        found = {
-            name: splits | (found or {}).get(name, set())
-            for name, splits in here.items()
-            if splits is not None
-        }
+            kinds = {field.name: field.type for field in file.schema_arrow}
+            for name in [name for name in kinds if _may_tell(name, kinds[name])]:
+                if number and name not in found:
+                    continue
+                evidence = found.setdefault(name, SplitEvidence(name))
+                for value in _values(file, name):
+                    evidence.add(value)
+                    if not evidence.is_possible:
+                        del found[name]
+                        break
     return [
-        name for name, splits in (found or {}).items() if "train" in splits and splits != {"train"}
+        name
+        for name, evidence in found.items()
+        if evidence.tells or (_is_named(name) and len(evidence.others) + len(evidence.splits) > 1)
     ]
 
 
-def _is_text(kind: Any) -> bool:
-    return re.match(r"(dictionary<values=)?(large_)?string", str(kind)) is not None
+def _may_tell(name: str, kind: Any) -> bool:
+    """Whether a column holds text, or numbers under a name like `split` or `is_train`."""
+    if re.match(r"(dictionary<values=)?(large_)?string", str(kind)):
+        return True
+    numbers = re.fullmatch(r"bool|u?int\d+|float|double|halffloat", str(kind)) is not None
+    return numbers and (_is_named(name) or flag_splits(name) is not None)
 
 
-def _is_whole(kind: Any) -> bool:
-    return re.fullmatch(r"bool|u?int\d+", str(kind)) is not None
-
-
-def _splits_in(file: Any, column: str) -> set[str] | None:
-    """The splits that a column names; None at the first value that names none."""
-    values = SplitValues(column, flagged=flag_splits(column))
-    splits = set()
-    for value in _values(file, column):
-        split = None if value is None else values.find(str(value))
-        if split is None:
-            return None
-        splits.add(split)
-    return splits
+def _is_named(name: str) -> bool:
+    return names_splits(name) and ("split" in name.lower() or "partition" in name.lower())
 
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:

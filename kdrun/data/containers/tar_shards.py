@@ -152,7 +152,7 @@ class ShardReader:
             raise _damaged(path, error) from None
 
     def _is_label(self, component: str) -> bool:
-        if component == "json" and isinstance(self.splits.key, str):
+        if component == "json" and self.splits.key is not False:
             return True
         if self.label_key is not None:
             return component == self.label_key.lower()

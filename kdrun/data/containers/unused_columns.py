@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdrun.data.containers.split_values import NO, YES
-from kdrun.data.containers.table_columns import Columns, flag_splits, numbers_classes
+from kdrun.data.containers.split_evidence import SplitEvidence
+from kdrun.data.containers.table_columns import Columns, numbers_classes
 from kdrun.errors import DataError
 
 MOST_LISTED = 20
@@ -14,41 +14,33 @@ MOST_LISTED = 20
 
 @dataclass
 class UnusedColumns:
-    """Watches the rows of a table; a column is dropped at its first value of another kind.
+    """Watches the rows of a table; a column is dropped once its values are too many to matter.
 
-    find: the split that a value names, or None. ignore_splits: the user does not want any.
+    find: the split that a value names, or None. watch_splits: the user has not said where the
+    splits are.
     """
 
     path: Path
     columns: Columns
     find: Callable[[str], str | None]
-    ignore_splits: bool
-    _splits: dict[int, set[str]] = field(default_factory=dict)
-    _flags: dict[int, set[bool]] = field(default_factory=dict)
+    watch_splits: bool
+    _splits: dict[int, SplitEvidence] = field(default_factory=dict)
     _numbers: dict[int, dict[str, int]] = field(default_factory=dict)  # column → label → number
 
     def __post_init__(self) -> None:
+        names = self.columns.names
         used = {self.columns.path, self.columns.label, self.columns.split}
-        unused = [at for at in range(len(self.columns.names)) if at not in used]
-        if self.columns.split is None and not self.ignore_splits:
-            self._splits = {at: set() for at in unused}
-            self._flags = {at: set() for at in unused if flag_splits(self.columns.names[at])}
-        self._numbers = {at: {} for at in unused if numbers_classes(self.columns.names[at])}
+        unused = [at for at in range(len(names)) if at not in used]
+        if self.watch_splits:
+            self._splits = {at: SplitEvidence(names[at], self.find) for at in unused}
+        self._numbers = {at: {} for at in unused if numbers_classes(names[at])}
 
-    def add(self, fields: Sequence[str], label: str) -> None:
-        """Look at one row."""
+    def add(self, fields: Sequence[str], label: str, split: str | None) -> None:
+        """Look at one row, which is read into `split`."""
         for at in list(self._splits):
-            split = self.find(fields[at].strip())
-            if split is None:
+            self._splits[at].add(fields[at], split)
+            if not self._splits[at].is_possible:
                 del self._splits[at]
-            else:
-                self._splits[at].add(split)
-        for at in list(self._flags):
-            text = fields[at].strip().casefold()
-            if text in YES or text in NO:
-                self._flags[at].add(text in YES)
-            else:
-                del self._flags[at]
         for at in list(self._numbers):
             text = fields[at].strip()
             number = int(text) if text.isdecimal() and len(text) < 10 else -1
@@ -56,25 +48,23 @@ class UnusedColumns:
                 del self._numbers[at]
 
     def refuse_splits(self) -> None:
-        """Raise DataError for a column that tells the splits.
-
-        Every value of it names a split, and one is train; or it is named like a split and holds
-        yes and no.
-        """
-        for at, splits in self._splits.items():
-            if "train" in splits and len(splits) > 1:
-                raise self._overlooked(at, "names a split")
-        for at, flags in self._flags.items():
-            if len(flags) > 1:
-                raise self._overlooked(at, "is yes or no")
-
-    def _overlooked(self, at: int, what: str) -> DataError:
-        name = self.columns.names[at]
-        key = shlex.quote(f"dataset.split_column={name}")
-        return DataError(
-            f"{self.path}: every value of column {name!r} {what}, but no split column is set: use "
-            f"{key} to read the splits from it, or dataset.split_column=false to ignore it."
-        )
+        """Raise DataError for a column that tells the splits, and is not read or says otherwise."""
+        for at, evidence in self._splits.items():
+            if not evidence.tells or not evidence.contradicts:
+                continue
+            name = self.columns.names[at]
+            key = shlex.quote(f"dataset.split_column={name}")
+            if self.columns.split is None:
+                raise DataError(
+                    f"{self.path}: column {name!r} tells the splits, but no split column is set: "
+                    f"use {key} to read it, or dataset.split_column=false to ignore it."
+                )
+            read = self.columns.names[self.columns.split]
+            other = shlex.quote(f"dataset.split_column={read}")
+            raise DataError(
+                f"{self.path}: by column {name!r}, rows of the training split are held out, and by "
+                f"column {read!r}, they are not: choose one, {key} or {other}."
+            )
 
     def order_notes(self, classes: Sequence[str]) -> list[str]:
         """A note if a column numbers the classes in another order."""
