@@ -71,7 +71,7 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
                 f"or '{key}=[{','.join(pair)}]'."
             )
         for item in value:
-            _check_option(key, full, item, options)
+            _check_option(asked, key, full, item)
         twice = next((item for item in value if value.count(item) > 1), None)
         if twice is not None:
             raise ConfigError(
@@ -79,10 +79,11 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
                 f"set its weight with {key}.{twice}.weight=..."
             )
         return
-    _check_option(key, full, value, options)
+    _check_option(asked, key, full, value)
 
 
-def _check_option(key: str, full: str, value: Any, options: list[str]) -> None:
+def _check_option(asked: Request, key: str, full: str, value: Any) -> None:
+    options = asked.options(key)
     name = str(value)
     if isinstance(value, str) and name in options:
         return
@@ -95,6 +96,9 @@ def _check_option(key: str, full: str, value: Any, options: list[str]) -> None:
             f"There is no {key} '{name}', nor any other: put {name}.yaml into DIR/{key}/ and add "
             "--config-dir DIR."
         )
+    kin = {"loss": "scheme", "scheme": "loss"}.get(key)  # tf_kd is a scheme, dkd a loss
+    if kin is not None and name in asked.options(kin):
+        raise ConfigError(f"There is no {key} '{name}': it is a {kin}, type {kin}={name}.")
     bare = name.removesuffix(".yaml")
     match = _closest(bare, options)
     if match is not None and match.lower() == name.lower():

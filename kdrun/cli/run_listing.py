@@ -53,7 +53,7 @@ def list_runs(
     """The runs below `root` as text: date, status, metrics, command, objective, folder.
 
     filters: setting → value, or several separated by commas. sort: `when`, or a metric.
-    Raises ConfigError for a metric that does not exist.
+    Raises ConfigError for a metric or a setting that does not exist.
     """
     metric = _metric(sort)
     entries = run_index.find_runs(root)
@@ -63,7 +63,9 @@ def list_runs(
     if metric is None and not filters:
         listed, total = [_listed(entry) for entry in entries[:limit]], len(entries)
     else:
-        matches = [one for one in map(_listed, entries) if _fits(one, filters or {})]
+        every = [_listed(entry) for entry in entries]
+        _check_names(every, filters or {})
+        matches = [one for one in every if _fits(one, filters or {})]
         listed, total = _sorted(matches, metric)[:limit], len(matches)
     if not listed:
         words = " ".join(f"{name}={value}" for name, value in (filters or {}).items())
@@ -109,6 +111,16 @@ def _status(entry: run_index.Found) -> str:
     """The status in its result; `killed` for a running one that no process works on."""
     status = str(entry.values.get("status", "unreadable"))
     return "killed" if status == "running" and not is_held(entry.folder / ".lock") else status
+
+
+def _check_names(every: Sequence[Listed], filters: dict[str, str]) -> None:
+    """Raise ConfigError for a filter whose name is like that of a setting, and no run has it."""
+    known = {"status", "command", "verb", "seed"}
+    known.update(name for one in every for name in settings_of(one.run))
+    for name in filters:
+        hint = "" if name in known else did_you_mean(name, sorted(known))
+        if hint:
+            raise ConfigError(f"ls runs: no run has a setting {name!r}.{hint}")
 
 
 def _fits(one: Listed, filters: dict[str, str]) -> bool:

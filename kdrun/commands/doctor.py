@@ -121,7 +121,7 @@ def as_text(report: dict[str, Any]) -> str:
         state = "present" if fact["present"] else f"missing: pip install '{package}'"
         rows.append((fact["for"], state))
     rows += [(f"data {place}", about) for place, about in report["data"].items()]
-    rows.append(("outputs", f"{report['teachers']} teachers in the store, {report['runs']} runs"))
+    rows.append(("outputs", f"teachers in the store: {report['teachers']}, runs: {report['runs']}"))
     verdict = "OK" if report["usable"] else "\n".join(report["problems"])
     return f"{columns(rows)}\n\n{verdict}"
 

@@ -43,7 +43,7 @@ class Folded(nn.Module):
             self.register_buffer(name, value.float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        scale = self.byte_scale if images.dtype == torch.uint8 else self.scale
-        output = self.network(images.to(torch.float32) * scale + self.shift)
+        scale = self.scale if images.dtype.is_floating_point else self.byte_scale
+        output = self.network(images.to(scale.dtype) * scale + self.shift)
         logits: Tensor = getattr(output, "logits", output)
         return logits if self.select is None else self.select(logits)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from kdrun.config.convert import check_ranges
 from kdrun.config.schema import EnsembleConfig, NetworkConfig
 from kdrun.deploy.student import LoadedNetwork
 from kdrun.distillation.class_embeddings import embeddings_of_batches
@@ -23,6 +24,7 @@ from kdrun.losses.choice import LossChoice, chosen_losses
 from kdrun.losses.ensemble import Ensemble
 from kdrun.losses.objective import build_objective, require_label_pairs, without_labels
 from kdrun.models.dry_run import logits_once
+from kdrun.ranges import Range, ranged
 from kdrun.schemes.offline import Offline
 from kdrun.schemes.pretrain import pretrain_phases
 from kdrun.types import Batch, InputInfo, Mixture, Normalisation
@@ -83,6 +85,7 @@ class Distiller(nn.Module):
     Raises ConfigError for unknown losses, settings and taps, and for incompatible shapes.
     """
 
+    @ranged
     def __init__(
         self,
         student: nn.Module,
@@ -91,8 +94,8 @@ class Distiller(nn.Module):
         *,
         example: Tensor,
         T: float | None = None,
-        alpha: float | None = None,
-        ce: float | None = None,
+        alpha: Annotated[float, Range(low=0, high=1)] | None = None,
+        ce: Annotated[float, Range(low=0)] | None = None,
         label_smoothing: float = 0.0,
         ce_kind: str = "ce",
         labels: Tensor | None = None,
@@ -103,14 +106,21 @@ class Distiller(nn.Module):
         student_taps: Mapping[str, str] | None = None,
         teacher_taps: Mapping[str, str] | None = None,
         teacher_weights: Sequence[float] | None = None,
-        batch_size: int | None = None,
-        seed: int = 0,
+        batch_size: Annotated[int, Range(low=1)] | None = None,
+        seed: Annotated[int, Range(low=0)] = 0,
     ) -> None:
         super().__init__()
         teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
         _check_networks(student, teachers, example)
+        for name, number in {"T": T, "alpha": alpha, "ce": ce}.items():
+            if number is not None and not isinstance(number, int | float):
+                raise ConfigError(f"{name}={number!r} is not a number.")
         configs, instances = chosen_losses(loss)
-        ensemble = Ensemble.of(EnsembleConfig(weights=list(teacher_weights or [])), len(teachers))
+        for name, config in configs.items():
+            check_ranges(config, f"loss.{name}")
+        weights = EnsembleConfig(weights=[float(weight) for weight in teacher_weights or []])
+        check_ranges(weights, "teacher")
+        ensemble = Ensemble.of(weights, len(teachers))
         label_loss = CrossEntropy(label_smoothing, ce_kind)
         objective = build_objective(configs, T, alpha, ce, label_loss, ensemble, instances)
         device = _device(student)
@@ -127,6 +137,7 @@ class Distiller(nn.Module):
                 if one.image_size is None:
                     _logits(one.network, "teacher", networks.example)
             data = networks.data(member, labels)
+            self._classes = data.info.num_classes
             size = batch_size or len(example)
             source = None if train is None else embeddings_of_batches(train, device)
             connected = connect(objective, member, members, data, size, seed, source)
@@ -251,11 +262,7 @@ class Distiller(nn.Module):
             targets = torch.full((size,), -1, device=images.device)
         else:
             objective.labelled = True
-        if targets.shape != (size,) or targets.is_floating_point():
-            raise ShapeError(
-                f"targets must be class numbers, int64 [{size}], and are {list(targets.shape)} of "
-                f"type {str(targets.dtype).removeprefix('torch.')}."
-            )
+            self._check_targets(targets, size)
         reader = next((loss.id for loss in losses if loss.reads_indices), None)
         if indices is None and reader is not None:
             raise ConfigError(
@@ -265,6 +272,24 @@ class Distiller(nn.Module):
         if indices is None:
             indices = torch.full((size,), -1, device=images.device)
         return Batch(images, targets.long(), indices.long())
+
+    def _check_targets(self, targets: Tensor, size: int) -> None:
+        """Raise ShapeError for anything but class numbers; their range is looked at on the CPU."""
+        if not isinstance(targets, Tensor):
+            raise ShapeError(f"targets are a {type(targets).__name__}: give a tensor [{size}].")
+        kind = targets.dtype
+        if targets.shape != (size,) or kind.is_floating_point or kind == torch.bool:
+            raise ShapeError(
+                f"targets must be class numbers, int64 [{size}], and are {list(targets.shape)} of "
+                f"type {str(kind).removeprefix('torch.')}."
+            )
+        if targets.device.type == "cpu" and size:  # elsewhere a look would wait for the device
+            low, high = int(targets.min()), int(targets.max())
+            if low < 0 or high >= self._classes:
+                raise ShapeError(
+                    f"targets must be class numbers from 0 to {self._classes - 1}, and are from "
+                    f"{low} to {high}: leave out images without a label, or pass no targets."
+                )
 
     def _mixture(self, given: tuple[Tensor, Tensor], batch: Batch) -> Mixture:
         require_label_pairs(self.scheme.objective)

@@ -101,7 +101,8 @@ def summary(report: Report) -> str:
     if report.grouped.served:
         sentences.append(
             f"{_count(report.grouped.served, 'run')} served other runs (baselines, assistants, "
-            "generations) and count as part of them."
+            f"generations) and {'counts' if len(report.grouped.served) == 1 else 'count'} as part "
+            "of them."
         )
     return " ".join(sentences)
 
@@ -139,8 +140,8 @@ def notes(report: Report) -> list[str]:
     repeats = sum(group.repeats for group in groups)
     if repeats:
         lines.append(
-            f"{_count(range(repeats), 'run')} repeat a configuration and seed; only the newest "
-            "counts, so that n is the number of seeds."
+            f"{_count(range(repeats), 'run')} {'repeats' if repeats == 1 else 'repeat'} a "
+            "configuration and seed; only the newest counts, so that n is the number of seeds."
         )
     lines += [f"published: {source}." for source in report.sources]
     return lines

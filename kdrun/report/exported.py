@@ -27,6 +27,7 @@ class Exported:
     trained: str
     file: str
     recipe: tuple[Any, ...]
+    seed: int | None
     facts: dict[str, Any]
 
     @property
@@ -36,12 +37,15 @@ class Exported:
 
 
 def exported_columns(runs: Sequence[Run]) -> list[Column]:
-    """A row per recipe and kind of file, seeds averaged; accuracies on the images of the check."""
-    rows: dict[tuple[Any, ...], list[Exported]] = defaultdict(list)
+    """A row per recipe and kind of file, seeds averaged; accuracies on the images of the check.
+
+    runs: in the order of their times; of runs that repeat a seed, the newest counts.
+    """
+    rows: dict[tuple[Any, ...], dict[int | None, Exported]] = defaultdict(dict)
     for run in runs:
         for file in _files(run):
-            rows[file.row].append(file)
-    groups = sorted(rows.values(), key=lambda files: _order(files[0]))
+            rows[file.row][file.seed] = file
+    groups = sorted((list(seeds.values()) for seeds in rows.values()), key=lambda f: _order(f[0]))
     firsts = [files[0] for files in groups]
 
     def means(name: str, about: str, *path: str) -> Column:
@@ -93,6 +97,7 @@ def _files(run: Run) -> list[Exported]:
                 trained,
                 f"{name.split('.')[0]} as {kind}" if not name.startswith("student.") else kind,
                 tuple(sorted(seedless.items())),
+                run.seed,
                 facts,
             )
         )

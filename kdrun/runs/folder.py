@@ -150,7 +150,10 @@ def _make_in(group: Path, name: str) -> Path:
         except OSError as error:
             if error.errno in FULL:
                 raise
-            raise ConfigError(f"The run's folder cannot be made: {error}.") from None
+            raise ConfigError(
+                f"The run's folder cannot be made: {error}: check the permissions, or set "
+                "output_root=... to another place."
+            ) from None
     raise ConfigError(f"The run's folder cannot be made: {STAMPS} names in {group} are taken.")
 
 

@@ -169,6 +169,8 @@ def test_runs_are_filtered_and_sorted(
     assert printed(capsys, "ls", "runs", "loss=at") == "No run below outputs matches loss=at.\n"
     assert run(["ls", "runs", "--sort=gian"]) == 2
     assert "Did you mean 'gain'?" in capsys.readouterr().err
+    assert run(["ls", "runs", "los=sp"]) == 2
+    assert "Did you mean 'loss'?" in capsys.readouterr().err
     assert run(["ls", "loss", "--sort=gain"]) == 2
     assert "kdrun ls runs" in capsys.readouterr().err
 

@@ -43,6 +43,8 @@ NAMES = [
     ("loss=[]", "The objective is empty: choose a loss, e.g. loss=kd"),
     ("loss=null", "distill needs a loss"),
     ("loss=[kd,dkdd]", "There is no loss 'dkdd'. Did you mean"),
+    ("loss=tf_kd", "it is a scheme, type scheme=tf_kd"),
+    ("scheme=dkd", "it is a loss, type loss=dkd"),
     ("loss=[[kd]]", "loss takes names"),
     ("~loss.kd", "The objective is empty"),
     ("~loss.sp", "loss.sp is not set"),

@@ -29,6 +29,10 @@ def test_bytes_and_scaled_floats_agree() -> None:
     pixels = torch.randint(0, 256, (4, 3, 5, 7), dtype=torch.uint8)
     folded = Folded(Seen(), CONSTANTS)
     torch.testing.assert_close(folded(pixels), folded(pixels / 255))
+    for dtype in (torch.int16, torch.int64):
+        assert torch.equal(folded(pixels.to(dtype)), folded(pixels))
+    half = Folded(nn.Conv2d(3, 2, 3), CONSTANTS).half()
+    assert half(pixels.half() / 255).dtype == half(pixels).dtype == torch.float16
 
 
 def test_takes_the_logits_out_of_an_object() -> None:

@@ -1,6 +1,7 @@
 """`kdrun.Distiller`: what a run trains, around any two modules."""
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -296,3 +297,37 @@ def test_a_network_that_returns_probabilities_is_refused(role: str) -> None:
     networks = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3), role: ending}
     with pytest.raises(ConfigError, match=f"The {role} cannot be used: it returns probabilities"):
         kdrun.Distiller(**networks, loss="kd", example=torch.randn(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alpha": -1.0}, r"alpha=-1 must lie in \[0, 1\]"),
+        ({"alpha": math.nan}, "alpha=nan must lie"),
+        ({"alpha": "0.9"}, "alpha='0.9' is not a number"),
+        ({"ce": -1.0}, "ce=-1 must be at least 0"),
+        ({"ce": math.inf}, "ce=inf must be a finite number"),
+        ({"loss": {"kd": {"weight": -3}}}, r"loss\.kd\.weight=-3 must be at least 0"),
+        ({"loss": {"kd": {"warmup_epochs": -3}}}, "warmup_epochs=-3 must be at least 0"),
+        ({"teacher_weights": [0]}, r"teacher\.weights=\[0\.0\]: each item must be above 0"),
+        ({"batch_size": -3}, "batch_size=-3 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make(**settings)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (torch.tensor([0, 1, 2, -100]), "from 0 to 4, and are from -100 to 2"),
+        (torch.tensor([0, 1, 2, 5]), "from 0 to 4, and are from 0 to 5"),
+        (torch.tensor([True, False, True, False]), "of type bool"),
+        ([0, 1, 2, 3], "targets are a list"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(targets: Any, said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        make()(batch()[0], targets)
