@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.listing import Listing
+from kdrun.data.containers.listing import Listing, split_by_folders
 from kdrun.data.containers.parquet_columns import Columns, find_columns
 from kdrun.data.containers.parquet_reader import (
     ParquetImage,
@@ -57,11 +57,12 @@ def parquet(
     shards = find_shards(root, splits, (".parquet",), options.follow_links)
     reader = _Reader(shards, image_column, label_column, split_column, options.follow_links)
     listings = reader.read()
+    by_folder = split_by_folders(listings, shards.base) if split_column is None else ""
     return read_shards(
         shards,
         listings,
         repr((reader.columns, relative_files(shards))) + (reader.split_of_rows or ""),
-        reader.notes(),
+        [*reader.notes(), *filter(None, [by_folder])],
         options,
         class_names=class_names,
         num_classes=num_classes,

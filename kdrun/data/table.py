@@ -11,6 +11,7 @@ from kdrun.data.containers.listing import (
     classes_in_order,
     select_splits,
     sorted_by_class,
+    split_by_folders,
 )
 from kdrun.data.containers.paths import File, PathResolver
 from kdrun.data.containers.split_values import Names, SplitValues
@@ -73,6 +74,7 @@ def table(
     unused = UnusedColumns(path, columns, split_values.find, watch_splits=split_column is None)
     reader = _Reader(path, columns, resolver, split_values, unused)
     listings = reader.read(rows, options.progress)
+    by_folder = split_by_folders(listings, base) if split_column is None else ""
     splits, split_notes = select_splits(listings, str(path))
     labels = {label for listing in splits.values() for label in listing.labels}
     classes, class_notes = classes_in_order(labels, str(path), options.class_order)
@@ -80,7 +82,9 @@ def table(
         class_notes += unused.order_notes(classes)
     splits = {name: sorted_by_class(listing, classes) for name, listing in splits.items()}
     tree = as_tree(base, f"{path} {extension}", splits, classes, str(path))
-    return read_images(tree, options, [*reader.notes(rows), *split_notes, *class_notes])
+    return read_images(
+        tree, options, [*reader.notes(rows), *filter(None, [by_folder]), *split_notes, *class_notes]
+    )
 
 
 @dataclass

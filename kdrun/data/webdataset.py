@@ -2,7 +2,7 @@
 
 from kdrun.data.containers.compressed import ENDINGS, is_compressed
 from kdrun.data.containers.json_splits import JsonSplits
-from kdrun.data.containers.listing import Listing
+from kdrun.data.containers.listing import Listing, split_by_folders
 from kdrun.data.containers.read import read_shards, relative_files
 from kdrun.data.containers.shards import SPLITS, Shards, find_shards
 from kdrun.data.containers.split_values import Names
@@ -57,9 +57,11 @@ def webdataset(
         JsonSplits.of(shards, split_key),
     )
     listings = _read_index(shards, reader, options.progress)
+    by_folder = split_by_folders(listings, shards.base) if split_key is None else ""
     notes = [f"{shards.base.name}: {shards.described()}.", *reader.notes(shards.base.name)]
     origin = repr((relative_files(shards), reader.image_key, reader.label_key, reader.json_key))
     origin += split_key if isinstance(split_key, str) else ""
+    notes += [by_folder] if by_folder else []
     return read_shards(
         shards, listings, origin, notes, options, class_names=class_names, num_classes=num_classes
     )

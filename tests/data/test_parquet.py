@@ -490,3 +490,12 @@ def test_two_exports_of_one_set(write: Write, tmp_path: Path) -> None:
     write("train", "data/train-00000-of-00001-0123456789abcdef.parquet")
     with pytest.raises(DataError, match="has part 00000 of train twice"):
         read(tmp_path / "hf", tmp_path)
+
+
+def test_folders_in_a_column_of_paths_tell_the_splits(
+    tree: Path, folder: RawDataset, tmp_path: Path
+) -> None:
+    path = write_all(tree, tmp_path, "split", "path", False)
+    pq.write_table(pq.read_table(path).drop(["split"]), path)
+    assert_same(read(path, tmp_path), folder)
+    assert len(read(path, tmp_path, split_column=False, test_fraction=0.4).train) == 6

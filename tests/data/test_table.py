@@ -134,11 +134,21 @@ def test_skipped_and_repeated_rows_are_counted(read: Read) -> None:
 
 def test_without_splits_test_images_are_held_out(read: Read) -> None:
     text = lines([row[:2] for row in ROWS], "path,label")
-    raw = read(text, test_fraction=0.4)
+    raw = read(text, test_fraction=0.4, split_column=False)
     assert raw.test is not None
     assert (len(raw.train), len(raw.test)) == (6, 4)
     again = read(lines(ROWS), split_column=False, test_fraction=0.4)
     assert again.fingerprint == raw.fingerprint
+
+
+def test_folders_in_the_paths_tell_the_splits(read: Read, folder: RawDataset) -> None:
+    """Unless an image lies elsewhere."""
+    rows = [row[:2] for row in ROWS]
+    raw = read(lines(rows, "path,label"))
+    assert_same(raw, folder)
+    assert any("splits from the folders in the paths" in note for note in raw.notes)
+    train = [row for row in rows if row[0].startswith("train")]
+    assert read(lines(train, "path,label")).test_is_drawn
 
 
 def test_numeric_labels_are_ordered_by_value(read: Read, save: Save) -> None:

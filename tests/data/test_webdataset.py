@@ -421,3 +421,18 @@ def test_numbers_and_names_in_one_data_set(write: Write, tmp_path: Path) -> None
     write("train", "train-1.tar", lambda name: {"cls": name.encode()})
     raw = read(tmp_path / "wds", tmp_path, test_fraction=0.4)
     assert any("different labels are numbers" in note for note in raw.notes)
+
+
+def test_folders_in_the_shards_tell_the_splits(
+    tree: Path, folder: RawDataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "wds" / "all-000.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for split in ("test", "train"):
+            for number, file in enumerate(sorted((tree / split).rglob("*.png"))):
+                name = f"{split}/{number}"
+                label = file.parent.name.encode()
+                put(tar, {f"{name}.png": file.read_bytes(), f"{name}.cls": label})
+    assert_same(read(path, tmp_path), folder)
+    assert len(read(path, tmp_path, split_key=False, test_fraction=0.4).train) == 6

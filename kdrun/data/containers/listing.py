@@ -10,9 +10,10 @@ from pathlib import Path
 from kdrun.config.readers import without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.table_columns import heads_classes
+from kdrun.data.folders.split_names import split_name
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
-from kdrun.data.tree import FileList, Source, Tree
+from kdrun.data.tree import FileList, Member, Source, Tree
 from kdrun.errors import ConfigError, DataError
 
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
@@ -41,6 +42,38 @@ class Listing:
         self.labels.append(label)
         self.sizes.append(size)
         self.times.append(time)
+
+
+def split_by_folders(listings: dict[str, Listing], base: Path) -> str:
+    """Move images to the splits that the folders in their paths name, if all of them do.
+
+    `train/cat/0.png`, `test/dog/1.png`: of a table, Parquet paths or members of tar files. Returns
+    a note, or "" where nothing tells the splits; some images must be in a folder of training
+    images, and some in another.
+    """
+    rows = listings["train"]
+    if len(rows) == 0 or any(len(rows) for split, rows in listings.items() if split != "train"):
+        return ""
+    found = []
+    for source in rows.sources:
+        split = _folder_split(source, base)
+        if split is None:
+            return ""
+        found.append(split)
+    if "train" not in found or len(set(found)) == 1:
+        return ""
+    listings["train"] = Listing()
+    for at, split in enumerate(found):
+        listings[split].add(rows.sources[at], rows.labels[at], rows.sizes[at], rows.times[at])
+    return f"{base.name}: splits from the folders in the paths of the images."
+
+
+def _folder_split(source: Source, base: Path) -> str | None:
+    """The split that the first of the folders names that name one."""
+    path = str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
+    folders = path.removeprefix(f"{base}/").split("/")[:-1]
+    matches = (split_name(folder) for folder in folders)
+    return next((match.split for match in matches if match is not None and match.plain), None)
 
 
 def select_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:

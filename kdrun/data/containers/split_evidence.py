@@ -1,5 +1,6 @@
 """Whether a column or key tells the splits although no setting names it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from kdrun.data.containers.split_values import SplitValues
 from kdrun.data.containers.table_columns import flag_splits
 from kdrun.data.folders.split_names import split_name
 
+WORD = re.compile(r"[^\W\d_]+([_ -]?[^\W_]+)?")  # one word or two, no path
 MOST_OTHERS = 3  # different values that name no split, in a column that still tells the splits
 
 
@@ -35,7 +37,7 @@ class SplitEvidence:
         text = "" if value is None else str(value).strip()
         split = self.find(text) if self.find is not None else None
         split = split or self._flags.find(text)
-        if split is None and (match := split_name(text)) is not None:
+        if split is None and WORD.fullmatch(text) and (match := split_name(text)) is not None:
             split = match.split  # PublicTest
         self.rows += 1
         if split is None:
