@@ -112,9 +112,7 @@ class Distiller(nn.Module):
         super().__init__()
         teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
         _check_networks(student, teachers, example)
-        for name, number in {"T": T, "alpha": alpha, "ce": ce}.items():
-            if number is not None and not isinstance(number, int | float):
-                raise ConfigError(f"{name}={number!r} is not a number.")
+        _check_numbers(T=T, alpha=alpha, ce=ce)
         configs, instances = chosen_losses(loss)
         for name, config in configs.items():
             check_ranges(config, f"loss.{name}")
@@ -382,6 +380,12 @@ def _constants(value: Constants, name: str, channels: int | None = None) -> Norm
     if len(mean) != len(std) or not all(deviation > 0 for deviation in std):
         raise ConfigError(f"{name} must be (mean, std), a number per channel each, std above 0.")
     return Normalisation(mean, std)
+
+
+def _check_numbers(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, int | float):
+            raise ConfigError(f"{name}={value!r} is not a number.")
 
 
 def _check_networks(student: nn.Module, teachers: Sequence[nn.Module], example: Tensor) -> None:

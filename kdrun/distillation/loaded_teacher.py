@@ -5,7 +5,8 @@ A network card next to the weights defines all of them. Without a card, the sett
 values, and the notes list what was assumed.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -163,15 +164,34 @@ def _bare(
         network, count = _build(config.network, replace(info, num_classes=held), config.seed)
     shapes = loaded.shapes_for(network, choice)
     _check_channels(loaded.path, shapes, network, channels, _channels(dataset), where)
-    names = _known_names(config.input, count)
+    stated = loaded.class_names if len(loaded.class_names or ()) == count else None
+    names = _known_names(config.input, count) or stated
     outputs = Outputs(count, names, where)
     if count != len(dataset.classes):
         # raises a clearer error than the shape mismatch below
         chosen_outputs(config.input, dataset.classes, outputs)
     read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
     teacher = _described(config, network, loaded.path, dataset, outputs, channels)
+    read = [*read, *_order_notes(config.input, stated, dataset.classes, where)]
     described = (f"{where} weights: {'; '.join(read)}",) if read else ()
     return replace(teacher, notes=(*described, *teacher.notes))
+
+
+def _order_notes(
+    given: TeacherInput, stated: tuple[str, ...] | None, classes: Sequence[str], where: str
+) -> list[str]:
+    """What the class names in the file are used for, unless the settings order the outputs."""
+    if stated is None or given.classes is not None or given.class_order is not None:
+        return []
+    if set(stated) == set(classes):
+        return ["the outputs are in the order of the class names in the file"]
+    if all(re.fullmatch(r"(label_?)?\d+", name, re.IGNORECASE) for name in stated):
+        return []
+    return [
+        f"the file names other classes ({', '.join(stated[:3])}, ...) than the data set "
+        f"({', '.join(classes[:3])}, ...): if these are the same in another order, "
+        f"'{where}.classes=[...]' lists the output of each class"
+    ]
 
 
 def _choice(config: TeacherConfig, where: str) -> WeightsChoice:

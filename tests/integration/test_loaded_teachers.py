@@ -263,6 +263,30 @@ def test_a_bare_file_is_measured_and_exported_with_a_card(
     assert results[0]["teachers"][0]["test"] == results[1]["teachers"][0]["test"]
 
 
+def test_the_class_order_in_the_file_counts(
+    kdrun: Run, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An output for each class, in the order of `class_to_idx` as another program sorted them."""
+    root = make_folder(here / "my data", ["ant", "bee", "cat"])
+    outputs = [level(2, 3), level(0, 3), level(1, 3)]
+    torch.save(
+        {"state_dict": weights(outputs), "class_to_idx": {"cat": 0, "ant": 1, "bee": 2}}, "a.pth"
+    )
+    torch.save({"state_dict": weights(outputs), "classes": ["x", "y", "z"]}, "other.pth")
+    data = ["dataset=imagefolder", f"dataset.root='{root}'", "threads=1", "ui=plain"]
+    read = [*TEACHER, *constants()]
+    assert kdrun("evaluate", "run=a.pth", *data, *read) == 0
+    assert last(here, "evaluate")["student"]["test"]["top1"] == 100.0
+    assert "in the order of the class names in the file" in capsys.readouterr().out
+    assert kdrun("evaluate", "run=a.pth", *data, *read, "teacher.class_order=[cat,ant,bee]") == 0
+    assert last(here, "evaluate")["student"]["test"]["top1"] == 100.0
+    assert kdrun("evaluate", "run=a.pth", *data, *read, "teacher.class_order=natural") == 0
+    assert last(here, "evaluate")["student"]["test"]["top1"] == 0.0
+    capsys.readouterr()
+    kdrun("evaluate", "run=other.pth", *data, *read)
+    assert "the file names other classes (x, y, z, ...)" in capsys.readouterr().out
+
+
 def test_the_next_command_can_be_pasted(
     kdrun: Run, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
