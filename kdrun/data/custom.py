@@ -135,6 +135,8 @@ def _check_split(split: Split, where: str) -> None:
 def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().cpu()
+    if isinstance(value, list | tuple) and any(getattr(one, "mode", "") == "P" for one in value):
+        raise DataError(f"{where} have a palette: convert each, image.convert('RGB').")
     try:
         return torch.from_numpy(np.ascontiguousarray(value))
     except (TypeError, ValueError):

@@ -8,6 +8,7 @@ from kdrun.models.normalise import LUMA, can_convert
 from kdrun.types import Normalisation
 
 UINT8 = "uint8"
+LARGE = 10.0  # std of float images that are pixels from 0 to 255 rather than from 0 to 1
 # Published weights are normalised with one of these, of pixels scaled to 0..1.
 COMMON: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -35,6 +36,12 @@ def constants_of(
     std = _per_channel(given.std, channels, f"{where}.std")
     if pixel_type == UINT8:
         check_scale(mean, std, where)
+    elif max(default.std) > LARGE and max(map(abs, mean)) <= 1 and max(std) <= 1:
+        raise ConfigError(
+            f"{where}.mean and {where}.std are those of pixels from 0 to 1, and the images are "
+            f"floats with a std of {max(default.std):.3g}: scale the images to 0..1, or give "
+            "constants of their range."
+        )
     return Normalisation(mean, std)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.images import RawDataset, Split
@@ -144,3 +145,18 @@ def test_an_empty_split_is_refused_by_name(empty: str, images: object) -> None:
     returned = {"train": full, "val": full, "test": full} | {empty: (images, [])}
     with pytest.raises(DataError, match=f"f, {empty} has no images"):
         as_raw_dataset(returned, "f")
+
+
+def test_images_with_a_palette_are_refused() -> None:
+    """Their numbers are those of colours in the palette."""
+    images = [Image.new("RGB", (8, 8), (number * 20, 0, 0)).convert("P") for number in range(8)]
+    with pytest.raises(DataError, match=r"have a palette: convert each"):
+        as_raw_dataset({"train": (images, [0, 1] * 4)}, "mine")
+    colours = [image.convert("RGB") for image in images]
+    assert as_raw_dataset({"train": (colours, [0, 1] * 4)}, "mine").train.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 9, 103), (8, 25, 25, 30)])
+def test_many_channels_in_the_last_place_are_noted(shape: tuple[int, ...]) -> None:
+    raw = as_raw_dataset({"train": (np.zeros(shape, np.float32), [0, 1] * 4)}, "mine")
+    assert any("if they are [N, H, W, C]" in note for note in raw.notes)
