@@ -40,6 +40,7 @@ def test_defaults_are_the_digits() -> None:
     assert (config.T, config.alpha, config.ce) == (None, None, None)
 
 
+@pytest.mark.heavy  # all of them in one objective is the next test
 @pytest.mark.parametrize("loss", options("loss"))
 def test_every_loss_composes(loss: str) -> None:
     assert list(distill(f"loss={loss}").loss) == [loss]

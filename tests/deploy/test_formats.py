@@ -130,6 +130,7 @@ def test_what_is_inside_an_onnx_file(tmp_path: Path) -> None:
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
 
+@pytest.mark.heavy
 def test_floats_go_in_where_the_data_are_floats(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     network = loaded("cnn_tiny")

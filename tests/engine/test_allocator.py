@@ -24,6 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc takes these settings")
 def test_a_tensor_made_anew_touches_no_new_pages() -> None:
     faults = {

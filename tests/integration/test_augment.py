@@ -71,7 +71,9 @@ def test_the_second_run_of_deits_recipe_finds_the_teacher_cached(kdrun: Run, wor
     assert same(weights(first), weights(off))
 
 
-@pytest.mark.parametrize("augment", ["randaugment", "imagenet"])
+@pytest.mark.parametrize(
+    "augment", [pytest.param("randaugment", marks=pytest.mark.heavy), "imagenet"]
+)
 def test_both_networks_receive_the_same_pixels(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch, augment: str
 ) -> None:

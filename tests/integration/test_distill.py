@@ -300,6 +300,7 @@ def test_without_validation_there_is_no_best(kdrun: Run, workdir: Path) -> None:
     assert result["dataset"]["val_size"] == 0
 
 
+@pytest.mark.heavy
 def test_compiled_networks_give_close_results(kdrun: Run, workdir: Path) -> None:
     tiny = ["teacher=mlp", "student=mlp", "epochs=1", "alone=false"]  # the compiler's time counts
     kdrun("distill", *SMALL, *tiny)

@@ -9,6 +9,7 @@ from support import SMALL, results
 from kdrun.deploy import agreement
 
 
+@pytest.mark.heavy
 def test_weights_become_unsigned_where_the_answers_differ(
     kdrun: Callable[..., int],
     workdir: Path,

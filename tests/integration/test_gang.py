@@ -58,17 +58,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 @pytest.mark.parametrize(
     "grid",
     [
-        ["loss=kd,at", "lr=0.05,0.1"],
-        [
-            "student=mlp30",
-            "student.dropout=0.2",
-            "T=1,4",
-            "lr=0.05,0.1",
-            "teacher.cache=off",
-            "schedule.max_norm=0.5",
-        ],
+        pytest.param(["loss=kd,at", "lr=0.05,0.1"], id="losses and rates"),
+        pytest.param(
+            [
+                "student=mlp30",
+                "student.dropout=0.2",
+                "T=1,4",
+                "lr=0.05,0.1",
+                "teacher.cache=off",
+                "schedule.max_norm=0.5",
+            ],
+            id="students with dropout",
+            marks=pytest.mark.heavy,
+        ),
     ],
-    ids=["losses and rates", "students with dropout"],
 )
 def test_every_job_of_a_gang_equals_the_same_run_alone(
     kdrun: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch, grid: list[str]

@@ -53,7 +53,13 @@ def trainings_begun(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("training", TRAININGS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.heavy),
+        pytest.param(signal.SIGKILL, id="kill"),
+    ],
+)
 def test_stopped_in_any_training_and_resumed(
     workdir: Path, reference: tuple[dict[str, Any], bytes], training: str, number: int
 ) -> None:

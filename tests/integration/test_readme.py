@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,7 +63,13 @@ def test_there_are_commands() -> None:
     assert all(block.count("\n") == 1 for block in blocks("bash")), "one line each"
 
 
-@pytest.mark.parametrize("argv", HYDRA, ids=" ".join)
+def weighed(argv: list[str]) -> Any:
+    """A sweep over experiments composes each of them."""
+    marks = [pytest.mark.heavy] if "sweep=repdistiller/table_1" in argv else []
+    return pytest.param(argv, id=" ".join(argv), marks=marks)
+
+
+@pytest.mark.parametrize("argv", map(weighed, HYDRA))
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
     plan = planning.check(argv[0], config_names()[argv[0]], parse_composed(argv[0], argv[1:]))
     assert plan.configs

@@ -25,6 +25,7 @@ def study_in(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="search", storage=f"sqlite:///{database}")
 
 
+@pytest.mark.heavy
 def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) -> None:
     assert kdrun(*COMMAND, "output_root=whole/outputs") == 0
     # the process trains the teacher first; the second trial is its third training

@@ -115,6 +115,7 @@ def test_ctrl_c_and_resume(kdrun: Run, workdir: Path) -> None:
     assert without_times(one)["student"]["test"] == pytest.approx(done["student"]["test"], rel=1e-3)
 
 
+@pytest.mark.heavy
 def test_mistakes_are_said_once(workdir: Path) -> None:
     said = finished(torchrun(workdir, "distill", "-m", *SETTINGS, "T=1,2"), code=2)
     assert said.count("error: Under torchrun all processes train one network") == 1
