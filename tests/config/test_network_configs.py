@@ -56,6 +56,7 @@ def test_there_are_all_the_networks() -> None:
         assert not (ROOT / group).exists()  # model/ serves both
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", WHOLE)
 def test_students_and_teachers_are_the_same_network(name: str) -> None:
     config = with_network(name)

@@ -106,6 +106,7 @@ def test_a_dumped_configuration_reads_back_the_same(overrides: tuple[str, ...]) 
     assert parse.distill_config(OmegaConf.create(text)) == config
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("augment", options("augment"))
 def test_every_augmentation_composes_for_student_and_teacher(augment: str) -> None:
     words = (f"augment={augment}", f"augment@teacher.augment={augment}", "dataset=cifar100")

@@ -19,7 +19,6 @@ from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, Sch
 EXPERIMENTS = config_groups.list_groups()["experiment"]
 # One of each kind whose networks are small; the others take their time.
 LIGHT = (
-    "hinton2015/ensemble",
     "hinton2015/mnist_only_7_8",
     "smoke",
 )

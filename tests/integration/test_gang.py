@@ -200,6 +200,7 @@ def test_without_greenlet_it_is_refused_before_anything_is_made(
     assert sorted(workdir.rglob("*")) == before
 
 
+@pytest.mark.heavy
 def test_the_core_imports_no_greenlet() -> None:
     sources = Path(package.__file__).parent.rglob("*.py")
     importing = {path.name for path in sources if "greenlet import" in path.read_text()}

@@ -50,6 +50,7 @@ def test_killed_interrupted_and_finished(workdir: Path) -> None:
     assert len(list(csv.DictReader((newest / "ranking.csv").open()))) == 3
 
 
+@pytest.mark.heavy
 def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> None:
     pytest.importorskip("joblib")
     words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "T=1,4"]
