@@ -499,3 +499,8 @@ def test_a_copy_of_the_classes_is_no_class(make: Make) -> None:
 
 def test_a_class_may_have_a_part_named_like_another_class(make: Make) -> None:
     assert read(make("{cat,dog,other/cat}/2")).classes == ("cat", "dog", "other")
+
+
+def test_splits_inside_one_class_folder(make: Make) -> None:
+    root = make("{ant,bee}/2", "cat/{train,test}/2")
+    stops(root, "contain the splits")

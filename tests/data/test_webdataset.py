@@ -436,3 +436,18 @@ def test_folders_in_the_shards_tell_the_splits(
                 put(tar, {f"{name}.png": file.read_bytes(), f"{name}.cls": label})
     assert_same(read(path, tmp_path), folder)
     assert len(read(path, tmp_path, split_key=False, test_fraction=0.4).train) == 6
+
+
+def test_a_compressed_shard_that_is_replaced_is_read_anew(write: Write, tmp_path: Path) -> None:
+    """In the same process, with files of the same sizes in the same places."""
+    first, second = write("train", "a.tar"), write("test", "b.tar")
+    path = tmp_path / "packed" / "train.tar.gz"
+    path.parent.mkdir()
+    found = []
+    for part in (first, second):
+        path.write_bytes(gzip.compress(part.read_bytes()))
+        packed = read(path, tmp_path, test_fraction=0.5, num_classes=2)
+        plain = read(part, tmp_path, test_fraction=0.5, num_classes=2)
+        assert torch.equal(packed.train.in_memory(), plain.train.in_memory())
+        found.append(packed.fingerprint)
+    assert found[0] != found[1]

@@ -24,6 +24,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError, ConfigError
 from kdrun.teachers.formats import read_any
 from kdrun.types import InputInfo
+from kdrun.weights.fit import not_finite
 from kdrun.weights.load import WeightsChoice
 
 trust.name(["weights.publishers.Small"])  # for the advice, which builds networks
@@ -278,3 +279,8 @@ def test_a_new_classifier(tmp_path: Path) -> None:
     assert torch.equal(network.fc.weight, fresh)
     assert torch.equal(network.stem[0].weight, trained().stem[0].weight)
     assert any("the classifier (fc" in note for note in notes), notes
+
+
+def test_eight_bit_floats_are_looked_at() -> None:
+    values = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+    assert not_finite(values) == 1
