@@ -72,7 +72,7 @@ def _of_lines(lines: list[str], names: Collection[str], where: str) -> tuple[str
 
 def _columns(lines: list[str]) -> Iterable[Sequence[str]]:
     """Candidate class names: whole lines, their first words (`n01440764 tench, Tinca tinca`),
-    or the text beside a number (`0 cat`, `cat 0`), in the order of the numbers.
+    or the text next to a number (`0 cat`, `cat 0`), in the order of the numbers.
     """
     yield lines
     numbered = without_numbers(lines)

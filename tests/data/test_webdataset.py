@@ -451,3 +451,16 @@ def test_a_compressed_shard_that_is_replaced_is_read_anew(write: Write, tmp_path
         assert torch.equal(packed.train.in_memory(), plain.train.in_memory())
         found.append(packed.fingerprint)
     assert found[0] != found[1]
+
+
+def test_an_empty_list_of_classes(write: Write, tmp_path: Path) -> None:
+    write("train", "train.tar")
+    (tmp_path / "wds" / "classes.txt").write_text("\n")
+    with pytest.raises(DataError, match="there are 0 class names"):
+        read(tmp_path / "wds", tmp_path)
+
+
+def test_large_json_next_to_another_label(tree: Path, tmp_path: Path) -> None:
+    """It is no label, so its size does not matter."""
+    path = with_split(tree, tmp_path, lambda split: {"text": "x" * 2**20}, True)
+    assert read(path, tmp_path, label_key="cls").test_is_drawn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_evidence import SplitEvidence
+from kdrun.data.containers.split_evidence import SplitEvidence, last_part
 from kdrun.data.containers.split_values import SplitValues
 from kdrun.data.containers.table_columns import flag_splits
 from kdrun.errors import ConfigError, DataError
@@ -27,9 +27,13 @@ class JsonSplits:
     _seen: dict[str, SplitEvidence] = field(default_factory=dict)
     _samples: int = 0
 
+    def __post_init__(self) -> None:
+        key = self.key if isinstance(self.key, str) else ""
+        self._values = SplitValues(key, flagged=flag_splits(last_part(key)))
+
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":
-        """Raises ConfigError for a key beside file names that tell the splits already."""
+        """Raises ConfigError for a key if the names of the files tell the splits already."""
         named = set(shards.splits) != {"train"}
         if named and isinstance(key, str):
             raise ConfigError(
@@ -48,8 +52,7 @@ class JsonSplits:
         members = dict(_members(text))
         if isinstance(self.key, str):
             value = members.get(self.key)
-            flagged = flag_splits(self.key.rsplit(".", 1)[-1])
-            split = SplitValues(self.key, flagged=flagged).find(str(value))
+            split = self._values.find(str(value))
             if split is None:
                 raise DataError(
                     f"{where} has {value!r} as {self.key!r}, which names no split: write train, "
@@ -69,8 +72,7 @@ class JsonSplits:
     def refuse_overlooked(self, where: str) -> None:
         """Raise DataError for a key that tells the splits."""
         for key, evidence in self._seen.items():
-            several = evidence.is_possible and len(evidence.splits) + len(evidence.others) > 1
-            if evidence.tells or ("split" in key.rsplit(".", 1)[-1].lower() and several):
+            if evidence.must_be_read:
                 setting = shlex.quote(f"dataset.split_key={key}")
                 raise DataError(
                     f"{where}: {key!r} in the JSON files tells the splits: set {setting} to read "

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from kdrun.config.readers import without_numbers
@@ -72,8 +73,13 @@ def _folder_split(source: Source, base: Path) -> str | None:
     """The split that the first of the folders names that name one."""
     path = str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
     folders = path.removeprefix(f"{base}/").split("/")[:-1]
-    matches = (split_name(folder) for folder in folders)
-    return next((match.split for match in matches if match is not None and match.plain), None)
+    return next(filter(None, map(_plain_split, folders)), None)
+
+
+@lru_cache(maxsize=1024)  # the same few folders, for every image
+def _plain_split(folder: str) -> str | None:
+    match = split_name(folder)
+    return match.split if match is not None and match.plain else None
 
 
 def select_splits(listings: dict[str, Listing], what: str) -> tuple[dict[str, Listing], list[str]]:
@@ -215,7 +221,7 @@ def label_classes(
 
 def _refuse_header(names: Sequence[str], labels: set[str], what: str) -> None:
     """Raise DataError if the first name is a header: one name too many, and no image has it."""
-    if not heads_classes(names[0]) or names[0] in labels:
+    if not names or not heads_classes(names[0]) or names[0] in labels:
         return
     if are_numbers(labels) and max(int(label.split(".")[0]) for label in labels) != len(names) - 2:
         return

@@ -10,7 +10,7 @@ from kdrun.data.containers.parquet_reader import opened
 from kdrun.data.containers.shards import Shards
 from kdrun.data.containers.split_evidence import SplitEvidence
 from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import flag_splits, names_splits
+from kdrun.data.containers.table_columns import flag_splits, is_called_split, names_splits
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -53,25 +53,21 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
 
 
 def _columns_of_splits(files: list[Path]) -> list[str]:
-    """Columns that tell the splits, or whose name says so and which hold several values."""
+    """The columns of all files that must be read; see `SplitEvidence.must_be_read`."""
     found: dict[str, SplitEvidence] = {}
     for number, path in enumerate(files):
         with opened(path) as file:
-            kinds = {field.name: field.type for field in file.schema_arrow}
-            for name in [name for name in kinds if _may_tell(name, kinds[name])]:
-                if number and name not in found:
-                    continue
-                evidence = found.setdefault(name, SplitEvidence(name))
+            names = [field.name for field in file.schema_arrow if _may_tell(field.name, field.type)]
+            if number == 0:
+                found = {name: SplitEvidence(name) for name in names}
+            found = {name: evidence for name, evidence in found.items() if name in names}
+            for name, evidence in list(found.items()):
                 for value in _values(file, name):
                     evidence.add(value)
                     if not evidence.is_possible:
                         del found[name]
                         break
-    return [
-        name
-        for name, evidence in found.items()
-        if evidence.tells or (_is_named(name) and len(evidence.others) + len(evidence.splits) > 1)
-    ]
+    return [name for name, evidence in found.items() if evidence.must_be_read]
 
 
 def _may_tell(name: str, kind: Any) -> bool:
@@ -79,11 +75,7 @@ def _may_tell(name: str, kind: Any) -> bool:
     if re.match(r"(dictionary<values=)?(large_)?string", str(kind)):
         return True
     numbers = re.fullmatch(r"bool|u?int\d+|float|double|halffloat", str(kind)) is not None
-    return numbers and (_is_named(name) or flag_splits(name) is not None)
-
-
-def _is_named(name: str) -> bool:
-    return names_splits(name) and ("split" in name.lower() or "partition" in name.lower())
+    return numbers and (is_called_split(name) or flag_splits(name) is not None)
 
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:

@@ -228,6 +228,11 @@ def names_splits(name: str) -> bool:
     return any(_normal(name) in names for names in SPLITS)
 
 
+def is_called_split(name: str) -> bool:
+    """Whether a column of this name cannot hold anything but splits."""
+    return names_splits(name) and ("split" in name.lower() or "partition" in name.lower())
+
+
 def flag_splits(name: str) -> tuple[str, str] | None:
     """The splits of the rows with yes and with no, if a column of this name holds yes and no.
 

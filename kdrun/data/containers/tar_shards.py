@@ -143,7 +143,7 @@ class ShardReader:
                     elif "." + match[2].rsplit(".", 1)[-1].lower() in endings:
                         image = image_type(str(path), name, info.offset_data, info.size)
                         yield match[1], match[2].lower(), image
-                    elif self._is_label(match[2].lower()):
+                    elif self._is_label(match[2].lower(), info.size):
                         yield match[1], match[2].lower(), self._content(tar, info, path)
                     else:
                         self._skip(f"*.{match[2].lower()}")
@@ -151,9 +151,10 @@ class ShardReader:
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _damaged(path, error) from None
 
-    def _is_label(self, component: str) -> bool:
+    def _is_label(self, component: str, size: int) -> bool:
+        """Whether a member holds the label, or a JSON file that may hold the split."""
         if component == "json" and self.splits.key is not False:
-            return True
+            return size <= LARGEST_LABEL or self.label_key in (None, "json")
         if self.label_key is not None:
             return component == self.label_key.lower()
         return component in ("cls", "json")
