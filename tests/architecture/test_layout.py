@@ -1,16 +1,15 @@
 """The rules of the tree: who may import whom, what is imported early, how large things may grow."""
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "kdrun"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A package may import from its own row and from rows below it.
 LAYERS = [
@@ -49,19 +48,29 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PRINTS = {"cli/output.py"}
 
 
+@functools.cache
+def sources() -> dict[Path, ast.Module]:
+    """Every module of the package, parsed."""
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def package_of(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
-def imported(path: Path) -> set[str]:
-    """First-level names under kdrun that a file imports, anywhere in it but for types alone."""
-    names = set()
-    tree = ast.parse(path.read_text())
+def walk(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node of a file but those that are for types alone."""
     for node in tree.body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+            continue
+        yield from ast.walk(node)
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """First-level names under kdrun that a file imports, anywhere in it but for types alone."""
+    names = set()
+    for node in walk(tree):
         modules = []
         if isinstance(node, ast.ImportFrom) and node.module:
             modules = [node.module]
@@ -73,39 +82,47 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    own = package_of(path)
-    if own in ("__main__", "__init__"):  # the doors: `python -m kdrun` and `import kdrun`
-        return
-    for other in imported(path) - {"configs"}:
-        if other in LEVEL:
-            assert LEVEL[other] >= LEVEL[own], f"{path} imports kdrun.{other}"
+def test_imports_go_one_way() -> None:
+    wrong = [
+        f"{path} imports kdrun.{other}"
+        for path, tree in sources().items()
+        # but for the doors: `python -m kdrun` and `import kdrun`
+        if (own := package_of(path)) not in ("__main__", "__init__")
+        for other in imported(tree) & set(LEVEL)
+        if LEVEL[other] < LEVEL[own]
+    ]
+    assert not wrong
 
 
 def test_every_package_has_a_level() -> None:
     known = set(LEVEL) | {"__main__"}
-    assert {package_of(path) for path in SOURCES} <= known
+    assert {package_of(path) for path in sources()} <= known
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 500, f"{path} is too long: does it have one subject?"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            size = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
+def test_files_and_functions_stay_small() -> None:
+    long_files = [str(path) for path in sources() if path.read_text().count("\n") > 500]
+    assert not long_files, "does each have one subject?"
+    long_functions = [
+        f"{path}:{node.lineno} {node.name} has {size} lines"
+        for path, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (size := (node.end_lineno or node.lineno) - node.lineno + 1) > 60
+    ]
+    assert not long_functions
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_ui_prints(path: Path) -> None:
-    relative = path.relative_to(PACKAGE).as_posix()
-    if relative.startswith("ui/") or relative in PRINTS:
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id != "print", f"{relative}:{node.lineno} prints"
+def test_only_ui_prints() -> None:
+    printing = [
+        f"{name}:{node.lineno}"
+        for path, tree in sources().items()
+        if not (name := path.relative_to(PACKAGE).as_posix()).startswith("ui/")
+        if name not in PRINTS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "print"
+    ]
+    assert not printing
 
 
 def test_below_stages_nothing_sees_omegaconf() -> None:
@@ -120,7 +137,7 @@ def test_below_stages_nothing_sees_omegaconf() -> None:
         "config",
         "runs",
     }
-    for path in SOURCES:
+    for path in sources():
         if package_of(path) not in allowed:
             text = path.read_text()
             assert "omegaconf" not in text, path
@@ -161,15 +178,16 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_one_module_deletes(path: Path) -> None:
-    relative = path.relative_to(PACKAGE).as_posix()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            kind = _touches(node)
-            allowed = {"deletes": DELETES, "renames": RENAMES, "writes": WRITES}.get(kind, set())
-            where = f"{relative}:{node.lineno} {kind}: see kdrun/removal.py and kdrun/files.py"
-            assert not kind or relative in allowed, where
+def test_only_one_module_deletes() -> None:
+    allowed = {"deletes": DELETES, "renames": RENAMES, "writes": WRITES}
+    wrong = [
+        f"{name}:{node.lineno} {kind}"
+        for path, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and (kind := _touches(node))
+        if (name := path.relative_to(PACKAGE).as_posix()) not in allowed[kind]
+    ]
+    assert not wrong, "see kdrun/removal.py and kdrun/files.py"
 
 
 def _touches(call: ast.Call) -> str:
