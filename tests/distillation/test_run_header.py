@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import SMALL
 
 from kdrun.cli.main import run
 from kdrun.distillation.build import weight_change_notes
@@ -14,7 +15,13 @@ from kdrun.losses.objective import WeightedLoss
 @pytest.fixture
 def header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def of(*words: str) -> str:
-        command = ["distill", "threads=1", "ui=plain", "loss=ce", "alone=false", "schedule.steps=1"]
+        command = [
+            "distill",
+            *(word for word in SMALL if word != "ui=quiet"),
+            "ui=plain",
+            "loss=ce",
+            "alone=false",
+        ]
         assert run([*command, f"output_root={tmp_path}", *words]) == 0
         return capsys.readouterr().out
 

@@ -190,6 +190,7 @@ def test_labels_with_a_small_weight_are_no_baseline(kdrun: Run, workdir: Path) -
     assert weights == {"0.1", "1.0"}
 
 
+@pytest.mark.heavy
 def test_generations_are_retrained_on_other_images(kdrun: Run, workdir: Path) -> None:
     words = ["distill", *FOLDER, "scheme=born_again", "scheme.generations=2"]
     photos(workdir / "photos", 12)
@@ -240,6 +241,7 @@ def test_an_interrupted_run_does_not_resume_with_other_images(
     assert kdrun("resume", str(run["folder"])) == 0
 
 
+@pytest.mark.heavy
 def test_jobs_are_retrained_on_other_transfer_images(kdrun: Run, workdir: Path) -> None:
     photos(workdir / "photos", 12)
     photos(workdir / "more", 10)

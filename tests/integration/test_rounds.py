@@ -45,21 +45,23 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def test_several_teachers_on_the_digits(kdrun: Run, workdir: Path) -> None:
-    assert kdrun("train-teacher", "teacher.count=2", "epochs=4", "ui=quiet", "threads=1") == 0
+def test_several_teachers_are_trained_once_and_weighed(kdrun: Run, workdir: Path) -> None:
+    assert kdrun("train-teacher", *SMALL[:5], *SMALL[6:], "teacher.count=2") == 0
     (trained,) = results(workdir, "train-teacher")
     assert len({teacher["sha256"] for teacher in trained["teachers"]}) == 2
-    assert kdrun("distill", *DIGITS, "teacher.count=3", "teacher.weights=[2,1,1]") == 0
+    assert (
+        kdrun("distill", *SMALL, "teacher.count=3", "teacher.weights=[2,1,1]", "alone=false") == 0
+    )
     (result,) = results(workdir)
     assert [teacher["reused"] for teacher in result["teachers"]] == [True, True, False]
     assert result["objective"].endswith("over 3 teachers weighing 0.5, 0.25, 0.25")
     joint = result["teacher_ensemble"]
     assert joint["members"] == 3
     assert joint["test"]["top1"] >= min(t["test"]["top1"] for t in result["teachers"])
-    assert joint["agreement"] == result["agreement"] > 80
-    assert result["student"]["test"]["top1"] > 80
+    assert joint["agreement"] == result["agreement"]
 
 
+@pytest.mark.heavy
 def test_the_mean_of_the_soft_targets_learns_too(kdrun: Run, workdir: Path) -> None:
     words = ["teacher=[cnn_large,cnn_tiny]", "teacher2.widths=[16,32]", "teacher2.seed=3"]
     assert kdrun("distill", *DIGITS, *words, "teacher.average=soft_targets") == 0

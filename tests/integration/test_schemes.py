@@ -120,6 +120,7 @@ def test_self_training_learns_from_the_student_alone(kdrun: Run, workdir: Path) 
 DIGITS = ["dataset=digits", "student=cnn_tiny", "student.widths=[8,16]", "epochs=6", "alone=false"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["online", "one", "byot", "tf_kd", "cs_kd"])
 def test_it_learns_the_digits(kdrun: Run, workdir: Path, scheme: str) -> None:
     """Six epochs of a small network; guessing is right for one image in ten."""

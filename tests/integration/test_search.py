@@ -54,6 +54,7 @@ def test_killed_and_continued_equals_uninterrupted(kdrun: Run, workdir: Path) ->
     assert len(study_in(workdir).trials) == 4
 
 
+@pytest.mark.heavy
 def test_trials_of_other_settings_or_data_are_not_taken(
     kdrun: Run, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,6 +180,7 @@ def test_other_data_in_the_same_place_are_run_again(kdrun: Run, workdir: Path) -
         assert len(results(workdir)) == runs
 
 
+@pytest.mark.heavy
 def test_evaluations_can_be_swept(kdrun: Run, workdir: Path) -> None:
     kdrun("distill", "-m", *SMALL, "T=1,4", "alone=false")
     runs = ",".join(f"'{r['folder'].relative_to(workdir)}'" for r in results(workdir))
@@ -197,6 +198,7 @@ def test_an_objective_that_cannot_be_stops_the_sweep_before_it_starts(
     assert not results(workdir)
 
 
+@pytest.mark.heavy
 def test_teachers_can_be_swept(kdrun: Run, workdir: Path) -> None:
     small = [word for word in SMALL if not word.startswith("teacher.")]
     assert kdrun("train-teacher", "-m", *small, "seed=0,1") == 0

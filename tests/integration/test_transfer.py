@@ -94,6 +94,7 @@ def test_a_given_shift_and_the_same_weights(distil: Callable[..., dict[str, Any]
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.heavy
 def test_soft_targets_alone_and_less_data_learn(
     distil: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

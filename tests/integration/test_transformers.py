@@ -205,6 +205,7 @@ def test_tokens_that_nothing_teaches_are_refused(
     assert not (workdir / "outputs" / "teachers").exists()
 
 
+@pytest.mark.heavy
 def test_a_plain_transformer_learns_from_features_of_a_cnn_and_the_other_way(
     kdrun: Run, workdir: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_weights_with_the_published_names_teach(kdrun: Run, workdir: Path) -> No
     assert distilled(workdir)["teachers"][0]["params"] == count_parameters(published)
 
 
+@pytest.mark.heavy
 def test_a_teacher_that_sees_larger_images(kdrun: Run, workdir: Path) -> None:
     teacher = ["teacher=deit_micro", "teacher.depth=1", "teacher.image_size=[12,16]"]
     argv = ["distill", *SMALL, *teacher, "loss=[kd,sp]", "alone=false"]
