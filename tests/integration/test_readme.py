@@ -23,17 +23,17 @@ def blocks(language: str, text: str = TEXT) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[list[str]]:
+def commands(text: str) -> list[list[str]]:
     """Every `kdrun ...` line of a text block, without the comment after it."""
     found = []
-    for block in (*blocks("text"), *blocks("text", KOREAN)):
+    for block in blocks("text", text):
         for line in block.splitlines():
             if line.startswith("kdrun "):
                 found.append(shlex.split(re.split(r"\s{3,}", line)[0])[1:])
     return found
 
 
-COMMANDS = [list(argv) for argv in dict.fromkeys(map(tuple, commands()))]
+COMMANDS = [list(argv) for argv in dict.fromkeys(map(tuple, commands(TEXT)))]
 NEEDS_RUNS = ("resume", "report", "new")  # `new` is what the fixture runs
 HYDRA = [argv for argv in COMMANDS if argv[0] in config_names()]
 OTHER = [argv for argv in COMMANDS if argv[0] not in config_names()]
@@ -87,8 +87,10 @@ def test_the_own_loss_trains(own_code: Path, kdrun: Callable[..., int]) -> None:
 
 
 def test_the_korean_page_covers_the_same_ground() -> None:
-    """Same commands to install and test, same number of sections, and no link to nothing."""
-    assert blocks("bash", KOREAN) == blocks("bash")
+    """The same commands, code and number of sections, and no link to nothing."""
+    assert commands(KOREAN) == commands(TEXT)
+    for language in ("bash", "python", "yaml"):
+        assert blocks(language, KOREAN) == blocks(language)
     assert KOREAN.count("\n## ") == TEXT.count("\n## ")
     assert "](README.ko.md)" in TEXT
     assert "](README.md)" in KOREAN
