@@ -75,7 +75,6 @@ class Arguments:
 
     words: list[str]
     given: Mapping[str, Any]
-    help: bool = False
     config_dir: Path | None = None
     output_root: Path = Path("outputs")
 
@@ -86,7 +85,6 @@ class Flags:
 
     overrides: list[str] = field(default_factory=list)
     multirun: bool = False
-    help: bool = False
     hydra_help: bool = False
     cfg: str | None = None
     resolve: bool = False
@@ -160,13 +158,12 @@ def parse(verb: str, argv: list[str]) -> Arguments:
         else:
             plain.append(word)
     folder = _config_dir(given.pop("config_dir", None))
-    return Arguments(plain, given, bool(given.pop("help", False)), folder, output_root)
+    return Arguments(plain, given, folder, output_root)
 
 
 def parse_composed(verb: str, argv: list[str]) -> Flags:
     """The arguments of a verb with a configuration. Raises ConfigError for unknown options."""
     given, words = _parsed(verb, argv)
-    given.pop("run", None)
     folder = _config_dir(given.pop("config_dir", None))
     if holds_interpolation(os.getcwd()):
         raise ConfigError(
@@ -225,7 +222,8 @@ def _parsed(verb: str, argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         namespace, rest = _parser().parse_known_args([verb, *words])
     except argparse.ArgumentError as error:
         raise ConfigError(_bad_value(verb, error)) from None
-    given = {key: value for key, value in vars(namespace).items() if key != "verb"}
+    without_effect = ("verb", "help", "run")  # --help is answered before a verb runs
+    given = {key: value for key, value in vars(namespace).items() if key not in without_effect}
     for word in rest:
         if word.startswith("-"):
             raise ConfigError(_unknown(verb, word, rest))

@@ -6,7 +6,6 @@ A module has
     FLAGS            optional: its options as typed, each with a line of help (kdrun.cli.parser)
     USAGE, ABOUT, EXAMPLES   optional: its help page
     TRAINS           optional: True adds --dry-run
-    candidates(word, given, config_dir)   optional: tab completion for what follows the verb
 
 A verb with a configuration also has a YAML of the module's name in `configs/`, and
     SWEEPS, TORCHRUN whether `-m` and several processes of torchrun make sense

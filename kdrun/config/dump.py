@@ -63,16 +63,6 @@ def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def export_plain(config: schema.ExportConfig) -> dict[str, Any]:
-    """Plain containers for `parse.export_config`."""
-    return {
-        **_single_settings(config),
-        "dataset": None if config.dataset is None else dataset_plain(config.dataset),
-        **_weights(config.bare),
-        **to_plain(config.runtime),
-    }
-
-
 def dataset_plain(config: schema.DatasetConfig) -> dict[str, Any]:
     """Plain containers for `parse.dataset_config`."""
     return to_plain(config)

@@ -181,11 +181,6 @@ def _fill_teacher_augments(plain: dict[str, Any], dataset: schema.DatasetConfig)
             node["augment"] = fill_in(own, dataset.augment)
 
 
-def transfer_config(node: dict[str, Any] | None) -> schema.TransferConfig:
-    """The typed configuration of a `transfer` node."""
-    return from_plain(schema.TransferConfig, node or {}, "transfer")
-
-
 def scheme_config(node: dict[str, Any], student: dict[str, Any]) -> schema.SchemeConfig:
     """The typed configuration of a `scheme` node.
 

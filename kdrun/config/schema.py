@@ -147,10 +147,6 @@ class TeacherInput:
         return [name for name in names if getattr(self, name) is not None]
 
 
-AS_IT_IS = TeacherRuntimeConfig()
-AS_THE_DATA = TeacherInput()
-
-
 @dataclass(frozen=True)
 class TeacherConfig:
     """A teacher: its network, and everything that shapes its training."""
@@ -176,8 +172,8 @@ class TeacherConfig:
         "side or [height, width] of its input; null: the images' own",
         read=readers.image_size,
     )
-    runtime: TeacherRuntimeConfig = setting(AS_IT_IS, inline=True)
-    input: TeacherInput = setting(AS_THE_DATA, inline=True)
+    runtime: TeacherRuntimeConfig = setting(TeacherRuntimeConfig(), inline=True)
+    input: TeacherInput = setting(TeacherInput(), inline=True)
 
 
 @dataclass(frozen=True)

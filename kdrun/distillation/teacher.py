@@ -22,7 +22,6 @@ from kdrun.runs.folder import RunFolder
 from kdrun.schemes.base import freeze
 from kdrun.teachers.accuracy import check_accuracy, is_measured_on
 from kdrun.teachers.store import TeacherStore
-from kdrun.types import Normalisation
 from kdrun.ui import format
 
 
@@ -40,11 +39,6 @@ class Teacher:
     reused: bool
     test: Evaluation
     seconds: float
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """The input normalisation it was trained with."""
-        return self.card.normalisation
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in `result.json`."""

@@ -75,7 +75,7 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
 
 def _files(run: Run) -> list[Exported]:
     """The exported files of a finished run; none of weights that have changed since."""
-    if not run.finished or run.result.student is None:
+    if not run.finished:
         return []
     settings = settings_of(run)
     seedless = {k: v for k, v in settings.items() if k not in ("seed", "student.quantize")}

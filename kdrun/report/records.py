@@ -36,7 +36,6 @@ from kdrun.runs.shape import EPOCH, fits
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder, different
 
 NOT_STARTED, GONE, OVER_BUDGET = "not started", "folder gone", "over budget"
-SWEEP = SWEEP_FILE
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
 # Settings that repeat a configuration instead of changing it.
@@ -143,13 +142,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Collected:
-    """All runs below `folders`, each once, sorted by folder name.
+    """All runs below some folders, each once, sorted by folder name.
 
     missing: jobs of sweeps without a run folder, and damaged sweeps.
     """
 
     runs: list[Run]
-    folders: list[Path]
     sweeps: list[Sweep] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
 
@@ -171,7 +169,7 @@ def collect(folders: Iterable[Path]) -> Collected:
     for folder in folders:
         _require_folder(folder)
         for path in _below(folder):
-            if path.name == SWEEP:
+            if path.name == SWEEP_FILE:
                 sweep_folders.add(path.parent)
             else:
                 runs.setdefault(path.parent.resolve(), read_run(path.parent))
@@ -189,7 +187,7 @@ def collect(folders: Iterable[Path]) -> Collected:
             "runs there are; kdrun distill makes one."
         )
     ordered = sorted(runs.values(), key=lambda run: (run.folder.name, str(run.folder)))
-    return Collected(ordered, folders, sweeps, missing)
+    return Collected(ordered, sweeps, missing)
 
 
 def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Sweep:
@@ -205,7 +203,7 @@ def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Swee
             status = OVER_BUDGET
         status = DAMAGED if noted is not None and noted.suffix == ".json" else status
         missing.append(Run(noted or folder, RunResult(error=str(error or "")), status, command))
-    values = read_object(folder / SWEEP)
+    values = read_object(folder / SWEEP_FILE)
     typed = values.get("command")
     search = isinstance(typed, list) and typed[:1] == ["search"]
     return Sweep(folder, _varied(values), search, frozenset(members))
@@ -302,8 +300,8 @@ def _below(folder: Path) -> Iterator[Path]:
             yield Path(place) / RESULT
             inner.clear()
             continue
-        if SWEEP in files:
-            yield Path(place) / SWEEP
+        if SWEEP_FILE in files:
+            yield Path(place) / SWEEP_FILE
         inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in SKIPPED)
 
 
@@ -312,7 +310,7 @@ def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
 
     A damaged job file: its own path as the recorded folder, no location.
     """
-    jobs = read_object(sweep / SWEEP).get("jobs")
+    jobs = read_object(sweep / SWEEP_FILE).get("jobs")
     for position, job in enumerate(jobs if isinstance(jobs, list) else []):
         if not isinstance(job, dict):
             continue

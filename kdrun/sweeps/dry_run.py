@@ -79,7 +79,6 @@ class Report:
 
     lines: list[str] = field(default_factory=list)
     trainings: dict[str, Training] = field(default_factory=dict)
-    new_runs: int = 0
 
 
 class _NotDecoded(Exception):  # noqa: N818 - ends opening a data set, which is no error
@@ -188,7 +187,6 @@ class _Examiner:
             unfinished = None if finished else find_run(group, "identity", key, finished=False)
         if finished is not None:
             return "finished", str(finished)
-        self.report.new_runs += unfinished is None
         for teacher in config.teachers:
             self._teacher(config, teacher, dataset)
         if isinstance(config, DistillConfig):
@@ -276,7 +274,6 @@ class _Examiner:
             found = find_run(group, "fingerprint", digest, True, weights=True)
             self.needed[name] = f"finished ({found})" if found else "to train once"
         if found is None and digest not in self.report.trainings:
-            self.report.new_runs += 1
             self._add(digest, name, weights, plain, plain.schedule, dataset)
 
     def _add(

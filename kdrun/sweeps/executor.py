@@ -78,7 +78,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
             sweep.say_progress(folder, number)
     try:
         with _watched(folder, plan.launcher) as stopped:
-            _launch(folder, plan.launcher, launch)
+            _launch(folder, launch)
         interrupted = bool(stopped)
     except KeyboardInterrupt:
         interrupted = True
@@ -121,7 +121,7 @@ def require_objectives(configs: Iterable[Config]) -> None:
             objective_of(config)
 
 
-def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:
+def _launch(folder: SweepFolder, launch: Callable[[], None]) -> None:
     """Launch the jobs; if the system kills a job's process, relaunch the remaining jobs.
 
     Joblib then ends all its processes, so the jobs that were in hand are failed together.

@@ -18,9 +18,9 @@ from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
 from kdrun.runs.metrics import write_metrics
-from kdrun.runs.reading import read_result
+from kdrun.runs.reading import matching, read_result
 from kdrun.runs.result import ResultFile
-from kdrun.runs.search import find_run, group_folder, runs_in
+from kdrun.runs.search import find_run, group_folder
 
 
 def test_folders_are_never_shared(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     for name, text in (("1", "{"), ("2", "[]"), ("3", '{"schema": 99}')):
         (group / name).mkdir(parents=True)
         (group / name / "result.json").write_text(text)
-    assert list(runs_in(group)) == []
-    assert list(runs_in(tmp_path / "nowhere")) == []
+    for folder in (group, tmp_path / "nowhere"):
+        assert list(matching(folder, lambda result: True)) == []
 
 
 def test_metrics_are_one_line_per_epoch_in_both_files(tmp_path: Path) -> None:
