@@ -34,6 +34,7 @@ from kdrun.config.schema import (
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
+    named_teachers,
 )
 from kdrun.config.teachers import ENSEMBLE_KEYS, TEACHER_KEYS
 from kdrun.errors import ConfigError
@@ -432,13 +433,12 @@ def _check_paths(config: Config) -> None:
             "folder (kdrun ls runs), a store entry or a file of weights, or leave it out to start "
             "from random weights."
         )
-    for number, teacher in enumerate(config.teachers, 1):
+    for where, teacher in named_teachers(config.teachers):
         if teacher.checkpoint in (None, "pretrained"):
             continue
         if not Path(teacher.checkpoint).expanduser().exists():
-            which = "teacher" if len(config.teachers) == 1 else f"teacher{number}"
             raise ConfigError(
-                f"{which}.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave "
+                f"{where}.checkpoint={teacher.checkpoint}: there is no such file or folder. Leave "
                 f"it out to find or train the teacher, or train it alone: kdrun train-teacher "
                 f"teacher={teacher.network.name} dataset={config.dataset.name}."
             )

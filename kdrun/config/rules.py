@@ -399,8 +399,7 @@ def _several_distillations(config: schema.DistillConfig, several: schema.RoundsC
 def _teachers(
     teachers: tuple[schema.TeacherConfig, ...], val_fraction: float, self_distilled: bool = False
 ) -> None:
-    for number, config in enumerate(teachers, 1):
-        where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+    for where, config in schema.named_teachers(teachers):
         if config.network.quantize is not None and not self_distilled:
             raise ConfigError(
                 f"{where}.quantize={config.network.quantize}: teachers run in full precision; "

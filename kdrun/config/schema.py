@@ -5,8 +5,9 @@ dataclasses, `dump` converts back, `rules` holds the rules between settings, `op
 defaults to Hydra. Fields are in the order of the written form. Imports no torch, no OmegaConf.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from kdrun.config import readers
 from kdrun.config.augment import AugmentConfig as AugmentConfig
@@ -34,6 +35,7 @@ from kdrun.ranges import (
     Temperature,
 )
 
+T = TypeVar("T")
 ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
 
@@ -174,6 +176,13 @@ class TeacherConfig:
     )
     runtime: TeacherRuntimeConfig = setting(TeacherRuntimeConfig(), inline=True)
     input: TeacherInput = setting(TeacherInput(), inline=True)
+
+
+def named_teachers(teachers: Sequence[T]) -> list[tuple[str, T]]:
+    """(key, teacher): the key of one is `teacher`, of several `teacher1`, `teacher2`, ..."""
+    if len(teachers) == 1:
+        return [("teacher", teachers[0])]
+    return [(f"teacher{number}", teacher) for number, teacher in enumerate(teachers, 1)]
 
 
 @dataclass(frozen=True)

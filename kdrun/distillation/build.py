@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from kdrun.config import build
-from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig
+from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
 from kdrun.distillation.connect import Connected, EmbeddingSource, connect
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.initial_weights import has_trained_statistics, load_start
-from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
     Member,
     make_card,
@@ -22,7 +19,7 @@ from kdrun.distillation.networks import (
     own_normalisation,
     teacher_member,
 )
-from kdrun.distillation.new_teacher import new_teacher
+from kdrun.distillation.new_teacher import teacher_network
 from kdrun.distillation.prepare_teachers import prepare_teachers
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
@@ -66,11 +63,11 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     objective = objective_of(config)
     cards, teachers = [], []
     notes: list[str] = []
-    for number, teacher in enumerate(config.teachers):
-        network, card, loaded_notes = _teacher(config, number, dataset)
+    for number, (where, teacher) in enumerate(named_teachers(config.teachers)):
+        network, card, its_notes = teacher_network(teacher, dataset, where)
         cards.append(card)
         teachers.append(teacher_member(network, card.network, card))
-        notes += loaded_notes
+        notes += its_notes
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     plain, start = _new_student(config, dataset)
@@ -143,19 +140,6 @@ def weight_change_notes(name: str, weighted: WeightedLoss, epochs: int) -> list[
             f"after {epochs} epochs"
         )
     return notes
-
-
-def _teacher(
-    config: DistillConfig, number: int, dataset: Dataset
-) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
-    """(network, card, notes) of a teacher; with trained weights if it has a checkpoint."""
-    teacher = config.teachers[number]
-    where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
-    if teacher.checkpoint is not None:
-        loaded = load_teacher(teacher, dataset, where)
-        return loaded.network, loaded.card, loaded.notes
-    network, card, notes = new_teacher(teacher, dataset, where)
-    return network, card, tuple(notes)
 
 
 def build_scheme(

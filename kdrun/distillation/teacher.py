@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig
+from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.get_or_train import get_or_train
 from kdrun.distillation.loaded_teacher import load_teacher, network_name
@@ -63,10 +63,9 @@ def get_or_train_teachers(
 ) -> list[Teacher]:
     """Prepare each teacher and record it in the result of `folder`."""
     teachers: list[Teacher] = []
-    for number, config in enumerate(configs, 1):
+    for number, (where, config) in enumerate(named_teachers(configs), 1):
         which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
         session.reporter.heading(f"Stage 1: teacher{which} {network_name(config)}")
-        where = f"teacher{number}" if len(configs) > 1 else "teacher"
         teachers.append(_get_once(config, data, val_fraction, dataset, session, where))
         folder.result.update(teachers=[teacher.to_dict() for teacher in teachers])
     return teachers

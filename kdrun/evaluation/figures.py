@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config import parse
-from kdrun.config.schema import DistillConfig
+from kdrun.config.schema import DistillConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import Member, renormalised, seen_by, teacher_member
@@ -109,7 +109,7 @@ def _member(
     """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
     teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
     if teacher is not None and teacher.checkpoint is not None:
-        where = f"teacher{place + 1}" if len(config.teachers) > 1 else "teacher"
+        where, _ = named_teachers(config.teachers)[place]
         found = load_teacher(teacher, dataset, where)
         return teacher_member(found.network, found.config, found.card)
     loaded = read_any(path, who)
