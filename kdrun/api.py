@@ -121,7 +121,7 @@ def _plan(
     flags = parse_composed(
         verb, words + ([] if config_dir is None else ["--config-dir", str(config_dir)])
     )
-    return planning.check(verb, verbs.config_names()[verb], flags), flags.to_argv()
+    return planning.check(verb, flags), flags.to_argv()
 
 
 def _result(folder: Path) -> RunResult:

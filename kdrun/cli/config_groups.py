@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from kdrun.config import options
 from kdrun.config.options import MODEL, NETWORK_GROUPS
 from kdrun.config.shipped import shipped_configs
+from kdrun.errors import ConfigError
 
 # Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
 INTERNAL = (MODEL,)
@@ -265,6 +266,13 @@ def _keys(text: str) -> dict[str, Key]:
         for name, value in content.items()
         if name not in ("defaults", "hydra")
     }
+
+
+def require_readable(config_dir: Path | None) -> None:
+    """Raise ConfigError for the first YAML of the user's folder that does not parse."""
+    broken = None if config_dir is None else broken_yaml(config_dir)
+    if broken is not None:
+        raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
 
 
 def broken_yaml(config_dir: Path) -> str | None:

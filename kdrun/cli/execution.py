@@ -6,6 +6,7 @@ from kdrun.cli import planning, untrusted, verbs
 from kdrun.cli.output import Progress, say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
+from kdrun.config.composition import VERSION_BASE
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.variables import process_argv
@@ -21,7 +22,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     if flags.hydra_help:
         _print_hydra_info(verb, flags)
         return EXIT_DONE
-    plan = planning.check(verb, config_names()[verb], flags)
+    plan = planning.check(verb, flags)
     if flags.info is not None:
         _print_hydra_info(verb, plan.flags)
         return EXIT_DONE
@@ -100,7 +101,7 @@ def _print_hydra_info(verb: str, flags: Flags) -> None:
     import hydra
 
     main = hydra.main(
-        version_base=planning.VERSION_BASE,
+        version_base=VERSION_BASE,
         config_path="pkg://kdrun.configs",
         config_name=config_names()[verb],
     )

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from hydra import initialize_config_module
 from omegaconf import DictConfig
 
 from kdrun.cli import (
@@ -18,12 +17,13 @@ from kdrun.cli import (
     teachers,
     untrusted,
 )
-from kdrun.cli.command_spec import request
+from kdrun.cli.command_spec import CommandSpec
+from kdrun.cli.composer import Composer
 from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
-from kdrun.cli.verbs import config_names
 from kdrun.commands import distill
 from kdrun.config import parse
+from kdrun.config.composition import hydra_ready
 from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash, make_folder
@@ -84,28 +84,26 @@ class _Asked:
 
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
-        asked = request(VERB, config_names()[VERB], flags.config_dir)
+        spec = CommandSpec.of(VERB, flags.config_dir)
         typed = grammar.with_short_names(flags.overrides, VERB)
         overrides = grammar.parse(teachers.expand_teachers(typed, flags.config_dir))
-        suggestions.check_names(asked, overrides)
-        self.composer = planning.Composer(asked)
+        suggestions.check_names(spec, overrides)
+        self.composer = Composer(spec)
         self.fixed = [o for o in overrides if not o.is_sweep_override()]
         self._refuse_more_than_a_space()
         self._words = [
             o.input_line or "" for o in self.fixed if o.key_or_group.split(".")[0] != VERB
         ]
-        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        with hydra_ready():
             cfg = self.composer.compose(self.fixed)
         self.settings: SearchConfig = parse.search_config(cfg)
         named = search_space.parse(self.settings.space)
-        suggestions.check_names(asked, named)
+        suggestions.check_names(spec, named)
         swept = {o.get_key_element(): o for o in named}
         for override in self.fixed:  # a setting that is typed is not searched
             swept.pop(override.get_key_element(), None)
         swept |= {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
-        self.dimensions: list[Dimension] = [
-            search_space.dimension(asked, o) for o in swept.values()
-        ]
+        self.dimensions: list[Dimension] = [search_space.dimension(spec, o) for o in swept.values()]
         if not self.dimensions:
             raise ConfigError(
                 "There is nothing to search: give ranges, e.g. 'T=interval(1,20)' "
@@ -119,7 +117,7 @@ class _Asked:
 
     def config(self, words: list[str]) -> DistillConfig:
         """The configuration of one trial. Raises ConfigError for an invalid one."""
-        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        with hydra_ready():
             overrides = [*self.fixed, *self.composer.parse(words)]
             config = self.composer.typed(overrides)
         assert isinstance(config, DistillConfig)

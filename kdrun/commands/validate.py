@@ -58,10 +58,7 @@ def run(argv: list[str]) -> int:
     given = parse("validate", argv)
     overrides = [word for word in given.words if "=" in word]
     wanted = _wanted([word for word in given.words if "=" not in word], given)
-    if given.config_dir is not None:
-        broken = config_groups.broken_yaml(given.config_dir)
-        if broken is not None:
-            raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
+    config_groups.require_readable(given.config_dir)
     width = max(len(f"{group}/{option}") for group, option in wanted)
     counts = dict.fromkeys((OK, SKIPPED, BROKEN), 0)
     started = time.monotonic()
@@ -95,23 +92,21 @@ def verdicts(
     wanted: list[tuple[str, str]], overrides: list[str], given: Arguments
 ) -> Iterator[Verdict]:
     """Check options one by one in a temporary folder."""
-    from hydra import initialize_config_module
-
-    from kdrun.cli import grammar, planning, suggestions, verbs
-    from kdrun.cli.command_spec import request
-    from kdrun.config import composition
+    from kdrun.cli import grammar, suggestions
+    from kdrun.cli.command_spec import CommandSpec
+    from kdrun.cli.composer import Composer
+    from kdrun.config.composition import hydra_ready
     from kdrun.sweeps.lockstep import require_greenlet
 
-    composition.register()
-    asked = request("distill", verbs.config_names()["distill"], given.config_dir)
+    spec = CommandSpec.of("distill", given.config_dir)
     base = grammar.parse(grammar.with_short_names(overrides, "distill"))
-    suggestions.check_names(asked, base)
+    suggestions.check_names(spec, base)
     for override in base:
         if override.is_sweep_override():
             raise ConfigError(f"'{override.input_line}' names several values: validate takes one.")
     composed: list[tuple[str, str, Any]] = []
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-        composer = planning.Composer(asked)
+    with hydra_ready():
+        composer = Composer(spec)
         # a mistake in the overrides is the command's, not an option's
         if composer.typed(base).runtime.gang:
             require_greenlet()

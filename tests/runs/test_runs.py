@@ -150,7 +150,7 @@ def test_hashes_do_not_depend_on_the_order_of_keys() -> None:
 def test_the_baselines_command_drops_the_objective() -> None:
     argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
     plain = ["loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
-    (config,) = planning.check("distill", "distill", parse_composed("distill", argv[1:])).configs
+    (config,) = planning.check("distill", parse_composed("distill", argv[1:])).configs
     assert isinstance(config, DistillConfig)
     assert baseline_argv(argv, config) == ["distill", "seed=1", *plain]
     # of an experiment or a dictionary: what no word that is dropped has set
