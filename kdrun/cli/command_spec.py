@@ -1,6 +1,5 @@
 """The groups and overrides that a command accepts."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from hydra.core.override_parser.types import Glob, Override, ValueType
 
 from kdrun.cli import config_groups, grammar, verbs
 from kdrun.cli.grammar import check_jobs
-from kdrun.errors import ConfigError
+from kdrun.errors import ConfigError, closest
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def near(word: str, options: Iterable[str], cutoff: float = 0.65) -> str | None:
     """The option closest to the typo `word`, or None."""
     known = list(options)
     same = next((option for option in known if option.lower() == word.lower()), None)
-    return same or next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+    return same or closest(word, known, cutoff)
 
 
 def _glob(glob: Glob, names: list[str]) -> list[str]:

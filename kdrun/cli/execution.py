@@ -92,7 +92,7 @@ def _check_together(verb: str, plan: planning.Plan) -> None:
             "Under torchrun all processes train one network: leave out -m, or start the sweep "
             "without torchrun, with hydra/launcher=joblib for several jobs at once."
         )
-    if any(config.runtime.compile for config in plan.configs if hasattr(config, "runtime")):
+    if any(config.runtime.compile for config in plan.configs):
         raise ConfigError("compile=true is for one process: leave it out under torchrun.")
 
 

@@ -7,7 +7,6 @@ overrides (`T=4`, `+x=1`, `~x`), folders, names.
 """
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from kdrun.cli import verbs
 from kdrun.config.plain import holds_interpolation
-from kdrun.errors import ConfigError, did_you_mean
+from kdrun.errors import ConfigError, closest, did_you_mean
 
 EVERY_VERB = {
     "-h, --help": "show this page",
@@ -306,9 +305,9 @@ def _unknown(verb: str, word: str, rest: list[str]) -> str:
     if name in ("--shell-completion", "-sc"):
         return "kdrun has its own tab completion: kdrun completion bash (or zsh, fish)."
     known = option_names(verb)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    close = closest(name, known, cutoff=0.75)
     if close:
-        return f"kdrun {verb} has no option {name}. Did you mean '{close[0]}'?"
+        return f"kdrun {verb} has no option {name}. Did you mean '{close}'?"
     owners = [other for other in verbs.names() if name in option_names(other)]
     if owners:
         listed = ", ".join(owners)

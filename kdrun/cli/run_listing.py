@@ -13,7 +13,7 @@ from kdrun.cli.columns import columns, when
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import is_held, require_path
 from kdrun.report.metrics_table import AGREEMENT, GAIN, METRICS, TEST, WINNER, Metric
-from kdrun.report.records import Run
+from kdrun.report.records import Run, number
 from kdrun.report.settings import settings_of
 from kdrun.runs.reading import DAMAGED, read_run
 from kdrun.runs.result import RunResult
@@ -186,8 +186,8 @@ def list_teachers(root: Path) -> str:
             damaged = (when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
             rows.append((*damaged, str(teacher.folder)))
             continue
-        params = run_index.number(teacher.values, "params")
-        top1 = run_index.number(teacher.values, "extra", "test", "top1")
+        params = number(teacher.values, "params")
+        top1 = number(teacher.values, "extra", "test", "top1")
         rows.append(
             (
                 when(teacher.modified),

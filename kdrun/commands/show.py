@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import find_fault
-from kdrun.cli import config_groups, docstrings, help, run_index
+from kdrun.cli import config_groups, docstrings, help
 from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
-from kdrun.report.records import Run
+from kdrun.report.records import Run, read_object
 from kdrun.runs.reading import is_run_folder, read_run
 from kdrun.runs.result import Measured, NetworkResult, RunResult
 
@@ -121,7 +121,7 @@ def show_run(folder: Path) -> str:
     fault = read_run(folder).fault or find_fault(folder, ["teacher.json"])
     if fault:
         raise ConfigError(fault)
-    values = run_index.read(folder / "result.json") or _card(folder) or {}
+    values = read_object(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
     result = RunResult.from_dict(values, check=False)
@@ -155,7 +155,7 @@ _FACTS = (
 
 
 def _card(folder: Path) -> dict[str, Any] | None:
-    values = run_index.read(folder / "teacher.json")
+    values = read_object(folder / "teacher.json")
     if not values:
         return None
     extra = values.get("extra")

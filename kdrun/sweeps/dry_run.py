@@ -6,8 +6,6 @@ run and timed in a temporary folder.
 """
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.distillation.transfer import data_fingerprints, open_transfer
 from kdrun.engine.devices import check_precision
+from kdrun.files import free_bytes
 from kdrun.models.pruned import with_architecture
 from kdrun.runs.search import find_run, group_folder
 from kdrun.sweeps.budget import Budget, has_budget, require_one
@@ -107,7 +106,9 @@ def dry_run(
     for line in report.lines:
         say(line)
     root = Path(runtime.output_root)
-    say(f"disk: about {format.size(_disk(report))} in {root} ({format.size(_free(root))} free)")
+    say(
+        f"disk: about {format.size(_disk(report))} in {root} ({format.size(free_bytes(root))} free)"
+    )
     if executes is not None:
         if report.trainings:
             seconds, details = _timed(report, executes, processes)
@@ -324,13 +325,6 @@ def _disk(report: Report) -> int:
     kept = sum(one.weights * BYTES_PER_WEIGHT + TEXT_BYTES for one in report.trainings.values())
     largest = max((one.weights for one in report.trainings.values()), default=0)
     return kept + largest * BYTES_PER_WEIGHT * COPIES_WHILE_TRAINING
-
-
-def _free(root: Path) -> int:
-    place = os.path.abspath(root)
-    while not os.path.exists(place) and place != os.path.dirname(place):
-        place = os.path.dirname(place)
-    return shutil.disk_usage(place).free
 
 
 def _timed(report: Report, executes: Executes, processes: int) -> tuple[float, str]:

@@ -28,7 +28,7 @@ from kdrun.runs.footprint import RunFootprint, write_footprint
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import launchers
 from kdrun.sweeps.launchers import Launcher
-from kdrun.sweeps.plan import Config, SweepPlan, runtime_of
+from kdrun.sweeps.plan import Config, SweepPlan
 
 if TYPE_CHECKING:
     from kdrun.sweeps.budget import Decision
@@ -50,14 +50,14 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     given, jobs with gang=true run in lockstep.
     """
     folder = plan.folder
-    in_lockstep = execute_in is not None and any(runtime_of(c).gang for c in plan.configs)
+    in_lockstep = execute_in is not None and any(c.runtime.gang for c in plan.configs)
     if in_lockstep:
         _require_lockstep(plan.launcher)
     from kdrun.sweeps import progress as sweep
 
     require_objectives(plan.configs)
     for config in plan.configs:
-        require_root(Path(runtime_of(config).output_root))
+        require_root(Path(config.runtime.output_root))
     decisions = _decide(plan)
     within = [n for n in range(len(plan.configs)) if n not in decisions or not decisions[n].excess]
     if execute_in is not None and in_lockstep:
@@ -70,7 +70,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
         launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
     begin(plan)
     note_decisions(folder, decisions)
-    threads = runtime_of(plan.configs[0]).threads
+    threads = plan.configs[0].runtime.threads
     sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
     interrupted = False
     if plan.launcher.in_process:
@@ -93,7 +93,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
 
 def _decide(plan: SweepPlan) -> "dict[int, Decision]":
     """Which students are within the budget. Raises ConfigError if none is."""
-    if not any(runtime_of(config).sweep.has_budget for config in plan.configs):
+    if not any(config.runtime.sweep.has_budget for config in plan.configs):
         return {}
     from kdrun.sweeps.budget import decide
 
@@ -145,7 +145,7 @@ def begin(plan: SweepPlan) -> None:
     folder = plan.folder
     if _is_stopped(folder):
         remove(folder.path, [STOP_FILE])
-    runtime = runtime_of(plan.configs[0])
+    runtime = plan.configs[0].runtime
     folder.begin(
         plan.command,
         plan.argvs,
@@ -232,7 +232,7 @@ def do_job(
     if code == EXIT_DONE:
         _keep_footprint(folder, settings, number)
     if error is not None and code != EXIT_INTERRUPTED:
-        _say(label_of(number, int(settings.get("total") or len(settings["jobs"]))), error)
+        _say(label_of(number, folder.total()), error)
     if settings["launcher"] == "basic":
         from kdrun.sweeps import progress as sweep
 

@@ -102,10 +102,7 @@ def note_run(sweep: SweepFolder, job: int, run: Path) -> None:
 
 def job_label(sweep_dir: Path | None, job: int) -> str | None:
     """`job 3/4` for job number 2 of a sweep; None outside one."""
-    if sweep_dir is None:
-        return None
-    values = SweepFolder(sweep_dir).read()
-    return label_of(job, int(values.get("total") or len(values.get("jobs", ()))))
+    return None if sweep_dir is None else label_of(job, SweepFolder(sweep_dir).total())
 
 
 def label_of(job: int, total: int) -> str:

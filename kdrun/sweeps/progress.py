@@ -122,7 +122,7 @@ def say_progress(folder: SweepFolder, job: int) -> None:
     settings, note = folder.read(), folder.note(job)
     if note is None:
         return
-    total = settings.get("total") or len(settings["jobs"])
+    total = folder.total()
     words = folder.differences()
     reporter = Reporter(settings["ui"])
     values = read_result(Path(note["run"])) if note.get("run") and note.get("code") == 0 else None
@@ -214,12 +214,11 @@ def summarise(folder: SweepFolder) -> None:
         except ConfigError as error:  # the table is already on the screen
             reporter.warn(f"The ranking's files are not written: {error}")
         _show(settings_ranked, len(found.rows), folder, reporter)
-    total = int(settings.get("total") or len(settings["jobs"]))
     for job in found.unfinished:
         # the reason of a failed job was shown when it failed
         reason = "" if job.state == "failed" and job.told else f": {job.error}"
         log = "" if job.log is None else f" (log: {job.log})"
-        label = label_of(job.number, total)
+        label = label_of(job.number, folder.total())
         reporter.warn(f"{label} {' '.join(job.words)} {job.state}{reason}{log}")
     if found.unfinished:
         reporter.say_last(
