@@ -1,8 +1,10 @@
 """Means over seeds and paired tests of differences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from kdrun.ui import format
 
 # No test with fewer pairs than this.
 LEAST_PAIRS = 3
@@ -17,6 +19,11 @@ class Mean:
     mean: float
     sd: float | None
     n: int
+
+    def text(self, show: Callable[[float], str] = format.percent) -> str:
+        """`97.21 ± 0.31`; the mean alone where there is no spread."""
+        spread = "" if self.sd is None else f" ± {show(self.sd).lstrip('+')}"
+        return show(self.mean) + spread
 
 
 def mean_of(values: Sequence[float | None]) -> Mean | None:
