@@ -7,8 +7,7 @@ run and timed in a temporary folder.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +49,7 @@ COPIES_WHILE_TRAINING = 3
 TEXT_BYTES = 40_000
 # A forward pass costs about a third of a training step.
 FORWARD_SHARE = 1 / 3
+TEMPORARY = "kdrun-dry-run-"  # start of the names of temporary folders
 
 
 @dataclass(frozen=True)
@@ -260,9 +260,10 @@ class _Examiner:
         plain = baseline_config(config)
         name = f"baseline {config.student.name} (seed {config.seed})"
         start: DistillConfig | None = config
-        with _temporary_root() as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
             if starts_from_teacher(config):
-                start = known_start(config, dataset, self.session.output_root, folder)
+                root = self.session.output_root
+                start = known_start(config, dataset, root, Path(folder))
             digest = baseline_fingerprint(start or config, dataset)
         found = None
         if start is None:
@@ -331,11 +332,11 @@ def _timed(report: Report, executes: Executes, processes: int) -> tuple[float, s
     """(seconds for everything that is left, how they were measured)."""
     rates: dict[str, float] = {}
     seconds = 0.0
-    with _temporary_root() as root:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as root:
         for one in report.trainings.values():
             key = _kind(one.config)
             if key not in rates:
-                rates[key] = _images_per_second(one.config, root, executes)
+                rates[key] = _images_per_second(one.config, Path(root), executes)
             seconds += (one.images + FORWARD_SHARE * one.evaluated) / rates[key]
     several = f", {processes} jobs at once" if processes > 1 else ""
     kinds = f"{len(rates)} kind{'s' * (len(rates) > 1)} of training"
@@ -350,12 +351,6 @@ def _kind(config: RunConfig) -> str:
         return repr((config.teachers[0].network, size))
     networks = [teacher.network for teacher in config.teachers]
     return repr((config.student, networks, sorted(config.loss), config.scheme.name, size))
-
-
-@contextmanager
-def _temporary_root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kdrun-dry-run-") as folder:
-        yield Path(folder)
 
 
 def _images_per_second(config: RunConfig, root: Path, executes: Executes) -> float:
