@@ -230,7 +230,7 @@ def typed_config(verb: str, cfg: DictConfig, config_dir: Path | None = None) -> 
 
         config = resolve_precision(config, config.runtime)
     trust.name(trust.targets_in(asdict(config)))
-    places.typed(config)
+    places.record(config)
     return config
 
 

@@ -31,7 +31,7 @@ def remember(verb: str, words: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
+def command(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
     """Run the block with the words that were read from `source`.
 
     Raises ConfigError for an untrusted command that could run code.
@@ -50,7 +50,7 @@ def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
             "run any code or read your environment. If you trust it, type the command yourself: "
             f"{whole}"
         )
-    with trust.words_of(source):
+    with trust.untrusted_source(source):
         yield
 
 

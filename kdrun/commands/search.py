@@ -28,7 +28,7 @@ from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash, make_folder
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.sweeps import executor as sweeps
+from kdrun.sweeps import executor
 from kdrun.sweeps.study import Dimension, Interval, Study, Trial
 from kdrun.world import world
 
@@ -110,7 +110,7 @@ class _Asked:
                 "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
             )
         checked = [self.config(words) for words in search_space.corners(self.dimensions)]
-        sweeps.require_objectives(checked)
+        executor.require_objectives(checked)
         self.base = checked[0]
         if self.base.val_fraction == 0:
             raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")
@@ -210,9 +210,9 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
     return EXIT_FAILED if codes and all(code != EXIT_DONE for code in codes) else EXIT_DONE
 
 
-def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Command) -> int:
+def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: executor.Command) -> int:
     words = list(trial.words)
-    return sweeps.do_job(
+    return executor.do_job(
         folder, trial.number, partial(asked.config, words), distill, asked.argv(words)
     )
 

@@ -53,7 +53,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     in_lockstep = execute_in is not None and any(c.runtime.gang for c in plan.configs)
     if in_lockstep:
         _require_lockstep(plan.launcher)
-    from kdrun.sweeps import progress as sweep
+    from kdrun.sweeps import progress
 
     require_objectives(plan.configs)
     for config in plan.configs:
@@ -71,11 +71,11 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     begin(plan)
     note_decisions(folder, decisions)
     threads = plan.configs[0].runtime.threads
-    sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
+    progress.announce(folder, plan.configs, plan.launcher.describe(threads))
     interrupted = False
     if plan.launcher.in_process:
         for number in sorted(set(range(len(plan.configs))) - set(within)):
-            sweep.say_progress(folder, number)
+            progress.say_progress(folder, number)
     try:
         with _watched(folder, plan.launcher) as stopped:
             _launch(folder, launch)
@@ -85,7 +85,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     finally:
         codes = folder.codes()
         if codes or not interrupted:
-            sweep.summarise(folder)
+            progress.summarise(folder)
     if interrupted or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return max(codes, default=EXIT_FAILED)
@@ -234,9 +234,9 @@ def do_job(
     if error is not None and code != EXIT_INTERRUPTED:
         _say(label_of(number, folder.total()), error)
     if settings["launcher"] == "basic":
-        from kdrun.sweeps import progress as sweep
+        from kdrun.sweeps import progress
 
-        sweep.say_progress(folder, number)
+        progress.say_progress(folder, number)
         if isinstance(error, KeyboardInterrupt):
             raise error
     return code
@@ -324,7 +324,7 @@ def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
     if launcher.in_process:
         yield stopped
         return
-    from kdrun.sweeps import progress as sweep
+    from kdrun.sweeps import progress
 
     def stop(number: int, frame: FrameType | None) -> None:
         if number in stopped:
@@ -339,7 +339,7 @@ def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, stop) for number in handled_signals()}
     try:
-        with sweep.watching(folder):
+        with progress.watching(folder):
             yield stopped
     finally:
         for number, handler in before.items():

@@ -9,7 +9,7 @@ from kdrun.errors import ConfigError
 from kdrun.losses.objective import objective_of
 from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.sweeps import progress as sweep
+from kdrun.sweeps import progress
 from kdrun.sweeps.budget import Decision, decide, format_limits, has_budget, require_one
 from kdrun.sweeps.executor import note_decisions
 from kdrun.sweeps.study import Choice, Dimension, Study
@@ -43,7 +43,7 @@ def announce(
     """
     objective_of(config)
     recorded = folder.read()
-    sweep.open_datasets([config], folder)
+    progress.open_datasets([config], folder)
     settings = folder.read()
     now = {"data": settings["data"], "identity": identity(config)}
     changed = [key for key, value in now.items() if recorded.get(key, value) != value]
@@ -97,7 +97,7 @@ class TrialBudget:
             self.rejected.clear()
             return False
         self.folder.add(total=int(self.folder.read()["total"]) + 1)
-        sweep.say_progress(self.folder, number)
+        progress.say_progress(self.folder, number)
         self.rejected.append(decision)
         return True
 
@@ -127,7 +127,7 @@ def score(folder: SweepFolder, job: int) -> float | None:
 
 def summarise(folder: SweepFolder, study: Study) -> None:
     """The ranked trials, the plots, and suggested next commands."""
-    sweep.summarise(folder)
+    progress.summarise(folder)
     if not study.ended():
         return
     reporter = Reporter(folder.read()["ui"])
