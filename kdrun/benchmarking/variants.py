@@ -196,7 +196,7 @@ class LoopVariant:
 
 
 class BareVariant:
-    """The networks, the objective and the optimiser of a loop, on one batch that lies ready."""
+    """The networks, the objective and the optimiser of a loop, on one prefetched batch."""
 
     def __init__(self, loop: LoopVariant) -> None:
         self.loop = loop

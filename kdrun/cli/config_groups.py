@@ -18,7 +18,7 @@ from kdrun.config.options import MODEL, NETWORK_GROUPS
 from kdrun.config.shipped import shipped_configs
 from kdrun.errors import ConfigError
 
-# Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
+# `model/x.yaml` is chosen as student=x or teacher=x.
 INTERNAL = (MODEL,)
 
 # The first line of an option that also sets things outside its own group.
@@ -140,7 +140,7 @@ def settings_beside(group: str, name: str, config_dir: Path | None = None) -> se
     return set(content) - own
 
 
-def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[str]:
+def losses_in(group: str, name: str, config_dir: Path | None = None) -> set[str]:
     """The losses that a scheme or an experiment has settings for, chosen or not."""
     path = option_path(group, name, config_dir)
     if path is None:
@@ -150,7 +150,7 @@ def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[
     found = set(content.get("loss") or {})
     for entry in content.get("defaults") or []:  # what an experiment is made of
         if isinstance(entry, str) and entry.startswith(f"/{group}/"):
-            found |= brought_terms(group, entry.removeprefix(f"/{group}/"), config_dir)
+            found |= losses_in(group, entry.removeprefix(f"/{group}/"), config_dir)
     return found
 
 

@@ -24,7 +24,7 @@ from kdrun.errors import (
 )
 from kdrun.world import world
 
-# How verbs that write somewhere other than below output_root are given another folder.
+# Advice on a disk error, for verbs that write elsewhere than below output_root.
 ELSEWHERE = {
     "report": "name another folder: to=DIR",
     "export": "name another folder: out=DIR",
@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 
 
-# What a command that may be a sweep has.
+# A command that may be a sweep has a word with one of these beginnings.
 SWEEP_WORDS = ("-m", "--multirun", "sweep=", "experiment=")
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def stop_on_signals() -> None:
-    """Outside a run, too, SIGTERM and a closed terminal stop the command as Ctrl-C does."""
+    """Make SIGTERM and a closed terminal stop the command like Ctrl-C, outside a run too."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)

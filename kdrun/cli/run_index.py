@@ -55,7 +55,7 @@ def _newest_first(paths: Iterator[Path]) -> list[Found]:
 
 
 def _age_key(path: Path) -> tuple[float, str]:
-    """Newest first; by name where two are of the same time."""
+    """Sort key: newest first, then by name."""
     return -_modified(path), str(path)
 
 

@@ -134,8 +134,8 @@ def check_value(spec: CommandSpec, tree: dict[str, Any], override: Override) -> 
             raise ConfigError(_missing(spec, tree, words[:depth], word, override))
         node = node[word]
         if words[0] == "loss" and depth == 1 and isinstance(node, dict) and "_target_" not in node:
-            rest = {name: term for name, term in tree["loss"].items() if name != word}
-            raise ConfigError(_missing_term(spec, rest, word))
+            rest = {name: value for name, value in tree["loss"].items() if name != word}
+            raise ConfigError(_missing_loss(spec, rest, word))
     value = override.value()
     key = override.key_or_group
     if key == "teacher.weights" or isinstance(node, bool):
@@ -164,7 +164,7 @@ def _missing(
     for name in parents:
         node = node[name]
     if parents == ["loss"]:
-        return _missing_term(spec, node, word)
+        return _missing_loss(spec, node, word)
     own = [str(name) for name in node if not str(name).startswith("_")]
     start = f"There is no {parent}.{word}."
     match = near(word, own)
@@ -203,7 +203,7 @@ def _missing_top(spec: CommandSpec, tree: dict[str, Any], word: str, override: O
     return f"{start} {spec.verb} has: {', '.join(names)}."
 
 
-def _missing_term(spec: CommandSpec, chosen: dict[str, Any], word: str) -> str:
+def _missing_loss(spec: CommandSpec, chosen: dict[str, Any], word: str) -> str:
     options = spec.options("loss")
     both = ",".join([*map(str, chosen), word])
     if word in options:
@@ -218,7 +218,7 @@ def _missing_term(spec: CommandSpec, chosen: dict[str, Any], word: str) -> str:
 
 
 def check_composed(spec: CommandSpec, tree: dict[str, Any], experiment: str | None) -> None:
-    """Raise ConfigError for settings nobody reads and for terms that were never chosen."""
+    """Raise ConfigError for settings without a reader, and settings of losses not chosen."""
     text = repr(tree)
     roots = {group.split("@")[0] for group in spec.primary.groups}
     known = roots | set(spec.primary.keys) | {"hydra"}
@@ -228,16 +228,16 @@ def check_composed(spec: CommandSpec, tree: dict[str, Any], experiment: str | No
             match = near(str(name), spec.primary.names())
             meant = f" Did you mean {match}?" if match else ""
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
-    loss = tree.get("loss")
+    losses = tree.get("loss")
     scheme = str((tree.get("scheme") or {}).get("name"))
-    brought = config_groups.brought_terms("scheme", scheme, spec.config_dir)
+    brought = config_groups.losses_in("scheme", scheme, spec.config_dir)
     if experiment is not None:  # those of a loss that does not exist are a mistake
-        own = config_groups.brought_terms("experiment", experiment, spec.config_dir)
+        own = config_groups.losses_in("experiment", experiment, spec.config_dir)
         brought |= own & set(spec.options("loss"))
-    for term, node in (loss if isinstance(loss, dict) else {}).items():
-        if isinstance(node, dict) and "_target_" not in node and term not in brought:
-            rest = {name: value for name, value in (loss or {}).items() if name != term}
-            raise ConfigError(_missing_term(spec, rest, str(term)))
+    for loss, node in (losses if isinstance(losses, dict) else {}).items():
+        if isinstance(node, dict) and "_target_" not in node and loss not in brought:
+            rest = {name: value for name, value in (losses or {}).items() if name != loss}
+            raise ConfigError(_missing_loss(spec, rest, str(loss)))
 
 
 def check_unused(config: DistillConfig, overrides: list[Override]) -> None:

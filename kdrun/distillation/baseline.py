@@ -84,8 +84,8 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
 def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     """The command that repeats the baseline of a run. argv, config: of that run.
 
-    What the baseline does without may have been typed, which is dropped, or come from an experiment
-    or a dictionary, which is replaced.
+    Overrides of settings that a baseline lacks are dropped; where such a setting comes from an
+    experiment or a dictionary, an override resets it.
     """
     dropped = (
         *("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias="),

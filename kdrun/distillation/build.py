@@ -8,7 +8,7 @@ from typing import Any
 from kdrun.config import build
 from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig, named_teachers
 from kdrun.data.dataset import Dataset
-from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
+from kdrun.distillation.class_embeddings import measured_embeddings, placeholder_embeddings
 from kdrun.distillation.connect import Connected, EmbeddingSource, connect
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.initial_weights import has_trained_statistics, load_start
@@ -71,7 +71,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     plain, start = _new_student(config, dataset)
-    connected = _connect(config, objective, plain, teachers, dataset, made_up_embeddings)
+    connected = _connect(config, objective, plain, teachers, dataset, placeholder_embeddings)
     student = connected.member
     require_taught_heads(objective, student.network)
     classifier_for(student.network, config.schedule, dataset.info.num_classes)
@@ -84,7 +84,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
             f"scheme={config.scheme.name} pairs images of one class, which "
             "schedule.repeated_augmentation does not: set it to 1."
         )
-    notes += [note for term in objective.loss_list() for note in term.notes()]
+    notes += [note for loss in objective.loss_list() for note in loss.notes()]
     notes += _recipe_notes(config, objective)
     if config.student.quantize is not None:
         notes.append(f"student {format_quantised(student.network)}")

@@ -18,7 +18,7 @@ from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.token_heads import student_heads
 from kdrun.distillation.train import Recipe, Trained, run_training
-from kdrun.distillation.transfer import left_out_figures
+from kdrun.distillation.transfer import left_out_metrics
 from kdrun.engine import distributed
 from kdrun.engine.diagnostics import NonFiniteLossError
 from kdrun.engine.finite import diverging
@@ -98,7 +98,7 @@ def _student_metrics(
     with diverging("the student", "test"):
         heads = student_heads(student, run.config, run.dataset, run.session)
     with diverging("the student", "measured"):
-        left_out = left_out_figures(
+        left_out = left_out_metrics(
             scheme.measured,
             trained.test.predictions,
             run.config,

@@ -141,7 +141,7 @@ def _launch(folder: SweepFolder, launch: Callable[[], None]) -> None:
 
 
 def begin(plan: SweepPlan) -> None:
-    """Write the sweep's file."""
+    """Write `sweep.json`."""
     folder = plan.folder
     if _is_stopped(folder):
         remove(folder.path, [STOP_FILE])

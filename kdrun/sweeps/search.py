@@ -20,9 +20,9 @@ MOST_REJECTED = 100
 
 
 def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: DistillConfig) -> None:
-    """Write the search's file; of a resumed search, its trials are kept.
+    """Write `sweep.json`; a resumed search keeps its trials.
 
-    trials: those over the budget included.
+    trials: including those over the budget.
     """
     kept = folder.jobs()
     settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
