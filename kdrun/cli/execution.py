@@ -39,17 +39,16 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
         except SystemExit as error:  # raised by user code: must not count as success
             raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
         return EXIT_DONE
-    return _run_sweep(verb, flags, plan, sweep_dir)
+    if sweep_dir is None:
+        untrusted.remember(verb, flags.to_argv())
+    return run_sweep(verb, plan, flags.to_argv(), SweepFolder(sweep_dir or plan.sweep_dir))
 
 
-def _run_sweep(verb: str, flags: Flags, plan: planning.Plan, sweep_dir: Path | None) -> int:
+def run_sweep(verb: str, plan: planning.Plan, typed: list[str], folder: SweepFolder) -> int:
+    """Run the jobs of a sweep; returns the worst exit code. typed: what followed the verb."""
     from kdrun.sweeps import executor
     from kdrun.sweeps.plan import SweepPlan
 
-    folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
-    typed = flags.to_argv()
-    if sweep_dir is None:
-        untrusted.remember(verb, typed)
     module = verbs.module(verb)
     sweep = SweepPlan(folder, [verb, *typed], plan.configs, plan.argvs, plan.launcher)
     return executor.run(sweep, module.execute, getattr(module, "execute_in", None))

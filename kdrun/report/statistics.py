@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kdrun.ui import format
 
+T = TypeVar("T")
 # No test with fewer pairs than this.
 LEAST_PAIRS = 3
 LEVEL = 0.05
@@ -54,16 +56,16 @@ def paired_p(differences: Sequence[float]) -> float | None:
     return float(2.0 * stdtr(found.n - 1, -abs(t)))
 
 
-def significant(p_values: Mapping[str, float | None], level: float = LEVEL) -> set[str]:
-    """The names whose p-value is below `level` after Holm's correction for all tests.
+def significant(p_values: Mapping[T, float | None], level: float = LEVEL) -> set[T]:
+    """The keys whose p-value is below `level` after Holm's correction for all tests.
 
     Holm 1979: the smallest p is compared with level / m, the next with level / (m - 1), and so on
     until one is larger.
     """
-    ranked = sorted((p, name) for name, p in p_values.items() if p is not None)
+    tested = {key: p for key, p in p_values.items() if p is not None}
     held = set()
-    for place, (p, name) in enumerate(ranked):
-        if p > level / (len(ranked) - place):
+    for place, key in enumerate(sorted(tested, key=tested.__getitem__)):
+        if tested[key] > level / (len(tested) - place):
             break
-        held.add(name)
+        held.add(key)
     return held
