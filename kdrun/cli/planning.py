@@ -6,6 +6,7 @@ failures.
 """
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,25 +124,25 @@ def _sweep(composer: Composer, overrides: list[Override], flags: Flags) -> Plan:
     columns = [elements(spec, override) for override in overrides]
     words = " ".join(o.input_line or "" for o in overrides if o.is_sweep_override())
     check_counts(words, [len(column) for column in columns])  # also counts the matches of globs
-    jobs = list(itertools.product(*columns))
+    jobs = [composer.parse(words) for words in itertools.product(*columns)]
     configs: dict[int, Config] = {}
     progress = Progress("checking jobs", len(jobs))
-    order = list(_values_first(columns, jobs))
+    order = list(_values_first(columns))
     for number in order:
         try:
-            configs[number] = composer.typed_job(composer.parse(jobs[number]))
+            configs[number] = composer.typed_job(jobs[number])
         except ConfigError as error:
             others = [jobs[other] for other in order if other != number]
             if not configs and not any(_is_valid(composer, job) for job in others[:TRIED]):
                 raise  # the same in every job: none of them is to be named
-            raise ConfigError(f"{error} ({_job_name(number, columns, jobs)})") from None
+            swept = [o for o, values in zip(jobs[number], columns, strict=True) if len(values) > 1]
+            words = " ".join(str(override.input_line) for override in swept)
+            name = f"job {number + 1} of {len(jobs)}: {words}"
+            raise ConfigError(f"{error} ({name})") from None
         progress.show(len(configs))
     check_effect(configs.values(), overrides)
-    hydra = composer.compose(composer.parse(jobs[0])).hydra
-    once = [composer.run_once(composer.parse(job)) for job in jobs]
-    argvs = [
-        [*composer.argv(composer.parse(job)), *alone] for job, alone in zip(jobs, once, strict=True)
-    ]
+    hydra = composer.compose(jobs[0]).hydra
+    argvs = [[*composer.argv(job), *composer.run_once(job)] for job in jobs]
     launcher = OmegaConf.to_container(hydra.launcher, resolve=True)
     assert isinstance(launcher, dict)
     return Plan(
@@ -153,19 +154,12 @@ def _sweep(composer: Composer, overrides: list[Override], flags: Flags) -> Plan:
     )
 
 
-def _is_valid(composer: Composer, job: tuple[str, ...]) -> bool:
+def _is_valid(composer: Composer, job: list[Override]) -> bool:
     try:
-        composer.typed_job(composer.parse(job))
+        composer.typed_job(job)
     except ConfigError:
         return False
     return True
-
-
-def _job_name(number: int, columns: list[list[str]], jobs: list[tuple[str, ...]]) -> str:
-    """E.g. 'job 3 of 6: T=4 alpha=0.1': the swept settings only."""
-    words = zip(jobs[number], columns, strict=True)
-    swept = " ".join(word for word, column in words if len(column) > 1)
-    return f"job {number + 1} of {len(jobs)}: {swept}"
 
 
 def _shown(cfg: DictConfig, flags: Flags) -> str:
@@ -196,12 +190,10 @@ def _in_each_job(spec: CommandSpec, word: str) -> str:
     return in_each if grammar.readable(in_each) else word  # null, which every place takes
 
 
-def _values_first(columns: list[list[str]], jobs: list[tuple[str, ...]]) -> Iterable[int]:
+def _values_first(columns: list[list[str]]) -> Iterable[int]:
     """All job numbers, starting with a set of jobs that covers every value."""
     cover = []
     for position, column in enumerate(columns):
-        stride = 1
-        for later in columns[position + 1 :]:
-            stride *= len(later)
+        stride = math.prod(len(later) for later in columns[position + 1 :])
         cover += [index * stride for index in range(len(column))]
-    return dict.fromkeys([*cover, *range(len(jobs))])
+    return dict.fromkeys([*cover, *range(math.prod(map(len, columns)))])

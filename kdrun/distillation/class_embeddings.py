@@ -44,10 +44,9 @@ class PlaceholderEmbeddings:
 
 def placeholder_embeddings(
     position: int, extractor: FeatureExtractor, outputs: Outputs
-) -> TeacherEmbeddings | None:
+) -> TeacherEmbeddings:
     """An `EmbeddingSource` for dry runs."""
-    if outputs.embedding is None:
-        return None
+    assert outputs.embedding is not None
     return PlaceholderEmbeddings(outputs.logits.shape[1], outputs.embedding.shape[1])
 
 
@@ -59,11 +58,7 @@ def embeddings_of_batches(
     device: where the teachers run.
     """
 
-    def source(
-        position: int, extractor: FeatureExtractor, outputs: Outputs
-    ) -> TeacherEmbeddings | None:
-        if outputs.embedding is None:
-            return None
+    def source(position: int, extractor: FeatureExtractor, outputs: Outputs) -> TeacherEmbeddings:
         return _BatchEmbeddings(batches, extractor, outputs.logits.shape[1], device)
 
     return source
@@ -108,11 +103,7 @@ def measured_embeddings(
     The numbers are stored with a teacher of the store, else in the cache of the output root.
     """
 
-    def source(
-        position: int, extractor: FeatureExtractor, outputs: Outputs
-    ) -> TeacherEmbeddings | None:
-        if outputs.embedding is None:
-            return None
+    def source(position: int, extractor: FeatureExtractor, outputs: Outputs) -> TeacherEmbeddings:
         teacher = teachers[position]
         entry = teacher.path.parent
         is_stored = TeacherStore(session.output_root).root in entry.parents
