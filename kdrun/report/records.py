@@ -192,21 +192,40 @@ def collect(folders: Iterable[Path]) -> Collected:
 
 def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Sweep:
     """A sweep; adds its runs to `runs` and its jobs without one to `missing`."""
+    values = read_object(folder / SWEEP_FILE)
+    jobs, typed = values.get("jobs"), values.get("command")
     members = set()
-    for command, error, noted, run in _jobs(folder):
-        if run is not None:
+    for position, job in enumerate(jobs if isinstance(jobs, list) else []):
+        if not isinstance(job, dict):
+            continue
+        args = job.get("command")
+        command = shlex.join(["kdrun", *map(str, args)]) if isinstance(args, list) else ""
+        run = _run_of_job(folder, job.get("job", position), command)
+        if isinstance(run, Path):
             members.add(run.resolve())
             runs.setdefault(run.resolve(), read_run(run, command))
-            continue
-        status = NOT_STARTED if noted is None else GONE
-        if str(error).startswith(f"{OVER_BUDGET}: "):
-            status = OVER_BUDGET
-        status = DAMAGED if noted is not None and noted.suffix == ".json" else status
-        missing.append(Run(noted or folder, RunResult(error=str(error or "")), status, command))
-    values = read_object(folder / SWEEP_FILE)
-    typed = values.get("command")
+        else:
+            missing.append(run)
     search = isinstance(typed, list) and typed[:1] == ["search"]
     return Sweep(folder, _varied(values), search, frozenset(members))
+
+
+def _run_of_job(sweep: Path, number: Any, command: str) -> Path | Run:
+    """The run folder of a job; for a job without one, a `Run` whose status says why."""
+    note = sweep / "jobs" / f"{number}.json"
+    fault = SweepFolder(sweep).note_fault(number)
+    if fault:
+        return Run(note, RunResult(error=fault), DAMAGED, command)
+    ended = read_object(note)
+    error, status, place = str(ended.get("error") or ""), NOT_STARTED, sweep
+    if isinstance(ended.get("run"), str):
+        status, place = GONE, Path(ended["run"])
+        found = _moved(place, sweep)
+        if found is not None:
+            return found
+    if excess := ended.get("over_budget"):
+        error, status = f"{OVER_BUDGET}: {excess}", OVER_BUDGET
+    return Run(place, RunResult(error=error), status, command)
 
 
 def _varied(values: dict[str, Any]) -> tuple[str, ...]:
@@ -303,32 +322,6 @@ def _below(folder: Path) -> Iterator[Path]:
         if SWEEP_FILE in files:
             yield Path(place) / SWEEP_FILE
         inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in SKIPPED)
-
-
-def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
-    """(command, error, recorded run folder, its present location) of every job of a sweep.
-
-    A damaged job file: its own path as the recorded folder, no location.
-    """
-    jobs = read_object(sweep / SWEEP_FILE).get("jobs")
-    for position, job in enumerate(jobs if isinstance(jobs, list) else []):
-        if not isinstance(job, dict):
-            continue
-        args = job.get("command")
-        command = shlex.join(["kdrun", *map(str, args)]) if isinstance(args, list) else ""
-        note = sweep / "jobs" / f"{job.get('job', position)}.json"
-        fault = SweepFolder(sweep).note_fault(job.get("job", position))
-        if fault:
-            yield command, fault, note, None
-            continue
-        ended = read_object(note)
-        noted, error = ended.get("run"), ended.get("error")
-        if excess := ended.get("over_budget"):
-            error = f"{OVER_BUDGET}: {excess}"
-        if isinstance(noted, str):
-            yield command, error, Path(noted), _moved(Path(noted), sweep)
-        else:
-            yield command, error, None, None
 
 
 def _moved(run: Path, sweep: Path) -> Path | None:

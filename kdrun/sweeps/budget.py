@@ -16,7 +16,7 @@ from kdrun.distillation.build import Plan
 from kdrun.distillation.prepare import plan_student
 from kdrun.distillation.session import Session, open_data, open_session
 from kdrun.distillation.transfer import open_transfer
-from kdrun.errors import ConfigError, KdrunError
+from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.models.card import NetworkCard
 from kdrun.models.measure import count_bytes
 from kdrun.runs.footprint import Footprint, RunFootprint
@@ -35,7 +35,11 @@ class Decision:
 
     def noted(self) -> dict[str, Any]:
         """What the sweep's folder holds of a student over the budget."""
-        return {"code": 0, "over_budget": self.excess, "footprint": self.footprint.to_dict()}
+        return {
+            "code": EXIT_DONE,
+            "over_budget": self.excess,
+            "footprint": self.footprint.to_dict(),
+        }
 
 
 def has_budget(config: Any) -> bool:

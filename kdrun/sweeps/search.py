@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdrun.config.schema import DistillConfig
 from kdrun.distillation.run_identity import identity
-from kdrun.errors import ConfigError
+from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.losses.objective import objective_of
 from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
@@ -29,7 +29,7 @@ def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: Dist
     folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)
     for job in kept:  # an interrupted trial runs again
         note = folder.note(job["job"])
-        if note is not None and note.get("code") != 0:
+        if note is not None and note.get("code") != EXIT_DONE:
             folder.update(job["job"], code=None)
 
 
