@@ -35,7 +35,7 @@ from kdrun.files import free_bytes
 from kdrun.models.pruned import with_architecture
 from kdrun.runs.search import find_run, group_folder
 from kdrun.sweeps.budget import Budget, has_budget, require_one
-from kdrun.sweeps.jobs import RunConfig, finished_run_on, run_place
+from kdrun.sweeps.jobs import RunConfig, finished_run, run_place
 from kdrun.ui import format
 
 Say = Callable[[str], None]
@@ -184,7 +184,7 @@ class _Examiner:
         finished = unfinished = None
         if dataset is not None and self.reuse:
             group, key = run_place(config)
-            finished = finished_run_on(config, data_fingerprints(config, dataset, self.session))
+            finished = finished_run(config, data_fingerprints(config, dataset, self.session))
             unfinished = None if finished else find_run(group, "identity", key, finished=False)
         if finished is not None:
             return "finished", str(finished)

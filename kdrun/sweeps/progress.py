@@ -47,7 +47,8 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
     faults: dict[str, None] = {}
-    finished = [finished_run(config, folder, faults.setdefault) is not None for config in runs]
+    data = folder.data()
+    finished = [finished_run(config, data, faults.setdefault) is not None for config in runs]
     for fault in faults:
         reporter.warn(fault)
     waiting = [config for config, ready in zip(runs, finished, strict=True) if not ready]
