@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -198,14 +199,8 @@ def _peaks(device: torch.device) -> Peaks:
         for what, make in (("product", peak.matrix_product), ("convolution", peak.convolution)):
             operation, flops = make(device, precision)
             operation()
-            blocks[f"{precision} {what}"] = _peak_block(operation, flops, device)
+            blocks[f"{precision} {what}"] = partial(peak.flops_per_second, operation, flops, device)
     return blocks
-
-
-def _peak_block(
-    operation: Callable[[], torch.Tensor], flops: float, device: torch.device
-) -> Callable[[], float]:
-    return lambda: peak.flops_per_second(operation, flops, device)
 
 
 def _memory(config: BenchmarkConfig, bench: Bench) -> dict[str, float]:

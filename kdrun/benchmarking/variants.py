@@ -86,10 +86,10 @@ def variant_config(name: str, config: DistillConfig) -> DistillConfig:
     `this` is the configuration as it is; all others start from no switch at all.
     """
     if name == "this":
-        kept = [t.runtime.cache in ("logits", "embedding") for t in config.teachers]
+        given = [teacher.runtime for teacher in config.teachers]
         runtimes = [
-            t.runtime if keep else replace(t.runtime, cache="off")
-            for t, keep in zip(config.teachers, kept, strict=True)
+            one if one.cache in ("logits", "embedding") else replace(one, cache="off")
+            for one in given
         ]
         return _with(config, config.runtime.compile, config.schedule.precision, runtimes)
     compiled, precision, changes = SWITCHES[name]

@@ -1,8 +1,10 @@
 """`kdrun validate`: every option composed, built and run for one batch, each with a verdict."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.cli import config_groups
@@ -129,7 +131,8 @@ def verdicts(
     from kdrun.commands import distill
     from kdrun.evaluation.option_check import Checker
 
-    with Checker(given.output_root, distill.execute) as checker:
+    with tempfile.TemporaryDirectory(prefix="kdrun-validate-") as folder:
+        checker = Checker(given.output_root, Path(folder), distill.execute)
         for group, option, config in composed:
             if isinstance(config, Verdict):
                 yield config
