@@ -49,9 +49,9 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     execute: runs a job by its configuration. execute_in: the same in an open session; where it is
     given, jobs with gang=true run in lockstep.
     """
-    folder = plan.folder
-    in_lockstep = execute_in is not None and any(c.runtime.gang for c in plan.configs)
-    if in_lockstep:
+    if not any(config.runtime.gang for config in plan.configs):
+        execute_in = None
+    if execute_in is not None:
         _require_lockstep(plan.launcher)
     from kdrun.sweeps import progress
 
@@ -59,23 +59,27 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     for config in plan.configs:
         require_root(Path(config.runtime.output_root))
     decisions = _decide(plan)
-    within = [n for n in range(len(plan.configs)) if n not in decisions or not decisions[n].excess]
-    if execute_in is not None and in_lockstep:
-        launch = _lockstep(plan, within, execute, execute_in)
+    over_budget = {number for number, decision in decisions.items() if decision.excess}
+    numbers = [number for number in range(len(plan.configs)) if number not in over_budget]
+    if execute_in is not None:
+        launch = _lockstep(plan, numbers, execute, execute_in)
     else:
-        jobs = [
-            partial(do_planned_job, folder, n, execute, plan.configs[n], plan.argvs[n])
-            for n in within
-        ]
-        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
+        launch = _launched(plan, numbers, execute)
     begin(plan)
-    note_decisions(folder, decisions)
+    note_decisions(plan.folder, decisions)
     threads = plan.configs[0].runtime.threads
-    progress.announce(folder, plan.configs, plan.launcher.describe(threads))
-    interrupted = False
+    progress.announce(plan.folder, plan.configs, plan.launcher.describe(threads))
     if plan.launcher.in_process:
-        for number in sorted(set(range(len(plan.configs))) - set(within)):
-            progress.say_progress(folder, number)
+        for number in sorted(over_budget):
+            progress.say_progress(plan.folder, number)
+    return _run_to_the_end(plan, launch)
+
+
+def _run_to_the_end(plan: SweepPlan, launch: Callable[[], None]) -> int:
+    """Run the jobs and summarise them, also when interrupted; returns the worst exit code."""
+    from kdrun.sweeps import progress
+
+    folder, interrupted = plan.folder, False
     try:
         with _watched(folder, plan.launcher) as stopped:
             _launch(folder, launch)
@@ -167,6 +171,16 @@ def _require_lockstep(launcher: Launcher) -> None:
             f"{launcher.name} starts several: leave one of the two out."
         )
     require_greenlet()
+
+
+def _launched(plan: SweepPlan, numbers: Iterable[int], execute: Command) -> Callable[[], None]:
+    """The launcher's executor for these jobs."""
+    jobs = [
+        partial(do_planned_job, plan.folder, number, execute, plan.configs[number],
+                plan.argvs[number])
+        for number in numbers
+    ]  # fmt: skip
+    return partial(launchers.launch, plan.launcher, jobs, plan.folder.path)
 
 
 def _lockstep(
