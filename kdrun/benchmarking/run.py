@@ -23,7 +23,7 @@ from kdrun.config.dump import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
 from kdrun.data.augment.rendering import storage
 from kdrun.data.loaders.resident import resident_bytes
-from kdrun.distillation.build import Plan, dry_run_build
+from kdrun.distillation.build import BuildPlan, dry_run_build
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.recording import recording
@@ -86,7 +86,7 @@ def run_benchmark(
     return folder.result.values
 
 
-def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+def _measure(config: BenchmarkConfig, bench: Bench, plan: BuildPlan) -> dict[str, Any]:
     """All measurements of `benchmark.json`."""
     with ExitStack() as stack:
 
@@ -112,7 +112,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
 def _measured(
     config: BenchmarkConfig,
     bench: Bench,
-    plan: Plan,
+    plan: BuildPlan,
     variants: dict[str, Variant],
     this: LoopVariant,
 ) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _measured(
     }
 
 
-def _facts(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+def _facts(config: BenchmarkConfig, bench: Bench, plan: BuildPlan) -> dict[str, Any]:
     """The measured configuration."""
     return {
         "teachers": [_network(card) for card in plan.teachers],
@@ -167,7 +167,11 @@ def _network(card: NetworkCard) -> dict[str, Any]:
 
 
 def _variant(
-    seconds: dict[str, list[float]], name: str, first: float, config: BenchmarkConfig, plan: Plan
+    seconds: dict[str, list[float]],
+    name: str,
+    first: float,
+    config: BenchmarkConfig,
+    plan: BuildPlan,
 ) -> dict[str, Any]:
     """Milliseconds, images and operations per second, and the ratio to the configuration.
 

@@ -38,8 +38,8 @@ from kdrun.seeds import derive
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The result of a dry run.
+class BuildPlan:
+    """What a run will train, known from building its networks once.
 
     objective: the minimised sum, as text. notes: of the losses and the scheme, for the header.
     facts: entries of `result.json` from the scheme. start: notes on `student.checkpoint`.
@@ -54,7 +54,7 @@ class Plan:
     start: tuple[str, ...] = ()
 
 
-def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
+def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> BuildPlan:
     """Build untrained networks once, to reject incompatible settings early.
 
     given: number of teachers trained on labels; the others are earlier students. None: all.
@@ -88,7 +88,7 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     notes += _recipe_notes(config, objective)
     if config.student.quantize is not None:
         notes.append(f"student {format_quantised(student.network)}")
-    return Plan(
+    return BuildPlan(
         objective=scheme.describe(),
         student=card,
         teachers=tuple(cards),

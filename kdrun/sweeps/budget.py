@@ -12,7 +12,7 @@ from kdrun.config.runtime import SweepConfig
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.deploy.untrained import LatencyStore, conditions_of, untrained
-from kdrun.distillation.build import Plan
+from kdrun.distillation.build import BuildPlan
 from kdrun.distillation.prepare import plan_student
 from kdrun.distillation.session import Session, open_data, open_session
 from kdrun.distillation.transfer import open_transfer
@@ -96,7 +96,7 @@ class Budget:
         self.session = session
         self.open_data = open_data or self._open
         self.stores = stores
-        self.plans: dict[str, tuple[Plan, Dataset]] = {}
+        self.plans: dict[str, tuple[BuildPlan, Dataset]] = {}
         self.bytes: dict[str, int] = {}
         self.latencies: dict[str, LatencyStore] = {}
 
@@ -114,7 +114,7 @@ class Budget:
             for number, (plan, _) in plans.items()
         }
 
-    def _plan(self, config: DistillConfig) -> tuple[Plan, Dataset]:
+    def _plan(self, config: DistillConfig) -> tuple[BuildPlan, Dataset]:
         data = (config.dataset, config.val_fraction, config.transfer)
         key = repr((config.student, config.teachers, config.loss, config.scheme, data))
         if key not in self.plans:
@@ -127,7 +127,7 @@ class Budget:
         return open_data(self.session, config.dataset, config.val_fraction)
 
     def _latencies(
-        self, configs: dict[int, DistillConfig], plans: dict[int, tuple[Plan, Dataset]]
+        self, configs: dict[int, DistillConfig], plans: dict[int, tuple[BuildPlan, Dataset]]
     ) -> dict[int, list[float]]:
         """Job number → latency of the student and of each teacher, where they are measured."""
         by_conditions: dict[str, list[int]] = {}
@@ -157,7 +157,7 @@ class Budget:
         return self.latencies.setdefault(str(conditions), store)
 
     def _decision(
-        self, config: DistillConfig, plan: Plan, latencies: list[float] | None
+        self, config: DistillConfig, plan: BuildPlan, latencies: list[float] | None
     ) -> Decision:
         limits = config.runtime.sweep
         cards = (plan.student, *plan.teachers)
