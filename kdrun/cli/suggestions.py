@@ -342,8 +342,9 @@ def checkpoint_instead(override: Override) -> str | None:
     place = _network_place(full_key(override).lstrip("+"), value)
     if place is None:
         return None
+    role = "student" if place == "student" else "teacher"
     return (
-        f"{override.key_or_group}={value} is not how weights are named: the file a {_role(place)} "
+        f"{override.key_or_group}={value} is not how weights are named: the file a {role} "
         f"starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
     )
 
@@ -375,10 +376,6 @@ def check_weights(override: Override) -> None:
     text = checkpoint_instead(override)
     if text is not None:
         raise ConfigError(text)
-
-
-def _role(place: str) -> str:
-    return "student" if place == "student" else "teacher"
 
 
 def _network_place(key: str, value: str) -> str | None:

@@ -12,6 +12,6 @@ A verb with a configuration also has a YAML of the module's name in `configs/`, 
     config(cfg, config_dir)   the composed configuration, typed and checked
     execute(config, argv, sweep_dir, job)   the work; the only part that may import torch
 
-All of these are literals: help and completion read them without an import. No module
+The constants are literals: help and completion read them without importing the module. No module
 imports torch at its top, so that a mistake is answered in a tenth of a second.
 """
