@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import options
 from kdrun.config.options import MODEL, NETWORK_GROUPS
-from kdrun.config.shipped import shipped_configs
+from kdrun.config.shipped import config_folders, shipped_configs
 from kdrun.errors import ConfigError
 
 # `model/x.yaml` is chosen as student=x or teacher=x.
@@ -68,15 +68,10 @@ class Primary:
         return [*self.keys, *(group for group in self.groups if "@" not in group)]
 
 
-def roots(config_dir: Path | None = None) -> list[Path]:
-    """The folders searched for options, the package's folder first."""
-    return [shipped_configs(), *([config_dir] if config_dir is not None else [])]
-
-
 def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     """Group → its options, both sorted; those in a folder of a group are named `folder/option`."""
     found: dict[str, set[str]] = {}
-    for root in roots(config_dir):
+    for root in config_folders(config_dir):
         for path in root.rglob("*.yaml"):
             folders = path.parent.relative_to(root).parts
             depth = 2 if folders[:1] == HYDRA else 1
@@ -99,7 +94,7 @@ def option_path(group: str, name: str, config_dir: Path | None = None) -> Path |
     names = [f"{group}/{name}.yaml"]
     if group in NETWORK_GROUPS:
         names.append(f"{MODEL}/{name}.yaml")
-    candidates = (root / one for one in names for root in roots(config_dir))
+    candidates = (root / one for one in names for root in config_folders(config_dir))
     return next((path for path in candidates if path.is_file()), None)
 
 

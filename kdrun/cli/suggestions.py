@@ -24,6 +24,7 @@ from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.options import SHORT_NAMES
 from kdrun.config.schema import SHARED_LOSS_SETTINGS, DistillConfig
 from kdrun.config.settings import MISSING
+from kdrun.config.shipped import config_folders
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
@@ -279,7 +280,7 @@ def ambiguous(spec: CommandSpec, tree: dict[str, Any], override: Override) -> st
 
 def explain(spec: CommandSpec, error: Exception) -> ConfigError:
     """Hydra's own message in one line, without its search path and its advice to use '+'."""
-    for folder in config_groups.roots(spec.config_dir):
+    for folder in config_folders(spec.config_dir):
         broken = config_groups.broken_yaml(folder)
         if broken is not None:
             return ConfigError(f"A configuration file cannot be read: {broken}.")

@@ -9,6 +9,7 @@ from kdrun.cli import config_groups, docstrings, help
 from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
+from kdrun.config.shipped import config_folders
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
 from kdrun.report.records import Run, read_object
@@ -108,7 +109,7 @@ def _bases(path: Path, config_dir: Path | None) -> list[Path]:
     found = []
     for entry in re.findall(r"^\s*-\s*(\S+)\s*$", head.group(1) if head else "", re.MULTILINE):
         bare = entry.removesuffix("@_here_")
-        for root in config_groups.roots(config_dir):
+        for root in config_folders(config_dir):
             file = root / bare.lstrip("/") if bare.startswith("/") else path.parent / bare
             file = file.with_name(f"{file.name}.yaml")
             if file.is_file() and file not in found:

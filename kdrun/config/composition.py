@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from kdrun.config.options import MODEL, NETWORK_GROUPS, model_names, nodes
-from kdrun.config.shipped import shipped_configs
+from kdrun.config.shipped import config_folders
 
 VERSION_BASE = "1.3"
 STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # pattern of `stamp()`
@@ -48,8 +48,7 @@ def register(config_dir: Path | None = None) -> None:
     for name, node in nodes().items():
         if f"{name}.yaml" not in store.repo:
             store.store(name=name, node=node.values)
-    shipped = shipped_configs()
-    folders = [shipped] if config_dir is None else [shipped, config_dir]
+    folders = config_folders(config_dir)
     names = sorted({name for folder in folders for name in model_names(folder)})
     for group in NETWORK_GROUPS:
         _store_options(
