@@ -210,11 +210,10 @@ class Composer:
             name: set(config_groups.option_tree("scheme", name, folder))
             for name in self.spec.options("scheme")
         }
-        foreign = set().union(*trees.values()) - trees.get(str(chosen), set())
+        typed = {key.removeprefix("scheme.") for key in keys}  # +scheme.x=1
+        foreign = set().union(*trees.values()) - trees.get(str(chosen), set()) - typed
         with flag_override(cfg.scheme, ["readonly", "struct"], False):
-            for key in foreign - {
-                key.removeprefix("scheme.") for key in keys
-            }:  # typed: +scheme.x=1
+            for key in foreign:
                 cfg.scheme.pop(key, None)
 
 

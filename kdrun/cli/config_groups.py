@@ -119,9 +119,8 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             bare = entry.removesuffix("@_here_")
-            above, _, base = (bare[1:] if bare.startswith("/") else f"{group}/{bare}").rpartition(
-                "/"
-            )
+            whole = bare[1:] if bare.startswith("/") else f"{group}/{bare}"
+            above, _, base = whole.rpartition("/")
             tree |= option_tree(above, base, config_dir)
     return tree | content
 
