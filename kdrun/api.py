@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.cli import planning, untrusted, verbs
+from kdrun.cli import execution, planning, untrusted, verbs
 from kdrun.cli.parser import parse_composed
 from kdrun.config import trust as trusted
 from kdrun.errors import (
@@ -71,14 +71,10 @@ def sweep(
     words = [f"{key}={_choices(value)}" for key, value in settings.items()]
     with trusted.trusting(trust), _known_errors():
         plan, typed = _plan("distill", ["-m", *overrides, *words], config_dir)
-        from kdrun.sweeps import executor
-        from kdrun.sweeps.plan import SweepPlan
-
-        module = verbs.module("distill")
-        folder = SweepFolder(Path(str(plan.sweep_dir)))
+        assert plan.sweep_dir is not None
+        folder = SweepFolder(plan.sweep_dir)
         untrusted.remember("distill", typed)
-        planned = SweepPlan(folder, ["distill", *typed], plan.configs, plan.argvs, plan.launcher)
-        code = executor.run(planned, module.execute, getattr(module, "execute_in", None))
+        code = execution.run_sweep("distill", plan, typed, folder)
     if code == EXIT_INTERRUPTED:
         raise Interrupted(f"sweep {folder.path}")
     if code != EXIT_DONE:
@@ -121,7 +117,7 @@ def _plan(
     flags = parse_composed(
         verb, words + ([] if config_dir is None else ["--config-dir", str(config_dir)])
     )
-    return planning.check(verb, verbs.config_names()[verb], flags), flags.to_argv()
+    return planning.check(verb, flags), flags.to_argv()
 
 
 def _result(folder: Path) -> RunResult:

@@ -177,9 +177,9 @@ def is_compiler_error(error: BaseException) -> bool:
     )
 
 
-def closest(word: str, options: Iterable[str]) -> str | None:
-    """The option most similar to `word`; None if nothing is similar."""
-    matches = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+def closest(word: str, options: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The option most similar to `word`; None if nothing is. cutoff: least similarity, 0 to 1."""
+    matches = difflib.get_close_matches(word, list(options), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

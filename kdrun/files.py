@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -203,6 +204,14 @@ def require_plain(folder: Path) -> None:
         raise ConfigError(
             f"{entry} is {what}, but kdrun writes a file there: remove it, or replace it by a file."
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder, which need not exist yet."""
+    place = os.path.abspath(folder)  # not resolved: links may lead in a circle
+    while not os.path.exists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    return shutil.disk_usage(place).free
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,7 +23,7 @@ from kdrun.config.dump import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
 from kdrun.data.augment.rendering import storage
 from kdrun.data.loaders.resident import resident_bytes
-from kdrun.distillation.build import Plan, dry_run_build
+from kdrun.distillation.build import BuildPlan, dry_run_build
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.recording import recording
@@ -85,7 +86,7 @@ def run_benchmark(
     return folder.result.values
 
 
-def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+def _measure(config: BenchmarkConfig, bench: Bench, plan: BuildPlan) -> dict[str, Any]:
     """All measurements of `benchmark.json`."""
     with ExitStack() as stack:
 
@@ -111,7 +112,7 @@ def _measure(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any
 def _measured(
     config: BenchmarkConfig,
     bench: Bench,
-    plan: Plan,
+    plan: BuildPlan,
     variants: dict[str, Variant],
     this: LoopVariant,
 ) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _measured(
     }
 
 
-def _facts(config: BenchmarkConfig, bench: Bench, plan: Plan) -> dict[str, Any]:
+def _facts(config: BenchmarkConfig, bench: Bench, plan: BuildPlan) -> dict[str, Any]:
     """The measured configuration."""
     return {
         "teachers": [_network(card) for card in plan.teachers],
@@ -166,7 +167,11 @@ def _network(card: NetworkCard) -> dict[str, Any]:
 
 
 def _variant(
-    seconds: dict[str, list[float]], name: str, first: float, config: BenchmarkConfig, plan: Plan
+    seconds: dict[str, list[float]],
+    name: str,
+    first: float,
+    config: BenchmarkConfig,
+    plan: BuildPlan,
 ) -> dict[str, Any]:
     """Milliseconds, images and operations per second, and the ratio to the configuration.
 
@@ -198,14 +203,8 @@ def _peaks(device: torch.device) -> Peaks:
         for what, make in (("product", peak.matrix_product), ("convolution", peak.convolution)):
             operation, flops = make(device, precision)
             operation()
-            blocks[f"{precision} {what}"] = _peak_block(operation, flops, device)
+            blocks[f"{precision} {what}"] = partial(peak.flops_per_second, operation, flops, device)
     return blocks
-
-
-def _peak_block(
-    operation: Callable[[], torch.Tensor], flops: float, device: torch.device
-) -> Callable[[], float]:
-    return lambda: peak.flops_per_second(operation, flops, device)
 
 
 def _memory(config: BenchmarkConfig, bench: Bench) -> dict[str, float]:

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig
+from kdrun.config.schema import (
+    DistillConfig,
+    TeacherConfig,
+    TeacherRuntimeConfig,
+    named_teachers,
+)
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.distillation.build import build_scheme
-from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.new_teacher import new_teacher
+from kdrun.distillation.new_teacher import teacher_network
 from kdrun.distillation.session import Session, layout, train_loader
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.train import RowWriter
@@ -27,7 +31,6 @@ from kdrun.engine.loop import Training
 from kdrun.engine.measured_loop import MeasuredLoop, Repeated
 from kdrun.engine.metrics import Evaluation, Metrics
 from kdrun.engine.timing import PhaseClock
-from kdrun.models.card import NetworkCard
 from kdrun.schemes.base import StudentScheme, freeze
 from kdrun.seeds import derive
 from kdrun.teachers.cached import cached_teachers
@@ -83,10 +86,10 @@ def variant_config(name: str, config: DistillConfig) -> DistillConfig:
     `this` is the configuration as it is; all others start from no switch at all.
     """
     if name == "this":
-        kept = [t.runtime.cache in ("logits", "embedding") for t in config.teachers]
+        given = [teacher.runtime for teacher in config.teachers]
         runtimes = [
-            t.runtime if keep else replace(t.runtime, cache="off")
-            for t, keep in zip(config.teachers, kept, strict=True)
+            one if one.cache in ("logits", "embedding") else replace(one, cache="off")
+            for one in given
         ]
         return _with(config, config.runtime.compile, config.schedule.precision, runtimes)
     compiled, precision, changes = SWITCHES[name]
@@ -193,7 +196,7 @@ class LoopVariant:
 
 
 class BareVariant:
-    """The networks, the objective and the optimiser of a loop, on one batch that lies ready."""
+    """The networks, the objective and the optimiser of a loop, on one prefetched batch."""
 
     def __init__(self, loop: LoopVariant) -> None:
         self.loop = loop
@@ -231,8 +234,10 @@ def untrained_scheme(config: DistillConfig, dataset: Dataset, session: Session) 
     """The scheme with random weights; teachers have seen enough images to normalise them."""
     nothing = Evaluation(Metrics(0.0, 0.0, 0, 0.0, 0.0), torch.zeros(0, 1))
     teachers = []
-    for number in range(len(config.teachers)):
-        network, card = _teacher_for_timing(config, number, dataset)
+    for where, teacher in named_teachers(config.teachers):
+        network, card, _ = teacher_network(teacher, dataset, where)
+        if teacher.checkpoint is None:
+            _calibrate(network, teacher, _random_images(config, dataset))
         path = Path(f"{card.name} (untrained)")
         frozen = freeze(network)
         teachers.append(Teacher(frozen, card.network, card, path, False, nothing, 0.0))
@@ -240,24 +245,13 @@ def untrained_scheme(config: DistillConfig, dataset: Dataset, session: Session) 
     return scheme
 
 
-def _teacher_for_timing(
-    config: DistillConfig, number: int, dataset: Dataset
-) -> tuple[nn.Module, NetworkCard]:
-    """A teacher that does the work of the configured one: its size, channels and outputs."""
-    teacher = config.teachers[number]
-    if teacher.checkpoint is not None:
-        where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
-        loaded = load_teacher(teacher, dataset, where)
-        return loaded.network, loaded.card
-    size = teacher.image_size
-    network, card, _ = new_teacher(teacher, dataset)
-    images = _random_images(config, dataset)
-    if size is not None:
-        images = F.interpolate(images, size)
-    with torch.no_grad():
-        for _ in range(CALIBRATION_PASSES):
-            network(images)
-    return network, card
+@torch.no_grad()
+def _calibrate(network: nn.Module, teacher: TeacherConfig, images: Tensor) -> None:
+    """Give batch normalisation the statistics of some images."""
+    if teacher.image_size is not None:
+        images = F.interpolate(images, teacher.image_size)
+    for _ in range(CALIBRATION_PASSES):
+        network(images)
 
 
 def _random_images(config: DistillConfig, dataset: Dataset) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from kdrun.cli.command_spec import Request, full_key, near, value_text, values
+from kdrun.cli.command_spec import CommandSpec, full_key, near, value_text, values
 from kdrun.cli.config_groups import INTERNAL
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
@@ -13,49 +13,49 @@ from kdrun.errors import ConfigError
 LISTED = 15
 
 
-def check(asked: Request, override: Override) -> None:
+def check(spec: CommandSpec, override: Override) -> None:
     """Raise ConfigError for a group or an option that does not exist or is not allowed here."""
     key, full = override.key_or_group, full_key(override)
-    used = asked.primary.groups
+    used = spec.primary.groups
     added = override.is_add() or override.is_force_add()
-    if key not in asked.group_options:
-        raise ConfigError(_unknown_group(asked, key))
+    if key not in spec.group_options:
+        raise ConfigError(_unknown_group(spec, key))
     if full in used:
         if added:
             value = value_text(override)
             raise ConfigError(f"{key} is already there: type {full}={value}, without '+'.")
     elif not added and not (key == "teacher" and NUMBERED.match(override.package or "")):
-        raise ConfigError(_unused_group(asked, override))
-    for value in values(asked, override):
-        _check_choice(asked, key, full, value)
+        raise ConfigError(_unused_group(spec, override))
+    for value in values(spec, override):
+        _check_choice(spec, key, full, value)
 
 
-def _unknown_group(asked: Request, key: str) -> str:
-    match = near(key, asked.group_options)
+def _unknown_group(spec: CommandSpec, key: str) -> str:
+    match = near(key, spec.group_options)
     meant = f" Did you mean {match}=...?" if match else ""
     return f"There is no group '{key}'.{meant or ' kdrun ls lists the groups.'}"
 
 
-def _unused_group(asked: Request, override: Override) -> str:
+def _unused_group(spec: CommandSpec, override: Override) -> str:
     key = override.key_or_group
-    used = list(asked.primary.groups)
+    used = list(spec.primary.groups)
     value = value_text(override)
     same = [name for name in used if name.split("@")[0] == key]
     if same:
         choices = " or ".join(f"{name}={value}" for name in same)
-        return f"{full_key(override)} is not a place {asked.verb} knows: type {choices}."
+        return f"{full_key(override)} is not a place {spec.verb} knows: type {choices}."
     if key in INTERNAL:
         roles = [f"{name}={value}" for name in ("student", "teacher") if name in used]
         return f"'{key}' is not chosen as such: type {' or '.join(roles) or 'another verb'}."
-    return f"{asked.verb} does not use the group '{key}'. It has: {', '.join(used)}."
+    return f"{spec.verb} does not use the group '{key}'. It has: {', '.join(used)}."
 
 
-def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
-    default = asked.primary.groups.get(full)
-    options = asked.options(key)
+def _check_choice(spec: CommandSpec, key: str, full: str, value: Any) -> None:
+    default = spec.primary.groups.get(full)
+    options = spec.options(key)
     if value is None:
         if default is not None:
-            raise ConfigError(f"{full}=null: {asked.verb} needs a {key}. {_listed(key, options)}")
+            raise ConfigError(f"{full}=null: {spec.verb} needs a {key}. {_listed(key, options)}")
         return
     if isinstance(value, list):
         if not isinstance(default, list):
@@ -71,7 +71,7 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
                 f"or '{key}=[{','.join(pair)}]'."
             )
         for item in value:
-            _check_option(asked, key, full, item)
+            _check_option(spec, key, full, item)
         twice = next((item for item in value if value.count(item) > 1), None)
         if twice is not None:
             raise ConfigError(
@@ -79,11 +79,11 @@ def _check_choice(asked: Request, key: str, full: str, value: Any) -> None:
                 f"set its weight with {key}.{twice}.weight=..."
             )
         return
-    _check_option(asked, key, full, value)
+    _check_option(spec, key, full, value)
 
 
-def _check_option(asked: Request, key: str, full: str, value: Any) -> None:
-    options = asked.options(key)
+def _check_option(spec: CommandSpec, key: str, full: str, value: Any) -> None:
+    options = spec.options(key)
     name = str(value)
     if isinstance(value, str) and name in options:
         return
@@ -97,7 +97,7 @@ def _check_option(asked: Request, key: str, full: str, value: Any) -> None:
             "--config-dir DIR."
         )
     kin = {"loss": "scheme", "scheme": "loss"}.get(key)  # tf_kd is a scheme, dkd a loss
-    if kin is not None and name in asked.options(kin):
+    if kin is not None and name in spec.options(kin):
         raise ConfigError(f"There is no {key} '{name}': it is a {kin}, type {kin}={name}.")
     bare = name.removesuffix(".yaml")
     match = _closest(bare, options)

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 
 
@@ -31,8 +30,3 @@ def wrapped_columns(rows: Sequence[tuple[str, str]]) -> str:
         lines.append(f"{name.ljust(indent)}{wrapped[0]}".rstrip())
         lines += [" " * indent + line for line in wrapped[1:]]
     return "\n".join(lines)
-
-
-def when(modified: float) -> str:
-    """`2026-01-31 12:05`."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))

@@ -1,6 +1,5 @@
 """The groups and overrides that a command accepts."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,20 +8,32 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override, ValueType
 
-from kdrun.cli import config_groups, grammar
+from kdrun.cli import config_groups, grammar, verbs
 from kdrun.cli.grammar import check_jobs
-from kdrun.errors import ConfigError
+from kdrun.errors import ConfigError, closest
 
 
 @dataclass(frozen=True)
-class Request:
-    """A Hydra verb with its groups and overrides."""
+class CommandSpec:
+    """What a verb with a configuration accepts: its groups, their options and its settings.
+
+    config_name: its YAML below `configs/`. config_dir: the user's own options.
+    """
 
     verb: str
     config_name: str
     config_dir: Path | None
     group_options: dict[str, list[str]]
     primary: config_groups.Primary
+
+    @classmethod
+    def of(cls, verb: str, config_dir: Path | None = None) -> "CommandSpec":
+        """Look up the groups and settings of `verb`."""
+        name = verbs.config_names()[verb]
+        known = config_groups.primary(name)
+        # A group of the defaults list is one even where it has no option yet.
+        empty: dict[str, list[str]] = {group.split("@")[0]: [] for group in known.groups}
+        return cls(verb, name, config_dir, empty | config_groups.list_groups(config_dir), known)
 
     def options(self, group: str) -> list[str]:
         """The options of a group, those in folders below it as `folder/name`."""
@@ -51,16 +62,6 @@ class Request:
         )
 
 
-def request(verb: str, config_name: str, config_dir: Path | None) -> Request:
-    """Look up the groups and keys of `verb`."""
-    known = config_groups.primary(config_name)
-    # A group of the defaults list is one even where it has no option yet.
-    empty: dict[str, list[str]] = {name.split("@")[0]: [] for name in known.groups}
-    return Request(
-        verb, config_name, config_dir, empty | config_groups.list_groups(config_dir), known
-    )
-
-
 def is_hydra(override: Override) -> bool:
     """Whether it is for Hydra itself (`hydra.sweep.dir=...`, `hydra/launcher=joblib`)."""
     return override.key_or_group.replace("/", ".").split(".")[0] == "hydra"
@@ -82,7 +83,7 @@ def value_text(override: Override) -> str:
     return (override.input_line or "").partition("=")[2]
 
 
-def elements(asked: Request, override: Override) -> list[str]:
+def elements(spec: CommandSpec, override: Override) -> list[str]:
     """Expand a swept override into single overrides, as text.
 
     Raises ConfigError for a sweep that cannot be enumerated.
@@ -93,11 +94,11 @@ def elements(asked: Request, override: Override) -> list[str]:
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         glob = override.value()
         assert isinstance(glob, Glob)
-        names = _glob(glob, asked.options(override.key_or_group))
+        names = _glob(glob, spec.options(override.key_or_group))
         if not names:
             raise ConfigError(
                 f"{override.input_line} matches no option of {override.key_or_group}: "
-                f"{', '.join(asked.options(override.key_or_group)) or 'it has none'}."
+                f"{', '.join(spec.options(override.key_or_group)) or 'it has none'}."
             )
         return [f"{key}={name}" for name in names]
     check_jobs([override])
@@ -108,18 +109,18 @@ def elements(asked: Request, override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def values(asked: Request, override: Override) -> list[Any]:
+def values(spec: CommandSpec, override: Override) -> list[Any]:
     """The value of an override; all values for a swept one."""
     if not override.is_sweep_override():
         return [override.value()]
-    return [one.value() for one in grammar.parse(elements(asked, override))]
+    return [one.value() for one in grammar.parse(elements(spec, override))]
 
 
 def near(word: str, options: Iterable[str], cutoff: float = 0.65) -> str | None:
     """The option closest to the typo `word`, or None."""
     known = list(options)
     same = next((option for option in known if option.lower() == word.lower()), None)
-    return same or next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+    return same or closest(word, known, cutoff)
 
 
 def _glob(glob: Glob, names: list[str]) -> list[str]:

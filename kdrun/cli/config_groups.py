@@ -15,9 +15,10 @@ import yaml  # type: ignore[import-untyped]
 
 from kdrun.config import options
 from kdrun.config.options import MODEL, NETWORK_GROUPS
-from kdrun.config.shipped import shipped_configs
+from kdrun.config.shipped import config_folders, shipped_configs
+from kdrun.errors import ConfigError
 
-# Nobody chooses `model/x.yaml` by that name: it is an option of `student` and of `teacher`.
+# `model/x.yaml` is chosen as student=x or teacher=x.
 INTERNAL = (MODEL,)
 
 # The first line of an option that also sets things outside its own group.
@@ -67,15 +68,10 @@ class Primary:
         return [*self.keys, *(group for group in self.groups if "@" not in group)]
 
 
-def roots(config_dir: Path | None = None) -> list[Path]:
-    """The folders searched for options, the package's folder first."""
-    return [shipped_configs(), *([config_dir] if config_dir is not None else [])]
-
-
 def list_groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     """Group → its options, both sorted; those in a folder of a group are named `folder/option`."""
     found: dict[str, set[str]] = {}
-    for root in roots(config_dir):
+    for root in config_folders(config_dir):
         for path in root.rglob("*.yaml"):
             folders = path.parent.relative_to(root).parts
             depth = 2 if folders[:1] == HYDRA else 1
@@ -98,7 +94,7 @@ def option_path(group: str, name: str, config_dir: Path | None = None) -> Path |
     names = [f"{group}/{name}.yaml"]
     if group in NETWORK_GROUPS:
         names.append(f"{MODEL}/{name}.yaml")
-    candidates = (root / one for one in names for root in roots(config_dir))
+    candidates = (root / one for one in names for root in config_folders(config_dir))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -123,9 +119,8 @@ def option_tree(group: str, name: str, config_dir: Path | None = None) -> dict[s
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             bare = entry.removesuffix("@_here_")
-            above, _, base = (bare[1:] if bare.startswith("/") else f"{group}/{bare}").rpartition(
-                "/"
-            )
+            whole = bare[1:] if bare.startswith("/") else f"{group}/{bare}"
+            above, _, base = whole.rpartition("/")
             tree |= option_tree(above, base, config_dir)
     return tree | content
 
@@ -139,7 +134,7 @@ def settings_beside(group: str, name: str, config_dir: Path | None = None) -> se
     return set(content) - own
 
 
-def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[str]:
+def losses_in(group: str, name: str, config_dir: Path | None = None) -> set[str]:
     """The losses that a scheme or an experiment has settings for, chosen or not."""
     path = option_path(group, name, config_dir)
     if path is None:
@@ -149,7 +144,7 @@ def brought_terms(group: str, name: str, config_dir: Path | None = None) -> set[
     found = set(content.get("loss") or {})
     for entry in content.get("defaults") or []:  # what an experiment is made of
         if isinstance(entry, str) and entry.startswith(f"/{group}/"):
-            found |= brought_terms(group, entry.removeprefix(f"/{group}/"), config_dir)
+            found |= losses_in(group, entry.removeprefix(f"/{group}/"), config_dir)
     return found
 
 
@@ -265,6 +260,13 @@ def _keys(text: str) -> dict[str, Key]:
         for name, value in content.items()
         if name not in ("defaults", "hydra")
     }
+
+
+def require_readable(config_dir: Path | None) -> None:
+    """Raise ConfigError for the first YAML of the user's folder that does not parse."""
+    broken = None if config_dir is None else broken_yaml(config_dir)
+    if broken is not None:
+        raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
 
 
 def broken_yaml(config_dir: Path) -> str | None:

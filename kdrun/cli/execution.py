@@ -6,6 +6,7 @@ from kdrun.cli import planning, untrusted, verbs
 from kdrun.cli.output import Progress, say
 from kdrun.cli.parser import Flags, parse_composed
 from kdrun.cli.verbs import config_names
+from kdrun.config.composition import VERSION_BASE
 from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.variables import process_argv
@@ -21,7 +22,7 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
     if flags.hydra_help:
         _print_hydra_info(verb, flags)
         return EXIT_DONE
-    plan = planning.check(verb, config_names()[verb], flags)
+    plan = planning.check(verb, flags)
     if flags.info is not None:
         _print_hydra_info(verb, plan.flags)
         return EXIT_DONE
@@ -38,17 +39,16 @@ def run_verb(verb: str, argv: list[str], sweep_dir: Path | None = None) -> int:
         except SystemExit as error:  # raised by user code: must not count as success
             raise KdrunError(f"Code of this command called sys.exit({error.code!r}).") from None
         return EXIT_DONE
-    return _run_sweep(verb, flags, plan, sweep_dir)
+    if sweep_dir is None:
+        untrusted.remember(verb, flags.to_argv())
+    return run_sweep(verb, plan, flags.to_argv(), SweepFolder(sweep_dir or plan.sweep_dir))
 
 
-def _run_sweep(verb: str, flags: Flags, plan: planning.Plan, sweep_dir: Path | None) -> int:
+def run_sweep(verb: str, plan: planning.Plan, typed: list[str], folder: SweepFolder) -> int:
+    """Run the jobs of a sweep; returns the worst exit code. typed: what followed the verb."""
     from kdrun.sweeps import executor
     from kdrun.sweeps.plan import SweepPlan
 
-    folder = SweepFolder(sweep_dir or Path(str(plan.sweep_dir)))
-    typed = flags.to_argv()
-    if sweep_dir is None:
-        untrusted.remember(verb, typed)
     module = verbs.module(verb)
     sweep = SweepPlan(folder, [verb, *typed], plan.configs, plan.argvs, plan.launcher)
     return executor.run(sweep, module.execute, getattr(module, "execute_in", None))
@@ -91,7 +91,7 @@ def _check_together(verb: str, plan: planning.Plan) -> None:
             "Under torchrun all processes train one network: leave out -m, or start the sweep "
             "without torchrun, with hydra/launcher=joblib for several jobs at once."
         )
-    if any(config.runtime.compile for config in plan.configs if hasattr(config, "runtime")):
+    if any(config.runtime.compile for config in plan.configs):
         raise ConfigError("compile=true is for one process: leave it out under torchrun.")
 
 
@@ -100,7 +100,7 @@ def _print_hydra_info(verb: str, flags: Flags) -> None:
     import hydra
 
     main = hydra.main(
-        version_base=planning.VERSION_BASE,
+        version_base=VERSION_BASE,
         config_path="pkg://kdrun.configs",
         config_name=config_names()[verb],
     )

@@ -82,7 +82,7 @@ def _configuration(config_name: str, config_dir: Path | None) -> list[str]:
             lines += [
                 "",
                 f"Settings of every {group}:",
-                *_rows(_common_settings(config_name, group)),
+                *common_settings(config_name, group),
             ]
     return lines
 
@@ -129,7 +129,11 @@ def _setting(key: str, setting: config_groups.Key) -> list[tuple[str, str]]:
 
 def common_settings(config_name: str, group: str) -> list[str]:
     """Lines for the settings shared by all options of a group."""
-    return _rows(_common_settings(config_name, group))
+    bare = group == "teacher" and config_name in ("evaluate", "export")
+    node = options.nodes()[f"{'teacher_file' if bare else group}_keys"]
+    return _rows(
+        (f"{group}.{key}={_text(value)}", node.help[key]) for key, value in node.values.items()
+    )
 
 
 def loss_settings(name: str) -> list[str]:
@@ -139,13 +143,6 @@ def loss_settings(name: str) -> list[str]:
     given = "1" if ratio is None else f"{ratio:g}, as its published weight gives on CIFAR-100"
     lines["auto_ratio"] += f": {given}"
     return _rows((f"loss.{name}.{key}", lines[key]) for key in ("weight", *SHARED_LOSS_SETTINGS))
-
-
-def _common_settings(config_name: str, group: str) -> list[tuple[str, str]]:
-    """The settings that every option of a group has, with their help."""
-    bare = group == "teacher" and config_name in ("evaluate", "export")
-    node = options.nodes()[f"{'teacher_file' if bare else group}_keys"]
-    return [(f"{group}.{key}={_text(value)}", node.help[key]) for key, value in node.values.items()]
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:

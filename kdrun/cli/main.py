@@ -4,7 +4,7 @@ import importlib
 import os
 import signal
 import sys
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from kdrun import __version__
@@ -24,7 +24,7 @@ from kdrun.errors import (
 )
 from kdrun.world import world
 
-# How verbs that write somewhere other than below output_root are given another folder.
+# Advice on a disk error, for verbs that write elsewhere than below output_root.
 ELSEWHERE = {
     "report": "name another folder: to=DIR",
     "export": "name another folder: out=DIR",
@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 
 
-# What a command that may be a sweep has.
+# A command that may be a sweep has a word with one of these beginnings.
 SWEEP_WORDS = ("-m", "--multirun", "sweep=", "experiment=")
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def stop_on_signals() -> None:
-    """Outside a run, too, SIGTERM and a closed terminal stop the command as Ctrl-C does."""
+    """Make SIGTERM and a closed terminal stop the command like Ctrl-C, outside a run too."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)
@@ -79,10 +79,11 @@ def run(argv: list[str]) -> int:
         flush()
         return code
     except KdrunError as error:
-        _say(str(error))
+        _console().error(str(error))
         return error.exit_code
     except KeyboardInterrupt as error:
-        _say_kept(getattr(error, "__notes__", []))
+        for note in getattr(error, "__notes__", []):
+            _console().interrupted(note)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`kdrun ls | head`); Python's own flush at exit must find no pipe.
@@ -90,33 +91,20 @@ def run(argv: list[str]) -> int:
         return EXIT_DONE
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None and not is_writable():
-            _say(str(lost(error)))
+            _console().error(str(lost(error)))
             return EXIT_FAILED
         known = known_error(error, ELSEWHERE.get(argv[0] if argv else "", OUTPUT_ROOT))
         if known is None:
-            _say_bug(error)
+            _console().bug(error)
             return EXIT_FAILED
-        _say(str(known))
+        _console().error(str(known))
         return known.exit_code
 
 
-def _say_kept(notes: list[str]) -> None:
-    from kdrun.ui import console
+def _console() -> ModuleType:
+    from kdrun.ui import console  # imports rich
 
-    for note in notes:
-        console.interrupted(note)
-
-
-def _say_bug(error: BaseException) -> None:
-    from kdrun.ui import console
-
-    console.bug(error)
-
-
-def _say(text: str) -> None:
-    from kdrun.ui import console
-
-    console.error(text)
+    return console
 
 
 def _without_trust(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,6 @@ overrides (`T=4`, `+x=1`, `~x`), folders, names.
 """
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from kdrun.cli import verbs
 from kdrun.config.plain import holds_interpolation
-from kdrun.errors import ConfigError, did_you_mean
+from kdrun.errors import ConfigError, closest, did_you_mean
 
 EVERY_VERB = {
     "-h, --help": "show this page",
@@ -75,7 +74,6 @@ class Arguments:
 
     words: list[str]
     given: Mapping[str, Any]
-    help: bool = False
     config_dir: Path | None = None
     output_root: Path = Path("outputs")
 
@@ -86,7 +84,6 @@ class Flags:
 
     overrides: list[str] = field(default_factory=list)
     multirun: bool = False
-    help: bool = False
     hydra_help: bool = False
     cfg: str | None = None
     resolve: bool = False
@@ -160,13 +157,12 @@ def parse(verb: str, argv: list[str]) -> Arguments:
         else:
             plain.append(word)
     folder = _config_dir(given.pop("config_dir", None))
-    return Arguments(plain, given, bool(given.pop("help", False)), folder, output_root)
+    return Arguments(plain, given, folder, output_root)
 
 
 def parse_composed(verb: str, argv: list[str]) -> Flags:
     """The arguments of a verb with a configuration. Raises ConfigError for unknown options."""
     given, words = _parsed(verb, argv)
-    given.pop("run", None)
     folder = _config_dir(given.pop("config_dir", None))
     if holds_interpolation(os.getcwd()):
         raise ConfigError(
@@ -225,7 +221,8 @@ def _parsed(verb: str, argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         namespace, rest = _parser().parse_known_args([verb, *words])
     except argparse.ArgumentError as error:
         raise ConfigError(_bad_value(verb, error)) from None
-    given = {key: value for key, value in vars(namespace).items() if key != "verb"}
+    without_effect = ("verb", "help", "run")  # --help is answered before a verb runs
+    given = {key: value for key, value in vars(namespace).items() if key not in without_effect}
     for word in rest:
         if word.startswith("-"):
             raise ConfigError(_unknown(verb, word, rest))
@@ -308,9 +305,9 @@ def _unknown(verb: str, word: str, rest: list[str]) -> str:
     if name in ("--shell-completion", "-sc"):
         return "kdrun has its own tab completion: kdrun completion bash (or zsh, fish)."
     known = option_names(verb)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    close = closest(name, known, cutoff=0.75)
     if close:
-        return f"kdrun {verb} has no option {name}. Did you mean '{close[0]}'?"
+        return f"kdrun {verb} has no option {name}. Did you mean '{close}'?"
     owners = [other for other in verbs.names() if name in option_names(other)]
     if owners:
         listed = ", ".join(owners)

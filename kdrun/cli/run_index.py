@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import is_listed
-from kdrun.limits import finite, read_json
+from kdrun.report.records import read_object
 from kdrun.runs.reading import RESULT, is_run_folder
 
 OUTPUTS = Path("outputs")
@@ -40,23 +40,6 @@ def find_teachers(root: Path = OUTPUTS) -> list[Found]:
     return _newest_first(card for card in cards if card.is_file() or is_listed(card))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if missing or unreadable."""
-    try:
-        values = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def number(values: dict[str, Any], *path: str) -> float | None:
-    """The finite number at `path` within nested objects; None when there is none."""
-    node: Any = values
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None
-    return finite(node)
-
-
 def _below(root: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(root):
         inner[:] = [i for i in inner if not i.startswith(".") and i not in ("checkpoints",)]
@@ -67,12 +50,12 @@ def _below(root: Path) -> Iterator[str]:
 
 
 def _newest_first(paths: Iterator[Path]) -> list[Found]:
-    found = [Found(path.parent, _modified(path), read(path)) for path in paths]
+    found = [Found(path.parent, _modified(path), read_object(path)) for path in paths]
     return sorted(found, key=lambda one: (-one.modified, str(one.folder)))
 
 
 def _age_key(path: Path) -> tuple[float, str]:
-    """Newest first; by name where two are of the same time."""
+    """Sort key: newest first, then by name."""
     return -_modified(path), str(path)
 
 

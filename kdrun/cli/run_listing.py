@@ -3,17 +3,18 @@
 Runs are filtered by their settings and sorted by a metric.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdrun.checksums import find_fault
 from kdrun.cli import run_index
-from kdrun.cli.columns import columns, when
+from kdrun.cli.columns import columns
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.files import is_held, require_path
 from kdrun.report.metrics_table import AGREEMENT, GAIN, METRICS, TEST, WINNER, Metric
-from kdrun.report.records import Run
+from kdrun.report.records import Run, number
 from kdrun.report.settings import settings_of
 from kdrun.runs.reading import DAMAGED, read_run
 from kdrun.runs.result import RunResult
@@ -77,6 +78,11 @@ def list_runs(
     return "\n".join([text, *([""] if faults else []), *faults])
 
 
+def _when(modified: float) -> str:
+    """`2026-01-31 12:05`."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
+
+
 def _rows(listed: Sequence[Listed], metric: Metric | None) -> list[tuple[str, ...]]:
     shown = [TEST, GAIN]
     if metric is not None and metric not in shown:
@@ -87,7 +93,7 @@ def _rows(listed: Sequence[Listed], metric: Metric | None) -> list[tuple[str, ..
     for one in listed:
         rows.append(
             (
-                when(one.modified),
+                _when(one.modified),
                 one.run.status,
                 *(metric.with_unit(metric.read(one.run)) for metric in shown),
                 one.verb,
@@ -183,14 +189,14 @@ def list_teachers(root: Path) -> str:
         fault = find_fault(teacher.folder, ["teacher.json"])
         if fault:
             faults.append(f"damaged: {fault}")
-            damaged = (when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
+            damaged = (_when(teacher.modified), "-", DAMAGED, teacher.folder.parent.name, "-")
             rows.append((*damaged, str(teacher.folder)))
             continue
-        params = run_index.number(teacher.values, "params")
-        top1 = run_index.number(teacher.values, "extra", "test", "top1")
+        params = number(teacher.values, "params")
+        top1 = number(teacher.values, "extra", "test", "top1")
         rows.append(
             (
-                when(teacher.modified),
+                _when(teacher.modified),
                 TEST.with_unit(top1),
                 str(teacher.values.get("name", "unreadable")),
                 teacher.folder.parent.name,

@@ -7,6 +7,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun.cli import config_groups
+from kdrun.config.composition import searchpath
 from kdrun.config.parse import STUDENT
 from kdrun.config.schema import StartConfig
 from kdrun.config.settings import keys_of
@@ -48,8 +49,8 @@ def _network(where: str, peer: Any, known: list[str], config_dir: Path | None) -
             f"{where}: there is no network '{name}'.{hint} kdrun ls student lists them"
             + (f"; '{STUDENT}' is another one like the student." if "peers" in where else ".")
         )
-    search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
-    node = OmegaConf.to_container(compose("distill", [f"student={name}", *search]).student)
+    cfg = compose("distill", [f"student={name}", *searchpath(config_dir)])
+    node = OmegaConf.to_container(cfg.student)
     assert isinstance(node, dict)
     node = {key: value for key, value in node.items() if key not in keys_of(StartConfig)}
     settings = {str(key) for key in node}

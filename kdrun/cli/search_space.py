@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kdrun.cli import grammar
-from kdrun.cli.command_spec import Request, elements
+from kdrun.cli.command_spec import CommandSpec, elements
 from kdrun.errors import ConfigError
 from kdrun.sweeps.study import Choice, Dimension, Interval
 
 LOG = "log"
 
 
-def dimension(asked: Request, override: Override) -> Dimension:
+def dimension(spec: CommandSpec, override: Override) -> Dimension:
     """What one swept override lets a search choose from.
 
     Raises ConfigError for a range that is empty, or not positive where its logarithm is taken.
@@ -27,7 +27,7 @@ def dimension(asked: Request, override: Override) -> Dimension:
     if isinstance(value, RangeSweep) and isinstance(value.start, int) and value.step == 1:
         assert value.stop is not None
         return _interval(name, value.start, int(value.stop) - 1, LOG in value.tags, override)
-    choices = [word.partition("=")[2] for word in elements(asked, override)]
+    choices = [word.partition("=")[2] for word in elements(spec, override)]
     return Choice(name, tuple(choices))
 
 

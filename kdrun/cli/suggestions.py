@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 
 from kdrun.cli import choices, config_groups, verbs
 from kdrun.cli.command_spec import (
-    Request,
+    CommandSpec,
     full_key,
     is_hydra,
     near,
@@ -24,6 +24,7 @@ from kdrun.config.build import CHECKPOINT_WORDS
 from kdrun.config.options import SHORT_NAMES
 from kdrun.config.schema import SHARED_LOSS_SETTINGS, DistillConfig
 from kdrun.config.settings import MISSING
+from kdrun.config.shipped import config_folders
 from kdrun.config.teachers import NUMBERED
 from kdrun.errors import ConfigError
 from kdrun.sweeps import launchers
@@ -47,37 +48,37 @@ SYNONYMS = {
 RECIPE = ("epochs", "batch_size", "lr", "precision")
 
 
-def check_names(asked: Request, overrides: list[Override]) -> None:
+def check_names(spec: CommandSpec, overrides: list[Override]) -> None:
     """Raise ConfigError for mistakes that show in the overrides alone."""
     for override in overrides:
         if is_hydra(override):
-            check_hydra(asked, override)
+            check_hydra(spec, override)
             continue
         if override.is_delete():
-            _check_delete(asked, override)
-        elif asked.is_group(override):
-            choices.check(asked, override)
+            _check_delete(spec, override)
+        elif spec.is_group(override):
+            choices.check(spec, override)
         else:
-            _check_package(asked, override)
-    _check_aliases(asked, overrides)
+            _check_package(spec, override)
+    _check_aliases(spec, overrides)
 
 
-def _check_delete(asked: Request, override: Override) -> None:
+def _check_delete(spec: CommandSpec, override: Override) -> None:
     key = override.key_or_group
-    required = key in asked.primary.keys or asked.primary.groups.get(full_key(override)) is not None
+    required = key in spec.primary.keys or spec.primary.groups.get(full_key(override)) is not None
     if required:
         raise ConfigError(
-            f"~{key}: {asked.verb} cannot do without {key}. Leave it out for its default, "
+            f"~{key}: {spec.verb} cannot do without {key}. Leave it out for its default, "
             f"or choose another: {key}=..."
         )
 
 
-def _check_package(asked: Request, override: Override) -> None:
+def _check_package(spec: CommandSpec, override: Override) -> None:
     """`teacher.schedule=x` chooses nothing: the group is spelt `schedule@teacher.schedule`."""
-    for name in asked.primary.groups:
+    for name in spec.primary.groups:
         group, _, package = name.partition("@")
         if package == override.key_or_group and not isinstance(override.value(), dict):
-            if override.value() is None and asked.primary.groups[name] is None:
+            if override.value() is None and spec.primary.groups[name] is None:
                 continue  # nothing is chosen for it, as by default
             value = value_text(override)
             raise ConfigError(
@@ -86,11 +87,11 @@ def _check_package(asked: Request, override: Override) -> None:
             )
 
 
-def _check_aliases(asked: Request, overrides: list[Override]) -> None:
+def _check_aliases(spec: CommandSpec, overrides: list[Override]) -> None:
     given = [o.key_or_group for o in overrides if not o.is_delete()]
     for short in given:
         for long in given:
-            if _same_thing(asked.verb, short, long):
+            if _same_thing(spec.verb, short, long):
                 raise ConfigError(
                     f"{short}= and {long}= are two names of one thing: give only one of them."
                 )
@@ -116,7 +117,7 @@ def is_shared_loss_setting(override: Override) -> bool:
     return len(words) == 3 and words[0] == "loss" and words[2] in SHARED_LOSS_SETTINGS
 
 
-def check_value(asked: Request, tree: dict[str, Any], override: Override) -> None:
+def check_value(spec: CommandSpec, tree: dict[str, Any], override: Override) -> None:
     """Raise ConfigError unless the setting exists; `tree` is the configuration it is set in."""
     words = override.key_or_group.split(".")
     node: Any = tree
@@ -131,11 +132,11 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
         if word not in node:
             if is_shared_loss_setting(override) and depth == 2:
                 return
-            raise ConfigError(_missing(asked, tree, words[:depth], word, override))
+            raise ConfigError(_missing(spec, tree, words[:depth], word, override))
         node = node[word]
         if words[0] == "loss" and depth == 1 and isinstance(node, dict) and "_target_" not in node:
-            rest = {name: term for name, term in tree["loss"].items() if name != word}
-            raise ConfigError(_missing_term(asked, rest, word))
+            rest = {name: value for name, value in tree["loss"].items() if name != word}
+            raise ConfigError(_missing_loss(spec, rest, word))
     value = override.value()
     key = override.key_or_group
     if key == "teacher.weights" or isinstance(node, bool):
@@ -149,22 +150,22 @@ def check_value(asked: Request, tree: dict[str, Any], override: Override) -> Non
 
 
 def _missing(
-    asked: Request, tree: dict[str, Any], parents: list[str], word: str, override: Override
+    spec: CommandSpec, tree: dict[str, Any], parents: list[str], word: str, override: Override
 ) -> str:
     weights = checkpoint_instead(override)
     if weights is not None:
         return weights
     if not parents:
-        text = checkpoint_of_no_network(override, asked.primary.names())
+        text = checkpoint_of_no_network(override, spec.primary.names())
         if text is not None:
             return text
-        return _missing_top(asked, tree, word, override)
+        return _missing_top(spec, tree, word, override)
     parent = ".".join(parents)
     node: dict[str, Any] = tree
     for name in parents:
         node = node[name]
     if parents == ["loss"]:
-        return _missing_term(asked, node, word)
+        return _missing_loss(spec, node, word)
     own = [str(name) for name in node if not str(name).startswith("_")]
     start = f"There is no {parent}.{word}."
     match = near(word, own)
@@ -180,8 +181,8 @@ def _missing(
     return f"{start} It has: {', '.join(own)}."
 
 
-def _missing_top(asked: Request, tree: dict[str, Any], word: str, override: Override) -> str:
-    names = asked.primary.names()
+def _missing_top(spec: CommandSpec, tree: dict[str, Any], word: str, override: Override) -> str:
+    names = spec.primary.names()
     value = value_text(override)
     rest = override.key_or_group.removeprefix(word)
     start = f"There is no setting '{word}'."
@@ -198,13 +199,13 @@ def _missing_top(asked: Request, tree: dict[str, Any], word: str, override: Over
         return f"{start} Did you mean {shown}?"
     for verb, config_name in verbs.config_names().items():
         if word in config_groups.primary(config_name).names():
-            start = f"'{word}' is a setting of {verb}, not of {asked.verb}."
+            start = f"'{word}' is a setting of {verb}, not of {spec.verb}."
             break
-    return f"{start} {asked.verb} has: {', '.join(names)}."
+    return f"{start} {spec.verb} has: {', '.join(names)}."
 
 
-def _missing_term(asked: Request, chosen: dict[str, Any], word: str) -> str:
-    options = asked.options("loss")
+def _missing_loss(spec: CommandSpec, chosen: dict[str, Any], word: str) -> str:
+    options = spec.options("loss")
     both = ",".join([*map(str, chosen), word])
     if word in options:
         return f"{word} is not in the objective: choose it as well, 'loss=[{both}]'."
@@ -217,27 +218,27 @@ def _missing_term(asked: Request, chosen: dict[str, Any], word: str) -> str:
     return hint
 
 
-def check_composed(asked: Request, tree: dict[str, Any], experiment: str | None) -> None:
-    """Raise ConfigError for settings nobody reads and for terms that were never chosen."""
+def check_composed(spec: CommandSpec, tree: dict[str, Any], experiment: str | None) -> None:
+    """Raise ConfigError for settings without a reader, and settings of losses not chosen."""
     text = repr(tree)
-    roots = {group.split("@")[0] for group in asked.primary.groups}
-    known = roots | set(asked.primary.keys) | {"hydra"}
+    roots = {group.split("@")[0] for group in spec.primary.groups}
+    known = roots | set(spec.primary.keys) | {"hydra"}
     for name in tree:
         numbered = "teacher" in roots and NUMBERED.match(str(name))
         if name not in known and not numbered and f"${{{name}" not in text:
-            match = near(str(name), asked.primary.names())
+            match = near(str(name), spec.primary.names())
             meant = f" Did you mean {match}?" if match else ""
             raise ConfigError(f"There is no setting '{name}': nothing would read it.{meant}")
-    loss = tree.get("loss")
+    losses = tree.get("loss")
     scheme = str((tree.get("scheme") or {}).get("name"))
-    brought = config_groups.brought_terms("scheme", scheme, asked.config_dir)
+    brought = config_groups.losses_in("scheme", scheme, spec.config_dir)
     if experiment is not None:  # those of a loss that does not exist are a mistake
-        own = config_groups.brought_terms("experiment", experiment, asked.config_dir)
-        brought |= own & set(asked.options("loss"))
-    for term, node in (loss if isinstance(loss, dict) else {}).items():
-        if isinstance(node, dict) and "_target_" not in node and term not in brought:
-            rest = {name: value for name, value in (loss or {}).items() if name != term}
-            raise ConfigError(_missing_term(asked, rest, str(term)))
+        own = config_groups.losses_in("experiment", experiment, spec.config_dir)
+        brought |= own & set(spec.options("loss"))
+    for loss, node in (losses if isinstance(losses, dict) else {}).items():
+        if isinstance(node, dict) and "_target_" not in node and loss not in brought:
+            rest = {name: value for name, value in (losses or {}).items() if name != loss}
+            raise ConfigError(_missing_loss(spec, rest, str(loss)))
 
 
 def check_unused(config: DistillConfig, overrides: list[Override]) -> None:
@@ -255,31 +256,31 @@ def check_unused(config: DistillConfig, overrides: list[Override]) -> None:
             )
 
 
-def ambiguous(asked: Request, tree: dict[str, Any], override: Override) -> str:
+def ambiguous(spec: CommandSpec, tree: dict[str, Any], override: Override) -> str:
     """What to type for `a=1,2` without -m."""
     key = full_key(override)
     text = override.input_line or key
-    choices = values(asked, override)
+    choices = values(spec, override)
     start = f"'{text}' names {len(choices)} values. To run once for each, add -m"
     value = value_text(override)
     current: Any = tree
     for word in override.key_or_group.split("."):
         current = current.get(word) if isinstance(current, dict) else None
-    takes_list = isinstance(asked.primary.groups.get(key), list)
+    takes_list = isinstance(spec.primary.groups.get(key), list)
     if key == "teacher":
         return f"{start}; to let them teach together, type '{key}=[{value}]'."
     if takes_list:
         return f"{start}; to combine them in one objective, type '{key}=[{value}]'."
     if isinstance(current, list):
         return f"{start}; for a list, type '{key}=[{value}]'."
-    if asked.is_group(override) or all(isinstance(choice, int | float) for choice in choices):
+    if spec.is_group(override) or all(isinstance(choice, int | float) for choice in choices):
         return f"{start}."
     return f"{start}; if it is one text, quote it: {shell_quoted(with_quoted_value(text))}."
 
 
-def explain(asked: Request, error: Exception) -> ConfigError:
+def explain(spec: CommandSpec, error: Exception) -> ConfigError:
     """Hydra's own message in one line, without its search path and its advice to use '+'."""
-    for folder in config_groups.roots(asked.config_dir):
+    for folder in config_folders(spec.config_dir):
         broken = config_groups.broken_yaml(folder)
         if broken is not None:
             return ConfigError(f"A configuration file cannot be read: {broken}.")
@@ -288,9 +289,9 @@ def explain(asked: Request, error: Exception) -> ConfigError:
     text = lines[0].rstrip(".") if lines else nothing
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(missing, str) and "/" in missing:
-        group, name = config_groups.split_name(missing, asked.group_options)
-        match = near(name, asked.options(group))
-        options = ", ".join(asked.options(group))
+        group, name = config_groups.split_name(missing, spec.group_options)
+        match = near(name, spec.options(group))
+        options = ", ".join(spec.options(group))
         if match is not None:
             text += f". Did you mean '{match}'?"
         elif options:
@@ -342,8 +343,9 @@ def checkpoint_instead(override: Override) -> str | None:
     place = _network_place(full_key(override).lstrip("+"), value)
     if place is None:
         return None
+    role = "student" if place == "student" else "teacher"
     return (
-        f"{override.key_or_group}={value} is not how weights are named: the file a {_role(place)} "
+        f"{override.key_or_group}={value} is not how weights are named: the file a {role} "
         f"starts from is {shell_quoted(f'{place}.checkpoint={value}')}."
     )
 
@@ -377,10 +379,6 @@ def check_weights(override: Override) -> None:
         raise ConfigError(text)
 
 
-def _role(place: str) -> str:
-    return "student" if place == "student" else "teacher"
-
-
 def _network_place(key: str, value: str) -> str | None:
     """`student` or `teacher` where the setting is meant as the checkpoint of one."""
     root, dot, word = key.partition(".")
@@ -398,7 +396,7 @@ def _network_place(key: str, value: str) -> str | None:
     return None
 
 
-def check_hydra(asked: Request, override: Override) -> None:
+def check_hydra(spec: CommandSpec, override: Override) -> None:
     """Raise ConfigError for what of Hydra itself cannot be chosen."""
     if override.key_or_group == "hydra/sweeper":
         raise ConfigError(
@@ -406,26 +404,26 @@ def check_hydra(asked: Request, override: Override) -> None:
             "used. Leave it out, and list the values: -m T=1,4,20."
         )
     if override.key_or_group == "hydra/launcher":
-        for name in values(asked, override):
-            _check_launcher(asked, str(name))
+        for name in values(spec, override):
+            _check_launcher(spec, str(name))
     if override.key_or_group == "hydra.searchpath":
         raise ConfigError("Name the folder of your own options with --config-dir DIR instead.")
 
 
-def _check_launcher(asked: Request, name: str) -> None:
-    options = ["basic", *asked.options("hydra/launcher")]
+def _check_launcher(spec: CommandSpec, name: str) -> None:
+    options = ["basic", *spec.options("hydra/launcher")]
     match = near(name, options)
     if name not in options and match is not None:
         raise ConfigError(f"There is no hydra/launcher '{name}'. Did you mean '{match}'?")
     launchers.require(name)
 
 
-def check_single(asked: Request, overrides: list[Override]) -> None:
+def check_single(spec: CommandSpec, overrides: list[Override]) -> None:
     """Raise ConfigError for a setting of sweeps in a command that runs once."""
     for override in overrides:
         key = override.key_or_group
         launches = key.replace("/", ".").startswith("hydra.launcher")
-        if launches or asked.is_only_for_sweeps(override):
+        if launches or spec.is_only_for_sweeps(override):
             raise ConfigError(
                 f"{key} is for sweeps, and this command runs once: add -m and the values to try, "
                 "or leave it out."

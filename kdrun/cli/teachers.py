@@ -72,8 +72,10 @@ def single_teacher(override: Override) -> str | None:
 
 def _place(override: Override) -> str:
     """`teacher2` for `teacher2=a` and `teacher@teacher2=a`, else empty."""
-    key = override.key_or_group
-    place = override.package or "" if key == GROUP else key if override.package is None else ""
+    if override.key_or_group == GROUP:
+        place = override.package or ""
+    else:
+        place = override.key_or_group if override.package is None else ""
     return place if NUMBERED.match(place) else ""
 
 
@@ -100,7 +102,8 @@ def _check_schedule(override: Override, word: str) -> None:
 
 
 def _root(key: str) -> str:
-    root, dot, _ = key.partition("@")[2].partition(".") if "@" in key else key.partition(".")
+    place = key.partition("@")[2] if "@" in key else key
+    root, dot, _ = place.partition(".")
     return root if dot and NUMBERED.match(root) else ""
 
 

@@ -26,13 +26,13 @@ OWN_PACKAGE = re.compile(r"(teacher\d*|teacher\d*\.schedule)")
 
 
 def remember(verb: str, words: Sequence[str]) -> None:
-    """The user typed this command for a sweep."""
+    """Record that the user started a sweep with this command on this machine."""
     trust.remember([_line(verb, words)])
 
 
 @contextlib.contextmanager
-def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
-    """Run the block with the words that were read from `source`.
+def command(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
+    """Run the block as the command `VERB typed...` that was read from the file `source`.
 
     Raises ConfigError for an untrusted command that could run code.
     """
@@ -50,7 +50,7 @@ def words(verb: str, typed: Sequence[str], source: str) -> Iterator[None]:
             "run any code or read your environment. If you trust it, type the command yourself: "
             f"{whole}"
         )
-    with trust.words_of(source):
+    with trust.untrusted_source(source):
         yield
 
 

@@ -6,13 +6,12 @@ A module has
     FLAGS            optional: its options as typed, each with a line of help (kdrun.cli.parser)
     USAGE, ABOUT, EXAMPLES   optional: its help page
     TRAINS           optional: True adds --dry-run
-    candidates(word, given, config_dir)   optional: tab completion for what follows the verb
 
 A verb with a configuration also has a YAML of the module's name in `configs/`, and
     SWEEPS, TORCHRUN whether `-m` and several processes of torchrun make sense
     config(cfg, config_dir)   the composed configuration, typed and checked
     execute(config, argv, sweep_dir, job)   the work; the only part that may import torch
 
-All of these are literals: help and completion read them without an import. No module
+The constants are literals: help and completion read them without importing the module. No module
 imports torch at its top, so that a mistake is answered in a tenth of a second.
 """

@@ -60,7 +60,7 @@ def candidates(line: str, verbs: list[str]) -> list[str]:
     if word.startswith("-"):
         return _options(words[0], word)
     given = [text.strip("'\"") for text in words[1:]]
-    found = _for_verb(words[0], given, word, verbs)
+    found = _for_verb(words[0], given, word)
     return found or ([] if word else parser.own_option_names(words[0]))
 
 
@@ -73,7 +73,7 @@ def _options(verb: str, word: str) -> list[str]:
     return _starting(word, sorted(parser.option_names(verb)))
 
 
-def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[str]:
+def _for_verb(verb: str, given: list[str], word: str) -> list[str]:
     config_dir = parser.config_dir_of(given)
     if verb in config_names():
         return _for_hydra(config_names()[verb], given, word, config_dir)
@@ -96,7 +96,7 @@ def _for_verb(verb: str, given: list[str], word: str, verbs: list[str]) -> list[
         return _starting(word, [*known, *(f"{g}/{name}" for g in known for name in known[g])])
     if verb == "predict":
         return _runs(word[4:], "run=") if word.startswith("run=") else _starting(word, ["run="])
-    return _runs(word, "") if verb in verbs else []
+    return _runs(word, "")
 
 
 def _for_hydra(config_name: str, given: list[str], word: str, config_dir: Path | None) -> list[str]:

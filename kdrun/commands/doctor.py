@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, ConfigError
-from kdrun.files import require_path, require_root
+from kdrun.files import free_bytes, require_path, require_root
+from kdrun.sweeps.launchers import cpu_cores
 
 ORDER = 150
 SUMMARY = "report what this machine has and what is missing"
@@ -83,7 +83,7 @@ def examine(output_root: Path) -> dict[str, Any]:
         | {name: _version(name) for name in PACKAGES},
         "processor": _processor() | torch_facts.pop("threads", {}),
         "memory_gib": _memory(),
-        "disk_free_gib": _disk_free(output_root),
+        "disk_free_gib": free_bytes(output_root) / GIB,
         "output_root": str(output_root.resolve()),
         "devices": torch_facts.get("devices", []),
         "precision": torch_facts.get("precision", {}),
@@ -202,9 +202,11 @@ def _processor() -> dict[str, Any]:
                 flags = value
     except OSError:
         pass  # not Linux: the names above are all there is
-    available = getattr(os, "sched_getaffinity", None)
-    cores = len(available(0)) if available is not None else os.cpu_count()
-    return {"name": name, "cores": cores, "flags": [f for f in CPU_FLAGS if f in flags.split()]}
+    return {
+        "name": name,
+        "cores": cpu_cores(),
+        "flags": [f for f in CPU_FLAGS if f in flags.split()],
+    }
 
 
 def _memory() -> float | None:
@@ -212,13 +214,6 @@ def _memory() -> float | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _disk_free(output_root: Path) -> float:
-    place = os.path.abspath(output_root)  # links may lead in a circle
-    while not os.path.exists(place) and place != os.path.dirname(place):
-        place = os.path.dirname(place)
-    return shutil.disk_usage(place).free / GIB
 
 
 def _output_fault(output_root: Path) -> str:

@@ -77,7 +77,7 @@ def _sweep(path: Path, dry_run: str | None = None) -> int:
             f"{path / SWEEP_FILE} cannot be read: type the sweep's command again instead."
         )
     SweepFolder(path).require_plain()
-    with untrusted.words(verb, words, str(path / SWEEP_FILE)):
+    with untrusted.command(verb, words, str(path / SWEEP_FILE)):
         fault = SweepFolder(path).fault()
         if fault:
             raise ConfigError(fault)

@@ -1,11 +1,12 @@
 """`kdrun search`: Optuna proposes settings, each is a run of `kdrun distill` like any other."""
 
 import re
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from hydra import initialize_config_module
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from kdrun.cli import (
@@ -18,17 +19,18 @@ from kdrun.cli import (
     teachers,
     untrusted,
 )
-from kdrun.cli.command_spec import request
+from kdrun.cli.command_spec import CommandSpec
+from kdrun.cli.composer import Composer
 from kdrun.cli.output import say
 from kdrun.cli.parser import Flags, parse_composed
-from kdrun.cli.verbs import config_names
 from kdrun.commands import distill
 from kdrun.config import parse
+from kdrun.config.composition import hydra_ready
 from kdrun.config.schema import DistillConfig, SearchConfig
 from kdrun.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from kdrun.files import canonical_hash, make_folder
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.sweeps import executor as sweeps
+from kdrun.sweeps import executor
 from kdrun.sweeps.study import Dimension, Interval, Study, Trial
 from kdrun.world import world
 
@@ -59,14 +61,14 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
         )
     if world().size > 1:
         raise ConfigError("kdrun search runs in one process: start it without torchrun.")
-    asked = _Asked(flags)
+    command = _checked(flags)
     if flags.dry_run is not None:
-        _show_dry_run(asked, search_dir, flags.dry_run)
+        _show_dry_run(command, search_dir, flags.dry_run)
         return EXIT_DONE
     if search_dir is None:
         untrusted.remember(VERB, flags.to_argv())
-    asked.require_budget()
-    folder = SweepFolder(search_dir or asked.folder())
+    command.require_budget()
+    folder = SweepFolder(search_dir or command.folder())
     make_folder(folder.path)
     lock = FileLock(folder.path / ".lock")
     try:
@@ -74,52 +76,29 @@ def run(argv: list[str], search_dir: Path | None = None) -> int:
     except Timeout:
         raise ConfigError(f"{folder.path} is in use: another process runs this search.") from None
     try:
-        return _search(asked, folder, [VERB, *flags.to_argv()])
+        return _search(command, folder)
     finally:
         lock.release()
 
 
-class _Asked:
-    """The search as typed: its space, the fixed settings, and the configuration of a trial."""
+@dataclass(frozen=True)
+class _Command:
+    """A search as typed. fixed: the overrides that all trials share. settings: of the search."""
 
-    def __init__(self, flags: Flags) -> None:
-        self.flags = flags
-        asked = request(VERB, config_names()[VERB], flags.config_dir)
-        typed = grammar.with_short_names(flags.overrides, VERB)
-        overrides = grammar.parse(teachers.expand_teachers(typed, flags.config_dir))
-        suggestions.check_names(asked, overrides)
-        self.composer = planning.Composer(asked)
-        self.fixed = [o for o in overrides if not o.is_sweep_override()]
-        self._refuse_more_than_a_space()
-        self._words = [
-            o.input_line or "" for o in self.fixed if o.key_or_group.split(".")[0] != VERB
-        ]
-        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-            cfg = self.composer.compose(self.fixed)
-        self.settings: SearchConfig = parse.search_config(cfg)
-        named = search_space.parse(self.settings.space)
-        suggestions.check_names(asked, named)
-        swept = {o.get_key_element(): o for o in named}
-        for override in self.fixed:  # a setting that is typed is not searched
-            swept.pop(override.get_key_element(), None)
-        swept |= {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
-        self.dimensions: list[Dimension] = [
-            search_space.dimension(asked, o) for o in swept.values()
-        ]
-        if not self.dimensions:
-            raise ConfigError(
-                "There is nothing to search: give ranges, e.g. 'T=interval(1,20)' "
-                "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
-            )
-        checked = [self.config(words) for words in search_space.corners(self.dimensions)]
-        sweeps.require_objectives(checked)
-        self.base = checked[0]
-        if self.base.val_fraction == 0:
-            raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")
+    flags: Flags
+    composer: Composer
+    fixed: list[Override]
+    settings: SearchConfig
+    dimensions: list[Dimension]
+
+    @cached_property
+    def base(self) -> DistillConfig:
+        """The configuration at the first corner of the space."""
+        return self.config(search_space.corners(self.dimensions)[0])
 
     def config(self, words: list[str]) -> DistillConfig:
         """The configuration of one trial. Raises ConfigError for an invalid one."""
-        with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+        with hydra_ready():
             overrides = [*self.fixed, *self.composer.parse(words)]
             config = self.composer.typed(overrides)
         assert isinstance(config, DistillConfig)
@@ -129,10 +108,13 @@ class _Asked:
         """Arguments after `kdrun` that run one trial alone."""
         folder = self.flags.config_dir
         flags = ["--config-dir", str(folder)] if folder is not None else []
-        spec, fixed = self.composer.spec, self.composer.parse(self._words)
-        lines = [o.input_line or "" for o in fixed if not spec.is_only_for_sweeps(o)]
-        settings = teachers.merge_teachers(lines)
-        return ["distill", *flags, *settings, *words]
+        lines = [
+            override.input_line or ""
+            for override in self.fixed
+            if override.key_or_group.split(".")[0] != VERB
+            and not self.composer.spec.is_only_for_sweeps(override)
+        ]
+        return ["distill", *flags, *teachers.merge_teachers(lines), *words]
 
     def require_budget(self) -> None:
         """Raise ConfigError if no student is within the budget, where a list holds them all."""
@@ -142,18 +124,6 @@ class _Asked:
         from kdrun.sweeps.budget import decide
 
         decide([self.config(words) for words in search_space.corners(self.dimensions)])
-
-    def _refuse_more_than_a_space(self) -> None:
-        """Raise ConfigError if the file of `search=NAME` sets more: no trial could repeat it."""
-        for override in self.fixed:
-            if override.key_or_group == VERB:
-                name = str(override.value())
-                more = config_groups.settings_beside(VERB, name, self.flags.config_dir)
-                if more:
-                    raise ConfigError(
-                        f"search={name} also sets {', '.join(sorted(more))}, and a trial's command "
-                        "would lack it: move it to an experiment, experiment=NAME."
-                    )
 
     def folder(self) -> Path:
         """Identifies the search by its composed settings; independent of the number of trials."""
@@ -166,43 +136,93 @@ class _Asked:
         return root / "searches" / f"{safe}-{canonical_hash(parts)[:8]}"
 
 
-def _show_dry_run(asked: _Asked, search_dir: Path | None, choice: str) -> None:
+def _checked(flags: Flags) -> _Command:
+    """The search that the flags describe. Raises ConfigError for any mistake in it."""
+    spec = CommandSpec.of(VERB, flags.config_dir)
+    typed = grammar.with_short_names(flags.overrides, VERB)
+    overrides = grammar.parse(teachers.expand_teachers(typed, flags.config_dir))
+    suggestions.check_names(spec, overrides)
+    composer = Composer(spec)
+    fixed = [o for o in overrides if not o.is_sweep_override()]
+    _refuse_more_than_a_space(fixed, flags.config_dir)
+    with hydra_ready():
+        settings = parse.search_config(composer.compose(fixed))
+    command = _Command(flags, composer, fixed, settings, _dimensions(spec, settings, overrides))
+    configs = [command.config(words) for words in search_space.corners(command.dimensions)]
+    executor.require_objectives(configs)
+    if configs[0].val_fraction == 0:
+        raise ConfigError("A search is decided on the validation split: val_fraction=0.1.")
+    return command
+
+
+def _refuse_more_than_a_space(fixed: list[Override], config_dir: Path | None) -> None:
+    """Raise ConfigError if the file of `search=NAME` sets more: no trial could repeat it."""
+    for override in fixed:
+        if override.key_or_group == VERB:
+            name = str(override.value())
+            more = config_groups.settings_beside(VERB, name, config_dir)
+            if more:
+                raise ConfigError(
+                    f"search={name} also sets {', '.join(sorted(more))}, and a trial's command "
+                    "would lack it: move it to an experiment, experiment=NAME."
+                )
+
+
+def _dimensions(
+    spec: CommandSpec, settings: SearchConfig, overrides: list[Override]
+) -> list[Dimension]:
+    """The named space without settings that are typed, then the typed ranges."""
+    named = search_space.parse(settings.space)
+    suggestions.check_names(spec, named)
+    ranges = {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
+    single = {o.get_key_element() for o in overrides if not o.is_sweep_override()}
+    swept = {o.get_key_element(): o for o in named if o.get_key_element() not in single} | ranges
+    if not swept:
+        raise ConfigError(
+            "There is nothing to search: give ranges, e.g. 'T=interval(1,20)' "
+            "'lr=tag(log,interval(0.01,0.5))', or a named space, search=kd."
+        )
+    return [search_space.dimension(spec, override) for override in swept.values()]
+
+
+def _show_dry_run(command: _Command, search_dir: Path | None, choice: str) -> None:
     """Dry run: the search space, the remaining trials and the cost of one."""
-    folder = SweepFolder(search_dir or asked.folder())
+    folder = SweepFolder(search_dir or command.folder())
     notes = folder.notes()
     ended = sum(n.get("code") is not None and not n.get("over_budget") for n in notes)
-    trials = asked.settings.trials
+    trials = command.settings.trials
     left = max(0, trials - ended)
     say(f"search of {trials} trials: {ended} finished, {left} to run; one of them:")
-    words = asked.argv(list(search_space.corners(asked.dimensions)[0]))
-    plan = planning.Plan(asked.flags, configs=[asked.base], argvs=[words])
+    words = command.argv(list(search_space.corners(command.dimensions)[0]))
+    plan = planning.Plan(command.flags, configs=[command.base], argvs=[words])
     execution.show_dry_run(plan, choice)
 
 
-def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
+def _search(command: _Command, folder: SweepFolder) -> int:
     from kdrun.sweeps import search
 
-    study = Study(folder.path, asked.dimensions, asked.settings.seed)
+    study = Study(folder.path, command.dimensions, command.settings.seed)
     before = folder.read() if study.ended() else {}
-    search.begin(folder, command, asked.settings.trials + study.rejected(), asked.base)
+    typed, trials = [VERB, *command.flags.to_argv()], command.settings.trials
+    search.begin(folder, typed, trials + study.rejected(), command.base)
     try:
-        search.announce(folder, asked.dimensions, study.ended(), asked.base)
+        search.announce(folder, command.dimensions, study.ended(), command.base)
     except ConfigError:  # what ran before can still be resumed as it was
         folder.add(**before)
         raise
-    budget = search.TrialBudget(folder, asked.base)
+    budget = search.TrialBudget(folder, command.base)
     codes = []
     try:
-        while study.ended() < asked.settings.trials and not budget.is_spent(study.ended()):
+        while study.ended() < trials and not budget.is_spent(study.ended()):
             trial = study.next()
             words = list(trial.words)
-            folder.add_job(trial.number, asked.argv(words), words)
-            if budget.rejects(trial.number, asked.config(words)):
+            folder.add_job(trial.number, command.argv(words), words)
+            if budget.rejects(trial.number, command.config(words)):
                 study.reject(trial)
                 continue
-            codes.append(_try(asked, folder, trial, distill.execute))
+            codes.append(_try(command, folder, trial))
             study.tell(trial, search.score(folder, trial.number))
-            if codes[-1] != EXIT_DONE and asked.base.runtime.sweep.fail_fast:
+            if codes[-1] != EXIT_DONE and command.base.runtime.sweep.fail_fast:
                 break
     except KeyboardInterrupt:
         codes.append(EXIT_INTERRUPTED)
@@ -212,11 +232,10 @@ def _search(asked: _Asked, folder: SweepFolder, command: list[str]) -> int:
     return EXIT_FAILED if codes and all(code != EXIT_DONE for code in codes) else EXIT_DONE
 
 
-def _try(asked: _Asked, folder: SweepFolder, trial: Trial, distill: sweeps.Command) -> int:
+def _try(command: _Command, folder: SweepFolder, trial: Trial) -> int:
     words = list(trial.words)
-    return sweeps.do_job(
-        folder, trial.number, partial(asked.config, words), distill, asked.argv(words)
-    )
+    config, argv = partial(command.config, words), command.argv(words)
+    return executor.do_job(folder, trial.number, config, distill.execute, argv)
 
 
 def config(cfg: DictConfig, config_dir: Path | None) -> DistillConfig:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import find_fault
-from kdrun.cli import config_groups, docstrings, help, run_index
+from kdrun.cli import config_groups, docstrings, help
 from kdrun.cli.columns import columns
 from kdrun.cli.output import say
 from kdrun.cli.parser import parse
+from kdrun.config.shipped import config_folders
 from kdrun.errors import EXIT_DONE, ConfigError, closest
 from kdrun.report.metrics_table import AGREEMENT, GAIN, TEST
-from kdrun.report.records import Run
+from kdrun.report.records import Run, read_object
 from kdrun.runs.reading import is_run_folder, read_run
 from kdrun.runs.result import Measured, NetworkResult, RunResult
 
@@ -108,7 +109,7 @@ def _bases(path: Path, config_dir: Path | None) -> list[Path]:
     found = []
     for entry in re.findall(r"^\s*-\s*(\S+)\s*$", head.group(1) if head else "", re.MULTILINE):
         bare = entry.removesuffix("@_here_")
-        for root in config_groups.roots(config_dir):
+        for root in config_folders(config_dir):
             file = root / bare.lstrip("/") if bare.startswith("/") else path.parent / bare
             file = file.with_name(f"{file.name}.yaml")
             if file.is_file() and file not in found:
@@ -121,7 +122,7 @@ def show_run(folder: Path) -> str:
     fault = read_run(folder).fault or find_fault(folder, ["teacher.json"])
     if fault:
         raise ConfigError(fault)
-    values = run_index.read(folder / "result.json") or _card(folder) or {}
+    values = read_object(folder / "result.json") or _card(folder) or {}
     if not values:
         raise ConfigError(f"{folder}/result.json cannot be read.")
     result = RunResult.from_dict(values, check=False)
@@ -155,7 +156,7 @@ _FACTS = (
 
 
 def _card(folder: Path) -> dict[str, Any] | None:
-    values = run_index.read(folder / "teacher.json")
+    values = read_object(folder / "teacher.json")
     if not values:
         return None
     extra = values.get("extra")

@@ -1,13 +1,17 @@
 """`kdrun validate`: every option composed, built and run for one batch, each with a verdict."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kdrun.cli import config_groups
 from kdrun.cli.output import say
 from kdrun.cli.parser import Arguments, parse
+from kdrun.config.schema import DistillConfig
+from kdrun.config.settings import MISSING
 from kdrun.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -17,6 +21,12 @@ from kdrun.errors import (
     did_you_mean,
 )
 from kdrun.user_code import user_code_error
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+    from kdrun.cli.composer import Composer
+    from kdrun.evaluation.option_check import Checker
 
 ORDER = 140
 SUMMARY = "build every option and run one batch of it"
@@ -58,10 +68,7 @@ def run(argv: list[str]) -> int:
     given = parse("validate", argv)
     overrides = [word for word in given.words if "=" in word]
     wanted = _wanted([word for word in given.words if "=" not in word], given)
-    if given.config_dir is not None:
-        broken = config_groups.broken_yaml(given.config_dir)
-        if broken is not None:
-            raise ConfigError(f"A file in --config-dir cannot be read: {broken}.")
+    config_groups.require_readable(given.config_dir)
     width = max(len(f"{group}/{option}") for group, option in wanted)
     counts = dict.fromkeys((OK, SKIPPED, BROKEN), 0)
     started = time.monotonic()
@@ -95,23 +102,21 @@ def verdicts(
     wanted: list[tuple[str, str]], overrides: list[str], given: Arguments
 ) -> Iterator[Verdict]:
     """Check options one by one in a temporary folder."""
-    from hydra import initialize_config_module
-
-    from kdrun.cli import grammar, planning, suggestions, verbs
-    from kdrun.cli.command_spec import request
-    from kdrun.config import composition
+    from kdrun.cli import grammar, suggestions
+    from kdrun.cli.command_spec import CommandSpec
+    from kdrun.cli.composer import Composer
+    from kdrun.config.composition import hydra_ready
     from kdrun.sweeps.lockstep import require_greenlet
 
-    composition.register()
-    asked = request("distill", verbs.config_names()["distill"], given.config_dir)
+    spec = CommandSpec.of("distill", given.config_dir)
     base = grammar.parse(grammar.with_short_names(overrides, "distill"))
-    suggestions.check_names(asked, base)
+    suggestions.check_names(spec, base)
     for override in base:
         if override.is_sweep_override():
             raise ConfigError(f"'{override.input_line}' names several values: validate takes one.")
-    composed: list[tuple[str, str, Any]] = []
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-        composer = planning.Composer(asked)
+    composed: list[tuple[str, str, DistillConfig | Verdict]] = []
+    with hydra_ready():
+        composer = Composer(spec)
         # a mistake in the overrides is the command's, not an option's
         if composer.typed(base).runtime.gang:
             require_greenlet()
@@ -121,28 +126,33 @@ def verdicts(
             given_keys = {o.key_or_group for o in base}
             pair = [p for p in PAIR if group == "loss" and p.split("=")[0] not in given_keys]
             kept = [o for o in base if o.key_or_group != group]
-            overrides_of_it = [*grammar.parse(pair), *kept, *choice]
-            composed.append((group, option, _typed(composer, overrides_of_it)))
+            words = [*grammar.parse(pair), *kept, *choice]
+            composed.append((group, option, _composed(composer, words, group, option)))
     from kdrun.commands import distill
     from kdrun.evaluation.option_check import Checker
 
-    with Checker(given.output_root, distill.execute) as checker:
+    with tempfile.TemporaryDirectory(prefix="kdrun-validate-") as folder:
+        checker = Checker(given.output_root, Path(folder), distill.execute)
         for group, option, config in composed:
             if isinstance(config, Verdict):
-                yield Verdict(group, option, config.status, config.words)
+                yield config
             else:
-                yield _verdict(group, option, lambda g=group, c=config: checker.check(g, c))
+                yield _verdict(checker, group, option, config)
 
 
-def _typed(composer: Any, overrides: list[Any]) -> Any:
-    """The typed configuration, or an error message."""
+def _composed(
+    composer: "Composer", overrides: "list[Override]", group: str, option: str
+) -> DistillConfig | Verdict:
+    """The typed configuration with the option, or why there is none."""
     try:
         missing = _missing(composer.tree(overrides))
         if missing:
-            return Verdict("", "", SKIPPED, f"needs {', '.join(missing)}")
-        return composer.typed(overrides)
+            return Verdict(group, option, SKIPPED, f"needs {', '.join(missing)}")
+        config = composer.typed(overrides)
     except KdrunError as error:
-        return Verdict("", "", BROKEN, str(error))
+        return Verdict(group, option, BROKEN, str(error))
+    assert isinstance(config, DistillConfig)
+    return config
 
 
 def _missing(node: Any, path: str = "") -> list[str]:
@@ -150,15 +160,15 @@ def _missing(node: Any, path: str = "") -> list[str]:
     if isinstance(node, dict):
         inner = (_missing(value, f"{path}.{key}".lstrip(".")) for key, value in node.items())
         return [name for names in inner for name in names]
-    return [path] if node == "???" else []
+    return [path] if node == MISSING else []
 
 
-def _verdict(group: str, option: str, check: Any) -> Verdict:
+def _verdict(checker: "Checker", group: str, option: str, config: DistillConfig) -> Verdict:
     from kdrun.evaluation.option_check import Skipped
 
     before = time.monotonic()
     try:
-        done = check()
+        done = checker.check(group, config)
     except (Skipped, MissingExtraError) as reason:
         return Verdict(group, option, SKIPPED, str(reason))
     except KdrunError as error:  # of a user's own code: without its frames, a verdict is a line

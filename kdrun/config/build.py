@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdrun.config import trust
+from kdrun.config.readers import is_number
 from kdrun.errors import ConfigError, MissingExtraError, did_you_mean
 from kdrun.ranges import argument_problem
 from kdrun.user_code import user_code_error
@@ -194,7 +195,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value)
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple) or hint in (list, tuple):

@@ -1,16 +1,32 @@
-"""What Hydra composes from besides YAML files, registered before the first composition."""
+"""Hydra's compose API, and what it composes from besides YAML files."""
 
 import secrets
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from kdrun.config.options import MODEL, NETWORK_GROUPS, model_names, nodes
-from kdrun.config.shipped import shipped_configs
+from kdrun.config.shipped import config_folders
 
+VERSION_BASE = "1.3"
 STAMP = r"\d{8}-\d{6}-\d{3}-[0-9a-f]{6}"  # pattern of `stamp()`
+
+
+def hydra_ready() -> AbstractContextManager[None]:
+    """A block within which Hydra's compose API reads kdrun's configurations."""
+    return initialize_config_module("kdrun.configs", version_base=VERSION_BASE)
+
+
+def searchpath(config_dir: Path | None) -> list[str]:
+    """The override that makes Hydra read the user's own options too; none without a folder."""
+    if config_dir is None:
+        return []
+    escaped = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{escaped}']"]
 
 
 def stamp() -> str:
@@ -32,8 +48,7 @@ def register(config_dir: Path | None = None) -> None:
     for name, node in nodes().items():
         if f"{name}.yaml" not in store.repo:
             store.store(name=name, node=node.values)
-    shipped = shipped_configs()
-    folders = [shipped] if config_dir is None else [shipped, config_dir]
+    folders = config_folders(config_dir)
     names = sorted({name for folder in folders for name in model_names(folder)})
     for group in NETWORK_GROUPS:
         _store_options(

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kdrun.config.readers import is_number
 from kdrun.config.settings import Setting, keys_of, settings_of
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.ranges import check_settings
@@ -195,14 +196,13 @@ def _of(item: Any) -> str:
 
 
 def _scalar(kind: type, value: Any, name: str) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and is_number and isinstance(value, int):
+    if kind is int and is_number(value) and isinstance(value, int):
         return value
-    if kind is float and is_number:
+    if kind is float and is_number(value):
         return float(value)
-    if kind is str and (isinstance(value, str) or is_number):
+    if kind is str and (isinstance(value, str) or is_number(value)):
         return str(value)
     is_not = "is neither" if kind is bool else "is not"
     named = "true nor false" if kind is bool else NAMES[kind]

@@ -21,7 +21,7 @@ def distill_plain(config: schema.DistillConfig) -> dict[str, Any]:
         "dataset": dataset_plain(config.dataset),
         **teachers_plain(chosen, config.ensemble),
         "student": {**to_plain(config.student), **start_plain(config.start)},
-        "loss": {name: _term(term) for name, term in config.loss.items()},
+        "loss": {name: _loss(loss) for name, loss in config.loss.items()},
         "schedule": to_plain(config.schedule),
         **_augment(config),
         "scheme": _scheme(config.scheme),
@@ -58,16 +58,6 @@ def evaluate_plain(config: schema.EvaluateConfig) -> dict[str, Any]:
         "run": single.pop("run"),
         "dataset": None if config.dataset is None else dataset_plain(config.dataset),
         **single,
-        **_weights(config.bare),
-        **to_plain(config.runtime),
-    }
-
-
-def export_plain(config: schema.ExportConfig) -> dict[str, Any]:
-    """Plain containers for `parse.export_config`."""
-    return {
-        **_single_settings(config),
-        "dataset": None if config.dataset is None else dataset_plain(config.dataset),
         **_weights(config.bare),
         **to_plain(config.runtime),
     }
@@ -121,7 +111,7 @@ def _weights(config: schema.TeacherConfig | None) -> dict[str, Any]:
     return {"teacher": {**to_plain(config.network), "image_size": size, **to_plain(config.input)}}
 
 
-def _term(config: schema.LossConfig) -> dict[str, Any]:
+def _loss(config: schema.LossConfig) -> dict[str, Any]:
     plain = to_plain(config)
     del plain["id"]
     arguments = {key: plain.pop(key) for key in config.kwargs}  # written last

@@ -181,11 +181,6 @@ def _fill_teacher_augments(plain: dict[str, Any], dataset: schema.DatasetConfig)
             node["augment"] = fill_in(own, dataset.augment)
 
 
-def transfer_config(node: dict[str, Any] | None) -> schema.TransferConfig:
-    """The typed configuration of a `transfer` node."""
-    return from_plain(schema.TransferConfig, node or {}, "transfer")
-
-
 def scheme_config(node: dict[str, Any], student: dict[str, Any]) -> schema.SchemeConfig:
     """The typed configuration of a `scheme` node.
 
@@ -383,7 +378,7 @@ def _teachers(
     schedule: schema.ScheduleConfig,
 ) -> tuple[schema.TeacherConfig, ...]:
     """The teachers that the scheme and the objective need."""
-    if scheme.uses_teacher is False or all(term == "ce" for term in loss):
+    if scheme.uses_teacher is False or all(name == "ce" for name in loss):
         return ()
     if scheme.uses_teacher == STUDENT:
         seed = declared_values(schema.DistillConfig, {"seed": plain["seed"]})["seed"]
@@ -401,16 +396,16 @@ def loss_configs(node: Any) -> dict[str, schema.LossConfig]:
     """The losses of an objective by name, from plain settings."""
     if not isinstance(node, dict) or not node:
         raise ConfigError("The objective is empty: choose a loss, e.g. loss=kd or 'loss=[kd,sp]'.")
-    terms = {}
-    for term_id, term in node.items():
-        where = f"loss.{term_id}"
-        if not isinstance(term, dict):
+    losses = {}
+    for name, loss in node.items():
+        where = f"loss.{name}"
+        if not isinstance(loss, dict):
             raise ConfigError(f"{where} must be a group of settings with a _target_.")
-        if "_target_" not in term:  # a scheme's settings for a loss that was not chosen
+        if "_target_" not in loss:  # a scheme's settings for a loss that was not chosen
             continue
-        term = _without(term, LATER_ARGUMENTS.get(_target(term, where), {}))
-        terms[str(term_id)] = from_plain(schema.LossConfig, term | {"id": str(term_id)}, where)
-    return terms
+        loss = _without(loss, LATER_ARGUMENTS.get(_target(loss, where), {}))
+        losses[str(name)] = from_plain(schema.LossConfig, loss | {"id": str(name)}, where)
+    return losses
 
 
 def _weights_of_run(plain: dict[str, Any]) -> schema.TeacherConfig | None:

@@ -36,11 +36,10 @@ LOCAL_LOGGERS = (None, "kdrun.report.tensorboard.TensorBoardLogger")
 _read_only: set[Path] = set()
 
 
-def typed(config: Any) -> None:
+def record(config: Any) -> None:
     """Record the places that a typed configuration names.
 
-    Within `trust.words_of` the configuration comes from an untrusted file: raises ConfigError for a
-    place that the user never typed.
+    Within `trust.untrusted_source`: raises ConfigError for a place that the user never typed.
     """
     source = trust.current_source()
     lines = _lines(config)

@@ -3,6 +3,7 @@
 Each reader takes `(value, name)`, name: the setting in errors, and raises ConfigError.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -28,11 +29,16 @@ NUMBERED_LAST = re.compile(r"(?P<name>.*\S)(?:\s*[,;:|=]\s*|\s+)(?P<number>\d{1,
 LARGEST_NAMES_FILE = 64 * 2**20  # bytes
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; a bool is an int in Python, and none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def loss_weight(value: Any, name: str) -> float | str:
     """A number, or `auto`."""
     if value == AUTO_WEIGHT:
         return AUTO_WEIGHT
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         text = "null" if value is None else value
         raise ConfigError(
             f"{name}={text} is not a number: type a number, or {name}={AUTO_WEIGHT} to have it "
@@ -50,7 +56,7 @@ def alpha(value: Any, name: str) -> float | None:
             f"{name}=auto: the weight of a single loss is measured, e.g. loss.kd.weight=auto, and "
             "CE keeps 1 - that weight."
         )
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise ConfigError(f"{name}={value!r} is not a number.")
     return float(value)
 
@@ -67,7 +73,7 @@ def resident(value: Any, name: str) -> str:
 
 def ce_weight(value: Any, name: str) -> float | None:
     """A number; a kind or a group, which belongs to the recipe, is explained."""
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None or is_number(value):
         return None if value is None else float(value)
     raise ConfigError(
         f"{name}={value!r} is not a number, the weight of CE: for a binary cross-entropy type "
@@ -141,8 +147,8 @@ def constants(value: Any, name: str) -> Constants | None:
     if value is None:
         return None
     values = value if isinstance(value, list | tuple) else [value]
-    are_numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
-    if not values or not are_numbers or not all(abs(x) < float("inf") for x in values):
+    are_numbers = all(is_number(x) and math.isfinite(x) for x in values)
+    if not values or not are_numbers:
         raise ConfigError(
             f"{name}={value} must be a number or one number per channel, e.g. "
             f"'{name}=[0.5,0.5,0.5]'."
@@ -196,7 +202,7 @@ def class_keys(value: Any, name: str) -> tuple[ClassKey, ...]:
 
 def bias(value: Any, name: str) -> str | float:
     """none | match | a number."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return float(value)
     if value is None:
         return "none"

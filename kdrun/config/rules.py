@@ -71,8 +71,8 @@ def distill(config: schema.DistillConfig) -> None:
             "CE gets the rest. For other weights set ce and loss.<name>.weight."
         )
     check_ranges(config, nested=False)
-    for term in config.loss.values():
-        check_ranges(term, f"loss.{term.id}")
+    for loss in config.loss.values():
+        check_ranges(loss, f"loss.{loss.id}")
 
 
 def train_teacher(config: schema.TrainTeacherConfig) -> None:
@@ -384,7 +384,7 @@ def _quantised(config: schema.DistillConfig) -> None:
 
 def _several_distillations(config: schema.DistillConfig, several: schema.RoundsConfig) -> None:
     check_ranges(several, "scheme")
-    if all(term == "ce" for term in config.loss):
+    if all(name == "ce" for name in config.loss):
         raise ConfigError(
             f"scheme={config.scheme.name} with loss=ce has no distillation loss: set one, e.g. "
             "loss=kd."
@@ -399,8 +399,7 @@ def _several_distillations(config: schema.DistillConfig, several: schema.RoundsC
 def _teachers(
     teachers: tuple[schema.TeacherConfig, ...], val_fraction: float, self_distilled: bool = False
 ) -> None:
-    for number, config in enumerate(teachers, 1):
-        where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+    for where, config in schema.named_teachers(teachers):
         if config.network.quantize is not None and not self_distilled:
             raise ConfigError(
                 f"{where}.quantize={config.network.quantize}: teachers run in full precision; "

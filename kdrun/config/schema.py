@@ -5,8 +5,9 @@ dataclasses, `dump` converts back, `rules` holds the rules between settings, `op
 defaults to Hydra. Fields are in the order of the written form. Imports no torch, no OmegaConf.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from kdrun.config import readers
 from kdrun.config.augment import AugmentConfig as AugmentConfig
@@ -34,6 +35,7 @@ from kdrun.ranges import (
     Temperature,
 )
 
+T = TypeVar("T")
 ValFraction = Annotated[float, Range(low=0, below=1, usual="0.1")]
 
 
@@ -147,10 +149,6 @@ class TeacherInput:
         return [name for name in names if getattr(self, name) is not None]
 
 
-AS_IT_IS = TeacherRuntimeConfig()
-AS_THE_DATA = TeacherInput()
-
-
 @dataclass(frozen=True)
 class TeacherConfig:
     """A teacher: its network, and everything that shapes its training."""
@@ -176,8 +174,15 @@ class TeacherConfig:
         "side or [height, width] of its input; null: the images' own",
         read=readers.image_size,
     )
-    runtime: TeacherRuntimeConfig = setting(AS_IT_IS, inline=True)
-    input: TeacherInput = setting(AS_THE_DATA, inline=True)
+    runtime: TeacherRuntimeConfig = setting(TeacherRuntimeConfig(), inline=True)
+    input: TeacherInput = setting(TeacherInput(), inline=True)
+
+
+def named_teachers(teachers: Sequence[T]) -> list[tuple[str, T]]:
+    """(key, teacher): the key of one is `teacher`, of several `teacher1`, `teacher2`, ..."""
+    if len(teachers) == 1:
+        return [("teacher", teachers[0])]
+    return [(f"teacher{number}", teacher) for number, teacher in enumerate(teachers, 1)]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def targets_in(values: Any) -> Iterator[str]:
 def name(targets: Iterable[str]) -> None:
     """Allow targets that the user named, in this and in later commands.
 
-    Within `words_of` they come from an untrusted file: raises ConfigError unless already allowed.
+    Within `untrusted_source`: raises ConfigError unless they are already allowed.
     """
     if _sources:
         require({"targets": [{"target": target} for target in targets]}, _sources[-1])
@@ -125,7 +125,7 @@ def current_source() -> str | None:
 
 
 @contextlib.contextmanager
-def words_of(source: str) -> Iterator[None]:
+def untrusted_source(source: str) -> Iterator[None]:
     """Settings composed in this block come from the file `source`, not from the user."""
     _sources.append(source)
     try:

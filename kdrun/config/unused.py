@@ -14,6 +14,7 @@ from kdrun.config.schema import (
     ScheduleConfig,
     TeacherConfig,
     TeacherRuntimeConfig,
+    named_teachers,
 )
 from kdrun.config.settings import defaults_of
 from kdrun.recipes.lr_schedules import LR_SCHEDULES
@@ -45,8 +46,7 @@ def unused_settings(config: Any) -> list[Unused]:
     if isinstance(config, DistillConfig):
         found += _of_schedule("schedule", config.schedule)
     teachers: tuple[TeacherConfig, ...] = getattr(config, "teachers", ())
-    for number, teacher in enumerate(teachers, 1):
-        where = "teacher" if len(teachers) == 1 else f"teacher{number}"
+    for where, teacher in named_teachers(teachers):
         found += _of_schedule(f"{where}.schedule", teacher.schedule)
         if teacher.runtime.cache == "off":
             size = teacher.runtime.cache_gb

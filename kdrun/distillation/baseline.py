@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from kdrun.config.augment import labels_only
-from kdrun.config.schema import DistillConfig, EnsembleConfig, LossConfig, SchemeConfig
+from kdrun.config.schema import DistillConfig, EnsembleConfig, LossConfig
 from kdrun.distillation.child_run import ChildRecipe
+from kdrun.distillation.generations import OFFLINE
 from kdrun.distillation.get_or_train import get_or_train
 from kdrun.distillation.next_command import quoted
 from kdrun.distillation.prepare import PreparedRun
@@ -15,7 +16,6 @@ from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_run
 from kdrun.ui import format
 
-OFFLINE = SchemeConfig("offline", "kdrun.schemes.offline.Offline")
 CE = LossConfig("ce", "kdrun.losses.ce.CrossEntropy", 1.0)
 WITHOUT_LABELS = "skipped: the transfer set has no labels to train it on"
 
@@ -84,8 +84,8 @@ def baseline_config(config: DistillConfig) -> DistillConfig:
 def baseline_argv(argv: Sequence[str], config: DistillConfig) -> list[str]:
     """The command that repeats the baseline of a run. argv, config: of that run.
 
-    What the baseline does without may have been typed, which is dropped, or come from an experiment
-    or a dictionary, which is replaced.
+    Overrides of settings that a baseline lacks are dropped; where such a setting comes from an
+    experiment or a dictionary, an override resets it.
     """
     dropped = (
         *("loss", "scheme", "T=", "alpha=", "ce=", "alone=", "transfer.bias="),

@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from kdrun.config import build
-from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig
+from kdrun.config.schema import AugmentConfig, DistillConfig, NetworkConfig, named_teachers
 from kdrun.data.dataset import Dataset
-from kdrun.distillation.class_embeddings import made_up_embeddings, measured_embeddings
+from kdrun.distillation.class_embeddings import measured_embeddings, placeholder_embeddings
 from kdrun.distillation.connect import Connected, EmbeddingSource, connect
 from kdrun.distillation.fine_tuning import classifier_for
 from kdrun.distillation.initial_weights import has_trained_statistics, load_start
-from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import (
     Member,
     make_card,
@@ -22,7 +19,7 @@ from kdrun.distillation.networks import (
     own_normalisation,
     teacher_member,
 )
-from kdrun.distillation.new_teacher import new_teacher
+from kdrun.distillation.new_teacher import teacher_network
 from kdrun.distillation.prepare_teachers import prepare_teachers
 from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
@@ -41,8 +38,8 @@ from kdrun.seeds import derive
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The result of a dry run.
+class BuildPlan:
+    """What a run will train, known from building its networks once.
 
     objective: the minimised sum, as text. notes: of the losses and the scheme, for the header.
     facts: entries of `result.json` from the scheme. start: notes on `student.checkpoint`.
@@ -57,7 +54,7 @@ class Plan:
     start: tuple[str, ...] = ()
 
 
-def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> Plan:
+def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = None) -> BuildPlan:
     """Build untrained networks once, to reject incompatible settings early.
 
     given: number of teachers trained on labels; the others are earlier students. None: all.
@@ -66,15 +63,15 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
     objective = objective_of(config)
     cards, teachers = [], []
     notes: list[str] = []
-    for number, teacher in enumerate(config.teachers):
-        network, card, loaded_notes = _teacher(config, number, dataset)
+    for number, (where, teacher) in enumerate(named_teachers(config.teachers)):
+        network, card, its_notes = teacher_network(teacher, dataset, where)
         cards.append(card)
         teachers.append(teacher_member(network, card.network, card))
-        notes += loaded_notes
+        notes += its_notes
         if teacher.checkpoint is None and (given is None or number < given):
             require_no_heads(network)
     plain, start = _new_student(config, dataset)
-    connected = _connect(config, objective, plain, teachers, dataset, made_up_embeddings)
+    connected = _connect(config, objective, plain, teachers, dataset, placeholder_embeddings)
     student = connected.member
     require_taught_heads(objective, student.network)
     classifier_for(student.network, config.schedule, dataset.info.num_classes)
@@ -87,11 +84,11 @@ def dry_run_build(config: DistillConfig, dataset: Dataset, given: int | None = N
             f"scheme={config.scheme.name} pairs images of one class, which "
             "schedule.repeated_augmentation does not: set it to 1."
         )
-    notes += [note for term in objective.loss_list() for note in term.notes()]
+    notes += [note for loss in objective.loss_list() for note in loss.notes()]
     notes += _recipe_notes(config, objective)
     if config.student.quantize is not None:
         notes.append(f"student {format_quantised(student.network)}")
-    return Plan(
+    return BuildPlan(
         objective=scheme.describe(),
         student=card,
         teachers=tuple(cards),
@@ -143,19 +140,6 @@ def weight_change_notes(name: str, weighted: WeightedLoss, epochs: int) -> list[
             f"after {epochs} epochs"
         )
     return notes
-
-
-def _teacher(
-    config: DistillConfig, number: int, dataset: Dataset
-) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
-    """(network, card, notes) of a teacher; with trained weights if it has a checkpoint."""
-    teacher = config.teachers[number]
-    where = f"teacher{number + 1}" if len(config.teachers) > 1 else "teacher"
-    if teacher.checkpoint is not None:
-        loaded = load_teacher(teacher, dataset, where)
-        return loaded.network, loaded.card, loaded.notes
-    network, card, notes = new_teacher(teacher, dataset, where)
-    return network, card, tuple(notes)
 
 
 def build_scheme(

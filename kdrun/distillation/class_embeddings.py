@@ -1,4 +1,4 @@
-"""Statistics of a teacher's embeddings for losses: measured for training, made up in a dry run."""
+"""Statistics of a teacher's embeddings, for losses: measured, or placeholders in a dry run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ FOLDER = "teacher-embeddings"
 
 
 @dataclass(frozen=True)
-class MadeUpEmbeddings:
+class PlaceholderEmbeddings:
     """Numbers of the right shape for a dry run, which must not read the training images."""
 
     num_classes: int
@@ -42,13 +42,12 @@ class MadeUpEmbeddings:
         return torch.eye(self.num_classes)
 
 
-def made_up_embeddings(
+def placeholder_embeddings(
     position: int, extractor: FeatureExtractor, outputs: Outputs
-) -> TeacherEmbeddings | None:
+) -> TeacherEmbeddings:
     """An `EmbeddingSource` for dry runs."""
-    if outputs.embedding is None:
-        return None
-    return MadeUpEmbeddings(outputs.logits.shape[1], outputs.embedding.shape[1])
+    assert outputs.embedding is not None
+    return PlaceholderEmbeddings(outputs.logits.shape[1], outputs.embedding.shape[1])
 
 
 def embeddings_of_batches(
@@ -59,11 +58,7 @@ def embeddings_of_batches(
     device: where the teachers run.
     """
 
-    def source(
-        position: int, extractor: FeatureExtractor, outputs: Outputs
-    ) -> TeacherEmbeddings | None:
-        if outputs.embedding is None:
-            return None
+    def source(position: int, extractor: FeatureExtractor, outputs: Outputs) -> TeacherEmbeddings:
         return _BatchEmbeddings(batches, extractor, outputs.logits.shape[1], device)
 
     return source
@@ -108,11 +103,7 @@ def measured_embeddings(
     The numbers are stored with a teacher of the store, else in the cache of the output root.
     """
 
-    def source(
-        position: int, extractor: FeatureExtractor, outputs: Outputs
-    ) -> TeacherEmbeddings | None:
-        if outputs.embedding is None:
-            return None
+    def source(position: int, extractor: FeatureExtractor, outputs: Outputs) -> TeacherEmbeddings:
         teacher = teachers[position]
         entry = teacher.path.parent
         is_stored = TeacherStore(session.output_root).root in entry.parents

@@ -21,7 +21,7 @@ from kdrun.seeds import derive
 from kdrun.types import Outputs
 
 # (number of the teacher, its extractor, its outputs for a dry batch) -> statistics of embeddings
-EmbeddingSource = Callable[[int, FeatureExtractor, Outputs], TeacherEmbeddings | None]
+EmbeddingSource = Callable[[int, FeatureExtractor, Outputs], TeacherEmbeddings]
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,11 @@ def _statistics(
     teachers: Sequence[FeatureExtractor],
     outputs: Sequence[Outputs],
 ) -> list[TeacherEmbeddings | None]:
-    """Statistics of each teacher's embeddings, not measured yet."""
-    pairs = enumerate(zip(teachers, outputs, strict=True))
-    return [None if source is None else source(number, *pair) for number, pair in pairs]
+    """Statistics of each teacher's embeddings, not measured yet; None without embeddings."""
+    return [
+        None if source is None or output.embedding is None else source(number, teacher, output)
+        for number, (teacher, output) in enumerate(zip(teachers, outputs, strict=True))
+    ]
 
 
 def _losses_of(objective: Objective, position: int) -> list[DistillationLoss]:

@@ -6,7 +6,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.ui import tables
 
-MOST_CLASSES = 12  # more are abbreviate
+MOST_CLASSES = 12  # of a longer list, the first and the last are shown
 WIDTH = 110  # characters for the class names
 
 

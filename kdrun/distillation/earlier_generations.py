@@ -14,6 +14,7 @@ from kdrun.distillation.metrics import TrainedStudent
 from kdrun.distillation.prepare import PreparedRun
 from kdrun.distillation.run_identity import identity
 from kdrun.distillation.teacher import Teacher, get_or_train_teacher
+from kdrun.distillation.teacher_recipe import TeacherRecipe
 from kdrun.engine.metrics import Evaluation
 from kdrun.files import canonical_hash
 from kdrun.runs.reading import read_run
@@ -98,7 +99,7 @@ def _load(config: DistillConfig, folder: Path, run: PreparedRun) -> Teacher:
     """A generation's student as the next generation's teacher."""
     teacher = TeacherConfig(config.student, config.schedule, config.seed, checkpoint=str(folder))
     return get_or_train_teacher(
-        teacher, config.dataset, config.val_fraction, run.dataset, run.session
+        TeacherRecipe(teacher, config.dataset, config.val_fraction, run.dataset, run.session)
     )
 
 

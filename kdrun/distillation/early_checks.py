@@ -10,15 +10,15 @@ from kdrun.config.schema import (
     ScheduleConfig,
     TeacherConfig,
     TrainTeacherConfig,
+    named_teachers,
 )
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.images import LazyImages, Split
 from kdrun.data.loaders.loaders import count_batches
-from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import new_network
-from kdrun.distillation.new_teacher import new_teacher
+from kdrun.distillation.new_teacher import teacher_network
 from kdrun.engine.freezing import require_thawing
 from kdrun.recipes.lr_schedules import learning_rates, training_length
 from kdrun.types import Normalisation
@@ -45,20 +45,12 @@ def network_checks(config: DistillConfig | TrainTeacherConfig) -> BeforeDecoding
 
     def check(classes: tuple[str, ...], form: Form) -> None:
         dataset = outline(config.dataset.name, classes, form)
-        _check_teachers(config.teachers, dataset)
+        for where, teacher in named_teachers(config.teachers):
+            teacher_network(teacher, dataset, where)
         if isinstance(config, DistillConfig):
             new_network(config.student, dataset, config.seed, "student")
 
     return check
-
-
-def _check_teachers(teachers: Sequence[TeacherConfig], dataset: Dataset) -> None:
-    for number, teacher in enumerate(teachers, 1):
-        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
-        if teacher.checkpoint is not None:
-            load_teacher(teacher, dataset, where)
-        else:
-            new_teacher(teacher, dataset, where)
 
 
 def check_student_length(schedule: ScheduleConfig, *splits: Split) -> None:
@@ -69,8 +61,7 @@ def check_student_length(schedule: ScheduleConfig, *splits: Split) -> None:
 
 def check_teacher_lengths(teachers: Sequence[TeacherConfig], split: Split) -> None:
     """The same for the teachers that are trained, on the images in `split`."""
-    for number, teacher in enumerate(teachers, 1):
-        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+    for where, teacher in named_teachers(teachers):
         if teacher.checkpoint is None:
             _check_length(teacher.schedule, split, f"{where}.schedule.")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdrun.config.dump import start_plain
 from kdrun.config.rules import PRUNED
-from kdrun.config.schema import DistillConfig, StartConfig, TeacherConfig
+from kdrun.config.schema import DistillConfig, StartConfig, TeacherConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import PRETRAINED
 from kdrun.distillation.token_heads import without_tokens
@@ -44,8 +44,7 @@ def teacher_files(teachers: Sequence[TeacherConfig]) -> dict[str, str]:
 
 def _named_files(teachers: Sequence[TeacherConfig]) -> Iterator[tuple[str, str]]:
     """Each setting that names a teacher's file, and the file."""
-    for number, teacher in enumerate(teachers, 1):
-        where = f"teacher{number}" if len(teachers) > 1 else "teacher"
+    for where, teacher in named_teachers(teachers):
         if teacher.checkpoint not in (None, PRETRAINED):
             yield f"{where}.checkpoint", str(teacher.checkpoint)
         if teacher.start is not None:

@@ -1,5 +1,6 @@
 """A teacher before its training: drawn from its seed, or from the weights of `teacher.start`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,25 @@ from kdrun.config.schema import TeacherConfig
 from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.initial_weights import weights_sha256
+from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import make_card, new_network, own_normalisation, seen_by
 from kdrun.models.card import NetworkCard
 from kdrun.teachers.constants import constants_of
 from kdrun.teachers.formats import read_any
 from kdrun.weights.load import WeightsChoice
+
+
+def teacher_network(
+    config: TeacherConfig, dataset: Dataset, where: str
+) -> tuple[nn.Module, NetworkCard, Sequence[str]]:
+    """(network, card, notes): loaded from `teacher.checkpoint`, or as it is before its training.
+
+    Raises what `load_teacher` and `new_teacher` raise.
+    """
+    if config.checkpoint is None:
+        return new_teacher(config, dataset, where)
+    loaded = load_teacher(config, dataset, where)
+    return loaded.network, loaded.card, loaded.notes
 
 
 def new_teacher(

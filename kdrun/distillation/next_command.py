@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdrun.config.schema import named_teachers
 from kdrun.runs.result import RunResult
 
 # Top-level keys of overrides for data, teachers and paths.
@@ -76,8 +77,7 @@ def after_train_teacher(
         if root in KEPT or describes_teacher or word.startswith("experiment="):
             kept.append(word)
         position += 1
-    for number, (path, from_file) in enumerate(zip(weights, loaded, strict=True), 1):
-        name = "teacher" if len(weights) == 1 else f"teacher{number}"
+    for name, (path, from_file) in named_teachers(list(zip(weights, loaded, strict=True))):
         if not from_file:
             kept.append(f"{name}.checkpoint={quoted(str(path.parent))}")
     return shlex.join(["kdrun", "distill", *kept])

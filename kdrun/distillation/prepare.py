@@ -11,7 +11,7 @@ from kdrun.config.schema import DistillConfig
 from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
 from kdrun.data.transfer import TransferSet
-from kdrun.distillation.build import Plan, dry_run_build
+from kdrun.distillation.build import BuildPlan, dry_run_build
 from kdrun.distillation.early_checks import (
     check_student_length,
     check_teacher_lengths,
@@ -54,7 +54,7 @@ class PreparedRun:
     dataset: Dataset
     transfer: TransferSet
     generations: list[Generation]
-    plans: list[Plan]
+    plans: list[BuildPlan]
     digest: str
     session: Session
     folder: RunFolder
@@ -99,7 +99,7 @@ def prepare(
     )
 
 
-def plan_student(config: DistillConfig, dataset: Dataset) -> Plan:
+def plan_student(config: DistillConfig, dataset: Dataset) -> BuildPlan:
     """The networks of a run's last generation, untrained; a pruned student with its architecture.
 
     dataset: with the transfer set. Raises ConfigError for networks that do not fit.

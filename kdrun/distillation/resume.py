@@ -1,13 +1,11 @@
 """Continue an interrupted run in its own folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from kdrun.checksums import find_fault
 from kdrun.config import parse, places, rules
-from kdrun.config.schema import RuntimeConfig
 from kdrun.distillation.metrics import show_result
 from kdrun.distillation.next_command import typed_command
 from kdrun.distillation.run import run_distill
@@ -20,6 +18,11 @@ from kdrun.runs.reading import DESCRIPTION, WEIGHTS, read_run
 from kdrun.runs.result import COMPLETED
 
 Result = dict[str, Any]
+# Verb → how its config.yaml is read, how the settings are checked, what runs them.
+RESUMED: dict[str, tuple[Callable[..., Any], Callable[..., None], Callable[..., Result]]] = {
+    "train-teacher": (parse.train_teacher_config, rules.train_teacher, run_train_teacher),
+    "distill": (parse.distill_config, rules.distill, run_distill),
+}
 
 
 def resume_run(path: Path) -> Result:
@@ -35,40 +38,23 @@ def resume_run(path: Path) -> Result:
     verb = read_config(path, _verb_of) if result is None else result["command"]
     # of the runs that it starts, too: a baseline's command is made of that of its run
     argv = typed_command(path) or ["resume", str(path)]
-    if verb == "train-teacher":
-        teacher_config = read_config(path, parse.train_teacher_config)
-        rules.train_teacher(teacher_config)
-        teacher_config, notes = places.resumed(teacher_config, path, verb)
-        with _session(teacher_config.runtime, notes) as session:
-            if _is_complete(result):
-                return _show_complete(session, path, result)
-            return run_train_teacher(teacher_config, RunFolder(path), session, argv)
-    if verb == "distill":
-        config = read_config(path, parse.distill_config)
-        rules.distill(config)
-        config, notes = places.resumed(config, path, verb)
-        with _session(config.runtime, notes) as session:
-            if _is_complete(result):
-                return _show_complete(session, path, result)
-            return run_distill(config, RunFolder(path), session, argv)
-    raise ConfigError(f"{path} is a run of 'kdrun {verb}': just type it again.")
-
-
-@contextmanager
-def _session(runtime: RuntimeConfig, notes: Sequence[str]) -> Iterator[Session]:
-    with open_session(runtime) as session:
+    if verb not in RESUMED:
+        raise ConfigError(f"{path} is a run of 'kdrun {verb}': just type it again.")
+    read, check, run = RESUMED[verb]
+    config = read_config(path, read)
+    check(config)
+    config, notes = places.resumed(config, path, verb)
+    with open_session(config.runtime) as session:
         for note in notes:
             session.reporter.say(f"note: {note}")
-        yield session
+        if result is not None and result["status"] == COMPLETED:
+            return _show_complete(session, path, result)
+        return run(config, RunFolder(path), session, argv)
 
 
 def _verb_of(cfg: Mapping[str, Any]) -> str:
     """The verb that a stored configuration belongs to."""
     return "distill" if "student" in cfg else "evaluate" if "run" in cfg else "train-teacher"
-
-
-def _is_complete(result: Result | None) -> TypeGuard[Result]:
-    return result is not None and result["status"] == COMPLETED
 
 
 def _show_complete(session: Session, path: Path, result: Result) -> Result:

@@ -5,7 +5,12 @@ from typing import Any
 
 from kdrun.config.dump import distill_plain, train_teacher_plain
 from kdrun.config.rules import PRUNED
-from kdrun.config.schema import DistillConfig, TeacherRuntimeConfig, TrainTeacherConfig
+from kdrun.config.schema import (
+    DistillConfig,
+    RuntimeConfig,
+    TeacherRuntimeConfig,
+    TrainTeacherConfig,
+)
 from kdrun.distillation.initial_weights import start_identity, teacher_files_entry
 from kdrun.files import canonical_hash
 from kdrun.own_code import code_entry
@@ -39,9 +44,7 @@ def settings_identity(config: DistillConfig) -> str:
     The user's own code may be mended before a run is resumed; other weights of a teacher are
     refused then (`initial_weights.refuse_changed`).
     """
-    plain = distill_plain(config)
-    for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name, None)  # quiet settings at their default are not written
+    plain = _without_runtime(distill_plain(config))
     for name, node in plain.items():
         if name.startswith("teacher") and isinstance(node, dict):
             plain[name] = _shaping(node)
@@ -53,15 +56,19 @@ def settings_identity(config: DistillConfig) -> str:
 
 def teacher_identity(config: TrainTeacherConfig) -> str:
     """`identity` of a `train-teacher` run."""
-    plain = train_teacher_plain(config)
-    for name in (*config.runtime.__dataclass_fields__, "logger"):
-        plain.pop(name, None)  # quiet settings at their default are not written
+    plain = _without_runtime(train_teacher_plain(config))
     return _with_contents(canonical_hash(plain), config, plain)
 
 
 def own_code_entry(plain: dict[str, Any]) -> dict[str, dict[str, str]]:
     """`code`: target → digest of the user's own code in a configuration; empty without any."""
     return code_entry({name: node for name, node in plain.items() if name != "logger"})
+
+
+def _without_runtime(plain: dict[str, Any]) -> dict[str, Any]:
+    """A plain configuration without the settings that do not affect the result."""
+    left_out = (*RuntimeConfig.__dataclass_fields__, "logger")
+    return {name: value for name, value in plain.items() if name not in left_out}
 
 
 def _with_contents(

@@ -18,7 +18,7 @@ from kdrun.distillation.session import Session
 from kdrun.distillation.teacher import Teacher
 from kdrun.distillation.token_heads import student_heads
 from kdrun.distillation.train import Recipe, Trained, run_training
-from kdrun.distillation.transfer import left_out_figures
+from kdrun.distillation.transfer import left_out_metrics
 from kdrun.engine import distributed
 from kdrun.engine.diagnostics import NonFiniteLossError
 from kdrun.engine.finite import diverging
@@ -54,16 +54,16 @@ def train_student(run: StudentRun) -> TrainedStudent:
     """
     student, scheme = build_scheme(run.config, run.transfer.dataset, run.teachers, run.session)
     trained = _train(run, scheme)
-    student_metrics = _student_metrics(run, student, scheme, trained)
-    card_entries = _card_entries(run, scheme)
+    heads, left_out = _student_metrics(run, student, scheme, trained)
+    card_entries = {"objective": scheme.describe(), **data_entries(run.config, run.dataset)}
     auxiliary = measure_auxiliary_models(
         run.config, scheme, run.dataset, run.session, run.folder, card_entries
     )
-    card_entries |= {**trained.test.to_dict(), **student_metrics.on_card}
+    card_entries |= {**trained.test.to_dict(), **left_out}
     card = _save(run, student, trained, card_entries)
     run.folder.checkpoints.finish()
     run_entries = {**auxiliary, **_cost_entries(run, scheme, trained)}
-    return TrainedStudent(card, trained, student_metrics.in_result, run_entries)
+    return TrainedStudent(card, trained, {**heads, **left_out}, run_entries)
 
 
 def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
@@ -91,22 +91,14 @@ def _train(run: StudentRun, scheme: StudentScheme) -> Trained:
             raise
 
 
-@dataclass(frozen=True)
-class _StudentMetrics:
-    """Metrics beyond the plain test split: on the student's card, and in `result.json`."""
-
-    on_card: dict[str, Any]
-    in_result: dict[str, Any]
-
-
 def _student_metrics(
     run: StudentRun, student: Member, scheme: StudentScheme, trained: Trained
-) -> _StudentMetrics:
-    """Accuracy per head, and of the classes that the transfer set leaves out."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(entries on the accuracy per head, and on the classes that the transfer set leaves out)."""
     with diverging("the student", "test"):
         heads = student_heads(student, run.config, run.dataset, run.session)
     with diverging("the student", "measured"):
-        left_out = left_out_figures(
+        left_out = left_out_metrics(
             scheme.measured,
             trained.test.predictions,
             run.config,
@@ -114,12 +106,7 @@ def _student_metrics(
             run.transfer,
             run.session,
         )
-    return _StudentMetrics(left_out, {**(heads or {}), **left_out})
-
-
-def _card_entries(run: StudentRun, scheme: StudentScheme) -> dict[str, Any]:
-    """Training entries shared by the cards of all networks of this run."""
-    return {"objective": scheme.describe(), **data_entries(run.config, run.dataset)}
+    return heads, left_out
 
 
 def data_entries(config: DistillConfig, dataset: Dataset) -> dict[str, Any]:

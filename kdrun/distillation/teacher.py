@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig
+from kdrun.config.schema import DatasetConfig, NetworkConfig, TeacherConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.get_or_train import get_or_train
 from kdrun.distillation.loaded_teacher import load_teacher, network_name
@@ -22,7 +22,6 @@ from kdrun.runs.folder import RunFolder
 from kdrun.schemes.base import freeze
 from kdrun.teachers.accuracy import check_accuracy, is_measured_on
 from kdrun.teachers.store import TeacherStore
-from kdrun.types import Normalisation
 from kdrun.ui import format
 
 
@@ -40,11 +39,6 @@ class Teacher:
     reused: bool
     test: Evaluation
     seconds: float
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """The input normalisation it was trained with."""
-        return self.card.normalisation
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in `result.json`."""
@@ -69,52 +63,38 @@ def get_or_train_teachers(
 ) -> list[Teacher]:
     """Prepare each teacher and record it in the result of `folder`."""
     teachers: list[Teacher] = []
-    for number, config in enumerate(configs, 1):
+    for number, (where, config) in enumerate(named_teachers(configs), 1):
+        recipe = TeacherRecipe(config, data, val_fraction, dataset, session)
         which = f" {number} of {len(configs)}" if len(configs) > 1 else ""
         session.reporter.heading(f"Stage 1: teacher{which} {network_name(config)}")
-        where = f"teacher{number}" if len(configs) > 1 else "teacher"
-        teachers.append(_get_once(config, data, val_fraction, dataset, session, where))
+        teachers.append(_get_once(recipe, where))
         folder.result.update(teachers=[teacher.to_dict() for teacher in teachers])
     return teachers
 
 
-def _get_once(
-    config: TeacherConfig,
-    data: DatasetConfig,
-    val_fraction: float,
-    dataset: Dataset,
-    session: Session,
-    where: str,
-) -> Teacher:
+def _get_once(recipe: TeacherRecipe, where: str) -> Teacher:
     """`get_or_train_teacher`, called once for all jobs that share the session."""
+    session = recipe.session
     called: list[bool] = []
 
     def get() -> Teacher:
         called.append(True)
-        return get_or_train_teacher(config, data, val_fraction, dataset, session.unshared(), where)
+        return get_or_train_teacher(replace(recipe, session=session.unshared()), where)
 
-    teacher = session.once(("teacher", config, data, val_fraction), get)
+    teacher = session.once(("teacher", recipe.config, recipe.data, recipe.val_fraction), get)
     return teacher if called else replace(teacher, reused=True, seconds=0.0)
 
 
-def get_or_train_teacher(
-    config: TeacherConfig,
-    data: DatasetConfig,
-    val_fraction: float,
-    dataset: Dataset,
-    session: Session,
-    where: str = "teacher",
-) -> Teacher:
+def get_or_train_teacher(recipe: TeacherRecipe, where: str = "teacher") -> Teacher:
     """Load `teacher.checkpoint`; without one, find the teacher in the store or train it.
 
     where: its name in settings, for errors.
     Raises CheckpointError for damaged or incompatible files, Interrupted when stopped.
     """
-    if config.checkpoint is not None:
-        return _from_file(config, data, dataset, session, where)
-    recipe = TeacherRecipe(config, data, val_fraction, dataset, session)
-    trained = get_or_train(recipe, session.reporter)
-    TeacherStore(session.output_root).tidy(recipe.entry)
+    if recipe.config.checkpoint is not None:
+        return _from_file(recipe, where)
+    trained = get_or_train(recipe, recipe.session.reporter)
+    TeacherStore(recipe.session.output_root).tidy(recipe.entry)
     return _from_store(recipe, trained.training_seconds)
 
 
@@ -124,7 +104,7 @@ def _from_store(recipe: TeacherRecipe, training_seconds: float | None) -> Teache
     network, card = entry.load()
     remedy = f"delete {entry.folder} to train it again"
     with refusing(f"The teacher {entry.weights}", network, "test", _sentence(remedy)):
-        test = _measure(network, card, config, recipe.data, recipe.dataset, session)
+        test = _measure(network, card, recipe)
     check_accuracy(test, card, entry.weights, config.runtime, session.reporter.warn, remedy)
     reused = training_seconds is None
     source = f"{'from the store' if reused else 'saved to'}: {entry.weights}"
@@ -140,23 +120,22 @@ def _from_store(recipe: TeacherRecipe, training_seconds: float | None) -> Teache
     )
 
 
-def _from_file(
-    config: TeacherConfig, data: DatasetConfig, dataset: Dataset, session: Session, where: str
-) -> Teacher:
+def _from_file(recipe: TeacherRecipe, where: str) -> Teacher:
     """Load `teacher.checkpoint` and check it on validation or training images.
 
     A teacher whose card states its accuracy on these test images is checked against the card.
     """
+    config, dataset, session = recipe.config, recipe.dataset, recipe.session
     loaded = load_teacher(config, dataset, where)
-    card, size = loaded.card, config.image_size
-    has_accuracy = loaded.has_card and size is None and is_measured_on(card, data, dataset)
+    card, resized = loaded.card, config.image_size is not None
+    has_accuracy = loaded.has_card and not resized and is_measured_on(card, recipe.data, dataset)
     name = f"The teacher {loaded.path}"
     remedy = f"Name other weights: {where}.checkpoint=..."
     if not has_accuracy:
         with refusing(name, loaded.network, "training or validation", remedy):
-            check_loaded(loaded, config, data, dataset, session, where)
+            check_loaded(loaded, recipe, where)
     with refusing(name, loaded.network, "test", remedy):
-        test = _measure(loaded.network, card, config, data, dataset, session)
+        test = _measure(loaded.network, card, recipe)
     if has_accuracy:
         warn, remedy = session.reporter.warn, "name another file"
         check_accuracy(test, card, loaded.path, config.runtime, warn, remedy)
@@ -169,20 +148,13 @@ def _from_file(
     return Teacher(freeze(loaded.network), loaded.config, card, loaded.path, True, test, 0.0)
 
 
-def _measure(
-    network: nn.Module,
-    card: NetworkCard,
-    config: TeacherConfig,
-    data: DatasetConfig,
-    dataset: Dataset,
-    session: Session,
-) -> Evaluation:
+def _measure(network: nn.Module, card: NetworkCard, recipe: TeacherRecipe) -> Evaluation:
     """Evaluate on the test split, in float32."""
+    dataset, session = recipe.dataset, recipe.session
+    batch_size = recipe.config.schedule.eval_batch_size
     session.place(network)
     model = session.place(placed(network, card, dataset))
-    batches = eval_loader(
-        session, dataset.test, dataset.normalisation, data, config.schedule.eval_batch_size
-    )
+    batches = eval_loader(session, dataset.test, dataset.normalisation, recipe.data, batch_size)
     return evaluate(model, batches, session.device, "fp32", dataset.test.extra_metrics)
 
 

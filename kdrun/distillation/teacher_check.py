@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdrun.config.schema import DatasetConfig, TeacherConfig
+from kdrun.config.schema import TeacherConfig
 from kdrun.data.class_order import class_orders
 from kdrun.data.constants import format_constants
 from kdrun.data.dataset import Dataset
 from kdrun.data.images import Split
 from kdrun.distillation.loaded_teacher import LoadedTeacher
 from kdrun.distillation.networks import renormalised
-from kdrun.distillation.session import Session, eval_loader
+from kdrun.distillation.session import eval_loader
+from kdrun.distillation.teacher_recipe import TeacherRecipe
 from kdrun.engine.metrics import collect_logits
 from kdrun.errors import CheckpointError
 from kdrun.models.card import NetworkCard
@@ -52,10 +53,7 @@ class TeacherCheck:
     """
 
     loaded: LoadedTeacher
-    config: TeacherConfig
-    data: DatasetConfig
-    dataset: Dataset
-    session: Session
+    recipe: TeacherRecipe
     where: str
     split: Split
     kind: str
@@ -75,14 +73,16 @@ class TeacherCheck:
             f"{self.loaded.path} is near chance: {_share(measured, self.kind)} are right "
             f"(chance: {100 * measured.chance:.2f} %)"
         )
-        if not self.config.runtime.check_accuracy:
-            self.session.reporter.warn(f"{text} (used anyway: {self.where}.check_accuracy=false)")
+        if not self.recipe.config.runtime.check_accuracy:
+            self.recipe.session.reporter.warn(
+                f"{text} (used anyway: {self.where}.check_accuracy=false)"
+            )
             return
         raise CheckpointError(f"{text}. {self._advice()}")
 
     def _check_order(self, logits: Tensor) -> None:
         """Compare the assumed class order with the other common ones."""
-        classes, targets = self.dataset.classes, self.split.targets
+        classes, targets = self.recipe.dataset.classes, self.split.targets
         alternatives = _alternative_orders(classes)
         if not alternatives:
             return
@@ -105,13 +105,13 @@ class TeacherCheck:
                     f"Set {self.where}.class_order={name}{keep}."
                 )
             if clearly_better(logits, trial, targets):
-                self.session.reporter.say(
+                self.recipe.session.reporter.say(
                     f"  {self.loaded.card.name}: classes in {assumed} order "
                     f"({assumed_score.top1:.2f} % of {assumed_score.count:,} {self.kind} images; "
                     f"{name}: {permuted_score.top1:.2f} %)"
                 )
             elif not assumed_score.near_chance:
-                self.session.reporter.warn(
+                self.recipe.session.reporter.warn(
                     f"{self.loaded.path}: {assumed_score.count:,} {self.kind} images do not show "
                     f"whether its classes are in {assumed} ({assumed_score.top1:.2f} %) or {name} "
                     f"order ({permuted_score.top1:.2f} %); {assumed} is assumed: set "
@@ -150,17 +150,17 @@ class TeacherCheck:
 
     def _trials(self) -> Iterator[Trial]:
         """Try the other common input settings; none if the checkpoint has a card."""
-        card, classes = self.loaded.card, self.dataset.classes
+        card, classes = self.loaded.card, self.recipe.dataset.classes
         if self.loaded.has_card:
             return
         permuted: dict[str, tuple[int, ...]] = {}
         if card.outputs is None:
             permuted = _alternative_orders(classes)
         ways = {"": card.normalisation, **common_constants(len(card.normalisation.mean))}
-        if self.config.input.mean is not None and len(card.normalisation.mean) == len(
-            self.dataset.normalisation.mean
+        if self.recipe.config.input.mean is not None and len(card.normalisation.mean) == len(
+            self.recipe.dataset.normalisation.mean
         ):
-            ways["the data set's"] = self.dataset.normalisation
+            ways["the data set's"] = self.recipe.dataset.normalisation
         few = evenly(self.split, TRIAL_IMAGES)
         for name, constants in ways.items():
             logits = self._logits(few, constants)
@@ -177,35 +177,28 @@ class TeacherCheck:
 
     def _logits(self, split: Split, constants: Normalisation) -> Tensor:
         """The teacher's float32 logits `[N, C]` for a split, normalised with `constants`."""
-        model = self.session.place(
-            placed(self.loaded.network, self.loaded.card, self.dataset, constants)
+        model = self.recipe.session.place(
+            placed(self.loaded.network, self.loaded.card, self.recipe.dataset, constants)
         )
         batches = eval_loader(
-            self.session,
+            self.recipe.session,
             split,
-            self.dataset.normalisation,
-            self.data,
-            self.config.schedule.eval_batch_size,
+            self.recipe.dataset.normalisation,
+            self.recipe.data,
+            self.recipe.config.schedule.eval_batch_size,
         )
-        logits, _ = collect_logits(model, batches, self.session.device, "fp32")
+        logits, _ = collect_logits(model, batches, self.recipe.session.device, "fp32")
         return logits
 
 
-def check_loaded(
-    loaded: LoadedTeacher,
-    config: TeacherConfig,
-    data: DatasetConfig,
-    dataset: Dataset,
-    session: Session,
-    where: str,
-) -> None:
-    """Run `TeacherCheck.check` on validation or training images of `dataset`."""
+def check_loaded(loaded: LoadedTeacher, recipe: TeacherRecipe, where: str) -> None:
+    """Run `TeacherCheck.check` on validation or training images."""
+    dataset = recipe.dataset
     split, kind = dataset.train, "training"
     if dataset.val is not None and len(dataset.val) >= min(FEW_IMAGES, len(dataset.train)):
         split, kind = dataset.val, "validation"
-    session.place(loaded.network)
-    few = evenly(split, MOST_IMAGES)
-    TeacherCheck(loaded, config, data, dataset, session, where, few, kind).check()
+    recipe.session.place(loaded.network)
+    TeacherCheck(loaded, recipe, where, evenly(split, MOST_IMAGES), kind).check()
 
 
 def reading_warnings(

@@ -28,7 +28,10 @@ from kdrun.teachers.store import STEM, StoreEntry, TeacherStore
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """A `NetworkRecipe` whose network is kept in the teacher store."""
+    """A `NetworkRecipe` whose network is kept in the teacher store.
+
+    data, val_fraction: how `dataset` was opened.
+    """
 
     config: TeacherConfig
     data: DatasetConfig

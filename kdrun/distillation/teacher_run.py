@@ -8,14 +8,13 @@ import torch
 
 from kdrun.config import unused
 from kdrun.config.dump import train_teacher_plain
-from kdrun.config.schema import TrainTeacherConfig
+from kdrun.config.schema import TrainTeacherConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.data_rows import data_rows
 from kdrun.distillation.early_checks import check_teacher_lengths, network_checks
 from kdrun.distillation.fine_tuning import classifier_for
-from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import card_to_dict, dataset_to_dict
-from kdrun.distillation.new_teacher import new_teacher
+from kdrun.distillation.new_teacher import teacher_network
 from kdrun.distillation.next_command import after_train_teacher
 from kdrun.distillation.recording import recording
 from kdrun.distillation.run_identity import own_code_entry, teacher_identity
@@ -81,20 +80,16 @@ def _plan(
     """
     rows = data_rows(dataset)
     notes: list[str] = [*dataset.notes, *auto_note(device)]
-    for number, teacher in enumerate(config.teachers, 1):
-        where = f"teacher{number}" if len(config.teachers) > 1 else "teacher"
+    for where, teacher in named_teachers(config.teachers):
+        network, card, its_notes = teacher_network(teacher, dataset, where)
+        rows.append(("teacher", tables.format_network(card_to_dict(card))))
+        notes += its_notes
         if teacher.checkpoint is not None:
-            loaded = load_teacher(teacher, dataset, where)
-            rows.append(("teacher", tables.format_network(card_to_dict(loaded.card))))
-            notes += loaded.notes
             continue
-        network, card, start_notes = new_teacher(teacher, dataset, where)
-        notes += start_notes
         require_no_heads(network)
         classes = dataset.info.num_classes
         classifier_for(network, teacher.schedule, classes, "teacher.schedule.")
         rows += [
-            ("teacher", tables.format_network(card_to_dict(card))),
             ("schedule", f"{tables.format_schedule(teacher.schedule)}, seed {teacher.seed}"),
             *([("augment", format_augment(teacher.augment))] if teacher.augment else []),
         ]

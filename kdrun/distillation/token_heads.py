@@ -40,9 +40,13 @@ def without_tokens_argv(config: NetworkConfig) -> list[str]:
 
 def require_taught_heads(objective: Objective, student: nn.Module) -> None:
     """Raise ConfigError for distillation tokens whose heads no loss trains."""
-    terms = objective.weighted.values()
-    if distillation_heads(student) and not any(w.loss.reads_tokens and w.weight for w in terms):
+    if distillation_heads(student) and not _losses_on_tokens(objective):
         raise _untaught("student", student, "take a loss that does, e.g. loss=deit_hard")
+
+
+def _losses_on_tokens(objective: Objective) -> list[str]:
+    """The losses that train the heads of the distillation tokens."""
+    return [name for name, w in objective.weighted.items() if w.loss.reads_tokens and w.weight]
 
 
 def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[str]:
@@ -50,12 +54,12 @@ def token_notes(objective: Objective, student: nn.Module, alone: bool) -> list[s
     if not (isinstance(student, ManyHeads) and student.distillation_heads):
         return []
     count = len(student.distillation_heads)
-    terms = [name for name, w in objective.weighted.items() if w.loss.reads_tokens and w.weight]
     where = "the head of the distillation token"
     if count > 1:
         where = f"the heads of the {count} distillation tokens, teacher i on that of token i"
+    losses = " and ".join(_losses_on_tokens(objective))
     notes = [
-        f"{' and '.join(terms)} acts on {where}; all else on the class head; "
+        f"{losses} acts on {where}; all else on the class head; "
         f"the student is measured by student.inference={student.inference}"
     ]
     if alone:

@@ -182,10 +182,10 @@ def _make_ready(scheme: StudentScheme, session: Session, precision: str) -> None
 def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> TrainState:
     """Pre-training phases of losses, then the main phase; all share one checkpoint file."""
     distributed.wrap_modules(scheme)
-    terms = list(pretrain_phases(scheme))
-    phases = (*(name for name, _, _ in terms), main.phase)
+    pretrained = list(pretrain_phases(scheme))
+    phases = (*(name for name, _, _ in pretrained), main.phase)
     earlier: tuple[dict[str, Any], ...] = ()
-    for name, term, plan in terms:
+    for name, loss, plan in pretrained:
         session.reporter.say(f"  {name}: {plan.epochs} epochs")
         phase = replace(
             main,
@@ -198,8 +198,8 @@ def _run_phases(scheme: StudentScheme, main: Training, session: Session) -> Trai
             schedule=_pretrain_schedule(plan, main.schedule),
             seed=derive(main.seed, name),
         )
-        earlier = tuple(fit(PretrainScheme(scheme, term), phase).history)
-    if terms:
+        earlier = tuple(fit(PretrainScheme(scheme, loss), phase).history)
+    if pretrained:
         session.reporter.say("  main phase")
     return fit(scheme, replace(main, phases=phases, earlier=earlier))
 

@@ -81,7 +81,7 @@ def refuse_other_images(
         )
 
 
-def left_out_figures(
+def left_out_metrics(
     measured: nn.Module,
     predictions: Tensor,
     config: DistillConfig,

@@ -24,7 +24,6 @@ from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import evaluate
 from kdrun.errors import ConfigError
 from kdrun.evaluation.finished import differences, open_as_trained
-from kdrun.files import sha256_of
 from kdrun.models.build import build_network
 from kdrun.models.card import NetworkCard, load_weights
 from kdrun.runs.folder import RunFolder
@@ -47,26 +46,27 @@ def run_evaluate(
     """
     check_precision(config.precision, session.device)
     loaded = read_any(chosen_weights(config.run, config.weights), what="run")
-    bare = _weights_of(config, loaded)
-    card = None if bare else require_card(loaded.card, config.run)
-    name = card.name if card else config.bare.network.name if config.bare else ""
+    bare = config.bare
     # run all checks before the folder is created
-    if card is not None:
+    if bare is None:
+        card = require_card(loaded.card, config.run)
         data, dataset = open_as_trained(card, config.dataset, config.run, session)
+        network = _network(loaded, card, dataset)
+        notes: tuple[str, ...] = ()
     else:
+        _refuse_card(config, loaded)
         assert config.dataset is not None
-        data = config.dataset
-        dataset = open_data(session, data, 0.0)
-    network, card, notes = _network(loaded, bare, card, dataset)
-    group = group_folder(session.output_root, "evaluate", data.name, name)
-    folder = RunFolder.new_in(group)
+        data, dataset = config.dataset, open_data(session, config.dataset, 0.0)
+        teacher = load_teacher(bare, dataset)
+        network, card, notes = teacher.network, teacher.card, teacher.notes
+    folder = RunFolder.new_in(group_folder(session.output_root, "evaluate", data.name, card.name))
     started(folder.path)
     known = {
         "dataset": None,
         "device": str(session.device),
         "precision": config.precision,
         "run": config.run,
-        "sha256": card.sha256 if card else sha256_of(loaded.path),
+        "sha256": card.sha256,
         "student": None,
     }
     with recording(folder, session, "evaluate", evaluate_plain(config), argv, known):
@@ -83,29 +83,22 @@ def run_evaluate(
     return folder.result.values
 
 
-def _weights_of(config: EvaluateConfig, loaded: LoadedWeights) -> TeacherConfig | None:
-    """How to read weights without a card; None if they have one."""
-    if loaded.card is not None and config.bare is not None:
+def _refuse_card(config: EvaluateConfig, loaded: LoadedWeights) -> None:
+    """Raise ConfigError for `teacher=...` with weights that have a card."""
+    if loaded.card is not None:
         raise ConfigError(
             f"{config.run} has a card that says which network it is and how it is read: leave "
             "teacher=... and teacher.* out."
         )
-    return config.bare
 
 
-def _network(
-    loaded: LoadedWeights, bare: TeacherConfig | None, card: NetworkCard | None, dataset: Dataset
-) -> tuple[nn.Module, NetworkCard, tuple[str, ...]]:
-    """(network with weights, card, notes on what was assumed without a card)."""
-    if bare is not None:
-        teacher = load_teacher(bare, dataset)
-        return teacher.network, teacher.card, teacher.notes
-    assert card is not None
+def _network(loaded: LoadedWeights, card: NetworkCard, dataset: Dataset) -> nn.Module:
+    """The network that the card describes, with the weights."""
     seen = seen_by(dataset, card.resized, card.info.in_channels)
     info = replace(seen, num_classes=card.built_for.num_classes)
     network = build_network(card.network, info, "run")
     load_weights(network, loaded.weights, str(loaded.path))
-    return network, card, ()
+    return network
 
 
 def _measure(

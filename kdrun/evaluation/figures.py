@@ -1,14 +1,14 @@
 """Figures of finished runs: evaluate their networks on the test split again and draw."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdrun.config import parse
-from kdrun.config.schema import DistillConfig
+from kdrun.config.schema import DatasetConfig, DistillConfig, named_teachers
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import Member, renormalised, seen_by, teacher_member
@@ -109,7 +109,7 @@ def _member(
     """A network from a run folder, a store entry or a teacher's file. place: of the teacher."""
     teacher = config.teachers[place] if who == TEACHER and place < len(config.teachers) else None
     if teacher is not None and teacher.checkpoint is not None:
-        where = f"teacher{place + 1}" if len(config.teachers) > 1 else "teacher"
+        where, _ = named_teachers(config.teachers)[place]
         found = load_teacher(teacher, dataset, where)
         return teacher_member(found.network, found.config, found.card)
     loaded = read_any(path, who)
@@ -130,22 +130,13 @@ def _evidence(
     session: Session,
 ) -> Evidence:
     sample = spread_sample(dataset.test.targets, SAMPLE)
+    split = _TestSplit(dataset, config.dataset, session, sample)
     logits, features, scores = {}, {}, {}
     for who, member in networks.items():
-        network = session.place(member.network)
-        model = session.place(
-            renormalised(
-                network,
-                dataset.normalisation,
-                member.normalisation,
-                member.image_size,
-                member.outputs,
-            )
-        )
-        batches = eval_loader(session, dataset.test, dataset.normalisation, config.dataset, BATCH)
-        logits[who], _ = collect_logits(model, batches, session.device, "fp32")
-        features[who] = _features(member, network, dataset, sample, config, session)
-        maps = _class_maps(member, network, dataset, sample, config, session)
+        session.place(member.network)
+        logits[who] = split.logits(member)
+        features[who] = split.features(member)
+        maps = split.class_maps(member)
         if maps is not None:
             scores[who] = maps
     temperature = run.result.T
@@ -162,89 +153,88 @@ def _evidence(
     )
 
 
+@dataclass(frozen=True)
+class _TestSplit:
+    """Runs networks, which are on the device, on the test images. sample: positions `[S]`."""
+
+    dataset: Dataset
+    data: DatasetConfig
+    session: Session
+    sample: Tensor
+
+    def logits(self, member: Member) -> Tensor:
+        """`[N, C]`, of all test images."""
+        normalisation = self.dataset.normalisation
+        model = self.session.place(
+            renormalised(
+                member.network,
+                normalisation,
+                member.normalisation,
+                member.image_size,
+                member.outputs,
+            )
+        )
+        batches = eval_loader(self.session, self.dataset.test, normalisation, self.data, BATCH)
+        return collect_logits(model, batches, self.session.device, "fp32")[0]
+
+    def features(self, member: Member) -> dict[str, Tensor]:
+        """tap → `[S, ...]` of the stages, in order; the embedding if there are no stages."""
+        paths = member.paths(self.dataset)
+        stages = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
+        names = sorted(stages, key=lambda name: int(name[5:]))
+        names = names or [name for name in paths if name == "embedding"]
+        if not names:
+            return {}
+        outputs = self._outputs(member, names, embedding=False)
+        return {name: torch.cat([each.features[name].cpu() for each in outputs]) for name in names}
+
+    @torch.no_grad()
+    def class_maps(self, member: Member) -> Tensor | None:
+        """`[S, H, W]`: the scores of each image's class at each place of the last feature map.
+
+        None for a network that does not end in an average of a map and a linear classifier.
+        """
+        member.network.cpu()
+        view = member.view(self.dataset)
+        if "embedding" not in view.paths:
+            return None
+        try:
+            tap = pooled_map_tap("class maps", "network", view, self.dataset.info)
+            self.session.place(member.network)
+            outputs = self._outputs(member, [tap], embedding=True)
+            classifier = student_classifier("class maps", view, outputs[0])
+        except KdrunError:
+            self.session.place(member.network)
+            return None
+        scores = torch.cat([class_maps(classifier, each.features[tap]).cpu() for each in outputs])
+        return scores[torch.arange(len(self.sample)), self.dataset.test.targets[self.sample]]
+
+    @torch.no_grad()
+    def _outputs(self, member: Member, names: list[str], embedding: bool) -> list[Outputs]:
+        """The network's outputs with features for the sampled images, by batch."""
+        extractor = FeatureExtractor(
+            member.network,
+            names,
+            member.paths(self.dataset),
+            embedding,
+            normalisation=(self.dataset.normalisation, member.normalisation),
+            image_size=member.image_size,
+            outputs=member.outputs,
+        )
+        member.network.eval()
+        images = self.dataset.test.select(self.sample)
+        batches = eval_loader(self.session, images, self.dataset.normalisation, self.data, BATCH)
+        try:
+            return [extractor(batch.images) for batch in batches]
+        finally:
+            extractor.close()
+
+
 def spread_sample(targets: Tensor, most: int) -> Tensor:
     """Positions `[S]` of up to `most` images, sorted and balanced over the classes."""
     places = [(targets == label).nonzero().flatten() for label in targets.unique().tolist()]
     share = max(1, most // len(places))
     return torch.cat([own[:share] for own in places])[:most].sort().values
-
-
-@torch.no_grad()
-def _features(
-    member: Member,
-    network: nn.Module,
-    dataset: Dataset,
-    sample: Tensor,
-    config: DistillConfig,
-    session: Session,
-) -> dict[str, Tensor]:
-    """tap → `[S, ...]` of the stages, in order; the embedding if there are no stages."""
-    paths = member.paths(dataset)
-    names = [name for name in paths if name.startswith("stage") and name[5:].isdigit()]
-    names = sorted(names, key=lambda name: int(name[5:])) or [n for n in paths if n == "embedding"]
-    if not names:
-        return {}
-    outputs = _outputs(member, network, names, False, dataset, sample, config, session)
-    return {name: torch.cat([each.features[name].cpu() for each in outputs]) for name in names}
-
-
-@torch.no_grad()
-def _class_maps(
-    member: Member,
-    network: nn.Module,
-    dataset: Dataset,
-    sample: Tensor,
-    config: DistillConfig,
-    session: Session,
-) -> Tensor | None:
-    """`[S, H, W]`: the scores of each image's class at each place of the last feature map.
-
-    None for a network that does not end in an average of a map and a linear classifier.
-    """
-    network.cpu()
-    view = member.view(dataset)
-    if "embedding" not in view.paths:
-        return None
-    try:
-        tap = pooled_map_tap("class maps", "network", view, dataset.info)
-        session.place(network)
-        outputs = _outputs(member, network, [tap], True, dataset, sample, config, session)
-        classifier = student_classifier("class maps", view, outputs[0])
-    except KdrunError:
-        session.place(network)
-        return None
-    scores = torch.cat([class_maps(classifier, each.features[tap]).cpu() for each in outputs])
-    return scores[torch.arange(len(sample)), dataset.test.targets[sample]]
-
-
-def _outputs(
-    member: Member,
-    network: nn.Module,
-    names: list[str],
-    embedding: bool,
-    dataset: Dataset,
-    sample: Tensor,
-    config: DistillConfig,
-    session: Session,
-) -> list[Outputs]:
-    """The network's outputs with features for the sampled test images, by batch."""
-    extractor = FeatureExtractor(
-        network,
-        names,
-        member.paths(dataset),
-        embedding,
-        normalisation=(dataset.normalisation, member.normalisation),
-        image_size=member.image_size,
-        outputs=member.outputs,
-    )
-    network.eval()
-    batches = eval_loader(
-        session, dataset.test.select(sample), dataset.normalisation, config.dataset, BATCH
-    )
-    try:
-        return [extractor(batch.images) for batch in batches]
-    finally:
-        extractor.close()
 
 
 def _shown(dataset: Dataset, index: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """`kdrun validate`: build one option and run one batch with the training code."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -42,27 +40,17 @@ class Skipped(Exception):  # noqa: N818 - not an error: the option itself is fin
 
 
 class Checker:
-    """Checks options; deletes the runs' files when the block ends. execute: runs one.
+    """Checks options by training runs. output_root: has the decoded images of data sets.
 
+    folder: for the runs. execute: trains one.
     A network that was fine as a student is not run again as a teacher.
     """
 
-    def __init__(self, output_root: Path, execute: Callable[..., object]) -> None:
+    def __init__(self, output_root: Path, folder: Path, execute: Callable[..., object]) -> None:
         self.output_root = output_root
+        self.folder = folder
         self.execute = execute
-        self.folder = tempfile.TemporaryDirectory(prefix="kdrun-validate-")
         self.fine: set[str] = set()
-
-    def __enter__(self) -> "Checker":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.folder.cleanup()
 
     def check(self, group: str, config: DistillConfig) -> str:
         """Check the configuration with an option of `group`; returns a description of the check.
@@ -81,7 +69,7 @@ class Checker:
         shape = DEFAULT_SHAPE
         if group == "experiment":
             shape = SHAPES.get(config.dataset.target, DEFAULT_SHAPE)
-        self.execute(tiny(config, shape, Path(self.folder.name)), ["validate"])
+        self.execute(tiny(config, shape, self.folder), ["validate"])
         if group == "student":
             self.fine.add(key)
         of = f" in the shape of {config.dataset.name}" if group == "experiment" else ""

@@ -11,7 +11,6 @@ from kdrun.report.metrics_table import (
     TEST,
     WINNER,
     Metric,
-    last_val_top1,
     teacher_top1,
 )
 from kdrun.report.records import Run
@@ -56,11 +55,6 @@ class Group:
     def best_val(self) -> Mean | None:
         """Validation top-1 of the best epoch, percent."""
         return self.mean(WINNER)
-
-    @property
-    def last_val(self) -> Mean | None:
-        """Validation top-1 of the last epoch, percent."""
-        return self.mean(last_val_top1)
 
     @property
     def test(self) -> Mean | None:

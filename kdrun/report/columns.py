@@ -1,5 +1,6 @@
 """The columns of a section's table, once for the screen, Markdown, CSV and the page."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdrun.report.aggregate import Group
@@ -23,6 +24,14 @@ class Cell:
     value: Value
 
 
+EMPTY = Cell("", None)
+
+
+def mean_cell(mean: Mean | None) -> Cell:
+    """`97.21 ± 0.31`, of percentages."""
+    return EMPTY if mean is None else Cell(mean.text(), mean.mean)
+
+
 @dataclass(frozen=True)
 class Column:
     """name: its CSV column. heading: its title on screen. about: a sentence that explains it.
@@ -37,6 +46,12 @@ class Column:
     heading: str = ""
     means: list[Mean | None] | None = None
     setting: bool = False
+
+    @classmethod
+    def texts(cls, name: str, values: Iterable[object], about: str = "") -> "Column":
+        """A column of texts; None is an empty cell."""
+        cells = [EMPTY if value is None else Cell(str(value), str(value)) for value in values]
+        return cls(name, about, cells, numeric=False)
 
     @property
     def title(self) -> str:
@@ -88,8 +103,7 @@ def columns(section: Section, published: list[PublishedMetric]) -> list[Column]:
 
 def _labels(section: Section) -> Column:
     labels = [section.row_label(place) for place in range(len(section.groups))]
-    about = "The settings that tell the rows apart."
-    return Column(SETTING, about, [Cell(text, text) for text in labels], numeric=False)
+    return Column.texts(SETTING, labels, "The settings that tell the rows apart.")
 
 
 def _metric(metric: Metric, groups: list[Group]) -> Column:
@@ -109,9 +123,8 @@ def _seeds(groups: list[Group]) -> Column:
 
 
 def _verdicts(groups: list[Group]) -> Column:
-    cells = [Cell(group.verdict.outcome or "", group.verdict.outcome) for group in groups]
     about = "Whether distillation helps, from the 95 % interval of the gain over seeds."
-    return Column(VERDICT, about, cells, numeric=False)
+    return Column.texts(VERDICT, (group.verdict.outcome for group in groups), about)
 
 
 def _seeds_needed(groups: list[Group]) -> Column:
@@ -147,19 +160,19 @@ def _p_values(section: Section) -> Column:
 
 
 def _fronts(groups: list[Group]) -> Column:
-    texts = [", ".join(names) for names in fronts(groups)]
+    texts = [", ".join(names) or None for names in fronts(groups)]
     about = (
         "No row is as accurate on validation with fewer of these, or more accurate with as many."
     )
-    cells = [Cell(text, text or None) for text in texts]
-    return Column("Pareto front", about, cells, numeric=False)
+    return Column.texts("Pareto front", texts, about)
 
 
 def _published(groups: list[Group], published: list[PublishedMetric]) -> Column:
     matches = [match(group.settings, published) for group in groups]
-    cells = [Cell(m.shown, m.shown) if m else Cell("", None) for m in matches]
     about = "From the paper, with its schedule and settings; not measured by kdrun."
-    return Column("published (full schedule)", about, cells, numeric=False)
+    return Column.texts(
+        "published (full schedule)", (m.shown if m else None for m in matches), about
+    )
 
 
 def _setting(name: str, groups: list[Group]) -> Column:

@@ -114,9 +114,9 @@ def best_lines(section: Section) -> list[str]:
         return []
     label = section.row_label(0)
     text = f"best on validation: {label}, " if len(section.groups) > 1 else f"{label}: "
-    text += f"test {_mean(top.test)} %"
+    text += f"test {top.test.text()} %"
     if top.baseline and top.gain:
-        text += f", baseline {_mean(top.baseline)} %, gain {format.points(top.gain.mean)} points"
+        text += f", baseline {top.baseline.text()} %, gain {format.points(top.gain.mean)} points"
     if top.teacher:
         text += f", teacher {format.percent(top.teacher.mean)} %"
     verdict = top.verdict.text()
@@ -152,10 +152,6 @@ def status_rows(report: Report) -> list[tuple[str, str, str, str]]:
     return [(run.status, str(run.folder), run.command, _why(run)) for run in report.unfinished]
 
 
-def _mean(mean: Any) -> str:
-    return format.percent(mean.mean) + ("" if mean.sd is None else f" ± {format.percent(mean.sd)}")
-
-
 def _count(things: Any, word: str) -> str:
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
@@ -175,11 +171,11 @@ def _teachers(runs: Sequence[Run]) -> Listing:
     return Listing(
         "Teachers",
         [
-            _texts("teacher", [run.result.trained.name for run in chosen]),
-            _texts("dataset", [run.result.dataset.name for run in chosen]),
-            _texts("seed", [run.seed for run in chosen]),
+            Column.texts("teacher", [run.result.trained.name for run in chosen]),
+            Column.texts("dataset", [run.result.dataset.name for run in chosen]),
+            Column.texts("seed", [run.seed for run in chosen]),
             *_metrics(chosen),
-            _texts("folder", [run.folder for run in chosen]),
+            Column.texts("folder", [run.folder for run in chosen]),
         ],
     )
 
@@ -189,12 +185,12 @@ def _evaluations(runs: Sequence[Run]) -> Listing:
     return Listing(
         "Other runs",
         [
-            _texts("command", [run.verb for run in chosen]),
-            _texts("network", [run.result.student.name for run in chosen]),
-            _texts("dataset", [run.result.dataset.name for run in chosen]),
+            Column.texts("command", [run.verb for run in chosen]),
+            Column.texts("network", [run.result.student.name for run in chosen]),
+            Column.texts("dataset", [run.result.dataset.name for run in chosen]),
             *_metrics(chosen),
-            _texts("of", [run.result.run for run in chosen]),
-            _texts("folder", [run.folder for run in chosen]),
+            Column.texts("of", [run.result.run for run in chosen]),
+            Column.texts("folder", [run.folder for run in chosen]),
         ],
     )
 
@@ -206,8 +202,3 @@ def _metrics(runs: Sequence[Run]) -> list[Column]:
         cells = [Cell(metric.text(value), value) for value in values]
         metric_columns.append(Column(metric.name, metric.about, cells))
     return metric_columns
-
-
-def _texts(name: str, values: Sequence[Any]) -> Column:
-    cells = [Cell("", None) if v is None else Cell(str(v), str(v)) for v in values]
-    return Column(name, "", cells, numeric=False)

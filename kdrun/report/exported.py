@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kdrun.report.columns import Cell, Column
+from kdrun.report.columns import EMPTY, Cell, Column, mean_cell
 from kdrun.report.records import Run, find, number, read_object
 from kdrun.report.settings import NONE, settings_of
-from kdrun.report.statistics import Mean, mean_of
-from kdrun.ui import format
+from kdrun.report.statistics import mean_of
 
 FILE = "export/export.json"  # in a run's folder
 FLOATS = "fp32"
@@ -50,17 +49,18 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
 
     def means(name: str, about: str, *path: str) -> Column:
         found = [mean_of(_numbers(files, *path)) for files in groups]
-        return Column(name, about, [_cell(mean) for mean in found], means=found)
+        return Column(name, about, [mean_cell(mean) for mean in found], means=found)
 
     sizes = [_numbers(files, "bytes") for files in groups]
     times = [[ms for file in files if (ms := _milliseconds(file.facts))] for files in groups]
     return [
-        _texts("network", "", [one.network for one in firsts]),
-        _texts("dataset", "", [one.dataset for one in firsts]),
-        _texts("teacher", "", [one.teacher for one in firsts]),
-        _texts("loss", "", [one.loss for one in firsts]),
-        _texts("trained in", "student.quantize of the training.", [one.trained for one in firsts]),
-        _texts("file", "What was exported.", [one.file for one in firsts]),
+        Column.texts("network", (one.network for one in firsts)),
+        Column.texts("dataset", (one.dataset for one in firsts)),
+        Column.texts("teacher", (one.teacher for one in firsts)),
+        Column.texts("loss", (one.loss for one in firsts)),
+        Column.texts("trained in", (one.trained for one in firsts),
+                     "student.quantize of the training."),
+        Column.texts("file", (one.file for one in firsts), "What was exported."),
         Column("n", "Exported seeds.", [Cell(str(len(f)), float(len(f))) for f in groups]),
         means("network top-1 %", "Of the network in PyTorch.", "check", "original", "top1"),
         means("file top-1 %", "Of the exported file.", "check", "exported", "top1"),
@@ -75,7 +75,7 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
 
 def _files(run: Run) -> list[Exported]:
     """The exported files of a finished run; none of weights that have changed since."""
-    if not run.finished or run.result.student is None:
+    if not run.finished:
         return []
     settings = settings_of(run)
     seedless = {k: v for k, v in settings.items() if k not in ("seed", "student.quantize")}
@@ -124,19 +124,8 @@ def _milliseconds(facts: dict[str, Any]) -> float | None:
     return None
 
 
-def _cell(mean: Mean | None) -> Cell:
-    if mean is None:
-        return Cell("", None)
-    spread = "" if mean.sd is None else f" ± {format.percent(mean.sd)}"
-    return Cell(format.percent(mean.mean) + spread, mean.mean)
-
-
 def _median(values: Sequence[float], unit: float, form: str) -> Cell:
     if not values:
-        return Cell("", None)
+        return EMPTY
     value = median(values) / unit
     return Cell(f"{value:{form}}", value)
-
-
-def _texts(name: str, about: str, values: Sequence[str]) -> Column:
-    return Column(name, about, [Cell(value, value) for value in values], numeric=False)

@@ -66,11 +66,8 @@ class Metric:
         return f"{self.show(value)}{' %' if self.name.endswith(' %') else ''}"
 
     def means(self, value: Mean | None) -> str:
-        """`97.21 ± 0.31`; the mean without a spread for one value."""
-        if value is None:
-            return ""
-        sd = "" if value.sd is None else f" ± {self.show(value.sd).lstrip('+')}"
-        return self.show(value.mean) + sd
+        """`97.21 ± 0.31`; empty where there is none."""
+        return "" if value is None else value.text(self.show)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kdrun.errors import MissingExtraError
 from kdrun.files import write_atomically
 from kdrun.report.trackers import run_settings, scalars
 
@@ -22,10 +21,8 @@ class MlflowLogger:
     def __init__(
         self, folder: Path, experiment: str = "kdrun", tracking_uri: str = "mlruns"
     ) -> None:
-        try:
-            from mlflow import MlflowClient
-        except ImportError:
-            raise MissingExtraError("mlflow", "mlflow", "logger=mlflow") from None
+        from mlflow import MlflowClient
+
         if "://" not in tracking_uri:
             tracking_uri = Path(tracking_uri).resolve().as_uri()
             # MLflow 3 refuses its file store without this

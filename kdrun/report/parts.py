@@ -1,10 +1,10 @@
 """Networks that belong to a row of a report: its teachers, assistants, generations, peers, ..."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdrun.report.aggregate import Group
-from kdrun.report.columns import Cell, Column
+from kdrun.report.columns import EMPTY, Cell, Column, mean_cell
 from kdrun.report.sections import Section
 from kdrun.report.statistics import mean_of
 from kdrun.runs.result import Measured, RunResult
@@ -31,23 +31,16 @@ def parts_columns(section: Section) -> list[Column]:
     if not rows:
         return []
     means = [mean_of(part.top1) for _, part in rows]
-    shown = [
-        Cell("", None)
-        if mean is None
-        else Cell(
-            format.percent(mean.mean) + ("" if not mean.sd else f" ± {format.percent(mean.sd)}"),
-            mean.mean,
-        )
-        for mean in means
-    ]
+    # the seeds of a row may share a network, whose values are equal then
+    shown = [mean_cell(mean and replace(mean, sd=mean.sd or None)) for mean in means]
     sizes = [
-        Cell("", None) if part.params is None else Cell(format.count(part.params), part.params)
+        EMPTY if part.params is None else Cell(format.count(part.params), part.params)
         for _, part in rows
     ]
     return [
-        _texts("row", "The row of the table above.", (row for row, _ in rows)),
-        _texts("part", "What the network was in the run.", (part.role for _, part in rows)),
-        _texts("network", "", (part.network for _, part in rows)),
+        Column.texts("row", (row for row, _ in rows), "The row of the table above."),
+        Column.texts("part", (part.role for _, part in rows), "What the network was in the run."),
+        Column.texts("network", (part.network for _, part in rows)),
         Column("test top-1 %", "Test split, mean over seeds.", shown, means=means),
         Column("params", "Trainable parameters.", sizes),
     ]
@@ -75,7 +68,3 @@ def _measured(result: RunResult) -> Iterable[tuple[str, str, Measured, int | Non
         yield "ensemble of generations", student, result.ensemble_of_generations, None
     for part in (*result.peers, *result.branches, *result.exits, *result.ensemble):
         yield part.name or part.role or "network", part.network or student, part, part.params
-
-
-def _texts(name: str, about: str, values: Iterable[str]) -> Column:
-    return Column(name, about, [Cell(value, value) for value in values], numeric=False)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.shipped import shipped_configs
+from kdrun.config.shipped import config_folders
 from kdrun.errors import ConfigError, did_you_mean
 from kdrun.limits import read_yaml
 from kdrun.report.settings import ABSENT, NONE, Settings, text
@@ -131,9 +131,8 @@ def read_published(config_dir: Path | None = None) -> list[PublishedMetric]:
 
     Raises ConfigError for a malformed file.
     """
-    package = shipped_configs()
-    roots = [package, *([config_dir] if config_dir is not None else [])]
-    files = [path for root in roots for path in sorted((root / FOLDER).glob("*.yaml"))]
+    folders = config_folders(config_dir)
+    files = [path for folder in folders for path in sorted((folder / FOLDER).glob("*.yaml"))]
     return [metric for path in files for metric in read_file(path)]
 
 

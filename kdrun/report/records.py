@@ -36,7 +36,6 @@ from kdrun.runs.shape import EPOCH, fits
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder, different
 
 NOT_STARTED, GONE, OVER_BUDGET = "not started", "folder gone", "over budget"
-SWEEP = SWEEP_FILE
 # Folders below an output root that hold no runs.
 SKIPPED = ("checkpoints", "pictures", "teachers", "cache")
 # Settings that repeat a configuration instead of changing it.
@@ -143,13 +142,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Collected:
-    """All runs below `folders`, each once, sorted by folder name.
+    """All runs below some folders, each once, sorted by folder name.
 
     missing: jobs of sweeps without a run folder, and damaged sweeps.
     """
 
     runs: list[Run]
-    folders: list[Path]
     sweeps: list[Sweep] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
 
@@ -171,7 +169,7 @@ def collect(folders: Iterable[Path]) -> Collected:
     for folder in folders:
         _require_folder(folder)
         for path in _below(folder):
-            if path.name == SWEEP:
+            if path.name == SWEEP_FILE:
                 sweep_folders.add(path.parent)
             else:
                 runs.setdefault(path.parent.resolve(), read_run(path.parent))
@@ -189,26 +187,45 @@ def collect(folders: Iterable[Path]) -> Collected:
             "runs there are; kdrun distill makes one."
         )
     ordered = sorted(runs.values(), key=lambda run: (run.folder.name, str(run.folder)))
-    return Collected(ordered, folders, sweeps, missing)
+    return Collected(ordered, sweeps, missing)
 
 
 def _read_sweep(folder: Path, runs: dict[Path, Run], missing: list[Run]) -> Sweep:
     """A sweep; adds its runs to `runs` and its jobs without one to `missing`."""
+    values = read_object(folder / SWEEP_FILE)
+    jobs, typed = values.get("jobs"), values.get("command")
     members = set()
-    for command, error, noted, run in _jobs(folder):
-        if run is not None:
+    for position, job in enumerate(jobs if isinstance(jobs, list) else []):
+        if not isinstance(job, dict):
+            continue
+        args = job.get("command")
+        command = shlex.join(["kdrun", *map(str, args)]) if isinstance(args, list) else ""
+        run = _run_of_job(folder, job.get("job", position), command)
+        if isinstance(run, Path):
             members.add(run.resolve())
             runs.setdefault(run.resolve(), read_run(run, command))
-            continue
-        status = NOT_STARTED if noted is None else GONE
-        if str(error).startswith(f"{OVER_BUDGET}: "):
-            status = OVER_BUDGET
-        status = DAMAGED if noted is not None and noted.suffix == ".json" else status
-        missing.append(Run(noted or folder, RunResult(error=str(error or "")), status, command))
-    values = read_object(folder / SWEEP)
-    typed = values.get("command")
+        else:
+            missing.append(run)
     search = isinstance(typed, list) and typed[:1] == ["search"]
     return Sweep(folder, _varied(values), search, frozenset(members))
+
+
+def _run_of_job(sweep: Path, number: Any, command: str) -> Path | Run:
+    """The run folder of a job; for a job without one, a `Run` whose status says why."""
+    note = sweep / "jobs" / f"{number}.json"
+    fault = SweepFolder(sweep).note_fault(number)
+    if fault:
+        return Run(note, RunResult(error=fault), DAMAGED, command)
+    ended = read_object(note)
+    error, status, place = str(ended.get("error") or ""), NOT_STARTED, sweep
+    if isinstance(ended.get("run"), str):
+        status, place = GONE, Path(ended["run"])
+        found = _moved(place, sweep)
+        if found is not None:
+            return found
+    if excess := ended.get("over_budget"):
+        error, status = f"{OVER_BUDGET}: {excess}", OVER_BUDGET
+    return Run(place, RunResult(error=error), status, command)
 
 
 def _varied(values: dict[str, Any]) -> tuple[str, ...]:
@@ -302,35 +319,9 @@ def _below(folder: Path) -> Iterator[Path]:
             yield Path(place) / RESULT
             inner.clear()
             continue
-        if SWEEP in files:
-            yield Path(place) / SWEEP
+        if SWEEP_FILE in files:
+            yield Path(place) / SWEEP_FILE
         inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in SKIPPED)
-
-
-def _jobs(sweep: Path) -> Iterator[tuple[str, Any, Path | None, Path | None]]:
-    """(command, error, recorded run folder, its present location) of every job of a sweep.
-
-    A damaged job file: its own path as the recorded folder, no location.
-    """
-    jobs = read_object(sweep / SWEEP).get("jobs")
-    for position, job in enumerate(jobs if isinstance(jobs, list) else []):
-        if not isinstance(job, dict):
-            continue
-        args = job.get("command")
-        command = shlex.join(["kdrun", *map(str, args)]) if isinstance(args, list) else ""
-        note = sweep / "jobs" / f"{job.get('job', position)}.json"
-        fault = SweepFolder(sweep).note_fault(job.get("job", position))
-        if fault:
-            yield command, fault, note, None
-            continue
-        ended = read_object(note)
-        noted, error = ended.get("run"), ended.get("error")
-        if excess := ended.get("over_budget"):
-            error = f"{OVER_BUDGET}: {excess}"
-        if isinstance(noted, str):
-            yield command, error, Path(noted), _moved(Path(noted), sweep)
-        else:
-            yield command, error, None, None
 
 
 def _moved(run: Path, sweep: Path) -> Path | None:

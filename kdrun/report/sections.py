@@ -108,14 +108,13 @@ def _section(experiment: Experiment, groups: list[Group]) -> Section:
     names = differing(all_settings)
     labels = distinguishing(all_settings, names, experiment.varied or ALWAYS)
     names += [name for name in labels if name not in names]
-    tests = {str(place): group.p for place, group in enumerate(groups)}
     return Section(
         _title(experiment, all_settings),
         experiment,
         groups,
         names,
         labels,
-        {int(name) for name in significant(tests)},
+        significant({place: group.p for place, group in enumerate(groups)}),
     )
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kdrun.config.schema import RuntimeConfig
+from kdrun.config.schema import RuntimeConfig, named_teachers
 from kdrun.report.records import Run, find
 from kdrun.runs.result import RunResult
 
@@ -66,8 +66,7 @@ def _contents(run: Run) -> dict[str, str]:
     """Digests of what a setting only names: images, weights, code. Equal names may differ there."""
     result = run.result
     known = {"dataset": result.dataset.fingerprint, "transfer": result.transfer.fingerprint}
-    for number, teacher in enumerate(result.teachers, 1):
-        where = f"teacher{number}" if len(result.teachers) > 1 else "teacher"
+    for where, teacher in named_teachers(result.teachers):
         if find(run.config, where, "checkpoint") is not None:
             known[f"{where}.checkpoint"] = teacher.sha256
     known |= {**result.teacher_files, **result.code}

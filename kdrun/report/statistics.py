@@ -1,9 +1,13 @@
 """Means over seeds and paired tests of differences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from kdrun.ui import format
+
+T = TypeVar("T")
 # No test with fewer pairs than this.
 LEAST_PAIRS = 3
 LEVEL = 0.05
@@ -17,6 +21,11 @@ class Mean:
     mean: float
     sd: float | None
     n: int
+
+    def text(self, show: Callable[[float], str] = format.percent) -> str:
+        """`97.21 ± 0.31`; the mean alone where there is no spread."""
+        spread = "" if self.sd is None else f" ± {show(self.sd).lstrip('+')}"
+        return show(self.mean) + spread
 
 
 def mean_of(values: Sequence[float | None]) -> Mean | None:
@@ -47,16 +56,16 @@ def paired_p(differences: Sequence[float]) -> float | None:
     return float(2.0 * stdtr(found.n - 1, -abs(t)))
 
 
-def significant(p_values: Mapping[str, float | None], level: float = LEVEL) -> set[str]:
-    """The names whose p-value is below `level` after Holm's correction for all tests.
+def significant(p_values: Mapping[T, float | None], level: float = LEVEL) -> set[T]:
+    """The keys whose p-value is below `level` after Holm's correction for all tests.
 
     Holm 1979: the smallest p is compared with level / m, the next with level / (m - 1), and so on
     until one is larger.
     """
-    ranked = sorted((p, name) for name, p in p_values.items() if p is not None)
+    tested = {key: p for key, p in p_values.items() if p is not None}
     held = set()
-    for place, (p, name) in enumerate(ranked):
-        if p > level / (len(ranked) - place):
+    for place, key in enumerate(sorted(tested, key=tested.__getitem__)):
+        if tested[key] > level / (len(tested) - place):
             break
-        held.add(name)
+        held.add(key)
     return held

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from kdrun.errors import MissingExtraError
 from kdrun.report.trackers import scalars
 
 
@@ -11,10 +10,8 @@ class TensorBoardLogger:
     """Writes each number of a row as a scalar by epoch, into the run's folder."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingExtraError("tensorboard", "tensorboard", "logger=tensorboard") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, row: dict[str, Any]) -> None:

@@ -46,7 +46,12 @@ def require_tracker(config: LoggerConfig) -> None:
     """Raise MissingExtraError if the tracker's package is not installed."""
     package = PACKAGES.get(config.target or "")
     if package is not None and importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, package, f"logger={config.name}")
+        raise _missing(config)
+
+
+def _missing(config: LoggerConfig) -> MissingExtraError:
+    package = PACKAGES[str(config.target)]
+    return MissingExtraError(package, package, f"logger={config.name}")
 
 
 @contextmanager
@@ -60,7 +65,13 @@ def open_tracker(
     if config.target is None or not world().is_main:
         yield None
         return
-    tracker: Tracker | None = build.call(config.target, config.kwargs, "logger", folder=folder)
+    tracker: Tracker | None
+    try:
+        tracker = build.call(config.target, config.kwargs, "logger", folder=folder)
+    except ImportError:
+        if config.target not in PACKAGES:
+            raise
+        raise _missing(config) from None
 
     def attempt(call: Callable[[Tracker], None]) -> None:
         nonlocal tracker

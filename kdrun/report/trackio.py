@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-from kdrun.errors import MissingExtraError
 from kdrun.report.trackers import run_settings, scalars
 
 
@@ -17,10 +16,8 @@ class TrackioLogger:
     """
 
     def __init__(self, folder: Path, project: str = "kdrun", space_id: str | None = None) -> None:
-        try:
-            import trackio
-        except ImportError:
-            raise MissingExtraError("trackio", "trackio", "logger=trackio") from None
+        import trackio
+
         with _quietly():
             self.run = trackio.init(
                 project=project,

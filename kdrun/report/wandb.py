@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdrun.errors import ConfigError, MissingExtraError
+from kdrun.errors import ConfigError
 from kdrun.report.trackers import run_settings, scalars
 
 MODES = ("online", "offline", "disabled")
@@ -20,10 +20,8 @@ class WandbLogger:
     def __init__(
         self, folder: Path, project: str = "kdrun", entity: str | None = None, mode: str = "offline"
     ) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise MissingExtraError("wandb", "wandb", "logger=wandb") from None
+        import wandb
+
         if mode not in MODES:
             raise ConfigError(f"logger.mode={mode} is not one of {', '.join(MODES)}.")
         known_mode: Any = mode

@@ -1,4 +1,4 @@
-"""`config.yaml` of a run's folder, which may be old, damaged or from a stranger."""
+"""Read `config.yaml` of a run folder, which may be outdated, damaged or untrusted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
-    """The typed configuration of a run: what `parse` makes of its `config.yaml`.
+    """The typed configuration of a run: its `config.yaml`, converted by `parse`.
 
-    Raises ConfigError when it is none, is damaged, or calls code that is not allowed.
+    Raises ConfigError if the file is missing or damaged, or calls code that is not allowed.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -54,9 +54,9 @@ def read_config(folder: Path, parse: Callable[[DictConfig], T]) -> T:
 
 
 def parsed(parse: Callable[[Any], T], values: Any, source: str) -> T:
-    """What `parse` makes of values that are read from `source`, not composed.
+    """Convert values that are read from the file `source` instead of composed.
 
-    Raises ConfigError where a setting is missing or of another kind than this kdrun writes.
+    Raises ConfigError if a setting is missing or has another type than this kdrun writes.
     """
     try:
         return parse(values)

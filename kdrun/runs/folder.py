@@ -117,14 +117,14 @@ class RunFolder:
             seal(self.path, DESCRIPTION)
 
     def seal(self) -> None:
-        """The run has ended: the digests of all it wrote."""
+        """Write the checksums of all files of the run, which has ended."""
         if world().is_main:
             own = self.path.glob("*") if self.path.is_dir() else ()
             names = sorted(path.name for path in own if path.is_file())
             seal(self.path, [name for name in names if name not in UNSEALED and name[0] != "."])
 
     def tidy(self) -> None:
-        """Finish what a process left that was killed after its run was complete: the list."""
+        """Write the checksums of a complete run whose process was killed before it did."""
         if not is_listed(self.path / RESULT) and world().is_main:
             with suppress(OSError, ConfigError):  # it may not be written, or is being finished
                 self._lock_or_refuse()
@@ -146,7 +146,7 @@ def _make_in(group: Path, name: str) -> Path:
             path.mkdir()
             return path
         except FileExistsError:
-            continue  # somebody drew the same random letters in the same millisecond
+            continue  # another process drew the same name
         except OSError as error:
             if error.errno in FULL:
                 raise
@@ -172,7 +172,7 @@ def _remove_abandoned(group: Path) -> None:
 
 
 def safe_name(name: str) -> str:
-    """A folder name without characters that mean something in paths, and not too long."""
+    """A folder name of at most 120 characters, without special characters of paths."""
     cleaned = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".")
     return cleaned[:120] or "_"
 

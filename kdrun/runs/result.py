@@ -168,7 +168,7 @@ class BiasCorrection(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStop(Record):
-    """Why training ended before its last epoch. metric: in words."""
+    """Early stopping. metric: the one that did not improve, for messages."""
 
     epoch: Size | None = None
     epochs: Size | None = None
@@ -332,7 +332,7 @@ def percent_columns(values: dict[str, Any]) -> dict[str, float]:
 
 
 def is_result(values: Any) -> bool:
-    """Whether a value can be that of a `result.json`."""
+    """Whether a value is a valid `result.json`."""
     try:
         return RunResult.from_dict(values).schema == SCHEMA
     except ValueError:

@@ -1,6 +1,6 @@
 """Find runs by an entry of their result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,6 @@ from kdrun.runs.result import COMPLETED
 def group_folder(root: Path, verb: str, dataset: str, name: str) -> Path:
     """The folder that holds all runs of that name."""
     return root / verb / safe_name(dataset) / safe_name(name)
-
-
-def runs_in(group: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, result) of every intact run in a group, newest first."""
-    return matching(group, lambda result: True)
 
 
 def find_run(

@@ -89,6 +89,15 @@ class SweepFolder:
         """The jobs listed so far; empty before the first."""
         return list(self.read()["jobs"]) if (self.path / SWEEP_FILE).is_file() else []
 
+    def data(self) -> list[str]:
+        """The fingerprints of the sweep's data sets, as they were when it began."""
+        return list(self.read().get("data", []))
+
+    def total(self) -> int:
+        """The number of jobs; of a search, which adds them one by one, that of its trials."""
+        values = self.read()
+        return int(values.get("total") or len(values["jobs"]))
+
     def add_job(self, job: int, command: Sequence[str], chosen: Sequence[str]) -> None:
         """Add or replace a job. chosen: the overrides that distinguish it from the other jobs."""
         listed = [entry for entry in self.jobs() if entry["job"] != job]

@@ -12,11 +12,11 @@ from kdrun.config.runtime import SweepConfig
 from kdrun.config.schema import DistillConfig
 from kdrun.data.dataset import Dataset
 from kdrun.deploy.untrained import LatencyStore, conditions_of, untrained
-from kdrun.distillation.build import Plan
+from kdrun.distillation.build import BuildPlan
 from kdrun.distillation.prepare import plan_student
 from kdrun.distillation.session import Session, open_data, open_session
 from kdrun.distillation.transfer import open_transfer
-from kdrun.errors import ConfigError, KdrunError
+from kdrun.errors import EXIT_DONE, ConfigError, KdrunError
 from kdrun.models.card import NetworkCard
 from kdrun.models.measure import count_bytes
 from kdrun.runs.footprint import Footprint, RunFootprint
@@ -35,7 +35,11 @@ class Decision:
 
     def noted(self) -> dict[str, Any]:
         """What the sweep's folder holds of a student over the budget."""
-        return {"code": 0, "over_budget": self.excess, "footprint": self.footprint.to_dict()}
+        return {
+            "code": EXIT_DONE,
+            "over_budget": self.excess,
+            "footprint": self.footprint.to_dict(),
+        }
 
 
 def has_budget(config: Any) -> bool:
@@ -92,7 +96,7 @@ class Budget:
         self.session = session
         self.open_data = open_data or self._open
         self.stores = stores
-        self.plans: dict[str, tuple[Plan, Dataset]] = {}
+        self.plans: dict[str, tuple[BuildPlan, Dataset]] = {}
         self.bytes: dict[str, int] = {}
         self.latencies: dict[str, LatencyStore] = {}
 
@@ -110,7 +114,7 @@ class Budget:
             for number, (plan, _) in plans.items()
         }
 
-    def _plan(self, config: DistillConfig) -> tuple[Plan, Dataset]:
+    def _plan(self, config: DistillConfig) -> tuple[BuildPlan, Dataset]:
         data = (config.dataset, config.val_fraction, config.transfer)
         key = repr((config.student, config.teachers, config.loss, config.scheme, data))
         if key not in self.plans:
@@ -123,7 +127,7 @@ class Budget:
         return open_data(self.session, config.dataset, config.val_fraction)
 
     def _latencies(
-        self, configs: dict[int, DistillConfig], plans: dict[int, tuple[Plan, Dataset]]
+        self, configs: dict[int, DistillConfig], plans: dict[int, tuple[BuildPlan, Dataset]]
     ) -> dict[int, list[float]]:
         """Job number → latency of the student and of each teacher, where they are measured."""
         by_conditions: dict[str, list[int]] = {}
@@ -153,7 +157,7 @@ class Budget:
         return self.latencies.setdefault(str(conditions), store)
 
     def _decision(
-        self, config: DistillConfig, plan: Plan, latencies: list[float] | None
+        self, config: DistillConfig, plan: BuildPlan, latencies: list[float] | None
     ) -> Decision:
         limits = config.runtime.sweep
         cards = (plan.student, *plan.teachers)

@@ -6,11 +6,8 @@ run and timed in a temporary folder.
 """
 
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,10 +31,11 @@ from kdrun.distillation.session import Session, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.distillation.transfer import data_fingerprints, open_transfer
 from kdrun.engine.devices import check_precision
+from kdrun.files import free_bytes
 from kdrun.models.pruned import with_architecture
 from kdrun.runs.search import find_run, group_folder
 from kdrun.sweeps.budget import Budget, has_budget, require_one
-from kdrun.sweeps.jobs import RunConfig, finished_run_on, run_place
+from kdrun.sweeps.jobs import RunConfig, finished_run, run_place
 from kdrun.ui import format
 
 Say = Callable[[str], None]
@@ -51,6 +49,7 @@ COPIES_WHILE_TRAINING = 3
 TEXT_BYTES = 40_000
 # A forward pass costs about a third of a training step.
 FORWARD_SHARE = 1 / 3
+TEMPORARY = "kdrun-dry-run-"  # start of the names of temporary folders
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class Report:
 
     lines: list[str] = field(default_factory=list)
     trainings: dict[str, Training] = field(default_factory=dict)
-    new_runs: int = 0
 
 
 class _NotDecoded(Exception):  # noqa: N818 - ends opening a data set, which is no error
@@ -108,7 +106,9 @@ def dry_run(
     for line in report.lines:
         say(line)
     root = Path(runtime.output_root)
-    say(f"disk: about {format.size(_disk(report))} in {root} ({format.size(_free(root))} free)")
+    say(
+        f"disk: about {format.size(_disk(report))} in {root} ({format.size(free_bytes(root))} free)"
+    )
     if executes is not None:
         if report.trainings:
             seconds, details = _timed(report, executes, processes)
@@ -184,11 +184,10 @@ class _Examiner:
         finished = unfinished = None
         if dataset is not None and self.reuse:
             group, key = run_place(config)
-            finished = finished_run_on(config, data_fingerprints(config, dataset, self.session))
+            finished = finished_run(config, data_fingerprints(config, dataset, self.session))
             unfinished = None if finished else find_run(group, "identity", key, finished=False)
         if finished is not None:
             return "finished", str(finished)
-        self.report.new_runs += unfinished is None
         for teacher in config.teachers:
             self._teacher(config, teacher, dataset)
         if isinstance(config, DistillConfig):
@@ -261,9 +260,10 @@ class _Examiner:
         plain = baseline_config(config)
         name = f"baseline {config.student.name} (seed {config.seed})"
         start: DistillConfig | None = config
-        with _temporary_root() as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
             if starts_from_teacher(config):
-                start = known_start(config, dataset, self.session.output_root, folder)
+                root = self.session.output_root
+                start = known_start(config, dataset, root, Path(folder))
             digest = baseline_fingerprint(start or config, dataset)
         found = None
         if start is None:
@@ -276,7 +276,6 @@ class _Examiner:
             found = find_run(group, "fingerprint", digest, True, weights=True)
             self.needed[name] = f"finished ({found})" if found else "to train once"
         if found is None and digest not in self.report.trainings:
-            self.report.new_runs += 1
             self._add(digest, name, weights, plain, plain.schedule, dataset)
 
     def _add(
@@ -329,22 +328,15 @@ def _disk(report: Report) -> int:
     return kept + largest * BYTES_PER_WEIGHT * COPIES_WHILE_TRAINING
 
 
-def _free(root: Path) -> int:
-    place = os.path.abspath(root)
-    while not os.path.exists(place) and place != os.path.dirname(place):
-        place = os.path.dirname(place)
-    return shutil.disk_usage(place).free
-
-
 def _timed(report: Report, executes: Executes, processes: int) -> tuple[float, str]:
     """(seconds for everything that is left, how they were measured)."""
     rates: dict[str, float] = {}
     seconds = 0.0
-    with _temporary_root() as root:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as root:
         for one in report.trainings.values():
             key = _kind(one.config)
             if key not in rates:
-                rates[key] = _images_per_second(one.config, root, executes)
+                rates[key] = _images_per_second(one.config, Path(root), executes)
             seconds += (one.images + FORWARD_SHARE * one.evaluated) / rates[key]
     several = f", {processes} jobs at once" if processes > 1 else ""
     kinds = f"{len(rates)} kind{'s' * (len(rates) > 1)} of training"
@@ -359,12 +351,6 @@ def _kind(config: RunConfig) -> str:
         return repr((config.teachers[0].network, size))
     networks = [teacher.network for teacher in config.teachers]
     return repr((config.student, networks, sorted(config.loss), config.scheme.name, size))
-
-
-@contextmanager
-def _temporary_root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kdrun-dry-run-") as folder:
-        yield Path(folder)
 
 
 def _images_per_second(config: RunConfig, root: Path, executes: Executes) -> float:

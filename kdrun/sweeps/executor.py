@@ -28,7 +28,7 @@ from kdrun.runs.footprint import RunFootprint, write_footprint
 from kdrun.runs.sweeps import SweepFolder
 from kdrun.sweeps import launchers
 from kdrun.sweeps.launchers import Launcher
-from kdrun.sweeps.plan import Config, SweepPlan, runtime_of
+from kdrun.sweeps.plan import Config, SweepPlan
 
 if TYPE_CHECKING:
     from kdrun.sweeps.budget import Decision
@@ -49,43 +49,47 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
     execute: runs a job by its configuration. execute_in: the same in an open session; where it is
     given, jobs with gang=true run in lockstep.
     """
-    folder = plan.folder
-    in_lockstep = execute_in is not None and any(runtime_of(c).gang for c in plan.configs)
-    if in_lockstep:
+    if not any(config.runtime.gang for config in plan.configs):
+        execute_in = None
+    if execute_in is not None:
         _require_lockstep(plan.launcher)
-    from kdrun.sweeps import progress as sweep
+    from kdrun.sweeps import progress
 
     require_objectives(plan.configs)
     for config in plan.configs:
-        require_root(Path(runtime_of(config).output_root))
+        require_root(Path(config.runtime.output_root))
     decisions = _decide(plan)
-    within = [n for n in range(len(plan.configs)) if n not in decisions or not decisions[n].excess]
-    if execute_in is not None and in_lockstep:
-        launch = _lockstep(plan, within, execute, execute_in)
+    over_budget = {number for number, decision in decisions.items() if decision.excess}
+    numbers = [number for number in range(len(plan.configs)) if number not in over_budget]
+    if execute_in is not None:
+        launch = _lockstep(plan, numbers, execute, execute_in)
     else:
-        jobs = [
-            partial(do_planned_job, folder, n, execute, plan.configs[n], plan.argvs[n])
-            for n in within
-        ]
-        launch = partial(launchers.launch, plan.launcher, jobs, folder.path)
+        launch = _launched(plan, numbers, execute)
     begin(plan)
-    note_decisions(folder, decisions)
-    threads = runtime_of(plan.configs[0]).threads
-    sweep.announce(folder, plan.configs, plan.launcher.describe(threads))
-    interrupted = False
+    note_decisions(plan.folder, decisions)
+    threads = plan.configs[0].runtime.threads
+    progress.announce(plan.folder, plan.configs, plan.launcher.describe(threads))
     if plan.launcher.in_process:
-        for number in sorted(set(range(len(plan.configs))) - set(within)):
-            sweep.say_progress(folder, number)
+        for number in sorted(over_budget):
+            progress.say_progress(plan.folder, number)
+    return _run_to_the_end(plan, launch)
+
+
+def _run_to_the_end(plan: SweepPlan, launch: Callable[[], None]) -> int:
+    """Run the jobs and summarise them, also when interrupted; returns the worst exit code."""
+    from kdrun.sweeps import progress
+
+    folder, interrupted = plan.folder, False
     try:
         with _watched(folder, plan.launcher) as stopped:
-            _launch(folder, plan.launcher, launch)
+            _launch(folder, launch)
         interrupted = bool(stopped)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         codes = folder.codes()
         if codes or not interrupted:
-            sweep.summarise(folder)
+            progress.summarise(folder)
     if interrupted or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return max(codes, default=EXIT_FAILED)
@@ -93,7 +97,7 @@ def run(plan: SweepPlan, execute: Command, execute_in: Command | None = None) ->
 
 def _decide(plan: SweepPlan) -> "dict[int, Decision]":
     """Which students are within the budget. Raises ConfigError if none is."""
-    if not any(runtime_of(config).sweep.has_budget for config in plan.configs):
+    if not any(config.runtime.sweep.has_budget for config in plan.configs):
         return {}
     from kdrun.sweeps.budget import decide
 
@@ -121,7 +125,7 @@ def require_objectives(configs: Iterable[Config]) -> None:
             objective_of(config)
 
 
-def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None]) -> None:
+def _launch(folder: SweepFolder, launch: Callable[[], None]) -> None:
     """Launch the jobs; if the system kills a job's process, relaunch the remaining jobs.
 
     Joblib then ends all its processes, so the jobs that were in hand are failed together.
@@ -141,11 +145,11 @@ def _launch(folder: SweepFolder, launcher: Launcher, launch: Callable[[], None])
 
 
 def begin(plan: SweepPlan) -> None:
-    """Write the sweep's file."""
+    """Write `sweep.json`."""
     folder = plan.folder
     if _is_stopped(folder):
         remove(folder.path, [STOP_FILE])
-    runtime = runtime_of(plan.configs[0])
+    runtime = plan.configs[0].runtime
     folder.begin(
         plan.command,
         plan.argvs,
@@ -167,6 +171,16 @@ def _require_lockstep(launcher: Launcher) -> None:
             f"{launcher.name} starts several: leave one of the two out."
         )
     require_greenlet()
+
+
+def _launched(plan: SweepPlan, numbers: Iterable[int], execute: Command) -> Callable[[], None]:
+    """The launcher's executor for these jobs."""
+    jobs = [
+        partial(do_planned_job, plan.folder, number, execute, plan.configs[number],
+                plan.argvs[number])
+        for number in numbers
+    ]  # fmt: skip
+    return partial(launchers.launch, plan.launcher, jobs, plan.folder.path)
 
 
 def _lockstep(
@@ -232,11 +246,11 @@ def do_job(
     if code == EXIT_DONE:
         _keep_footprint(folder, settings, number)
     if error is not None and code != EXIT_INTERRUPTED:
-        _say(label_of(number, int(settings.get("total") or len(settings["jobs"]))), error)
+        _say(label_of(number, folder.total()), error)
     if settings["launcher"] == "basic":
-        from kdrun.sweeps import progress as sweep
+        from kdrun.sweeps import progress
 
-        sweep.say_progress(folder, number)
+        progress.say_progress(folder, number)
         if isinstance(error, KeyboardInterrupt):
             raise error
     return code
@@ -324,7 +338,7 @@ def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
     if launcher.in_process:
         yield stopped
         return
-    from kdrun.sweeps import progress as sweep
+    from kdrun.sweeps import progress
 
     def stop(number: int, frame: FrameType | None) -> None:
         if number in stopped:
@@ -339,7 +353,7 @@ def _watched(folder: SweepFolder, launcher: Launcher) -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, stop) for number in handled_signals()}
     try:
-        with sweep.watching(folder):
+        with progress.watching(folder):
             yield stopped
     finally:
         for number, handler in before.items():

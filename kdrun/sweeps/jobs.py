@@ -29,19 +29,13 @@ def run_place(config: RunConfig) -> tuple[Path, str]:
 
 
 def finished_run(
-    config: RunConfig, sweep: SweepFolder, warn: Callable[[str], None] = lambda fault: None
-) -> Path | None:
-    """The newest finished run of a configuration, on the data as it was when the sweep began.
-
-    warn: called with a sentence about each damaged run; damaged runs are not reused.
-    """
-    return finished_run_on(config, sweep.read().get("data", []), warn)
-
-
-def finished_run_on(
     config: RunConfig, data: Collection[str], warn: Callable[[str], None] = lambda fault: None
 ) -> Path | None:
-    """The same for the data sets with these fingerprints; without any, on whatever data."""
+    """The newest finished run of a configuration.
+
+    data: fingerprints of the data sets it may have used; empty: any.
+    warn: called with a sentence about each damaged run; damaged runs are not reused.
+    """
     group, key = run_place(config)
 
     def matches(result: Result) -> bool:
@@ -79,7 +73,7 @@ def run_or_reuse(
         session.reporter.say("  another process is running this job; waiting")
 
     with held(group.parent.parent / ".locks" / f"job-{key[:16]}.lock", waiting):
-        finished = finished_run(config, sweep, session.reporter.warn)
+        finished = finished_run(config, sweep.data(), session.reporter.warn)
         if finished is not None:
             sweep.update(job, run=str(finished), reused=True)
             session.reporter.say(f"  finished before: {finished}")
@@ -102,10 +96,7 @@ def note_run(sweep: SweepFolder, job: int, run: Path) -> None:
 
 def job_label(sweep_dir: Path | None, job: int) -> str | None:
     """`job 3/4` for job number 2 of a sweep; None outside one."""
-    if sweep_dir is None:
-        return None
-    values = SweepFolder(sweep_dir).read()
-    return label_of(job, int(values.get("total") or len(values.get("jobs", ()))))
+    return None if sweep_dir is None else label_of(job, SweepFolder(sweep_dir).total())
 
 
 def label_of(job: int, total: int) -> str:

@@ -62,7 +62,7 @@ class Launcher:
             return ""
         if self.threads is None:
             return f"{self.name}: each job where the cluster puts it"
-        threads, cores = asked_threads or self.threads, processor_cores()
+        threads, cores = asked_threads or self.threads, cpu_cores()
         line = (
             f"{self.name}: up to {self.processes} jobs at once with {threads} "
             f"thread{'s' * (threads > 1)} each on {cores} CPU cores"
@@ -151,7 +151,7 @@ class _Resumable:
         return submitit.helpers.DelayedSubmission(self, job)
 
 
-def processor_cores() -> int:
+def cpu_cores() -> int:
     """CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -160,9 +160,9 @@ def processor_cores() -> int:
 
 def _shared(name: str, processes: int, jobs: int, settings: dict[str, Any]) -> Launcher:
     processes = max(1, min(processes, jobs))
-    return Launcher(name, processes, max(1, processor_cores() // processes), settings)
+    return Launcher(name, processes, max(1, cpu_cores() // processes), settings)
 
 
 def _joblib_processes(n_jobs: int) -> int:
     """joblib's meaning of n_jobs: -1 is all cores, -2 all but one."""
-    return n_jobs if n_jobs > 0 else max(1, processor_cores() + 1 + n_jobs)
+    return n_jobs if n_jobs > 0 else max(1, cpu_cores() + 1 + n_jobs)

@@ -8,7 +8,6 @@ from kdrun.config.schema import (
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
-    RuntimeConfig,
     TrainTeacherConfig,
 )
 from kdrun.runs.sweeps import SweepFolder
@@ -29,8 +28,3 @@ class SweepPlan:
     configs: Sequence[Config]
     argvs: list[list[str]]
     launcher: Launcher
-
-
-def runtime_of(config: Config) -> RuntimeConfig:
-    """Where and how the job of that configuration runs."""
-    return config.distill.runtime if isinstance(config, BenchmarkConfig) else config.runtime

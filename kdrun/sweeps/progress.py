@@ -16,7 +16,7 @@ from kdrun.data.dataset import Dataset
 from kdrun.distillation.session import open_data, open_session
 from kdrun.distillation.teacher_recipe import teacher_entry
 from kdrun.distillation.transfer import data_fingerprints
-from kdrun.errors import ConfigError, Interrupted, KdrunError
+from kdrun.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Interrupted, KdrunError
 from kdrun.files import canonical_hash
 from kdrun.report.metrics_table import BASELINE, GAIN, TEST, WINNER
 from kdrun.runs.reading import read_result
@@ -47,7 +47,8 @@ def announce(folder: SweepFolder, configs: Sequence[Any], launcher: str) -> None
         datasets = {}
         reporter.warn(f"the data cannot be opened here: {error}")
     faults: dict[str, None] = {}
-    finished = [finished_run(config, folder, faults.setdefault) is not None for config in runs]
+    data = folder.data()
+    finished = [finished_run(config, data, faults.setdefault) is not None for config in runs]
     for fault in faults:
         reporter.warn(fault)
     waiting = [config for config, ready in zip(runs, finished, strict=True) if not ready]
@@ -122,18 +123,19 @@ def say_progress(folder: SweepFolder, job: int) -> None:
     settings, note = folder.read(), folder.note(job)
     if note is None:
         return
-    total = settings.get("total") or len(settings["jobs"])
+    total = folder.total()
     words = folder.differences()
     reporter = Reporter(settings["ui"])
-    values = read_result(Path(note["run"])) if note.get("run") and note.get("code") == 0 else None
+    code = note.get("code")
+    values = read_result(Path(note["run"])) if note.get("run") and code == EXIT_DONE else None
     result = RunResult.from_dict(values or {}, check=False)
     baseline, student, gain = result.alone.test.top1, result.trained.test.top1, result.gain
     seconds = _own_seconds(note)
     took = "reused" if note.get("reused") else "" if seconds is None else format.seconds(seconds)
     if note.get("over_budget"):
         took = "skipped"
-    if note.get("code") not in (0, None):
-        took = {130: "stopped"}.get(note["code"], "failed")
+    if code not in (EXIT_DONE, None):
+        took = "stopped" if code == EXIT_INTERRUPTED else "failed"
     reporter.say(
         job_line(
             _width(folder),
@@ -150,7 +152,7 @@ def say_progress(folder: SweepFolder, job: int) -> None:
         reporter.say(f"    over budget: {note['over_budget']}")
     # Others say it on standard error; a process that was killed (no seconds) could not.
     unsaid = settings["launcher"] not in ("basic", "joblib") or note.get("seconds") is None
-    if note.get("code") not in (0, None, 130) and unsaid:
+    if code not in (EXIT_DONE, None, EXIT_INTERRUPTED) and unsaid:
         reporter.say(f"    {note.get('error')}")
 
 
@@ -166,7 +168,7 @@ def _time_left(folder: SweepFolder, settings: dict[str, Any], total: int) -> str
 
 def _own_seconds(note: dict[str, Any]) -> float | None:
     """A job's own time, without a teacher it trained for all; None for one that did not run."""
-    if note.get("reused") or note.get("code") != 0 or note.get("seconds") is None:
+    if note.get("reused") or note.get("code") != EXIT_DONE or note.get("seconds") is None:
         return None
     result = read_result(Path(note["run"])) if note.get("run") else None
     teacher = ((result or {}).get("time") or {}).get("teacher_seconds", 0.0)
@@ -214,12 +216,11 @@ def summarise(folder: SweepFolder) -> None:
         except ConfigError as error:  # the table is already on the screen
             reporter.warn(f"The ranking's files are not written: {error}")
         _show(settings_ranked, len(found.rows), folder, reporter)
-    total = int(settings.get("total") or len(settings["jobs"]))
     for job in found.unfinished:
         # the reason of a failed job was shown when it failed
         reason = "" if job.state == "failed" and job.told else f": {job.error}"
         log = "" if job.log is None else f" (log: {job.log})"
-        label = label_of(job.number, total)
+        label = label_of(job.number, folder.total())
         reporter.warn(f"{label} {' '.join(job.words)} {job.state}{reason}{log}")
     if found.unfinished:
         reporter.say_last(

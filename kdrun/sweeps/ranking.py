@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.csv_tables import csv_of_records
+from kdrun.errors import EXIT_INTERRUPTED
 from kdrun.ownership import require_own, write_own
 from kdrun.report.aggregate import Group, group_by_settings, ranked
 from kdrun.report.metrics_table import RANKING, WINNER, Metric, metrics_of
@@ -143,7 +144,7 @@ def read_jobs(folder: SweepFolder) -> Jobs:
         if run is not None and run.status == DAMAGED:
             unfinished.append(Unfinished(number, words, "damaged", run.result.error or "", log))
             continue
-        states = {None: "did not end", 130: "interrupted"}
+        states = {None: "did not end", EXIT_INTERRUPTED: "interrupted"}
         state = states.get(note.get("code"), "failed")
         error = note.get("error") or (run and run.result.error) or "its process ended"
         told = bool(note.get("error"))

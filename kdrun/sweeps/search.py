@@ -5,11 +5,11 @@ from pathlib import Path
 
 from kdrun.config.schema import DistillConfig
 from kdrun.distillation.run_identity import identity
-from kdrun.errors import ConfigError
+from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.losses.objective import objective_of
 from kdrun.runs.reading import read_run
 from kdrun.runs.sweeps import SweepFolder
-from kdrun.sweeps import progress as sweep
+from kdrun.sweeps import progress
 from kdrun.sweeps.budget import Decision, decide, format_limits, has_budget, require_one
 from kdrun.sweeps.executor import note_decisions
 from kdrun.sweeps.study import Choice, Dimension, Study
@@ -20,16 +20,16 @@ MOST_REJECTED = 100
 
 
 def begin(folder: SweepFolder, command: Sequence[str], trials: int, config: DistillConfig) -> None:
-    """Write the search's file; of a resumed search, its trials are kept.
+    """Write `sweep.json`; a resumed search keeps its trials.
 
-    trials: those over the budget included.
+    trials: including those over the budget.
     """
     kept = folder.jobs()
     settings = {"ui": config.runtime.ui, "fail_fast": False, "launcher": "basic", "processes": 1}
     folder.add(command=list(command), total=trials, jobs=kept, threads=None, **settings)
     for job in kept:  # an interrupted trial runs again
         note = folder.note(job["job"])
-        if note is not None and note.get("code") != 0:
+        if note is not None and note.get("code") != EXIT_DONE:
             folder.update(job["job"], code=None)
 
 
@@ -43,7 +43,7 @@ def announce(
     """
     objective_of(config)
     recorded = folder.read()
-    sweep.open_datasets([config], folder)
+    progress.open_datasets([config], folder)
     settings = folder.read()
     now = {"data": settings["data"], "identity": identity(config)}
     changed = [key for key, value in now.items() if recorded.get(key, value) != value]
@@ -97,7 +97,7 @@ class TrialBudget:
             self.rejected.clear()
             return False
         self.folder.add(total=int(self.folder.read()["total"]) + 1)
-        sweep.say_progress(self.folder, number)
+        progress.say_progress(self.folder, number)
         self.rejected.append(decision)
         return True
 
@@ -127,7 +127,7 @@ def score(folder: SweepFolder, job: int) -> float | None:
 
 def summarise(folder: SweepFolder, study: Study) -> None:
     """The ranked trials, the plots, and suggested next commands."""
-    sweep.summarise(folder)
+    progress.summarise(folder)
     if not study.ended():
         return
     reporter = Reporter(folder.read()["ui"])

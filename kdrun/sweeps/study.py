@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.readers import is_number
 from kdrun.errors import ConfigError, KdrunError, MissingExtraError
 from kdrun.files import make_folder, published
 from kdrun.seeds import derive
@@ -181,8 +182,7 @@ def _fits(value: Any, dimension: Dimension) -> bool:
     """Whether a stored value belongs to the dimension."""
     if isinstance(dimension, Choice):
         return value in dimension.values
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and dimension.low <= value <= dimension.high
+    return is_number(value) and bool(dimension.low <= value <= dimension.high)
 
 
 @contextmanager

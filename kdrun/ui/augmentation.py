@@ -1,4 +1,4 @@
-"""An augmentation in words, for run headers and figures."""
+"""Describe an augmentation, for run headers and figures."""
 
 from kdrun.config.augment import POLICIES, AugmentConfig
 

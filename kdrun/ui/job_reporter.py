@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from kdrun.engine.metrics import EpochSums
 from kdrun.recipes.lr_schedules import TrainingLength
 from kdrun.ui import format
 from kdrun.ui.reporter import Reporter
@@ -61,13 +60,8 @@ class JobReporter(Reporter):
         if self.live:
             super().progress(f"{self.label}  {what}", done, total)
 
-    def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
+    def _show_step(self, batches: int, length: TrainingLength) -> None:
         """The live line; without a terminal, a line a minute."""
-        self._watch.step(images)
-        if self.quiet or not self._watch.due(self._interval):
-            return
-        length = self._length
-        assert length is not None
         left = format.seconds(self._watch.left(length.steps))
         text = f"{self.label}  {self.stage}  epoch {self._epoch + 1}/{length.epochs}  {left} left"
         if self.live:

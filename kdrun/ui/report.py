@@ -81,22 +81,17 @@ def show_comparison(comparison: Comparison, everything: bool = False) -> None:
             continue
         header = (title, "A", "B", "B - A") if results else (title, "A", "B")
         rows = [(x.name, x.a, x.b, x.difference)[: len(header)] for x in shown]
-        show_rows("", header, rows)
+        _show_rows(header, rows)
         if same:
             _say(f"  {same} more are equal in both (--all shows them)")
 
 
-def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of texts, its first column left and the others right."""
-    table = new_table(*(escape(visible(name)) for name in header), title=title)
+    table = new_table(*(escape(visible(name)) for name in header))
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
     console().print(table, soft_wrap=False)
-
-
-def say(text: str) -> None:
-    """A plain line."""
-    _say(text)
 
 
 def _show_section(table: SectionTable) -> None:

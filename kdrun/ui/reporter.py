@@ -159,10 +159,12 @@ class Reporter:
     def step_done(self, batches: int, sums: EpochSums, images: int) -> None:
         """A step has ended; most of the time nothing is drawn."""
         self._watch.step(images)
-        if self.quiet or not self._watch.due(self._interval):
-            return
-        length = self._length
-        assert length is not None
+        if not self.quiet and self._watch.due(self._interval):
+            assert self._length is not None
+            self._show_step(batches, self._length)
+
+    def _show_step(self, batches: int, length: TrainingLength) -> None:
+        """How far the epoch is. batches: done in it."""
         text = (
             f"  epoch {self._epoch + 1}/{length.epochs}  {self._watch.rate:,.0f} img/s  "
             f"left {format.seconds(self._watch.left(length.steps))}"

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -273,8 +272,7 @@ def test_a_killed_process_fails_its_jobs_and_the_others_are_launched_again(
                 raise TerminatedWorkerError("SIGKILL")
             folder.update(job, code=0, seconds=1.0)
 
-    joblib = SimpleNamespace(in_process=False)
-    sweeps._launch(folder, joblib, launch)  # type: ignore[arg-type]
+    sweeps._launch(folder, launch)
     assert launches == [[0, 1], [2, 3]]
     assert folder.codes() == [0, 1, 0, 0]
     assert "killed, perhaps by the system" in folder.notes()[1]["error"]
@@ -283,4 +281,4 @@ def test_a_killed_process_fails_its_jobs_and_the_others_are_launched_again(
         raise TerminatedWorkerError("SIGKILL")
 
     with pytest.raises(KdrunError, match="was killed"):
-        sweeps._launch(folder, joblib, dies_at_once)  # type: ignore[arg-type]
+        sweeps._launch(folder, dies_at_once)

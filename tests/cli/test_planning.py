@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import compose
 from omegaconf import OmegaConf
 
-from kdrun.cli import grammar, planning
-from kdrun.cli.command_spec import request
+from kdrun.cli import composer, grammar, planning
+from kdrun.cli.command_spec import CommandSpec
+from kdrun.cli.composer import Composer
 from kdrun.cli.main import run
 from kdrun.cli.parser import parse_composed
 from kdrun.config import composition
+from kdrun.config.composition import hydra_ready
 from kdrun.runs.sweeps import SweepFolder
 
 Typed = Callable[..., str]
@@ -233,9 +235,9 @@ def test_own_variable_in_a_file_is_allowed(stages: Any, my_configs: Path) -> Non
 )
 def test_composes_what_hydra_composes(words: list[str]) -> None:
     composition.register()
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+    with hydra_ready():
         expected = compose("distill", words)
-        composer = planning.Composer(request("distill", "distill", None))
+        composer = Composer(CommandSpec.of("distill"))
         found = composer.compose(grammar.parse(words))
     plain = OmegaConf.to_container(found)
     assert isinstance(plain, dict)
@@ -300,10 +302,10 @@ def test_each_experiment_of_a_sweep_is_composed_once(
 
     def compose(name: str, overrides: list[str], **options: Any) -> Any:
         composed.append(overrides)
-        return planning_compose(name, overrides, **options)
+        return hydra_compose(name, overrides, **options)
 
-    planning_compose = planning.compose
-    monkeypatch.setattr(planning, "compose", compose)
+    hydra_compose = composer.compose
+    monkeypatch.setattr(composer, "compose", compose)
     experiments = "smoke,sp2019/short_depth,sp2019/short_width"
     assert run(["distill", "-m", f"experiment={experiments}", "seed=0,1", "sweep=seeds"]) == 0
     assert len(stages.announced[0][1]) == 6
@@ -325,10 +327,10 @@ def test_a_job_keeps_what_its_named_sweep_sets(
     found = {}
     for name in ("plain", "longer"):
         flags = parse_composed("distill", ["--config-dir", "mine", f"sweep={name}"])
-        plan = planning.check("distill", "distill", flags)
+        plan = planning.check("distill", flags)
         assert len(plan.configs) == 2
         for config, argv in zip(plan.configs, plan.argvs, strict=True):
-            again = planning.check("distill", "distill", parse_composed("distill", argv[1:]))
+            again = planning.check("distill", parse_composed("distill", argv[1:]))
             assert again.configs == [config]
         found[name] = plan.argvs[1][3:], plan.configs[1].schedule.epochs
     assert found["plain"] == (["T=4"], 60)
@@ -339,7 +341,7 @@ def test_another_scheme_replaces_an_experiments_settings_of_its_own() -> None:
     """Else `scheme=offline` would still train the generations of the experiment."""
 
     def config(*words: str) -> Any:
-        return planning.check("distill", "distill", parse_composed("distill", [*words])).configs[0]
+        return planning.check("distill", parse_composed("distill", [*words])).configs[0]
 
     experiment = "experiment=deit/cnn_hard_two_cycles"
     assert config(experiment).scheme.rounds.generations == 2
@@ -355,7 +357,7 @@ def test_mistake_in_a_large_sweep_is_found_early() -> None:
     composition.register()
     start = time.process_time()
     with pytest.raises(planning.ConfigError, match="batch_size=0"):
-        planning.check("distill", "distill", flags)
+        planning.check("distill", flags)
     assert time.process_time() - start < 3
 
 
@@ -368,14 +370,14 @@ def test_an_experiment_of_another_verb_says_so(refused: Callable[..., str]) -> N
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_kind_of_ce_is_typed_beside_its_weight(order: int) -> None:
     words = ["ce=0.5", "ce.kind=bce", "ce.sum=true"][::order]
-    config = planning.check("distill", "distill", parse_composed("distill", words)).configs[0]
+    config = planning.check("distill", parse_composed("distill", words)).configs[0]
     assert (config.ce, config.schedule.ce_kind, config.schedule.ce_sum) == (0.5, "bce", True)
     assert config.teachers[0].schedule.ce_kind == "ce"
     swept = parse_composed("distill", ["-m", "ce.kind=ce,bce"])
-    kinds = [one.schedule.ce_kind for one in planning.check("distill", "distill", swept).configs]
+    kinds = [one.schedule.ce_kind for one in planning.check("distill", swept).configs]
     assert kinds == ["ce", "bce"]
     flags = parse_composed("train-teacher", ["ce.kind=bce"])
-    plan = planning.check("train-teacher", "train_teacher", flags)
+    plan = planning.check("train-teacher", flags)
     assert plan.configs[0].teachers[0].schedule.ce_kind == "bce"
 
 
@@ -383,11 +385,11 @@ def test_the_kind_of_ce_is_typed_beside_its_weight(order: int) -> None:
     "word", ["gpu=0", "cuda=0", "cuda:0", "gpu:0", "device=0", "device=cuda:0"]
 )
 def test_a_gpu_may_be_typed_in_several_ways(word: str) -> None:
-    (config,) = planning.check("distill", "distill", parse_composed("distill", [word])).configs
+    (config,) = planning.check("distill", parse_composed("distill", [word])).configs
     assert config.runtime.device == "cuda:0"
 
 
 def test_jobs_may_be_spread_over_gpus() -> None:
     flags = parse_composed("distill", ["-m", "gpu=0,1"])
-    plan = planning.check("distill", "distill", flags)
+    plan = planning.check("distill", flags)
     assert [config.runtime.device for config in plan.configs] == ["cuda:0", "cuda:1"]

@@ -32,7 +32,7 @@ TYPED = [
 
 
 def check(verb: str, *words: str) -> planning.Plan:
-    return planning.check(verb, verb.replace("-", "_"), parse_composed(verb, list(words)))
+    return planning.check(verb, parse_composed(verb, list(words)))
 
 
 def distill(*words: str) -> DistillConfig:

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_module
 from hydra.core.override_parser.types import Override
 
 from kdrun.cli import config_groups, planning, suggestions
-from kdrun.cli.command_spec import request, values
+from kdrun.cli.command_spec import CommandSpec, values
+from kdrun.cli.composer import Composer
 from kdrun.cli.grammar import parse
 from kdrun.cli.parser import parse_composed
 from kdrun.config import composition
+from kdrun.config.composition import hydra_ready
 from kdrun.losses.objective import objective_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
@@ -51,7 +52,7 @@ def _overrides(sweep: str) -> list[Override]:
 
 def _experiments(sweep: str) -> list[str]:
     (override,) = [one for one in _overrides(sweep) if one.key_or_group == "experiment"]
-    return [str(value) for value in values(request("distill", "distill", None), override)]
+    return [str(value) for value in values(CommandSpec.of("distill"), override)]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -65,15 +66,15 @@ def test_it_opens_with_source_command_figures_and_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_composes_and_is_accepted(name: str) -> None:
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-        composer = planning.Composer(request("distill", "distill", None))
+    with hydra_ready():
+        composer = Composer(CommandSpec.of("distill"))
         config: Any = composer.typed(parse([f"experiment={name}"]))
     assert objective_of(config).describe()
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_named_sweep_names_what_there_is(name: str) -> None:
-    asked, overrides = request("distill", "distill", None), _overrides(name)
+    asked, overrides = CommandSpec.of("distill"), _overrides(name)
     suggestions.check_names(asked, overrides)
     assert math.prod(len(values(asked, one)) for one in overrides) > 1
 
@@ -81,6 +82,6 @@ def test_a_named_sweep_names_what_there_is(name: str) -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_job_of_a_named_sweep_is_accepted(name: str) -> None:
-    plan = planning.check("distill", "distill", parse_composed("distill", [f"sweep={name}"]))
+    plan = planning.check("distill", parse_composed("distill", [f"sweep={name}"]))
     assert len(plan.configs) > 1
     assert all("sweep=" not in word for job in plan.argvs for word in job)

@@ -91,7 +91,7 @@ def test_a_card_holds_plain_values(tmp_path: Path) -> None:
 def test_a_foreign_sweep_reaches_no_node_of_hydra(config: DistillConfig, word: str) -> None:
     with (
         pytest.raises(ConfigError, match="not started by you"),
-        untrusted.words(
+        untrusted.command(
             "distill", [word.strip("'") if word.startswith("'") else word], "theirs/sweep.json"
         ),
     ):
@@ -101,7 +101,7 @@ def test_a_foreign_sweep_reaches_no_node_of_hydra(config: DistillConfig, word: s
 def test_what_is_harmless_goes_on(config: DistillConfig) -> None:
     words = ["T=1,4", "schedule@teacher.schedule=adam", "hydra/launcher=joblib",
              "hydra.launcher.n_jobs=2", "teacher=[cnn_tiny,cnn_large]", "~loss.kd"]  # fmt: skip
-    with untrusted.words("distill", words, "theirs/sweep.json"):
+    with untrusted.command("distill", words, "theirs/sweep.json"):
         pass
 
 
@@ -114,13 +114,13 @@ def test_a_foreign_sweep_chooses_no_place(config: DistillConfig, tmp_path: Path,
         else replace(config, runtime=theirs.runtime)
     )
     with (
-        trust.words_of("theirs/sweep.json"),
+        trust.untrusted_source("theirs/sweep.json"),
         pytest.raises(ConfigError, match="where kdrun writes"),
     ):
-        places.typed(theirs)
-    places.typed(theirs)  # typed once, it is the user's own
-    with trust.words_of("theirs/sweep.json"):
-        places.typed(theirs)
+        places.record(theirs)
+    places.record(theirs)  # typed once, it is the user's own
+    with trust.untrusted_source("theirs/sweep.json"):
+        places.record(theirs)
 
 
 def test_a_resumed_run_writes_where_it_lies(config: DistillConfig, tmp_path: Path) -> None:

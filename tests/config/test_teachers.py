@@ -29,7 +29,7 @@ def test_a_dumped_configuration_reads_back_the_same(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    (config,) = planning.check("distill", "distill", parse_composed("distill", words)).configs
+    (config,) = planning.check("distill", parse_composed("distill", words)).configs
     assert isinstance(config, DistillConfig)
     text = OmegaConf.to_yaml(dump.distill_plain(config))
     assert parse.distill_config(OmegaConf.create(text)) == config
@@ -37,9 +37,7 @@ def test_a_dumped_configuration_reads_back_the_same(
 
 def test_train_teacher_reads_back_the_same() -> None:
     words = ["teacher=[resnet20,vgg8]", "seed=3", "teacher2.seed=8", "epochs=4"]
-    (config,) = planning.check(
-        "train-teacher", "train_teacher", parse_composed("train-teacher", words)
-    ).configs
+    (config,) = planning.check("train-teacher", parse_composed("train-teacher", words)).configs
     assert isinstance(config, TrainTeacherConfig)
     text = OmegaConf.to_yaml(dump.train_teacher_plain(config))
     assert parse.train_teacher_config(OmegaConf.create(text)) == config
@@ -47,7 +45,7 @@ def test_train_teacher_reads_back_the_same() -> None:
 
 def test_labels_alone_have_no_ensemble() -> None:
     words = ["loss=ce", "teacher.count=2", "teacher.weights=[1,2]"]
-    (config,) = planning.check("distill", "distill", parse_composed("distill", words)).configs
+    (config,) = planning.check("distill", parse_composed("distill", words)).configs
     assert isinstance(config, DistillConfig)
     assert (config.teachers, config.ensemble) == ((), EnsembleConfig())
 
@@ -61,11 +59,11 @@ def test_a_model_of_the_user_is_a_student_and_a_teacher(tmp_path: Path) -> None:
 
     def widths(*words: str) -> list[list[int]]:
         flags = parse_composed("distill", [*words, "--config-dir", str(own)])
-        (config,) = planning.check("distill", "distill", flags).configs
+        (config,) = planning.check("distill", flags).configs
         assert isinstance(config, DistillConfig)
         return [config.student.kwargs["widths"], config.teachers[0].network.kwargs["widths"]]
 
     assert widths("student=mine", "teacher=mine") == [[5], [2]]  # student/mine.yaml comes first
     assert widths("student=below/deep", "teacher=cnn_large") == [[3], [32, 64, 128]]
     with pytest.raises(ConfigError, match="no student 'below/deep'"):
-        planning.check("distill", "distill", parse_composed("distill", ["student=below/deep"]))
+        planning.check("distill", parse_composed("distill", ["student=below/deep"]))

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from kdrun.config import rules
-from kdrun.config.convert import to_plain
-from kdrun.config.parse import transfer_config
+from kdrun.config.convert import from_plain, to_plain
 from kdrun.config.schema import TransferConfig
 from kdrun.errors import ConfigError
+
+
+def transfer_config(node: dict[str, Any]) -> TransferConfig:
+    return from_plain(TransferConfig, node, "transfer")
 
 
 def checked(node: dict[str, Any], optimizer: str = "sgd") -> TransferConfig:
@@ -35,7 +38,7 @@ def test_written_back_it_is_the_same(node: dict[str, Any]) -> None:
 def test_forms_that_are_easily_typed() -> None:
     assert transfer_config({"exclude_classes": 3}).exclude_classes == (3,)
     assert transfer_config({"bias": None, "exclude_classes": None}) == TransferConfig()
-    assert transfer_config(None) == TransferConfig()
+    assert transfer_config({}) == TransferConfig()
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,10 @@ def test_trusted_modules(own: str) -> None:
 
 
 def test_the_words_of_others_name_nothing(own: str) -> None:
-    with trust.words_of("sweep.json"), pytest.raises(ConfigError, match=r"sweep\.json calls"):
+    with (
+        trust.untrusted_source("sweep.json"),
+        pytest.raises(ConfigError, match=r"sweep\.json calls"),
+    ):
         trust.name([own])
     assert not trust.is_allowed(own)
 

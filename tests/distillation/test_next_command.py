@@ -57,7 +57,7 @@ def test_every_suggestion_is_valid(
     monkeypatch.chdir(tmp_path)
     for command in suggested(tmp_path, typed, **result)[1:]:
         _, verb, *argv = shlex.split(command, comments=True)
-        plan = planning.check(verb, "distill", parse_composed(verb, argv))
+        plan = planning.check(verb, parse_composed(verb, argv))
         assert len(plan.configs) == (1 if "-m" not in argv else 3 if "seed=0,1,2" in argv else 6)
 
 

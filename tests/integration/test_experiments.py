@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_module
 from support import results
 
-from kdrun.cli import config_groups, planning
-from kdrun.cli.command_spec import request
+from kdrun.cli import config_groups
+from kdrun.cli.command_spec import CommandSpec
+from kdrun.cli.composer import Composer
 from kdrun.cli.grammar import parse
 from kdrun.commands import distill
 from kdrun.config import composition
+from kdrun.config.composition import hydra_ready
 from kdrun.config.schema import DatasetConfig, DistillConfig, NetworkConfig, ScheduleConfig
 
 EXPERIMENTS = config_groups.list_groups()["experiment"]
@@ -35,10 +36,10 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def composer() -> Iterator[planning.Composer]:
+def composer() -> Iterator[Composer]:
     composition.register()
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-        yield planning.Composer(request("distill", "distill", None))
+    with hydra_ready():
+        yield Composer(CommandSpec.of("distill"))
 
 
 def made_up(data: DatasetConfig) -> DatasetConfig:
@@ -82,7 +83,7 @@ def shortened(config: DistillConfig) -> DistillConfig:
     "name",
     [n if n in LIGHT else pytest.param(n, marks=pytest.mark.heavy) for n in EXPERIMENTS],
 )
-def test_it_runs_for_an_epoch(composer: planning.Composer, workdir: Path, name: str) -> None:
+def test_it_runs_for_an_epoch(composer: Composer, workdir: Path, name: str) -> None:
     config: Any = composer.typed(parse([f"experiment={name}"]))
     distill.execute(shortened(config), ["distill"], sweep_dir=None, job=0)
     found = [one for one in results(workdir) if not one.get("round")]

@@ -71,7 +71,7 @@ def weighed(argv: list[str]) -> Any:
 
 @pytest.mark.parametrize("argv", [weighed(argv) for argv in HYDRA])
 def test_each_command_is_accepted(argv: list[str], own_code: Path) -> None:
-    plan = planning.check(argv[0], config_names()[argv[0]], parse_composed(argv[0], argv[1:]))
+    plan = planning.check(argv[0], parse_composed(argv[0], argv[1:]))
     assert plan.configs
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import SMALL, results
 
-from kdrun.sweeps.launchers import SHARED_SETTINGS, launcher_of, processor_cores
+from kdrun.sweeps.launchers import SHARED_SETTINGS, cpu_cores, launcher_of
 from tests.reliability import forks
 
 Run = Callable[..., int]
@@ -62,7 +62,7 @@ def test_jobs_in_two_processes_share_one_teacher(kdrun: Run, workdir: Path) -> N
     (folder,) = workdir.glob("outputs/sweeps/*")
     notes = [json.loads(path.read_text()) for path in folder.glob("jobs/*.json")]
     assert os.getpid() not in {note["pid"] for note in notes}
-    share = max(1, processor_cores() // 2)
+    share = max(1, cpu_cores() // 2)
     threads = {json.loads((r["folder"] / "env.json").read_text())["threads"] for r in found}
     assert threads == {share}
     assert (folder / "ranking.md").is_file()
@@ -91,13 +91,13 @@ def test_jobs_as_submitit_runs_them(kdrun: Run, workdir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_jobs", "jobs", "processes"), [(2, 9, 2), (-1, 900, processor_cores()), (8, 3, 3)]
+    ("n_jobs", "jobs", "processes"), [(2, 9, 2), (-1, 900, cpu_cores()), (8, 3, 3)]
 )
 def test_threads_are_shared_out(n_jobs: int, jobs: int, processes: int) -> None:
     launcher = launcher_of({"_target_": "a.b.JoblibLauncher", "n_jobs": n_jobs}, jobs)
     assert launcher.processes == processes
-    assert launcher.threads == max(1, processor_cores() // processes)
-    assert "more than it has" in launcher.describe(asked_threads=100 * processor_cores())
+    assert launcher.threads == max(1, cpu_cores() // processes)
+    assert "more than it has" in launcher.describe(asked_threads=100 * cpu_cores())
 
 
 def test_the_slurm_configuration_says_what_sbatch_gets(workdir: Path) -> None:

@@ -12,7 +12,6 @@ from support import SMALL
 
 from kdrun.cli import planning
 from kdrun.cli.parser import parse_composed
-from kdrun.cli.verbs import config_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sweeps.md"
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -49,7 +48,7 @@ def test_each_sweep_is_accepted(words: list[str]) -> None:
     for launcher in ("joblib", "submitit"):
         if f"launcher={launcher}" in " ".join(words):
             pytest.importorskip(launcher)
-    plan = planning.check(words[0], config_names()[words[0]], parse_composed(words[0], words[1:]))
+    plan = planning.check(words[0], parse_composed(words[0], words[1:]))
     assert plan.sweep_dir is not None
     assert len(plan.argvs) > 1
 

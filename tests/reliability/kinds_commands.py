@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_module
+from hydra import compose
 
 from kdrun.cli import parser, planning
-from kdrun.cli.command_spec import request
-from kdrun.cli.typed import typed_config
+from kdrun.cli.command_spec import CommandSpec
+from kdrun.cli.composer import Composer, typed_config
 from kdrun.cli.verbs import config_names, names
+from kdrun.config.composition import hydra_ready
 from kdrun.config.shipped import shipped_configs
 from kdrun.errors import KdrunError
 from tests.reliability import spoil
@@ -33,10 +34,10 @@ VALUES = (
 @cache
 def _keys(verb: str) -> tuple[str, ...]:
     """Everything that can be set for a verb: keys, groups, and settings within them."""
-    asked = request(verb, config_names()[verb], None)
-    tops = [*asked.primary.keys, *asked.primary.groups, *asked.group_options]
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
-        tree = planning.Composer(asked).tree([])
+    spec = CommandSpec.of(verb)
+    tops = [*spec.primary.keys, *spec.primary.groups, *spec.group_options]
+    with hydra_ready():
+        tree = Composer(spec).tree([])
     deep = _leaves(tree)
     extra = ["hydra/launcher", "hydra.sweep.dir", "hydra.job.name", "hydra.mode", "sweep.fail_fast"]
     return (*tops, *deep, *extra)
@@ -53,7 +54,7 @@ def _word(case: Case, verb: str) -> str:
     rng = case.rng
     key = rng.choice(_keys(verb))
     if rng.random() < 0.3:
-        options = request(verb, config_names()[verb], None).options(key.split("@")[0])
+        options = CommandSpec.of(verb).options(key.split("@")[0])
         text = f"{key}={rng.choice(options)}" if options else f"{key}={rng.choice(VALUES)}"
     else:
         text = f"{key}={rng.choice(VALUES)}"
@@ -75,12 +76,11 @@ def overrides(case: Case) -> str:
         words.append(rng.choice(("--cfg", "--nosuch", "-x", "--config-dir", "--info", "--resolve",
                                  "--trust", "--package=a", "-c", "--cfg=job", "--")))  # fmt: skip
     case.tell(f"{verb} {words}")
-    name = config_names()[verb]
     try:
         parsed = parser.parse_composed(verb, words)
-        if parsed.help or parsed.hydra_help or parsed.only_shows:
+        if parsed.hydra_help or parsed.only_shows:
             return "shown"
-        plan = planning.check(verb, name, parsed)
+        plan = planning.check(verb, parsed)
     except KdrunError as error:
         _check_sentence(str(error))
         return "refused"
@@ -97,7 +97,7 @@ def _check_sentence(text: str) -> None:
 def _check_as_hydra(verb: str, plan: planning.Plan) -> None:
     """The configuration is that of Hydra's own compose."""
     words = [word for word in plan.flags.overrides if not word.startswith("hydra.")]
-    with initialize_config_module("kdrun.configs", version_base=planning.VERSION_BASE):
+    with hydra_ready():
         cfg = compose(config_names()[verb], words)
         expected = typed_config(verb, cfg)
     if repr(expected) != repr(plan.configs[0]):
@@ -153,7 +153,7 @@ def configs(case: Case) -> str:
     words = ["--config-dir", str(case.folder / "my"), f"{key}=mine"]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            planning.check("distill", "distill", parser.parse_composed("distill", words))
+            planning.check("distill", parser.parse_composed("distill", words))
         ended = "accepted"
     except KdrunError as error:
         _check_sentence(str(error))

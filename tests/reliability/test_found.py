@@ -20,7 +20,7 @@ from kdrun.teachers.formats import read_any
 
 def refused(*words: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        planning.check("distill", "distill", parser.parse_composed("distill", list(words)))
+        planning.check("distill", parser.parse_composed("distill", list(words)))
     return str(caught.value)
 
 

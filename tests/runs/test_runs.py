@@ -18,9 +18,9 @@ from kdrun.errors import ConfigError
 from kdrun.files import UNFINISHED, canonical_hash, write_atomically, write_json
 from kdrun.runs.folder import RunFolder, safe_name
 from kdrun.runs.metrics import write_metrics
-from kdrun.runs.reading import read_result
+from kdrun.runs.reading import matching, read_result
 from kdrun.runs.result import ResultFile
-from kdrun.runs.search import find_run, group_folder, runs_in
+from kdrun.runs.search import find_run, group_folder
 
 
 def test_folders_are_never_shared(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     for name, text in (("1", "{"), ("2", "[]"), ("3", '{"schema": 99}')):
         (group / name).mkdir(parents=True)
         (group / name / "result.json").write_text(text)
-    assert list(runs_in(group)) == []
-    assert list(runs_in(tmp_path / "nowhere")) == []
+    for folder in (group, tmp_path / "nowhere"):
+        assert list(matching(folder, lambda result: True)) == []
 
 
 def test_metrics_are_one_line_per_epoch_in_both_files(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_hashes_do_not_depend_on_the_order_of_keys() -> None:
 def test_the_baselines_command_drops_the_objective() -> None:
     argv = ["distill", "loss=[kd,sp]", "loss.sp.weight=3", "T=2", "seed=1", "alone=true", "ce=1"]
     plain = ["loss=ce", "T=null", "alpha=null", "ce=null", "alone=false"]
-    (config,) = planning.check("distill", "distill", parse_composed("distill", argv[1:])).configs
+    (config,) = planning.check("distill", parse_composed("distill", argv[1:])).configs
     assert isinstance(config, DistillConfig)
     assert baseline_argv(argv, config) == ["distill", "seed=1", *plain]
     # of an experiment or a dictionary: what no word that is dropped has set

@@ -1,16 +1,16 @@
 """Two numeric settings: a heat map where they form a grid, a scatter plot where they do not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from kdrun.report.aggregate import Group
 from kdrun.report.charts.svg import WIDTH, Axis, Chart, element, frame, image, log_ticks, ticks
+from kdrun.report.metrics_table import TEST, WINNER, Metric
 from kdrun.report.sections import Section
 from kdrun.report.settings import label
 from kdrun.report.statistics import Mean
-from kdrun.ui import format
 
 ROW = 48
 LEFT, TOP, BOTTOM = 42, 18, 36
@@ -65,22 +65,19 @@ def plane_charts(section: Section) -> list[Chart]:
             parts.setdefault(label(group.settings, others), []).append(group)
     charts = []
     for name, groups in parts.items():
-        for split, mean_of in (("best validation", _best_val), ("test", _test)):
-            plane = _plane(groups, pair, split, mean_of)
+        for split, metric in (("best validation", WINNER), ("test", TEST)):
+            plane = _plane(groups, pair, split, metric)
             if plane is not None:
                 charts.append(_chart(plane, name))
     return charts
 
 
 def _plane(
-    groups: Sequence[Group],
-    pair: Sequence[str],
-    split: str,
-    mean_of: Callable[[Group], Mean | None],
+    groups: Sequence[Group], pair: Sequence[str], split: str, metric: Metric
 ) -> Plane | None:
     """None unless both settings vary."""
     x, y = pair
-    means = {(g.settings[x], g.settings[y]): mean for g in groups if (mean := mean_of(g))}
+    means = {(g.settings[x], g.settings[y]): mean for g in groups if (mean := g.mean(metric))}
     best = groups[0].settings  # groups are sorted by validation accuracy
     plane = Plane(x, y, split, means, (best[x], best[y]))
     return plane if min(len(plane.values(0)), len(plane.values(1))) > 1 else None
@@ -213,14 +210,6 @@ def _is_numeric(groups: Sequence[Group], name: str) -> bool:
         return False
 
 
-def _best_val(group: Group) -> Mean | None:
-    return group.best_val
-
-
-def _test(group: Group) -> Mean | None:
-    return group.test
-
-
 def _low(plane: Plane) -> float:
     return min(mean.mean for mean in plane.means.values())
 
@@ -234,5 +223,4 @@ def _css(rgb: tuple[int, int, int]) -> str:
 
 
 def _describe(mean: Mean) -> str:
-    spread = "" if mean.sd is None else f" ± {format.percent(mean.sd)}"
-    return f"{format.percent(mean.mean)}{spread} %, n={mean.n}"
+    return f"{mean.text()} %, n={mean.n}"

@@ -18,7 +18,7 @@ class View:
 
 
 def augmented(columns: list[View], settings: str) -> StoredFigure:
-    """A row per image, a column per view. settings: the augmentation in words."""
+    """A row per image, a column per view. settings: description of the augmentation."""
     rows = len(columns[0].images)
 
     def paint(canvas: Canvas, theme: Theme) -> None:

@@ -85,7 +85,7 @@ def attention_maps(evidence: Evidence) -> StoredFigure | None:
                 if row == 0:
                     axes[place].set_title(f"{who}\n{tap}", fontsize=8)
 
-    likeness = _likeness(maps, evidence)
+    likeness = _likeness(maps)
     return draw(
         "attention",
         "Attention maps",
@@ -123,7 +123,7 @@ def class_activation_maps(evidence: Evidence) -> StoredFigure | None:
                 if row == 0:
                     axes[place].set_title(who, fontsize=8)
 
-    likeness = _likeness({who: {"map": scores} for who, scores in maps.items()}, evidence)
+    likeness = _likeness({who: {"map": scores} for who, scores in maps.items()})
     return draw(
         "class_maps",
         "Class activation maps",
@@ -152,7 +152,7 @@ def _one_per_class(evidence: Evidence) -> list[int]:
     return [first[label] for label in sorted(first)[:MAPS]]
 
 
-def _likeness(maps: dict[str, dict[str, Tensor]], evidence: Evidence) -> str:
+def _likeness(maps: dict[str, dict[str, Tensor]]) -> str:
     """Mean cosine similarity of the last maps with the teacher's, where sizes agree."""
     if TEACHER not in maps:
         return ""

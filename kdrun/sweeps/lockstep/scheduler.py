@@ -14,8 +14,8 @@ from contextlib import suppress
 
 import torch
 from greenlet import getcurrent, greenlet
-from torch import Tensor
 
+from kdrun.engine.random_state import random_state, set_random_state
 from kdrun.errors import Interrupted
 
 Position = tuple[int, int]  # (epoch, batch): the job that is furthest behind runs next
@@ -82,24 +82,11 @@ class Scheduler:
         self.waiting[job] = position
         if self._next() != job:
             assert self._main is not None
-            saved = _random_state(self.device)
+            saved = random_state(self.device)
             self._main.switch()
-            _set_random_state(saved, self.device)
+            set_random_state(saved, self.device)
         if self.stopped:
             raise Interrupted("stopped with the other jobs of its lockstep group")
 
     def _next(self) -> int:
         return min(self.waiting, key=lambda job: (self.waiting[job], job))
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def _set_random_state(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
