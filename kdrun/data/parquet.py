@@ -17,7 +17,7 @@ from kdrun.data.containers.parquet_splits import find_split_column, split_of_row
 from kdrun.data.containers.paths import PathResolver
 from kdrun.data.containers.read import read_shards, relative_files
 from kdrun.data.containers.shards import SPLITS, Shards, find_shards
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset
 from kdrun.data.tree import changed_at

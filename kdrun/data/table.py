@@ -14,7 +14,7 @@ from kdrun.data.containers.listing import (
     split_by_folders,
 )
 from kdrun.data.containers.paths import File, PathResolver
-from kdrun.data.containers.split_values import Names, SplitValues
+from kdrun.data.containers.split_columns import Names, SplitValues
 from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, open_table
 from kdrun.data.containers.table_text import Rows
 from kdrun.data.containers.unused_columns import UnusedColumns
@@ -66,10 +66,9 @@ def table(
     base = path.parent if root is None else Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(f"dataset.root={base} is not a folder.")
-    split_column_name = "" if columns.split is None else columns.names[columns.split]
     extension = _with_dot(extension)
-    where = f"{path}, column {split_column_name!r}"
-    split_values = SplitValues(where, train, val, test, columns.flagged)
+    custom = {"train": train, "val": val, "test": test}
+    split_values = SplitValues(columns.split_name, custom)
     resolver = PathResolver(base, str(path), extension, options.follow_links)
     unused = UnusedColumns(path, columns, split_values.find, watch_splits=split_column is None)
     reader = _Reader(path, columns, resolver, split_values, unused)
@@ -131,9 +130,8 @@ class _Reader:
         if self.missing and _are_numbers(listings):
             self.blank += self.missing
         self._check_blank(total)
-        self.split_values.refuse(
-            self.unknown, "dataset.split_column=false to ignore the column and hold out test images"
-        )
+        where = f"{self.path}, column {self.columns.split_name!r}"
+        self.split_values.refuse(self.unknown, where)
         self.resolver.check_missing(total)
         return listings
 

@@ -5,7 +5,7 @@ from kdrun.data.containers.json_splits import JsonSplits
 from kdrun.data.containers.listing import Listing, split_by_folders
 from kdrun.data.containers.read import read_shards, relative_files
 from kdrun.data.containers.shards import SPLITS, Shards, find_shards
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.containers.tar_shards import ShardReader
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.images import RawDataset

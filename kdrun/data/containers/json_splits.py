@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_evidence import SplitEvidence, last_part
-from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import flag_splits
+from kdrun.data.containers.split_columns import SplitEvidence, SplitValues, last_part
 from kdrun.errors import ConfigError, DataError
 
 MOST_KEYS = 1000
@@ -29,7 +27,7 @@ class JsonSplits:
 
     def __post_init__(self) -> None:
         key = self.key if isinstance(self.key, str) else ""
-        self._values = SplitValues(key, flagged=flag_splits(last_part(key)))
+        self._values = SplitValues(last_part(key))
 
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":
@@ -52,7 +50,7 @@ class JsonSplits:
         members = dict(_members(text))
         if isinstance(self.key, str):
             value = members.get(self.key)
-            split = self._values.find(str(value))
+            split = self._values.find(value)
             if split is None:
                 raise DataError(
                     f"{where} has {value!r} as {self.key!r}, which names no split: write train, "

@@ -8,9 +8,13 @@ from typing import Any
 
 from kdrun.data.containers.parquet_reader import opened
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_evidence import SplitEvidence
-from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import flag_splits, is_called_split, names_splits
+from kdrun.data.containers.split_columns import (
+    SplitEvidence,
+    SplitValues,
+    flag_splits,
+    is_called_split,
+    names_splits,
+)
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -80,9 +84,9 @@ def _may_tell(name: str, kind: Any) -> bool:
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:
     """The split of each row. Raises DataError for a value that names none."""
-    values = SplitValues(column, flagged=flag_splits(column))
+    values = SplitValues(column)
     for row, value in enumerate(_values(file, column), 1):
-        split = values.find(str(value))
+        split = values.find(value)
         if split is None:
             raise DataError(
                 f"{path}, row {row}: {value!r} in column {column!r} names no split: write train, "

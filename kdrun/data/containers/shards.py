@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdrun.data.class_order import natural
 from kdrun.data.containers.paths import REMOTE
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.folders.folder import is_hidden
 from kdrun.data.folders.split_names import split_name
 from kdrun.data.text import abbreviate

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdrun.data.containers.split_columns import SPLIT_COLUMNS
 from kdrun.data.containers.table_text import Rows, read_text
 from kdrun.data.decoding.formats import image_extensions
-from kdrun.data.folders.split_names import split_name
-from kdrun.data.text import abbreviate
+from kdrun.data.text import abbreviate, alphanumeric
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
-# Normalised names (lower case, letters and digits only). Names in a second set may also mean row
-# numbers or ids, so they count only if no name of the first set matches.
+# Usual names, `alphanumeric`. Names in a second set may also mean row numbers or ids, so they count
+# only if no name of the first set matches.
 PATHS = (
     {
         "path", "paths", "filepath", "filepaths", "imagepath", "imgpath", "relativepath", "relpath",
@@ -29,19 +29,6 @@ LABELS = (
         "category", "categories", "categoryname", "labelname",
     },
     {"classid", "labelid", "categoryid", "y"},
-)  # fmt: skip
-# Columns of yes and no, as fastai writes them → the splits of the rows with yes and with no.
-FLAGS = {
-    **dict.fromkeys(("isvalid", "isvalidation", "isval"), ("val", "train")),
-    "istest": ("test", "train"),
-    **dict.fromkeys(("istrain", "istraining", "istrainingimage"), ("train", "test")),
-}
-SPLITS = (
-    {
-        "split", "splits", "subset", "partition", "dataset", "set", "fold", "datasplit",
-        "splitname", "phase", "usage", "traintest", "traintestsplit", "trainvaltest",
-    },
-    set(FLAGS),
 )  # fmt: skip
 
 
@@ -80,9 +67,9 @@ class Columns:
     names: tuple[str, ...]
 
     @property
-    def flagged(self) -> tuple[str, str] | None:
-        """The splits of yes and no in the split column; None for a column of names."""
-        return None if self.split is None else flag_splits(self.names[self.split])
+    def split_name(self) -> str:
+        """Name of the split column; empty without one."""
+        return "" if self.split is None else self.names[self.split]
 
     def described(self) -> str:
         """`paths from column 'path', labels from column 'label'`."""
@@ -133,8 +120,10 @@ def _delimiter(text: str, path: Path, settings: Format, choice: ColumnChoice) ->
             fields = next(csv.reader([line], delimiter=delimiter), [])
         except csv.Error:
             continue
-        names = [_normal(name) for name in fields]
-        named = {_normal(str(name)) for name in (choice.path, choice.label) if name is not None}
+        names = [alphanumeric(name) for name in fields]
+        named = {
+            alphanumeric(str(name)) for name in (choice.path, choice.label) if name is not None
+        }
         known = named.union(*PATHS, *LABELS)
         scores[delimiter] = (sum(name in known for name in names), len(fields))
     best = max(scores, key=lambda delimiter: scores[delimiter], default=",")
@@ -150,7 +139,7 @@ def _columns(names: list[str], choice: ColumnChoice, path: Path, settings: Forma
     split = None
     if choice.split is not False:
         chosen = None if choice.split is True else choice.split
-        split = _column(names, chosen, SPLITS, "split", path, settings, required=False)
+        split = _column(names, chosen, SPLIT_COLUMNS, "split", path, settings, required=False)
         if chosen is None and split in (image, label):
             split = None
     used = [position for position in (image, label, split) if position is not None]
@@ -176,7 +165,7 @@ def _column(
     if chosen is not None:
         return _chosen(names, chosen, key, path)
     for row in synonyms:
-        matches = [position for position, name in enumerate(names) if _normal(name) in row]
+        matches = [position for position, name in enumerate(names) if alphanumeric(name) in row]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -205,7 +194,9 @@ def _column(
 def _chosen(names: list[str], chosen: str | int, key: str, path: Path) -> int:
     exact = [position for position, name in enumerate(names) if name == str(chosen)]
     loose = [
-        position for position, name in enumerate(names) if _normal(name) == _normal(str(chosen))
+        position
+        for position, name in enumerate(names)
+        if alphanumeric(name) == alphanumeric(str(chosen))
     ]
     for matches in (exact, loose):
         if len(matches) == 1:
@@ -223,43 +214,16 @@ def _name_or_number(names: list[str], at: int) -> str | int:
     return names[at] if names.count(names[at]) == 1 else at + 1
 
 
-def names_splits(name: str) -> bool:
-    """Whether a column of this name usually holds splits: their names, or yes and no."""
-    return any(_normal(name) in names for names in SPLITS)
-
-
-def is_called_split(name: str) -> bool:
-    """Whether a column of this name cannot hold anything but splits."""
-    return names_splits(name) and ("split" in name.lower() or "partition" in name.lower())
-
-
-def flag_splits(name: str) -> tuple[str, str] | None:
-    """The splits of the rows with yes and with no, if a column of this name holds yes and no.
-
-    `is_valid` → val and train; a bare `train` → train and test. None for other names.
-    """
-    if (usual := FLAGS.get(_normal(name))) is not None:
-        return usual
-    match = split_name(name)
-    if match is None or not match.plain:
-        return None
-    return match.split, "test" if match.split == "train" else "train"
-
-
 def heads_classes(name: str) -> bool:
     """Whether a line is rather the header of a list of classes than a class (`id,class name`)."""
-    words = {_normal(word) for word in re.split(r"[,;\t]", name)}
+    words = {alphanumeric(word) for word in re.split(r"[,;\t]", name)}
     labels = LABELS[0] | LABELS[1] | {"name", "names"}
     return bool(words & labels) and words <= labels | {"id", "index", "idx", "no", "number", ""}
 
 
 def numbers_classes(name: str) -> bool:
     """Whether a column of this name usually holds class numbers."""
-    return _normal(name) in LABELS[1]
-
-
-def _normal(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    return alphanumeric(name) in LABELS[1]
 
 
 def _looks_like_data(names: list[str]) -> bool:
@@ -269,7 +233,7 @@ def _looks_like_data(names: list[str]) -> bool:
 
 
 def _refuse_header(names: list[str], path: Path) -> None:
-    known = {_normal(name) for name in names}
+    known = {alphanumeric(name) for name in names}
     if known & PATHS[0] and known & LABELS[0]:
         raise ConfigError(
             f"dataset.header=false, but the first line of {path} names the columns "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdrun.data.containers.split_evidence import SplitEvidence
+from kdrun.data.containers.split_columns import SplitEvidence
 from kdrun.data.containers.table_columns import Columns, numbers_classes
 from kdrun.errors import DataError
 
