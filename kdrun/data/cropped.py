@@ -10,7 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from kdrun.data.images import Images, LazyImages, RawDataset, SelectedImages, Split
+from kdrun.data.images import (
+    Images,
+    LazyImages,
+    RawDataset,
+    SelectedImages,
+    Split,
+    gather,
+    select,
+)
 from kdrun.errors import DataError
 
 Size = tuple[int, int]
@@ -26,9 +34,7 @@ class CentreCropped(LazyImages):
         self.dtype = source.dtype
 
     def gather(self, index: Tensor) -> Tensor:
-        source = self.source
-        pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
-        return centre(pixels, self.size).contiguous()
+        return centre(gather(self.source, index), self.size).contiguous()
 
     def name(self, position: int) -> str | None:
         return None if isinstance(self.source, Tensor) else self.source.name(position)
@@ -46,13 +52,7 @@ def uncropped(images: Images) -> Images:
         return images.source
     if isinstance(images, SelectedImages):
         whole = uncropped(images.source)
-        if whole is images.source:
-            return images
-        return (
-            whole[images.index]
-            if isinstance(whole, Tensor)
-            else SelectedImages(whole, images.index)
-        )
+        return images if whole is images.source else select(whole, images.index)
     return images
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.data.images import Images, LazyImages, Split
+from kdrun.data.images import Images, LazyImages, Split, gather
 from kdrun.types import InputInfo
 
 # Arithmetic of PIL's `convert("L")`: Rec. 601 weights in 1/65536, rounded.
@@ -26,8 +26,7 @@ class FittedImages(LazyImages):
         self.dtype = source.dtype
 
     def gather(self, index: Tensor) -> Tensor:
-        source = self.source
-        pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
+        pixels = gather(self.source, index)
         channels, size = self.shape[1], self.shape[2:]
         if channels == 1 != pixels.shape[1]:
             pixels = grey(pixels)

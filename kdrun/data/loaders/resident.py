@@ -1,8 +1,5 @@
 """Images resident in device memory, and whether they fit."""
 
-import os
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -10,6 +7,7 @@ from kdrun.config.schema import AugmentConfig
 from kdrun.data.images import Split
 from kdrun.data.loaders import views
 from kdrun.data.loaders.views import Views
+from kdrun.data.memory import system_memory
 
 LARGEST_BYTES = 2 * 2**30
 
@@ -79,12 +77,4 @@ def free_bytes(device: torch.device) -> int | None:
     """Free memory of `device` in bytes; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    return system_memory()
