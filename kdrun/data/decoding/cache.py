@@ -96,20 +96,37 @@ def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
     )
 
 
-def build_once(
+def cached_images(
+    root: Path,
+    tree: Tree,
+    settings: dict[str, Any],
+    choose: Choose,
+    progress: Progress | None,
+    skip_broken: bool | None,
+) -> RawDataset:
+    """The images of a tree from the cache below `root`, decoded first if necessary.
+
+    settings: of the reader; part of the cache's name. choose: maps the headers of a tree to the
+    form of its images. skip_broken: leave out files that cannot be decoded; None if the caller has
+    no such setting.
+    Raises DataError naming all files that cannot be decoded, and for a folder that is not writable
+    or lacks space.
+    """
+    folder = root / folder_name(tree, settings)
+    meta = find(folder, tree)
+    if meta is None:
+        meta = _build_once(folder, tree, choose, progress, skip_broken)
+    return load(folder, tree, meta)
+
+
+def _build_once(
     folder: Path,
     tree: Tree,
     choose: Choose,
     progress: Progress | None,
-    skip_broken: bool | None = False,
+    skip_broken: bool | None,
 ) -> dict[str, Any]:
-    """Decode the tree into `folder` unless another process just did; returns the metadata.
-
-    choose: maps the headers of a tree to the form of its images.
-    skip_broken: leave out files that cannot be decoded; None if the caller has no such setting.
-    Raises DataError naming all files that cannot be decoded, and for a folder that is not writable
-    or lacks space.
-    """
+    """Decode the tree into `folder` unless another process just did; returns the metadata."""
     try:
         make_folder(folder.parent)
     except ConfigError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.cache import cached_images
 from kdrun.data.decoding.conversions import changes_pixels
 from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
 from kdrun.data.decoding.image import DecodedImages
@@ -34,11 +34,9 @@ def read_images(tree: Tree, options: ReadOptions, notes: Sequence[str] = ()) -> 
         return plan
 
     if options.cache and options.cache_root is not None:
-        folder = options.cache_root / caches.folder_name(tree, settings.key())
-        meta = caches.find(folder, tree)
-        if meta is None:
-            meta = caches.build_once(folder, tree, choose, progress, settings.skip_broken)
-        raw = caches.load(folder, tree, meta)
+        raw = cached_images(
+            options.cache_root, tree, settings.key(), choose, progress, settings.skip_broken
+        )
     else:
         raw = _decode_on_access(tree, choose, settings.skip_broken, progress)
     raw = with_notes(raw, [*notes, *tree.notes])
