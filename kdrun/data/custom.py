@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.images import LazyImages, RawDataset, Split
+from kdrun.data.images import SPLITS, LazyImages, RawDataset, Split
 from kdrun.data.labels import as_targets, numbered_classes
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError, did_you_mean
 
-SPLITS = ("train", "val", "test")
 LARGEST_RATIO = 50  # of the mean values of two splits
 EXPECTED = (
     "return a kdrun.data.RawDataset, or {'train': (images, targets), 'test': (images, targets)} "

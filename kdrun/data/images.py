@@ -18,6 +18,7 @@ from kdrun.data.decoding.rules import PixelRules
 from kdrun.errors import DataError
 from kdrun.types import Normalisation, SplitMetric
 
+SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 32 * 2**20
 SAMPLE = 256
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.listing import Listing, split_by_folders
+from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.parquet_columns import Columns, find_columns
 from kdrun.data.containers.parquet_reader import (
     ParquetImage,
@@ -15,11 +15,11 @@ from kdrun.data.containers.parquet_reader import (
 )
 from kdrun.data.containers.parquet_splits import find_split_column, split_of_rows
 from kdrun.data.containers.paths import PathResolver
-from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import SPLITS, Shards, find_shards
+from kdrun.data.containers.read import read_shards
+from kdrun.data.containers.shards import Shards, find_shards
 from kdrun.data.containers.split_columns import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
-from kdrun.data.images import RawDataset
+from kdrun.data.images import SPLITS, RawDataset
 from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
 
@@ -47,7 +47,7 @@ def parquet(
     split_column: the split of each row, in files that are all training files by name; False ignores
     it. See `parquet_splits.find_split_column`.
     class_names, num_classes: for numeric labels without names in the file; see
-    `listing.numbered_classes`.
+    `classes.numbered_classes`.
     options: see `ReadOptions`. `cache=false` decodes rows on every access; in the random order of
     an epoch it reads every row group many times.
 
@@ -57,13 +57,13 @@ def parquet(
     shards = find_shards(root, splits, (".parquet",), options.follow_links)
     reader = _Reader(shards, image_column, label_column, split_column, options.follow_links)
     listings = reader.read()
-    by_folder = split_by_folders(listings, shards.base) if split_column is None else ""
     return read_shards(
         shards,
         listings,
-        repr((reader.columns, relative_files(shards))) + (reader.split_of_rows or ""),
-        [*reader.notes(), *filter(None, [by_folder])],
+        repr((reader.columns, shards.relative_files())) + (reader.split_of_rows or ""),
+        reader.notes(),
         options,
+        split_setting=split_column,
         class_names=class_names,
         num_classes=num_classes,
         stored_names=None if reader.columns is None else reader.columns.names,

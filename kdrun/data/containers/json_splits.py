@@ -8,7 +8,7 @@ from typing import Any
 
 from kdrun.data.containers.shards import Shards
 from kdrun.data.containers.split_columns import SplitEvidence, SplitValues, last_part
-from kdrun.errors import ConfigError, DataError
+from kdrun.errors import DataError
 
 MOST_KEYS = 1000
 IGNORE = "dataset.split_key=false to ignore it"
@@ -32,13 +32,7 @@ class JsonSplits:
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":
         """Raises ConfigError for a key if the names of the files tell the splits already."""
-        named = set(shards.splits) != {"train"}
-        if named and isinstance(key, str):
-            raise ConfigError(
-                f"dataset.split_key={key}: the names of the shards already tell their splits: "
-                "leave it out, or list all shards in dataset.train."
-            )
-        return cls(False if named else key)
+        return cls(False if shards.tell_splits("dataset.split_key", key, "shards") else key)
 
     def split(self, text: bytes | None, where: str) -> str:
         """The split of a sample; train unless a key is read. text: its JSON file.

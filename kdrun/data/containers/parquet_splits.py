@@ -28,12 +28,7 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     `SplitEvidence`) or is called `split`. Raises DataError for such a column with an unusual name,
     ConfigError for a column that is not there or not needed.
     """
-    if set(shards.splits) != {"train"}:
-        if isinstance(chosen, str):
-            raise ConfigError(
-                f"dataset.split_column={chosen}: the names of the files already tell their splits: "
-                "leave it out, or list all files in dataset.train."
-            )
+    if shards.tell_splits("dataset.split_column", chosen, "files"):
         return None
     files = shards.splits["train"]
     if isinstance(chosen, str):

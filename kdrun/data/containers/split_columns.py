@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from kdrun.data.folders.split_names import SPLIT_OF, split_name
+from kdrun.data.folders.split_names import SPLIT_OF, plain_split, split_name
 from kdrun.data.text import abbreviate, alphanumeric
 from kdrun.errors import DataError
 
@@ -49,10 +49,8 @@ def flag_splits(name: str) -> tuple[str, str] | None:
     """
     if (usual := FLAGS.get(alphanumeric(name))) is not None:
         return usual
-    match = split_name(name)
-    if match is None or not match.plain:
-        return None
-    return match.split, "test" if match.split == "train" else "train"
+    split = plain_split(name)
+    return None if split is None else (split, "test" if split == "train" else "train")
 
 
 def last_part(name: str) -> str:
@@ -82,10 +80,8 @@ class SplitValues:
         """The split that `value` names; None if it names none."""
         if (split := self._known.get(_folded(value))) is not None:
             return split
-        match = split_name(str(value))
-        if match is None or not match.plain or match.split in self._named:
-            return None
-        return match.split
+        split = plain_split(str(value))
+        return None if split in self._named else split
 
     def refuse(self, unknown: Mapping[str, int], where: str) -> None:
         """Raise DataError if there are values that name no split. unknown: value → its count."""

@@ -10,6 +10,7 @@ from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_no
 from kdrun.data.folders.folder import Collector, Files, Folder, Links, inside, relative, shown
 from kdrun.data.folders.layout import Layout, find_layout
 from kdrun.data.folders.unread import Unread, why_empty
+from kdrun.data.images import SPLITS
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.tree import FileList, PathList, Tree
 from kdrun.errors import DataError
@@ -112,7 +113,7 @@ def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, Files]]:
     """Split → class → its images. Raises DataError for a class without training images."""
     collector = Collector(unread)
     files: dict[str, dict[str, Files]] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if split not in layout.places:
             continue
         by_class: dict[str, Files] = {}
