@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.parquet_reader import opened
+from kdrun.data.containers.parquet_reader import column_values, opened
 from kdrun.data.containers.shards import Shards
 from kdrun.data.containers.split_columns import (
     SplitEvidence,
@@ -61,7 +61,7 @@ def _columns_of_splits(files: list[Path]) -> list[str]:
                 found = {name: SplitEvidence(name) for name in names}
             found = {name: evidence for name, evidence in found.items() if name in names}
             for name, evidence in list(found.items()):
-                for value in _values(file, name):
+                for value in column_values(file, name):
                     evidence.add(value)
                     if not evidence.is_possible:
                         del found[name]
@@ -80,7 +80,7 @@ def _may_tell(name: str, kind: Any) -> bool:
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:
     """The split of each row. Raises DataError for a value that names none."""
     values = SplitValues(column)
-    for row, value in enumerate(_values(file, column), 1):
+    for row, value in enumerate(column_values(file, column), 1):
         split = values.find(value)
         if split is None:
             raise DataError(
@@ -88,8 +88,3 @@ def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:
                 f"val or test, or set {IGNORE}."
             )
         yield split
-
-
-def _values(file: Any, column: str) -> Iterator[Any]:
-    for batch in file.iter_batches(columns=[column]):
-        yield from batch.column(0).to_pylist()

@@ -38,30 +38,32 @@ class TarImage(Member):
 
     def read(self) -> bytes:
         """Bytes of the image file. Raises ValueError if the shard ends before them."""
-        with open(self.shard, "rb") as file:
-            file.seek(self.offset)
-            content = file.read(self.size)
+        content = self._read_part()
         if len(content) < self.size:
             raise ValueError("the shard is truncated; get it again")
         return content
+
+    def _read_part(self) -> bytes:
+        with open(self.shard, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 class CompressedTarImage(TarImage):
-    """The image at an offset of the unpacked content of a compressed tar file."""
+    """The image at an offset of the unpacked content of a compressed tar file.
+
+    Fast in ascending order only.
+    """
 
     __slots__ = ()
 
-    def read(self) -> bytes:
-        """As `TarImage.read`; fast in ascending order only."""
-        content = read_part(self.shard, self.offset, self.size)
-        if len(content) < self.size:
-            raise ValueError("the shard is truncated; get it again")
-        return content
+    def _read_part(self) -> bytes:
+        return read_part(self.shard, self.offset, self.size)
 
 
 @dataclass
 class Sample:
-    """The files of one key: images by position, others by content."""
+    """The files of one key, by extension: images by their place, others by their content."""
 
     key: str
     images: dict[str, TarImage] = field(default_factory=dict)
@@ -93,13 +95,11 @@ class ShardReader:
                 self._skip("samples without an image")
                 continue
             label = self._label(sample, path)
+            chosen = split
             if split == "train":
-                listing = listings[
-                    self.splits.split(sample.texts.get("json"), f"{path}: {sample.key}.json")
-                ]
-            else:
-                listing = listings[split]
-            listing.add(image, label, image.size, time)
+                text = sample.texts.get("json")
+                chosen = self.splits.split(text, f"{path}: {sample.key}.json")
+            listings[chosen].add(image, label, image.size, time)
 
     def _samples(self, path: Path) -> Iterator[Sample]:
         """Group consecutive members by key."""
