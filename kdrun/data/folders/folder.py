@@ -151,12 +151,11 @@ class Folder:
 class Collector:
     """Collects images below folders and refuses to read a folder twice."""
 
-    def __init__(self, unread: Unread) -> None:
-        self.unread = unread
+    def __init__(self) -> None:
         self._seen: dict[object, str] = {}
 
-    def images(self, folder: Folder) -> Files:
-        """The images in and below a folder, sorted by path.
+    def images(self, folder: Folder, unread: Unread) -> Files:
+        """The images in and below a folder, sorted by path; counts the other files in `unread`.
 
         Raises DataError for unreadable entries, links that leave the folder, and a folder that was
         already read under another name.
@@ -167,7 +166,7 @@ class Collector:
             current = pending.pop()
             self._enter(current)
             listing = current.listing
-            self.unread.add(listing.endings, listing.hidden)
+            unread.add(listing.endings, listing.hidden)
             rows += _images_in(current)
             pending += listing.folders
             current.forget()
