@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.augment.rendering import Rendering, check_pixels, storage
 from kdrun.data.augment.views import (
     EpochViews,
     ImageViews,
@@ -23,6 +22,7 @@ from kdrun.data.augment.views import (
 )
 from kdrun.data.cropped import stored_split
 from kdrun.data.images import Split
+from kdrun.data.loaders.rendering import Rendering, check_pixels, storage
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
 from kdrun.data.loaders.workers import prepare_worker
 from kdrun.errors import KdrunError

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment import crops
+from kdrun.data.augment.crops import Crops
 from kdrun.data.images import Split
-from kdrun.data.loaders import views
-from kdrun.data.loaders.views import Views
 from kdrun.data.memory import system_memory
 
 LARGEST_BYTES = 2 * 2**30
@@ -21,14 +21,14 @@ class ResidentImages:
         self.num_images = len(split)
         self.stored = _stored(split, augment, device)
 
-    def take(self, index: Tensor, image_views: Views) -> Tensor:
-        """The images at `index` `[B]` in the given views, `[B, C, H, W]`."""
+    def take(self, index: Tensor, chosen: Crops) -> Tensor:
+        """The images at `index` `[B]`, cropped and flipped, `[B, C, H, W]`."""
         if not self.augment.flip:
-            return views.crop(self.stored, index, image_views, self.size)
+            return crops.crop(self.stored, index, chosen, self.size)
         # A mirrored crop at dx equals a crop of the mirror image at the mirrored offset.
-        dy, dx, flip = image_views.dy, image_views.dx, image_views.flip
-        crops = Views(dy, torch.where(flip == 1, 2 * self.augment.crop_padding - dx, dx), flip)
-        return views.crop(self.stored, index + flip * self.num_images, crops, self.size)
+        dy, dx, flip = chosen.dy, chosen.dx, chosen.flip
+        mirrored = Crops(dy, torch.where(flip == 1, 2 * self.augment.crop_padding - dx, dx), flip)
+        return crops.crop(self.stored, index + flip * self.num_images, mirrored, self.size)
 
 
 def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tensor:
@@ -44,7 +44,7 @@ def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tenso
         inside[:number] = images
     else:
         inside = stored
-        inside[:number] = views.pad(images, border, augment.padding_mode)
+        inside[:number] = crops.pad(images, border, augment.padding_mode)
     if augment.flip:
         inside[number:] = inside[:number].flip(3)
     return stored
