@@ -74,7 +74,7 @@ def cropped_size(stored: Size, ratio: float) -> Size:
     return sides[0], sides[1]
 
 
-def enlarged(kwargs: dict[str, Any], ratio: float) -> dict[str, Any]:
+def stored_arguments(kwargs: dict[str, Any], ratio: float) -> dict[str, Any]:
     """A source's arguments with the stored `image_size` instead of the networks'."""
     size = kwargs.get("image_size")
     if isinstance(size, int) and not isinstance(size, bool):
@@ -92,7 +92,7 @@ def crop_splits(raw: RawDataset, kwargs: dict[str, Any], ratio: float) -> RawDat
     stored = raw.train.shape[1:]
     given = kwargs.get("image_size")
     size = cropped_size(stored, ratio)
-    if given is not None and enlarged(kwargs, ratio) is not kwargs:
+    if given is not None and stored_arguments(kwargs, ratio) is not kwargs:
         size = (given, given) if isinstance(given, int) else (given[0], given[1])
     if size[0] > stored[0] or size[1] > stored[1]:
         raise DataError(
@@ -108,13 +108,14 @@ def crop_splits(raw: RawDataset, kwargs: dict[str, Any], ratio: float) -> RawDat
     return replace(raw, train=train, val=crop(raw.val), test=crop(raw.test))
 
 
-def crops_form(check: Callable[..., None] | None, ratio: float) -> Callable[..., None] | None:
-    """`before_decoding` that is told the networks' size instead of the stored one."""
-    if check is None or ratio == 1:
-        return check
-    before = check
+def with_cropped_form(
+    before: Callable[..., None] | None, ratio: float
+) -> Callable[..., None] | None:
+    """`before_decoding`, called with the networks' image size instead of the stored one."""
+    if before is None or ratio == 1:
+        return before
 
-    def told(classes: tuple[str, ...], form: Any) -> None:
+    def cropped(classes: tuple[str, ...], form: Any) -> None:
         before(classes, replace(form, size=cropped_size(form.size, ratio)))
 
-    return told
+    return cropped

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdrun.config.readers import without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.listing import Listing
-from kdrun.data.containers.table_columns import heads_classes
+from kdrun.data.containers.table_columns import is_class_header
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError
@@ -104,7 +104,7 @@ def label_classes(
 
 def _refuse_header(names: Sequence[str], labels: set[str], what: str) -> None:
     """Raise DataError if the first name is a header: one name too many, and no image has it."""
-    if not names or not heads_classes(names[0]) or names[0] in labels:
+    if not names or not is_class_header(names[0]) or names[0] in labels:
         return
     if _are_numbers(labels) and max(map(_number, labels)) != len(names) - 2:
         return

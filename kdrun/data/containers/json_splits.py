@@ -16,9 +16,9 @@ IGNORE = "dataset.split_key=false to ignore it"
 
 @dataclass
 class JsonSplits:
-    """Reads the split of each sample, or watches for keys that tell it.
+    """Reads the split of each sample, or looks for a key that holds it.
 
-    key: `dataset.split_key`; None watches, False ignores splits.
+    key: `dataset.split_key`; None looks for keys of splits, False ignores them.
     """
 
     key: str | bool | None = None
@@ -62,7 +62,7 @@ class JsonSplits:
         return "train"
 
     def refuse_overlooked(self, where: str) -> None:
-        """Raise DataError for a key that tells the splits."""
+        """Raise DataError for a key of splits that is not read."""
         for key, evidence in self._seen.items():
             if evidence.must_be_read:
                 setting = shlex.quote(f"dataset.split_key={key}")

@@ -12,8 +12,8 @@ from kdrun.data.containers.split_columns import (
     SplitEvidence,
     SplitValues,
     flag_splits,
-    is_called_split,
-    names_splits,
+    is_split_name,
+    is_surely_split_name,
 )
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
@@ -41,7 +41,7 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
             )
         return chosen
     found = [] if chosen is False else _columns_of_splits(files)
-    usual = [name for name in found if names_splits(name)]
+    usual = [name for name in found if is_split_name(name)]
     if found and len(usual) != 1:
         options = " or ".join(shlex.quote(f"dataset.split_column={name}") for name in found[:5])
         raise DataError(
@@ -74,7 +74,7 @@ def _may_tell(name: str, kind: Any) -> bool:
     if re.match(r"(dictionary<values=)?(large_)?string", str(kind)):
         return True
     numbers = re.fullmatch(r"bool|u?int\d+|float|double|halffloat", str(kind)) is not None
-    return numbers and (is_called_split(name) or flag_splits(name) is not None)
+    return numbers and (is_surely_split_name(name) or flag_splits(name) is not None)
 
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from kdrun.data.containers.split_columns import Names
 from kdrun.data.folders.folder import is_hidden
 from kdrun.data.folders.split_names import split_name
 from kdrun.data.images import SPLITS
+from kdrun.data.paths import leaves
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError
 
@@ -250,7 +251,7 @@ def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:
     real = os.path.realpath(base)
     for path in itertools.chain(*splits.values()):
         target = os.path.realpath(path)
-        if os.path.commonpath((real, target)) != real:
+        if leaves(real, target):
             raise DataError(
                 f"{path} is a link that leaves {base}, for {target}: to follow such links, "
                 "set dataset.follow_links=true."

@@ -32,14 +32,14 @@ WORD = re.compile(r"[^\W\d_]+([_ -]?[^\W_]+)?")  # one word or two, no path
 MOST_OTHERS = 3  # different values that name no split, in a column that still tells the splits
 
 
-def names_splits(name: str) -> bool:
-    """Whether a column of this name usually holds splits: their names, or yes and no."""
+def is_split_name(name: str) -> bool:
+    """Whether columns of this name usually hold splits: their names, or yes and no."""
     return any(alphanumeric(name) in names for names in SPLIT_COLUMNS)
 
 
-def is_called_split(name: str) -> bool:
-    """Whether a column of this name cannot hold anything but splits."""
-    return names_splits(name) and ("split" in name.lower() or "partition" in name.lower())
+def is_surely_split_name(name: str) -> bool:
+    """Whether columns of this name hold nothing but splits."""
+    return is_split_name(name) and ("split" in name.lower() or "partition" in name.lower())
 
 
 def flag_splits(name: str) -> tuple[str, str] | None:
@@ -172,4 +172,4 @@ class SplitEvidence:
     def must_be_read(self) -> bool:
         """Whether it tells the splits, or is called `split` and holds several values."""
         several = self.is_possible and len(self.splits) + len(self.others) > 1
-        return self.tells or (several and is_called_split(last_part(self.name)))
+        return self.tells or (several and is_surely_split_name(last_part(self.name)))

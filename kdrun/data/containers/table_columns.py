@@ -214,15 +214,15 @@ def _name_or_number(names: list[str], at: int) -> str | int:
     return names[at] if names.count(names[at]) == 1 else at + 1
 
 
-def heads_classes(name: str) -> bool:
-    """Whether a line is rather the header of a list of classes than a class (`id,class name`)."""
+def is_class_header(name: str) -> bool:
+    """Whether a line looks like the header of a list of classes (`id,class name`)."""
     words = {alphanumeric(word) for word in re.split(r"[,;\t]", name)}
     labels = LABELS[0] | LABELS[1] | {"name", "names"}
     return bool(words & labels) and words <= labels | {"id", "index", "idx", "no", "number", ""}
 
 
-def numbers_classes(name: str) -> bool:
-    """Whether a column of this name usually holds class numbers."""
+def is_class_number_name(name: str) -> bool:
+    """Whether columns of this name usually hold class numbers."""
     return alphanumeric(name) in LABELS[1]
 
 

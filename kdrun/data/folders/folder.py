@@ -13,6 +13,7 @@ from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.unread import UNSUPPORTED_IMAGES, Unread
+from kdrun.data.paths import leaves
 from kdrun.data.tree import PathList, changed_at
 from kdrun.errors import DataError
 
@@ -50,12 +51,7 @@ class Links:
 
     def leads_out(self, path: str) -> bool:
         """Whether a link must not be followed."""
-        if self.follow:
-            return False
-        try:
-            return os.path.commonpath((self.real, os.path.realpath(path))) != self.real
-        except ValueError:  # another drive
-            return True
+        return not self.follow and leaves(self.real, os.path.realpath(path))
 
     def check(self, path: str) -> None:
         """Raise DataError for a link that leaves the folder."""
