@@ -20,6 +20,7 @@ from kdrun.config.schema import TransferConfig
 from kdrun.data.cropped import crop_splits, stored_size
 from kdrun.data.dataset import Dataset
 from kdrun.data.decoding.cache import cached_images
+from kdrun.data.decoding.decode_pass import Decoding
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.options import ReadSettings
 from kdrun.data.decoding.read import with_notes
@@ -175,7 +176,7 @@ def _read_folder(
         whole, real = rules.whole or measured.whole, rules.real or measured.real
         return Survey(form, dataclasses.replace(rules, whole=whole, real=real))
 
-    raw = cached_images(cache_root, tree, settings, choose, progress, skip_broken=None)
+    raw = cached_images(cache_root, Decoding(tree, choose, progress, skip_broken=None), settings)
     raw = with_notes(raw, tree.notes)
     if dataset.crop_ratio == 1:
         return raw
