@@ -163,20 +163,18 @@ def _handle_duplicates(
     splits = {"train": train, "val": val, "test": raw.test}
     present = {name: split for name, split in splits.items() if split is not None}
     keep, notes = duplicates.resolve(present, mode, raw.classes)
-    kept = torch.ones(len(raw.train), dtype=torch.bool)
     held = torch.ones(len(raw.train), dtype=torch.bool)
-    held[index] = False  # validation images held out of the training images
+    held[index] = False
+    val_index = held.nonzero().flatten()  # validation images held out of the training images
     if "train" in keep:
-        kept[index] = False
         train, index = train.select(keep["train"]), index[keep["train"]]
-        kept[index] = True
     if "val" in keep and val is not None:
         val = val.select(keep["val"])
         if raw.val is None:
-            kept[held] = False
-            kept[held.nonzero().flatten()[keep["val"]]] = True
-    if not kept.all():
-        raw = replace(raw, train=raw.train.select(kept.nonzero().flatten()), normalisation=None)
+            val_index = val_index[keep["val"]]
+    if len(index) + len(val_index) < len(raw.train):
+        kept = torch.cat((index, val_index)).sort().values
+        raw = replace(raw, train=raw.train.select(kept), normalisation=None)
     return train, val, index, [*notes, *degenerate_notes(present)], raw
 
 
