@@ -14,6 +14,7 @@ from kdrun.losses.shapes import pooled
 from kdrun.models.dry_run import logits_of, run_with_hook
 from kdrun.models.features.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.layers import conv1x1, conv3x3
+from kdrun.models.pretrained import untrained
 from kdrun.types import InputInfo, Normalisation, Outputs
 
 MAP = "map"
@@ -189,10 +190,9 @@ def _equal(average: Tensor, rows: Tensor) -> bool:
 
 def _build(target: str, kwargs: dict[str, Any], info: InputInfo) -> nn.Module:
     """A new student without pretrained weights, which are loaded afterwards."""
-    kwargs = kwargs | ({"pretrained": False} if "pretrained" in kwargs else {})
     student = build.call(
         target,
-        kwargs,
+        untrained(kwargs),
         "student",
         num_classes=info.num_classes,
         in_channels=info.in_channels,
