@@ -61,8 +61,9 @@ def last_part(name: str) -> str:
 class SplitValues:
     """The splits that the values of one column name.
 
-    column: its name; yes and no count in a column named like a flag. custom: split → the user's
-    names, which replace the usual ones of that split.
+    column: its name; in a column named like a flag (`is_valid`) the values are yes and no.
+    custom: split → the user's names, which replace the usual ones of that split.
+    Raises DataError if the user gives one name to two splits.
     """
 
     def __init__(self, column: str, custom: Mapping[str, Names] | None = None) -> None:
@@ -116,8 +117,8 @@ def _folded(value: object) -> str:
 class SplitEvidence:
     """Whether a column or key tells the splits although no setting names it, from its values.
 
-    name: of the column or key. find: the split that a value names, or
-    None; asked before the usual names.
+    name: of the column or key. find: the split that a value names, or None; asked before the usual
+    names.
     """
 
     name: str
