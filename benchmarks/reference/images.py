@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.augment.rendering import fill_colour
 from kdrun.data.cropped import stored_split
 from kdrun.data.images import LazyImages, Split
+from kdrun.data.loaders.rendering import fill_colour
 from kdrun.errors import ConfigError
 from kdrun.types import Batch, Mixture, Normalisation
 from kdrun.vision import import_torchvision

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdrun.benchmarking.variants import Bench, untrained_scheme
 from kdrun.config.schema import DistillConfig
-from kdrun.data.augment.rendering import storage
+from kdrun.data.loaders.rendering import storage
 from kdrun.data.loaders.resident import choose_resident
 from kdrun.engine.optim import build_optimizer
 from kdrun.engine.timing import PhaseClock

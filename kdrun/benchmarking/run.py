@@ -21,7 +21,7 @@ from kdrun.benchmarking.variants import (
 )
 from kdrun.config.dump import benchmark_plain
 from kdrun.config.schema import BenchmarkConfig
-from kdrun.data.augment.rendering import storage
+from kdrun.data.loaders.rendering import storage
 from kdrun.data.loaders.resident import resident_bytes
 from kdrun.distillation.build import BuildPlan, dry_run_build
 from kdrun.distillation.data_rows import data_rows

@@ -13,7 +13,7 @@ from kdrun.data.decoding.read import read_images, with_notes
 from kdrun.data.folders.read import read_tree
 from kdrun.data.folders.split_names import split_names
 from kdrun.data.images import RawDataset
-from kdrun.data.text import abbreviate
+from kdrun.data.text import abbreviate, alphanumeric
 from kdrun.data.tree import FileList, Tree
 from kdrun.errors import DataError
 
@@ -150,7 +150,7 @@ def _has_classes(folder: Path, published: Published) -> bool:
     if any(entry.is_dir() for name in split_names(names) for entry in (folder / name).iterdir()):
         return True
     known = _folder_names(published)
-    return sum(_folded(name) in known for name in names) >= 2
+    return sum(alphanumeric(name) in known for name in names) >= 2
 
 
 def _verified(tree: Tree, published: Published) -> Tree:
@@ -158,7 +158,7 @@ def _verified(tree: Tree, published: Published) -> Tree:
     known = _folder_names(published)
     if published.numbered and set(tree.classes) == {str(n) for n in range(len(published.classes))}:
         known = {str(number): number for number in range(len(published.classes))}
-    numbers = [known.get(_folded(name)) for name in tree.classes]
+    numbers = [known.get(alphanumeric(name)) for name in tree.classes]
     unknown = [name for name, number in zip(tree.classes, numbers, strict=True) if number is None]
     missing = [name for number, name in enumerate(published.classes) if number not in set(numbers)]
     assigned = [number for number in numbers if number is not None]
@@ -220,10 +220,5 @@ def _not_published(root: Path, published: Published, reason: str) -> DataError:
 
 
 def _folder_names(published: Published) -> dict[str, int]:
-    """Folded folder name → class number."""
-    return {_folded(name): number for number, name in enumerate(published.classes)}
-
-
-def _folded(name: str) -> str:
-    """A class name without case, spaces and punctuation (`T-shirt/top` cannot name a folder)."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    """Folder name → class number (`T-shirt/top` cannot name a folder)."""
+    return {alphanumeric(name): number for number, name in enumerate(published.classes)}

@@ -10,7 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from kdrun.data.images import Images, LazyImages, RawDataset, SelectedImages, Split
+from kdrun.data.images import (
+    Images,
+    LazyImages,
+    RawDataset,
+    SelectedImages,
+    Split,
+    gather,
+    select,
+)
 from kdrun.errors import DataError
 
 Size = tuple[int, int]
@@ -26,9 +34,7 @@ class CentreCropped(LazyImages):
         self.dtype = source.dtype
 
     def gather(self, index: Tensor) -> Tensor:
-        source = self.source
-        pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
-        return centre(pixels, self.size).contiguous()
+        return centre(gather(self.source, index), self.size).contiguous()
 
     def name(self, position: int) -> str | None:
         return None if isinstance(self.source, Tensor) else self.source.name(position)
@@ -46,13 +52,7 @@ def uncropped(images: Images) -> Images:
         return images.source
     if isinstance(images, SelectedImages):
         whole = uncropped(images.source)
-        if whole is images.source:
-            return images
-        return (
-            whole[images.index]
-            if isinstance(whole, Tensor)
-            else SelectedImages(whole, images.index)
-        )
+        return images if whole is images.source else select(whole, images.index)
     return images
 
 
@@ -74,7 +74,7 @@ def cropped_size(stored: Size, ratio: float) -> Size:
     return sides[0], sides[1]
 
 
-def enlarged(kwargs: dict[str, Any], ratio: float) -> dict[str, Any]:
+def stored_arguments(kwargs: dict[str, Any], ratio: float) -> dict[str, Any]:
     """A source's arguments with the stored `image_size` instead of the networks'."""
     size = kwargs.get("image_size")
     if isinstance(size, int) and not isinstance(size, bool):
@@ -92,7 +92,7 @@ def crop_splits(raw: RawDataset, kwargs: dict[str, Any], ratio: float) -> RawDat
     stored = raw.train.shape[1:]
     given = kwargs.get("image_size")
     size = cropped_size(stored, ratio)
-    if given is not None and enlarged(kwargs, ratio) is not kwargs:
+    if given is not None and stored_arguments(kwargs, ratio) is not kwargs:
         size = (given, given) if isinstance(given, int) else (given[0], given[1])
     if size[0] > stored[0] or size[1] > stored[1]:
         raise DataError(
@@ -108,13 +108,14 @@ def crop_splits(raw: RawDataset, kwargs: dict[str, Any], ratio: float) -> RawDat
     return replace(raw, train=train, val=crop(raw.val), test=crop(raw.test))
 
 
-def crops_form(check: Callable[..., None] | None, ratio: float) -> Callable[..., None] | None:
-    """`before_decoding` that is told the networks' size instead of the stored one."""
-    if check is None or ratio == 1:
-        return check
-    before = check
+def with_cropped_form(
+    before: Callable[..., None] | None, ratio: float
+) -> Callable[..., None] | None:
+    """`before_decoding`, called with the networks' image size instead of the stored one."""
+    if before is None or ratio == 1:
+        return before
 
-    def told(classes: tuple[str, ...], form: Any) -> None:
+    def cropped(classes: tuple[str, ...], form: Any) -> None:
         before(classes, replace(form, size=cropped_size(form.size, ratio)))
 
-    return told
+    return cropped

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.images import LazyImages, RawDataset, Split
+from kdrun.data.images import SPLITS, LazyImages, RawDataset, Split
 from kdrun.data.labels import as_targets, numbered_classes
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError, did_you_mean
 
-SPLITS = ("train", "val", "test")
-SAMPLE = 256
 LARGEST_RATIO = 50  # of the mean values of two splits
 EXPECTED = (
     "return a kdrun.data.RawDataset, or {'train': (images, targets), 'test': (images, targets)} "
@@ -66,10 +64,7 @@ def as_raw_dataset(returned: Any, target: str, num_classes: int | None = None) -
 
 def _check_range(parts: dict[str, Split], target: str) -> None:
     """Raise DataError for splits of another range, as 0..1 and 0..255; looks at a sample."""
-    sizes = {}
-    for name, split in parts.items():
-        sample = torch.linspace(0, len(split) - 1, min(len(split), SAMPLE)).round().long()
-        sizes[name] = float(split.gather(sample).float().abs().mean())
+    sizes = {name: float(split.sample().float().abs().mean()) for name, split in parts.items()}
     for name, size in sizes.items():
         low, high = sorted((size, sizes["train"]))
         if 0 < low * LARGEST_RATIO < high:

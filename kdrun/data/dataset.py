@@ -12,7 +12,7 @@ from kdrun.config import build
 from kdrun.config.schema import DatasetConfig
 from kdrun.data import duplicates, measure, splits
 from kdrun.data.constants import check_scale
-from kdrun.data.cropped import crop_splits, crops_form, enlarged
+from kdrun.data.cropped import crop_splits, stored_arguments, with_cropped_form
 from kdrun.data.custom import as_raw_dataset
 from kdrun.data.decoding.options import BeforeDecoding
 from kdrun.data.decoding.rules import CROP_RATIO, PIXEL_RULES, PixelRules
@@ -132,14 +132,14 @@ def _read(
     """What the source returns, cut to `dataset.crop_ratio`, and `dataset.num_classes`."""
     # User functions with **kwargs must not receive arguments that they never got before.
     internal = (
-        {"before_decoding": crops_form(before_decoding, config.crop_ratio)}
+        {"before_decoding": with_cropped_form(before_decoding, config.crop_ratio)}
         if config.target.startswith(BUILTIN_SOURCES)
         else {}
     )
     kwargs, num_classes = source_arguments(config)
     returned = build.call(
         config.target,
-        enlarged(kwargs, config.crop_ratio),
+        stored_arguments(kwargs, config.crop_ratio),
         "dataset",
         cache_root=cache_root,
         split_seed=config.split_seed,
@@ -163,20 +163,18 @@ def _handle_duplicates(
     splits = {"train": train, "val": val, "test": raw.test}
     present = {name: split for name, split in splits.items() if split is not None}
     keep, notes = duplicates.resolve(present, mode, raw.classes)
-    kept = torch.ones(len(raw.train), dtype=torch.bool)
     held = torch.ones(len(raw.train), dtype=torch.bool)
-    held[index] = False  # validation images held out of the training images
+    held[index] = False
+    val_index = held.nonzero().flatten()  # validation images held out of the training images
     if "train" in keep:
-        kept[index] = False
         train, index = train.select(keep["train"]), index[keep["train"]]
-        kept[index] = True
     if "val" in keep and val is not None:
         val = val.select(keep["val"])
         if raw.val is None:
-            kept[held] = False
-            kept[held.nonzero().flatten()[keep["val"]]] = True
-    if not kept.all():
-        raw = replace(raw, train=raw.train.select(kept.nonzero().flatten()), normalisation=None)
+            val_index = val_index[keep["val"]]
+    if len(index) + len(val_index) < len(raw.train):
+        kept = torch.cat((index, val_index)).sort().values
+        raw = replace(raw, train=raw.train.select(kept), normalisation=None)
     return train, val, index, [*notes, *degenerate_notes(present)], raw
 
 

@@ -4,25 +4,20 @@ import torch
 
 from kdrun.data.images import Split
 
-SAMPLE = 256
 FEW_LEVELS = 8  # of 255
 ADVICE = "check the files, dataset.value_range and dataset.background"
 
 
 def degenerate_notes(splits: dict[str, Split]) -> list[str]:
-    """A note for each split whose images are all identical or nearly constant.
-
-    Checks at most 256 evenly spaced images per split.
-    """
+    """A note for each split whose images (`Split.sample`) are all identical or nearly constant."""
     notes = []
     for name, split in splits.items():
         if len(split) < 2:
             continue
-        sample = torch.linspace(0, len(split) - 1, min(len(split), SAMPLE)).round().long()
-        images = split.gather(sample).flatten(1)
+        images = split.sample().flatten(1)
         limit = FEW_LEVELS if images.dtype == torch.uint8 else 0
         spread = images.amax(1).float() - images.amin(1).float()
-        which = "all" if len(sample) == len(split) else f"{len(sample)} sampled"
+        which = "all" if len(images) == len(split) else f"{len(images)} sampled"
         if bool((images == images[0]).all()):
             notes.append(f"The {name} images ({which}) are identical: {ADVICE}.")
         elif bool((spread <= limit).all()):

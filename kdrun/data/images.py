@@ -18,7 +18,9 @@ from kdrun.data.decoding.rules import PixelRules
 from kdrun.errors import DataError
 from kdrun.types import Normalisation, SplitMetric
 
+SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 32 * 2**20
+SAMPLE = 256
 
 
 class LazyImages(ABC):
@@ -149,6 +151,16 @@ class SelectedImages(LazyImages):
 Images = Tensor | LazyImages
 
 
+def gather(images: Images, index: Tensor) -> Tensor:
+    """The images at positions `index` `[B]` (on the CPU), as `[B, C, H, W]` in memory."""
+    return images[index] if isinstance(images, Tensor) else images.gather(index)
+
+
+def select(images: Images, index: Tensor) -> Images:
+    """The images at positions `index` `[B]`; lazy images are not read."""
+    return images[index] if isinstance(images, Tensor) else SelectedImages(images, index)
+
+
 def block_length(count: int, nbytes: int) -> int:
     """Number of images to read at once, of `count` images with `nbytes` in total."""
     return max(1, BLOCK_BYTES * count // max(1, nbytes))
@@ -186,19 +198,21 @@ class Split:
 
     def gather(self, index: Tensor) -> Tensor:
         """The images at positions `index` `[B]` (on the CPU), as `[B, C, H, W]`."""
-        if isinstance(self.images, Tensor):
-            return self.images[index]
-        return self.images.gather(index)
+        return gather(self.images, index)
 
     def select(self, index: Tensor) -> "Split":
         """A split of the images and labels at positions `index` `[B]`."""
-        images = self.images
         return Split(
-            images[index] if isinstance(images, Tensor) else SelectedImages(images, index),
+            select(self.images, index),
             self.targets[index],
             None if self.groups is None else self.groups[index],
             tuple(metric.select(index) for metric in self.extra_metrics),
         )
+
+    def sample(self) -> Tensor:
+        """At most 256 evenly spaced images, `[n, C, H, W]`."""
+        count = min(len(self), SAMPLE)
+        return self.gather(torch.linspace(0, len(self) - 1, count).round().long())
 
     def blocks(self) -> Iterator[Tensor]:
         """All images in order, in blocks `[b, C, H, W]`."""

@@ -11,8 +11,6 @@ from kdrun.data.images import RawDataset, Split
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
-NAMES = {"train": "training", "val": "validation", "test": "test"}
-
 
 def as_targets(
     value: Any, where: str, classes: Sequence[str] | None, num_classes: int | None = None

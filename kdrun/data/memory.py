@@ -30,7 +30,7 @@ def require_memory(
 
 def available_memory() -> int | None:
     """Bytes available to this process, limited by the system and its control group."""
-    limits = [size for size in (_system_memory(), _cgroup_memory()) if size is not None]
+    limits = [size for size in (system_memory(), _cgroup_memory()) if size is not None]
     return min(limits, default=None)
 
 
@@ -43,7 +43,8 @@ def _bytes(count: int, shape: tuple[int, int, int], itemsize: int) -> int:
     return count * shape[0] * shape[1] * shape[2] * itemsize
 
 
-def _system_memory() -> int | None:
+def system_memory() -> int | None:
+    """Free memory of the machine in bytes, or all of it where the system does not tell."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.listing import Listing, split_by_folders
+from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.parquet_columns import Columns, find_columns
 from kdrun.data.containers.parquet_reader import (
     ParquetImage,
     column_bytes,
-    import_pyarrow,
+    column_chunks,
+    column_values,
     opened,
 )
 from kdrun.data.containers.parquet_splits import find_split_column, split_of_rows
 from kdrun.data.containers.paths import PathResolver
-from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import SPLITS, Shards, find_shards
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.read import read_shards
+from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.decoding.options import ReadOptions, takes_options
-from kdrun.data.images import RawDataset
+from kdrun.data.images import SPLITS, RawDataset
 from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
 
@@ -47,7 +48,7 @@ def parquet(
     split_column: the split of each row, in files that are all training files by name; False ignores
     it. See `parquet_splits.find_split_column`.
     class_names, num_classes: for numeric labels without names in the file; see
-    `listing.numbered_classes`.
+    `classes.numbered_classes`.
     options: see `ReadOptions`. `cache=false` decodes rows on every access; in the random order of
     an epoch it reads every row group many times.
 
@@ -57,13 +58,13 @@ def parquet(
     shards = find_shards(root, splits, (".parquet",), options.follow_links)
     reader = _Reader(shards, image_column, label_column, split_column, options.follow_links)
     listings = reader.read()
-    by_folder = split_by_folders(listings, shards.base) if split_column is None else ""
     return read_shards(
         shards,
         listings,
-        repr((reader.columns, relative_files(shards))) + (reader.split_of_rows or ""),
-        [*reader.notes(), *filter(None, [by_folder])],
+        repr((reader.columns, shards.relative_files())) + (reader.split_of_rows or ""),
+        reader.notes(),
         options,
+        split_setting=split_column,
         class_names=class_names,
         num_classes=num_classes,
         stored_names=None if reader.columns is None else reader.columns.names,
@@ -92,10 +93,9 @@ class _Reader:
         return listings
 
     def _add(self, listings: dict[str, Listing], split: str, path: Path) -> None:
-        arrow, _ = import_pyarrow()
         state = path.stat()
         with opened(path) as file:
-            columns = self._check_columns(file.schema_arrow, path, arrow)
+            columns = self._check_columns(file.schema_arrow, path)
             labels = list(_labels(file, columns.label, path))
             splits = [split] * len(labels)
             if self.split_of_rows is not None:
@@ -110,9 +110,9 @@ class _Reader:
             source = ParquetImage(place, columns.image, number)
             listing.add(source, label, size, changed_at(state))
 
-    def _check_columns(self, schema: Any, path: Path, arrow: Any) -> Columns:
+    def _check_columns(self, schema: Any, path: Path) -> Columns:
         """The columns of one file. Raises DataError if they differ from those of earlier files."""
-        columns = find_columns(schema, self.image_column, self.label_column, str(path), arrow)
+        columns = find_columns(schema, self.image_column, self.label_column, str(path))
         if self.columns is not None and columns != self.columns:
             raise DataError(
                 f"{path} differs from earlier files in its image or label column, or in its class "
@@ -130,19 +130,15 @@ class _Reader:
         """
         column = columns.image if columns.as_path else f"{columns.image}.path"
         resolver = PathResolver(self.shards.base, str(path), "", self.follow_links)
-        row = 0
-        for batch in file.iter_batches(columns=[column]):
-            for value in batch.column(0).to_pylist():
-                text = value.get("path") if isinstance(value, dict) else value
-                place = f"row {row + 1}"
-                if not text:
-                    raise DataError(f"{path}, {place}: the image is missing.")
-                image = resolver.resolve(text, place)
-                if image is not None:
-                    label, listing = rows[row]
-                    listing.add(image.path, label, image.size, image.time)
-                row += 1
-        resolver.check_missing(row)
+        values = column_values(file, column)
+        for number, ((label, listing), value) in enumerate(zip(rows, values, strict=True), 1):
+            text = value.get("path") if isinstance(value, dict) else value
+            if not text:
+                raise DataError(f"{path}, row {number}: the image is missing.")
+            image = resolver.resolve(text, f"row {number}")
+            if image is not None:
+                listing.add(image.path, label, image.size, image.time)
+        resolver.check_missing(len(rows))
 
     def notes(self) -> list[str]:
         """Files and columns, for the user."""
@@ -156,39 +152,32 @@ class _Reader:
 
 def _labels(file: Any, column: str, path: Path) -> Iterator[str]:
     """The labels as text. Raises DataError for missing labels and other types."""
-    row = 0
-    for batch in file.iter_batches(columns=[column]):
-        for value in batch.column(0).to_pylist():
-            row += 1
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)  # pandas stores integers with missing values as floats
-            if isinstance(value, str):
-                value = value.strip()
-            if value is None or value == "" or value != value:
-                raise DataError(
-                    f"{path}, row {row}: column {column!r} has no label: label the rows, or set "
-                    "dataset.train and dataset.test to other files."
-                )
-            if not isinstance(value, str | int):
-                raise DataError(
-                    f"{path}: column {column!r} holds {type(value).__name__} values, not class "
-                    "numbers or names: set dataset.label_column."
-                )
-            yield str(value)
+    for row, value in enumerate(column_values(file, column), 1):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # pandas stores integers with missing values as floats
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value == "" or value != value:
+            raise DataError(
+                f"{path}, row {row}: column {column!r} has no label: label the rows, or set "
+                "dataset.train and dataset.test to other files."
+            )
+        if not isinstance(value, str | int):
+            raise DataError(
+                f"{path}: column {column!r} holds {type(value).__name__} values, not class numbers "
+                "or names: set dataset.label_column."
+            )
+        yield str(value)
 
 
 def _has_paths_only(metadata: Any, column: str) -> bool:
     """Whether a struct column stores no bytes at all, by the file's statistics."""
-    found_column = False
-    for group in range(metadata.num_row_groups):
-        columns = metadata.row_group(group)
-        for number in range(columns.num_columns):
-            chunk = columns.column(number)
-            if chunk.path_in_schema == f"{column}.bytes":
-                statistics = chunk.statistics
-                if statistics is None or not statistics.has_null_count:
-                    return False
-                if statistics.null_count < columns.num_rows:
-                    return False
-                found_column = True
-    return found_column
+    parts = [
+        (rows, chunk.statistics)
+        for rows, chunk in column_chunks(metadata)
+        if chunk.path_in_schema == f"{column}.bytes"
+    ]
+    return bool(parts) and all(
+        statistics is not None and statistics.has_null_count and statistics.null_count >= rows
+        for rows, statistics in parts
+    )

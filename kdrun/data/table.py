@@ -5,22 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL
-from kdrun.data.containers.listing import (
-    Listing,
-    as_tree,
-    classes_in_order,
-    select_splits,
-    sorted_by_class,
-    split_by_folders,
-)
+from kdrun.data.containers.classes import classes_in_order
+from kdrun.data.containers.listing import Listing, as_tree, select_splits, sorted_by_class
 from kdrun.data.containers.paths import File, PathResolver
-from kdrun.data.containers.split_values import Names, SplitValues
+from kdrun.data.containers.split_columns import Names, SplitValues
 from kdrun.data.containers.table_columns import ColumnChoice, Columns, Format, open_table
 from kdrun.data.containers.table_text import Rows
 from kdrun.data.containers.unused_columns import UnusedColumns
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
-from kdrun.data.images import RawDataset
+from kdrun.data.images import SPLITS, RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
@@ -66,25 +60,21 @@ def table(
     base = path.parent if root is None else Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(f"dataset.root={base} is not a folder.")
-    split_column_name = "" if columns.split is None else columns.names[columns.split]
     extension = _with_dot(extension)
-    where = f"{path}, column {split_column_name!r}"
-    split_values = SplitValues(where, train, val, test, columns.flagged)
+    custom = {"train": train, "val": val, "test": test}
+    split_values = SplitValues(columns.split_name, custom)
     resolver = PathResolver(base, str(path), extension, options.follow_links)
     unused = UnusedColumns(path, columns, split_values.find, watch_splits=split_column is None)
     reader = _Reader(path, columns, resolver, split_values, unused)
     listings = reader.read(rows, options.progress)
-    by_folder = split_by_folders(listings, base) if split_column is None else ""
-    splits, split_notes = select_splits(listings, str(path))
+    splits, split_notes = select_splits(listings, str(path), base if split_column is None else None)
     labels = {label for listing in splits.values() for label in listing.labels}
     classes, class_notes = classes_in_order(labels, str(path), options.class_order)
     if options.class_order == NATURAL:
         class_notes += unused.order_notes(classes)
     splits = {name: sorted_by_class(listing, classes) for name, listing in splits.items()}
     tree = as_tree(base, f"{path} {extension}", splits, classes, str(path))
-    return read_images(
-        tree, options, [*reader.notes(rows), *filter(None, [by_folder]), *split_notes, *class_notes]
-    )
+    return read_images(tree, options, [*reader.notes(rows), *split_notes, *class_notes])
 
 
 @dataclass
@@ -104,7 +94,7 @@ class _Reader:
 
     def read(self, rows: Rows, progress: Progress | None) -> dict[str, Listing]:
         """All rows, by split. Raises DataError with line numbers for unusable rows."""
-        listings = {name: Listing() for name in ("train", "val", "test")}
+        listings = {name: Listing() for name in SPLITS}
         total = 0
         for line, fields in rows:
             total += 1
@@ -131,9 +121,8 @@ class _Reader:
         if self.missing and _are_numbers(listings):
             self.blank += self.missing
         self._check_blank(total)
-        self.split_values.refuse(
-            self.unknown, "dataset.split_column=false to ignore the column and hold out test images"
-        )
+        where = f"{self.path}, column {self.columns.split_name!r}"
+        self.split_values.refuse(self.unknown, where)
         self.resolver.check_missing(total)
         return listings
 

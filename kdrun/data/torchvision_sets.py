@@ -13,14 +13,14 @@ from kdrun.config import places
 from kdrun.data.class_folders import FOLDER_OPTIONS, read_class_folders
 from kdrun.data.decoding.options import ReadOptions, takes_options
 from kdrun.data.decoding.read import read_images
-from kdrun.data.images import RawDataset, Split
+from kdrun.data.images import SPLITS, RawDataset, Split
 from kdrun.data.paths import expanded
 from kdrun.data.tree import FileList, Tree, changed_at
 from kdrun.errors import AbsentDataError, ConfigError, DataError
 from kdrun.vision import import_torchvision
 
 Arguments = dict[str, Any]
-SPLITS: tuple[Arguments, ...] = ({"split": "train"}, {"split": "test"})
+TRAIN_AND_TEST: tuple[Arguments, ...] = ({"split": "train"}, {"split": "test"})
 
 
 @takes_options(*FOLDER_OPTIONS)
@@ -55,10 +55,9 @@ def svhn(*, root: str = "data", download: bool = True, options: ReadOptions) -> 
     """
     if (raw := _from_folders("svhn", root, "train_32x32.mat", options)) is not None:
         return raw
-    train, test = (
-        _split(part.data, part.labels)
-        for part in _open("SVHN", root, "{train_32x32.mat, test_32x32.mat}", download, SPLITS)
-    )
+    layout = "{train_32x32.mat, test_32x32.mat}"
+    parts = _open("SVHN", root, layout, download, TRAIN_AND_TEST)
+    train, test = (_split(part.data, part.labels) for part in parts)
     return RawDataset(tuple("0123456789"), train, None, test)
 
 
@@ -71,7 +70,7 @@ def stl10(*, root: str = "data", download: bool = True, options: ReadOptions) ->
     layout = "stl10_binary/{train_X.bin, train_y.bin, test_X.bin, test_y.bin, class_names.txt}"
     if (raw := _from_folders("stl10", root, layout, options)) is not None:
         return raw
-    parts = _open("STL10", root, layout, download, SPLITS)
+    parts = _open("STL10", root, layout, download, TRAIN_AND_TEST)
     train, test = (_split(part.data, part.labels) for part in parts)
     return RawDataset(tuple(parts[0].classes), train, None, test)
 
@@ -107,8 +106,7 @@ def dtd(
         base = folder / "dtd" / "dtd"
     base = base.absolute()
     names = {
-        name: (base / "labels" / f"{name}{partition}.txt").read_text().split()
-        for name in ("train", "val", "test")
+        name: (base / "labels" / f"{name}{partition}.txt").read_text().split() for name in SPLITS
     }
     classes = tuple(sorted({line.split("/")[0] for line in names["train"]}))
     splits = {name: _file_list(base / "images", lines, classes) for name, lines in names.items()}

@@ -19,7 +19,8 @@ from kdrun.config.readers import ClassKey
 from kdrun.config.schema import TransferConfig
 from kdrun.data.cropped import crop_splits, stored_size
 from kdrun.data.dataset import Dataset
-from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.cache import cached_images
+from kdrun.data.decoding.decode_pass import Decoding
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.options import ReadSettings
 from kdrun.data.decoding.read import with_notes
@@ -175,11 +176,8 @@ def _read_folder(
         whole, real = rules.whole or measured.whole, rules.real or measured.real
         return Survey(form, dataclasses.replace(rules, whole=whole, real=real))
 
-    cache = cache_root / caches.folder_name(tree, settings)
-    meta = caches.find(cache, tree)
-    if meta is None:
-        meta = caches.build_once(cache, tree, choose, progress, None)
-    raw = with_notes(caches.load(cache, tree, meta), tree.notes)
+    raw = cached_images(cache_root, Decoding(tree, choose, progress, skip_broken=None), settings)
+    raw = with_notes(raw, tree.notes)
     if dataset.crop_ratio == 1:
         return raw
     return crop_splits(raw, {"image_size": list(info.image_size)}, dataset.crop_ratio)

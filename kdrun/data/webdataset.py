@@ -1,14 +1,16 @@
 """Tar shards in the WebDataset layout as a data set."""
 
+import itertools
+
 from kdrun.data.containers.compressed import ENDINGS, is_compressed
 from kdrun.data.containers.json_splits import JsonSplits
-from kdrun.data.containers.listing import Listing, split_by_folders
-from kdrun.data.containers.read import read_shards, relative_files
-from kdrun.data.containers.shards import SPLITS, Shards, find_shards
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.listing import Listing
+from kdrun.data.containers.read import read_shards
+from kdrun.data.containers.shards import Shards, find_shards
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.containers.tar_shards import ShardReader
 from kdrun.data.decoding.options import ReadOptions, takes_options
-from kdrun.data.images import RawDataset
+from kdrun.data.images import SPLITS, RawDataset
 from kdrun.data.measure import Progress
 from kdrun.errors import ConfigError
 
@@ -41,7 +43,7 @@ def webdataset(
     JSON file (`meta.label` if nested); None: the only usual name.
     split_key: name of the split in the JSON files, for shards whose names tell none; False ignores
     it. See `json_splits.JsonSplits`.
-    class_names, num_classes: for numeric labels; see `listing.numbered_classes`.
+    class_names, num_classes: for numeric labels; see `classes.numbered_classes`.
     options: see `ReadOptions`.
 
     Raises DataError for unusable shards, ConfigError for an invalid setting.
@@ -57,19 +59,24 @@ def webdataset(
         JsonSplits.of(shards, split_key),
     )
     listings = _read_index(shards, reader, options.progress)
-    by_folder = split_by_folders(listings, shards.base) if split_key is None else ""
     notes = [f"{shards.base.name}: {shards.described()}.", *reader.notes(shards.base.name)]
-    origin = repr((relative_files(shards), reader.image_key, reader.label_key, reader.json_key))
+    origin = repr((shards.relative_files(), reader.image_key, reader.label_key, reader.json_key))
     origin += split_key if isinstance(split_key, str) else ""
-    notes += [by_folder] if by_folder else []
     return read_shards(
-        shards, listings, origin, notes, options, class_names=class_names, num_classes=num_classes
+        shards,
+        listings,
+        origin,
+        notes,
+        options,
+        split_setting=split_key,
+        class_names=class_names,
+        num_classes=num_classes,
     )
 
 
 def _require_random_access(shards: Shards) -> None:
     """Raise ConfigError for compressed shards, which cannot be read in random order."""
-    for path in (path for files in shards.splits.values() for path in files):
+    for path in itertools.chain(*shards.splits.values()):
         if is_compressed(path):
             raise ConfigError(
                 f"dataset.cache=false reads images in random order, and {path} is compressed: set "

@@ -9,8 +9,8 @@ from torch import nn
 
 from kdrun.config.convert import to_plain
 from kdrun.config.schema import TeacherConfig
-from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
+from kdrun.data.loaders.rendering import check_pixels
 from kdrun.distillation.initial_weights import weights_sha256
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import make_card, new_network, own_normalisation, seen_by

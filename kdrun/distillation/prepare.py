@@ -8,8 +8,8 @@ from typing import Any
 from kdrun.config.augment import labels_only
 from kdrun.config.dump import distill_plain
 from kdrun.config.schema import DistillConfig
-from kdrun.data.augment.rendering import check_pixels
 from kdrun.data.dataset import Dataset
+from kdrun.data.loaders.rendering import check_pixels
 from kdrun.data.transfer import TransferSet
 from kdrun.distillation.build import BuildPlan, dry_run_build
 from kdrun.distillation.early_checks import (

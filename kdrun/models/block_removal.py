@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
-from kdrun.models.dry_run import dry_run
+from kdrun.models.dry_run import dry_run, run_with_hook
 from kdrun.models.pruned import keep_blocks
 
 Shapes = dict[nn.Module, tuple[torch.Size, torch.Size]]
@@ -174,9 +174,5 @@ def _input_and_output_shapes(network: nn.Module, sample: Tensor) -> Shapes:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
             shapes[module] = (inputs[0].shape, output.shape)
 
-    handles = [module.register_forward_hook(record) for module in network.modules()]
-    with dry_run(network):
-        network(sample)
-    for handle in handles:
-        handle.remove()
+    run_with_hook(network, sample, record, network.modules())
     return shapes

@@ -22,6 +22,7 @@ from kdrun.config.schema import NetworkConfig
 from kdrun.errors import CheckpointError
 from kdrun.files import read_json, sha256_of, write_atomically, write_json
 from kdrun.models.build import build_network
+from kdrun.models.pretrained import untrained
 from kdrun.models.quantisation.ranges import WEIGHT_BITS
 from kdrun.own_code import edited_sentence
 from kdrun.types import InputInfo, Normalisation
@@ -90,9 +91,7 @@ class NetworkCard:
     @property
     def network(self) -> NetworkConfig:
         """The configuration that builds it, without downloading pretrained weights."""
-        kwargs = dict(self.kwargs)
-        if "pretrained" in kwargs:
-            kwargs["pretrained"] = False
+        kwargs = untrained(self.kwargs)
         return NetworkConfig(self.name, self.target, kwargs, self.taps, self.quantize)
 
 

@@ -1,6 +1,6 @@
 """Run a network once for inspection, without side effects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.errors import ConfigError
+
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]  # module, positional arguments, output
 
 
 @contextmanager
@@ -21,6 +23,19 @@ def dry_run(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def run_with_hook(
+    network: nn.Module, images: Tensor, hook: Hook, modules: Iterable[nn.Module]
+) -> Any:
+    """The network's output in a dry run that calls `hook` after each of `modules`."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        with dry_run(network):
+            return network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def logits_once(network: nn.Module, images: Tensor) -> Tensor:

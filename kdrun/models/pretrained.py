@@ -1,7 +1,8 @@
-"""Outputs and class names of weights published by torchvision and timm."""
+"""Weights published by torchvision and timm: their outputs and class names, and without them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kdrun.config.schema import NetworkConfig
 from kdrun.vision import import_torchvision
@@ -30,6 +31,11 @@ def pretrained_outputs(config: NetworkConfig) -> int | None:
     except (ImportError, ValueError, RuntimeError, AttributeError, KeyError):
         pass  # building the network reports an unknown architecture
     return None
+
+
+def untrained(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's arguments that build it without pretrained weights, which may be a download."""
+    return {**kwargs, "pretrained": False} if "pretrained" in kwargs else dict(kwargs)
 
 
 def imagenet_names(names: Sequence[object]) -> tuple[str, ...] | None:

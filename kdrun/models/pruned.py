@@ -18,6 +18,7 @@ from kdrun.config.build import call, check_arguments
 from kdrun.config.rules import PRUNED
 from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError
+from kdrun.models.pretrained import untrained
 from kdrun.ranges import Choices, Range
 from kdrun.types import InputInfo
 
@@ -65,9 +66,7 @@ def pruned_network(
             "student=pruned is cut from its teacher: choose teacher=..., a network to prune; a "
             "teacher or a peer cannot be pruned."
         )
-    arguments = {key: value for key, value in network.items() if key != "_target_"}
-    if "pretrained" in arguments:
-        arguments["pretrained"] = False
+    arguments = untrained({key: value for key, value in network.items() if key != "_target_"})
     info = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     base: nn.Module = call(network["_target_"], arguments, "student.network", **info)
     if blocks is None or widths is None:

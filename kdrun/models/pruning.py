@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdrun.errors import ConfigError, MissingExtraError
 from kdrun.models.block_removal import CannotPruneError, removable_blocks
-from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.dry_run import dry_run, logits_of, run_with_hook
 from kdrun.models.pruned import DEFAULT_RATIO, keep_blocks, sizes
 
 TOLERANCE = 1e-3  # of the largest logit
@@ -218,11 +218,8 @@ def _classifiers(network: nn.Module, sample: Tensor) -> list[nn.Module]:
     """The layers whose outputs are the classes: those that end with as many as the logits."""
     last: list[nn.Module] = []
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    handles = [layer.register_forward_hook(lambda m, *_: last.append(m)) for layer in layers]
-    with dry_run(network):
-        classes = logits_of(network(sample)).shape[1]
-    for handle in handles:
-        handle.remove()
+    output = run_with_hook(network, sample, lambda m, *_: last.append(m), layers)
+    classes = logits_of(output).shape[1]
     sized = [
         m for m in last if getattr(m, "out_features", getattr(m, "out_channels", 0)) == classes
     ]

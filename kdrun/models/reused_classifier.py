@@ -11,9 +11,10 @@ from kdrun.config import build
 from kdrun.config.schema import NetworkConfig
 from kdrun.losses.adapters import AdapterNorm
 from kdrun.losses.shapes import pooled
-from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.dry_run import logits_of, run_with_hook
 from kdrun.models.features.hooks import INPUT_SUFFIX, Record, attach
 from kdrun.models.layers import conv1x1, conv3x3
+from kdrun.models.pretrained import untrained
 from kdrun.types import InputInfo, Normalisation, Outputs
 
 MAP = "map"
@@ -164,13 +165,11 @@ def inspect_network(network: nn.Module, embedding: str, info: InputInfo) -> Insp
             shapes[paths[module]] = (channels, height, width)
 
     record = Record()
-    handles = [module.register_forward_hook(keep) for module in paths]
-    handles += attach(network, {"embedding": embedding}, record)
+    handles = attach(network, {"embedding": embedding}, record)
     try:
-        with dry_run(network):
-            record.start()
-            logits = logits_of(network(images))
-            embedding_map = _as_map(record.take()["embedding"])
+        record.start()
+        logits = logits_of(run_with_hook(network, images, keep, paths))
+        embedding_map = _as_map(record.take()["embedding"])
     finally:
         record.stop()
         for handle in handles:
@@ -191,10 +190,9 @@ def _equal(average: Tensor, rows: Tensor) -> bool:
 
 def _build(target: str, kwargs: dict[str, Any], info: InputInfo) -> nn.Module:
     """A new student without pretrained weights, which are loaded afterwards."""
-    kwargs = kwargs | ({"pretrained": False} if "pretrained" in kwargs else {})
     student = build.call(
         target,
-        kwargs,
+        untrained(kwargs),
         "student",
         num_classes=info.num_classes,
         in_channels=info.in_channels,

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment.crops import Crops
 from kdrun.data.images import Split, StoredImages
 from kdrun.data.loaders import loaders, resident
 from kdrun.data.loaders.loaders import EvalLoader, TrainLoader, count_batches
 from kdrun.data.loaders.resident import choose_resident, resident_bytes
-from kdrun.data.loaders.views import Views
 from kdrun.types import Batch, Normalisation
 from kdrun.vision import import_torchvision
 
@@ -113,7 +113,7 @@ def test_streaming_leaves_the_global_generator_alone() -> None:
 def test_a_batch_equals_the_usual_transforms() -> None:
     functional = import_torchvision().transforms.functional
     data, loader = split(), train()
-    seen: Views = loader.views(2).crops
+    seen: Crops = loader.views(2).crops
     for batch in loader.epoch(2):
         for image, position in zip(batch.images, batch.index.tolist(), strict=True):
             pixels = data.in_memory()[position]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.config.augment import AugmentConfig, MixConfig
+from kdrun.data.augment.crops import Crops
 from kdrun.data.augment.views import ImageViews, Plan, joined, teacher_plan
 from kdrun.data.images import Split
 from kdrun.data.loaders.loaders import TrainLoader
 from kdrun.data.loaders.partners import PairedLoader
 from kdrun.data.loaders.repeated import RepeatedLoader
-from kdrun.data.loaders.views import Views
 from kdrun.losses.ce import CrossEntropy
 from kdrun.losses.objective import Objective
 from kdrun.models.features.taps import FeatureExtractor
@@ -99,7 +99,7 @@ def test_every_view_has_its_own_record() -> None:
         assert replace(PLAN, augment=augment).view_count == count
     found = []
     for image in range(4):
-        chosen = ImageViews(0, torch.full((18,), image), Views(*grid.T))
+        chosen = ImageViews(0, torch.full((18,), image), Crops(*grid.T))
         found += slots_of(chosen, PLAN).tolist()
     assert sorted(found) == list(range(4 * 18))
 

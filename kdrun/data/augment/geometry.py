@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdrun.data.loaders.views import reflected
+from kdrun.data.augment.crops import reflected
 
 BLUR_RADIUS = 6  # pixels on each side: three standard deviations of the strongest blur
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kdrun.data.augment.colours import smoothed
-from kdrun.data.loaders.fitted import grey
+
+# Arithmetic of PIL's `convert("L")`: Rec. 601 weights in 1/65536, rounded.
+LUMA = (19595, 38470, 7471)
 
 
 def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
@@ -48,3 +50,13 @@ def _blend(start: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
     first = start.float()
     step = (pixels.float() - first) * factor.to(torch.float32).view(-1, 1, 1, 1)
     return (first + step).clamp_(0, 255).to(torch.uint8)
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """`[B, 1, H, W]` luma of colour pixels, as PIL's `convert("L")`."""
+    if pixels.dtype == torch.uint8:
+        red, green, blue = pixels.int().split(1, dim=1)
+        weighted = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+        return (weighted + 0x8000) >> 16
+    weights = torch.tensor(LUMA).view(1, -1, 1, 1) / 2**16
+    return (pixels * weights).sum(1, keepdim=True)

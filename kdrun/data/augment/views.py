@@ -14,9 +14,9 @@ from torch import Tensor
 
 from kdrun.config.augment import AugmentConfig, ErasingConfig, JitterConfig
 from kdrun.config.convert import to_plain
+from kdrun.data.augment import crops
+from kdrun.data.augment.crops import Crops
 from kdrun.data.augment.mixing import Mixing, draw_mixing
-from kdrun.data.loaders import views
-from kdrun.data.loaders.views import Views
 from kdrun.seeds import derive
 
 
@@ -31,7 +31,7 @@ class ImageViews:
 
     number: int
     index: Tensor
-    crops: Views
+    crops: Crops
     epoch: "EpochViews | None" = None
 
     def to(self, device: torch.device) -> "ImageViews":
@@ -50,7 +50,7 @@ class EpochViews:
     """The augmentation of all images in one epoch; number: the epoch modulo `augment.cycle`."""
 
     number: int
-    crops: Views
+    crops: Crops
 
     def select(self, index: Tensor, on_device: Tensor | None = None) -> ImageViews:
         """The views of the images at `index` `[B]`; on_device: the same index where `crops` is."""
@@ -108,9 +108,9 @@ class Plan:
     def views(self, epoch: int) -> EpochViews:
         """The views of all images in `epoch`."""
         if self.fixed:
-            return EpochViews(0, views.centre(self.num_images, self.augment))
+            return EpochViews(0, crops.centre(self.num_images, self.augment))
         number = self.number(epoch)
-        return EpochViews(number, views.draw(self.num_images, self.augment, self.seed, number))
+        return EpochViews(number, crops.draw(self.num_images, self.augment, self.seed, number))
 
     def number(self, epoch: int) -> int:
         """The epoch modulo `augment.cycle`."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_evidence import SplitEvidence, last_part
-from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import flag_splits
-from kdrun.errors import ConfigError, DataError
+from kdrun.data.containers.split_columns import SplitEvidence, SplitValues, last_part
+from kdrun.errors import DataError
 
 MOST_KEYS = 1000
 IGNORE = "dataset.split_key=false to ignore it"
@@ -18,9 +16,9 @@ IGNORE = "dataset.split_key=false to ignore it"
 
 @dataclass
 class JsonSplits:
-    """Reads the split of each sample, or watches for keys that tell it.
+    """Reads the split of each sample, or looks for a key that holds it.
 
-    key: `dataset.split_key`; None watches, False ignores splits.
+    key: `dataset.split_key`; None looks for keys of splits, False ignores them.
     """
 
     key: str | bool | None = None
@@ -29,18 +27,12 @@ class JsonSplits:
 
     def __post_init__(self) -> None:
         key = self.key if isinstance(self.key, str) else ""
-        self._values = SplitValues(key, flagged=flag_splits(last_part(key)))
+        self._values = SplitValues(last_part(key))
 
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":
         """Raises ConfigError for a key if the names of the files tell the splits already."""
-        named = set(shards.splits) != {"train"}
-        if named and isinstance(key, str):
-            raise ConfigError(
-                f"dataset.split_key={key}: the names of the shards already tell their splits: "
-                "leave it out, or list all shards in dataset.train."
-            )
-        return cls(False if named else key)
+        return cls(False if shards.tell_splits("dataset.split_key", key, "shards") else key)
 
     def split(self, text: bytes | None, where: str) -> str:
         """The split of a sample; train unless a key is read. text: its JSON file.
@@ -52,7 +44,7 @@ class JsonSplits:
         members = dict(_members(text))
         if isinstance(self.key, str):
             value = members.get(self.key)
-            split = self._values.find(str(value))
+            split = self._values.find(value)
             if split is None:
                 raise DataError(
                     f"{where} has {value!r} as {self.key!r}, which names no split: write train, "
@@ -70,7 +62,7 @@ class JsonSplits:
         return "train"
 
     def refuse_overlooked(self, where: str) -> None:
-        """Raise DataError for a key that tells the splits."""
+        """Raise DataError for a key of splits that is not read."""
         for key, evidence in self._seen.items():
             if evidence.must_be_read:
                 setting = shlex.quote(f"dataset.split_key={key}")

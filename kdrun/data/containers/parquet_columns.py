@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.data.containers.parquet_reader import import_pyarrow
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -27,15 +28,14 @@ class Columns:
     names: tuple[str, ...] | None
 
 
-def find_columns(
-    schema: Any, image: str | None, label: str | None, where: str, arrow: Any
-) -> Columns:
+def find_columns(schema: Any, image: str | None, label: str | None, where: str) -> Columns:
     """The columns of a schema: those the user names, or the only candidates.
 
     Raises ConfigError for an unknown column, DataError for no candidate or several.
     """
     features = _features(schema)
-    kinds = {field.name: _image_kind(field.type, arrow) for field in schema}
+    types = import_pyarrow()[0].types
+    kinds = {field.name: _image_kind(field.type, types) for field in schema}
     for key, chosen in (("image_column", image), ("label_column", label)):
         if chosen is not None and chosen not in schema.names:
             raise ConfigError(
@@ -47,7 +47,7 @@ def find_columns(
     elif kinds[image] is None:
         raise DataError(_unreadable(image, schema, where))
     if label is None:
-        label = _label_column(schema, features, image, where, arrow)
+        label = _label_column(schema, features, image, where)
     names = features.get(label, {}).get("names") if _is(features, label, "ClassLabel") else None
     return Columns(image, kinds[image] == "path", label, tuple(map(str, names)) if names else None)
 
@@ -66,9 +66,8 @@ def _is(features: dict[str, Any], name: str, kind: str) -> bool:
     return bool(features.get(name, {}).get("_type") == kind)
 
 
-def _image_kind(kind: Any, arrow: Any) -> str | None:
+def _image_kind(kind: Any, types: Any) -> str | None:
     """How a column of this type can hold images: `struct`, `bytes`, `path` or None."""
-    types = arrow.types
     if types.is_struct(kind):
         members = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
         content = members.get("bytes")
@@ -123,7 +122,7 @@ def _unreadable(name: str, schema: Any, where: str) -> str:
     )
 
 
-def _label_column(schema: Any, features: dict[str, Any], image: str, where: str, arrow: Any) -> str:
+def _label_column(schema: Any, features: dict[str, Any], image: str, where: str) -> str:
     names = [name for name in schema.names if name != image]
     tiers = (
         [name for name in names if _is(features, name, "ClassLabel")],

@@ -1,8 +1,10 @@
 """Images inside Parquet files, read a batch of rows at a time."""
 
+import bisect
+import itertools
 import os
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,22 +64,24 @@ class ColumnReader:
         self.file = _open(path)
         self.column = column
         metadata = self.file.metadata
-        self.starts = [0]
-        for group in range(metadata.num_row_groups):
-            self.starts.append(self.starts[-1] + metadata.row_group(group).num_rows)
+        groups = range(metadata.num_row_groups)
+        rows = (metadata.row_group(group).num_rows for group in groups)
+        self.starts = list(itertools.accumulate(rows, initial=0))  # of the groups, and the end
         self.rows = batch_rows(metadata, column)
         self.lock = threading.Lock()
-        self.cached: OrderedDict[int, Any] = OrderedDict()  # first row → values
+        self.cached: deque[tuple[int, Any]] = deque(maxlen=CACHED_BATCHES)  # first row, values
         self.batches: Iterator[Any] = iter(())
         self.position = -1  # next row to read; -1 before the first
 
     def value(self, row: int) -> Any:
         """The value in row `row` of the file. Raises ValueError if the row is missing."""
         with self.lock:
-            for start, values in self.cached.items():
+            for start, values in self.cached:
                 if start <= row < start + len(values):
                     return values[row - start].as_py()
-            group = self._group(row)
+            group = bisect.bisect_right(self.starts, row) - 1
+            if group == len(self.starts) - 1:
+                raise ValueError(f"row {row + 1} is missing; the file has changed")
             if not self.starts[group] <= self.position <= row:
                 self._start(group)
             while True:
@@ -87,16 +91,8 @@ class ColumnReader:
                 start, self.position = self.position, self.position + len(batch)
                 if row < self.position:
                     values = batch.column(0)
-                    self.cached[start] = values
-                    while len(self.cached) > CACHED_BATCHES:
-                        self.cached.popitem(last=False)
+                    self.cached.append((start, values))
                     return values[row - start].as_py()
-
-    def _group(self, row: int) -> int:
-        for group, end in enumerate(self.starts[1:]):
-            if row < end:
-                return group
-        raise ValueError(f"row {row + 1} is missing; the file has changed")
 
     def _start(self, group: int) -> None:
         groups = list(range(group, self.file.metadata.num_row_groups))
@@ -114,14 +110,24 @@ def batch_rows(metadata: Any, column: str) -> int:
 
 def column_bytes(metadata: Any, column: str) -> int:
     """Uncompressed bytes of a column, including nested fields."""
-    total = 0
-    for group in range(metadata.num_row_groups):
-        columns = metadata.row_group(group)
-        for number in range(columns.num_columns):
-            chunk = columns.column(number)
-            if chunk.path_in_schema.split(".")[0] == column:
-                total += chunk.total_uncompressed_size
-    return total
+    return sum(
+        chunk.total_uncompressed_size
+        for _, chunk in column_chunks(metadata)
+        if chunk.path_in_schema.split(".")[0] == column
+    )
+
+
+def column_chunks(metadata: Any) -> Iterator[tuple[int, Any]]:
+    """(number of rows, metadata) of each column in each row group."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for number in range(group.num_columns):
+            yield group.num_rows, group.column(number)
+
+
+def column_values(file: Any, column: str) -> Iterator[Any]:
+    """The values of a column as Python objects, read a batch at a time."""
+    for batch in file.iter_batches(columns=[column]):
+        yield from batch.column(0).to_pylist()
 
 
 def _open(path: str) -> Any:

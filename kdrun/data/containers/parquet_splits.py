@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.parquet_reader import opened
+from kdrun.data.containers.parquet_reader import column_values, opened
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_evidence import SplitEvidence
-from kdrun.data.containers.split_values import SplitValues
-from kdrun.data.containers.table_columns import flag_splits, is_called_split, names_splits
+from kdrun.data.containers.split_columns import (
+    SplitEvidence,
+    SplitValues,
+    flag_splits,
+    is_split_name,
+    is_surely_split_name,
+)
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError, did_you_mean
 
@@ -24,12 +28,7 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
     `SplitEvidence`) or is called `split`. Raises DataError for such a column with an unusual name,
     ConfigError for a column that is not there or not needed.
     """
-    if set(shards.splits) != {"train"}:
-        if isinstance(chosen, str):
-            raise ConfigError(
-                f"dataset.split_column={chosen}: the names of the files already tell their splits: "
-                "leave it out, or list all files in dataset.train."
-            )
+    if shards.tell_splits("dataset.split_column", chosen, "files"):
         return None
     files = shards.splits["train"]
     if isinstance(chosen, str):
@@ -42,7 +41,7 @@ def find_split_column(shards: Shards, chosen: str | bool | None) -> str | None:
             )
         return chosen
     found = [] if chosen is False else _columns_of_splits(files)
-    usual = [name for name in found if names_splits(name)]
+    usual = [name for name in found if is_split_name(name)]
     if found and len(usual) != 1:
         options = " or ".join(shlex.quote(f"dataset.split_column={name}") for name in found[:5])
         raise DataError(
@@ -62,7 +61,7 @@ def _columns_of_splits(files: list[Path]) -> list[str]:
                 found = {name: SplitEvidence(name) for name in names}
             found = {name: evidence for name, evidence in found.items() if name in names}
             for name, evidence in list(found.items()):
-                for value in _values(file, name):
+                for value in column_values(file, name):
                     evidence.add(value)
                     if not evidence.is_possible:
                         del found[name]
@@ -75,22 +74,17 @@ def _may_tell(name: str, kind: Any) -> bool:
     if re.match(r"(dictionary<values=)?(large_)?string", str(kind)):
         return True
     numbers = re.fullmatch(r"bool|u?int\d+|float|double|halffloat", str(kind)) is not None
-    return numbers and (is_called_split(name) or flag_splits(name) is not None)
+    return numbers and (is_surely_split_name(name) or flag_splits(name) is not None)
 
 
 def split_of_rows(file: Any, column: str, path: Path) -> Iterator[str]:
     """The split of each row. Raises DataError for a value that names none."""
-    values = SplitValues(column, flagged=flag_splits(column))
-    for row, value in enumerate(_values(file, column), 1):
-        split = values.find(str(value))
+    values = SplitValues(column)
+    for row, value in enumerate(column_values(file, column), 1):
+        split = values.find(value)
         if split is None:
             raise DataError(
                 f"{path}, row {row}: {value!r} in column {column!r} names no split: write train, "
                 f"val or test, or set {IGNORE}."
             )
         yield split
-
-
-def _values(file: Any, column: str) -> Iterator[Any]:
-    for batch in file.iter_batches(columns=[column]):
-        yield from batch.column(0).to_pylist()

@@ -8,6 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
+from kdrun.data.paths import leaves
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import changed_at
 from kdrun.errors import DataError
@@ -63,15 +64,20 @@ class PathResolver:
                 os.path.join(self._base, text.replace("\\", "/") + self.extension)
             )
         real = self._real_path(path)
-        if not self.follow_links:
-            self._check_inside(real, text, place)
+        if not self.follow_links and leaves(self._real, real):
+            raise DataError(
+                f"{self.what}, {place}: {text[:200]} leaves {self._base}, for {real}: set "
+                f"dataset.root={os.path.dirname(real)} (or a parent folder of all images), or "
+                "dataset.follow_links=true to allow it."
+            )
         try:
             status = os.stat(real)
         except (OSError, ValueError):
             self.missing.append((place, path))
             return None
         if not S_ISREG(status.st_mode):
-            raise DataError(f"{self.what}, {place}: {path} is {_kind(path)}, not an image file.")
+            kind = "a folder" if os.path.isdir(path) else "neither a file nor a folder"
+            raise DataError(f"{self.what}, {place}: {path} is {kind}, not an image file.")
         return File(self._below(path, real), status.st_size, changed_at(status))
 
     def _real_path(self, path: str) -> str:
@@ -81,15 +87,6 @@ class PathResolver:
             self._folders[folder] = os.path.realpath(folder)
         real = os.path.join(self._folders[folder], name)
         return os.path.realpath(real) if os.path.islink(real) else real
-
-    def _check_inside(self, real: str, text: str, place: str) -> None:
-        if os.path.commonpath((self._real, real)) == self._real:
-            return
-        raise DataError(
-            f"{self.what}, {place}: {text[:200]} leaves {self._base}, for {real}: set "
-            f"dataset.root={os.path.dirname(real)} (or a parent folder of all images), or "
-            "dataset.follow_links=true to allow it."
-        )
 
     def _below(self, path: str, real: str) -> str:
         """The path as listed if it starts with `root`, else its path below the real root."""
@@ -128,10 +125,6 @@ class PathResolver:
             ": paths are relative to the folder of the table; dataset.root=FOLDER sets another "
             "one, dataset.extension=.jpg completes names without an extension"
         )
-
-
-def _kind(path: str) -> str:
-    return "a folder" if os.path.isdir(path) else "neither a file nor a folder"
 
 
 def _endings(path: str) -> Iterable[str]:

@@ -1,23 +1,24 @@
 """Find the container files of a data set and the split of each."""
 
+import itertools
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob
-from itertools import islice
 from pathlib import Path
 
 from kdrun.data.class_order import natural
 from kdrun.data.containers.paths import REMOTE
-from kdrun.data.containers.split_values import Names
+from kdrun.data.containers.split_columns import Names
 from kdrun.data.folders.folder import is_hidden
 from kdrun.data.folders.split_names import split_name
+from kdrun.data.images import SPLITS
+from kdrun.data.paths import leaves
 from kdrun.data.text import abbreviate
 from kdrun.errors import ConfigError, DataError
 
-SPLITS = ("train", "val", "test")
 MOST_SHARDS = 100_000
 RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
 DIVIDES = re.compile(r".*=.*|(part|shard|chunk|batch|block)?[-_]?\d+", re.IGNORECASE).fullmatch
@@ -37,6 +38,25 @@ class Shards:
             f"{split} from {len(files):,} file{'' if len(files) == 1 else 's'}"
             for split, files in self.splits.items()
         )
+
+    def relative_files(self) -> list[str]:
+        """Paths of all files below the common folder."""
+        return [os.path.relpath(path, self.base) for path in itertools.chain(*self.splits.values())]
+
+    def tell_splits(self, setting: str, chosen: str | bool | None, what: str) -> bool:
+        """Whether the names of the files tell their splits.
+
+        setting, chosen: the setting that reads splits from their content, and its value. what: the
+        files, for messages. Raises ConfigError if both tell the splits.
+        """
+        if set(self.splits) == {"train"}:
+            return False
+        if isinstance(chosen, str):
+            raise ConfigError(
+                f"{setting}={chosen}: the names of the {what} already tell their splits: leave it "
+                f"out, or list all {what} in dataset.train."
+            )
+        return True
 
 
 def find_shards(
@@ -71,7 +91,7 @@ def find_shards(
         if base is not None:
             _refuse_configurations(base, splits)
     splits = {split: splits[split] for split in SPLITS if splits.get(split)}
-    common = base or _common_folder([path for files in splits.values() for path in files])
+    common = base or _common_folder(list(itertools.chain(*splits.values())))
     if not follow_links:
         _check_links(common, splits)
     for files in splits.values():
@@ -131,7 +151,7 @@ def _matches(path: Path, endings: tuple[str, ...]) -> list[Path]:
 
 def braces(pattern: str, where: str) -> Iterator[str]:
     """Expand `{000..009}` and `{a,b}` as a shell does. Raises ConfigError for too many files."""
-    expanded = list(islice(_braces(pattern), MOST_SHARDS + 1))
+    expanded = list(itertools.islice(_braces(pattern), MOST_SHARDS + 1))
     if len(expanded) > MOST_SHARDS:
         raise ConfigError(f"{where}={pattern} expands to more than {MOST_SHARDS:,} files.")
     yield from expanded
@@ -229,9 +249,9 @@ def _refuse_configurations(base: Path, splits: dict[str, list[Path]]) -> None:
 
 def _check_links(base: Path, splits: dict[str, list[Path]]) -> None:
     real = os.path.realpath(base)
-    for path in (path for files in splits.values() for path in files):
+    for path in itertools.chain(*splits.values()):
         target = os.path.realpath(path)
-        if os.path.commonpath((real, target)) != real:
+        if leaves(real, target):
             raise DataError(
                 f"{path} is a link that leaves {base}, for {target}: to follow such links, "
                 "set dataset.follow_links=true."

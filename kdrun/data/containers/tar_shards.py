@@ -1,5 +1,6 @@
 """Images in tar shards with the WebDataset layout: `key.jpg` next to `key.cls` or `key.json`."""
 
+import itertools
 import json
 import lzma
 import re
@@ -7,6 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +40,32 @@ class TarImage(Member):
 
     def read(self) -> bytes:
         """Bytes of the image file. Raises ValueError if the shard ends before them."""
-        with open(self.shard, "rb") as file:
-            file.seek(self.offset)
-            content = file.read(self.size)
+        content = self._read_part()
         if len(content) < self.size:
             raise ValueError("the shard is truncated; get it again")
         return content
+
+    def _read_part(self) -> bytes:
+        with open(self.shard, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 class CompressedTarImage(TarImage):
-    """The image at an offset of the unpacked content of a compressed tar file."""
+    """The image at an offset of the unpacked content of a compressed tar file.
+
+    Fast in ascending order only.
+    """
 
     __slots__ = ()
 
-    def read(self) -> bytes:
-        """As `TarImage.read`; fast in ascending order only."""
-        content = read_part(self.shard, self.offset, self.size)
-        if len(content) < self.size:
-            raise ValueError("the shard is truncated; get it again")
-        return content
+    def _read_part(self) -> bytes:
+        return read_part(self.shard, self.offset, self.size)
 
 
 @dataclass
 class Sample:
-    """The files of one key: images by position, others by content."""
+    """The files of one key, by extension: images by their place, others by their content."""
 
     key: str
     images: dict[str, TarImage] = field(default_factory=dict)
@@ -93,35 +97,29 @@ class ShardReader:
                 self._skip("samples without an image")
                 continue
             label = self._label(sample, path)
+            chosen = split
             if split == "train":
-                listing = listings[
-                    self.splits.split(sample.texts.get("json"), f"{path}: {sample.key}.json")
-                ]
-            else:
-                listing = listings[split]
-            listing.add(image, label, image.size, time)
+                text = sample.texts.get("json")
+                chosen = self.splits.split(text, f"{path}: {sample.key}.json")
+            listings[chosen].add(image, label, image.size, time)
 
     def _samples(self, path: Path) -> Iterator[Sample]:
         """Group consecutive members by key."""
-        current: Sample | None = None
         finished: set[str] = set()
-        for key, component, content in self._members(path):
-            if current is None or current.key != key:
-                if current is not None:
-                    finished.add(current.key)
-                    yield current
-                if key in finished:
-                    raise DataError(
-                        f"{path}: the files of {key!r} are not consecutive; write each sample's "
-                        "files together, as the WebDataset format requires."
-                    )
-                current = Sample(key)
-            parts = current.images if isinstance(content, TarImage) else current.texts
-            if component in parts:
-                raise DataError(f"{path}: {key}.{component} occurs twice.")
-            parts[component] = content  # type: ignore[assignment]
-        if current is not None:
-            yield current
+        for key, members in itertools.groupby(self._members(path), key=itemgetter(0)):
+            if key in finished:
+                raise DataError(
+                    f"{path}: the files of {key!r} are not consecutive; write each sample's files "
+                    "together, as the WebDataset format requires."
+                )
+            finished.add(key)
+            sample = Sample(key)
+            for _, extension, content in members:
+                parts = sample.images if isinstance(content, TarImage) else sample.texts
+                if extension in parts:
+                    raise DataError(f"{path}: {key}.{extension} occurs twice.")
+                parts[extension] = content  # type: ignore[assignment]
+            yield sample
 
     def _members(self, path: Path) -> Iterator[tuple[str, str, TarImage | bytes]]:
         """(key, extension, image or label text) of each image and label."""
@@ -151,13 +149,13 @@ class ShardReader:
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _damaged(path, error) from None
 
-    def _is_label(self, component: str, size: int) -> bool:
+    def _is_label(self, extension: str, size: int) -> bool:
         """Whether a member holds the label, or a JSON file that may hold the split."""
-        if component == "json" and self.splits.key is not False:
+        if extension == "json" and self.splits.key is not False:
             return size <= LARGEST_LABEL or self.label_key in (None, "json")
         if self.label_key is not None:
-            return component == self.label_key.lower()
-        return component in ("cls", "json")
+            return extension == self.label_key.lower()
+        return extension in ("cls", "json")
 
     def _content(self, tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> bytes:
         if info.size > LARGEST_LABEL:

@@ -1,12 +1,12 @@
-"""What the columns of a table that are not read would have said: splits, and class numbers."""
+"""Columns of a table that are not read although they hold splits or class numbers."""
 
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdrun.data.containers.split_evidence import SplitEvidence
-from kdrun.data.containers.table_columns import Columns, numbers_classes
+from kdrun.data.containers.split_columns import SplitEvidence
+from kdrun.data.containers.table_columns import Columns, is_class_number_name
 from kdrun.errors import DataError
 
 MOST_LISTED = 20
@@ -14,10 +14,10 @@ MOST_LISTED = 20
 
 @dataclass
 class UnusedColumns:
-    """Watches the rows of a table; a column is dropped once its values are too many to matter.
+    """Checks the unused columns row by row, and drops those that hold neither.
 
-    find: the split that a value names, or None. watch_splits: the user has not said where the
-    splits are.
+    find: the split that a value names, or None. watch_splits: look for splits, too; False if the
+    user has said where they are.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class UnusedColumns:
         unused = [at for at in range(len(names)) if at not in used]
         if self.watch_splits:
             self._splits = {at: SplitEvidence(names[at], self.find) for at in unused}
-        self._numbers = {at: {} for at in unused if numbers_classes(names[at])}
+        self._numbers = {at: {} for at in unused if is_class_number_name(names[at])}
 
     def add(self, fields: Sequence[str], label: str, split: str | None) -> None:
         """Look at one row, which is read into `split`."""
@@ -48,7 +48,7 @@ class UnusedColumns:
                 del self._numbers[at]
 
     def refuse_splits(self) -> None:
-        """Raise DataError for a column that tells the splits, and is not read or says otherwise."""
+        """Raise DataError for a column of splits that is not read, or contradicts the one read."""
         for at, evidence in self._splits.items():
             if not evidence.tells or not evidence.contradicts:
                 continue
@@ -67,7 +67,7 @@ class UnusedColumns:
             )
 
     def order_notes(self, classes: Sequence[str]) -> list[str]:
-        """A note if a column numbers the classes in another order."""
+        """A note if a column of class numbers has another order."""
         for at, numbers in self._numbers.items():
             order = sorted(numbers, key=numbers.__getitem__)
             one_to_one = set(numbers) == set(classes) and len(set(numbers.values())) == len(numbers)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from filelock import FileLock, Timeout
 
 from kdrun.checksums import SUMS, is_intact, seal
 from kdrun.data import measure
-from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
+from kdrun.data.decoding.decode_pass import DecodePass, Decoding
 from kdrun.data.decoding.image import Form
 from kdrun.data.decoding.rules import PixelRules
-from kdrun.data.decoding.survey import Survey, without
+from kdrun.data.decoding.survey import without
 from kdrun.data.decoding.unfinished import (
     JOURNAL,
     DecodedSplits,
@@ -47,7 +47,6 @@ LONGEST_NAME = 200  # bytes of the root's name in its cache folder's name; most 
 OWN_FILES = rf"(train|val|test)(\.crc)?\.npy|meta\.json|{JOURNAL}|{SUMS}|{UNFINISHED_NAME}.+"
 # Errors after which the same command continues with what is decoded so far.
 KEEPS_UNFINISHED = (KeyboardInterrupt, TimeLimitError, MachineError)
-Choose = Callable[[Tree], Survey]
 
 
 def folder_name(tree: Tree, settings: dict[str, Any]) -> str:
@@ -96,20 +95,20 @@ def load(folder: Path, tree: Tree, meta: dict[str, Any]) -> RawDataset:
     )
 
 
-def build_once(
-    folder: Path,
-    tree: Tree,
-    choose: Choose,
-    progress: Progress | None,
-    skip_broken: bool | None = False,
-) -> dict[str, Any]:
-    """Decode the tree into `folder` unless another process just did; returns the metadata.
+def cached_images(root: Path, decoding: Decoding, settings: dict[str, Any]) -> RawDataset:
+    """The images of a tree from the cache below `root`, decoded first if necessary.
 
-    choose: maps the headers of a tree to the form of its images.
-    skip_broken: leave out files that cannot be decoded; None if the caller has no such setting.
+    settings: of the reader; part of the cache's name.
     Raises DataError naming all files that cannot be decoded, and for a folder that is not writable
     or lacks space.
     """
+    folder = root / folder_name(decoding.tree, settings)
+    meta = find(folder, decoding.tree) or _build_once(folder, decoding)
+    return load(folder, decoding.tree, meta)
+
+
+def _build_once(folder: Path, decoding: Decoding) -> dict[str, Any]:
+    """Decode the tree into `folder` unless another process just did; returns the metadata."""
     try:
         make_folder(folder.parent)
     except ConfigError as error:
@@ -117,8 +116,8 @@ def build_once(
             f"Cannot cache the decoded images: {error} (dataset.cache=false disables the cache.)"
         ) from None
     try:
-        with _locked(folder, progress):
-            return find(folder, tree) or _build(folder, tree, choose, progress, skip_broken)
+        with _locked(folder, decoding.progress):
+            return find(folder, decoding.tree) or _build(folder, decoding)
     except OSError as error:
         fix = "free some space" if error.errno == errno.ENOSPC else "check its permissions"
         raise DataError(
@@ -144,22 +143,16 @@ def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
         lock.release()
 
 
-def _build(
-    folder: Path,
-    tree: Tree,
-    choose: Choose,
-    progress: Progress | None,
-    skip_broken: bool | None,
-) -> dict[str, Any]:
+def _build(folder: Path, decoding: Decoding) -> dict[str, Any]:
     unfinished = folder.with_name(f".{folder.name}.tmp")
     outdated = folder.with_name(f".{folder.name}.old")
     _retire(outdated, folder)  # left by a killed run; this process holds the lock
-    if not can_resume(unfinished, tree):
+    if not can_resume(unfinished, decoding.tree):
         if not remove(unfinished, like=OWN_FILES, folder_too=True):
             unfinished = _free_name(unfinished)
         unfinished.mkdir()
     try:
-        _fill(unfinished, tree, choose, progress, skip_broken)
+        _fill(unfinished, decoding)
         if folder.exists():
             outdated = _free_name(outdated)
             folder.rename(outdated)
@@ -174,35 +167,31 @@ def _build(
     return dict(read_json(folder / "meta.json"))
 
 
-def _fill(
-    unfinished: Path,
-    tree: Tree,
-    choose: Choose,
-    progress: Progress | None,
-    skip_broken: bool | None,
-) -> None:
+def _fill(unfinished: Path, decoding: Decoding) -> None:
     """Decode the tree into `unfinished`, or continue an interrupted decoding there."""
+    tree = decoding.tree
 
-    def run(decoding: DecodePass) -> DecodedSplits:
-        _require_space(unfinished, tree, decoding.form)
-        return decode_into(unfinished, tree, decoding)
+    def work(decode_pass: DecodePass) -> DecodedSplits:
+        _require_space(unfinished, tree, decode_pass.form)
+        return decode_into(unfinished, tree, decode_pass)
 
-    decoding, decoded, notes = complete_pass(tree, choose, run, skip_broken, progress)
+    decode_pass, decoded, notes = decoding.run(work)
     splits = decoded.splits
     normalisation = decoded.moments.normalisation()
     meta = {
         "schema": SCHEMA,
         "files": tree.state,
-        "fingerprint": decoded.fingerprint or measure.fingerprint(list(splits.values()), progress),
+        "fingerprint": decoded.fingerprint
+        or measure.fingerprint(list(splits.values()), decoding.progress),
         "classes": list(tree.classes),
-        "shape": [decoding.form.channels, *decoding.form.size],
+        "shape": [decode_pass.form.channels, *decode_pass.form.size],
         "counts": {name: len(split) for name, split in splits.items()},
         "bytes": {name: (unfinished / f"{name}.npy").stat().st_size for name in splits},
         "mean": normalisation.mean,
         "std": normalisation.std,
         "notes": notes,
-        "broken": decoding.broken_names,
-        "rules": decoding.rules.to_dict(),
+        "broken": decode_pass.broken_names,
+        "rules": decode_pass.rules.to_dict(),
     }
     write_json(unfinished / "meta.json", meta)
     seal(unfinished, ["meta.json", *(f"{name}.crc.npy" for name in splits)])

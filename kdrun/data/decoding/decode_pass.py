@@ -46,7 +46,7 @@ class DecodePass:
         tree: Tree,
         plan: Survey,
         progress: Progress | None,
-        activity: str = "decoding images",
+        activity: str,
     ) -> None:
         self.tree = tree
         self.form = plan.form
@@ -117,28 +117,39 @@ class DecodePass:
         return decoded, zlib.crc32(decoded.pixels.data)
 
 
-def complete_pass(
-    tree: Tree,
-    choose: Callable[[Tree], Survey],
-    run: Callable[[DecodePass], ResultT],
-    skip_broken: bool | None,
-    progress: Progress | None,
-    activity: str = "decoding images",
-) -> tuple[DecodePass, ResultT, tuple[str, ...]]:
-    """Decode a tree in the form that `choose` selects; returns (pass, result of `run`, notes).
+@dataclass(frozen=True)
+class Decoding:
+    """All that determines how a tree is decoded.
 
-    Broken files must not influence the form: if it changes without them, the pass is repeated.
-    Raises DataError as `DecodePass.verdict` does.
+    choose: maps the headers of a tree to the form of its images. skip_broken: leave out files that
+    cannot be decoded; None if the caller has no such setting.
     """
-    plan = choose(tree)
-    decoding = DecodePass(tree, plan, progress, activity)
-    result = run(decoding)
-    notes = decoding.verdict(skip_broken)
-    if len(decoding.broken) > len(plan.broken):
-        plan_without = choose(without(tree, decoding.broken_names))
-        if (plan_without.form, plan_without.rules) != (plan.form, plan.rules):
-            decoding = DecodePass(tree, plan_without, progress, activity)
-            result = run(decoding)
-            notes = decoding.verdict(skip_broken)
-        plan = plan_without
-    return decoding, result, (*plan.notes, *notes)
+
+    tree: Tree
+    choose: Callable[[Tree], Survey]
+    progress: Progress | None
+    skip_broken: bool | None
+
+    def run(
+        self, work: Callable[[DecodePass], ResultT], activity: str = "decoding images"
+    ) -> tuple[DecodePass, ResultT, tuple[str, ...]]:
+        """Do `work` in the form that `choose` selects; returns (pass, result of `work`, notes).
+
+        Broken files must not influence the form: if it changes without them, the work is repeated.
+        Raises DataError as `DecodePass.verdict` does.
+        """
+        plan = self.choose(self.tree)
+        decoded, result, notes = self._run_once(work, plan, activity)
+        if len(decoded.broken) > len(plan.broken):
+            plan_without = self.choose(without(self.tree, decoded.broken_names))
+            if (plan_without.form, plan_without.rules) != (plan.form, plan.rules):
+                decoded, result, notes = self._run_once(work, plan_without, activity)
+            plan = plan_without
+        return decoded, result, (*plan.notes, *notes)
+
+    def _run_once(
+        self, work: Callable[[DecodePass], ResultT], plan: Survey, activity: str
+    ) -> tuple[DecodePass, ResultT, list[str]]:
+        decoded = DecodePass(self.tree, plan, self.progress, activity)
+        result = work(decoded)
+        return decoded, result, decoded.verdict(self.skip_broken)

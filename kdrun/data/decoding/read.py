@@ -1,19 +1,19 @@
 """From a list of image files to a data set: decoded into the cache, or on every access."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from kdrun.data.decoding import cache as caches
+from kdrun.data.decoding.cache import cached_images
 from kdrun.data.decoding.conversions import changes_pixels
-from kdrun.data.decoding.decode_pass import DecodePass, complete_pass
+from kdrun.data.decoding.decode_pass import DecodePass, Decoding
 from kdrun.data.decoding.image import DecodedImages
 from kdrun.data.decoding.options import ReadOptions
 from kdrun.data.decoding.survey import Survey, survey, without
 from kdrun.data.images import RawDataset, Split
-from kdrun.data.measure import Moments, Progress
+from kdrun.data.measure import Moments
 from kdrun.data.splits import hold_out_test
 from kdrun.data.tree import Tree
 from kdrun.files import canonical_hash
@@ -33,14 +33,11 @@ def read_images(tree: Tree, options: ReadOptions, notes: Sequence[str] = ()) -> 
             before_decoding(tree.classes, plan.form)
         return plan
 
+    decoding = Decoding(tree, choose, progress, settings.skip_broken)
     if options.cache and options.cache_root is not None:
-        folder = options.cache_root / caches.folder_name(tree, settings.key())
-        meta = caches.find(folder, tree)
-        if meta is None:
-            meta = caches.build_once(folder, tree, choose, progress, settings.skip_broken)
-        raw = caches.load(folder, tree, meta)
+        raw = cached_images(options.cache_root, decoding, settings.key())
     else:
-        raw = _decode_on_access(tree, choose, settings.skip_broken, progress)
+        raw = _decode_on_access(decoding)
     raw = with_notes(raw, [*notes, *tree.notes])
     if raw.test is not None:
         return raw
@@ -52,15 +49,11 @@ def with_notes(raw: RawDataset, notes: Sequence[str]) -> RawDataset:
     return dataclasses.replace(raw, notes=(*notes, *raw.notes))
 
 
-def _decode_on_access(
-    tree: Tree,
-    choose: Callable[[Tree], Survey],
-    skip_broken: bool,
-    progress: Progress | None,
-) -> RawDataset:
+def _decode_on_access(decoding: Decoding) -> RawDataset:
     """Images that are decoded on every access, after one pass that finds broken files."""
+    tree = decoding.tree
 
-    def run(check: DecodePass) -> tuple[dict[str, np.ndarray], Moments]:
+    def work(check: DecodePass) -> tuple[dict[str, np.ndarray], Moments]:
         sums: dict[str, np.ndarray] = {}
         moments = Moments(check.form.channels, check.form.size, len(tree.splits["train"]))
         for name, files in tree.splits.items():
@@ -72,9 +65,7 @@ def _decode_on_access(
             sums[name] = np.concatenate(parts)
         return sums, moments
 
-    check, (sums, moments), notes = complete_pass(
-        tree, choose, run, skip_broken, progress, "checking images"
-    )
+    check, (sums, moments), notes = decoding.run(work, "checking images")
     form, rules = check.form, check.rules
     tree = without(tree, check.broken_names)
     splits = {

@@ -11,6 +11,7 @@ from kdrun.data.decoding.levels import usual_range
 from kdrun.data.decoding.options import ReadSettings
 from kdrun.data.decoding.rules import PixelRules, Range
 from kdrun.data.measure import Progress
+from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Source, Tree
 from kdrun.errors import BrokenImageError, DataError
 
@@ -162,9 +163,7 @@ def broken_error(
 
 def format_broken(broken: Sequence[BrokenImageError]) -> str:
     """`a.png (an empty file), b.jpg (…) and 7 more`."""
-    shown = ", ".join(f"{error.source} ({error.reason})" for error in broken[:EXAMPLES])
-    more = len(broken) - EXAMPLES
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return abbreviate([f"{error.source} ({error.reason})" for error in broken], EXAMPLES)
 
 
 def without(tree: Tree, broken: Sequence[str]) -> Tree:
@@ -181,10 +180,9 @@ def without(tree: Tree, broken: Sequence[str]) -> Tree:
         splits[split] = files if len(readable) == len(files) else files.select(readable)
         lost = sorted(set(files.targets) - set(splits[split].targets))
         if lost:
-            shown = ", ".join(tree.classes[number] for number in lost[:EXAMPLES])
-            more = f" and {len(lost) - EXAMPLES} more" if len(lost) > EXAMPLES else ""
+            classes = abbreviate([tree.classes[number] for number in lost], EXAMPLES)
             raise DataError(
-                f"{tree.root}: every {split} image of {shown}{more} is broken: replace them, or "
-                "remove the class."
+                f"{tree.root}: every {split} image of {classes} is broken: replace them, or remove "
+                "the class."
             )
     return replace(tree, splits=splits)

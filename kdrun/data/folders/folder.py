@@ -13,6 +13,7 @@ from stat import S_ISREG
 
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.unread import UNSUPPORTED_IMAGES, Unread
+from kdrun.data.paths import leaves
 from kdrun.data.tree import PathList, changed_at
 from kdrun.errors import DataError
 
@@ -50,12 +51,7 @@ class Links:
 
     def leads_out(self, path: str) -> bool:
         """Whether a link must not be followed."""
-        if self.follow:
-            return False
-        try:
-            return os.path.commonpath((self.real, os.path.realpath(path))) != self.real
-        except ValueError:  # another drive
-            return True
+        return not self.follow and leaves(self.real, os.path.realpath(path))
 
     def check(self, path: str) -> None:
         """Raise DataError for a link that leaves the folder."""
@@ -151,12 +147,11 @@ class Folder:
 class Collector:
     """Collects images below folders and refuses to read a folder twice."""
 
-    def __init__(self, unread: Unread) -> None:
-        self.unread = unread
+    def __init__(self) -> None:
         self._seen: dict[object, str] = {}
 
-    def images(self, folder: Folder) -> Files:
-        """The images in and below a folder, sorted by path.
+    def images(self, folder: Folder, unread: Unread) -> Files:
+        """The images in and below a folder, sorted by path; counts the other files in `unread`.
 
         Raises DataError for unreadable entries, links that leave the folder, and a folder that was
         already read under another name.
@@ -167,7 +162,7 @@ class Collector:
             current = pending.pop()
             self._enter(current)
             listing = current.listing
-            self.unread.add(listing.endings, listing.hidden)
+            unread.add(listing.endings, listing.hidden)
             rows += _images_in(current)
             pending += listing.folders
             current.forget()

@@ -10,6 +10,7 @@ from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_no
 from kdrun.data.folders.folder import Collector, Files, Folder, Links, inside, relative, shown
 from kdrun.data.folders.layout import Layout, find_layout
 from kdrun.data.folders.unread import Unread, why_empty
+from kdrun.data.images import SPLITS
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.tree import FileList, PathList, Tree
 from kdrun.errors import DataError
@@ -71,7 +72,7 @@ def unlabelled_tree(folder: Path, where: str) -> Tree:
     folder = _checked_root(folder, where)
     unread = Unread()
     links = Links(folder, "set its target instead, or copy it")
-    files = Collector(unread).images(Folder(str(folder), links))
+    files = Collector().images(Folder(str(folder), links), unread)
     if not files:
         raise DataError(f"{where}={folder} contains no images{why_empty(unread)}.")
     train = _file_list({"": files}, ("",))
@@ -110,15 +111,15 @@ def _check_names(classes: Mapping[str, Folder]) -> None:
 
 def _all_files(layout: Layout, unread: Unread) -> dict[str, dict[str, Files]]:
     """Split → class → its images. Raises DataError for a class without training images."""
-    collector = Collector(unread)
+    collector = Collector()
     files: dict[str, dict[str, Files]] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if split not in layout.places:
             continue
         by_class: dict[str, Files] = {}
         for name, folder in layout.places[split].classes.items():
-            skipped = collector.unread = Unread()
-            by_class[name] = collector.images(folder)
+            skipped = Unread()
+            by_class[name] = collector.images(folder, skipped)
             unread.add(skipped.endings, skipped.hidden)
             if not by_class[name] and split == "train":
                 raise DataError(
@@ -162,8 +163,7 @@ def _origin(chosen: Mapping[str, str], classes: tuple[str, ...], order: ClassOrd
 def _file_list(by_class: Mapping[str, Files], classes: tuple[str, ...]) -> FileList:
     paths, targets, sizes, times = PathList(), array("q"), array("q"), array("q")
     for number, name in enumerate(classes):
-        files = by_class.get(name)
-        if files is not None:
+        if (files := by_class.get(name)) is not None:
             paths.extend(files.paths)
             targets.extend([number] * len(files))
             sizes.extend(files.sizes)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
 SYNONYMS = {
     "train": ("train", "training", "trn", "trainval"),
@@ -68,3 +69,10 @@ def split_name(name: str) -> SplitName | None:
         else:
             affixes.append(part)
     return SplitName(splits[0], tuple(affixes)) if len(splits) == 1 else None
+
+
+@lru_cache(maxsize=1024)  # data sets name the same few splits in every row and path
+def plain_split(name: str) -> str | None:
+    """The split of a name in which nothing but neutral words and numbers accompanies it."""
+    match = split_name(name)
+    return match.split if match is not None and match.plain else None

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdrun.data.images import Images, LazyImages, Split
+from kdrun.data.augment.pil_colours import grey
+from kdrun.data.images import Images, LazyImages, Split, gather
 from kdrun.types import InputInfo
-
-# Arithmetic of PIL's `convert("L")`: Rec. 601 weights in 1/65536, rounded.
-PIL_LUMA = (19595, 38470, 7471)
 
 
 class FittedImages(LazyImages):
@@ -26,8 +24,7 @@ class FittedImages(LazyImages):
         self.dtype = source.dtype
 
     def gather(self, index: Tensor) -> Tensor:
-        source = self.source
-        pixels = source[index] if isinstance(source, Tensor) else source.gather(index)
+        pixels = gather(self.source, index)
         channels, size = self.shape[1], self.shape[2:]
         if channels == 1 != pixels.shape[1]:
             pixels = grey(pixels)
@@ -44,13 +41,3 @@ def fitted(split: Split, info: InputInfo) -> Split:
     if split.shape == (info.in_channels, *info.image_size):
         return split
     return replace(split, images=FittedImages(split.images, info.in_channels, info.image_size))
-
-
-def grey(pixels: Tensor) -> Tensor:
-    """`[B, 1, H, W]` luma of colour pixels, as PIL's `convert("L")`."""
-    if pixels.dtype == torch.uint8:
-        red, green, blue = pixels.int().split(1, dim=1)
-        weighted = PIL_LUMA[0] * red + PIL_LUMA[1] * green + PIL_LUMA[2] * blue
-        return (weighted + 0x8000) >> 16
-    weights = torch.tensor(PIL_LUMA).view(1, -1, 1, 1) / 2**16
-    return (pixels * weights).sum(1, keepdim=True)

@@ -5,7 +5,6 @@ augmented on the device with the same random integers. Both yield bit-identical 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.config.schema import AugmentConfig
-from kdrun.data.augment.rendering import Rendering, check_pixels, storage
 from kdrun.data.augment.views import (
     EpochViews,
     ImageViews,
@@ -24,6 +22,7 @@ from kdrun.data.augment.views import (
 )
 from kdrun.data.cropped import stored_split
 from kdrun.data.images import Split
+from kdrun.data.loaders.rendering import Rendering, check_pixels, storage
 from kdrun.data.loaders.resident import ResidentImages, choose_resident
 from kdrun.data.loaders.workers import prepare_worker
 from kdrun.errors import KdrunError
@@ -58,14 +57,6 @@ class Normaliser:
         """`[B, C, H, W]` stored values → the same shape in float32, normalised."""
         values = pixels.to(torch.float32, memory_format=self.memory_format, copy=True)
         return values.mul_(self.scale).add_(self.shift)
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Random draws of an epoch: a permutation `[N]`."""
-
-    epoch: int
-    order: Tensor
 
 
 class TrainLoader:
@@ -119,17 +110,17 @@ class TrainLoader:
         same = augment.teacher_view == "same"
         self.teacher = self.student if same else self._rendering(teacher_plan(plan))
         self.strong = None if augment.strong is None else self._rendering(strong_plan(plan))
-        self._draws: _Draws | None = None
+        self._order: tuple[int, Tensor] | None = None  # the last epoch and its permutation
 
     def _rendering(self, plan: Plan) -> Rendering:
         return Rendering(plan, self.size, self.normalise, self.stored, self.device, self.mean)
 
     def order(self, epoch: int) -> Tensor:
         """Positions `[N]` of the images in the order of `epoch`; the last epoch's is cached."""
-        if self._draws is None or self._draws.epoch != epoch:
+        if self._order is None or self._order[0] != epoch:
             stream = generator(self.seed, "order", epoch)
-            self._draws = _Draws(epoch, torch.randperm(self.num_images, generator=stream))
-        return self._draws.order
+            self._order = epoch, torch.randperm(self.num_images, generator=stream)
+        return self._order[1]
 
     def views(self, epoch: int) -> EpochViews:
         """The view of each image in `epoch` as the student sees it, by position in the split."""
@@ -192,7 +183,7 @@ class TrainLoader:
                     index = positions.to(self.device)
                     targets = self.targets[positions].to(self.device)
                 mixture = self._mixture(number, positions)
-                yield _batch(images, targets, index, mixture)
+                yield Batch(targets=targets, index=index, mixture=mixture, **images)
             return
         on_device = _on_device(batches, self.device)
         for index, positions, own, share in zip(on_device, batches, local, shares, strict=True):
@@ -202,7 +193,7 @@ class TrainLoader:
             }
             targets = self.targets.index_select(0, index)
             mixture = self._mixture(number, positions)
-            yield _batch(images, targets, index, mixture)
+            yield Batch(targets=targets, index=index, mixture=mixture, **images)
 
     def mixture(self, positions: Tensor, epoch: int) -> Mixture | None:
         """The second labels of the images at `positions` (on the CPU) in `epoch`; None: unmixed."""
@@ -227,20 +218,6 @@ class TrainLoader:
             name: (rendering, rendering.views(epoch).to(self.device))
             for name, rendering in shown.items()
         }
-
-
-def _batch(
-    images: dict[str, Tensor], targets: Tensor, index: Tensor, mixture: Mixture | None
-) -> Batch:
-    """images: field of `Batch` → what it holds."""
-    return Batch(
-        images["images"],
-        targets,
-        index,
-        mixture=mixture,
-        teacher_images=images.get("teacher_images"),
-        strong_images=images.get("strong_images"),
-    )
 
 
 class EvalLoader:

@@ -1,15 +1,13 @@
 """Images resident in device memory, and whether they fit."""
 
-import os
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from kdrun.config.schema import AugmentConfig
+from kdrun.data.augment import crops
+from kdrun.data.augment.crops import Crops
 from kdrun.data.images import Split
-from kdrun.data.loaders import views
-from kdrun.data.loaders.views import Views
+from kdrun.data.memory import system_memory
 
 LARGEST_BYTES = 2 * 2**30
 
@@ -23,14 +21,14 @@ class ResidentImages:
         self.num_images = len(split)
         self.stored = _stored(split, augment, device)
 
-    def take(self, index: Tensor, image_views: Views) -> Tensor:
-        """The images at `index` `[B]` in the given views, `[B, C, H, W]`."""
+    def take(self, index: Tensor, chosen: Crops) -> Tensor:
+        """The images at `index` `[B]`, cropped and flipped, `[B, C, H, W]`."""
         if not self.augment.flip:
-            return views.crop(self.stored, index, image_views, self.size)
+            return crops.crop(self.stored, index, chosen, self.size)
         # A mirrored crop at dx equals a crop of the mirror image at the mirrored offset.
-        dy, dx, flip = image_views.dy, image_views.dx, image_views.flip
-        crops = Views(dy, torch.where(flip == 1, 2 * self.augment.crop_padding - dx, dx), flip)
-        return views.crop(self.stored, index + flip * self.num_images, crops, self.size)
+        dy, dx, flip = chosen.dy, chosen.dx, chosen.flip
+        mirrored = Crops(dy, torch.where(flip == 1, 2 * self.augment.crop_padding - dx, dx), flip)
+        return crops.crop(self.stored, index + flip * self.num_images, mirrored, self.size)
 
 
 def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tensor:
@@ -46,7 +44,7 @@ def _stored(split: Split, augment: AugmentConfig, device: torch.device) -> Tenso
         inside[:number] = images
     else:
         inside = stored
-        inside[:number] = views.pad(images, border, augment.padding_mode)
+        inside[:number] = crops.pad(images, border, augment.padding_mode)
     if augment.flip:
         inside[number:] = inside[:number].flip(3)
     return stored
@@ -79,12 +77,4 @@ def free_bytes(device: torch.device) -> int | None:
     """Free memory of `device` in bytes; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    return system_memory()

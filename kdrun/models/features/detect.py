@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdrun.models.dry_run import dry_run, logits_of
+from kdrun.models.dry_run import logits_of, run_with_hook
 from kdrun.models.features.hooks import INPUT_SUFFIX
 
 MAX_TRANSFORMER_STAGES = 4
@@ -114,13 +114,7 @@ def _run(network: nn.Module, sample: Tensor) -> tuple[list[Step], int]:
             is_dropped = id(output) in dropped
             steps.append(Step(paths[module], module, first, output, output._version, is_dropped))
 
-    handles = [module.register_forward_hook(record) for module in paths]
-    try:
-        with dry_run(network):
-            logits = logits_of(network(sample))
-    finally:
-        for handle in handles:
-            handle.remove()
+    logits = logits_of(run_with_hook(network, sample, record, paths))
     return steps, logits.shape[1]
 
 

@@ -12,7 +12,7 @@ from kdrun.data.augment import affine, policies
 from kdrun.data.augment.colours import _library
 from kdrun.data.augment.policies import INTERPOLATIONS, MOVES, NUMBER, Step, draw, number_count, run
 from kdrun.data.augment.random_numbers import uniform
-from kdrun.data.augment.rendering import fill_colour
+from kdrun.data.loaders.rendering import fill_colour
 
 pytest.importorskip("timm")
 _library()

@@ -15,8 +15,8 @@ from kdrun.seeds import generator
 
 
 @dataclass(frozen=True)
-class Views:
-    """Augmentation of each image in one epoch.
+class Crops:
+    """The crop and flip of each image in one epoch.
 
     dy, dx: `[N]` int64, row and column of the crop's corner in the padded image.
     flip: `[N]` int64, 1 for a horizontal flip.
@@ -26,29 +26,29 @@ class Views:
     dx: Tensor
     flip: Tensor
 
-    def select(self, index: Tensor) -> "Views":
-        """The views of the images at `index`."""
-        return Views(*(part.index_select(0, index) for part in (self.dy, self.dx, self.flip)))
+    def select(self, index: Tensor) -> "Crops":
+        """The crops of the images at `index`."""
+        return Crops(*(part.index_select(0, index) for part in (self.dy, self.dx, self.flip)))
 
-    def to(self, device: torch.device) -> "Views":
-        """The same views on `device`."""
-        return Views(self.dy.to(device), self.dx.to(device), self.flip.to(device))
+    def to(self, device: torch.device) -> "Crops":
+        """The same crops on `device`."""
+        return Crops(self.dy.to(device), self.dx.to(device), self.flip.to(device))
 
 
-def draw(num_images: int, augment: AugmentConfig, seed: int, epoch: int) -> Views:
-    """The views of all images in `epoch`: a pure function of its arguments."""
+def draw(num_images: int, augment: AugmentConfig, seed: int, epoch: int) -> Crops:
+    """The crops of all images in `epoch`: a pure function of its arguments."""
     stream = generator(seed, "augment", epoch)
     offsets = 2 * augment.crop_padding + 1
     dy = torch.randint(offsets, (num_images,), generator=stream)
     dx = torch.randint(offsets, (num_images,), generator=stream)
     flip = torch.randint(2, (num_images,), generator=stream)
-    return Views(dy, dx, flip if augment.flip else torch.zeros_like(flip))
+    return Crops(dy, dx, flip if augment.flip else torch.zeros_like(flip))
 
 
-def centre(num_images: int, augment: AugmentConfig) -> Views:
+def centre(num_images: int, augment: AugmentConfig) -> Crops:
     """The plain view of every image: no shift, no flip."""
     offset = torch.full((num_images,), augment.crop_padding)
-    return Views(offset, offset, torch.zeros_like(offset))
+    return Crops(offset, offset, torch.zeros_like(offset))
 
 
 def pad(images: Tensor, padding: int, mode: str = "constant") -> Tensor:
@@ -71,8 +71,8 @@ def reflected(side: int, padding: int) -> Tensor:
     return torch.minimum(place, period - place) if side > 1 else torch.zeros_like(place)
 
 
-def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
-    """Crop image `rows[b]` of `padded` `[M, C, H', W']` at `views`, without flipping.
+def crop(padded: Tensor, rows: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
+    """Crop image `rows[b]` of `padded` `[M, C, H', W']` at `crops`, without flipping.
 
     Returns `[B, C, *size]`: one gather through a strided view of every possible crop.
     """
@@ -80,20 +80,17 @@ def crop(padded: Tensor, rows: Tensor, views: Views, size: tuple[int, int]) -> T
     if padded.shape[2:] == (height, width):
         return padded.index_select(0, rows)  # much faster than padded[rows]
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[rows, :, views.dy, views.dx]
+    return windows[rows, :, crops.dy, crops.dx]
 
 
-def apply(images: Tensor, views: Views, augment: AugmentConfig) -> Tensor:
+def apply(images: Tensor, crops: Crops, augment: AugmentConfig) -> Tensor:
     """Pad, crop and flip a batch `[B, C, H, W]`."""
-    height, width = images.shape[2:]
-    crops = images
+    size = images.shape[2], images.shape[3]
     if augment.crop_padding:
         rows = torch.arange(len(images), device=images.device)
         padded = pad(images, augment.crop_padding, augment.padding_mode)
-        crops = crop(padded, rows, views, (height, width))
-    if augment.flip:
-        crops = mirrored(crops, views.flip)
-    return crops
+        images = crop(padded, rows, crops, size)
+    return mirrored(images, crops.flip) if augment.flip else images
 
 
 def mirrored(images: Tensor, flip: Tensor) -> Tensor:

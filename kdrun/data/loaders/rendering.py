@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdrun.config.augment import AugmentConfig, JitterConfig
+from kdrun.data.augment import crops
 from kdrun.data.augment.boxes import CROP_NUMBERS, crop_boxes
 from kdrun.data.augment.erasing import erase
 from kdrun.data.augment.geometry import resized_crop
@@ -21,7 +22,6 @@ from kdrun.data.augment.policies import (
 from kdrun.data.augment.random_numbers import uniform
 from kdrun.data.augment.views import EpochViews, ImageViews, Plan
 from kdrun.data.cropped import centre
-from kdrun.data.loaders import views
 from kdrun.data.loaders.resident import ResidentImages
 from kdrun.errors import ConfigError
 
@@ -114,7 +114,7 @@ class Rendering:
         return self._finish(self.stored.take(index, chosen.crops), chosen)
 
     def _streamed(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
-        return self._finish(views.apply(pixels, chosen.crops, storage(self.plan.augment)), chosen)
+        return self._finish(crops.apply(pixels, chosen.crops, storage(self.plan.augment)), chosen)
 
     def _finish(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         """Everything after the padded crop and its flip: resized crop, policy, jitter, erasing."""
@@ -144,7 +144,7 @@ class Rendering:
     def _flipped(self, pixels: Tensor, chosen: ImageViews) -> Tensor:
         if not self.plan.augment.flip:
             return pixels
-        return views.mirrored(pixels, chosen.crops.flip)
+        return crops.mirrored(pixels, chosen.crops.flip)
 
     def _steps(self, pixels: Tensor, chosen: ImageViews) -> list[Step]:
         augment = self.plan.augment
