@@ -4,7 +4,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from kdrun.deploy.unsigned_weights import use_unsigned_weights
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
 from kdrun.errors import ConfigError
-from kdrun.files import make_folder, read_json, sha256_of
+from kdrun.files import make_folder, read_json, sha256_of, writing_temporary
 from kdrun.ownership import alone, published_own, require_own, write_own
 from kdrun.removal import remove
 from kdrun.runs.environment import environment
@@ -148,7 +148,8 @@ def _write(
         else:
             apart = config.quantize is not None and not trained
             full = work / f"{source.stem}.onnx" if apart else file
-            formats.write_onnx(source.network, source.card, dtype, full, config.opset)
+            with writing_temporary(work) if apart else nullcontext():
+                formats.write_onnx(source.network, source.card, dtype, full, config.opset)
             result = check(formats.onnx_runner(full, session.threads))
             if trained and not agreement.gives_same_answers(result):
                 session.reporter.say(
