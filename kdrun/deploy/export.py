@@ -59,6 +59,7 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
             "quantize": config.quantize,
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
+            "dataset": dataset_to_dict(source.dataset),
             "check": result.as_dict(),
             "command": shlex.join(["kdrun", *argv]),
         }
@@ -211,7 +212,7 @@ def _describe(
             "name": source.card.name,
             "weights": str(source.weights),
             "weights_sha256": source.card.sha256,
-            "dataset": dataset_to_dict(source.dataset),
+            "dataset": source.training_data.to_dict(),
             "metadata": formats.metadata(source.card, source.dataset.pixel_type),
             "files": {**files, name: facts},
             "timing": _with_earlier(timing, before),
@@ -219,7 +220,7 @@ def _describe(
         }
         content = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_own(path, content.encode(), ELSEWHERE)
-        text = model_card.markdown(values, source.card, source.result)
+        text = model_card.markdown(values, source.card, source.training_data, source.result)
         write_own(folder / CARD_FILE, text.encode(), ELSEWHERE)
 
 

@@ -221,6 +221,26 @@ def test_another_export_keeps_the_rows_of_the_integer_file() -> None:
     assert export._with_earlier(None, before) == before
 
 
+def test_other_data_than_the_training_is_told_in_the_card(
+    exported: Callable[..., Path], trained: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["format=safetensors", "latency=false", "images=50"]
+    out = exported(*words, "dataset=digits", "dataset.split_seed=1")
+    assert "may have been trained on some of these test images" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    facts = json.loads((out / "export.json").read_text())
+    assert facts["dataset"] == trained.result["dataset"]
+    fingerprint = facts["files"]["student.safetensors"]["dataset"]["fingerprint"]
+    assert fingerprint != facts["dataset"]["fingerprint"]
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "1,293 training, 145 validation and 359 test images" in card
+    assert "| 50 of digits, other images |" in card
+    exported(*words)
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "| 50 |" in card
+
+
 def test_a_teacher_is_exported_too(
     trained: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
