@@ -8,12 +8,13 @@ from typing import Any
 
 from kdrun.report.columns import Cell, Column
 from kdrun.report.records import Run, find, number, read_object
-from kdrun.report.settings import NONE, settings_of
+from kdrun.report.settings import NONE, differing, distinguishing, label, settings_of
 from kdrun.report.statistics import Mean, mean_of
 from kdrun.ui import format
 
 FILE = "export/export.json"  # in a run's folder
 FLOATS = "fp32"
+SHOWN = ("student", "dataset", "teacher", "loss")  # settings with a column of their own
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
             rows[file.row][file.seed] = file
     groups = sorted((list(seeds.values()) for seeds in rows.values()), key=lambda f: _order(f[0]))
     firsts = [files[0] for files in groups]
+    recipes = [dict(one.recipe) for one in firsts]
+    apart = distinguishing(recipes, differing(recipes), SHOWN)
 
     def means(name: str, about: str, *path: str) -> Column:
         found = [mean_of(_numbers(files, *path)) for files in groups]
@@ -59,9 +62,15 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
         _texts("dataset", "", [one.dataset for one in firsts]),
         _texts("teacher", "", [one.teacher for one in firsts]),
         _texts("loss", "", [one.loss for one in firsts]),
+        _texts(
+            "setting",
+            "What else tells the recipes apart.",
+            [label(recipe, [name for name in apart if name not in SHOWN]) for recipe in recipes],
+        ),
         _texts("trained in", "student.quantize of the training.", [one.trained for one in firsts]),
         _texts("file", "What was exported.", [one.file for one in firsts]),
         Column("n", "Exported seeds.", [Cell(str(len(f)), float(len(f))) for f in groups]),
+        Column("test images", "Of the check.", [_images(files) for files in groups]),
         means("network top-1 %", "Of the network in PyTorch.", "check", "original", "top1"),
         means("file top-1 %", "Of the exported file.", "check", "exported", "top1"),
         means("same answer %", "Images that both classify alike.", "check", "agreement"),
@@ -91,7 +100,7 @@ def _files(run: Run) -> list[Exported]:
         exported.append(
             Exported(
                 settings.get("student", ""),
-                settings.get("dataset", ""),
+                _dataset(run, facts, settings.get("dataset", "")),
                 settings.get("teacher", NONE),
                 settings.get("loss", ""),
                 trained,
@@ -104,6 +113,14 @@ def _files(run: Run) -> list[Exported]:
     return exported
 
 
+def _dataset(run: Run, facts: dict[str, Any], own: str) -> str:
+    """The data that a file was checked on. own: of the run."""
+    name, images = (find(facts, "dataset", key) for key in ("name", "fingerprint"))
+    if not isinstance(name, str) or run.result.dataset.fingerprint in (None, images):
+        return own
+    return f"{name}, other images" if name == own else name
+
+
 def _order(file: Exported) -> tuple[Any, ...]:
     """Baselines before students; full precision before integers."""
     floats = (file.trained != FLOATS, file.trained, FLOATS not in file.file, file.file)
@@ -113,6 +130,16 @@ def _order(file: Exported) -> tuple[Any, ...]:
 def _numbers(files: Sequence[Exported], *path: str) -> list[float]:
     values = (number(file.facts, *path) for file in files)
     return [value for value in values if value is not None]
+
+
+def _images(files: Sequence[Exported]) -> Cell:
+    """How many images the files were checked on: one number, or the range of the seeds."""
+    counts = sorted(set(_numbers(files, "check", "images")))
+    if not counts:
+        return Cell("", None)
+    return Cell(
+        "–".join(format.count(int(count)) for count in counts[:: len(counts) - 1 or 1]), counts[-1]
+    )
 
 
 def _milliseconds(facts: dict[str, Any]) -> float | None:
