@@ -23,6 +23,7 @@ from kdrun.data.sources import digits
 from kdrun.deploy import export, export_timing, formats
 from kdrun.errors import ConfigError
 from kdrun.files import sha256_of
+from kdrun.removal import remove
 
 Folder = SimpleNamespace
 
@@ -206,6 +207,21 @@ def test_a_file_whose_timing_was_interrupted_has_its_own_figures(
     assert facts["sha256"] == sha256_of(out / "student.pt2")
     assert facts["check"]["images"] == 60
     assert "| 60 |" in (out / "MODEL_CARD.md").read_text()
+
+
+def test_a_failed_export_leaves_the_folder_to_the_one_beside_it(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failed one made the folder, and removes it if it is empty."""
+    honest = formats.write_safetensors
+
+    def write(network: Any, card: Any, dtype: str, path: Path, card_path: Path) -> None:
+        assert not remove(path.parent, folder_too=True)
+        honest(network, card, dtype, path, card_path)
+
+    monkeypatch.setattr(formats, "write_safetensors", write)
+    out = exported("format=safetensors", "latency=false", "images=50")
+    assert (out / "student.safetensors").is_file()
 
 
 def test_another_export_keeps_the_rows_of_the_integer_file() -> None:
