@@ -48,8 +48,6 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
             rows[file.row][file.seed] = file
     groups = sorted((list(seeds.values()) for seeds in rows.values()), key=lambda f: _order(f[0]))
     firsts = [files[0] for files in groups]
-    recipes = [dict(one.recipe) for one in firsts]
-    apart = distinguishing(recipes, differing(recipes), SHOWN)
 
     def means(name: str, about: str, *path: str) -> Column:
         found = [mean_of(_numbers(files, *path)) for files in groups]
@@ -62,11 +60,7 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
         _texts("dataset", "", [one.dataset for one in firsts]),
         _texts("teacher", "", [one.teacher for one in firsts]),
         _texts("loss", "", [one.loss for one in firsts]),
-        _texts(
-            "setting",
-            "What else tells the recipes apart.",
-            [label(recipe, [name for name in apart if name not in SHOWN]) for recipe in recipes],
-        ),
+        _texts("setting", "What else tells the recipes apart.", _labels(firsts)),
         _texts("trained in", "student.quantize of the training.", [one.trained for one in firsts]),
         _texts("file", "What was exported.", [one.file for one in firsts]),
         Column("n", "Exported seeds.", [Cell(str(len(f)), float(len(f))) for f in groups]),
@@ -80,6 +74,17 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
             [_median(v, 1.0, ".3f") for v in times],
         ),
     ]  # fmt: skip
+
+
+def _labels(files: Sequence[Exported]) -> list[str]:
+    """The settings in which recipes differ that are alike in the other columns."""
+    recipes = [dict(one.recipe) for one in files]
+    shown = [tuple(recipe.get(name) for name in SHOWN) for recipe in recipes]
+    alike: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+    for key, recipe in zip(shown, recipes, strict=True):
+        alike[key].append(recipe)
+    apart = {key: distinguishing(those, differing(those), ()) for key, those in alike.items()}
+    return [label(recipe, apart[key]) for key, recipe in zip(shown, recipes, strict=True)]
 
 
 def _files(run: Run) -> list[Exported]:

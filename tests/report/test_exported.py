@@ -56,10 +56,12 @@ def test_rows_of_different_recipes_can_be_told_apart(
     for temperature in (4.0, 8.0):
         folder = make(T=temperature)
         exported(folder, {"student.onnx": (None, 90.0 + temperature, 2000)}, 95.0)
+    other = make(changes={"student.name": "deit_micro"})
+    exported(other, {"student.onnx": (None, 99.0, 2000)}, 99.0)
     (listing,) = [one for one in report_of(outputs).others if one.title == "Exported files"]
     cells = {column.name: [cell.text for cell in column.cells] for column in listing.columns}
     rows = dict(zip(cells["setting"], cells["file top-1 %"], strict=True))
-    assert rows == {"T=4": "94.00", "T=8": "98.00"}
+    assert rows == {"T=4": "94.00", "T=8": "98.00", "": "99.00"}
 
 
 def test_a_check_on_other_or_fewer_images_is_told(
