@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdrun import limits
-from kdrun.errors import ConfigError
+from kdrun.errors import ConfigError, machine_error
 from kdrun.removal import remove
 from kdrun.world import world
 
@@ -113,6 +113,19 @@ def published(path: Path) -> Iterator[Path]:
         raise _with_name(error, path) from None
     finally:
         remove(unfinished.parent, [unfinished.name])
+
+
+@contextmanager
+def writing_temporary(folder: str | Path) -> Iterator[None]:
+    """For a block that only writes into `folder`, a temporary one: a full disk is told as its own.
+
+    Raises MachineError, which says how to choose another disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = _with_name(error, Path(folder))
+        raise machine_error(named, "set TMPDIR=... to another disk") or error from None
 
 
 def make_folder(folder: Path) -> None:

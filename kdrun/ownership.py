@@ -62,9 +62,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def published_own(path: Path, remedy: str) -> Iterator[Path]:
-    """`published`, but raises ConfigError instead of replacing a user's file."""
+    """`published`, but raises ConfigError instead of replacing a user's file.
+
+    The hidden file exists from the start: a folder that is not writable is told before the work,
+    and another process that removes the folder if it is empty leaves it.
+    """
     require_own(path.parent, [path.name], remedy)
     with published(path) as unfinished:
+        unfinished.touch()
         yield unfinished
         digest = sha256_of(unfinished)
         with alone(path.parent):

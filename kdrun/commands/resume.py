@@ -7,7 +7,7 @@ from kdrun.cli.parser import parse
 from kdrun.errors import EXIT_DONE, ConfigError
 from kdrun.files import read_json
 from kdrun.runs.reading import is_run_folder, read_run
-from kdrun.runs.result import COMPLETED
+from kdrun.runs.result import COMPLETED, RESUMABLE
 from kdrun.runs.sweeps import SWEEP_FILE, SweepFolder
 
 ORDER = 80
@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
 def _rest_of_run(path: Path) -> str:
     """Dry run of resuming a run."""
     result = read_run(path).result
-    if not is_run_folder(path) or result.command not in ("distill", "train-teacher"):
+    if not is_run_folder(path) or result.command not in RESUMABLE:
         raise ConfigError(f"{path} is no run that can be resumed. kdrun ls runs lists the runs.")
     if result.status == COMPLETED:
         return f"dry run: {path} is complete: nothing to resume"

@@ -4,7 +4,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from kdrun.deploy.unsigned_weights import use_unsigned_weights
 from kdrun.distillation.networks import dataset_to_dict
 from kdrun.distillation.session import Session
 from kdrun.errors import ConfigError
-from kdrun.files import make_folder, read_json, sha256_of
+from kdrun.files import make_folder, read_json, sha256_of, writing_temporary
 from kdrun.ownership import alone, published_own, require_own, write_own
 from kdrun.removal import remove
 from kdrun.runs.environment import environment
@@ -59,18 +59,18 @@ def run_export(config: ExportConfig, session: Session, argv: Sequence[str]) -> d
             "quantize": config.quantize,
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
+            "dataset": dataset_to_dict(source.dataset),
             "check": result.as_dict(),
             "command": shlex.join(["kdrun", *argv]),
         }
         session.reporter.show(deploy_tables.agreement_table(source.card.name, path.name, result))
         session.reporter.say(f"  {deploy_tables.agreement_words(result)}")
-        timing = None
+        _describe(folder, path.name, facts, None, source)  # the timing may be interrupted
         if config.latency:
             timing = measure_latency(source, path, config, Path(work), session)
             session.reporter.show(deploy_tables.latency_table(timing))
             facts |= _latency_of_file(config, timing)
-    with alone(folder):
-        _describe(folder, path.name, facts, timing, source)
+            _describe(folder, path.name, facts, timing, source)
     session.reporter.say(f"  file: {path}")
     session.reporter.say(f"  model card: {folder / CARD_FILE}")
     return facts
@@ -149,7 +149,8 @@ def _write(
         else:
             apart = config.quantize is not None and not trained
             full = work / f"{source.stem}.onnx" if apart else file
-            formats.write_onnx(source.network, source.card, dtype, full, config.opset)
+            with writing_temporary(work) if apart else nullcontext():
+                formats.write_onnx(source.network, source.card, dtype, full, config.opset)
             result = check(formats.onnx_runner(full, session.threads))
             if trained and not agreement.gives_same_answers(result):
                 session.reporter.say(
@@ -197,26 +198,40 @@ def _describe(
     source: Source,
 ) -> None:
     """Add the file to `export.json` and rewrite the model card from it."""
-    path = folder / FACTS_FILE
-    try:
-        known = read_json(path)
-        files = dict(known["files"]) if known["weights_sha256"] == source.card.sha256 else {}
-        before = known.get("timing") if files else None
-    except (OSError, ValueError, KeyError, TypeError):
-        files, before = {}, None
-    files = {file: entry for file, entry in files.items() if (folder / file).is_file()}
-    values = {
-        "schema": 1,
-        "name": source.card.name,
-        "weights": str(source.weights),
-        "weights_sha256": source.card.sha256,
-        "dataset": dataset_to_dict(source.dataset),
-        "metadata": formats.metadata(source.card, source.dataset.pixel_type),
-        "files": {**files, name: facts},
-        "timing": timing or before,
-        "environment": environment(),
-    }
-    content = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_own(path, content.encode(), ELSEWHERE)
-    text = model_card.markdown(values, source.card, source.result)
-    write_own(folder / CARD_FILE, text.encode(), ELSEWHERE)
+    with alone(folder):
+        path = folder / FACTS_FILE
+        try:
+            known = read_json(path)
+            files = dict(known["files"]) if known["weights_sha256"] == source.card.sha256 else {}
+            before = known.get("timing") if files else None
+        except (OSError, ValueError, KeyError, TypeError):
+            files, before = {}, None
+        files = {file: entry for file, entry in files.items() if (folder / file).is_file()}
+        values = {
+            "schema": 1,
+            "name": source.card.name,
+            "weights": str(source.weights),
+            "weights_sha256": source.card.sha256,
+            "dataset": source.training_data.to_dict(),
+            "metadata": formats.metadata(source.card, source.dataset.pixel_type),
+            "files": {**files, name: facts},
+            "timing": _with_earlier(timing, before),
+            "environment": environment(),
+        }
+        content = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_own(path, content.encode(), ELSEWHERE)
+        text = model_card.markdown(values, source.card, source.training_data, source.result)
+        write_own(folder / CARD_FILE, text.encode(), ELSEWHERE)
+
+
+def _with_earlier(
+    timing: dict[str, Any] | None, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The new rows, then those of other files, timed earlier under the same conditions."""
+    if timing is None or before is None:
+        return timing or before
+    if any(timing[key] != before[key] for key in ("processor", "threads")):
+        return timing
+    new = [(row["network"], row["program"]) for row in timing["rows"]]
+    kept = [row for row in before["rows"] if (row["network"], row["program"]) not in new]
+    return {**timing, "rows": [*timing["rows"], *kept]}

@@ -15,17 +15,17 @@ from kdrun.data.loaders.fitted import fitted
 from kdrun.deploy.interrupted import is_interrupted, load_interrupted
 from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.loaded_teacher import load_teacher
-from kdrun.distillation.networks import renormalised
+from kdrun.distillation.networks import dataset_to_dict, renormalised
 from kdrun.distillation.session import Session, eval_loader, open_data
 from kdrun.distillation.student import STEM
 from kdrun.distillation.teacher_check import evenly, reading_warnings
 from kdrun.engine.finite import refusing
 from kdrun.engine.metrics import collect_logits, evaluation
 from kdrun.errors import ConfigError
-from kdrun.evaluation.finished import open_as_trained
+from kdrun.evaluation.finished import differences, open_as_trained
 from kdrun.models.card import INTERRUPTED_AT, NetworkCard
 from kdrun.runs.reading import read_run, require_intact
-from kdrun.runs.result import RunResult
+from kdrun.runs.result import DatasetResult, RunResult
 from kdrun.teachers.formats import LoadedWeights, averaged_stem, chosen_weights, read_any
 from kdrun.types import InputInfo
 
@@ -36,6 +36,7 @@ class Source:
 
     test: the test images of the check, as the network takes them. original: the network's logits
     of them `[N, C]`, by the way `kdrun evaluate` takes. is_bare: the weights had no card.
+    is_own_data: no other data set was asked for.
     epoch: of an interrupted run: which one the weights are of, as text.
     """
 
@@ -45,6 +46,7 @@ class Source:
     test: Split
     original: Tensor
     is_bare: bool = False
+    is_own_data: bool = True
     epoch: str = ""
 
     @property
@@ -71,6 +73,16 @@ class Source:
         """`result.json` of its run; None for a teacher or a file alone."""
         result = read_run(self.folder).result
         return result if result.complete else None
+
+    @property
+    def training_data(self) -> DatasetResult:
+        """The data that the network was trained on, as far as it is known."""
+        if self.result is not None:
+            return self.result.dataset
+        if self.is_own_data:
+            return DatasetResult.from_dict(dataset_to_dict(self.dataset))
+        name = self.card.extra.get("dataset", {}).get("name")
+        return DatasetResult(name=name, fingerprint=self.card.data_fingerprint)
 
 
 def open_source(config: ExportConfig, session: Session) -> Source:
@@ -99,6 +111,8 @@ def open_source(config: ExportConfig, session: Session) -> Source:
             f"{card.name} was trained on images of {_size(card.info.image_size)} and "
             f"{dataset.name} has {_size(dataset.info.image_size)}: choose data of its own size."
         )
+    for note in differences(card, dataset):
+        session.reporter.warn(note)
     return _answered(network, loaded.path, dataset, data, config, session)
 
 
@@ -153,7 +167,9 @@ def _answered(
     remedy = "Choose another run: kdrun ls runs."
     with refusing(f"The network of {config.run}", network.network, "test", remedy):
         original, _ = collect_logits(model, batches, torch.device("cpu"), "fp32")
-    return Source(network, path, dataset, test, original, card.extra.get("origin") is not None)
+    is_bare = card.extra.get("origin") is not None
+    is_own_data = config.dataset is None or config.bare is not None
+    return Source(network, path, dataset, test, original, is_bare, is_own_data)
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -17,6 +17,7 @@ from kdrun.deploy.student import LoadedNetwork, rebuild
 from kdrun.distillation.session import Session
 from kdrun.engine.devices import cpu_name
 from kdrun.errors import ConfigError, KdrunError, MissingExtraError
+from kdrun.files import writing_temporary
 from kdrun.models.measure import count_bytes
 from kdrun.runs.footprint import STUDENT
 from kdrun.teachers.formats import read_any
@@ -78,7 +79,8 @@ def _programs(
             if network is source.network and path.suffix == ".onnx" and not config.quantize:
                 target = path
             else:
-                formats.write_onnx(network, network.card, dtype, target)
+                with writing_temporary(work):
+                    formats.write_onnx(network, network.card, dtype, target)
             run = formats.onnx_runner(target, session.threads)
         except MissingExtraError as missing:
             session.reporter.say(f"  not timed in ONNX Runtime: {missing}")

@@ -255,7 +255,7 @@ def _value(text: str) -> Any:
 def quiet() -> Iterator[None]:
     """The exporters talk of their own affairs; what matters here is an exception."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -5,32 +5,34 @@ from typing import Any
 from kdrun.markdown import code, escaped
 from kdrun.models.card import INTERRUPTED_AT, NetworkCard
 from kdrun.report.metrics_table import SPLIT_METRICS
-from kdrun.runs.result import Metrics, RunResult
+from kdrun.runs.result import DatasetResult, Metrics, RunResult
 
 Facts = dict[str, Any]
 
 
-def markdown(export: Facts, card: NetworkCard, result: RunResult | None) -> str:
+def markdown(
+    export: Facts, card: NetworkCard, data: DatasetResult, result: RunResult | None
+) -> str:
     """The model card.
 
-    export: what `export.json` says. result: the run's `result.json`; None for a teacher or a
-    file alone.
+    export: what `export.json` says. data: of the training. result: the run's `result.json`; None
+    for a teacher or a file alone.
     """
     parts = [
-        "# " + escaped(f"{card.name} on {export['dataset']['name']}"),
+        "# " + escaped(f"{card.name} on {data.name}"),
         _summary(export, card, result),
         "## Input and output",
         _interface(export["metadata"], card),
         "## Training",
-        _training(export["dataset"], card, result),
+        _training(data, card, result),
         "## Measured",
-        _measured(export["dataset"], card, result),
+        _measured(data, card, result),
         "## Files",
-        _files(export["files"]),
+        _files(export["files"], data),
     ]
     if export["timing"]:
         parts += ["## Size and latency", _latency(export["timing"])]
-    parts += ["## Use", _use(export), "## Limits", _limits(export, card, result)]
+    parts += ["## Use", _use(export), "## Limits", _limits(export, card, data, result)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -64,11 +66,15 @@ def _listed(classes: tuple[str, ...], most: int = 20) -> str:
     return shown if len(classes) <= most else f"{shown} and {len(classes) - most} more"
 
 
-def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> str:
+def _training(data: DatasetResult, card: NetworkCard, result: RunResult | None) -> str:
+    sizes = ""
+    if data.train_size is not None:
+        sizes = (
+            f", {data.train_size:,} training, {data.val_size:,} validation and "
+            f"{data.test_size:,} test images"
+        )
     lines = [
-        f"- Data: {escaped(dataset['name'])}, {dataset['train_size']:,} training, "
-        f"{dataset['val_size']:,} validation and {dataset['test_size']:,} test images "
-        f"(fingerprint `{dataset['fingerprint'][:16]}`).",
+        f"- Data: {escaped(str(data.name))}{sizes} (fingerprint `{str(data.fingerprint)[:16]}`).",
         f"- Network: {code(card.target)} with "
         f"{code(str(card.kwargs)) if card.kwargs else 'no arguments'}.",
     ]
@@ -78,6 +84,14 @@ def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
         )
     if result is None:
         return "\n".join(lines)
+    transfer = result.transfer
+    if transfer.size is not None and transfer.size != data.train_size:
+        without = ", ".join(code(name) for name in transfer.classes_left_out)
+        lines.append(
+            f"- The student learned from {transfer.size:,} images"
+            + (f", none of them of {without}" if without else "")
+            + "."
+        )
     lines += [
         f"- Objective: {code(str(result.objective))}, {result.epochs} epochs, seed "
         f"{result.seed}, {escaped(str(result.precision))} on {escaped(str(result.device))}.",
@@ -91,7 +105,7 @@ def _training(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
     return "\n".join(lines)
 
 
-def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> str:
+def _measured(data: DatasetResult, card: NetworkCard, result: RunResult | None) -> str:
     """The metrics of the run, on the whole test split, last epoch."""
     rows: list[tuple[str, Metrics]] = []
     averaged = "ema_decay" in card.extra
@@ -111,13 +125,14 @@ def _measured(dataset: Facts, card: NetworkCard, result: RunResult | None) -> st
         for name, test in rows
         if test
     ]
-    note = f"\nLast epoch, {dataset['test_size']:,} test images, which chose nothing"
+    count = "" if data.test_size is None else f"{data.test_size:,} "
+    note = f"\nLast epoch, {count}test images, which chose nothing"
     if result is not None and result.agreement is not None and not averaged:
         note += f"; the same answer as the teacher on {result.agreement:.2f} % of them"
     return "\n".join(lines) + f"\n{note}."
 
 
-def _files(files: dict[str, Facts]) -> str:
+def _files(files: dict[str, Facts], data: DatasetResult) -> str:
     lines = [
         "Each file was compared with the original network on test images.",
         "",
@@ -126,10 +141,13 @@ def _files(files: dict[str, Facts]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, facts in files.items():
-        check = facts["check"]
+        check, checked_on = facts["check"], facts.get("dataset") or {}
+        other = checked_on.get("fingerprint", data.fingerprint) != data.fingerprint
+        of = f" of {escaped(checked_on['name'])}, other images" if other else ""
         lines.append(
-            f"| `{name}` | {facts['bytes']:,} | {check['images']:,} | {check['agreement']:.2f} | "
-            f"{check['max_difference']:.2g} | {check['exported']['top1']:.2f} "
+            f"| `{name}` | {facts['bytes']:,} | {check['images']:,}{of} | "
+            f"{check['agreement']:.2f} | {check['max_difference']:.2g} | "
+            f"{check['exported']['top1']:.2f} "
             f"({check['original']['top1']:.2f}) |"
         )
     return "\n".join(lines)
@@ -172,10 +190,10 @@ def _use(export: Facts) -> str:
     return "\n\n".join(f"```python\n{text}\n```" for text in dict.fromkeys(shown))
 
 
-def _limits(export: Facts, card: NetworkCard, result: RunResult | None) -> str:
+def _limits(export: Facts, card: NetworkCard, data: DatasetResult, result: RunResult | None) -> str:
     lines = [
         "- It names one of its classes for any image, whatever the image shows.",
-        f"- The figures hold for images like those of {escaped(export['dataset']['name'])}: other "
+        f"- The figures hold for images like those of {escaped(str(data.name))}: other "
         "cameras, crops or backgrounds were not measured.",
         f"- Images of another size must be brought to {card.info.image_size[0]}×"
         f"{card.info.image_size[1]} pixels as in training.",

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kdrun.deploy.formats import INPUT, quiet, require
+from kdrun.files import writing_temporary
 
 # Operators that only move or scale pixels on the way to the first layer: they stay as they are,
 # for the pixels are 8-bit integers already.
@@ -26,12 +27,12 @@ def quantise(source: Path, path: Path, calibration: Iterable[Tensor]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        prepared = Path(folder) / "prepared.onnx"
+    with tempfile.TemporaryDirectory() as folder, quiet(), writing_temporary(folder):
+        prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "result.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
-            str(path),
+            str(result),
             _reader(calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
@@ -39,10 +40,10 @@ def quantise(source: Path, path: Path, calibration: Iterable[Tensor]) -> None:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=before_first_layer(onnx.load(prepared).graph),
         )
-        model = onnx.load(path)
-        if not model.metadata_props:  # the pre-processing may drop it
-            model.metadata_props.extend(onnx.load(source).metadata_props)
-            onnx.save(model, path)
+        model = onnx.load(result)
+    if not model.metadata_props:  # the pre-processing may drop it
+        model.metadata_props.extend(onnx.load(source).metadata_props)
+    path.write_bytes(model.SerializeToString())
 
 
 def before_first_layer(graph: Any) -> list[str]:

@@ -43,7 +43,7 @@ class LoadedNetwork(Folded):
         if self.card.info.in_channels not in (1, 3):
             raise DataError(
                 f"{self.card.name} takes images of {self.card.info.in_channels} channels, and "
-                "image files have 1 (grey) or 3 (colour): give it arrays instead."
+                "image files have 1 (grey) or 3 (colour): give it tensors instead."
             )
         return Form(self.card.info.image_size, self.card.info.in_channels)
 

@@ -10,7 +10,7 @@ from kdrun.errors import Interrupted, KdrunError, MachineError, known_error
 from kdrun.own_code import edited_sentence
 from kdrun.runs.folder import RunFolder
 from kdrun.runs.reading import read_result, read_run
-from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RUNNING
+from kdrun.runs.result import COMPLETED, FAILED, INTERRUPTED, RESUMABLE, RUNNING
 from kdrun.world import world
 
 
@@ -55,7 +55,7 @@ def recording(
                 distributed.barrier()  # write the files before other processes read them
             except BaseException as caught:
                 with session.stop.shielded():
-                    error = _ended(caught, folder, session, part)
+                    error = _ended(caught, folder, session, command in RESUMABLE, part)
                 if error is caught:
                     raise
                 if error is not None:
@@ -74,7 +74,7 @@ def _warn_of_edits(folder: RunFolder, session: Session) -> None:
 
 
 def _ended(
-    caught: BaseException, folder: RunFolder, session: Session, part: bool
+    caught: BaseException, folder: RunFolder, session: Session, resumable: bool, part: bool
 ) -> BaseException | None:
     """Record that `caught` ended the run; returns the exception to raise, if any.
 
@@ -92,12 +92,14 @@ def _ended(
             why = f" ({caught})" if session.reporter.console.lost else ""
             session.reporter.say_last(
                 f"Interrupted{why}; the state is saved. Resume: kdrun resume {folder.path}"
+                if resumable
+                else f"Interrupted{why}: type the command again."
             )
         return caught
     error: BaseException = known_error(caught) or caught
     if isinstance(error, SystemExit):
         error = KdrunError(f"User code ended the process: SystemExit({error.code!r}).")
-    if isinstance(error, MachineError) and not part:
+    if isinstance(error, MachineError) and resumable and not part:
         error = MachineError(f"{error} Then resume: kdrun resume {folder.path}")
     text = str(error) if isinstance(error, KdrunError) else repr(error)
     _write_status(folder, FAILED, text)

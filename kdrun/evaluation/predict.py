@@ -37,7 +37,7 @@ def open_network(run: str) -> LoadedNetwork:
     if stored != UINT8:
         raise ConfigError(
             f"{network.card.name} was trained on {stored} values that are no pixels of pictures: "
-            "call it on arrays of yours, kdrun.load(run)(images)."
+            "call it on tensors of yours, kdrun.load(run)(images)."
         )
     return network
 

@@ -14,6 +14,7 @@ from kdrun.report.records import Collected, Run
 from kdrun.report.sections import Section, sections
 from kdrun.report.statistics import TEST_NAME
 from kdrun.runs.reading import DAMAGED, UNREADABLE
+from kdrun.runs.result import RESUMABLE
 from kdrun.ui import format
 
 SORTED = (
@@ -162,7 +163,8 @@ def _why(run: Run) -> str:
     if run.status == DAMAGED:
         return f"left out: {run.error}"
     if run.status == "running":
-        return run.error or "still running, or killed: kdrun resume continues it"
+        remedy = "kdrun resume continues it" if run.verb in RESUMABLE else "type its command again"
+        return run.error or f"still running, or killed: {remedy}"
     return run.error
 
 

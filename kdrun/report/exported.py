@@ -8,11 +8,12 @@ from typing import Any
 
 from kdrun.report.columns import EMPTY, Cell, Column, mean_cell
 from kdrun.report.records import Run, find, number, read_object
-from kdrun.report.settings import NONE, settings_of
+from kdrun.report.settings import NONE, differing, distinguishing, label, settings_of
 from kdrun.report.statistics import mean_of
 
 FILE = "export/export.json"  # in a run's folder
 FLOATS = "fp32"
+SHOWN = ("student", "dataset", "teacher", "loss")  # settings with a column of their own
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
         Column.texts("dataset", (one.dataset for one in firsts)),
         Column.texts("teacher", (one.teacher for one in firsts)),
         Column.texts("loss", (one.loss for one in firsts)),
+        Column.texts("setting", _labels(firsts), "What else tells the recipes apart."),
         Column.texts("trained in", (one.trained for one in firsts),
                      "student.quantize of the training."),
         Column.texts("file", (one.file for one in firsts), "What was exported."),
         Column("n", "Exported seeds.", [Cell(str(len(f)), float(len(f))) for f in groups]),
+        Column("test images", "Of the check.", [_images(files) for files in groups]),
         means("network top-1 %", "Of the network in PyTorch.", "check", "original", "top1"),
         means("file top-1 %", "Of the exported file.", "check", "exported", "top1"),
         means("same answer %", "Images that both classify alike.", "check", "agreement"),
@@ -71,6 +74,17 @@ def exported_columns(runs: Sequence[Run]) -> list[Column]:
             [_median(v, 1.0, ".3f") for v in times],
         ),
     ]  # fmt: skip
+
+
+def _labels(files: Sequence[Exported]) -> list[str]:
+    """The settings in which recipes differ that are alike in the other columns."""
+    recipes = [dict(one.recipe) for one in files]
+    shown = [tuple(recipe.get(name) for name in SHOWN) for recipe in recipes]
+    alike: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+    for key, recipe in zip(shown, recipes, strict=True):
+        alike[key].append(recipe)
+    apart = {key: distinguishing(those, differing(those), ()) for key, those in alike.items()}
+    return [label(recipe, apart[key]) for key, recipe in zip(shown, recipes, strict=True)]
 
 
 def _files(run: Run) -> list[Exported]:
@@ -91,7 +105,7 @@ def _files(run: Run) -> list[Exported]:
         exported.append(
             Exported(
                 settings.get("student", ""),
-                settings.get("dataset", ""),
+                _dataset(run, facts, settings.get("dataset", "")),
                 settings.get("teacher", NONE),
                 settings.get("loss", ""),
                 trained,
@@ -104,6 +118,14 @@ def _files(run: Run) -> list[Exported]:
     return exported
 
 
+def _dataset(run: Run, facts: dict[str, Any], own: str) -> str:
+    """The data that a file was checked on. own: of the run."""
+    name, images = (find(facts, "dataset", key) for key in ("name", "fingerprint"))
+    if not isinstance(name, str) or run.result.dataset.fingerprint in (None, images):
+        return own
+    return f"{name}, other images" if name == own else name
+
+
 def _order(file: Exported) -> tuple[Any, ...]:
     """Baselines before students; full precision before integers."""
     floats = (file.trained != FLOATS, file.trained, FLOATS not in file.file, file.file)
@@ -113,6 +135,16 @@ def _order(file: Exported) -> tuple[Any, ...]:
 def _numbers(files: Sequence[Exported], *path: str) -> list[float]:
     values = (number(file.facts, *path) for file in files)
     return [value for value in values if value is not None]
+
+
+def _images(files: Sequence[Exported]) -> Cell:
+    """How many images the files were checked on: one number, or the range of the seeds."""
+    counts = sorted(set(_numbers(files, "check", "images")))
+    if not counts:
+        return Cell("", None)
+    return Cell(
+        "–".join(format.count(int(count)) for count in counts[:: len(counts) - 1 or 1]), counts[-1]
+    )
 
 
 def _milliseconds(facts: dict[str, Any]) -> float | None:

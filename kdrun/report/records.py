@@ -109,7 +109,12 @@ class Run:
     @cached_property
     def latencies(self) -> list[MeasuredLatency]:
         """The measured latencies of its networks: of a sweep with a budget, then of an export."""
-        return read_latencies(self.folder, [str(t.name) for t in self.result.teachers])
+        return read_latencies(
+            self.folder,
+            str(self.result.student.name),
+            [str(teacher.name) for teacher in self.result.teachers],
+            find(self.config, "student", "quantize"),
+        )
 
     @property
     def weight_bytes(self) -> float | None:

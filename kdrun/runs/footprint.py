@@ -18,7 +18,6 @@ EXPORT_FILE = Path("export") / "export.json"
 SCHEMA = 1
 STUDENT = "student"
 PYTORCH, ONNX_RUNTIME = "PyTorch", "ONNX Runtime"
-INTEGER = " int8"  # after the network's name
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,14 @@ def read_footprint(run: Path) -> RunFootprint | None:
         return None
 
 
-def read_latencies(run: Path, teachers: list[str]) -> list[MeasuredLatency]:
-    """The latencies in a run folder. teachers: their names, in the run's order."""
+def read_latencies(
+    run: Path, student: str, teachers: list[str], quantize: str | None = None
+) -> list[MeasuredLatency]:
+    """The latencies in a run folder.
+
+    student, teachers: their names, those of the teachers in the run's order. quantize: of the
+    student's training.
+    """
     found = []
     footprint = read_footprint(run)
     if footprint is not None and footprint.conditions is not None:
@@ -105,33 +110,25 @@ def read_latencies(run: Path, teachers: list[str]) -> list[MeasuredLatency]:
             if network.latency_ms is not None
         ]
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        found += _exported(read_json(run / EXPORT_FILE))
+        # Of a student that was trained for integers, only its integer file counts, and of any
+        # other student, only its full precision.
+        deployed = f"{STUDENT} {student} {quantize}" if quantize else f"{STUDENT} {student}"
+        names = {deployed: STUDENT, **{f"teacher {name}": name for name in teachers}}
+        found += _exported(read_json(run / EXPORT_FILE), names)
     return found
 
 
-def _exported(values: Any) -> Iterator[MeasuredLatency]:
-    """The timing of `export.json` for one image.
-
-    Of a student that was trained for integers, only its integer file counts, and of any other
-    student, only its full precision.
-    """
+def _exported(values: Any, names: dict[str, str]) -> Iterator[MeasuredLatency]:
+    """The timing of `export.json` for one image. names: of its rows → of the latencies."""
     timing = values["timing"] or {"rows": []}
-    rows = [(str(row["network"]), str(row["program"]), row) for row in timing["rows"]]
-    integer = {name for name, _, _ in rows if name.endswith(INTEGER)}
-    full = {name for name, program, _ in rows if program == ONNX_RUNTIME} - integer
-    for network, _, row in rows:
-        kind, _, name = network.partition(" ")
-        plain = network.removesuffix(INTEGER)
-        trained_for_integers = plain + INTEGER in integer and plain not in full
-        if kind not in (STUDENT, "teacher") or (network in integer) != trained_for_integers:
-            continue
-        for entry in row["latency"]:
+    for row in timing["rows"]:
+        for entry in row["latency"] if row["network"] in names else ():
             latency = finite(entry["p50_ms"])
             if latency and entry["batch_size"] == 1:
                 conditions = Conditions(
                     str(row["program"]), 1, int(timing["threads"]), str(timing["processor"])
                 )
-                yield MeasuredLatency(STUDENT if kind == STUDENT else name, latency, conditions)
+                yield MeasuredLatency(names[row["network"]], latency, conditions)
 
 
 def _footprint(values: Any) -> Footprint:

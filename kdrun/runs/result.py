@@ -21,6 +21,7 @@ from kdrun.runs.record import (
 
 SCHEMA = 1
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "running", "completed", "interrupted", "failed"
+RESUMABLE = ("distill", "train-teacher")  # of the verbs with run folders; others just run again
 
 
 @dataclass(frozen=True, kw_only=True)

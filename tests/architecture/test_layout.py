@@ -168,6 +168,7 @@ DELETES = {"removal.py"}
 RENAMES = {"files.py", "engine/checkpoint.py", "data/decoding/cache.py"}
 WRITES = {
     "deploy/formats.py",  # into hidden files of `published_own`
+    "deploy/quantise.py",  # the same
     "deploy/unsigned_weights.py",  # the same
     "ui/reporter.py",  # appends to run.log
     "config/trust.py",  # appends to the list of trusted modules

@@ -22,6 +22,8 @@ from kdrun.config.schema import ExportConfig
 from kdrun.data.sources import digits
 from kdrun.deploy import export, export_timing, formats
 from kdrun.errors import ConfigError
+from kdrun.files import sha256_of
+from kdrun.removal import remove
 
 Folder = SimpleNamespace
 
@@ -190,6 +192,69 @@ def test_pt2_and_safetensors_in_one_card(exported: Callable[..., Path], trained:
     assert torch.equal(kdrun.load(out / "student.safetensors")(images), expected)
     assert run(["evaluate", f"run={out / 'student.safetensors'}", "ui=quiet",
                 f"output_root={out}/outputs"]) == 0  # fmt: skip
+
+
+def test_a_file_whose_timing_was_interrupted_has_its_own_figures(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = exported("format=pt2", "latency=false", "images=50")
+    monkeypatch.setattr(export, "measure_latency", stopped)
+    exported("format=pt2", "images=60", code=130)
+    facts = json.loads((out / "export.json").read_text())["files"]["student.pt2"]
+    assert facts["sha256"] == sha256_of(out / "student.pt2")
+    assert facts["check"]["images"] == 60
+    assert "| 60 |" in (out / "MODEL_CARD.md").read_text()
+
+
+def test_a_failed_export_leaves_the_folder_to_the_one_beside_it(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failed one made the folder, and removes it if it is empty."""
+    honest = formats.write_safetensors
+
+    def write(network: Any, card: Any, dtype: str, path: Path, card_path: Path) -> None:
+        assert not remove(path.parent, folder_too=True)
+        honest(network, card, dtype, path, card_path)
+
+    monkeypatch.setattr(formats, "write_safetensors", write)
+    out = exported("format=safetensors", "latency=false", "images=50")
+    assert (out / "student.safetensors").is_file()
+
+
+def test_another_export_keeps_the_rows_of_the_integer_file() -> None:
+    here = {"processor": "CPU", "threads": 1}
+    student = {"network": "student s", "program": "PyTorch"}
+    integer = {"network": "student s int8", "program": "ONNX Runtime"}
+    before = {**here, "rows": [{**student, "bytes": 1}, integer]}
+    now = {**here, "rows": [{**student, "bytes": 2}]}
+    both = {**here, "rows": [{**student, "bytes": 2}, integer]}
+    assert export._with_earlier(now, before) == both
+    assert export._with_earlier(now, {**before, "threads": 2}) == now
+    assert export._with_earlier(now, None) == now
+    assert export._with_earlier(None, before) == before
+
+
+def test_other_data_than_the_training_is_told_in_the_card(
+    exported: Callable[..., Path], trained: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["format=safetensors", "latency=false", "images=50"]
+    out = exported(*words, "dataset=digits", "dataset.split_seed=1")
+    assert "may have been trained on some of these test images" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    facts = json.loads((out / "export.json").read_text())
+    assert facts["dataset"] == trained.result["dataset"]
+    fingerprint = facts["files"]["student.safetensors"]["dataset"]["fingerprint"]
+    assert fingerprint != facts["dataset"]["fingerprint"]
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "1,293 training, 145 validation and 359 test images" in card
+    assert "| 50 of digits, other images |" in card
+    exported(*words)
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "| 50 |" in card
 
 
 def test_a_teacher_is_exported_too(

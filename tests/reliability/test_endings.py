@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kdrun.benchmarking import run as benchmark
 from kdrun.cli.main import run
 from kdrun.engine import loop
 from kdrun.ui import console
@@ -153,6 +154,26 @@ def test_every_signal_saves_and_says_so(
     assert result["status"] == "interrupted"
     assert name in result["error"]
     assert "kdrun resume" in capsys.readouterr().out
+
+
+def test_a_verb_without_states_is_typed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    endings: Iterator[BaseException] = iter([KeyboardInterrupt(), OSError(28, "Full", "there")])
+
+    def ended(*rest: Any) -> None:
+        raise next(endings)
+
+    monkeypatch.setattr(benchmark, "_measure", ended)
+    words = ["benchmark", *TINY, "rounds=1", "steps=1", "ui=plain"]
+    assert run(words) == 130
+    assert "Interrupted: type the command again." in capsys.readouterr().out
+    assert run(words) == 1
+    said = capsys.readouterr()
+    assert "free some space" in said.err
+    assert "kdrun resume" not in said.out + said.err
+    assert statuses(tmp_path) == ["interrupted", "failed"]
 
 
 def test_nohup_keeps_a_run_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,24 +97,41 @@ def test_latencies_come_from_the_sweep_and_the_export(tmp_path: Path) -> None:
     measured(tmp_path, 438, 1.5)
     rows = [
         {"network": "teacher t", "program": "PyTorch", "latency": [cell(1, 4.0), cell(128, 9.0)]},
-        {"network": "student s", "program": "ONNX Runtime", "latency": [cell(1, 0.5)]},
+        {"network": "student s", "program": "PyTorch", "latency": [cell(1, 0.6)]},
         {"network": "student s int8", "program": "ONNX Runtime", "latency": [cell(1, 0.4)]},
+        {"network": "student s w4a8", "program": "ONNX Runtime", "latency": [cell(1, 0.3)]},
     ]
     (tmp_path / "export").mkdir()
-    text = json.dumps({"timing": {"processor": "CPU", "threads": 2, "rows": rows}})
-    (tmp_path / "export" / "export.json").write_text(text)
-    found = [(one.network, one.latency_ms) for one in read_latencies(tmp_path, ["t"])]
-    assert found == [("student", 1.5), ("t", 50.0), ("t", 4.0), ("student", 0.5)]
-    trained = {
-        "processor": "CPU",
-        "threads": 2,
-        "rows": [{**rows[1], "program": "PyTorch"}, rows[2]],
-    }
-    (tmp_path / "export" / "export.json").write_text(json.dumps({"timing": trained}))
-    found = [(one.network, one.latency_ms) for one in read_latencies(tmp_path, ["t"])]
-    assert found == [("student", 1.5), ("t", 50.0), ("student", 0.4)]
-    (tmp_path / "export" / "export.json").write_text(json.dumps({"timing": {"rows": 3}}))
-    assert len(read_latencies(tmp_path, ["t"])) == 2
+    file = tmp_path / "export" / "export.json"
+
+    def found(quantize: str | None) -> list[tuple[str, float]]:
+        read = read_latencies(tmp_path, "s", ["t"], quantize)
+        return [(one.network, one.latency_ms) for one in read]
+
+    file.write_text(json.dumps({"timing": {"processor": "CPU", "threads": 2, "rows": rows}}))
+    of_the_sweep = [("student", 1.5), ("t", 50.0)]
+    assert found(None) == [*of_the_sweep, ("t", 4.0), ("student", 0.6)]
+    assert found("int8") == [*of_the_sweep, ("t", 4.0), ("student", 0.4)]
+    assert found("w4a8") == [*of_the_sweep, ("t", 4.0), ("student", 0.3)]
+    file.write_text(json.dumps({"timing": {"rows": 3}}))
+    assert found(None) == of_the_sweep
+
+
+def test_the_latency_of_an_integer_student_is_that_of_its_file(
+    make: Callable[..., Path], outputs: Path, report_of: Callable[..., Any]
+) -> None:
+    """In PyTorch it only simulates the integers, which is slow."""
+    run = make(changes={"student.quantize": "w4a8"})
+    rows = [
+        {"network": "student cnn_tiny", "program": "PyTorch", "latency": [cell(1, 72.0)]},
+        {"network": "student cnn_tiny w4a8", "program": "ONNX Runtime", "latency": [cell(1, 0.5)]},
+    ]
+    (run / "export").mkdir()
+    timing = {"processor": "CPU", "threads": 1, "rows": rows}
+    (run / "export" / "export.json").write_text(json.dumps({"timing": timing}))
+    (table,) = report_of(outputs).sections
+    columns = {column.name: [cell.text for cell in column.cells] for column in table.columns}
+    assert columns["latency ms"] == ["0.5"]
 
 
 def cell(batch_size: int, ms: float) -> dict[str, Any]:
