@@ -141,9 +141,7 @@ def test_two_stated_orders_are_refused_unless_one_is_chosen(tmp_path: Path) -> N
     network = saved(tmp_path / "w.pth", 3, 1)
     orders = {"classes": ["2", "1", "10"], "id2label": {0: "10", 1: "2", 2: "1"}}
     torch.save({"model": network.state_dict(), **orders}, tmp_path / "w.pth")
-    text = (
-        r"two orders of its outputs, classes \(2, 1, 10\) and id2label \(10, 2, 1\).*class_order="
-    )
+    text = r"two orders .*, classes \(2, 1, 10\) and id2label \(10, 2, 1\).*class_order="
     with pytest.raises(CheckpointError, match=text):
         load_teacher(config(tmp_path / "w.pth"), dataset())
     chosen = load_teacher(config(tmp_path / "w.pth", class_order=["10", "2", "1"]), dataset())
@@ -169,9 +167,7 @@ def test_stated_constants_are_used_and_others_are_noted(tmp_path: Path) -> None:
     assert "states" not in " ".join(same.notes)
     two = {**stated, "args": {"mean": STD, "std": MEAN}}
     torch.save({"state_dict": network.state_dict(), **two}, path)
-    text = (
-        r"two normalisations, default_cfg\.mean and args\.mean.* 'teacher\.mean=\[0\.1,0\.2,0\.3\]'"
-    )
+    text = r"two normalisations, default_cfg\.mean and args\.mean.* 'teacher\.mean=\[0\.1,"
     with pytest.raises(CheckpointError, match=text):
         load_teacher(config(path), data)
     assert load_teacher(config(path, mean=0.5, std=0.5), data).card.normalisation.mean[0] == 0.5

@@ -134,7 +134,9 @@ def test_timm_networks(architecture: str) -> None:
         timm_network(f"{architecture}x", 7, 1, (32, 32))
 
 
-@pytest.mark.parametrize("architecture", WITH_AUXILIARY)
+@pytest.mark.parametrize(
+    "architecture", [WITH_AUXILIARY[0], pytest.param(WITH_AUXILIARY[1], marks=pytest.mark.heavy)]
+)
 def test_published_weights_that_transform_their_input_are_built_again_alike(
     monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
