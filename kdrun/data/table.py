@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdrun.data.class_order import NATURAL
 from kdrun.data.containers.listing import (
+    NO_LABEL,
     Listing,
     as_tree,
     classes_in_order,
@@ -24,9 +25,6 @@ from kdrun.data.images import RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
-
-# What programs write for a missing value; they are labels only among other words.
-NO_LABEL = {"nan", "na", "n/a", "<na>", "none", "null"}
 
 
 @takes_options()

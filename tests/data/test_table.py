@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.data.containers.listing import classes_in_order
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
 from kdrun.data.table import table
@@ -403,11 +404,12 @@ def test_a_label_column_may_be_called_like_a_split_column(read: Read) -> None:
     assert read(text, label_column="phase", test_fraction=0.4).classes == ("cat", "dog")
 
 
-def test_class_numbers_in_another_order_are_noted(read: Read) -> None:
+@pytest.mark.parametrize("column", ["class_id", "class_idx", "Label Index", "target_id"])
+def test_class_numbers_in_another_order_are_noted(read: Read, column: str) -> None:
     rows = [(*row, str(int(row[1] == "cat"))) for row in ROWS]
-    header = "path,label,split,class_id"
+    header = f"path,label,split,{column}"
     (note,) = [note for note in read(lines(rows, header)).notes if "class_order" in note]
-    assert "column 'class_id'" in note
+    assert f"column '{column}'" in note
     assert "'dataset.class_order=[dog,cat]'" in note
     rows = [(*row, str(int(row[1] == "dog"))) for row in ROWS]
     same = read(lines(rows, header)).notes
@@ -426,3 +428,26 @@ def test_words_for_none_are_no_labels_among_numbers(read: Read, word: str) -> No
 def test_words_for_none_are_labels_among_words(read: Read) -> None:
     rows = [(path, "none" if name == "dog" else name, split) for path, name, split in ROWS]
     assert read(lines(rows)).classes == ("cat", "none")
+
+
+def labelled(*labels: str) -> set[str]:
+    return {*labels, "cat", "dog"}
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "NULL", "?", "N/A", "<NA>", "-"])
+def test_words_for_none_are_no_classes_among_words(word: str) -> None:
+    with pytest.raises(DataError, match=r"which marks a missing one: .* dataset\.class_order"):
+        classes_in_order(labelled(word), "a.csv", "natural")
+    listed = ["cat", "dog", word]
+    assert classes_in_order(labelled(word), "a.csv", listed)[0] == listed
+
+
+@pytest.mark.parametrize("word", ["none", "NA"])
+def test_words_that_may_be_a_class_are_noted(word: str) -> None:
+    classes, notes = classes_in_order(labelled(word), "a.csv", "natural")
+    assert word in classes
+    assert f"the label {word!r} may mark a missing one" in notes[-1]
+
+
+def test_single_characters_are_classes() -> None:
+    assert classes_in_order({"a", "?", "-"}, "a.csv", "natural")[0] == ["-", "?", "a"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from kdrun.config.readers import without_numbers
+from kdrun.config.readers import LEXICOGRAPHIC, without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.table_columns import heads_classes
 from kdrun.data.folders.split_names import split_name
@@ -20,6 +20,9 @@ from kdrun.errors import ConfigError, DataError
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 CLASS_FILES = ("classes", "class_names", "classnames", "labels", "label_names")
 LARGEST_CLASS_FILE = 16 * 2**20
+# What programs write for a missing label; `none` and `na` may as well be classes among other words.
+MAYBE_NO_LABEL = {"na", "none"}
+NO_LABEL = {"nan", "n/a", "#n/a", "<na>", "null", "?", "-"} | MAYBE_NO_LABEL
 
 
 @dataclass
@@ -156,8 +159,8 @@ def classes_in_order(
 
     Natural order sorts numeric labels by value.
 
-    Raises DataError if two labels spell the same number ("1" and "01") or the same name, and for
-    negative numbers.
+    Raises DataError if two labels spell the same number ("1" and "01") or the same name, for
+    negative numbers, and for words that mark images without a label, unless `order` lists them.
     """
     distinct = set(labels)
     if are_numbers(distinct):
@@ -179,6 +182,8 @@ def classes_in_order(
     classes = sorted(distinct, key=natural)
     refuse_two_forms(classes, what)
     notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    if order in (NATURAL, LEXICOGRAPHIC):
+        notes += _unlabelled_notes(classes, what)
     numbers = [name for name in classes if are_numbers([name])]
     if numbers:
         notes.append(
@@ -186,6 +191,18 @@ def classes_in_order(
             f"({abbreviate(numbers)}), the others words: if both name the same classes, use one."
         )
     return ordered(classes, order), notes
+
+
+def _unlabelled_notes(classes: Sequence[str], what: str) -> list[str]:
+    """Notes on classes that may be a missing label. Raises DataError for one that must be."""
+    if all(len(name) == 1 for name in classes):  # characters
+        return []
+    found = [name for name in classes if name.casefold() in NO_LABEL]
+    remedy = "leave these images out; if it is a class, list all classes in dataset.class_order"
+    for name in found:
+        if name.casefold() not in MAYBE_NO_LABEL:
+            raise DataError(f"{what} has the label {name!r}, which marks a missing one: {remedy}.")
+    return [f"{what}: the label {name!r} may mark a missing one: {remedy}." for name in found]
 
 
 def label_classes(
