@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from kdrun.data.class_order import natural
-from kdrun.data.folders.ambiguous import refuse_shared
+from kdrun.data.folders.ambiguous import refuse_annotations, refuse_shared
 from kdrun.data.folders.folder import Folder, Place, inside, relative, shown
 from kdrun.data.folders.settings import STAR, chosen_place, refuse_equal, setting
 from kdrun.data.folders.split_names import SPLIT_OF, split_name, split_names
@@ -74,6 +74,7 @@ def find_layout(root: Folder, chosen: Mapping[str, str]) -> Layout:
         if not places["train"].classes:
             raise no_class_folders(places["train"].folder)
     if "train" not in stars:
+        refuse_annotations(places["train"], root.path)
         refuse_shared(places["train"], root.path)
     for split in ("val", "test"):
         if split in stars:
