@@ -42,14 +42,18 @@ def lines(rows: list[tuple[str, ...]], header: str = "path,label,split", by: str
     return "\n".join([header.replace(",", by), *(by.join(row) for row in rows)]) + "\n"
 
 
-def assert_same(raw: RawDataset, folder: RawDataset) -> None:
-    assert raw.classes == folder.classes
-    assert raw.fingerprint == folder.fingerprint
+def assert_same_images(raw: RawDataset, folder: RawDataset) -> None:
     for one, other in ((raw.train, folder.train), (raw.test, folder.test)):
         assert one is not None
         assert other is not None
         assert torch.equal(one.in_memory(), other.in_memory())
         assert torch.equal(one.targets, other.targets)
+
+
+def assert_same(raw: RawDataset, folder: RawDataset) -> None:
+    assert raw.classes == folder.classes
+    assert raw.fingerprint == folder.fingerprint
+    assert_same_images(raw, folder)
 
 
 @pytest.fixture
@@ -451,3 +455,17 @@ def test_words_that_may_be_a_class_are_noted(word: str) -> None:
 
 def test_single_characters_are_classes() -> None:
     assert classes_in_order({"a", "?", "-"}, "a.csv", "natural")[0] == ["-", "?", "a"]
+
+
+def test_file_names_tell_the_splits(read: Read, folder: RawDataset, tree: Path) -> None:
+    renamed = []
+    for path, label, split in ROWS:
+        new = f"all/{split}_{label}_{Path(path).name}"
+        (tree / "all").mkdir(exist_ok=True)
+        (tree / path).rename(tree / new)
+        renamed.append((new, label))
+    raw = read(lines(renamed, "path,label"))
+    assert_same_images(raw, folder)
+    assert "splits from the file names of the images." in " ".join(raw.notes)
+    constant = [(new, new.split("_")[0]) for new, _ in renamed]  # the class itself
+    assert "splits from" not in " ".join(read(lines(constant, "path,label")).notes)

@@ -11,7 +11,7 @@ from pathlib import Path
 from kdrun.config.readers import LEXICOGRAPHIC, without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.table_columns import heads_classes
-from kdrun.data.folders.split_names import split_name
+from kdrun.data.folders.split_names import split_in_file_name, split_name
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Member, Source, Tree
@@ -49,33 +49,47 @@ class Listing:
 
 
 def split_by_folders(listings: dict[str, Listing], base: Path) -> str:
-    """Move images to the splits that the folders in their paths name, if all of them do.
+    """Move images to the splits that the folders in their paths or their own names tell.
 
-    `train/cat/0.png`, `test/dog/1.png`: of a table, Parquet paths or members of tar files. Returns
-    a note, or "" where nothing tells the splits; some images must be in a folder of training
-    images, and some in another.
+    `train/cat/0.png`, `test/dog/1.png`, or `train_0.png`, `test_1.png`: in a table, Parquet paths,
+    or members of tar files. Returns a note, or "" where nothing tells the splits: all paths must,
+    and some images be for training, and some not. File names must differ so within a class.
     """
     rows = listings["train"]
     if len(rows) == 0 or any(len(rows) for split, rows in listings.items() if split != "train"):
         return ""
-    found = []
-    for source in rows.sources:
-        split = _folder_split(source, base)
-        if split is None:
+    what = "the folders in the paths"
+    found = _told(_folder_split(source, base) for source in rows.sources)
+    if not found:
+        what = "the file names"
+        found = _told(split_in_file_name(_path(source)) for source in rows.sources)
+        if len(set(zip(rows.labels, found, strict=False))) == len(set(rows.labels)):
             return ""
-        found.append(split)
-    if "train" not in found or len(set(found)) == 1:
+    if not found:
         return ""
     listings["train"] = Listing()
     for at, split in enumerate(found):
         listings[split].add(rows.sources[at], rows.labels[at], rows.sizes[at], rows.times[at])
-    return f"{base.name}: splits from the folders in the paths of the images."
+    return f"{base.name}: splits from {what} of the images."
+
+
+def _told(splits: Iterable[str | None]) -> list[str]:
+    """The splits, if there is one for each image and train is one of several; else none."""
+    found = []
+    for split in splits:
+        if split is None:
+            return []
+        found.append(split)
+    return found if "train" in found and len(set(found)) > 1 else []
+
+
+def _path(source: Source) -> str:
+    return str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
 
 
 def _folder_split(source: Source, base: Path) -> str | None:
     """The split that the first of the folders names that name one."""
-    path = str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
-    folders = path.removeprefix(f"{base}/").split("/")[:-1]
+    folders = _path(source).removeprefix(f"{base}/").split("/")[:-1]
     return next(filter(None, map(_plain_split, folders)), None)
 
 

@@ -1,5 +1,6 @@
 """Recognise split names: `train`, `Testing`, `training_set`, `seg_train`, `val2017`, …"""
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -68,3 +69,9 @@ def split_name(name: str) -> SplitName | None:
         else:
             affixes.append(part)
     return SplitName(splits[0], tuple(affixes)) if len(splits) == 1 else None
+
+
+def split_in_file_name(path: str) -> str | None:
+    """The split that the name of a file contains: `train_3.png`, `cat-test-1.png`."""
+    match = split_name(os.path.splitext(os.path.basename(path))[0])
+    return None if match is None else match.split
