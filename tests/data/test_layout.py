@@ -530,3 +530,11 @@ def test_masks_beside_class_folders(make: Make) -> None:
     assert settings[0] == "dataset.train_folder=images"
     assert read(root, settings[0]).classes == PETS
     assert read(make("mask/2", "no_mask/2"), "dataset.train_folder=*").classes
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unsorted", "nan"])
+@pytest.mark.parametrize("parent", ["", "train/"])
+def test_images_without_a_label_are_no_class(make: Make, name: str, parent: str) -> None:
+    root = make(f"{parent}{{cat,dog,{name}}}/2")
+    (setting,) = stops(root, "images without a label")
+    assert len(read(root, setting).classes) == 3

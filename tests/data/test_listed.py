@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(path: Path, *lines: str) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -37,7 +37,7 @@ def shape(tree: Tree) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("below", [False, True])
 @pytest.mark.parametrize("line", ["{}", "{}.jpg", "./images/{}.jpg 3", "/x/{}.jpg,label", "{}\t1"])
-@pytest.mark.parametrize("place", ["meta", ".", "splits"])
+@pytest.mark.parametrize("place", ["meta", ".", "meta/splits"])
 def test_lists_are_read(root: Path, line: str, place: str, below: bool) -> None:
     for split, names in FOOD.items():
         write(root / place / f"{split}.txt", *map(line.format, names))
@@ -130,7 +130,7 @@ def test_lists_that_overlap_or_lack_a_class_are_refused(root: Path) -> None:
     ):
         read_tree(root, folders={})
     write(root / "train.txt", "cat/1.jpg", "cat/2.jpg")
-    with pytest.raises(DataError, match=r"1 of 2 classes have no training images"):
+    with pytest.raises(DataError, match=r"1 of 2 classes have no training images \(dog\)"):
         read_tree(root, folders={})
 
 
@@ -207,3 +207,33 @@ def test_file_names_of_most_images_are_refused(root: Path) -> None:
     (root / "images" / "cat" / "3.jpg").touch()
     with pytest.raises(DataError, match=r"names of most images tell their splits .*train_0"):
         read_tree(root, folders={})
+
+
+def test_lists_in_a_folder_next_to_the_classes(root: Path) -> None:
+    for split, names in FOOD.items():
+        write(root / "images" / "meta" / f"{split}.txt", *names)
+    assert shape(read_tree(root / "images", folders={})) == FOOD
+
+
+def test_lists_that_number_the_classes_in_another_order(root: Path) -> None:
+    for split, names in FOOD.items():
+        write(root / f"{split}.txt", *(f"{name}.jpg {int('cat' in name)}" for name in names))
+    notes = read_tree(root, folders={}).notes
+    assert sum("numbers the classes in another order: dog, cat" in note for note in notes) == 2
+    for split, names in FOOD.items():
+        write(root / f"{split}.txt", *(f"{name}.jpg {int('dog' in name)}" for name in names))
+    assert "another order" not in " ".join(read_tree(root, folders={}).notes)
+
+
+def test_lists_whose_labels_are_not_the_folders(root: Path) -> None:
+    names = [f"{label}/{number}.jpg" for label in ("cat", "dog") for number in range(3)]
+    write(root / "train.txt", *(f"{name} {at % 3}" for at, name in enumerate(names)))
+    text = r"several labels \(0, 1, 2\), so the folders are no classes: dataset=table"
+    with pytest.raises(DataError, match=text):
+        read_tree(root, folders={})
+    write(
+        root / "train.txt", *(f"{name} {at // 3}" for at, name in enumerate(names)), "dog/0.jpg 0"
+    )
+    assert "train.txt gives images in dog/ several labels: not read." in (
+        read_tree(root, folders={}).notes
+    )

@@ -11,6 +11,7 @@ from kdrun.errors import DataError
 
 # Folders of images and of what is drawn for each of them, as for segmentation.
 IMAGES = {"image", "images", "img", "imgs", "jpegimages", "leftimgbit", "rgb", "photos", "pictures"}
+UNLABELLED = {"unlabeled", "unlabelled", "unsorted", "nan"}
 DRAWN = {
     *("mask", "masks", "annotation", "annotations", "label", "labels", "gt", "gtfine", "seg"),
     *("groundtruth", "groundtruths", "segmentation", "segmentations", "segmentationclass"),
@@ -33,6 +34,17 @@ def refuse_annotations(place: Place, root: str) -> None:
             f"{inner if _inner_names(place.classes[images[0]]) else ''}"
             f"{setting('train', f'{_prefix(place, root)}*')} takes them as classes."
         )
+
+
+def refuse_unlabelled(place: Place, root: str) -> None:
+    """Raise DataError for a "class" of images without a label."""
+    for name in place.classes:
+        if name.lower() in UNLABELLED:
+            raise DataError(
+                f"{place.classes[name].path} seems to hold images without a label, next to the "
+                f"classes: move it away; {setting('train', f'{_prefix(place, root)}*')} takes it "
+                "as a class."
+            )
 
 
 def _without_split(name: str) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ Lists = dict[str, list[str]]  # split → entries
 class Images:
     """The images of the training folder, found by the entries of lists."""
 
-    def __init__(self, files: FileList, place: Place) -> None:
+    def __init__(self, files: FileList, place: Place, classes: Sequence[str]) -> None:
         self.files = files
         self.place = place
+        self.classes = classes
 
     @cached_property
     def _by_path(self) -> dict[str, int]:
@@ -78,6 +79,39 @@ class Images:
         found = {row for entry in entries if (row := self.row(entry)) is not None}
         return found if 2 * len(found) >= len(set(entries)) else set()
 
+    def label_notes(self, entries: Iterable[str], path: Path) -> list[str]:
+        """A note if lines of path and number name the classes in another order than the folders.
+
+        Raises DataError if they say that the folders are no classes.
+        """
+        numbers: dict[int, set[int]] = {}
+        for entry in entries:
+            fields = re.split(r"[,;\t ]+", entry.strip())
+            row = self.row(fields[0]) if len(fields) == 2 and fields[1].isdecimal() else None
+            if row is not None:
+                numbers.setdefault(self.files.targets[row], set()).add(int(fields[1]))
+        several = [target for target, labels in numbers.items() if len(labels) > 1]
+        names = self.classes
+        if 2 * len(several) > len(numbers):
+            first = names[several[0]]
+            labels = abbreviate(sorted(numbers[several[0]]))
+            raise DataError(
+                f"{shown(str(path))} gives the images in {first}/ several labels ({labels}), so "
+                "the folders are no classes: dataset=table dataset.header=false "
+                f"{assignment('dataset.file', str(path))} "
+                f"{assignment('dataset.root', self.place.folder.path)} reads its labels, "
+                f"{assignment('dataset.train_folder', self.place.folder.path)} takes the folders."
+            )
+        if several:
+            return [f"{path.name} gives images in {names[several[0]]}/ several labels: not read."]
+        order = sorted(numbers, key=lambda target: min(numbers[target]))
+        if len(numbers) == len(names) and order != list(range(len(names))):
+            return [
+                f"{path.name} numbers the classes in another order: {names[order[0]]}, "
+                f"{names[order[1]]}, ...: dataset.class_order takes a list or file of names."
+            ]
+        return []
+
 
 def chosen_lists(root: Path, chosen: Mapping[str, str]) -> dict[str, Path]:
     """Split → list of its images, of the settings that name a file."""
@@ -88,10 +122,10 @@ def chosen_lists(root: Path, chosen: Mapping[str, str]) -> dict[str, Path]:
 
 
 def by_chosen_lists(
-    files: FileList, place: Place, lists: Mapping[str, Path]
+    files: FileList, place: Place, classes: Sequence[str], lists: Mapping[str, Path]
 ) -> tuple[dict[str, FileList], list[str]]:
     """The splits by the lists that the settings name, and notes."""
-    images = Images(files, place)
+    images = Images(files, place, classes)
     rows: dict[str, set[int]] = {}
     for split, path in lists.items():
         rows[split] = images.rows(_entries(path))
@@ -106,14 +140,14 @@ def by_chosen_lists(
 
 
 def by_found_lists(
-    files: FileList, layout: Layout, root: Path
+    files: FileList, layout: Layout, classes: Sequence[str], root: Path
 ) -> tuple[dict[str, FileList], list[str]]:
     """The splits by the lists beside the images, or else by their file names; none without either.
 
     Raises DataError where these tell the splits, but not in one way.
     """
     place = layout.places["train"]
-    images = Images(files, place)
+    images = Images(files, place, classes)
     ignore = f"{setting('train', _relative(place.folder.path, root))} ignores"
     found: dict[str, dict[str, set[int]]] = {"train": {}, "val": {}, "test": {}}
     notes = []
@@ -125,6 +159,7 @@ def by_found_lists(
         _refuse_table(path, images, ignore)
         for split, entries in _lists(path).items():
             if named := images.rows(entries):
+                notes += images.label_notes(entries, path)
                 found[split].setdefault(_relative(str(path), root), named)
     listed = {split: _without_both(lists) for split, lists in found.items() if lists}
     whole = set(range(len(files)))
@@ -132,7 +167,7 @@ def by_found_lists(
         listed = {}
     if not listed:
         splits, more = _by_names(images, ignore) or ({}, [])
-        return splits, [*notes, *more]
+        return splits, [*dict.fromkeys(notes), *more]
     if set(listed) == {"train"} or any(len(lists) > 1 for lists in listed.values()):
         typed = " ".join(
             setting(split, min(lists, key=lambda name: (len(name), name)))
@@ -148,7 +183,7 @@ def by_found_lists(
         rows["train"] = whole - set().union(*rows.values())
     names = list(dict.fromkeys(name for lists in listed.values() for name in lists))
     splits, more = _selected(images, rows, " and ".join(names), f"; {ignore} them")
-    return splits, [*notes, *more]
+    return splits, [*dict.fromkeys(notes), *more]
 
 
 def _by_names(images: Images, ignore: str) -> tuple[dict[str, FileList], list[str]] | None:
@@ -191,9 +226,9 @@ def _selected(
     if "train" in rows:
         lacking = set(images.files.targets) - {images.files.targets[row] for row in rows["train"]}
         if lacking:
-            names = list(images.place.classes)
             raise DataError(
-                f"{where}{len(lacking)} of {len(names)} classes have no training images{end}."
+                f"{where}{len(lacking)} of {len(images.classes)} classes have no training images "
+                f"({abbreviate([images.classes[number] for number in sorted(lacking)])}){end}."
             )
     splits = {split: images.files.select(sorted(rows[split])) for split in order}
     notes = [f"Splits from {source}{end}."]
@@ -211,12 +246,9 @@ def _beside(layout: Layout, root: Path) -> Iterator[Path]:
     folders = list(layout.levels)
     if root.name.lower() in NOT_CLASSES:  # `images`, where the lists lie next to it
         folders.append(Folder(str(root.parent), folders[0].links))
-    places = {
-        folder.path: None
-        for level in folders
-        for folder in (level, *level.listing.folders)
-        if folder is level or not folder.has_images
-    }
+    empty = [f for level in folders for f in level.listing.folders if not f.has_images]
+    inner = [f for folder in empty for f in folder.listing.folders]
+    places = dict.fromkeys(folder.path for folder in (*folders, *empty, *inner))
     for ending in (*ENDINGS, *UNREADABLE):
         for place in places:
             for path in sorted(Path(place).glob(f"*{ending}")):

@@ -57,9 +57,9 @@ def read_tree(
     splits = {split: _file_list(by_class, classes) for split, by_class in files.items()}
     told: tuple[dict[str, FileList], list[str]] = {}, []
     if lists:
-        told = by_chosen_lists(splits["train"], train, lists)
+        told = by_chosen_lists(splits["train"], train, classes, lists)
     elif folders is not None and "train" not in chosen and set(splits) == {"train"}:
-        told = by_found_lists(splits["train"], layout, root)
+        told = by_found_lists(splits["train"], layout, classes, root)
     notes = [*layout.notes, *told[1], *spelling_notes(classes, root.name)]
     notes += [*order_note(classes, class_order), *unread.notes()]
     skipped = [f"{relative(child, str(root))}/ ({child.count()})" for child in layout.unread()]
