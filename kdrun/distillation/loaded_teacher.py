@@ -179,7 +179,8 @@ def _bare(
     read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
     constants = known_constants(loaded, config.network, network)
     teacher = _described(config, network, loaded.path, dataset, outputs, channels, constants)
-    read = [*read, *_order_notes(config.input, stated, dataset.classes, where)]
+    read += _order_notes(config.input, stated, dataset.classes, where)
+    read += _size_notes(config, loaded, dataset, where)
     described = (f"{where} weights: {'; '.join(read)}",) if read else ()
     return replace(teacher, notes=(*described, *teacher.notes))
 
@@ -223,6 +224,20 @@ def _order_notes(
         f"the file names other classes ({', '.join(stated[:3])}, ...) than the data set "
         f"({', '.join(classes[:3])}, ...): if these are the same in another order, "
         f"'{where}.classes=[...]' lists the output of each class"
+    ]
+
+
+def _size_notes(
+    config: TeacherConfig, loaded: LoadedWeights, dataset: Dataset, where: str
+) -> list[str]:
+    """A note if the file states only other image sizes than the teacher gets."""
+    sizes, seen = loaded.stated.sizes, config.image_size or dataset.info.image_size
+    if not sizes or seen in sizes.values():
+        return []
+    place, (height, width) = next(iter(sizes.items()))
+    return [
+        f"the file states images of {width}×{height} ({place}), and these are "
+        f"{seen[1]}×{seen[0]}: '{where}.image_size=[{height},{width}]' resizes them"
     ]
 
 

@@ -19,6 +19,8 @@ UNTRAINED = re.compile(
     r"|optim(i[sz]er)?s?(_.*)?"
     r"|(masks?|fisher|hessian|importance|deltas?|velocity|exp_avg(_sq)?|momentum)(_?buffers?)?"
 )
+# Parts of the names of sets from before the training.
+EARLIER = re.compile(r"(.*_)?(old|prev|previous|backup|pretrained)(_.*)?")
 ROLES = ("teacher", "student")
 # First parts of names under the network's prefix that take no part in the forward pass. Any other
 # name that the network does not know is a mismatch.
@@ -228,13 +230,19 @@ def is_untrained(prefix: str) -> bool:
     return any(UNTRAINED.fullmatch(part) for part in prefix.lower().split("."))
 
 
-def _rank(prefix: str, role: str) -> tuple[bool, int, int, int]:
-    """Sort key: trained weights, the role's name, plain before averaged ones, fewer wrappers."""
+def _rank(prefix: str, role: str) -> tuple[bool, int, bool, int, int]:
+    """Sort key: trained, of the role, latest, plain before averaged weights, fewer wrappers."""
     parts = [part for part in prefix.lower().split(".") if part]
-    owner = -1 if any(role in part for part in parts) else 0
-    owner += any(name in part for part in parts for name in ROLES if name != role)
+    owner = -1 if any(_is_of(role, part) for part in parts) else 0
+    owner += any(_is_of(name, part) for part in parts for name in ROLES if name != role)
+    earlier = any(map(EARLIER.fullmatch, parts))
     averaged = any(word in part for part in parts for word in AVERAGED)
-    return is_untrained(prefix), owner, averaged, len(parts)
+    return is_untrained(prefix), owner, earlier, averaged, len(parts)
+
+
+def _is_of(role: str, part: str) -> bool:
+    """Whether a part of a name means the teacher or the student: `teacher_net`, `model_t`."""
+    return role in part or role[0] in part.split("_")
 
 
 def converted(tensor: Tensor, like: Tensor) -> Tensor:

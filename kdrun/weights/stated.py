@@ -1,4 +1,4 @@
-"""What a weights file states besides the weights: the order of its outputs, its normalisation.
+"""What a weights file states besides the weights: order of its outputs, normalisation, image size.
 
 Order: `class_to_idx` as torchvision's ImageFolder has it, `classes`, `id2label` as in a
 `config.json` of the Hugging Face hub. Normalisation: `mean` and `std` or `image_mean` and
@@ -25,6 +25,7 @@ LISTS = ("classes", "class_names", "label_names", "labels")
 NUMBER_OF_NAME = ("class_to_idx", "label2id", "label_to_idx")
 NAME_OF_NUMBER = ("idx_to_class", "id2label", "idx_to_label")
 MEAN = re.compile(r"((?:image|img|pixel|norm|normali[sz]e|data|dataset|rgb|input)_)?mean")
+PAIR = re.compile(r"normali[sz](e|ation|er)|norm")
 CONFIGS = ("pretrained_cfg", "default_cfg", "data_preprocessor")
 # Mappings in which a single number called `mean` is one of pixels, not of accuracies.
 OF_PIXELS = re.compile(
@@ -32,6 +33,7 @@ OF_PIXELS = re.compile(
     r"|.*preprocess.*"
 )
 BESIDE = ("config.json", "preprocessor_config.json")
+SIZES = ("input_size", "img_size", "image_size", "crop_size", "val_crop_size")
 MOST_DEPTH = 5  # Lightning's hyper_parameters, mmlab's meta.dataset_meta, pickled transforms
 MOST_LISTED = 32  # members of a list that are looked into
 # Arguments of torchvision's reference script, which normalises with ImageNet's constants.
@@ -44,11 +46,12 @@ class Stated:
     """Place in the file → what it states; places that state the same are listed once.
 
     class_orders: the names of all outputs, in order. constants: of pixels from 0 to 1, for one
-    channel or for each.
+    channel or for each. sizes: (height, width) of its images.
     """
 
     class_orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constants: Mapping[str, Normalisation] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def stated_in(values: Any, path: Path) -> Stated:
@@ -58,6 +61,7 @@ def stated_in(values: Any, path: Path) -> Stated:
     """
     orders: dict[str, tuple[str, ...]] = {}
     constants: dict[str, Normalisation] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     sources = [values, _metadata(path)] + [_read(path.with_name(name)) for name in BESIDE]
     for source, name in zip(sources, ("", "", *BESIDE), strict=True):
         for place, mapping in _mappings(source, name, {}):
@@ -67,9 +71,13 @@ def stated_in(values: Any, path: Path) -> Stated:
             for key, pair in _constants(mapping, place):
                 if pair not in constants.values():
                     constants[_below(place, key)] = pair
+            for key in SIZES:
+                size = _size(mapping.get(key))
+                if size is not None and size not in sizes.values():
+                    sizes[_below(place, key)] = size
     if any(not _only_numbers(order) for order in orders.values()):
         orders = {place: order for place, order in orders.items() if not _only_numbers(order)}
-    return Stated(orders, constants)
+    return Stated(orders, constants, sizes)
 
 
 def _mappings(
@@ -98,7 +106,7 @@ def _mappings(
 def _unpacked(key: str, member: Any) -> Any:
     """The member, parsed if it is JSON: safetensors metadata are texts."""
     name = key.lower()
-    known = (*LISTS, *NUMBER_OF_NAME, *NAME_OF_NUMBER, *CONFIGS)
+    known = (*LISTS, *NUMBER_OF_NAME, *NAME_OF_NUMBER, *CONFIGS, *SIZES)
     if isinstance(member, str) and (name in known or name.endswith(("mean", "std"))):
         try:
             return json.loads(member)
@@ -141,13 +149,15 @@ def _constants(members: dict[str, Any], place: str) -> Iterator[tuple[str, Norma
         yield "train_crop_size", IMAGENET
     for key in members:
         match = MEAN.fullmatch(key.lower())
-        if match is None:
-            continue
         mean, std = _numbers(members[key]), _numbers(members.get(_std_of(key)))
+        if match is None:
+            mean, std = _pair(members[key]) if PAIR.fullmatch(key.lower()) else ((), ())
         if not mean or len(mean) != len(std) or _is_buffer(key, members):
             continue
         parent = place.removesuffix(".json").rpartition(".")[2].lower()
-        if len(mean) == 1 and (mean[0] > 1 or not (match[1] or OF_PIXELS.fullmatch(parent))):
+        if len(mean) == 1 and (
+            mean[0] > 1 or not ((match and match[1]) or OF_PIXELS.fullmatch(parent))
+        ):
             continue
         if members.get("do_normalize") is False:
             mean, std = (0.0,) * len(mean), (1.0,) * len(mean)
@@ -155,6 +165,24 @@ def _constants(members: dict[str, Any], place: str) -> Iterator[tuple[str, Norma
             mean, std = (tuple(number / 255 for number in numbers) for numbers in (mean, std))
         if 0 <= min(mean) <= max(mean) <= 1 and 0 < min(std) <= max(std) <= 1:
             yield key, Normalisation(mean, std)
+
+
+def _pair(value: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`[mean, std]`, each a list; empty for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return (), ()
+    mean, std = map(_numbers, value)
+    return (mean, std) if len(mean) > 1 else ((), ())
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """(height, width) of `224`, `[224, 224]`, `[3, 224, 224]`, `{"height": 224, "width": 224}`."""
+    if isinstance(value, dict):
+        value = [value.get("height"), value.get("width")]
+    values = list(value)[-2:] if isinstance(value, list | tuple) else [value, value]
+    if len(values) != 2 or not all(type(side) is int and 4 <= side <= 8192 for side in values):
+        return None
+    return values[0], values[1]
 
 
 def _std_of(key: str) -> str:

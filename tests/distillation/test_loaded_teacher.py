@@ -173,6 +173,15 @@ def test_stated_constants_are_used_and_others_are_noted(tmp_path: Path) -> None:
     assert load_teacher(config(path, mean=0.5, std=0.5), data).card.normalisation.mean[0] == 0.5
 
 
+def test_another_image_size_than_stated_is_noted(tmp_path: Path) -> None:
+    network, path = saved(tmp_path / "w.pth", 3, 1), tmp_path / "w.pth"
+    torch.save({"model": network.state_dict(), "args": {"img_size": 12}}, path)
+    text = "the file states images of 12×12 (args.img_size), and these are 6×6"
+    assert text in " ".join(load_teacher(config(path), dataset()).notes)
+    resized = load_teacher(replace(config(path), image_size=(12, 12)), dataset())
+    assert "states" not in " ".join(resized.notes)
+
+
 def test_a_card_keeps_the_choice_of_outputs(tmp_path: Path) -> None:
     data = dataset()
     saved(tmp_path / "w.pth", 5, 1)

@@ -142,6 +142,22 @@ def test_sets_of_other_things_than_trained_weights_are_not_chosen(
     assert same(load(tmp_path / "a.pth", key=name)[0], trained())
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("model_s", "model_t"), ("module.s_net", "module.t_net"), ("old", "new"),
+     ("pretrained_model", "state.model"), ("prev", "model"), ("student_best", "t")],
+)  # fmt: skip
+def test_the_teachers_and_the_latest_weights_come_first(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    state = trained().state_dict()
+    sets = {**prefixed(f"{first}.", other(state)), **prefixed(f"{second}.", state)}
+    torch.save(sets, tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth")[0], trained())
+    torch.save({first: state}, tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth")[0], trained())
+
+
 def test_a_momentum_encoder_holds_averaged_weights(tmp_path: Path) -> None:
     torch.save(prefixed("momentum_encoder.", trained().state_dict()), tmp_path / "a.pth")
     assert same(load(tmp_path / "a.pth")[0], trained())

@@ -81,6 +81,7 @@ SCRIPT = {"model": "resnet18", "train_crop_size": 176, "val_crop_size": 224, "ra
     [
         ({"default_cfg": {"mean": MEAN, "std": STD}}, "default_cfg.mean", CIFAR),
         ({"mean": list(MEAN), "std": list(STD)}, "mean", CIFAR),
+        ({"data": {"normalize": [MEAN, STD]}}, "data.normalize", CIFAR),
         ({"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}, "mean", CIFAR),
         ({"args": argparse.Namespace(mean=MEAN, std=STD)}, "args.mean", CIFAR),
         ({"hyper_parameters": {"norm": {"MEAN": MEAN, "STD": STD}}}, None, CIFAR),
@@ -146,3 +147,17 @@ class _OwnNormalisation(nn.Module):
 def test_no_normalisation(tmp_path: Path, stated: dict[str, Any]) -> None:
     torch.save({"state_dict": WEIGHTS, **stated}, tmp_path / "a.pth")
     assert not read_any(tmp_path / "a.pth").stated.constants
+
+
+@pytest.mark.parametrize(
+    ("stated", "sizes"),
+    [
+        ({"pretrained_cfg": {"input_size": [3, 24, 32]}}, [(24, 32)]),
+        ({"args": argparse.Namespace(img_size=224, val_crop_size=224)}, [(224, 224)]),
+        ({"config": {"crop_size": {"height": 32, "width": 48}}}, [(32, 48)]),
+        ({"args": {"img_size": None, "input_size": "large"}}, []),
+    ],
+)
+def test_image_sizes(tmp_path: Path, stated: dict[str, Any], sizes: list[tuple[int, int]]) -> None:
+    torch.save({"state_dict": WEIGHTS, **stated}, tmp_path / "a.pth")
+    assert list(read_any(tmp_path / "a.pth").stated.sizes.values()) == sizes
