@@ -469,3 +469,14 @@ def test_file_names_tell_the_splits(read: Read, folder: RawDataset, tree: Path) 
     assert "splits from the file names of the images." in " ".join(raw.notes)
     constant = [(new, new.split("_")[0]) for new, _ in renamed]  # the class itself
     assert "splits from" not in " ".join(read(lines(constant, "path,label")).notes)
+
+
+@pytest.mark.parametrize("joint", ["|", ", ", ";", " ", "+"])
+def test_several_labels_of_one_image_are_noted(joint: str) -> None:
+    both = f"cat{joint}dog"
+    notes = classes_in_order(labelled(both), "a.csv", "natural")[1]
+    assert notes == [
+        f"a.csv: 1 of 3 labels join others ({both}): each is a class of its own, because an image "
+        "has one class."
+    ]
+    assert classes_in_order(labelled(f"hot{joint}dog"), "a.csv", "natural")[1] == []

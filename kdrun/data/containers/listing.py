@@ -19,6 +19,7 @@ from kdrun.errors import ConfigError, DataError
 
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 CLASS_FILES = ("classes", "class_names", "classnames", "labels", "label_names")
+JOINTS = re.compile(r"[|;,+ ]+")  # between several labels of one image
 LARGEST_CLASS_FILE = 16 * 2**20
 # What programs write for a missing label; `none` and `na` may as well be classes among other words.
 MAYBE_NO_LABEL = {"na", "none"}
@@ -196,6 +197,7 @@ def classes_in_order(
     classes = sorted(distinct, key=natural)
     refuse_two_forms(classes, what)
     notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    notes += _combination_notes(classes, what)
     if order in (NATURAL, LEXICOGRAPHIC):
         notes += _unlabelled_notes(classes, what)
     numbers = [name for name in classes if are_numbers([name])]
@@ -217,6 +219,23 @@ def _unlabelled_notes(classes: Sequence[str], what: str) -> list[str]:
         if name.casefold() not in MAYBE_NO_LABEL:
             raise DataError(f"{what} has the label {name!r}, which marks a missing one: {remedy}.")
     return [f"{what}: the label {name!r} may mark a missing one: {remedy}." for name in found]
+
+
+def _combination_notes(classes: Sequence[str], what: str) -> list[str]:
+    """A note on labels such as `cat|dog` next to `cat` and `dog`: several labels of one image."""
+    known = set(classes)
+    joined = [
+        name
+        for name in classes
+        if len(parts := [part for part in JOINTS.split(name) if part]) > 1
+        and known.issuperset(parts)
+    ]
+    if not joined:
+        return []
+    return [
+        f"{what}: {len(joined)} of {len(classes)} labels join others ({abbreviate(joined)}): each "
+        "is a class of its own, because an image has one class."
+    ]
 
 
 def label_classes(
