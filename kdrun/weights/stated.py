@@ -21,9 +21,11 @@ from kdrun.types import Normalisation
 from kdrun.weights.inert import Inert
 from kdrun.weights.lazy import UnreadableError, is_tensor, loaded
 
-LISTS = ("classes", "class_names", "label_names", "labels")
 NUMBER_OF_NAME = ("class_to_idx", "label2id", "label_to_idx")
-NAME_OF_NUMBER = ("idx_to_class", "id2label", "idx_to_label")
+ORDERS = (
+    *("classes", "class_names", "label_names", "labels", "categories", "names"),
+    *("idx_to_class", "id2label", "idx_to_label", *NUMBER_OF_NAME),
+)
 MEAN = re.compile(r"((?:image|img|pixel|norm|normali[sz]e|data|dataset|rgb|input)_)?mean")
 PAIR = re.compile(r"normali[sz](e|ation|er)|norm")
 CONFIGS = ("pretrained_cfg", "default_cfg", "data_preprocessor")
@@ -106,7 +108,7 @@ def _mappings(
 def _unpacked(key: str, member: Any) -> Any:
     """The member, parsed if it is JSON: safetensors metadata are texts."""
     name = key.lower()
-    known = (*LISTS, *NUMBER_OF_NAME, *NAME_OF_NUMBER, *CONFIGS, *SIZES)
+    known = (*ORDERS, *CONFIGS, *SIZES)
     if isinstance(member, str) and (name in known or name.endswith(("mean", "std"))):
         try:
             return json.loads(member)
@@ -118,13 +120,15 @@ def _unpacked(key: str, member: Any) -> Any:
 def _orders(members: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(key, names in the order of the outputs) of each member that states them."""
     for key, member in members.items():
-        name, order = key.lower(), None
-        if name in LISTS:
-            order = member if isinstance(member, list | tuple) else None
-        elif name in NUMBER_OF_NAME and isinstance(member, dict):
-            order = _in_order({str(number): text for text, number in member.items()})
-        elif name in NAME_OF_NUMBER and isinstance(member, dict):
-            order = _in_order({str(number): text for number, text in member.items()})
+        order: list[Any] | tuple[Any, ...] | None = None
+        if key.lower() in ORDERS and isinstance(member, list | tuple):
+            order = member
+        elif key.lower() in ORDERS and isinstance(member, dict):
+            by_key = {str(number): text for number, text in member.items()}
+            by_value = {str(number): text for text, number in member.items()}
+            numbers_last = key.lower() in NUMBER_OF_NAME
+            ways = (by_value, by_key) if numbers_last else (by_key, by_value)
+            order = _in_order(ways[0]) or _in_order(ways[1])
         if order and all(isinstance(text, str | int) for text in order):
             names = tuple(str(text) for text in order)
             if len(set(names)) == len(names):
@@ -132,10 +136,12 @@ def _orders(members: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _in_order(names: dict[str, Any]) -> list[Any] | None:
-    """The names by their numbers 0 to n-1; None for other numbers."""
-    if set(names) != set(map(str, range(len(names)))):
-        return None
-    return [names[str(number)] for number in range(len(names))]
+    """The names by their numbers, 0 to n-1 or 1 to n; None for other numbers."""
+    for first in (0, 1):
+        numbers = list(map(str, range(first, first + len(names))))
+        if set(names) == set(numbers):
+            return [names[number] for number in numbers]
+    return None
 
 
 def _only_numbers(order: tuple[str, ...]) -> bool:
