@@ -170,9 +170,39 @@ def test_other_files_are_no_lists(root: Path, name: str, lines: list[str]) -> No
 
 def test_lists_that_cannot_be_read_are_noted(root: Path) -> None:
     (root / "test_list.mat").touch()
-    assert "test_list.mat may list images of a split; it is not read." in (
-        read_tree(root, folders={}).notes
-    )
+    said = "These may list images of splits, and are not read: test_list.mat."
+    assert said in read_tree(root, folders={}).notes
+
+
+@pytest.mark.parametrize("name", ["{0}/{1}.txt", "splits/{0}/{1}.txt", "s/{1}_{0}_split1.txt",
+                                  "images/{1}/{0}.txt"])  # fmt: skip
+def test_lists_for_each_class_are_noted(root: Path, name: str) -> None:
+    for label in ("cat", "dog"):
+        write(root / name.format("train", label), "0.jpg 1", "1.jpg 1")
+        write(root / name.format("test", label), "2.jpg 2")
+    tree = read_tree(root, folders={})
+    assert "These may list images of splits, and are not read: " in " ".join(tree.notes)
+    assert name.format("test", "dog") in " ".join(tree.notes)
+
+
+def test_other_names_count_in_pairs(root: Path) -> None:
+    write(root / "test_results.txt", "cat/0.jpg 0.9", "dog/0.jpg 0.4")
+    tree = read_tree(root, folders={})
+    assert set(tree.splits) == {"train"}
+    said = "These may list images of splits, and are not read: test_results.txt."
+    assert said in tree.notes
+    for split, names in FOOD.items():
+        write(root / f"birds_{split}.txt", *names)
+    assert shape(read_tree(root, folders={})) == FOOD
+
+
+def test_names_without_a_class_and_an_extension(root: Path) -> None:
+    for label in ("cat", "dog"):
+        for image in (root / "images" / label).iterdir():
+            image.rename(image.with_name(f"{label}_{image.name}"))
+    write(root / "train.txt", "cat_0", "cat_1", "dog_0 1")
+    write(root / "test.txt", "cat_2", "dog_2 1")
+    assert len(read_tree(root, folders={}).splits["test"]) == 2
 
 
 def renamed(root: Path, pattern: str, *splits: str) -> None:

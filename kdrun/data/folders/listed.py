@@ -19,7 +19,7 @@ from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.folder import Folder, Place, shown
 from kdrun.data.folders.layout import NOT_CLASSES, Layout
 from kdrun.data.folders.settings import assignment, setting
-from kdrun.data.folders.split_names import SplitName, split_in_file_name, split_name
+from kdrun.data.folders.split_names import SplitName, split_in_file_name, split_name, split_names
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList
 from kdrun.errors import ConfigError, DataError
@@ -28,6 +28,7 @@ ENDINGS = (".txt", ".lst", ".csv", ".tsv", ".json")  # in order of preference
 TABLES = (".csv", ".tsv")
 UNREADABLE = (".mat", ".npy", ".npz", ".pkl")
 LARGEST_BYTES = 256 * 2**20
+FLAGS = "train_test_split"
 SAMPLE = 200  # images whose names are looked at first
 # Words that names of lists have besides the split (`trainlist01`, `test_labels`).
 OF_LISTS = re.compile(r"lists?|(file)?names?|paths?|labels?|anno(tation)?s?", re.IGNORECASE)
@@ -69,9 +70,16 @@ class Images:
             for start in range(len(parts) - 1):
                 if (row := self._by_path.get("/".join(parts[start:]))) is not None:
                     return row
-            if is_file and (row := self._by_name.get(parts[-1])) is not None:
+            is_name = is_file or not parts[-1].isdecimal()
+            if is_name and (row := self._by_name.get(parts[-1])) is not None:
                 return row
         return None
+
+    def are_named(self, entries: Iterable[str]) -> bool:
+        """Whether most entries begin with the name of an image, which several may have."""
+        names = {re.split(r"[,;\t ]", entry.strip().rpartition("/")[2])[0] for entry in entries}
+        known = sum(os.path.splitext(name)[0] in self._by_name for name in names)
+        return 2 * known > len(names)
 
     def rows(self, entries: Iterable[str]) -> set[int]:
         """The images that a list names; empty if they are less than half as many as its lines."""
@@ -150,17 +158,24 @@ def by_found_lists(
     images = Images(files, place, classes)
     ignore = f"{setting('train', _relative(place.folder.path, root))} ignores"
     found: dict[str, dict[str, set[int]]] = {"train": {}, "val": {}, "test": {}}
-    notes = []
+    notes: list[str] = []
+    unread: list[Path] = []
+    with_images = {folder.path for folder in (*layout.levels, *place.classes.values())}
     for path in _beside(layout, root):
         if path.suffix.lower() in UNREADABLE:
-            if _split_of(path) is not None:
-                notes.append(f"{path.name} may list images of a split; it is not read.")
+            unread += [path] if _split_of(path) is not None else []
             continue
         _refuse_table(path, images, ignore)
-        for split, entries in _lists(path).items():
-            if named := images.rows(entries):
+        folder = "" if str(path.parent) in with_images else path.parent.name
+        for split, entries in _lists(path, folder).items():
+            if (named := images.rows(entries)) and _has_counterpart(path, folder):
                 notes += images.label_notes(entries, path)
                 found[split].setdefault(_relative(str(path), root), named)
+            elif named or images.are_named(entries):
+                unread.append(path)
+    if unread:
+        shown_lists = abbreviate([_relative(str(path), root) for path in dict.fromkeys(unread)])
+        notes.append(f"These may list images of splits, and are not read: {shown_lists}.")
     listed = {split: _without_both(lists) for split, lists in found.items() if lists}
     whole = set(range(len(files)))
     if "train" in listed and len(listed) == 1 and set().union(*listed["train"].values()) == whole:
@@ -248,12 +263,24 @@ def _beside(layout: Layout, root: Path) -> Iterator[Path]:
         folders.append(Folder(str(root.parent), folders[0].links))
     empty = [f for level in folders for f in level.listing.folders if not f.has_images]
     inner = [f for folder in empty for f in folder.listing.folders]
-    places = dict.fromkeys(folder.path for folder in (*folders, *empty, *inner))
+    classes = list(layout.places["train"].classes.values())
+    places = dict.fromkeys(folder.path for folder in (*folders, *empty, *inner, *classes))
     for ending in (*ENDINGS, *UNREADABLE):
         for place in places:
             for path in sorted(Path(place).glob(f"*{ending}")):
                 if path.is_file() and path.stat().st_size <= LARGEST_BYTES:
                     yield path
+
+
+def _has_counterpart(path: Path, folder: str) -> bool:
+    """Whether `birds_test.txt` has a `birds_train.txt`, unlike `test_results.txt`; train.txt has.
+
+    folder: see `_lists`.
+    """
+    if path.suffix.lower() == ".json" or _split_of(path) or split_names([folder]):
+        return True
+    names = [OF_LISTS.sub(" ", other.stem) for other in path.parent.glob(f"*{path.suffix}")]
+    return path.stem == FLAGS or OF_LISTS.sub(" ", path.stem) in split_names(names)
 
 
 def _split_of(path: Path) -> SplitName | None:
@@ -262,13 +289,17 @@ def _split_of(path: Path) -> SplitName | None:
     return match if match is not None and match.plain else None
 
 
-def _lists(path: Path) -> Lists:
-    """Split → entries of the lists in a file that names splits."""
-    if path.name.lower() == "train_test_split.txt":
+def _lists(path: Path, folder: str) -> Lists:
+    """Split → entries of the lists in a file that names splits; folder: its name, if it may too."""
+    if path.stem == FLAGS:
         return _flagged(path)
     match = _split_of(path)
     if match is not None:
         return {match.split: list(_entries(path))}
+    parts = [split_name(part) for part in (path.stem, folder)]
+    inner = next((part.split for part in parts if part is not None), None)
+    if inner is not None and path.suffix.lower() != ".json":
+        return {inner: list(_entries(path))}  # cat_train.txt, train/cat.txt
     content = _json(path) if path.suffix.lower() == ".json" else None
     lists: Lists = {}
     for key, value in content.items() if isinstance(content, dict) else ():
