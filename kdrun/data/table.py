@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import NATURAL
-from kdrun.data.containers.classes import classes_in_order
+from kdrun.data.containers.classes import NO_LABEL, classes_in_order
 from kdrun.data.containers.listing import Listing, as_tree, select_splits, sorted_by_class
 from kdrun.data.containers.paths import File, PathResolver
 from kdrun.data.containers.split_columns import Names, SplitValues
@@ -18,9 +18,6 @@ from kdrun.data.images import SPLITS, RawDataset
 from kdrun.data.measure import Progress
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
-
-# What programs write for a missing value; they are labels only among other words.
-NO_LABEL = {"nan", "na", "n/a", "<na>", "none", "null"}
 
 
 @takes_options()

@@ -14,7 +14,13 @@ from torch import nn
 
 from kdrun.config.dump import start_plain
 from kdrun.config.rules import PRUNED
-from kdrun.config.schema import DistillConfig, StartConfig, TeacherConfig, named_teachers
+from kdrun.config.schema import (
+    DistillConfig,
+    StartConfig,
+    TeacherConfig,
+    TeacherInput,
+    named_teachers,
+)
 from kdrun.data.dataset import Dataset
 from kdrun.distillation.loaded_teacher import PRETRAINED
 from kdrun.distillation.token_heads import without_tokens
@@ -22,6 +28,7 @@ from kdrun.errors import ConfigError
 from kdrun.files import sha256_of
 from kdrun.models.quantisation.quantise import SUBMODULE
 from kdrun.teachers.accuracy import drawn_test_notes
+from kdrun.teachers.constants import stated_constants
 from kdrun.teachers.formats import LoadedWeights, read_any
 from kdrun.weights.load import WeightsChoice
 
@@ -133,7 +140,7 @@ def _without_ranges(loaded: LoadedWeights) -> LoadedWeights:
 def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> list[str]:
     """Differences between the card of the weights and the data set."""
     if loaded.card is None:
-        return []
+        return _stated_notes(loaded, start, dataset)
     notes = drawn_test_notes(loaded.card, dataset)
     if loaded.card.classes != dataset.classes and not start.new_classifier:
         shown = ", ".join(loaded.card.classes[:3])
@@ -142,6 +149,27 @@ def _card_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> 
             "its classifier"
         )
     if loaded.card.normalisation != dataset.normalisation:
+        notes.append("it was trained with other normalisation constants; the data set's are used")
+    return notes
+
+
+def _stated_notes(loaded: LoadedWeights, start: StartConfig, dataset: Dataset) -> list[str]:
+    """What a file without a card states otherwise than the data set is."""
+    orders = loaded.stated.class_orders.values()
+    notes = [
+        f"the file names its outputs in another order ({', '.join(order[:3])}, ...): "
+        "student.new_classifier=true starts without its classifier"
+        for order in orders
+        if set(order) == set(dataset.classes)
+        and order != dataset.classes
+        and not start.new_classifier
+    ]
+    own = dataset.normalisation
+    given = TeacherInput(mean=own.mean, std=own.std)
+    stated = stated_constants(
+        loaded.stated.constants, given, len(own.mean), dataset.pixel_type, "student"
+    )
+    if stated.notes:
         notes.append("it was trained with other normalisation constants; the data set's are used")
     return notes
 

@@ -26,10 +26,16 @@ from kdrun.models.card import NetworkCard
 from kdrun.models.pretrained import IMAGENET_CLASSES, imagenet_names, pretrained_outputs
 from kdrun.seeds import derive
 from kdrun.teachers.accuracy import drawn_test_notes
-from kdrun.teachers.constants import channels_of, constants_of
+from kdrun.teachers.constants import (
+    channels_of,
+    constants_of,
+    known_constants,
+    stated_constants,
+    transform_note,
+)
 from kdrun.teachers.formats import LoadedWeights, find_card, read_any
-from kdrun.teachers.outputs import Outputs, chosen_outputs, format_mapping
-from kdrun.types import InputInfo
+from kdrun.teachers.outputs import Outputs, chosen_outputs, format_mapping, shown
+from kdrun.types import InputInfo, Normalisation
 from kdrun.weights.load import WeightsChoice
 
 PRETRAINED = "pretrained"
@@ -164,17 +170,44 @@ def _bare(
         network, count = _build(config.network, replace(info, num_classes=held), config.seed)
     shapes = loaded.shapes_for(network, choice)
     _check_channels(loaded.path, shapes, network, channels, _channels(dataset), where)
-    stated = loaded.class_names if len(loaded.class_names or ()) == count else None
+    stated = _stated_order(config.input, loaded, count, dataset.classes, where)
     names = _known_names(config.input, count) or stated
     outputs = Outputs(count, names, where)
     if count != len(dataset.classes):
         # raises a clearer error than the shape mismatch below
         chosen_outputs(config.input, dataset.classes, outputs)
     read = loaded.load_into(network, config.network, replace(info, num_classes=count), choice)
-    teacher = _described(config, network, loaded.path, dataset, outputs, channels)
-    read = [*read, *_order_notes(config.input, stated, dataset.classes, where)]
+    constants = known_constants(loaded, config.network, network)
+    teacher = _described(config, network, loaded.path, dataset, outputs, channels, constants)
+    read += _order_notes(config.input, stated, dataset.classes, where)
+    read += _size_notes(config, loaded, dataset, where)
     described = (f"{where} weights: {'; '.join(read)}",) if read else ()
     return replace(teacher, notes=(*described, *teacher.notes))
+
+
+def _stated_order(
+    given: TeacherInput,
+    loaded: LoadedWeights,
+    count: int,
+    classes: Sequence[str],
+    where: str,
+) -> tuple[str, ...] | None:
+    """The names of all outputs that the file states, preferably with those that are looked for.
+
+    Raises CheckpointError if it states two orders of them.
+    """
+    orders = {
+        place: order for place, order in loaded.stated.class_orders.items() if len(order) == count
+    }
+    wanted = {str(name) for name in given.classes or classes}
+    found = {place: order for place, order in orders.items() if wanted <= set(order)}
+    if len(found) > 1 and given.class_order is None:
+        (first, one), (second, other) = list(found.items())[:2]
+        raise CheckpointError(
+            f"{loaded.path} states two orders of its outputs, {first} ({shown(one)}) and {second} "
+            f"({shown(other)}): '{where}.class_order=[...]' or a file of names gives the right one."
+        )
+    return next(iter([*found.values(), *orders.values()]), None)
 
 
 def _order_notes(
@@ -191,6 +224,20 @@ def _order_notes(
         f"the file names other classes ({', '.join(stated[:3])}, ...) than the data set "
         f"({', '.join(classes[:3])}, ...): if these are the same in another order, "
         f"'{where}.classes=[...]' lists the output of each class"
+    ]
+
+
+def _size_notes(
+    config: TeacherConfig, loaded: LoadedWeights, dataset: Dataset, where: str
+) -> list[str]:
+    """A note if the file states only other image sizes than the teacher gets."""
+    sizes, seen = loaded.stated.sizes, config.image_size or dataset.info.image_size
+    if not sizes or seen in sizes.values():
+        return []
+    place, (height, width) = next(iter(sizes.items()))
+    return [
+        f"the file states images of {width}×{height} ({place}), and these are "
+        f"{seen[1]}×{seen[0]}: '{where}.image_size=[{height},{width}]' resizes them"
     ]
 
 
@@ -226,10 +273,17 @@ def _described(
     dataset: Dataset,
     outputs: Outputs,
     channels: int,
+    stated: Mapping[str, Normalisation] | None = None,
 ) -> LoadedTeacher:
-    """Build a card from the settings and the data set, for weights without one."""
+    """Build a card from the settings and the data set, for weights without one.
+
+    stated: what the file says of its normalisation.
+    """
     chosen = chosen_outputs(config.input, dataset.classes, outputs)
-    default = own_normalisation(network, dataset.normalisation)
+    expected = stated_constants(
+        stated or {}, config.input, channels, dataset.pixel_type, f"{outputs.where}: {path}"
+    )
+    default = expected.constants or own_normalisation(network, dataset.normalisation)
     normalisation = constants_of(config.input, default, channels, dataset.pixel_type, outputs.where)
     info = seen_by(dataset, config.image_size, channels)
     card = make_card(config.network, network, dataset, {}, config.image_size, info)
@@ -243,7 +297,9 @@ def _described(
     from_network = default is not dataset.normalisation
     guesses = config.input.classes is None and config.input.class_order is None
     notes = [
-        _constants_note(config.input, card, from_network, outputs.where),
+        _constants_note(config.input, card, from_network, outputs.where, expected.source),
+        *expected.notes,
+        *transform_note(network, card.normalisation, outputs.where),
         *_conversion_notes(_channels(dataset), channels, config.image_size),
         f"outputs: {format_mapping(chosen, dataset.classes, outputs.names)}"
         + (f" (no {outputs.where}.class_order)" if guesses and chosen is None else ""),
@@ -261,7 +317,7 @@ def _described(
 
 
 def _constants_note(
-    settings: TeacherInput, card: NetworkCard, from_network: bool, where: str
+    settings: TeacherInput, card: NetworkCard, from_network: bool, where: str, stated: str
 ) -> str:
     mean, std = (
         ", ".join(f"{x:.4g}" for x in values)
@@ -269,7 +325,7 @@ def _constants_note(
     )
     source = f"of the data set ({where}.mean and {where}.std not given)"
     if from_network:
-        source = "of its pretrained weights"
+        source = f"as the file states ({stated})" if stated else "of its pretrained weights"
     if settings.mean is not None:
         source = "as given"
     return f"mean [{mean}], std [{std}] {source}"

@@ -9,13 +9,14 @@ from torch import nn
 
 from kdrun.config.convert import to_plain
 from kdrun.config.schema import TeacherConfig
+from kdrun.data.constants import format_constants
 from kdrun.data.dataset import Dataset
 from kdrun.data.loaders.rendering import check_pixels
 from kdrun.distillation.initial_weights import weights_sha256
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import make_card, new_network, own_normalisation, seen_by
 from kdrun.models.card import NetworkCard
-from kdrun.teachers.constants import constants_of
+from kdrun.teachers.constants import constants_of, known_constants, stated_constants
 from kdrun.teachers.formats import read_any
 from kdrun.weights.load import WeightsChoice
 
@@ -59,6 +60,15 @@ def new_teacher(
         channels = len(normalisation.mean)
         if loaded.card is not None and len(loaded.card.normalisation.mean) == channels:
             normalisation = loaded.card.normalisation
+        if loaded.card is None:
+            stated = known_constants(loaded, config.network, network)
+            what = f"{where}: {loaded.path}"
+            expected = stated_constants(stated, config.input, channels, dataset.pixel_type, what)
+            normalisation = expected.constants or normalisation
+            notes += [f"{where}: {note}" for note in expected.notes]
+            if expected.constants is not None:
+                typed = format_constants(normalisation, where)
+                notes.append(f"{where}: constants as the file states ({expected.source}): {typed}")
     normalisation = constants_of(
         config.input, normalisation, dataset.info.in_channels, dataset.pixel_type, where
     )

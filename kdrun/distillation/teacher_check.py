@@ -157,9 +157,7 @@ class TeacherCheck:
         if card.outputs is None:
             permuted = _alternative_orders(classes)
         ways = {"": card.normalisation, **common_constants(len(card.normalisation.mean))}
-        if self.recipe.config.input.mean is not None and len(card.normalisation.mean) == len(
-            self.recipe.dataset.normalisation.mean
-        ):
+        if len(card.normalisation.mean) == len(self.recipe.dataset.normalisation.mean):
             ways["the data set's"] = self.recipe.dataset.normalisation
         few = evenly(self.split, TRIAL_IMAGES)
         for name, constants in ways.items():

@@ -62,7 +62,23 @@ def torchvision_network(
         _replace_classifier(network, len(weights.meta["categories"]), num_classes)
     constants = weights.transforms()
     network.normalisation = _constants(constants.mean, constants.std, in_channels)
+    if architecture in WITH_AUXILIARY:
+        _make_plain(network)
     return _finish(_with_channels(network, in_channels))
+
+
+def _make_plain(network: nn.Module) -> None:
+    """Without auxiliary classifiers and `transform_input`, as the network is built again.
+
+    That option turns images normalised with ImageNet's constants into ones with mean and standard
+    deviation 0.5.
+    """
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, name):
+            setattr(network, name, None)
+    network.aux_logits = network.transform_input = False  # type: ignore[assignment]
+    half = (0.5,) * len(network.normalisation.mean)  # type: ignore[arg-type]
+    network.normalisation = Normalisation(half, half)  # type: ignore[assignment]
 
 
 def timm_network(

@@ -2,9 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kdrun.config.schema import NetworkConfig
+from kdrun.files import sha256_of
+from kdrun.types import Normalisation
 from kdrun.vision import import_torchvision
 
 IMAGENET_CLASSES = 1000
@@ -36,6 +41,33 @@ def pretrained_outputs(config: NetworkConfig) -> int | None:
 def untrained(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A network's arguments that build it without pretrained weights, which may be a download."""
     return {**kwargs, "pretrained": False} if "pretrained" in kwargs else dict(kwargs)
+
+
+def published_constants(
+    config: NetworkConfig, network: nn.Module, path: Path
+) -> dict[str, Normalisation]:
+    """Name of torchvision's weights → what they expect, if the file is one that it publishes.
+
+    The names of these files hold the beginning of their SHA-256.
+    """
+    package, _, name = config.target.rpartition(".")
+    name = str(config.kwargs.get("architecture", "")) if config.target == TORCHVISION else name
+    if config.target != TORCHVISION and not package.startswith("torchvision.models"):
+        return {}
+    try:
+        versions = list(import_torchvision().models.get_model_weights(name))
+    except ValueError:
+        return {}
+    digest = sha256_of(path)
+    for version in versions:
+        published = re.search(r"-([0-9a-f]{8,})\.pth$", version.url)
+        if published is not None and digest.startswith(published[1]):
+            shown = version.transforms()
+            mean, std = shown.mean, shown.std
+            if getattr(network, "transform_input", None) is False:
+                mean = std = (0.5, 0.5, 0.5)  # equals its transform_input after these
+            return {f"torchvision's {version}": Normalisation(tuple(mean), tuple(std))}
+    return {}
 
 
 def imagenet_names(names: Sequence[object]) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from kdrun.report.columns import EMPTY, Cell, Column, mean_cell
 from kdrun.report.records import Run, find, number, read_object
 from kdrun.report.settings import NONE, differing, distinguishing, label, settings_of
 from kdrun.report.statistics import mean_of
+from kdrun.ui import format
 
 FILE = "export/export.json"  # in a run's folder
 FLOATS = "fp32"

@@ -1,10 +1,17 @@
-"""The constants that a teacher's weights expect: checked, and those that are in common use."""
+"""The constants that a teacher's weights expect: stated, checked, or in common use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
 
 from kdrun.config.readers import Constants
-from kdrun.config.schema import TeacherInput
-from kdrun.data.constants import check_scale
-from kdrun.errors import ConfigError
+from kdrun.config.schema import NetworkConfig, TeacherInput
+from kdrun.data.constants import check_scale, format_constants
+from kdrun.errors import CheckpointError, ConfigError
 from kdrun.models.normalise import LUMA, can_convert
+from kdrun.models.pretrained import published_constants
+from kdrun.teachers.formats import LoadedWeights
 from kdrun.types import Normalisation
 
 UINT8 = "uint8"
@@ -43,6 +50,84 @@ def constants_of(
             "constants of their range."
         )
     return Normalisation(mean, std)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a file without a card says of its normalisation.
+
+    constants: used unless the settings name others; None if it says nothing usable. source: their
+    place in the file.
+    """
+
+    constants: Normalisation | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def known_constants(
+    loaded: LoadedWeights, config: NetworkConfig, network: nn.Module
+) -> Mapping[str, Normalisation]:
+    """Place → constants that the file states, or that torchvision publishes with this very file."""
+    return published_constants(config, network, loaded.path) or loaded.stated.constants
+
+
+def stated_constants(
+    stated: Mapping[str, Normalisation],
+    given: TeacherInput,
+    channels: int,
+    pixel_type: str,
+    what: str,
+) -> Expected:
+    """The stated constants for images of so many channels; what: setting and file, for messages.
+
+    Raises CheckpointError if the file states several and the settings name none.
+    """
+    where = what.partition(":")[0]
+    fitting = {
+        place: Normalisation(_repeated(one.mean, channels), _repeated(one.std, channels))
+        for place, one in stated.items()
+        if len(one.mean) in (1, channels)
+    }
+    if not fitting:
+        return Expected()
+    (place, constants), *others = fitting.items()
+    typed = format_constants(constants, where)
+    if given.mean is not None and given.std is not None:
+        mean, std = (_per_channel(value, channels, where) for value in (given.mean, given.std))
+        chosen = Normalisation(mean, std)
+        if any(_close(chosen, one) for one in fitting.values()):
+            return Expected()
+        return Expected(notes=(f"the file states other constants ({place}): {typed}",))
+    if pixel_type != UINT8:
+        return Expected(notes=(f"the file states constants of pixels ({place}): {typed}",))
+    if any(not _close(constants, one) for _, one in others):
+        other, second = next(pair for pair in others if not _close(constants, pair[1]))
+        raise CheckpointError(
+            f"{what} states two normalisations, {place} and {other}: type the right one, {typed} "
+            f"or {format_constants(second, where)}."
+        )
+    return Expected(constants, place)
+
+
+def transform_note(network: nn.Module, used: Normalisation, where: str) -> list[str]:
+    """A note for torchvision's GoogLeNet and Inception v3, whose published weights expect more.
+
+    Their `transform_input` turns ImageNet's constants into 0.5, and no file says whether it was on.
+    """
+    half = Normalisation((0.5,) * len(used.mean), (0.5,) * len(used.std))
+    if getattr(network, "transform_input", None) is not False or _close(used, half):
+        return []
+    return [
+        f"weights that torchvision published for a {type(network).__name__}, or that were trained "
+        f"from these, expect {format_constants(half, where)} (its transform_input)"
+    ]
+
+
+def _close(one: Normalisation, other: Normalisation) -> bool:
+    """Whether they differ only by rounding."""
+    pairs = zip((*one.mean, *one.std), (*other.mean, *other.std), strict=True)
+    return all(abs(a - b) < 0.006 for a, b in pairs)
 
 
 def channels_of(given: TeacherInput, data_channels: int, where: str) -> int:

@@ -23,7 +23,6 @@ from kdrun.models.card import (
     require_listed,
 )
 from kdrun.types import InputInfo
-from kdrun.weights.class_names import stated_class_names
 from kdrun.weights.explain import explain
 from kdrun.weights.files import read_file, weights_in
 from kdrun.weights.fit import all_fits, expected_tensors
@@ -31,6 +30,7 @@ from kdrun.weights.flatten import flatten
 from kdrun.weights.lazy import AnyTensor, UnreadableError, loaded
 from kdrun.weights.load import WeightsChoice, load_into, under
 from kdrun.weights.names import check_rename
+from kdrun.weights.stated import Stated, stated_in
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LoadedWeights:
     """The tensors of a file by dotted name, and its card if it has one.
 
     inert: classes and functions that the file names, which were not called. skipped: what was
-    passed over (the states of optimisers) → tensors in it. class_names: of the outputs, in order,
-    if a file without a card states them.
+    passed over (the states of optimisers) → tensors in it. stated: what a file without a card says
+    of its outputs and its normalisation.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class LoadedWeights:
     card: NetworkCard | None
     inert: frozenset[str] = frozenset()
     skipped: Mapping[str, int] = field(default_factory=dict)
-    class_names: tuple[str, ...] | None = None
+    stated: Stated = field(default_factory=Stated)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -153,8 +153,8 @@ def read_any(path: Path, what: str = "teacher.checkpoint") -> LoadedWeights:
             + (f", only {_kinds(content.inert)}" if content.inert else "")
             + ". Save one with torch.save(model.state_dict(), ...) or as safetensors."
         )
-    names = stated_class_names(content.values, path)
-    return LoadedWeights(path, flat.tensors, None, content.inert, flat.skipped, names)
+    stated = stated_in(content.values, path)
+    return LoadedWeights(path, flat.tensors, None, content.inert, flat.skipped, stated)
 
 
 def averaged_stem(stem: str) -> str:

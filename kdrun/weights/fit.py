@@ -1,5 +1,6 @@
 """Match the tensors of a file to those of a network."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,14 @@ from kdrun.weights.names import Rename, common_part, prefixes, renamed, without_
 COUNTER = "num_batches_tracked"
 # Parts of wrapper names that indicate averaged weights.
 AVERAGED = ("ema", "swa", "avg", "averag", "shadow", "momentum")
+# Names of sets that have the network's names and shapes, but hold no trained weights.
+UNTRAINED = re.compile(
+    r"(.*_)?(init|initial|initiali[sz]ation|untrained|rewind|grads?|gradients?)(_.*)?"
+    r"|optim(i[sz]er)?s?(_.*)?"
+    r"|(masks?|fisher|hessian|importance|deltas?|velocity|exp_avg(_sq)?|momentum)(_?buffers?)?"
+)
+# Parts of the names of sets from before the training.
+EARLIER = re.compile(r"(.*_)?(old|prev|previous|backup|pretrained)(_.*)?")
 ROLES = ("teacher", "student")
 # First parts of names under the network's prefix that take no part in the forward pass. Any other
 # name that the network does not know is a mismatch.
@@ -174,7 +183,7 @@ def all_fits(
     name of the network.
     """
     plain = _ranked(names, expected, rename, role, "")
-    if plain and plain[0].fits:
+    if plain and plain[0].fits and not is_untrained(plain[0].prefix):
         return plain
     parts = {part for name in expected.tensors for part in name.split(".")}
     bare = {_unwrapped(name, parts): tensor for name, tensor in names.items()}
@@ -184,7 +193,7 @@ def all_fits(
     part = common_part(expected.tensors)
     if part is not None:
         fits += _ranked(names, expected, rename, role, f"{part}.")
-    return sorted(fits, key=lambda fit: (not fit.fits, fit.badness))
+    return sorted(fits, key=lambda fit: (not fit.fits, is_untrained(fit.prefix), fit.badness))
 
 
 def _unwrapped(name: str, network_parts: set[str]) -> str:
@@ -216,13 +225,24 @@ def _ranked(
     return sorted(fits, key=lambda fit: (not fit.fits, fit.badness, *_rank(fit.prefix, role)))
 
 
-def _rank(prefix: str, role: str) -> tuple[int, int, int]:
-    """Sort key: the role's name first, plain before averaged weights, fewer wrappers."""
+def is_untrained(prefix: str) -> bool:
+    """Whether a set is called like initial weights, gradients or masks, not trained weights."""
+    return any(UNTRAINED.fullmatch(part) for part in prefix.lower().split("."))
+
+
+def _rank(prefix: str, role: str) -> tuple[bool, int, bool, int, int]:
+    """Sort key: trained, of the role, latest, plain before averaged weights, fewer wrappers."""
     parts = [part for part in prefix.lower().split(".") if part]
-    owner = -1 if any(role in part for part in parts) else 0
-    owner += any(name in part for part in parts for name in ROLES if name != role)
+    owner = -1 if any(_is_of(role, part) for part in parts) else 0
+    owner += any(_is_of(name, part) for part in parts for name in ROLES if name != role)
+    earlier = any(map(EARLIER.fullmatch, parts))
     averaged = any(word in part for part in parts for word in AVERAGED)
-    return owner, averaged, len(parts)
+    return is_untrained(prefix), owner, earlier, averaged, len(parts)
+
+
+def _is_of(role: str, part: str) -> bool:
+    """Whether a part of a name means the teacher or the student: `teacher_net`, `model_t`."""
+    return role in part or role[0] in part.split("_")
 
 
 def converted(tensor: Tensor, like: Tensor) -> Tensor:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.errors import CheckpointError, did_you_mean
-from kdrun.weights.fit import COUNTER, Expected, Fit, all_fits, expected_tensors, not_finite
+from kdrun.weights.fit import (
+    COUNTER,
+    Expected,
+    Fit,
+    all_fits,
+    expected_tensors,
+    is_untrained,
+    not_finite,
+)
 from kdrun.weights.lazy import AnyTensor, UnreadableError, loaded
 from kdrun.weights.names import Rename, check_rename
 
@@ -68,6 +76,12 @@ def load_into(
     if not fits or not fits[0].fits:
         raise CheckpointError(explain(names, fits[0] if fits else None, expected))
     fit = fits[0]
+    if is_untrained(fit.prefix.removeprefix(f"{choice.key}.")):
+        key = fit.prefix.rstrip(".")
+        raise CheckpointError(
+            f"{path}: the only set of weights that fits is called {key!r}, which names no trained "
+            f"weights: {choice.setting}.checkpoint_key={key} takes it."
+        )
     values = _read(fit, names, expected, path)
     state = network.state_dict()
     notes = _notes(fit, fits, names, values, state, choice)

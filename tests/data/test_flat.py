@@ -18,8 +18,12 @@ NAMES = {
     "dots": ["cat.0.png", "cat.1.png", "cat.12.png", "dog.0.png", "dog.1.png", "dog.7.png"],
     "numbers": ["Bengal_1.png", "Bengal_20.png", "Great Dane_3.png", "Great Dane_4.png"],
     "brackets": ["cat (1).png", "cat (2).png", "cat (3).png", "dog (1).png", "dog (2).png"],
+    "splits": ["train_cat_1.png", "train_cat_2.png", "test_cat_3.png", "test_dog_1.png",
+               "train_dog_2.png", "train_dog_3.png"],
+    "splits last": ["cat-train-1.png", "cat-test-2.png", "cat-train3.png", "dog-train-1.png",
+                    "dog-val-2.png", "dog-train-3.png"],
     "bare": ["cat1.png", "cat2.png", "dog1.png", "dog2.png"],
-}
+}  # fmt: skip
 CLASSES = {"numbers": ("Bengal", "Great Dane")}
 
 
@@ -53,7 +57,10 @@ def test_the_commands_of_the_message_read_the_folder(
     )
     assert raw.classes == CLASSES.get(kind, ("cat", "dog"))
     assert raw.test is not None
-    assert len(raw.train) + len(raw.test) == len(NAMES[kind])
+    held_out = len(raw.test) + (0 if raw.val is None else len(raw.val))
+    assert len(raw.train) + held_out == len(NAMES[kind])
+    if "splits" in kind:
+        assert len(raw.train) == 4
 
 
 def test_a_table_beside_the_folder_is_named(save: Save, tmp_path: Path) -> None:

@@ -504,3 +504,37 @@ def test_a_class_may_have_a_part_named_like_another_class(make: Make) -> None:
 def test_splits_inside_one_class_folder(make: Make) -> None:
     root = make("{ant,bee}/2", "cat/{train,test}/2")
     stops(root, "contain the splits")
+
+
+@pytest.mark.parametrize(
+    ("images", "drawn"),
+    [
+        ("images", "masks"),
+        ("Images", "annotations/trimaps"),
+        ("JPEGImages", "SegmentationClass"),
+        ("img", "gt"),
+        ("train_images", "train_masks"),
+        ("train/images", "train/masks"),
+    ],
+)
+def test_masks_are_no_classes(make: Make, images: str, drawn: str) -> None:
+    root = make(f"{images}/2", f"{drawn}/2")
+    (setting,) = stops(root, "as for segmentation or detection")
+    assert "*" in setting
+    assert len(read(root, setting).classes) == 2
+
+
+def test_masks_beside_class_folders(make: Make) -> None:
+    root = make("images/{cat,dog}/2", "masks/{cat,dog}/2")
+    settings = stops(root, "masks/ lies beside images/")
+    assert settings[0] == "dataset.train_folder=images"
+    assert read(root, settings[0]).classes == PETS
+    assert read(make("mask/2", "no_mask/2"), "dataset.train_folder=*").classes
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unsorted", "nan"])
+@pytest.mark.parametrize("parent", ["", "train/"])
+def test_images_without_a_label_are_no_class(make: Make, name: str, parent: str) -> None:
+    root = make(f"{parent}{{cat,dog,{name}}}/2")
+    (setting,) = stops(root, "images without a label")
+    assert len(read(root, setting).classes) == 3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdrun.data.containers.listing import classes_in_order
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
 from kdrun.data.table import table
@@ -41,14 +42,18 @@ def lines(rows: list[tuple[str, ...]], header: str = "path,label,split", by: str
     return "\n".join([header.replace(",", by), *(by.join(row) for row in rows)]) + "\n"
 
 
-def assert_same(raw: RawDataset, folder: RawDataset) -> None:
-    assert raw.classes == folder.classes
-    assert raw.fingerprint == folder.fingerprint
+def assert_same_images(raw: RawDataset, folder: RawDataset) -> None:
     for one, other in ((raw.train, folder.train), (raw.test, folder.test)):
         assert one is not None
         assert other is not None
         assert torch.equal(one.in_memory(), other.in_memory())
         assert torch.equal(one.targets, other.targets)
+
+
+def assert_same(raw: RawDataset, folder: RawDataset) -> None:
+    assert raw.classes == folder.classes
+    assert raw.fingerprint == folder.fingerprint
+    assert_same_images(raw, folder)
 
 
 @pytest.fixture
@@ -403,11 +408,12 @@ def test_a_label_column_may_be_called_like_a_split_column(read: Read) -> None:
     assert read(text, label_column="phase", test_fraction=0.4).classes == ("cat", "dog")
 
 
-def test_class_numbers_in_another_order_are_noted(read: Read) -> None:
+@pytest.mark.parametrize("column", ["class_id", "class_idx", "Label Index", "target_id"])
+def test_class_numbers_in_another_order_are_noted(read: Read, column: str) -> None:
     rows = [(*row, str(int(row[1] == "cat"))) for row in ROWS]
-    header = "path,label,split,class_id"
+    header = f"path,label,split,{column}"
     (note,) = [note for note in read(lines(rows, header)).notes if "class_order" in note]
-    assert "column 'class_id'" in note
+    assert f"column '{column}'" in note
     assert "'dataset.class_order=[dog,cat]'" in note
     rows = [(*row, str(int(row[1] == "dog"))) for row in ROWS]
     same = read(lines(rows, header)).notes
@@ -426,3 +432,51 @@ def test_words_for_none_are_no_labels_among_numbers(read: Read, word: str) -> No
 def test_words_for_none_are_labels_among_words(read: Read) -> None:
     rows = [(path, "none" if name == "dog" else name, split) for path, name, split in ROWS]
     assert read(lines(rows)).classes == ("cat", "none")
+
+
+def labelled(*labels: str) -> set[str]:
+    return {*labels, "cat", "dog"}
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "NULL", "?", "N/A", "<NA>", "-"])
+def test_words_for_none_are_no_classes_among_words(word: str) -> None:
+    with pytest.raises(DataError, match=r"which marks a missing one: .* dataset\.class_order"):
+        classes_in_order(labelled(word), "a.csv", "natural")
+    listed = ["cat", "dog", word]
+    assert classes_in_order(labelled(word), "a.csv", listed)[0] == listed
+
+
+@pytest.mark.parametrize("word", ["none", "NA"])
+def test_words_that_may_be_a_class_are_noted(word: str) -> None:
+    classes, notes = classes_in_order(labelled(word), "a.csv", "natural")
+    assert word in classes
+    assert f"the label {word!r} may mark a missing one" in notes[-1]
+
+
+def test_single_characters_are_classes() -> None:
+    assert classes_in_order({"a", "?", "-"}, "a.csv", "natural")[0] == ["-", "?", "a"]
+
+
+def test_file_names_tell_the_splits(read: Read, folder: RawDataset, tree: Path) -> None:
+    renamed = []
+    for path, label, split in ROWS:
+        new = f"all/{split}_{label}_{Path(path).name}"
+        (tree / "all").mkdir(exist_ok=True)
+        (tree / path).rename(tree / new)
+        renamed.append((new, label))
+    raw = read(lines(renamed, "path,label"))
+    assert_same_images(raw, folder)
+    assert "splits from the file names of the images." in " ".join(raw.notes)
+    constant = [(new, new.split("_")[0]) for new, _ in renamed]  # the class itself
+    assert "splits from" not in " ".join(read(lines(constant, "path,label")).notes)
+
+
+@pytest.mark.parametrize("joint", ["|", ", ", ";", " ", "+"])
+def test_several_labels_of_one_image_are_noted(joint: str) -> None:
+    both = f"cat{joint}dog"
+    notes = classes_in_order(labelled(both), "a.csv", "natural")[1]
+    assert notes == [
+        f"a.csv: 1 of 3 labels join others ({both}): each is a class of its own, because an image "
+        "has one class."
+    ]
+    assert classes_in_order(labelled(f"hot{joint}dog"), "a.csv", "natural")[1] == []

@@ -17,7 +17,7 @@ from kdrun.data.images import Split
 from kdrun.distillation.loaded_teacher import load_teacher
 from kdrun.distillation.networks import teacher_member
 from kdrun.distillation.teacher_check import placed
-from kdrun.errors import ConfigError
+from kdrun.errors import CheckpointError, ConfigError
 from kdrun.losses.embeddings import teacher_classifier
 from kdrun.models.card import load_network, read_card, save_network
 from kdrun.models.features.taps import FeatureExtractor
@@ -135,6 +135,51 @@ def test_outputs_are_permuted_exactly(
     notes = " ".join(loaded.notes)
     assert "of the data set (teacher.mean and teacher.std not given)" in notes
     assert ("no teacher.class_order" in notes) == (not given)
+
+
+def test_two_stated_orders_are_refused_unless_one_is_chosen(tmp_path: Path) -> None:
+    network = saved(tmp_path / "w.pth", 3, 1)
+    orders = {"classes": ["2", "1", "10"], "id2label": {0: "10", 1: "2", 2: "1"}}
+    torch.save({"model": network.state_dict(), **orders}, tmp_path / "w.pth")
+    text = r"two orders .*, classes \(2, 1, 10\) and id2label \(10, 2, 1\).*class_order="
+    with pytest.raises(CheckpointError, match=text):
+        load_teacher(config(tmp_path / "w.pth"), dataset())
+    chosen = load_teacher(config(tmp_path / "w.pth", class_order=["10", "2", "1"]), dataset())
+    assert chosen.card.outputs == (2, 1, 0)
+    orders["classes"] = ["a", "b", "c"]  # of another language
+    torch.save({"model": network.state_dict(), **orders}, tmp_path / "w.pth")
+    assert load_teacher(config(tmp_path / "w.pth"), dataset()).card.outputs == (2, 1, 0)
+
+
+def test_stated_constants_are_used_and_others_are_noted(tmp_path: Path) -> None:
+    network, data = saved(tmp_path / "w.pth", 3, 3), dataset(3)
+    path = tmp_path / "w.pth"
+    stated = {"default_cfg": {"mean": MEAN, "std": STD}}
+    torch.save({"state_dict": network.state_dict(), **stated}, path)
+    loaded = load_teacher(config(path), data)
+    assert loaded.card.normalisation == Normalisation(tuple(MEAN), tuple(STD))
+    assert "as the file states (default_cfg.mean)" in " ".join(loaded.notes)
+    given = load_teacher(config(path, mean=0.5, std=0.5), data)
+    assert given.card.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
+    typed = "(default_cfg.mean): 'teacher.mean=[0.1,0.2,0.3]' 'teacher.std=[0.4,0.5,0.6]'"
+    assert f"the file states other constants {typed}" in " ".join(given.notes)
+    same = load_teacher(config(path, mean=MEAN, std=STD), data)
+    assert "states" not in " ".join(same.notes)
+    two = {**stated, "args": {"mean": STD, "std": MEAN}}
+    torch.save({"state_dict": network.state_dict(), **two}, path)
+    text = r"two normalisations, default_cfg\.mean and args\.mean.* 'teacher\.mean=\[0\.1,"
+    with pytest.raises(CheckpointError, match=text):
+        load_teacher(config(path), data)
+    assert load_teacher(config(path, mean=0.5, std=0.5), data).card.normalisation.mean[0] == 0.5
+
+
+def test_another_image_size_than_stated_is_noted(tmp_path: Path) -> None:
+    network, path = saved(tmp_path / "w.pth", 3, 1), tmp_path / "w.pth"
+    torch.save({"model": network.state_dict(), "args": {"img_size": 12}}, path)
+    text = "the file states images of 12×12 (args.img_size), and these are 6×6"
+    assert text in " ".join(load_teacher(config(path), dataset()).notes)
+    resized = load_teacher(replace(config(path), image_size=(12, 12)), dataset())
+    assert "states" not in " ".join(resized.notes)
 
 
 def test_a_card_keeps_the_choice_of_outputs(tmp_path: Path) -> None:

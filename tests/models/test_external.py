@@ -1,6 +1,7 @@
 """torchvision's and timm's networks."""
 
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -8,8 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from kdrun.config.schema import NetworkConfig
 from kdrun.errors import ConfigError, MissingExtraError
-from kdrun.models.external import convert_weight, timm_network, torchvision_network
+from kdrun.models.external import (
+    WITH_AUXILIARY,
+    convert_weight,
+    timm_network,
+    torchvision_network,
+)
+from kdrun.models.pretrained import TORCHVISION, published_constants
+from kdrun.teachers.constants import transform_note
 from kdrun.types import Normalisation
 from kdrun.vision import import_torchvision
 
@@ -123,3 +132,57 @@ def test_timm_networks(architecture: str) -> None:
     assert not any(getattr(module, "inplace", False) for module in network.modules())
     with pytest.raises(ConfigError, match=r"not a timm classifier\. Did you mean"):
         timm_network(f"{architecture}x", 7, 1, (32, 32))
+
+
+@pytest.mark.parametrize(
+    "architecture", [WITH_AUXILIARY[0], pytest.param(WITH_AUXILIARY[1], marks=pytest.mark.heavy)]
+)
+def test_published_weights_that_transform_their_input_are_built_again_alike(
+    monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    """Two rebuilt networks differ from the pretrained one in nothing: the card keeps constants."""
+    models = import_torchvision().models
+    state = models.get_model(architecture, init_weights=False, aux_logits=True).state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: state
+    )
+    original = models.get_model(architecture, weights="DEFAULT").eval()
+    network = torchvision_network(architecture, 1000, 3, (80, 80), pretrained=True).eval()
+    half = Normalisation((0.5,) * 3, (0.5,) * 3)
+    assert network.normalisation == half
+    assert original.transform_input
+    assert not network.transform_input
+    pixels = torch.rand(1, 3, 80, 80)
+    with torch.no_grad():
+        expected = original(standardised(pixels, IMAGENET))
+        torch.testing.assert_close(network(standardised(pixels, half)), expected)
+    with torch.device("meta"):
+        again = torchvision_network(architecture, 1000, 3, (80, 80))
+    assert again.state_dict().keys() == network.state_dict().keys()
+
+
+def standardised(pixels: torch.Tensor, constants: Normalisation) -> torch.Tensor:
+    mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (constants.mean, constants.std))
+    return (pixels - mean) / std
+
+
+def test_files_that_torchvision_publishes_are_known_by_their_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest = "1378be20" + "0" * 56
+    monkeypatch.setattr("kdrun.models.pretrained.sha256_of", lambda path: digest)
+    config = NetworkConfig("g", TORCHVISION, {"architecture": "googlenet"})
+    network = nn.Module()
+    assert list(published_constants(config, network, Path("a")).values()) == [IMAGENET]
+    network.transform_input = False  # type: ignore[assignment]
+    found = published_constants(config, network, Path("a"))
+    half = Normalisation((0.5,) * 3, (0.5,) * 3)
+    assert found == {"torchvision's GoogLeNet_Weights.IMAGENET1K_V1": half}
+    assert transform_note(network, half, "teacher") == []
+    assert "expect 'teacher.mean=[0.5,0.5,0.5]'" in transform_note(network, IMAGENET, "teacher")[0]
+    for other in (
+        NetworkConfig("r", TORCHVISION, {"architecture": "resnet18"}),
+        NetworkConfig("r", "mine.googlenet"),
+        NetworkConfig("r", TORCHVISION, {"architecture": "none"}),
+    ):
+        assert published_constants(other, network, Path("a")) == {}

@@ -121,6 +121,48 @@ def test_the_set_that_was_used_is_named_and_another_can_be_chosen(tmp_path: Path
         load(tmp_path / "a.pth", key="model_em")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["init", "model_init", "initial_state", "grads", "momentum", "momentum_buffer", "exp_avg",
+     "optim.exp_avg_sq", "mask", "fisher"],
+)  # fmt: skip
+@pytest.mark.parametrize("model", ["a.b.model", "model.module", "state_dict_ema"])
+def test_sets_of_other_things_than_trained_weights_are_not_chosen(
+    tmp_path: Path, name: str, model: str
+) -> None:
+    state = trained().state_dict()
+    wrapped = {key.replace("stem.", "stem.module."): value for key, value in state.items()}
+    for content in (state, wrapped):
+        sets = {**prefixed(f"{name}.", other(state)), **prefixed(f"{model}.", content)}
+        torch.save(sets, tmp_path / "a.pth")
+        assert same(load(tmp_path / "a.pth")[0], trained())
+    torch.save({name: state}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"called '{name}'.*checkpoint_key={name} takes it"):
+        load(tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth", key=name)[0], trained())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("model_s", "model_t"), ("module.s_net", "module.t_net"), ("old", "new"),
+     ("pretrained_model", "state.model"), ("prev", "model"), ("student_best", "t")],
+)  # fmt: skip
+def test_the_teachers_and_the_latest_weights_come_first(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    state = trained().state_dict()
+    sets = {**prefixed(f"{first}.", other(state)), **prefixed(f"{second}.", state)}
+    torch.save(sets, tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth")[0], trained())
+    torch.save({first: state}, tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth")[0], trained())
+
+
+def test_a_momentum_encoder_holds_averaged_weights(tmp_path: Path) -> None:
+    torch.save(prefixed("momentum_encoder.", trained().state_dict()), tmp_path / "a.pth")
+    assert same(load(tmp_path / "a.pth")[0], trained())
+
+
 def test_a_student_prefers_the_set_of_its_own_name(tmp_path: Path) -> None:
     state = trained().state_dict()
     content = {**prefixed("student.", state), **prefixed("teacher.", other(state))}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdrun.config.readers import without_numbers
+from kdrun.config.readers import LEXICOGRAPHIC, without_numbers
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, natural, order_note
 from kdrun.data.containers.listing import Listing
 from kdrun.data.containers.table_columns import is_class_header
@@ -17,7 +17,11 @@ from kdrun.errors import ConfigError, DataError
 
 NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 CLASS_FILES = ("classes", "class_names", "classnames", "labels", "label_names")
+JOINTS = re.compile(r"[|;,+ ]+")  # between several labels of one image
 LARGEST_CLASS_FILE = 16 * 2**20
+# What programs write for a missing label; `none` and `na` may as well be classes among other words.
+MAYBE_NO_LABEL = {"na", "none"}
+NO_LABEL = {"nan", "n/a", "#n/a", "<na>", "null", "?", "-"} | MAYBE_NO_LABEL
 
 
 def _are_numbers(labels: Iterable[str]) -> bool:
@@ -41,8 +45,8 @@ def classes_in_order(
 
     Natural order sorts numeric labels by value.
 
-    Raises DataError if two labels spell the same number ("1" and "01") or the same name, and for
-    negative numbers.
+    Raises DataError if two labels spell the same number ("1" and "01") or the same name, for
+    negative numbers, and for words that mark images without a label, unless `order` lists them.
     """
     distinct = set(labels)
     if _are_numbers(distinct):
@@ -63,6 +67,9 @@ def classes_in_order(
     classes = sorted(distinct, key=natural)
     refuse_two_forms(classes, what)
     notes = [*spelling_notes(classes, what), *order_note(classes, order)]
+    notes += _combination_notes(classes, what)
+    if order in (NATURAL, LEXICOGRAPHIC):
+        notes += _unlabelled_notes(classes, what)
     numbers = list(filter(NUMBER.fullmatch, classes))
     if numbers:
         notes.append(
@@ -70,6 +77,35 @@ def classes_in_order(
             f"({abbreviate(numbers)}), the others words: if both name the same classes, use one."
         )
     return _ordered(classes, order), notes
+
+
+def _unlabelled_notes(classes: Sequence[str], what: str) -> list[str]:
+    """Notes on classes that may be a missing label. Raises DataError for one that must be."""
+    if all(len(name) == 1 for name in classes):  # characters
+        return []
+    found = [name for name in classes if name.casefold() in NO_LABEL]
+    remedy = "leave these images out; if it is a class, list all classes in dataset.class_order"
+    for name in found:
+        if name.casefold() not in MAYBE_NO_LABEL:
+            raise DataError(f"{what} has the label {name!r}, which marks a missing one: {remedy}.")
+    return [f"{what}: the label {name!r} may mark a missing one: {remedy}." for name in found]
+
+
+def _combination_notes(classes: Sequence[str], what: str) -> list[str]:
+    """A note on labels such as `cat|dog` next to `cat` and `dog`: several labels of one image."""
+    known = set(classes)
+    joined = [
+        name
+        for name in classes
+        if len(parts := [part for part in JOINTS.split(name) if part]) > 1
+        and known.issuperset(parts)
+    ]
+    if not joined:
+        return []
+    return [
+        f"{what}: {len(joined)} of {len(classes)} labels join others ({abbreviate(joined)}): each "
+        "is a class of its own, because an image has one class."
+    ]
 
 
 def label_classes(

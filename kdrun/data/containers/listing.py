@@ -1,11 +1,11 @@
 """The images and labels that a table or container lists, by split, as a `Tree`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrun.data.class_order import natural
-from kdrun.data.folders.split_names import plain_split
+from kdrun.data.folders.split_names import plain_split, split_in_file_name
 from kdrun.data.images import SPLITS
 from kdrun.data.text import abbreviate
 from kdrun.data.tree import FileList, Member, Source, Tree
@@ -44,26 +44,46 @@ class Listing:
         )
 
 
-def _split_by_folders(train: Listing, base: Path) -> dict[str, Listing] | None:
-    """The images in the splits that the folders in their paths name, if all of them do.
+def _split_by_paths(train: Listing, base: Path) -> tuple[dict[str, Listing], str] | None:
+    """The images in the splits that their paths tell, and what tells them.
 
-    `train/cat/0.png`, `test/dog/1.png`: of a table, Parquet paths or members of tar files. None
-    unless some images are in a folder of training images, and some in another.
+    `train/cat/0.png`, `test/dog/1.png`, or `train_0.png`, `test_1.png`: in a table, Parquet paths,
+    or members of tar files. None unless all paths tell a split, some of them training and some
+    another. File names must differ so within a class.
     """
+    paths = [_path(source) for source in train.sources]
+    what = "the folders in the paths"
+    rows = _rows_by_split(_folder_split(path, base) for path in paths)
+    if rows is None:
+        what = "the file names"
+        rows = _rows_by_split(map(split_in_file_name, paths))
+        if rows is None or _one_split_per_class(train.labels, rows):
+            return None
+    return {split: train.select(chosen) for split, chosen in rows.items()}, what
+
+
+def _rows_by_split(splits: Iterable[str | None]) -> dict[str, list[int]] | None:
+    """Split → its rows, if there is one for each row and train is one of several."""
     rows: dict[str, list[int]] = {}
-    for row, source in enumerate(train.sources):
-        split = _folder_split(source, base)
+    for row, split in enumerate(splits):
         if split is None:
             return None
         rows.setdefault(split, []).append(row)
-    if "train" not in rows or len(rows) == 1:
-        return None
-    return {split: train.select(chosen) for split, chosen in rows.items()}
+    return rows if "train" in rows and len(rows) > 1 else None
 
 
-def _folder_split(source: Source, base: Path) -> str | None:
+def _one_split_per_class(labels: Sequence[str], rows: dict[str, list[int]]) -> bool:
+    """Whether no class has images in two splits: then the names tell the class (a vehicle)."""
+    pairs = {(labels[row], split) for split, chosen in rows.items() for row in chosen}
+    return len(pairs) == len(set(labels))
+
+
+def _path(source: Source) -> str:
+    return str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
+
+
+def _folder_split(path: str, base: Path) -> str | None:
     """The split that the first of the folders names that name one."""
-    path = str(getattr(source, "name", "")) if isinstance(source, Member) else str(source)
     folders = path.removeprefix(f"{base}/").split("/")[:-1]
     return next(filter(None, map(plain_split, folders)), None)
 
@@ -73,18 +93,18 @@ def select_splits(
 ) -> tuple[dict[str, Listing], list[str]]:
     """The non-empty splits in the order train, val, test, and notes.
 
-    If all images are training images, the folders in their paths below `base` may tell the splits;
-    None: they do not. A validation split without a test split becomes the test split, as in an
+    If all images are training images, their paths below `base` may tell the splits; None: they do
+    not. A validation split without a test split becomes the test split, as in an
     image folder.
     Raises DataError without training images.
     """
     present = {name: rows for name, rows in listings.items() if len(rows)}
     notes = []
     if base is not None and set(present) == {"train"}:
-        by_folder = _split_by_folders(present["train"], base)
-        if by_folder is not None:
-            present = by_folder
-            notes.append(f"{base.name}: splits from the folders in the paths of the images.")
+        told = _split_by_paths(present["train"], base)
+        if told is not None:
+            present, what_tells = told
+            notes.append(f"{base.name}: splits from {what_tells} of the images.")
     if "train" not in present:
         splits = ", ".join(sorted(present)) or "nothing"
         raise DataError(f"{what} has no training images (it has {splits}).")

@@ -28,7 +28,11 @@ LABELS = (
         "label", "labels", "class", "classes", "classname", "classlabel", "target", "targets",
         "category", "categories", "categoryname", "labelname",
     },
-    {"classid", "labelid", "categoryid", "y"},
+    {
+        *(f"{what}{number}" for what in ("class", "label", "category", "target")
+          for number in ("id", "idx", "index", "no", "num", "number")),
+        "y",
+    },
 )  # fmt: skip
 
 

@@ -5,9 +5,52 @@ from collections import Counter
 from kdrun.data.class_order import natural
 from kdrun.data.folders.folder import Folder, Place, relative
 from kdrun.data.folders.settings import assignment, setting
-from kdrun.data.folders.split_names import split_names
+from kdrun.data.folders.split_names import PARTS, SPLIT_OF, split_names
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
+
+# Folders of images and of what is drawn for each of them, as for segmentation.
+IMAGES = {"image", "images", "img", "imgs", "jpegimages", "leftimgbit", "rgb", "photos", "pictures"}
+UNLABELLED = {"unlabeled", "unlabelled", "unsorted", "nan"}
+DRAWN = {
+    *("mask", "masks", "annotation", "annotations", "label", "labels", "gt", "gtfine", "seg"),
+    *("groundtruth", "groundtruths", "segmentation", "segmentations", "segmentationclass"),
+    *("segmentationobject", "trimap", "trimaps", "depth", "heatmaps", "boundaries", "edges"),
+}
+
+
+def refuse_annotations(place: Place, root: str) -> None:
+    """Raise DataError for `images/` next to `masks/`, which are no classes."""
+    kinds = {name: _without_split(name) for name in place.classes}
+    images = [name for name, kind in kinds.items() if kind in IMAGES]
+    drawn = [name for name, kind in kinds.items() if kind in DRAWN]
+    if images and drawn and len(images) + len(drawn) == len(kinds):
+        path = f"{_prefix(place, root)}{images[0]}"
+        inner = f"{setting('train', path)} reads it, "
+        raise DataError(
+            f"{place.folder.path}: {abbreviate([f'{name}/' for name in drawn])} lies beside "
+            f"{images[0]}/, as for segmentation or detection: these are no classes, and kdrun "
+            "needs a folder for each class. "
+            f"{inner if _inner_names(place.classes[images[0]]) else ''}"
+            f"{setting('train', f'{_prefix(place, root)}*')} takes them as classes."
+        )
+
+
+def refuse_unlabelled(place: Place, root: str) -> None:
+    """Raise DataError for a "class" of images without a label."""
+    for name in place.classes:
+        if name.lower() in UNLABELLED:
+            raise DataError(
+                f"{place.classes[name].path} seems to hold images without a label, next to the "
+                f"classes: move it away; {setting('train', f'{_prefix(place, root)}*')} takes it "
+                "as a class."
+            )
+
+
+def _without_split(name: str) -> str:
+    """`masks` of `train_masks`."""
+    words = [word.lower() for word in PARTS.findall(name)]
+    return "".join(word for word in words if word not in SPLIT_OF and not word.isdecimal())
 
 
 def refuse_shared(place: Place, root: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from kdrun.data.class_order import natural
-from kdrun.data.folders.ambiguous import refuse_shared
+from kdrun.data.folders.ambiguous import refuse_annotations, refuse_shared, refuse_unlabelled
 from kdrun.data.folders.folder import Folder, Place, inside, relative, shown
 from kdrun.data.folders.settings import STAR, chosen_place, refuse_equal, setting
 from kdrun.data.folders.split_names import SPLIT_OF, split_name, split_names
@@ -22,6 +22,11 @@ from kdrun.errors import DataError, did_you_mean
 NOT_CLASSES = {
     *("all", "data", "files", "image", "images", "img", "imgs", "jpeg", "jpg", "photos", "pics"),
     *("pictures", "png", "unknown", "unlabeled", "unlabelled", "unsorted"),
+}
+# Names of folders without images next to the classes.
+METADATA = {
+    *("meta", "metadata", "label", "labels", "split", "splits", "list", "lists", "annotation"),
+    *("annotations", "imagesets", "partitions", "imdb", "docs"),
 }
 
 
@@ -74,6 +79,8 @@ def find_layout(root: Folder, chosen: Mapping[str, str]) -> Layout:
         if not places["train"].classes:
             raise no_class_folders(places["train"].folder)
     if "train" not in stars:
+        refuse_annotations(places["train"], root.path)
+        refuse_unlabelled(places["train"], root.path)
         refuse_shared(places["train"], root.path)
     for split in ("val", "test"):
         if split in stars:
@@ -184,7 +191,9 @@ class _Finder:
         classes = {
             folder.name: folder
             for folder in self.top.listing.folders
-            if folder.name not in excluded and not self._is_chosen(folder)
+            if folder.name not in excluded
+            and not self._is_chosen(folder)
+            and (folder.has_images or folder.name.lower() not in METADATA)
         }
         if not any(folder.has_images for folder in classes.values()) and self.top.listing.images:
             raise no_class_folders(self.top)

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdrun.data.class_order import NATURAL, ClassOrder, in_class_order, order_note
 from kdrun.data.folders.folder import Collector, Files, Folder, Links, inside, relative, shown
 from kdrun.data.folders.layout import Layout, find_layout
+from kdrun.data.folders.listed import by_chosen_lists, by_found_lists, chosen_lists
 from kdrun.data.folders.unread import Unread, why_empty
 from kdrun.data.images import SPLITS
 from kdrun.data.spelling import refuse_two_forms, spelling_notes
@@ -30,7 +31,10 @@ def read_tree(
     in sub-folders of a class belong to that class. Links within `root` are followed; links that
     leave it only with `follow_links`.
 
-    folders: split → folder set by the user. class_order: see `in_class_order`.
+    Lists beside the images and file names may tell the splits instead (see `folders.listed`).
+
+    folders: split → folder or list set by the user; None: read splits from folders only.
+    class_order: see `in_class_order`.
 
     Raises DataError for a folder that is missing, ambiguous, or without images or classes; for a
     test or validation class without training images; and for a link that is broken, leaves the
@@ -40,7 +44,8 @@ def read_tree(
     links = Links(root, "to follow such links, set dataset.follow_links=true", follow_links)
     top = Folder(str(root), links)
     chosen = {split: value for split, value in (folders or {}).items() if value is not None}
-    layout = find_layout(top, chosen)
+    lists = chosen_lists(root, chosen)
+    layout = find_layout(top, {split: chosen[split] for split in chosen if split not in lists})
     train = layout.places["train"]
     _check_names(train.classes)
     refuse_two_forms(train.classes, shown(train.folder.path))
@@ -50,7 +55,13 @@ def read_tree(
     if len(classes) < 2:
         raise _too_few(train.folder, classes)
     _count_levels(layout, unread, str(root))
-    notes = [*layout.notes, *spelling_notes(classes, root.name)]
+    splits = {split: _file_list(by_class, classes) for split, by_class in files.items()}
+    told: tuple[dict[str, FileList], list[str]] = {}, []
+    if lists:
+        told = by_chosen_lists(splits["train"], train, classes, lists)
+    elif folders is not None and "train" not in chosen and set(splits) == {"train"}:
+        told = by_found_lists(splits["train"], layout, classes, root)
+    notes = [*layout.notes, *told[1], *spelling_notes(classes, root.name)]
     notes += [*order_note(classes, class_order), *unread.notes()]
     skipped = [f"{relative(child, str(root))}/ ({child.count()})" for child in layout.unread()]
     if skipped:
@@ -58,7 +69,7 @@ def read_tree(
     return Tree(
         _common_root(root, layout),
         classes,
-        {split: _file_list(by_class, classes) for split, by_class in files.items()},
+        splits | told[0],
         _origin(chosen, classes, class_order),
         tuple(notes),
     )

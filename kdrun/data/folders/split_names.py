@@ -1,5 +1,6 @@
 """Recognise split names: `train`, `Testing`, `training_set`, `seg_train`, `val2017`, …"""
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -76,3 +77,9 @@ def plain_split(name: str) -> str | None:
     """The split of a name in which nothing but neutral words and numbers accompanies it."""
     match = split_name(name)
     return match.split if match is not None and match.plain else None
+
+
+def split_in_file_name(path: str) -> str | None:
+    """The split that the name of a file contains: `train_3.png`, `cat-test-1.png`."""
+    match = split_name(os.path.splitext(os.path.basename(path))[0])
+    return None if match is None else match.split

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdrun.data.class_order import natural
 from kdrun.data.folders.folder import Folder, shown
+from kdrun.data.folders.split_names import SPLIT_OF
 from kdrun.data.text import abbreviate
 from kdrun.errors import DataError
 
@@ -17,13 +18,26 @@ MIN_MATCHING = 0.8  # share of the names that must follow one pattern
 
 @dataclass(frozen=True)
 class Naming:
-    """A pattern of file names with the label in group 1, for Python and for `sed -E`."""
+    """A pattern of file names, for Python and for `sed -E`.
+
+    label, split: numbers of the groups that hold them; 0: none.
+    """
 
     python: re.Pattern[str]
     sed: str
+    label: int = 1
+    split: int = 0
 
 
+NUMBERED = r"[ _.-]*\(?[0-9]+\)?\.[^.]+"
 NAMINGS = (
+    *(  # train_cat_001.jpg, cat-train-1.jpg
+        Naming(re.compile(pattern), f"^{pattern}$", label, split)
+        for pattern, label, split in (
+            (rf"([A-Za-z]+)[ _.-]+(.*[^0-9 _(.-]){NUMBERED}", 2, 1),
+            (rf"(.*[^0-9 _(.-])[ _.-]+([A-Za-z]+){NUMBERED}", 1, 2),
+        )
+    ),
     Naming(re.compile(r"([^.]+)\.[0-9]+\.[^.]+"), r"^([^.]+)\.[0-9]+\.[^.]+$"),  # cat.0.jpg
     Naming(  # cat_001.jpg, cat-1.jpg, cat (1).jpg, cat12.jpg
         re.compile(r"(.*[^0-9 _(.-])[ _.-]*\(?[0-9]+\)?\.[^.]+"),
@@ -60,8 +74,12 @@ def no_class_folders(folder: Folder) -> DataError:
 
 def _labels(names: list[str], naming: Naming) -> Counter[str]:
     """Label → number of images, if nearly all names follow the pattern; empty otherwise."""
-    matches = (naming.python.fullmatch(name) for name in names)
-    labels = Counter(match[1] for match in matches if match is not None)
+    matches = [match for name in names if (match := naming.python.fullmatch(name)) is not None]
+    if naming.split:
+        matches = [match for match in matches if match[naming.split].lower() in SPLIT_OF]
+        if len({SPLIT_OF[match[naming.split].lower()] for match in matches}) < 2:
+            return Counter()
+    labels = Counter(match[naming.label] for match in matches)
     fits = labels.total() >= MIN_MATCHING * len(names) and len(labels) >= 2
     return labels if fits and labels.total() >= 2 * len(labels) else Counter()
 
@@ -69,15 +87,18 @@ def _labels(names: list[str], naming: Naming) -> Counter[str]:
 def _examples(names: list[str], naming: Naming, labels: Counter[str]) -> str:
     """An example of a file name and its label, and all labels."""
     name, label = next(
-        (name, match[1]) for name in names if (match := naming.python.fullmatch(name)) is not None
+        (name, match[naming.label])
+        for name in names
+        if (match := naming.python.fullmatch(name)) is not None
     )
     return f"{name!r} (label {label!r}, of {abbreviate(sorted(labels, key=natural), 4)})"
 
 
 def _recipe(folder: str, naming: Naming) -> str:
     """A shell command that writes the table."""
-    listed = f'ls {shlex.quote(folder)} | sed -nE \'s/{naming.sed}/"&","\\1"/p\''
-    return f"(echo path,label; {listed}) > labels.csv"
+    fields = f'"&","\\{naming.label}"' + (f',"\\{naming.split}"' if naming.split else "")
+    listed = f"ls {shlex.quote(folder)} | sed -nE 's/{naming.sed}/{fields}/p'"
+    return f"(echo path,label{',split' if naming.split else ''}; {listed}) > labels.csv"
 
 
 def _command(table: str, folder: str) -> str:
