@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.containers.split_evidence import SplitEvidence
+from kdrun.data.containers.split_columns import SplitEvidence
 from kdrun.data.containers.table_columns import ColumnChoice, Format, open_table
 from kdrun.data.decoding.formats import image_extensions
 from kdrun.data.folders.folder import Folder, Place, shown
