@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdrun.data.containers.listing import classes_in_order
+from kdrun.data.containers.classes import classes_in_order
 from kdrun.data.imagefolder import imagefolder
 from kdrun.data.images import RawDataset
 from kdrun.data.table import table
