@@ -96,8 +96,8 @@ def crop_splits(raw: RawDataset, kwargs: dict[str, Any], ratio: float) -> RawDat
         size = (given, given) if isinstance(given, int) else (given[0], given[1])
     if size[0] > stored[0] or size[1] > stored[1]:
         raise DataError(
-            f"dataset.crop_ratio={ratio:g} cuts {size[0]}×{size[1]} pixels out of images of "
-            f"{stored[0]}×{stored[1]}: set dataset.crop_ratio=1, or a smaller dataset.image_size."
+            f"dataset.crop_ratio={ratio:g} cuts {size[1]}×{size[0]} pixels out of images of "
+            f"{stored[1]}×{stored[0]}: set dataset.crop_ratio=1, or a smaller dataset.image_size."
         )
 
     def crop(split: Split | None) -> Split | None:

@@ -173,7 +173,8 @@ def _answered(
 
 
 def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+    """Width × height, from (height, width)."""
+    return f"{size[1]}×{size[0]}"
 
 
 def raw_batches(split: Split, batch_size: int) -> Iterator[Tensor]:

@@ -195,8 +195,8 @@ def _limits(export: Facts, card: NetworkCard, data: DatasetResult, result: RunRe
         "- It names one of its classes for any image, whatever the image shows.",
         f"- The figures hold for images like those of {escaped(str(data.name))}: other "
         "cameras, crops or backgrounds were not measured.",
-        f"- Images of another size must be brought to {card.info.image_size[0]}×"
-        f"{card.info.image_size[1]} pixels as in training.",
+        f"- Images of another size must be brought to {card.info.image_size[1]}×"
+        f"{card.info.image_size[0]} pixels (width × height) as in training.",
     ]
     if result is not None:
         lines.append("- One training run (one seed): another seed gives somewhat other figures.")

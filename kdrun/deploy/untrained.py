@@ -19,7 +19,7 @@ from kdrun.deploy import formats
 from kdrun.deploy.latency import time_interleaved
 from kdrun.deploy.student import LoadedNetwork
 from kdrun.engine.devices import cpu_name
-from kdrun.files import canonical_hash, make_folder, read_json, write_json
+from kdrun.files import canonical_hash, make_folder, read_json, write_json, writing_temporary
 from kdrun.limits import finite
 from kdrun.models.build import build_network, sample_images
 from kdrun.models.card import NetworkCard
@@ -117,7 +117,8 @@ class LatencyStore:
             images = (255 * images).to(torch.uint8)
         run = formats.module_runner(network)
         if self.conditions.program == PROGRAMS[ONNX_RUNTIME]:
-            formats.write_onnx(network, card, dtype, file)
+            with writing_temporary(file.parent):
+                formats.write_onnx(network, card, dtype, file)
             run = formats.onnx_runner(file, self.conditions.threads)
         return partial(run, images)
 
