@@ -132,6 +132,10 @@ def test_lists_that_overlap_or_lack_a_class_are_refused(root: Path) -> None:
     write(root / "train.txt", "cat/1.jpg", "cat/2.jpg")
     with pytest.raises(DataError, match=r"1 of 2 classes have no training images \(dog\)"):
         read_tree(root, folders={})
+    (root / "train.txt").unlink()
+    write(root / "test.txt", *(f"{x}/{n}.jpg" for x in ("cat", "dog") for n in range(3)))
+    with pytest.raises(DataError, match=r"2 of 2 classes have no training images \(cat, dog\)"):
+        read_tree(root, folders={})
 
 
 def test_trainval_is_the_same_as_its_parts(root: Path) -> None:

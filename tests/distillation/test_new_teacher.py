@@ -14,14 +14,17 @@ from kdrun.config.schema import (
     NetworkConfig,
     ReadingConfig,
     ScheduleConfig,
+    StartConfig,
     TeacherConfig,
     TeacherInput,
 )
+from kdrun.distillation.initial_weights import _card_notes
 from kdrun.distillation.networks import make_card, new_network
 from kdrun.distillation.new_teacher import new_teacher, start_entry
 from kdrun.errors import CheckpointError, ConfigError
 from kdrun.models.card import save_network
 from kdrun.teachers.fingerprint import network_recipe
+from kdrun.teachers.formats import read_any
 from kdrun.types import Normalisation
 
 CNN = NetworkConfig("cnn", "kdrun.models.cnn.ConvNet", {"widths": [4, 8]})
@@ -106,3 +109,20 @@ def test_new_settings_leave_the_recipe_of_older_teachers_as_it_was() -> None:
     assert not new & set(recipe["schedule"])
     tuned = network_recipe(CNN, ScheduleConfig(freeze_epochs=2), 0, AugmentConfig(), DATA)
     assert tuned["schedule"]["freeze_epochs"] == 2
+
+
+def test_what_a_file_without_a_card_states(file: Path) -> None:
+    """A teacher takes the stated constants; a student keeps the data set's, and is told."""
+    stated = {"classes": list(reversed(DATA.classes)), "args": {"mean": [0.5], "std": [0.25]}}
+    torch.save({"model": torch.load(file), **stated}, file)
+    config = replace(PLAIN, start=str(file), new_classifier=True)
+    _, card, notes = new_teacher(config, DATA)
+    assert card.normalisation == Normalisation((0.5,), (0.25,))
+    assert "constants as the file states (args.mean): 'teacher.mean=[0.5]'" in notes[-1]
+    start = StartConfig(str(file), ReadingConfig())
+    notes = _card_notes(read_any(file), start, DATA)
+    assert [note.partition(" (")[0] for note in notes] == [
+        "the file names its outputs in another order",
+        "it was trained with other normalisation constants; the data set's are used",
+    ]
+    assert len(_card_notes(read_any(file), replace(start, new_classifier=True), DATA)) == 1

@@ -16,7 +16,7 @@ from typing import Any
 from kdrun.data.containers.split_columns import SplitEvidence
 from kdrun.data.containers.table_columns import ColumnChoice, Format, open_table
 from kdrun.data.decoding.formats import image_extensions
-from kdrun.data.folders.folder import Folder, Place, shown
+from kdrun.data.folders.folder import Folder, Place, shown, unreadable
 from kdrun.data.folders.layout import NOT_CLASSES, Layout
 from kdrun.data.folders.settings import assignment, setting
 from kdrun.data.folders.split_names import SplitName, split_in_file_name, split_name, split_names
@@ -238,13 +238,12 @@ def _selected(
                     f"{where}{len(both):,} images are in the {split} and the {other} split, e.g. "
                     f"{example}: correct the lists{end}."
                 )
-    if "train" in rows:
-        lacking = set(images.files.targets) - {images.files.targets[row] for row in rows["train"]}
-        if lacking:
-            raise DataError(
-                f"{where}{len(lacking)} of {len(images.classes)} classes have no training images "
-                f"({abbreviate([images.classes[number] for number in sorted(lacking)])}){end}."
-            )
+    lacking = set(images.files.targets) - {images.files.targets[row] for row in rows["train"]}
+    if lacking:
+        raise DataError(
+            f"{where}{len(lacking)} of {len(images.classes)} classes have no training images "
+            f"({abbreviate([images.classes[number] for number in sorted(lacking)])}){end}."
+        )
     splits = {split: images.files.select(sorted(rows[split])) for split in order}
     notes = [f"Splits from {source}{end}."]
     unused = len(images.files) - sum(map(len, splits.values()))
@@ -313,7 +312,10 @@ def _entries(path: Path) -> Iterator[str]:
     if path.suffix.lower() == ".json":
         yield from _texts(_json(path))
         return
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise unreadable(str(path), error) from None
     yield from (line for line in text.splitlines() if line.strip())
 
 
