@@ -331,7 +331,8 @@ def test_a_column_of_training_images(read: Read, folder: RawDataset, header: str
 
 
 @pytest.mark.parametrize(
-    ("header", "yes"), [("train", "train"), ("Test set", "test"), ("valid", "val")]
+    ("header", "yes"),
+    [("train", "train"), ("Test set", "test"), ("valid", "val"), ("meta.is_valid", "val")],
 )
 def test_a_split_as_the_name_of_a_column_of_yes_and_no(
     read: Read, folder: RawDataset, header: str, yes: str

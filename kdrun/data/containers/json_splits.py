@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.containers.shards import Shards
-from kdrun.data.containers.split_columns import SplitEvidence, SplitValues, last_part
+from kdrun.data.containers.split_columns import SplitEvidence, SplitValues
 from kdrun.errors import DataError
 
 MOST_KEYS = 1000
@@ -27,7 +27,7 @@ class JsonSplits:
 
     def __post_init__(self) -> None:
         key = self.key if isinstance(self.key, str) else ""
-        self._values = SplitValues(last_part(key))
+        self._values = SplitValues(key)
 
     @classmethod
     def of(cls, shards: Shards, key: str | bool | None) -> "JsonSplits":

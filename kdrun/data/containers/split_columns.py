@@ -61,7 +61,8 @@ def last_part(name: str) -> str:
 class SplitValues:
     """The splits that the values of one column name.
 
-    column: its name; in a column named like a flag (`is_valid`) the values are yes and no.
+    column: its name, or a nested key; in one named like a flag (`is_valid`) the values are yes and
+        no.
     custom: split → the user's names, which replace the usual ones of that split.
     Raises DataError if the user gives one name to two splits.
     """
@@ -69,7 +70,7 @@ class SplitValues:
     def __init__(self, column: str, custom: Mapping[str, Names] | None = None) -> None:
         custom = custom or {}
         self._named = {split for split, names in custom.items() if names is not None}
-        flags = flag_splits(column)
+        flags = flag_splits(last_part(column))
         usual = SPLIT_OF if flags is None else _yes_and_no(*flags)
         self._known = {name: split for name, split in usual.items() if split not in self._named}
         for split, names in custom.items():
@@ -130,7 +131,7 @@ class SplitEvidence:
     contradicts: bool = False  # holds out a row that is a training image by what is read
 
     def __post_init__(self) -> None:
-        self._usual = SplitValues(last_part(self.name))
+        self._usual = SplitValues(self.name)
         self._known: dict[str, str | None] = {}  # values are few, or the column is dropped
 
     def add(self, value: object, used: str | None = "train") -> None:
