@@ -200,7 +200,7 @@ def test_configuration_is_printed(stages: Any, capsys: pytest.CaptureFixture[str
         (["--info", "defaults", "student=cnn_large"], "student/cnn_large"),
         (["--info", "student=cnn_large"], "student/cnn_large"),
         (["--info", "searchpath"], "pkg://kdrun.configs"),
-        (["--hydra-help"], "--multirun"),
+        pytest.param(["--hydra-help"], "--multirun", marks=pytest.mark.heavy),
     ],
 )
 def test_hydras_information(

@@ -287,6 +287,7 @@ def test_values_are_set_where_a_sweep_has_chosen_what_has_them(stages: Any) -> N
     assert stages.announced[0][1] == configs
 
 
+@pytest.mark.heavy
 def test_a_named_sweep_of_experiments_takes_settings_of_their_data(stages: Any) -> None:
     assert run(["distill", "sweep=deit/short", "seed=1", "dataset.root=x"]) == 0
     configs = stages.announced[0][1]

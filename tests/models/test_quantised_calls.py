@@ -74,7 +74,18 @@ def has_exact_int8() -> bool:
     return not (x86 and cpu.exists()) or "vnni" in cpu.read_text()
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+# Exporting takes seconds: two structures here, all of them with -m heavy.
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            make,
+            marks=[] if make in (calls.InPlace, calls.WeightUsedTwice) else pytest.mark.heavy,
+            id=make.__name__,
+        )
+        for make in NETWORKS
+    ],
+)
 def test_files_compute_what_evaluation_does(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
