@@ -526,7 +526,7 @@ def test_masks_are_no_classes(make: Make, images: str, drawn: str) -> None:
 
 def test_masks_beside_class_folders(make: Make) -> None:
     root = make("images/{cat,dog}/2", "masks/{cat,dog}/2")
-    settings = stops(root, "masks/ lies beside images/")
+    settings = stops(root, "masks/ is next to images/")
     assert settings[0] == "dataset.train_folder=images"
     assert read(root, settings[0]).classes == PETS
     assert read(make("mask/2", "no_mask/2"), "dataset.train_folder=*").classes

@@ -1,4 +1,4 @@
-"""Splits of class folders that lists beside the images or file names tell."""
+"""Splits of class folders that lists near the images or file names tell."""
 
 import json
 from pathlib import Path

@@ -28,7 +28,7 @@ def refuse_annotations(place: Place, root: str) -> None:
         path = f"{_prefix(place, root)}{images[0]}"
         inner = f"{setting('train', path)} reads it, "
         raise DataError(
-            f"{place.folder.path}: {abbreviate([f'{name}/' for name in drawn])} lies beside "
+            f"{place.folder.path}: {abbreviate([f'{name}/' for name in drawn])} is next to "
             f"{images[0]}/, as for segmentation or detection: these are no classes, and kdrun "
             "needs a folder for each class. "
             f"{inner if _inner_names(place.classes[images[0]]) else ''}"

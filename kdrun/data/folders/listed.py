@@ -1,4 +1,4 @@
-"""Splits of one folder per class that lists beside the images, or the file names, tell.
+"""Splits of one folder per class that lists near the images, or the file names, tell.
 
 `meta/train.txt` and `meta/test.txt` (Food-101), `labels/train1.txt` (DTD), `train_test_split.txt`
 with `images.txt` (CUB), `split.json` with `train` and `test`, `cat/train_3.png`.
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def by_chosen_lists(
 def by_found_lists(
     files: FileList, layout: Layout, classes: Sequence[str], root: Path
 ) -> tuple[dict[str, FileList], list[str]]:
-    """The splits by the lists beside the images, or else by their file names; none without either.
+    """The splits by the lists near the images, or else by their file names; none without either.
 
     Raises DataError where these tell the splits, but not in one way.
     """
@@ -161,7 +161,7 @@ def by_found_lists(
     notes: list[str] = []
     unread: list[Path] = []
     with_images = {folder.path for folder in (*layout.levels, *place.classes.values())}
-    for path in _beside(layout, root):
+    for path in _near(layout, root):
         if path.suffix.lower() in UNREADABLE:
             unread += [path] if _split_of(path) is not None else []
             continue
@@ -255,7 +255,7 @@ def _selected(
     return splits, notes
 
 
-def _beside(layout: Layout, root: Path) -> Iterator[Path]:
+def _near(layout: Layout, root: Path) -> list[Path]:
     """Files in the folders above the classes, and in folders without images next to these."""
     folders = list(layout.levels)
     if root.name.lower() in NOT_CLASSES:  # `images`, where the lists lie next to it
@@ -264,11 +264,24 @@ def _beside(layout: Layout, root: Path) -> Iterator[Path]:
     inner = [f for folder in empty for f in folder.listing.folders]
     classes = list(layout.places["train"].classes.values())
     places = dict.fromkeys(folder.path for folder in (*folders, *empty, *inner, *classes))
-    for ending in (*ENDINGS, *UNREADABLE):
-        for place in places:
-            for path in sorted(Path(place).glob(f"*{ending}")):
-                if path.is_file() and path.stat().st_size <= LARGEST_BYTES:
-                    yield path
+    preferred = {ending: rank for rank, ending in enumerate((*ENDINGS, *UNREADABLE))}
+    paths = [path for place in places for path in _files_ending(place, preferred)]
+    return sorted(paths, key=lambda path: preferred[path.suffix])
+
+
+def _files_ending(folder: str, endings: Container[str]) -> list[Path]:
+    """The files in a folder that may be lists by extension and size, sorted by name.
+
+    Class folders may have a million images: each is scanned once.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if os.path.splitext(entry.name)[1] in endings
+            and entry.is_file()
+            and entry.stat().st_size <= LARGEST_BYTES
+        )
 
 
 def _has_counterpart(path: Path, folder: str) -> bool:

@@ -31,7 +31,7 @@ def read_tree(
     in sub-folders of a class belong to that class. Links within `root` are followed; links that
     leave it only with `follow_links`.
 
-    Lists beside the images and file names may tell the splits instead (see `folders.listed`).
+    Lists near the images and file names may tell the splits instead (see `folders.listed`).
 
     folders: split → folder or list set by the user; None: read splits from folders only.
     class_order: see `in_class_order`.
