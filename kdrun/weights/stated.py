@@ -29,9 +29,10 @@ ORDERS = (
 MEAN = re.compile(r"((?:image|img|pixel|norm|normali[sz]e|data|dataset|rgb|input)_)?mean")
 PAIR = re.compile(r"normali[sz](e|ation|er)|norm")
 CONFIGS = ("pretrained_cfg", "default_cfg", "data_preprocessor")
-# Mappings in which a single number called `mean` is one of pixels, not of accuracies.
+# Mappings in which a single number called `mean` is one of pixels, not of accuracies as it may be
+# at the top of a file.
 OF_PIXELS = re.compile(
-    r"|args|hparams|hyper_parameters|(.*_)?(config|cfg)|.*normali[sz].*|.*transforms?.*"
+    r"args|hparams|hyper_parameters|(.*_)?(config|cfg)|.*normali[sz].*|.*transforms?.*"
     r"|.*preprocess.*"
 )
 BESIDE = ("config.json", "preprocessor_config.json")
@@ -161,9 +162,8 @@ def _constants(members: dict[str, Any], place: str) -> Iterator[tuple[str, Norma
         if not mean or len(mean) != len(std) or _is_buffer(key, members):
             continue
         parent = place.removesuffix(".json").rpartition(".")[2].lower()
-        if len(mean) == 1 and (
-            mean[0] > 1 or not ((match and match[1]) or OF_PIXELS.fullmatch(parent))
-        ):
+        of_pixels = (match and match[1]) or OF_PIXELS.fullmatch(parent)
+        if len(mean) == 1 and (mean[0] > 1 or not (of_pixels or isinstance(members[key], list))):
             continue
         if members.get("do_normalize") is False:
             mean, std = (0.0,) * len(mean), (1.0,) * len(mean)

@@ -92,6 +92,7 @@ SCRIPT = {"model": "resnet18", "train_crop_size": 176, "val_crop_size": 224, "ra
         ({"cfg": {"pixel_mean": [x * 255 for x in MEAN], "pixel_std": [x * 255 for x in STD]}},
          "cfg.pixel_mean", CIFAR),
         ({"args": {"mean": 0.5, "std": 0.25}}, "args.mean", Normalisation((0.5,), (0.25,))),
+        ({"mean": [0.5], "std": [0.25]}, "mean", Normalisation((0.5,), (0.25,))),
         ({"args": argparse.Namespace(val_resize_size=256, **SCRIPT)}, None, IMAGENET),
     ],
 )  # fmt: skip
@@ -142,6 +143,7 @@ class _OwnNormalisation(nn.Module):
     [
         {},
         {"accuracy": {"mean": 0.931, "std": 0.002}},
+        {"mean": 0.931, "std": 0.02},
         {"mean": 93.1, "std": 0.2},
         {"args": {"mean": None, "std": None}},
         {"model": _OwnNormalisation().state_dict()},
